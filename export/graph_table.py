@@ -1,0 +1,101 @@
+"""The five graphs: which component each comes from, its inputs and outputs, and which axes are free."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.graphs import expert, text_encoder, vae_decoder
+from wan_t2v.facts import ModelFacts
+
+FREE = torch.export.Dim.AUTO  # the exporter infers how this axis depends on the named ones
+
+
+@dataclass(frozen=True)
+class ExampleCall:
+    """One call to trace. No free axis may have the size 1, which the exporter would take for a constant."""
+
+    inputs: tuple[Tensor, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    dynamic_shapes: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph's origin: the checkpoint component, the module that spells it for export, and a call to trace it with."""
+
+    component: str
+    module: Callable[[Any], nn.Module]
+    example: Callable[[ModelFacts, nn.Module], ExampleCall]
+
+
+def _text_encoder_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
+    tokens = torch.zeros(2, 12, dtype=torch.int64)
+    axes = {0: "batch", 1: "text_length"}
+    return ExampleCall(
+        (tokens, torch.ones_like(tokens)), text_encoder.INPUTS, text_encoder.OUTPUTS, dynamic_shapes=(axes, axes)
+    )
+
+
+def _expert_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
+    inputs = (
+        torch.zeros(2, facts.grid.channels, 3, 8, 12),
+        torch.zeros(2, 1),
+        torch.zeros(2, 10, facts.text_dim),
+    )
+    axes = (
+        {0: "batch", 2: "latent_frames", 3: "latent_height", 4: "latent_width"},
+        {0: "batch"},
+        {0: "batch", 1: "text_length"},
+    )
+    return ExampleCall(inputs, expert.INPUTS, expert.OUTPUTS, dynamic_shapes=axes)
+
+
+def _vae_first_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
+    latents = torch.zeros(2, facts.grid.channels, 1, 6, 8)
+    caches = cache_count(module, latents)
+    return ExampleCall(
+        (latents,),
+        ("latents",),
+        ("frames", *cache_names("out", caches)),
+        dynamic_shapes=({0: "batch", 3: "latent_height", 4: "latent_width"},),
+    )
+
+
+def _vae_next_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
+    assert isinstance(module, vae_decoder.VaeDecoderNextGraph)
+    latents = torch.zeros(2, facts.grid.channels, 2, 6, 8)
+    memory = vae_decoder.FirstMemory()
+    with torch.no_grad():
+        module.decode(latents[:, :, :1], memory)
+    caches = tuple(memory.kept)
+    axes = {0: "batch", 2: "latent_frames", 3: "latent_height", 4: "latent_width"}
+    return ExampleCall(
+        (latents, *caches),
+        ("latents", *cache_names("in", len(caches))),
+        ("frames", *cache_names("out", len(caches))),
+        dynamic_shapes=(axes, tuple({0: "batch", 3: FREE, 4: FREE} for _ in caches)),
+    )
+
+
+def cache_names(direction: str, count: int) -> tuple[str, ...]:
+    """`cache_in_0` ... or `cache_out_0` ..., in the order of the decoder's causal convolutions."""
+    return tuple(f"cache_{direction}_{index}" for index in range(count))
+
+
+def cache_count(module: nn.Module, latents: Tensor) -> int:
+    """Caches of this decoder, found by a dry run: 32 for the Wan2.1 VAE."""
+    with torch.no_grad():
+        return len(module(latents)) - 1
+
+
+GRAPHS: dict[str, Graph] = {
+    "text_encoder": Graph("text_encoder", text_encoder.TextEncoderGraph, _text_encoder_call),
+    "high_noise_expert": Graph("transformer", expert.ExpertGraph, _expert_call),
+    "low_noise_expert": Graph("transformer_2", expert.ExpertGraph, _expert_call),
+    "vae_decoder_first": Graph("vae", vae_decoder.VaeDecoderFirstGraph, _vae_first_call),
+    "vae_decoder_next": Graph("vae", vae_decoder.VaeDecoderNextGraph, _vae_next_call),
+}

@@ -1,0 +1,154 @@
+"""The causal VAE decoder as two graphs: the first latent frame, and any number of later ones.
+
+diffusers decodes one latent frame at a time and keeps, for each causal convolution, the last two frames of its input.
+As graphs, these caches are inputs and outputs. Causal padding is zeros, so a missing cache equals one of zeros, and
+the first latent frame differs only in that both temporal upsamplers pass it by: 1 frame out, each later one gives 4.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    WanAttentionBlock,
+    WanCausalConv3d,
+    WanResample,
+    WanResidualBlock,
+    WanUpBlock,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+
+CACHED_FRAMES = 2  # a three-tap causal convolution looks back two frames
+
+
+class FirstMemory:
+    """Causal history before anything was decoded: zeros."""
+
+    def __init__(self) -> None:
+        self.kept: list[Tensor] = []
+
+    def extend(self, x: Tensor) -> Tensor:
+        """Put the two earlier frames (zeros) before x (B, C, 1, H, W) and keep the last two for the next chunk."""
+        extended = functional.pad(x, (0, 0, 0, 0, CACHED_FRAMES, 0))
+        self.kept.append(torch.cat([torch.zeros_like(x), x], dim=2))
+        return extended
+
+    def skip(self, x: Tensor) -> None:
+        """A temporal upsampler that the first frame passes by: its history starts as zeros."""
+        self.kept.append(torch.cat([torch.zeros_like(x), torch.zeros_like(x)], dim=2))
+
+
+class NextMemory:
+    """Causal history handed in as caches (B, C, 2, H, W), in the order of the decoder's convolutions."""
+
+    def __init__(self, caches: Sequence[Tensor]) -> None:
+        self._caches = iter(caches)
+        self.kept: list[Tensor] = []
+
+    def extend(self, x: Tensor) -> Tensor:
+        """Put the two cached frames before x (B, C, T, H, W) and keep the last two for the next chunk."""
+        extended = torch.cat([next(self._caches), x], dim=2)
+        self.kept.append(extended[:, :, -CACHED_FRAMES:])
+        return extended
+
+
+_Memory = FirstMemory | NextMemory
+
+
+class _VaeDecoder(nn.Module):
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        super().__init__()
+        if vae.config.is_residual or vae.config.patch_size is not None:
+            raise ValueError(
+                "This VAE is the residual one of Wan2.2-TI2V-5B; Wan2.2-T2V-A14B uses the Wan2.1 VAE "
+                "(is_residual false, patch_size null)."
+            )
+        self.decoder = vae.decoder
+        self.post_quant_conv = vae.post_quant_conv
+
+    def decode(self, latents: Tensor, memory: _Memory) -> Tensor:
+        decoder = self.decoder
+        x = functional.conv3d(latents, self.post_quant_conv.weight, self.post_quant_conv.bias)
+        x = _causal_conv(decoder.conv_in, x, memory)
+        x = _residual(decoder.mid_block.resnets[0], x, memory)
+        for attention, resnet in zip(decoder.mid_block.attentions, decoder.mid_block.resnets[1:], strict=True):
+            x = _residual(resnet, _attention(attention, x), memory)
+        for block in decoder.up_blocks:
+            x = _up_block(block, x, memory)
+        x = _causal_conv(decoder.conv_out, decoder.nonlinearity(decoder.norm_out(x)), memory)
+        return torch.clamp(x, -1.0, 1.0)
+
+
+class VaeDecoderFirstGraph(_VaeDecoder):
+    """`latents -> frames, cache_out_0, ...`: latents (B, 16, 1, h, w) to frames (B, 3, 1, 8h, 8w) in [-1, 1]."""
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
+        memory = FirstMemory()
+        frames = self.decode(latents, memory)
+        return (frames, *memory.kept)
+
+
+class VaeDecoderNextGraph(_VaeDecoder):
+    """`latents, cache_in_0, ... -> frames, cache_out_0, ...`.
+
+    Shapes: latents (B, 16, K, h, w), K >= 1, to frames (B, 3, 4K, 8h, 8w) in [-1, 1]; every cache (B, C, 2, H, W).
+    """
+
+    def forward(self, latents: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        memory = NextMemory(caches)
+        frames = self.decode(latents, memory)
+        return (frames, *memory.kept)
+
+
+def _causal_conv(conv: WanCausalConv3d, x: Tensor, memory: _Memory) -> Tensor:
+    width_px, _, height_px, _, past_frames, _ = conv._padding
+    if past_frames:
+        x = memory.extend(x)
+    return functional.conv3d(x, conv.weight, conv.bias, padding=(0, height_px, width_px))
+
+
+def _residual(block: WanResidualBlock, x: Tensor, memory: _Memory) -> Tensor:
+    shortcut = x
+    if isinstance(block.conv_shortcut, WanCausalConv3d):
+        shortcut = _causal_conv(block.conv_shortcut, x, memory)
+    x = _causal_conv(block.conv1, block.nonlinearity(block.norm1(x)), memory)
+    x = _causal_conv(block.conv2, block.nonlinearity(block.norm2(x)), memory)
+    return x + shortcut
+
+
+def _attention(block: WanAttentionBlock, x: Tensor) -> Tensor:
+    """Self-attention over the pixels of each frame, one head."""
+    batch, channels, frames, height, width = x.shape
+    flat = x.permute(0, 2, 1, 3, 4).reshape(batch * frames, channels, height, width)
+    qkv = block.to_qkv(block.norm(flat)).reshape(batch * frames, 1, 3 * channels, height * width).transpose(2, 3)
+    query, key, value = qkv.split(channels, dim=-1)
+    attended = functional.scaled_dot_product_attention(query, key, value).squeeze(1).transpose(1, 2)
+    projected = block.proj(attended.reshape(batch * frames, channels, height, width))
+    return x + projected.reshape(batch, frames, channels, height, width).permute(0, 2, 1, 3, 4)
+
+
+def _up_block(block: WanUpBlock, x: Tensor, memory: _Memory) -> Tensor:
+    for resnet in block.resnets:
+        x = _residual(resnet, x, memory)
+    return x if block.upsamplers is None else _upsampled(block.upsamplers[0], x, memory)
+
+
+def _upsampled(resample: WanResample, x: Tensor, memory: _Memory) -> Tensor:
+    if resample.mode == "upsample3d":
+        if isinstance(memory, FirstMemory):
+            memory.skip(x)
+        else:
+            x = _twice_the_frames(resample, x, memory)
+    batch, channels, frames, height, width = x.shape
+    flat = x.permute(0, 2, 1, 3, 4).reshape(batch * frames, channels, height, width)
+    # diffusers says nearest-exact; for a factor of two it is the same, and `nearest` exports as Resize, not as Gather
+    flat = resample.resample[1](functional.interpolate(flat, scale_factor=2.0, mode="nearest"))
+    return flat.reshape(batch, frames, flat.shape[1], height * 2, width * 2).permute(0, 2, 1, 3, 4)
+
+
+def _twice_the_frames(resample: WanResample, x: Tensor, memory: NextMemory) -> Tensor:
+    """The time convolution makes two frames' channels of each; interleave them: (B, C, T) to (B, C, 2T)."""
+    batch, channels, frames, height, width = x.shape
+    pairs = _causal_conv(resample.time_conv, x, memory).reshape(batch, 2, channels, frames, height, width)
+    return pairs.permute(0, 2, 3, 1, 4, 5).reshape(batch, channels, 2 * frames, height, width)

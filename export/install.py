@@ -1,0 +1,37 @@
+"""Put exported graphs and facts where Triton and the model shells read them: `model_repository/<model>/1/`."""
+
+import shutil
+from pathlib import Path
+
+from export.atomic import written_file
+from export.graph_table import GRAPHS
+from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
+
+VERSION = "1"
+# what each model reads besides its graph
+READ_BY = {
+    "prepare": (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE),
+    "denoiser": (FACTS_FILE,),
+    "vae_decoder": (FACTS_FILE,),
+}
+
+
+def installed(folder: Path, repository: Path) -> Path:
+    """Copy everything from an export `folder` into `repository`; each file appears whole or not at all.
+
+    The manifest goes last, so that an interrupted installation is seen: a graph whose hash its manifest does not name.
+    """
+    for model, names in READ_BY.items():
+        for name in names:
+            _copy(folder / name, repository / model / VERSION / name)
+    for graph in GRAPHS:
+        for name in ("model.onnx", "manifest.json"):
+            _copy(folder / graph / name, repository / graph / VERSION / name)
+    return repository
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise FileNotFoundError(f"{source} is missing: the export did not finish. Run `make export` again.")
+    with written_file(target) as partial:
+        shutil.copyfile(source, partial)

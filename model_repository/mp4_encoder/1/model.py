@@ -1,0 +1,13 @@
+"""Triton's entry to `mp4_encoder`; what it does stands in `wan_t2v/serving/mp4_encoder.py`."""
+
+import triton_python_backend_utils as pb_utils
+
+from wan_t2v.serving.mp4_encoder import Mp4Encoder
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.model = Mp4Encoder(pb_utils, args)
+
+    def execute(self, requests):
+        return self.model.execute(requests)

@@ -1,0 +1,13 @@
+"""Triton's entry to `prepare`; what it does stands in `wan_t2v/serving/prepare.py`."""
+
+import triton_python_backend_utils as pb_utils
+
+from wan_t2v.serving.prepare import Prepare
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.model = Prepare(pb_utils, args)
+
+    def execute(self, requests):
+        return self.model.execute(requests)

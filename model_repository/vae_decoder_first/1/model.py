@@ -1,0 +1,13 @@
+"""Triton's entry to `vae_decoder_first`; what it does stands in `wan_t2v/serving/graph.py`."""
+
+import triton_python_backend_utils as pb_utils
+
+from wan_t2v.serving.graph import GraphModel
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.model = GraphModel(pb_utils, args)
+
+    def execute(self, requests):
+        return self.model.execute(requests)

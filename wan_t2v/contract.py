@@ -1,0 +1,157 @@
+"""Names, types and shapes of every tensor between caller, models and graphs, once.
+
+The configs of the model repository, the exported ONNX files, the server's code and the client are held to this table
+by tests. Standard library only: the client's tests and the documentation import it too.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Dtype(Enum):
+    """Element types, by Triton's names. GRAPH is whatever precision the graph was exported in (FP32, BF16, ...)."""
+
+    BYTES = "BYTES"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP32 = "FP32"
+    UINT8 = "UINT8"
+    GRAPH = "GRAPH"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor. A dim is a fixed size or the name of a free one; a batching model's batch axis is not listed."""
+
+    name: str
+    dtype: Dtype
+    dims: tuple[int | str, ...] = (1,)
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model of the repository. `batches` says that its tensors have a batch axis before the listed dims."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batches: bool = False
+
+
+VAE_CACHES = 32  # causal convolutions of the Wan2.1 VAE decoder that look back in time
+
+LATENTS = (1, 16, "latent_frames", "latent_height", "latent_width")
+NO_OR_ONE_LATENTS = ("clips", 16, "latent_frames", "latent_height", "latent_width")
+EMBEDDINGS = ("prompts", "text_length", "text_dim")
+FRAMES = ("frames", "height", "width", 3)
+
+_REQUEST_FIELDS = (
+    TensorSpec("prompt", Dtype.BYTES),
+    TensorSpec("negative_prompt", Dtype.BYTES),
+    TensorSpec("height", Dtype.INT32),
+    TensorSpec("width", Dtype.INT32),
+    TensorSpec("num_frames", Dtype.INT32),
+    TensorSpec("num_inference_steps", Dtype.INT32),
+    TensorSpec("guidance_scale", Dtype.FP32),
+    TensorSpec("guidance_scale_2", Dtype.FP32),
+    TensorSpec("flow_shift", Dtype.FP32),
+    TensorSpec("seed", Dtype.INT64),
+    TensorSpec("fps", Dtype.INT32),
+    TensorSpec("latents", Dtype.FP32, NO_OR_ONE_LATENTS),
+    TensorSpec("output_type", Dtype.BYTES),
+    TensorSpec("video_encoding", Dtype.BYTES),
+)
+# All optional, `prompt` too, so that a missing one gets our message and not the ensemble's.
+REQUEST = tuple(TensorSpec(field.name, field.dtype, field.dims, optional=True) for field in _REQUEST_FIELDS)
+
+# Not `latents`: an ensemble knows a tensor by one name, and 2.51 silently drops an output that is named as an input.
+ANSWER = (
+    TensorSpec("video", Dtype.BYTES, ("videos",)),
+    TensorSpec("frames", Dtype.UINT8, FRAMES),
+    TensorSpec("denoised_latents", Dtype.FP32, NO_OR_ONE_LATENTS),
+    TensorSpec("metadata", Dtype.BYTES),
+)
+
+_EXPERT = ModelSpec(
+    inputs=(
+        TensorSpec("hidden_states", Dtype.GRAPH, LATENTS[1:]),
+        TensorSpec("timestep", Dtype.FP32, (1,)),
+        TensorSpec("encoder_hidden_states", Dtype.GRAPH, ("text_length", "text_dim")),
+    ),
+    outputs=(TensorSpec("velocity", Dtype.GRAPH, LATENTS[1:]),),
+    batches=True,
+)
+
+
+def _caches(direction: str) -> tuple[TensorSpec, ...]:
+    dims = ("cache_channels", 2, "cache_height", "cache_width")
+    return tuple(TensorSpec(f"cache_{direction}_{index}", Dtype.GRAPH, dims) for index in range(VAE_CACHES))
+
+
+def _vae_graph(latent_frames: int | str, frames: int | str, *, caches_in: bool) -> ModelSpec:
+    latents = TensorSpec("latents", Dtype.GRAPH, (16, latent_frames, "latent_height", "latent_width"))
+    return ModelSpec(
+        inputs=(latents, *(_caches("in") if caches_in else ())),
+        outputs=(TensorSpec("frames", Dtype.GRAPH, (3, frames, "height", "width")), *_caches("out")),
+        batches=True,
+    )
+
+
+MODELS: dict[str, ModelSpec] = {
+    "text_to_video": ModelSpec(REQUEST, ANSWER),
+    "prepare": ModelSpec(
+        REQUEST,
+        (
+            TensorSpec("prompt_embeds", Dtype.GRAPH, EMBEDDINGS),
+            TensorSpec("negative_prompt_embeds", Dtype.GRAPH, EMBEDDINGS),
+            TensorSpec("settings", Dtype.BYTES),
+            TensorSpec("prepare_report", Dtype.BYTES),
+        ),
+    ),
+    "text_encoder": ModelSpec(
+        (
+            TensorSpec("input_ids", Dtype.INT64, ("text_length",)),
+            TensorSpec("attention_mask", Dtype.INT64, ("text_length",)),
+        ),
+        (TensorSpec("text_embeddings", Dtype.GRAPH, ("text_length", "text_dim")),),
+        batches=True,
+    ),
+    "denoiser": ModelSpec(
+        (
+            TensorSpec("prompt_embeds", Dtype.GRAPH, EMBEDDINGS),
+            TensorSpec("negative_prompt_embeds", Dtype.GRAPH, EMBEDDINGS),
+            TensorSpec("settings", Dtype.BYTES),
+            TensorSpec("latents", Dtype.FP32, NO_OR_ONE_LATENTS, optional=True),
+        ),
+        (
+            TensorSpec("latents_to_decode", Dtype.FP32, NO_OR_ONE_LATENTS),
+            TensorSpec("latents_to_return", Dtype.FP32, NO_OR_ONE_LATENTS),
+            TensorSpec("denoise_report", Dtype.BYTES),
+        ),
+    ),
+    "high_noise_expert": _EXPERT,
+    "low_noise_expert": _EXPERT,
+    "vae_decoder": ModelSpec(
+        (
+            TensorSpec("latents_to_decode", Dtype.FP32, NO_OR_ONE_LATENTS),
+            TensorSpec("settings", Dtype.BYTES),
+        ),
+        (
+            TensorSpec("frames_to_encode", Dtype.UINT8, FRAMES),
+            TensorSpec("frames_to_return", Dtype.UINT8, FRAMES),
+            TensorSpec("decode_report", Dtype.BYTES),
+        ),
+    ),
+    "vae_decoder_first": _vae_graph(1, 1, caches_in=False),
+    "vae_decoder_next": _vae_graph("latent_frames", "frames", caches_in=True),
+    "mp4_encoder": ModelSpec(
+        (
+            TensorSpec("frames_to_encode", Dtype.UINT8, FRAMES),
+            TensorSpec("settings", Dtype.BYTES),
+            TensorSpec("prepare_report", Dtype.BYTES),
+            TensorSpec("denoise_report", Dtype.BYTES),
+            TensorSpec("decode_report", Dtype.BYTES),
+        ),
+        (TensorSpec("video", Dtype.BYTES, ("videos",)), TensorSpec("metadata", Dtype.BYTES)),
+    ),
+}

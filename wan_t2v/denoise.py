@@ -1,0 +1,54 @@
+"""The denoising loop: noise to clean latents."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from wan_t2v.experts import HIGH_NOISE_EXPERT, Experts
+from wan_t2v.guidance import guided_velocity
+from wan_t2v.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step: the `index`-th (from 1) of `count`, at `timestep`, by `expert`."""
+
+    index: int
+    count: int
+    timestep: int
+    expert: str
+
+
+def denoise(
+    latents: Tensor,
+    schedule: Schedule,
+    *,
+    experts: Experts,
+    prompt_embeds: Tensor,
+    negative_prompt_embeds: Tensor | None,
+    guidance_scale: float,
+    guidance_scale_2: float,
+    executor: Executor,
+    after_step: Callable[[Step], None],
+) -> Tensor:
+    """Walk down the schedule and return the clean latents (1, C, F, H, W) float32, normalised.
+
+    `guidance_scale` holds while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
+    `after_step` is told of each step and may raise `Cancelled` to stop.
+    """
+    for index, timestep in enumerate(schedule.timesteps, start=1):
+        name = experts.name_at(timestep)
+        velocity = guided_velocity(
+            experts[name],
+            latents,
+            timestep,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            guidance_scale=guidance_scale if name == HIGH_NOISE_EXPERT else guidance_scale_2,
+            executor=executor,
+        )
+        latents = schedule.step(velocity, timestep, latents)
+        after_step(Step(index, len(schedule.timesteps), timestep, name))
+    return latents

@@ -1,0 +1,1 @@
+"""Run one graph behind one call, whatever executes it."""

@@ -1,0 +1,34 @@
+"""Frames to an MP4: H.264 in BT.709, fragmented so that it can be streamed, the same bytes for the same frames."""
+
+import io
+
+import av
+import numpy as np
+from av.video.reformatter import Colorspace, ColorRange
+
+CODEC_OPTIONS = {
+    "preset": "veryfast",
+    "crf": "18",
+    "threads": "1",  # a thread count of the machine's would change the bytes from machine to machine
+}
+_BT709 = 1  # primaries, transfer and matrix alike, ITU-T H.273
+
+
+def mp4_from_frames(frames: np.ndarray, *, fps: int) -> bytes:
+    """Encode (T, height, width, 3) uint8 RGB frames; height and width are even. Returns the file's bytes."""
+    buffer = io.BytesIO()
+    movflags = "frag_keyframe+empty_moov+default_base_moof"  # faststart cannot work on a buffer
+    with av.open(buffer, "w", format="mp4", options={"movflags": movflags}) as container:
+        stream = container.add_stream("libx264", rate=fps, options=CODEC_OPTIONS)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.color_primaries = context.color_trc = context.colorspace = _BT709
+        context.color_range = ColorRange.MPEG
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()

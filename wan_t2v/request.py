@@ -1,0 +1,203 @@
+"""A request's fields, checked once and resolved to the settings that every later step reads.
+
+Nothing is bent: a value that cannot be served is refused with what came, what is accepted and the nearest value that
+works. Standard library only.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from wan_t2v.facts import ServingDefaults
+from wan_t2v.shapes import LatentGrid, VideoShape
+
+OUTPUT_TYPES = ("mp4", "frames", "latents")
+VIDEO_ENCODINGS = ("raw", "base64")
+MAX_STEPS = 1000
+MAX_SEED = 2**63 - 1
+MAX_FPS = 120
+MAX_FLOW_SHIFT = 100.0
+MAX_PROMPT_BYTES = 65536  # far beyond any text length; what is longer is a mistake, not a prompt
+
+
+class RequestError(ValueError):
+    """A field that cannot be served. The message names the field, what came, what is accepted and a value that works."""
+
+    def __init__(self, field: str, came: object, accepted: str, *, nearest: object = None) -> None:
+        hint = "" if nearest is None else f" Nearest: {nearest}."
+        super().__init__(f"{field}: got {came}; accepted: {accepted}.{hint}")
+        self.field = field
+
+
+@dataclass(frozen=True)
+class ServedSizes:
+    """Which clips a deployment serves: a closed list, or anything up to a largest one if the list is empty."""
+
+    largest: VideoShape
+    listed: tuple[VideoShape, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A request with every default resolved: what a generation depends on, and nothing else.
+
+    `guidance_scale` is used while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
+    """
+
+    prompt: str
+    negative_prompt: str
+    height: int
+    width: int
+    num_frames: int
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_scale_2: float
+    flow_shift: float
+    seed: int
+    fps: int
+    output_type: str
+    video_encoding: str
+
+    @property
+    def video_shape(self) -> VideoShape:
+        """The clip in pixels."""
+        return VideoShape(self.num_frames, self.height, self.width)
+
+    @property
+    def guided(self) -> bool:
+        """Whether a negative pass runs. As in diffusers this looks at `guidance_scale` alone."""
+        return self.guidance_scale > 1.0
+
+    def to_json(self) -> str:
+        """One JSON object; `from_json` is the inverse."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Settings":
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def checked_settings(
+    fields: Mapping[str, Any],
+    *,
+    latents_shape: Sequence[int] | None,
+    defaults: ServingDefaults,
+    grid: LatentGrid,
+    served: ServedSizes,
+    fallback_seed: int,
+) -> Settings:
+    """Check `fields` (absent ones take their default) and return the settings. Raises RequestError.
+
+    `prompt` and `negative_prompt` must have been cleaned; `latents_shape` is that of the given starting noise.
+    """
+    value = {**asdict(defaults), "seed": fallback_seed, "output_type": "mp4", "video_encoding": "raw", **fields}
+    settings = Settings(
+        prompt=_prompt(fields),
+        negative_prompt=value["negative_prompt"],
+        height=_side("height", value["height"], grid, served.largest.height),
+        width=_side("width", value["width"], grid, served.largest.width),
+        num_frames=_num_frames(value["num_frames"], grid, served.largest.frames),
+        num_inference_steps=_integer("num_inference_steps", value["num_inference_steps"], 1, MAX_STEPS),
+        guidance_scale=_guidance("guidance_scale", value["guidance_scale"]),
+        guidance_scale_2=_guidance("guidance_scale_2", value["guidance_scale_2"]),
+        flow_shift=_flow_shift(value["flow_shift"]),
+        seed=_integer("seed", value["seed"], 0, MAX_SEED),
+        fps=_integer("fps", value["fps"], 1, MAX_FPS),
+        output_type=_choice("output_type", value["output_type"], OUTPUT_TYPES),
+        video_encoding=_choice("video_encoding", value["video_encoding"], VIDEO_ENCODINGS),
+    )
+    _check_listed(settings.video_shape, served)
+    _check_latents(latents_shape, settings.video_shape, grid)
+    return settings
+
+
+def check_known(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a name that is no field: callers' typing errors arrive silently as request parameters."""
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            raise RequestError(name, "an unknown field", ", ".join(known), nearest=close[0] if close else None)
+
+
+def check_prompt_bytes(field: str, raw: bytes) -> str:
+    """Decode a prompt. Raises RequestError if it is not UTF-8 or absurdly long."""
+    if len(raw) > MAX_PROMPT_BYTES:
+        raise RequestError(field, f"{len(raw)} bytes", f"at most {MAX_PROMPT_BYTES} bytes of UTF-8 text")
+    return check_text(field, raw)
+
+
+def check_text(field: str, raw: bytes) -> str:
+    """Decode a text field. Raises RequestError if it is not UTF-8."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(field, f"bytes that are not UTF-8 (at byte {error.start})", "UTF-8 text") from None
+
+
+def _prompt(fields: Mapping[str, Any]) -> str:
+    if "prompt" not in fields:
+        raise RequestError("prompt", "nothing", "a text that describes the video")
+    if not fields["prompt"]:
+        raise RequestError("prompt", "an empty text", "a text that describes the video")
+    prompt: str = fields["prompt"]
+    return prompt
+
+
+def _side(field: str, value: int, grid: LatentGrid, largest: int) -> int:
+    step = grid.size_multiple_px
+    if value % step or not step <= value <= largest:
+        nearest = min(max(round(value / step) * step, step), largest // step * step)
+        raise RequestError(field, value, f"a multiple of {step} from {step} to {largest} pixels", nearest=nearest)
+    return value
+
+
+def _num_frames(value: int, grid: LatentGrid, largest: int) -> int:
+    step = grid.time_stride
+    if value % step != 1 or not 1 <= value <= largest:
+        most = (largest - 1) // step * step + 1
+        nearest = min(max(round((value - 1) / step) * step + 1, 1), most)
+        raise RequestError("num_frames", value, f"{step}k+1 (1, {1 + step}, ...) up to {most}", nearest=nearest)
+    return value
+
+
+def _integer(field: str, value: int, least: int, most: int) -> int:
+    if not least <= value <= most:
+        raise RequestError(field, value, f"an integer from {least} to {most}", nearest=min(max(value, least), most))
+    return value
+
+
+def _guidance(field: str, value: float) -> float:
+    if not math.isfinite(value) or value < 0:
+        raise RequestError(field, value, "a finite number, 0 or more", nearest=0.0 if value < 0 else None)
+    return value
+
+
+def _flow_shift(value: float) -> float:
+    if not (math.isfinite(value) and 0 < value <= MAX_FLOW_SHIFT):
+        nearest = MAX_FLOW_SHIFT if value > MAX_FLOW_SHIFT else None
+        raise RequestError("flow_shift", value, f"a number above 0, at most {MAX_FLOW_SHIFT:g}", nearest=nearest)
+    return value
+
+
+def _choice(field: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        close = get_close_matches(value, choices, n=1)
+        raise RequestError(field, repr(value[:40]), " or ".join(choices), nearest=close[0] if close else None)
+    return value
+
+
+def _check_listed(video: VideoShape, served: ServedSizes) -> None:
+    if served.listed and video not in served.listed:
+        nearest = min(served.listed, key=lambda one: sum(abs(a - b) for a, b in zip(one, video, strict=True)))
+        accepted = ", ".join(str(one) for one in served.listed)
+        raise RequestError("height, width, num_frames", video, f"height x width x frames {accepted}", nearest=nearest)
+
+
+def _check_latents(shape: Sequence[int] | None, video: VideoShape, grid: LatentGrid) -> None:
+    expected = grid.latent_shape(video).tensor_shape
+    if shape is not None and tuple(shape) != expected:
+        raise RequestError("latents", f"shape {list(shape)}", f"shape {list(expected)} for {video}", nearest=None)

@@ -1,0 +1,36 @@
+"""The timesteps of a generation and the solver that walks down them: diffusers' UniPC, one instance a request."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from torch import Tensor
+
+
+class Schedule:
+    """Timesteps from noise to clean, with the solver's state of one request (never shared between two).
+
+    The solver remembers earlier steps, also across the switch from one expert to the other.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, num_inference_steps: int, flow_shift: float) -> None:
+        self._solver = UniPCMultistepScheduler.from_config(dict(config), flow_shift=flow_shift)
+        self._solver.set_timesteps(sigmas=official_sigmas(num_inference_steps))
+        self._solver.set_begin_index(0)  # without it the first step searches, and finds a wrong one if two are equal
+        self.timesteps: tuple[int, ...] = tuple(int(timestep) for timestep in self._solver.timesteps)
+
+    def step(self, velocity: Tensor, timestep: int, latents: Tensor) -> Tensor:
+        """One step of the solver, in float32: latents at `timestep` to latents at the next one."""
+        stepped: Tensor = self._solver.step(velocity, timestep, latents, return_dict=False)[0]
+        return stepped
+
+
+def official_sigmas(num_inference_steps: int) -> np.ndarray:
+    """Unshifted noise levels of Wan's own sampler (FlowUniPCMultistepScheduler in Wan-Video/Wan2.2).
+
+    diffusers 0.37 changed its own formula, so `set_timesteps(n)` no longer gives Wan's timesteps: with shift 12 and 40
+    steps it ends 496, 391, 242 where Wan ends 492, 386, 235.
+    """
+    rising = 1.0 - np.linspace(1.0, 1.0 / 1000.0, num_inference_steps + 1)
+    return np.flip(rising)[:-1].copy()

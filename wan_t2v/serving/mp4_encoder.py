@@ -1,0 +1,59 @@
+"""Last step of the unary door: frames to an MP4, and the reports of all steps to one metadata object."""
+
+import base64
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from wan_t2v.mp4 import mp4_from_frames
+from wan_t2v.request import Settings
+from wan_t2v.serving.answers import answered
+from wan_t2v.serving.tensors import bytes_from_triton, numpy_from_triton, text_to_triton
+
+_REPORTS = ("prepare_report", "denoise_report", "decode_report")
+
+
+class Mp4Encoder:
+    """The model `mp4_encoder`."""
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
+        self._pb_utils = pb_utils
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's entry point."""
+        return answered(self._pb_utils, requests, self._answer)
+
+    def _answer(self, request: Any) -> list[Any]:
+        started = time.monotonic()
+        tensors = {tensor.name(): tensor for tensor in request.inputs()}
+        settings = Settings.from_json(bytes_from_triton(tensors["settings"]))
+        videos = []
+        if settings.output_type == "mp4":
+            video = mp4_from_frames(numpy_from_triton(tensors["frames_to_encode"]), fps=settings.fps)
+            videos = [base64.b64encode(video) if settings.video_encoding == "base64" else video]
+        reports = [json.loads(bytes_from_triton(tensors[name])) for name in _REPORTS]
+        encode = {"encode_ms": 1e3 * (time.monotonic() - started)}
+        return [
+            text_to_triton(self._pb_utils, "video", *videos),
+            text_to_triton(self._pb_utils, "metadata", json.dumps(metadata(settings, [*reports, encode]))),
+        ]
+
+
+def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Everything that tells how a video was made: effective settings, graphs, steps, milliseconds a stage."""
+    graphs = {name: digest for report in reports for name, digest in report.get("graphs", {}).items()}
+    stages = {key: round(value, 1) for report in reports for key, value in report.items() if key.endswith("_ms")}
+    tokens = {name: reports[0][name] for name in ("prompt", "negative_prompt")}
+    return {
+        "settings": asdict(settings),
+        "tokens": tokens,
+        "prompt_truncated": tokens["prompt"]["truncated"],
+        "steps": reports[1]["steps"],
+        "timesteps": reports[1]["timesteps"],
+        "graphs": graphs,
+        "stages_ms": stages,
+        "versions": {name: version(name) for name in ("wan-t2v", "diffusers")},
+    }

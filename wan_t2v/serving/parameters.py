@@ -1,0 +1,74 @@
+"""What Triton tells a Python model at start, read once: its parameters, its folder, its neighbours."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wan_t2v.shapes import VideoShape
+
+
+class ParameterError(ValueError):
+    """A parameter of a `config.pbtxt` that is missing or cannot be read; the message names it and what is accepted."""
+
+
+@dataclass(frozen=True)
+class ModelParameters:
+    """A model's own version folder and the `parameters` of its config. All values are text there, typed here."""
+
+    model: str
+    version_folder: Path
+    values: Mapping[str, str]
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, str]) -> "ModelParameters":
+        """Read the `args` of `TritonPythonModel.initialize`."""
+        config: dict[str, Any] = json.loads(args["model_config"])
+        values = {name: entry["string_value"] for name, entry in config.get("parameters", {}).items()}
+        folder = Path(args["model_repository"]) / args["model_version"]
+        return cls(config["name"], folder, values)
+
+    def text(self, name: str, *, accepted: tuple[str, ...] = ()) -> str:
+        """A text parameter, one of `accepted` if given."""
+        if name not in self.values:
+            raise ParameterError(f"{self.model}: parameter {name} is missing from config.pbtxt")
+        value = self.values[name]
+        if accepted and value not in accepted:
+            raise ParameterError(f"{self.model}: parameter {name} is {value!r}, accepted: {', '.join(accepted)}")
+        return value
+
+    def integer(self, name: str, *, least: int) -> int:
+        """An integer parameter of at least `least`."""
+        value = self.text(name)
+        if not value.isdecimal() or int(value) < least:
+            raise ParameterError(f"{self.model}: parameter {name} is {value!r}, accepted: an integer from {least} up")
+        return int(value)
+
+    def video_shape(self, name: str) -> VideoShape:
+        """A clip's size, `<height>x<width>x<frames>`."""
+        return self._video_shape(name, self.text(name))
+
+    def video_shapes(self, name: str) -> tuple[VideoShape, ...]:
+        """Clip sizes separated by commas; an empty text is none."""
+        return tuple(self._video_shape(name, part.strip()) for part in self.text(name).split(",") if part.strip())
+
+    def _video_shape(self, name: str, value: str) -> VideoShape:
+        parts = value.split("x")
+        if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+            raise ParameterError(
+                f"{self.model}: parameter {name} is {value!r}, accepted: <height>x<width>x<frames>, such as 720x1280x81"
+            )
+        height, width, frames = (int(part) for part in parts)
+        return VideoShape(frames, height, width)
+
+
+def graph_identity(parameters: ModelParameters, graph: str) -> str:
+    """Which build of a neighbouring graph answers here: the start of its file's hash, from its manifest."""
+    manifest = parameters.version_folder.parent.parent / graph / parameters.version_folder.name / "manifest.json"
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{manifest} is missing. Run `make export` first.") from None
+    digest: str = found.get("plan_sha256") or found["onnx_sha256"]
+    return digest[:16]

@@ -1,0 +1,94 @@
+"""First step of every door: check all fields, resolve defaults and seed, tokenise and embed both prompts."""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wan_t2v.contract import REQUEST, Dtype
+from wan_t2v.embeddings import text_embeddings
+from wan_t2v.facts import ModelFacts, ServingDefaults
+from wan_t2v.request import ServedSizes, Settings, check_known, check_prompt_bytes, check_text, checked_settings
+from wan_t2v.serving.answers import answered
+from wan_t2v.serving.parameters import ModelParameters, graph_identity
+from wan_t2v.serving.remote import RemoteEngine
+from wan_t2v.serving.tensors import bytes_from_triton, numpy_from_triton, text_to_triton, to_triton
+from wan_t2v.tokens import PromptTokenizer, Tokens, clean_prompt
+
+_PROMPTS = ("prompt", "negative_prompt")
+_NAMES = tuple(field.name for field in REQUEST)
+_TEXTS = frozenset(field.name for field in REQUEST if field.dtype is Dtype.BYTES)
+
+
+class Prepare:
+    """The model `prepare`."""
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
+        parameters = ModelParameters.from_args(args)
+        folder = parameters.version_folder
+        self._pb_utils = pb_utils
+        self._facts = ModelFacts.read(folder)
+        self._defaults = ServingDefaults.read(folder)
+        self._tokenizer = PromptTokenizer(folder, text_length=self._facts.text_length)
+        self._served = ServedSizes(
+            largest=parameters.video_shape("largest_clip"), listed=parameters.video_shapes("served_clips")
+        )
+        # outputs in CPU memory: the response cache holds nothing else
+        self._text_encoder = RemoteEngine(pb_utils, "text_encoder", read=numpy_from_triton, on_cpu=True)
+        self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's entry point."""
+        return answered(self._pb_utils, requests, self._answer)
+
+    def _answer(self, request: Any) -> list[Any]:
+        started = time.monotonic()
+        settings = self._settings(request)
+        prompt = self._tokenizer(settings.prompt)
+        negative = self._tokenizer(settings.negative_prompt)
+        prompt_embeds = text_embeddings(prompt, self._text_encoder)
+        negative_embeds = text_embeddings(negative, self._text_encoder) if settings.guided else prompt_embeds[:0]
+        report = {
+            "prompt": _token_report(prompt),
+            "negative_prompt": _token_report(negative),
+            "graphs": self._identities,
+            "prepare_ms": 1e3 * (time.monotonic() - started),
+        }
+        return [
+            to_triton(self._pb_utils, "prompt_embeds", prompt_embeds),
+            to_triton(self._pb_utils, "negative_prompt_embeds", negative_embeds),
+            text_to_triton(self._pb_utils, "settings", settings.to_json()),
+            text_to_triton(self._pb_utils, "prepare_report", json.dumps(report)),
+        ]
+
+    def _settings(self, request: Any) -> Settings:
+        check_known(sorted(json.loads(request.parameters() or "{}")), _NAMES)
+        tensors = {tensor.name(): tensor for tensor in request.inputs()}
+        latents = tensors.pop("latents", None)
+        fields = {name: _value(name, tensor) for name, tensor in tensors.items()}
+        return checked_settings(
+            fields,
+            latents_shape=None if latents is None else latents.as_numpy().shape,
+            defaults=self._defaults,
+            grid=self._facts.grid,
+            served=self._served,
+            fallback_seed=secrets.randbelow(2**32),
+        )
+
+
+def _value(name: str, tensor: Any) -> str | int | float:
+    """The one element of a field's tensor; texts decoded, prompts cleaned."""
+    if name in _PROMPTS:
+        return clean_prompt(check_prompt_bytes(name, bytes_from_triton(tensor)))
+    if name in _TEXTS:
+        return check_text(name, bytes_from_triton(tensor))
+    element: np.generic = tensor.as_numpy().reshape(-1)[0]
+    value: int | float = element.item()
+    return value
+
+
+def _token_report(tokens: Tokens) -> dict[str, Any]:
+    return {"tokens": tokens.count, "truncated": tokens.truncated}

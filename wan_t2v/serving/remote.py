@@ -1,0 +1,66 @@
+"""Calls from one model to another: the only place that builds inference requests, and that reads their errors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from wan_t2v.engines.engine import Array
+from wan_t2v.serving.tensors import to_triton
+
+# Triton answers INTERNAL when a model cannot take a call at all; these texts tell that the caller may try again.
+_RETRYABLE = ("is not ready", "is not healthy", "Server not ready", "is not found", "unloaded", "Stub process")
+
+
+class ModelCallError(Exception):
+    """A called model failed. `code` is a `TritonError` code for our own answer; the message names the model."""
+
+    def __init__(self, model: str, message: str, code: Any) -> None:
+        super().__init__(f"{model}: {message}")
+        self.code = code
+
+
+class RemoteEngine:
+    """An Engine that is a call to another model through the server, which batches and places it.
+
+    `read` turns answered tensors into arrays; `on_cpu` asks for outputs in CPU memory (the response cache needs that).
+    """
+
+    def __init__(self, pb_utils: Any, model: str, *, read: Callable[[Any], Array], on_cpu: bool = False) -> None:
+        self._pb_utils = pb_utils
+        self._model = model
+        self._read = read
+        self._on_cpu = on_cpu
+        self._outputs: Sequence[str] = ()
+
+    def with_outputs(self, outputs: Sequence[str]) -> "RemoteEngine":
+        """Name what a call without `outputs` asks for: Triton has no way to say 'all'."""
+        self._outputs = tuple(outputs)
+        return self
+
+    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Call the model. Raises ModelCallError."""
+        wanted = self._outputs if outputs is None else outputs
+        response = self._respond(inputs, wanted)
+        if response.has_error():
+            raise self._error(response.error().message(), response.error().code())
+        answered = {tensor.name(): tensor for tensor in response.output_tensors()}
+        return {name: self._read(answered[name]) for name in wanted}
+
+    def _respond(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Any:
+        options = {}
+        if self._on_cpu:
+            options["preferred_memory"] = self._pb_utils.PreferredMemory(self._pb_utils.TRITONSERVER_MEMORY_CPU, 0)
+        request = self._pb_utils.InferenceRequest(
+            model_name=self._model,
+            requested_output_names=list(outputs),
+            inputs=[to_triton(self._pb_utils, name, array) for name, array in inputs.items()],
+            **options,
+        )
+        try:
+            return request.exec()
+        except self._pb_utils.TritonModelException as error:
+            raise self._error(str(error), self._pb_utils.TritonError.INTERNAL) from error
+
+    def _error(self, message: str, code: Any) -> ModelCallError:
+        if any(text in message for text in _RETRYABLE):
+            message, code = f"cannot answer at the moment, try again: {message}", self._pb_utils.TritonError.UNAVAILABLE
+        return ModelCallError(self._model, message, code)

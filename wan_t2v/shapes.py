@@ -1,0 +1,80 @@
+"""Sizes of a clip in pixels and in latents, and the only place that converts between them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class VideoShape(NamedTuple):
+    """A clip in pixels: `frames` of `height` x `width` pixels."""
+
+    frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}x{self.frames}"
+
+
+class LatentShape(NamedTuple):
+    """The same clip as the denoiser sees it."""
+
+    channels: int
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def tensor_shape(self) -> tuple[int, int, int, int, int]:
+        """`(1, channels, frames, height, width)`: one clip a request."""
+        return (1, *self)
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """How pixels map to latents and latents to transformer tokens.
+
+    Attributes:
+        channels: latent channels (the VAE's `z_dim`).
+        time_stride: frames a latent frame stands for, after the first one.
+        space_stride: pixels a latent stands for, in height and in width.
+        patch: latents that one transformer token covers, in height and in width.
+    """
+
+    channels: int
+    time_stride: int
+    space_stride: int
+    patch: int
+
+    @property
+    def size_multiple_px(self) -> int:
+        """Height and width must be multiples of this many pixels, or a row of latents has no token."""
+        return self.space_stride * self.patch
+
+    def latent_shape(self, video: VideoShape) -> LatentShape:
+        """The latents of a clip; the VAE is causal, so its first frame is a latent frame of its own."""
+        return LatentShape(
+            self.channels,
+            _exact_div(video.frames - 1, self.time_stride) + 1,
+            _exact_div(video.height, self.space_stride),
+            _exact_div(video.width, self.space_stride),
+        )
+
+    def video_shape(self, latents: LatentShape) -> VideoShape:
+        """The clip that these latents decode to: the inverse of `latent_shape`."""
+        return VideoShape(
+            (latents.frames - 1) * self.time_stride + 1,
+            latents.height * self.space_stride,
+            latents.width * self.space_stride,
+        )
+
+    def tokens(self, video: VideoShape) -> int:
+        """Transformer tokens of a clip: 75,600 for Wan2.2-T2V-A14B at 720x1280x81."""
+        latents = self.latent_shape(video)
+        return latents.frames * _exact_div(latents.height, self.patch) * _exact_div(latents.width, self.patch)
+
+
+def _exact_div(value: int, divisor: int) -> int:
+    quotient, rest = divmod(value, divisor)
+    if rest:
+        raise ValueError(f"{value} is not a multiple of {divisor}")
+    return quotient

@@ -1,0 +1,53 @@
+"""Prompt to tokens: the cleaning and the padding that WanPipeline does, without importing torch."""
+
+import html
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import ftfy
+import numpy as np
+from tokenizers import Tokenizer
+
+from wan_t2v.facts import TOKENIZER_FILE, read_installed
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as the text encoder takes it: both arrays (1, text_length) int64; `count` includes the end token."""
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+    count: int
+    truncated: bool
+
+
+def clean_prompt(text: str) -> str:
+    """Mend mis-decoded text, resolve HTML entities (twice escaped ones too) and collapse white space.
+
+    The same steps as diffusers' WanPipeline; ftfy is pinned because results depend on it.
+    """
+    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    return re.sub(r"\s+", " ", text).strip()
+
+
+class PromptTokenizer:
+    """Turns cleaned prompts into Tokens of one fixed length."""
+
+    def __init__(self, folder: Path, *, text_length: int) -> None:
+        self._tokenizer = Tokenizer.from_str(read_installed(folder / TOKENIZER_FILE))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._text_length = text_length
+
+    def __call__(self, prompt: str) -> Tokens:
+        """Tokenise, cut to the text length (the end token stays last) and pad with zeros."""
+        ids = self._tokenizer.encode(prompt).ids
+        truncated = len(ids) > self._text_length
+        if truncated:
+            ids = ids[: self._text_length - 1] + ids[-1:]
+        input_ids = np.zeros((1, self._text_length), dtype=np.int64)
+        attention_mask = np.zeros_like(input_ids)
+        input_ids[0, : len(ids)] = ids
+        attention_mask[0, : len(ids)] = 1
+        return Tokens(input_ids, attention_mask, len(ids), truncated)
