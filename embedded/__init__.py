@@ -1,0 +1,1 @@
+"""The embedded server: a real tritonserver from PyPI, found, started, watched and stopped, without Docker or a GPU."""

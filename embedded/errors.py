@@ -1,0 +1,5 @@
+"""Failures of the embedded server that its user can do something about."""
+
+
+class ServerError(Exception):
+    """The server cannot start or run; the message says why and what to do."""

@@ -1,0 +1,24 @@
+"""Find in Triton's log what a person needs to read."""
+
+import re
+from pathlib import Path
+
+# Said on every machine without a GPU, and of no consequence there.
+_HARMLESS = ("CudaDriverHelper has not been initialized", "unable to create stream", "Failed to initialize NVML")
+_ERROR = re.compile(r"^(?:E\d{4} .*?\] |error: )(.*)$", re.MULTILINE)
+
+
+def first_error(log: Path) -> str | None:
+    """The first error of the log that matters, without time stamp, quotes and traceback; None if there is none."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    for message in _ERROR.findall(text):
+        if not any(harmless in message for harmless in _HARMLESS):
+            return _plain(message)
+    return None
+
+
+def _plain(message: str) -> str:
+    """Triton logs a Python failure with its whole traceback on one line; its last sentence is the reason."""
+    message = message.strip().strip('"').encode().decode("unicode_escape", errors="replace")
+    before, _, _ = message.partition("\n\nAt:\n")
+    return " ".join(before.split())

@@ -1,0 +1,84 @@
+"""What a server is started with, and the command line that says so to Triton."""
+
+import ipaddress
+import secrets
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from embedded.ports import check_free, free_ports
+from embedded.wheel import TritonWheel
+
+TEXT_CACHE_BYTES = 16 * 2**20  # about 250 prompts of wan-mini, 4 of A14B
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Settings of one embedded server. A port of 0 takes a free one.
+
+    Attributes:
+        config_name: which `configs/<name>.pbtxt` of each model is used; empty for `config.pbtxt` itself.
+        text_cache_bytes: size of Triton's response cache, which holds text embeddings.
+        start_limit_s, stop_limit_s: how long a start may take, and a stop before the server is killed.
+        admin_key: needed to load and unload models where the server is not on loopback.
+    """
+
+    repository: Path = Path("model_repository")
+    host: str = "127.0.0.1"
+    grpc_port: int = 0
+    http_port: int = 0
+    metrics_port: int = 0
+    config_name: str = "cpu"
+    log: Path = Path("build/server.log")
+    text_cache_bytes: int = TEXT_CACHE_BYTES
+    start_limit_s: float = 180.0
+    stop_limit_s: float = 40.0
+    admin_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def admin_header(self) -> dict[str, str]:
+        """What a gRPC call to load or unload a model carries."""
+        return {} if self.on_loopback else {"triton-grpc-protocol-admin-key": self.admin_key}
+
+    def with_ports(self) -> "ServerOptions":
+        """The same with a free port for each 0. Raises ServerError if a chosen port is taken."""
+        settings = {"GRPC_PORT": self.grpc_port, "HTTP_PORT": self.http_port, "METRICS_PORT": self.metrics_port}
+        check_free([(name, port) for name, port in settings.items() if port], self.host)
+        found = iter(free_ports(3, self.host))
+        grpc, http, metrics = (port or next(found) for port in settings.values())
+        return replace(self, grpc_port=grpc, http_port=http, metrics_port=metrics)
+
+
+def command_line(options: ServerOptions, wheel: TritonWheel, backends: Path, *, shm_prefix: str) -> list[str]:
+    """Triton's command line; every default that matters is spelled out."""
+    command = [
+        str(wheel.binary),
+        f"--model-repository={options.repository.resolve()}",
+        f"--backend-directory={backends}",
+        f"--cache-directory={wheel.caches}",
+        f"--cache-config=local,size={options.text_cache_bytes}",
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        "--disable-auto-complete-config",  # else every model is imported twice
+        "--model-control-mode=explicit",  # the supervisor reloads a model whose process died
+        "--load-model=*",
+        "--exit-on-error=true",
+        "--exit-timeout-secs=10",  # it cannot save running videos: their calls fail as soon as the server is stopping
+    ]
+    if options.config_name:
+        command.append(f"--model-config-name={options.config_name}")
+    for protocol, port in (
+        ("grpc", options.grpc_port),
+        ("http", options.http_port),
+        ("metrics", options.metrics_port),
+    ):
+        command += [f"--{protocol}-address={options.host}", f"--{protocol}-port={port}"]
+    if not options.on_loopback:
+        command += [
+            f"--grpc-restricted-protocol=model-repository:admin-key={options.admin_key}",
+            f"--http-restricted-api=model-repository:admin-key={options.admin_key}",
+        ]
+    return command

@@ -1,0 +1,39 @@
+"""Ports: find free ones, or tell early and plainly that a wanted one is taken."""
+
+import socket
+from collections.abc import Iterable
+
+from embedded.errors import ServerError
+
+
+def free_ports(count: int, host: str) -> list[int]:
+    """Ports that nobody listens on; held open together so that they differ from each other."""
+    sockets = [_bound(host, 0) for _ in range(count)]
+    try:
+        return [held.getsockname()[1] for held in sockets]
+    finally:
+        for held in sockets:
+            held.close()
+
+
+def check_free(ports: Iterable[tuple[str, int]], host: str) -> None:
+    """Raise ServerError for the first port, given with its setting's name, that is taken."""
+    for setting, port in ports:
+        try:
+            _bound(host, port).close()
+        except OSError as error:
+            raise ServerError(
+                f"{setting}={port} cannot be used on {host} ({error.strerror}); free it or choose another port"
+            ) from None
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

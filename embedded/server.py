@@ -1,0 +1,94 @@
+"""Run an embedded server as a context: `with running_server() as server: ... server.grpc_url ...`."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+from embedded.errors import ServerError
+from embedded.options import ServerOptions
+
+
+@dataclass(frozen=True)
+class Server:
+    """A ready server. `pid` is tritonserver's, `supervisor_pid` that of the process that keeps it."""
+
+    grpc_url: str
+    http_url: str
+    metrics_url: str
+    pid: int
+    supervisor_pid: int
+
+
+@contextlib.contextmanager
+def running_server(
+    options: ServerOptions | None = None, *, on_event: Callable[[dict[str, Any]], None] | None = None
+) -> Iterator[Server]:
+    """Start a server, yield it when it is ready, and stop it at the end, also if this process is killed.
+
+    Raises ServerError with the first error of the server's log if it does not start.
+    """
+    options = (options or ServerOptions()).with_ports()
+    raw = {**asdict(options), "repository": str(options.repository), "log": str(options.log)}
+    supervisor = subprocess.Popen(
+        [sys.executable, "-m", "embedded.supervisor", json.dumps(raw)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the caller; the supervisor follows when its pipe closes
+    )
+    assert supervisor.stdin is not None and supervisor.stdout is not None
+    try:
+        ready = _first_event(supervisor.stdout)
+        if ready.get("event") != "ready":
+            raise ServerError(ready.get("error", "the server's supervisor ended without a word"))
+        with _listening(supervisor.stdout, on_event):
+            yield _server(ready, supervisor.pid)
+    finally:
+        _stop(supervisor, options.stop_limit_s + 10)
+
+
+def _first_event(events: IO[bytes]) -> dict[str, Any]:
+    line = events.readline()
+    event: dict[str, Any] = json.loads(line) if line else {}
+    return event
+
+
+@contextlib.contextmanager
+def _listening(events: IO[bytes], on_event: Callable[[dict[str, Any]], None] | None) -> Iterator[None]:
+    """Read on, so that the supervisor never blocks on a full pipe, and pass its events on."""
+    from threading import Thread
+
+    def listen() -> None:
+        for line in events:
+            if on_event is not None:
+                on_event(json.loads(line))
+
+    thread = Thread(target=listen, daemon=True)
+    thread.start()
+    yield
+
+
+def _server(ready: dict[str, Any], supervisor_pid: int) -> Server:
+    host = f"[{ready['host']}]" if ":" in ready["host"] else ready["host"]
+    return Server(
+        grpc_url=f"{host}:{ready['grpc_port']}",
+        http_url=f"http://{host}:{ready['http_port']}",
+        metrics_url=f"http://{host}:{ready['metrics_port']}/metrics",
+        pid=ready["pid"],
+        supervisor_pid=supervisor_pid,
+    )
+
+
+def _stop(supervisor: subprocess.Popen[bytes], limit_s: float) -> None:
+    assert supervisor.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        supervisor.stdin.close()
+    try:
+        supervisor.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        supervisor.send_signal(signal.SIGKILL)  # the kernel then ends the server, see embedded/supervisor.py
+        supervisor.wait()

@@ -1,0 +1,217 @@
+"""Keep one tritonserver: start it, wait until it is ready, reload a model whose process died, stop it, leave nothing.
+
+Runs as a process of its own, so that the server ends with its caller whatever becomes of the caller: the caller holds
+a pipe to the supervisor's standard input, and when that closes the supervisor stops the server. Events go to standard
+output as JSON lines.
+"""
+
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+from embedded.errors import ServerError
+from embedded.log import first_error
+from embedded.options import ServerOptions, command_line
+from embedded.stubs import models_short_of, stub_pids
+from embedded.wheel import installed_wheel
+
+POLL_S = 0.25
+WATCH_S = 1.0
+SHARED_MEMORY = Path("/dev/shm")
+SHM_PREFIX = "wan_t2v_"
+
+
+@dataclass
+class Supervisor:
+    """One server and what belongs to it. `report` is told of every event."""
+
+    options: ServerOptions
+    report: Callable[[dict[str, Any]], None]
+    stopping: bool = False
+    _folder: Path = field(init=False)
+    _process: subprocess.Popen[bytes] = field(init=False)
+
+    def run(self) -> int:
+        """Serve until told to stop. Returns an exit code; nothing of the server is left, whatever happened."""
+        remove_stale_shared_memory()
+        self._folder = Path(tempfile.mkdtemp(prefix="wan-t2v-"))
+        try:
+            self._start()
+            self._wait_until_ready()
+            self._watch()
+        except ServerError as error:
+            self.report({"event": "failed", "error": str(error)})
+            return 1
+        finally:
+            self._stop()
+        return 0
+
+    def _start(self) -> None:
+        wheel = installed_wheel()
+        command = command_line(
+            self.options,
+            wheel,
+            wheel.assemble_backends(self._folder),
+            shm_prefix=self._shm_prefix,
+        )
+        self.options.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.options.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=wheel.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the server in order
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def _shm_prefix(self) -> str:
+        return f"{SHM_PREFIX}{os.getpid()}_"
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self.options.start_limit_s
+        url = f"http://{_bracketed(self.options.host)}:{self.options.http_port}/v2/health/ready"
+        while not _answers(url):
+            if self.stopping:
+                return
+            if self._process.poll() is not None:
+                reason = first_error(self.options.log) or f"exit code {self._process.returncode}"
+                raise ServerError(f"the server did not start: {reason} (log: {self.options.log})")
+            if time.monotonic() > deadline:
+                reason = first_error(self.options.log) or "no error in its log"
+                raise ServerError(
+                    f"the server is not ready after {self.options.start_limit_s:g} s: {reason} (log: {self.options.log})"
+                )
+            self._pause(POLL_S)
+        options = self.options
+        ports = {"grpc_port": options.grpc_port, "http_port": options.http_port, "metrics_port": options.metrics_port}
+        self.report({"event": "ready", "host": options.host, **ports, "pid": self._process.pid})
+
+    def _watch(self) -> None:
+        """Until told to stop: a model that lost a process is unloaded and loaded again (a plain load does nothing)."""
+        expected = {model: len(pids) for model, pids in stub_pids(self._process.pid).items()}
+        broken: set[str] = set()  # their reload failed, so Triton calls them unloaded; ours to try again
+        while not self.stopping:
+            if self._process.poll() is not None:
+                code = self._process.returncode
+                raise ServerError(f"the server ended by itself, exit code {code} (log: {self.options.log})")
+            for model in models_short_of(expected, stub_pids(self._process.pid)):
+                if model in broken or self._client.is_model_ready(model):  # else somebody unloaded it on purpose
+                    (broken.discard if self._reloaded(model) else broken.add)(model)
+            self._pause(WATCH_S)
+
+    @cached_property
+    def _client(self) -> tritonclient.grpc.InferenceServerClient:
+        return tritonclient.grpc.InferenceServerClient(f"{_bracketed(self.options.host)}:{self.options.grpc_port}")
+
+    def _reloaded(self, model: str) -> bool:
+        """Reload a model; True if it is back."""
+        started = time.monotonic()
+        self.report({"event": "died", "model": model})
+        try:
+            self._client.unload_model(model, headers=self.options.admin_header)
+            self._client.load_model(model, headers=self.options.admin_header)
+        except InferenceServerException as error:
+            self.report({"event": "not repaired", "model": model, "error": str(error)})
+            return False
+        self.report({"event": "repaired", "model": model, "seconds": round(time.monotonic() - started, 2)})
+        return True
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, but notice at once that the caller is gone."""
+        if self.stopping:
+            return
+        readable, _, _ = select.select([sys.stdin], [], [], seconds)
+        if readable and not sys.stdin.buffer.raw.read(1):  # type: ignore[attr-defined]  # end of file
+            self.stopping = True
+
+    def _stop(self) -> None:
+        process = getattr(self, "_process", None)
+        if process is not None:
+            _end(process, self.options.stop_limit_s)
+        remove_shared_memory(self._shm_prefix)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _end(process: subprocess.Popen[bytes], limit_s: float) -> None:
+    """SIGTERM, then SIGKILL to the whole process group, stubs included."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def remove_shared_memory(prefix: str) -> None:
+    """Remove the shared memory that a server with this prefix left."""
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def remove_stale_shared_memory() -> None:
+    """Remove what supervisors that no longer live (killed, or the machine's power lost) left behind."""
+    for region in SHARED_MEMORY.glob(f"{SHM_PREFIX}*"):
+        pid = region.name.removeprefix(SHM_PREFIX).partition("_")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            region.unlink(missing_ok=True)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end the server if the supervisor is killed and cannot."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def main() -> int:
+    """Read options as JSON from the first argument and supervise; used by `embedded.server`."""
+    raw = json.loads(sys.argv[1])
+    options = ServerOptions(**{**raw, "repository": Path(raw["repository"]), "log": Path(raw["log"])})
+    supervisor = Supervisor(options, report=lambda event: print(json.dumps(event), flush=True))
+
+    def stop(signum: int, frame: Any) -> None:
+        supervisor.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Find tritonserver, its libraries and its Python stub inside the installed nvidia-pytriton wheel."""
+
+import importlib.util
+import os
+import platform
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedded.errors import ServerError
+
+
+@dataclass(frozen=True)
+class TritonWheel:
+    """Where the parts of the server lie."""
+
+    binary: Path
+    backend: Path
+    stub: Path
+    caches: Path
+    libraries: Path
+
+    def assemble_backends(self, folder: Path) -> Path:
+        """Make the folder that `--backend-directory` wants: the Python backend with the stub of this interpreter."""
+        python = folder / "backends" / "python"
+        python.mkdir(parents=True)
+        for part in ("libtriton_python.so", "triton_python_backend_utils.py"):
+            (python / part).symlink_to(self.backend / part)
+        (python / self.stub.name).symlink_to(self.stub)
+        return folder / "backends"
+
+    def environment(self) -> dict[str, str]:
+        """The server's environment.
+
+        The stub takes its standard library from the `python3` first on PATH and libpython from the first folder on
+        LD_LIBRARY_PATH; where the two are different builds, `import torch` dies inside the stub.
+        """
+        libpython = str(_libpython_folder())
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "LD_LIBRARY_PATH": os.pathsep.join([libpython, str(self.libraries)]),
+            "HF_HUB_OFFLINE": "1",
+        }
+
+
+def installed_wheel() -> TritonWheel:
+    """The wheel in this environment. Raises ServerError if something is missing."""
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise ServerError("nvidia-pytriton is not installed in this environment; run `make setup`")
+    package = Path(spec.origin).parent
+    triton = package / "tritonserver"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.exists():
+        offered = ", ".join(sorted(path.name for path in (triton / "python_backend_stubs").iterdir()))
+        raise ServerError(f"the server has no stub for Python {version}; use one of {offered}")
+    return TritonWheel(
+        binary=triton / "bin" / "tritonserver",
+        backend=triton / "backends" / "python",
+        stub=stub,
+        caches=triton / "caches",
+        libraries=package.parent / "nvidia_pytriton.libs",
+    )
+
+
+def _libpython_folder() -> Path:
+    """Where the shared libpython of this very interpreter lies; a static interpreter needs its distribution's."""
+    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    configured = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
+    for folder in (configured, configured / f"{platform.machine()}-linux-gnu"):
+        if (folder / name).exists():
+            return folder
+    package = name.removesuffix(".so.1.0")
+    raise ServerError(
+        f"{name} is missing, which the server's Python stub needs: on Debian `apt-get install {package}`; "
+        "an interpreter of your own must be built with --enable-shared"
+    )
