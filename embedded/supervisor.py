@@ -5,6 +5,7 @@ a pipe to the supervisor's standard input, and when that closes the supervisor s
 output as JSON lines.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -34,7 +35,7 @@ from embedded.wheel import installed_wheel
 
 POLL_S = 0.25
 WATCH_S = 1.0
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's folder, nothing is created there
 SHM_PREFIX = "wan_t2v_"
 
 
@@ -99,7 +100,7 @@ class Supervisor:
             if time.monotonic() > deadline:
                 reason = first_error(self.options.log) or "no error in its log"
                 raise ServerError(
-                    f"the server is not ready after {self.options.start_limit_s:g} s: {reason} (log: {self.options.log})"
+                    f"not ready after {self.options.start_limit_s:g} s: {reason} (log: {self.options.log})"
                 )
             self._pause(POLL_S)
         options = self.options
@@ -141,7 +142,7 @@ class Supervisor:
         if self.stopping:
             return
         readable, _, _ = select.select([sys.stdin], [], [], seconds)
-        if readable and not sys.stdin.buffer.raw.read(1):  # type: ignore[attr-defined]  # end of file
+        if readable and not os.read(sys.stdin.fileno(), 1):  # end of file
             self.stopping = True
 
     def _stop(self) -> None:
@@ -156,14 +157,10 @@ def _end(process: subprocess.Popen[bytes], limit_s: float) -> None:
     """SIGTERM, then SIGKILL to the whole process group, stubs included."""
     if process.poll() is None:
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -1,8 +1,8 @@
 """Commands of the engine's way. From the repository's root:
 
-    python -m export mini                                   make the small checkpoint
-    python -m export onnx --checkpoint FOLDER               checkpoint to checked ONNX graphs, and install them
-    python -m export parity --checkpoint FOLDER             compare exported graphs with the checkpoint again
+python -m export mini                                   make the small checkpoint
+python -m export onnx --checkpoint FOLDER               checkpoint to checked ONNX graphs, and install them
+python -m export parity --checkpoint FOLDER             compare exported graphs with the checkpoint again
 """
 
 import argparse

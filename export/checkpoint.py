@@ -30,7 +30,7 @@ _LOADERS: dict[str, Any] = {
 
 
 class CheckpointError(Exception):
-    """The folder is no Wan2.2-T2V checkpoint in diffusers' layout; the message says what is wrong and how to mend it."""
+    """The folder is no Wan2.2-T2V checkpoint in diffusers' layout; the message says what is wrong and the remedy."""
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -74,7 +74,8 @@ def facts_from_checkpoint(folder: Path) -> ModelFacts:
 def _text_length(folder: Path) -> int:
     """What WanPipeline pads to (512, in no config file), unless the tokenizer says less."""
     pipeline_default: int = inspect.signature(WanPipeline.__call__).parameters["max_sequence_length"].default
-    return min(pipeline_default, _config(folder, "tokenizer/tokenizer_config.json").get("model_max_length", 10**9))
+    longest: int = _config(folder, "tokenizer/tokenizer_config.json").get("model_max_length", pipeline_default)
+    return min(pipeline_default, longest)
 
 
 def module_from_checkpoint(folder: Path, component: str) -> nn.Module:

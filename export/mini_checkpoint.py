@@ -1,4 +1,4 @@
-"""Make wan-mini: a complete diffusers pipeline folder with Wan2.2's architecture and small sizes, weights seeded random.
+"""Make wan-mini: a complete diffusers pipeline folder, Wan2.2's architecture in small sizes, weights seeded random.
 
 Nothing is fetched. The VAE keeps the true structure (stride 4x8x8, 16 channels) and statistics with a small base; the
 text encoder is a real UMT5 with a position bias in every layer; the experts are 256 wide with six blocks.

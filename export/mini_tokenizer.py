@@ -9,14 +9,31 @@ from collections.abc import Iterator
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-COLOURS = "red orange yellow green cyan blue purple pink white black grey brown".split()
-SHAPES = "circle disc ball square box triangle star ring cross heart".split()
-BACKGROUNDS = "black white grey dark light blue green sandy night sky".split()
-MOTIONS = (
-    "moves left;moves right;moves up;moves down;rolls to the left;rolls to the right;slides diagonally;"
-    "drifts slowly upwards;falls quickly downwards;circles around the centre;spins in place;rotates;grows larger;"
-    "shrinks away;bounces;stands still;zooms in;zooms out;jumps;flies across the picture"
-).split(";")
+COLOURS = ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "white", "black", "grey", "brown"]
+SHAPES = ["circle", "disc", "ball", "square", "box", "triangle", "star", "ring", "cross", "heart"]
+BACKGROUNDS = ["black", "white", "grey", "dark", "light", "blue", "green", "sandy", "night", "sky"]
+MOTIONS = [
+    "moves left",
+    "moves right",
+    "moves up",
+    "moves down",
+    "rolls to the left",
+    "rolls to the right",
+    "slides diagonally",
+    "drifts slowly upwards",
+    "falls quickly downwards",
+    "circles around the centre",
+    "spins in place",
+    "rotates",
+    "grows larger",
+    "shrinks away",
+    "bounces",
+    "stands still",
+    "zooms in",
+    "zooms out",
+    "jumps",
+    "flies across the picture",
+]
 FRAMES = (
     "a {colour} {shape} {motion} on a {background} background",
     "the {colour} {shape} {motion}",
@@ -34,7 +51,7 @@ def trained_tokenizer(*, vocabulary: int, text_length: int) -> PreTrainedTokeniz
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
     trainer = trainers.UnigramTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL), unk_token="<unk>", show_progress=False
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), unk_token=SPECIAL[2], show_progress=False
     )
     tokenizer.train_from_iterator(_captions(), trainer)
     return _wrapped(_with_words_and_bytes(tokenizer), text_length)

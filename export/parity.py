@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from export.checkpoint import module_from_checkpoint
@@ -70,7 +71,7 @@ def parity_of(graph: str, checkpoint: Path, folder: Path) -> list[Comparison]:
     return comparisons
 
 
-def compared(shape: str, actual: np.ndarray, expected: np.ndarray) -> Comparison:
+def compared(shape: str, actual: NDArray[Any], expected: NDArray[Any]) -> Comparison:
     """Largest difference, absolute and relative to the reference's largest value."""
     if actual.shape != expected.shape:
         raise ParityError(f"{shape}: the graph gives {actual.shape}, the reference {expected.shape}")
@@ -79,7 +80,7 @@ def compared(shape: str, actual: np.ndarray, expected: np.ndarray) -> Comparison
 
 
 _Engines = Mapping[str, OnnxRuntimeEngine]
-_Case = tuple[str, np.ndarray, np.ndarray]
+_Case = tuple[str, NDArray[Any], NDArray[Any]]
 
 
 def _needed(graph: str) -> Sequence[str]:

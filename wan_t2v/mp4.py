@@ -4,7 +4,8 @@ import io
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace, ColorRange
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
 
 CODEC_OPTIONS = {
     "preset": "veryfast",
@@ -14,7 +15,7 @@ CODEC_OPTIONS = {
 _BT709 = 1  # primaries, transfer and matrix alike, ITU-T H.273
 
 
-def mp4_from_frames(frames: np.ndarray, *, fps: int) -> bytes:
+def mp4_from_frames(frames: NDArray[np.uint8], *, fps: int) -> bytes:
     """Encode (T, height, width, 3) uint8 RGB frames; height and width are even. Returns the file's bytes."""
     buffer = io.BytesIO()
     movflags = "frag_keyframe+empty_moov+default_base_moof"  # faststart cannot work on a buffer

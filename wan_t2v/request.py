@@ -24,7 +24,7 @@ MAX_PROMPT_BYTES = 65536  # far beyond any text length; what is longer is a mist
 
 
 class RequestError(ValueError):
-    """A field that cannot be served. The message names the field, what came, what is accepted and a value that works."""
+    """A field that cannot be served: the message names it, what came, what is accepted and a value that works."""
 
     def __init__(self, field: str, came: object, accepted: str, *, nearest: object = None) -> None:
         hint = "" if nearest is None else f" Nearest: {nearest}."

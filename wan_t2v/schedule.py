@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -26,7 +27,7 @@ class Schedule:
         return stepped
 
 
-def official_sigmas(num_inference_steps: int) -> np.ndarray:
+def official_sigmas(num_inference_steps: int) -> NDArray[np.float64]:
     """Unshifted noise levels of Wan's own sampler (FlowUniPCMultistepScheduler in Wan-Video/Wan2.2).
 
     diffusers 0.37 changed its own formula, so `set_timesteps(n)` no longer gives Wan's timesteps: with shift 12 and 40

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ftfy
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from wan_t2v.facts import TOKENIZER_FILE, read_installed
@@ -16,8 +17,8 @@ from wan_t2v.facts import TOKENIZER_FILE, read_installed
 class Tokens:
     """A prompt as the text encoder takes it: both arrays (1, text_length) int64; `count` includes the end token."""
 
-    input_ids: np.ndarray
-    attention_mask: np.ndarray
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
     count: int
     truncated: bool
 

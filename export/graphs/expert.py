@@ -113,6 +113,7 @@ class _TimestepFrequencies(nn.Module):
         half = timesteps.num_channels // 2
         exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32) / (half - timesteps.downscale_freq_shift)
         self.scale = timesteps.scale
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.exp(exponent)[None], persistent=False)
 
     def forward(self, timestep: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""UMT5: token ids to text embeddings, with the rows of padding zeroed inside the graph, as WanPipeline does after it."""
+"""UMT5: token ids to text embeddings, the rows of padding zeroed inside the graph, as WanPipeline does after it."""
 
 import torch
 from torch import Tensor, nn

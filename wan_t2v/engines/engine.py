@@ -12,6 +12,4 @@ class Engine(Protocol):
     `outputs` names the wanted outputs; None asks for all. An engine may be called from several threads at once.
     """
 
-    def __call__(
-        self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
-    ) -> dict[str, Array]: ...
+    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]: ...

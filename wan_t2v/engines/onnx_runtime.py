@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from wan_t2v.engines.engine import Array
 
@@ -21,7 +23,8 @@ class OnnxRuntimeEngine:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
         """Run the graph; outputs that nobody asked for are not computed."""
         names = list(outputs) if outputs is not None else self._outputs
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        arrays = {name: np.asarray(array) for name, array in inputs.items()}
+        return dict(zip(names, self._session.run(names, arrays), strict=True))

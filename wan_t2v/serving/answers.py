@@ -1,4 +1,4 @@
-"""From a request to its response: every failure becomes an error with the right code, none ends the batch or the model."""
+"""From a request to its response: every failure becomes an error with the right code, none ends the batch."""
 
 import traceback
 from collections.abc import Callable, Sequence

@@ -1,9 +1,12 @@
 """A graph as a Triton model on the embedded server: the Python backend in the place of the TensorRT backend."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wan_t2v.engines.engine import Engine
+from wan_t2v.engines.logged import LoggedEngine
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.parameters import ModelParameters
@@ -18,9 +21,12 @@ class GraphModel:
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
         self._pb_utils = pb_utils
-        self._engine = OnnxRuntimeEngine(
+        self._engine: Engine = OnnxRuntimeEngine(
             installed_graph(parameters.version_folder), threads=parameters.integer("threads", least=0)
         )
+        log = parameters.optional_path("interval_log")
+        if log is not None:
+            self._engine = LoggedEngine(self._engine, log / f"{parameters.model}-{os.getpid()}.txt")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""

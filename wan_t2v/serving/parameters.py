@@ -38,6 +38,10 @@ class ModelParameters:
             raise ParameterError(f"{self.model}: parameter {name} is {value!r}, accepted: {', '.join(accepted)}")
         return value
 
+    def optional_path(self, name: str) -> Path | None:
+        """A path, or None if the parameter is left out."""
+        return Path(self.values[name]) if name in self.values else None
+
     def integer(self, name: str, *, least: int) -> int:
         """An integer parameter of at least `least`."""
         value = self.text(name)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wan_t2v.engines.engine import Array
 
@@ -25,17 +26,17 @@ def text_to_triton(pb_utils: Any, name: str, *values: str | bytes) -> Any:
     return pb_utils.Tensor(name, np.array(encoded, dtype=np.object_))
 
 
-def numpy_from_triton(tensor: Any) -> np.ndarray:
+def numpy_from_triton(tensor: Any) -> NDArray[Any]:
     """A numpy array over a CPU tensor; it keeps the tensor's memory alive."""
-    array: np.ndarray = tensor.as_numpy()
+    array: NDArray[Any] = tensor.as_numpy()
     return array
 
 
 def torch_from_triton(tensor: Any) -> Any:
     """A torch tensor over a Triton tensor on any device and of any type (numpy has no BF16)."""
-    import torch
+    import torch.utils.dlpack
 
-    return torch.from_dlpack(tensor.to_dlpack())
+    return torch.utils.dlpack.from_dlpack(tensor.to_dlpack())
 
 
 def bytes_from_triton(tensor: Any) -> bytes:

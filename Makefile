@@ -1,0 +1,79 @@
+# Targets in the order of the engine's way, then the data's way. `make` lists them.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+VENV ?= .venv
+PYTHON ?= python3
+CHECKPOINT ?= checkpoints/wan-mini
+REPOSITORY ?= model_repository
+HOST ?= 127.0.0.1
+GRPC_PORT ?= 8001
+HTTP_PORT ?= 8000
+METRICS_PORT ?= 8002
+URL ?= $(HOST):$(GRPC_PORT)
+
+# fields of a request; an empty one is left to the server
+export PROMPT ?= a red ball rolls left
+export NEGATIVE_PROMPT ?=
+SIZE ?=
+FRAMES ?=
+STEPS ?=
+SEED ?=
+GUIDANCE_SCALE ?=
+GUIDANCE_SCALE_2 ?=
+FLOW_SHIFT ?=
+FPS ?=
+
+python := $(VENV)/bin/python
+fields = "$$PROMPT" $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(SIZE),--size $(SIZE)) \
+	$(if $(FRAMES),--frames $(FRAMES)) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
+	$(if $(GUIDANCE_SCALE),--guidance-scale $(GUIDANCE_SCALE)) \
+	$(if $(GUIDANCE_SCALE_2),--guidance-scale-2 $(GUIDANCE_SCALE_2)) \
+	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS))
+
+.PHONY: help setup mini export parity serve generate demo test lint bench perf clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## make the virtual environment with pinned packages (PYTHON=..., VENV=...)
+
+$(VENV)/.ready: pyproject.toml client/pyproject.toml constraints.txt set_up_environment.sh
+	@PYTHON="$(PYTHON)" ./set_up_environment.sh "$(VENV)"
+
+mini: setup ## make the small checkpoint, checkpoints/wan-mini (kept if it is there)
+	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
+
+export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=...)
+	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)"
+
+parity: export ## compare the exported graphs with the checkpoint's modules again
+	@$(python) -m export parity --checkpoint "$(CHECKPOINT)"
+
+serve: export ## run the server until Ctrl-C (HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port)
+	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
+		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
+
+generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..., and the fields of a request)
+	@$(VENV)/bin/wan-t2v generate $(fields) --url $(URL) --out "$(or $(OUT),out/video.mp4)"
+
+demo: export ## everything in one go: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., and the fields of a request)
+	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(fields)
+
+test: export ## run all tests
+	@$(python) -m pytest $(TESTS)
+
+lint: setup ## style and types
+	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
+		$(python) -m mypy client/wan_t2v_client
+
+bench: export ## time a generation through Triton against diffusers, alternating, on a quiet machine
+	@$(python) -m benchmarks.generation --repository "$(REPOSITORY)" --checkpoint "$(CHECKPOINT)"
+
+perf: export ## perf_analyzer on the ensemble, with its composing models
+	@$(python) -m benchmarks.perf_analyzer --repository "$(REPOSITORY)"
+
+clean: ## remove what was built, but not the environment
+	rm -rf build out checkpoints/wan-mini
+	find model_repository -path '*/1/*' ! -name model.py ! -name .gitkeep -delete

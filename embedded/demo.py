@@ -1,0 +1,40 @@
+"""`make demo`: start the server, make one video with the client's command, stop the server, print one JSON object."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from embedded.errors import ServerError
+from embedded.options import ServerOptions
+from embedded.server import running_server
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Everything after `--` goes to `wan-t2v generate`. Returns an exit code."""
+    parser = argparse.ArgumentParser(prog="python -m embedded.demo", description=__doc__)
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--out", type=Path, default=Path("out/demo.mp4"))
+    options, request = parser.parse_known_args(arguments)
+    print("starting the server ...", file=sys.stderr)
+    try:
+        with running_server(ServerOptions(repository=options.repository)) as server:
+            print(f"server ready at {server.grpc_url}, generating ...", file=sys.stderr)
+            command = [sys.executable, "-m", "wan_t2v_client.command", "generate", "--json", "--url", server.grpc_url]
+            finished = subprocess.run(
+                [*command, "--out", str(options.out), *request], stdout=subprocess.PIPE, text=True
+            )
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if finished.returncode == 0:
+        told = json.loads(finished.stdout)
+        print(json.dumps({key: told[key] for key in told if key != "metadata"}))
+    return finished.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

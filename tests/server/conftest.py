@@ -1,0 +1,50 @@
+"""A real tritonserver for the whole run, and ways to call it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from wan_t2v_client import Connection, TextToVideo
+
+from embedded.options import ServerOptions
+from embedded.server import Server, running_server
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with running_server(ServerOptions(repository=repository, log=log)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[TextToVideo]:
+    with TextToVideo(Connection(server.grpc_url)) as connected:
+        yield connected
+
+
+@pytest.fixture
+def copied_repository(repository: Path, tmp_path: Path) -> Path:
+    """A model repository of the test's own, to break."""
+    return Path(
+        shutil.copytree(repository, tmp_path / "model_repository", ignore=shutil.ignore_patterns("__pycache__"))
+    )
+
+
+@pytest.fixture
+def options(copied_repository: Path, tmp_path: Path) -> ServerOptions:
+    return ServerOptions(repository=copied_repository, log=tmp_path / "server.log")
+
+
+@pytest.fixture(scope="session")
+def cache_hits(server: Server) -> Callable[[], int]:
+    """How often the text encoder's answers came from the response cache so far."""
+    import tritonclient.grpc
+
+    def hits() -> int:
+        with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
+            statistics = client.get_inference_statistics("text_encoder", as_json=True)
+        return int(statistics["model_stats"][0]["inference_stats"]["cache_hit"].get("count", 0))
+
+    return hits

@@ -1,0 +1,26 @@
+"""An engine that writes down when it ran, for benchmarks."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wan_t2v.engines.engine import Array, Engine
+
+
+class LoggedEngine:
+    """Passes calls on and appends `start end` to a file, in nanoseconds of the machine's monotonic clock.
+
+    That clock is one for all processes of a machine, so the intervals of several engines can be laid side by side.
+    """
+
+    def __init__(self, engine: Engine, path: Path) -> None:
+        self._engine = engine
+        self._file = path.open("a", encoding="ascii")
+
+    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the engine. An engine that fails leaves no interval."""
+        started = time.monotonic_ns()
+        answer = self._engine(inputs, outputs)
+        self._file.write(f"{started} {time.monotonic_ns()}\n")
+        self._file.flush()
+        return answer

@@ -1,0 +1,62 @@
+"""The whole way in one function, in one process: what the models of the repository do step by step.
+
+Serving does not call it; it is the map, and the tests hold the server's bytes to it.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from wan_t2v.denoise import denoise
+from wan_t2v.embeddings import text_embeddings
+from wan_t2v.engines.engine import Engine
+from wan_t2v.experts import EngineExpert, Experts
+from wan_t2v.facts import ModelFacts
+from wan_t2v.frames import decoded_frames
+from wan_t2v.latents import starting_noise, vae_from_diffusion
+from wan_t2v.mp4 import mp4_from_frames
+from wan_t2v.request import Settings
+from wan_t2v.schedule import Schedule
+from wan_t2v.tokens import PromptTokenizer
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The five graphs."""
+
+    text_encoder: Engine
+    high_noise_expert: Engine
+    low_noise_expert: Engine
+    vae_decoder_first: Engine
+    vae_decoder_next: Engine
+
+
+def mp4_from_settings(settings: Settings, facts: ModelFacts, *, tokenizer: PromptTokenizer, engines: Engines) -> bytes:
+    """Prompt to tokens to embeddings, noise to clean latents, latents to frames to an MP4's bytes."""
+    texts = (settings.prompt, settings.negative_prompt)
+    prompt_embeds, negative_embeds = (
+        torch.as_tensor(text_embeddings(tokenizer(text), engines.text_encoder)) for text in texts
+    )
+    experts = Experts(
+        EngineExpert(engines.high_noise_expert), EngineExpert(engines.low_noise_expert), facts.boundary_timestep
+    )
+    noise = starting_noise(facts.grid.latent_shape(settings.video_shape), settings.seed)
+    schedule = Schedule(
+        facts.scheduler, num_inference_steps=settings.num_inference_steps, flow_shift=settings.flow_shift
+    )
+    with ThreadPoolExecutor(1) as executor:
+        latents = denoise(
+            noise,
+            schedule,
+            experts=experts,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_embeds if settings.guided else None,
+            guidance_scale=settings.guidance_scale,
+            guidance_scale_2=settings.guidance_scale_2,
+            executor=executor,
+            after_step=lambda step: None,
+        )
+    vae_latents = vae_from_diffusion(latents, facts.latents_mean, facts.latents_std)
+    pieces = decoded_frames(vae_latents, engines.vae_decoder_first, engines.vae_decoder_next, latent_frames_per_call=4)
+    return mp4_from_frames(torch.cat(list(pieces)).numpy(), fps=settings.fps)
