@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from embedded.errors import ServerError
@@ -22,6 +23,7 @@ class Server:
     metrics_url: str
     pid: int
     supervisor_pid: int
+    log: Path
 
 
 @contextlib.contextmanager
@@ -46,7 +48,7 @@ def running_server(
         if ready.get("event") != "ready":
             raise ServerError(ready.get("error", "the server's supervisor ended without a word"))
         with _listening(supervisor.stdout, on_event):
-            yield _server(ready, supervisor.pid)
+            yield _server(ready, supervisor.pid, options.log)
     finally:
         _stop(supervisor, options.stop_limit_s + 10)
 
@@ -72,7 +74,7 @@ def _listening(events: IO[bytes], on_event: Callable[[dict[str, Any]], None] | N
     yield
 
 
-def _server(ready: dict[str, Any], supervisor_pid: int) -> Server:
+def _server(ready: dict[str, Any], supervisor_pid: int, log: Path) -> Server:
     host = f"[{ready['host']}]" if ":" in ready["host"] else ready["host"]
     return Server(
         grpc_url=f"{host}:{ready['grpc_port']}",
@@ -80,6 +82,7 @@ def _server(ready: dict[str, Any], supervisor_pid: int) -> Server:
         metrics_url=f"http://{host}:{ready['metrics_port']}/metrics",
         pid=ready["pid"],
         supervisor_pid=supervisor_pid,
+        log=log,
     )
 
 

@@ -15,7 +15,9 @@ from wan_t2v.facts import TOKENIZER_FILE, read_installed
 
 @dataclass(frozen=True)
 class Tokens:
-    """A prompt as the text encoder takes it: both arrays (1, text_length) int64; `count` includes the end token."""
+    """A prompt as the text encoder takes it: both arrays (1, text_length) int64; `count` is the
+    prompt's own number of tokens, end token included, before any cut.
+    """
 
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
@@ -44,11 +46,12 @@ class PromptTokenizer:
     def __call__(self, prompt: str) -> Tokens:
         """Tokenise, cut to the text length (the end token stays last) and pad with zeros."""
         ids = self._tokenizer.encode(prompt).ids
-        truncated = len(ids) > self._text_length
+        count = len(ids)
+        truncated = count > self._text_length
         if truncated:
             ids = ids[: self._text_length - 1] + ids[-1:]
         input_ids = np.zeros((1, self._text_length), dtype=np.int64)
         attention_mask = np.zeros_like(input_ids)
         input_ids[0, : len(ids)] = ids
         attention_mask[0, : len(ids)] = 1
-        return Tokens(input_ids, attention_mask, len(ids), truncated)
+        return Tokens(input_ids, attention_mask, count, truncated)

@@ -1,0 +1,76 @@
+"""README, Makefile, docs and code say the same."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from wan_t2v_client.text_to_video import FIELD_TYPES
+
+from wan_t2v.contract import ANSWER, MODELS, REQUEST
+
+TRITON_NAMES = {field.name: field.dtype.value for field in REQUEST}
+
+
+def readme(root: Path) -> str:
+    return (root / "README.md").read_text(encoding="utf-8")
+
+
+def make_targets(root: Path) -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+):.*## ", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def documents(root: Path) -> list[Path]:
+    return [root / "README.md", root / "client/README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def test_make_lists_every_target_with_one_line(root: Path) -> None:
+    shown = subprocess.run(["make", "-C", root], capture_output=True, text=True, check=True).stdout
+    assert {line.split()[1] for line in shown.splitlines() if line.startswith("  make ")} == make_targets(root)
+    phony = re.search(r"^\.PHONY: (.*)$", (root / "Makefile").read_text(), re.MULTILINE)
+    assert phony is not None and set(phony[1].split()) == make_targets(root)
+
+
+def test_every_target_is_in_the_readme_and_every_target_named_exists(root: Path) -> None:
+    assert make_targets(root) <= set(re.findall(r"`make ([a-z0-9-]+)", readme(root)))
+    for path in documents(root):
+        commands = set(re.findall(r"(?:`|^ {4}|^)make ([a-z][a-z0-9-]*)", path.read_text(), re.MULTILINE))
+        assert commands <= make_targets(root), path
+
+
+def test_every_request_field_stands_in_the_readme_with_its_type(root: Path) -> None:
+    rows = dict(re.findall(r"^\| `([a-z_0-9]+)` \| ([A-Z0-9]+)", readme(root), re.MULTILINE))
+    assert {name: rows.get(name) for name in TRITON_NAMES} == TRITON_NAMES
+
+
+def test_every_answer_and_model_is_in_the_readme(root: Path) -> None:
+    for name in (*(tensor.name for tensor in ANSWER), *MODELS):
+        assert f"`{name}`" in readme(root), name
+
+
+def test_the_client_knows_the_same_fields_and_types() -> None:
+    assert TRITON_NAMES == FIELD_TYPES
+
+
+def test_paths_named_in_documents_exist(root: Path) -> None:
+    for path in documents(root):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_file_tree_of_the_readme_is_the_file_tree(root: Path) -> None:
+    """Every tracked Python file of the packages, and every top-level file and folder, has its line."""
+    block = re.search(r"```text\n(wan_t2v/.*?)```", readme(root), re.DOTALL)
+    assert block is not None
+    listed = {name for line in block[1].splitlines() for name in re.findall(r"^[ ]*([\w./-]+)", line)}
+    tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    for file in tracked:
+        path = Path(file)
+        if path.parts[0] in ("wan_t2v", "export", "embedded", "client", "benchmarks") and path.suffix == ".py":
+            assert path.name == "__init__.py" or path.name in listed, f"{file} is missing from the README's file tree"
+        top = path.parts[0] + ("/" if len(path.parts) > 1 else "")
+        assert top.startswith(".") or top in listed, f"{top} is missing from the README's file tree"
+
+
+def test_docs_are_reached_from_the_readme(root: Path) -> None:
+    for path in (root / "docs").glob("*.md"):
+        assert f"docs/{path.name}" in readme(root), path.name

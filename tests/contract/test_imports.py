@@ -1,0 +1,77 @@
+"""Who may import whom, and that importing does nothing heavy where it must not."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = {
+    "wan_t2v": {
+        "export",
+        "embedded",
+        "client",
+        "wan_t2v_client",
+        "tritonclient",
+        "tensorrt",
+        "triton_python_backend_utils",
+    },
+    "export": {"embedded", "wan_t2v_client", "tritonclient", "wan_t2v.serving"},
+    "embedded": {"export", "wan_t2v.serving", "torch"},
+    "client/wan_t2v_client": {"wan_t2v", "export", "embedded", "torch"},
+}
+STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt"}
+STANDARD_LIBRARY_ONLY = ("facts", "shapes", "contract", "request")
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def within(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_imports_go_one_way(folder: str, root: Path) -> None:
+    for path in sorted((root / folder).rglob("*.py")):
+        for name in imported(path):
+            assert not within(name, FORBIDDEN[folder]), f"{path.relative_to(root)} imports {name}"
+
+
+def test_the_steps_know_neither_triton_nor_an_engine(root: Path) -> None:
+    for path in sorted((root / "wan_t2v").glob("*.py")):
+        for name in imported(path):
+            assert not within(name, STEPS_KNOW_NOTHING_OF), f"{path.name} imports {name}"
+
+
+def test_only_one_file_builds_inference_requests(root: Path) -> None:
+    found = [path.name for path in (root / "wan_t2v").rglob("*.py") if "InferenceRequest(" in path.read_text()]
+    assert found == ["remote.py"]
+
+
+def modules_after(statement: str, *, blocked: str = "") -> set[str]:
+    """Modules loaded by a statement in a fresh interpreter, with some made impossible to import."""
+    code = f"import sys\nfor name in {blocked.split()!r}: sys.modules[name] = None\n{statement}\nprint(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
+def test_shared_tables_need_the_standard_library_alone(module: str) -> None:
+    assert not modules_after(f"import wan_t2v.{module}") & {"torch", "numpy", "diffusers", "av"}
+
+
+def test_the_client_needs_no_torch_and_nothing_of_the_server() -> None:
+    modules_after("import wan_t2v_client.command", blocked="torch wan_t2v diffusers tensorrt onnxruntime transformers")
+
+
+@pytest.mark.parametrize("module", ["prepare", "mp4_encoder", "graph"])
+def test_models_that_need_no_torch_do_not_load_it(module: str) -> None:
+    """Each Python model is a process of its own: torch would cost it two seconds and 200 MB."""
+    assert "torch" not in modules_after(f"import wan_t2v.serving.{module}")

@@ -1,0 +1,139 @@
+"""The embedded server starts with a clear failure or not at all, repairs itself, and leaves nothing behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from wan_t2v_client import ClientError, Connection, TextToVideo
+
+from embedded.errors import ServerError
+from embedded.options import ServerOptions
+from embedded.server import running_server
+from embedded.stubs import stub_pids
+from embedded.supervisor import SHM_PREFIX
+
+SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 4}
+
+
+def shared_memory_of(supervisor_pid: int) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"{SHM_PREFIX}{supervisor_pid}_*"))
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.1)
+
+
+def test_a_missing_graph_stops_the_start_and_names_the_command(options: ServerOptions) -> None:
+    (options.repository / "low_noise_expert/1/model.onnx").unlink()
+    message = r"low_noise_expert/1/model.onnx is missing. Run `make export`"
+    with pytest.raises(ServerError, match=message), running_server(options):
+        pass
+
+
+def test_a_port_in_use_is_told_before_anything_starts(options: ServerOptions) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        message = f"HTTP_PORT={port} cannot be used on 127.0.0.1"
+        with pytest.raises(ServerError, match=message), running_server(replace(options, http_port=port)):
+            pass
+    assert not options.log.exists()
+
+
+def test_it_listens_on_loopback_only(options: ServerOptions) -> None:
+    with running_server(options) as server:
+        connections = psutil.Process(server.pid).net_connections()
+    listening = {c.laddr.ip.removeprefix("::ffff:") for c in connections if c.status == "LISTEN"}
+    assert listening == {"127.0.0.1"}
+
+
+def test_a_model_whose_process_died_is_back_within_seconds_and_nothing_is_left(options: ServerOptions) -> None:
+    events: list[dict[str, Any]] = []
+    with running_server(options, on_event=events.append) as server:
+        with TextToVideo(Connection(server.grpc_url)) as client:
+            expected = client.generate("x", seed=1, **SMALL).video
+            for model in ("low_noise_expert", "prepare"):
+                os.kill(min(stub_pids(server.pid)[model]), signal.SIGKILL)
+                started = time.monotonic()
+                wait_until(lambda: works(client, expected), limit_s=20)
+                assert time.monotonic() - started < 10
+        assert [event["model"] for event in events if event["event"] == "repaired"] == ["low_noise_expert", "prepare"]
+        processes = psutil.Process(server.supervisor_pid).children(recursive=True)
+    assert not any(alive(process) for process in processes)
+    assert shared_memory_of(server.supervisor_pid) == []
+
+
+def works(client: TextToVideo, expected: bytes | None) -> bool:
+    try:
+        return client.generate("x", seed=1, **SMALL).video == expected
+    except ClientError:
+        return False
+
+
+@pytest.mark.parametrize("victim", ["caller", "supervisor"])
+def test_a_crash_leaves_neither_processes_nor_shared_memory(victim: str, options: ServerOptions, root: Path) -> None:
+    """The caller, or even the supervisor, is killed outright."""
+    code = (
+        "import json, sys, time\nfrom pathlib import Path\n"
+        "from embedded.options import ServerOptions\nfrom embedded.server import running_server\n"
+        "with running_server(ServerOptions(repository=Path(sys.argv[1]), log=Path(sys.argv[2]))) as server:\n"
+        "    print(json.dumps([server.pid, server.supervisor_pid]), flush=True)\n    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", code, str(options.repository), str(options.log)]
+    caller = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE)
+    assert caller.stdout is not None
+    server_pid, supervisor_pid = json.loads(caller.stdout.readline())
+    processes = [psutil.Process(pid) for pid in (server_pid, *sum(map(list, stub_pids(server_pid).values()), []))]
+    assert shared_memory_of(supervisor_pid)
+    os.kill(caller.pid if victim == "caller" else supervisor_pid, signal.SIGKILL)
+    wait_until(lambda: not any(alive(process) for process in processes), limit_s=60)
+    wait_until(lambda: shared_memory_of(supervisor_pid) == [], limit_s=10)
+    caller.kill()
+    caller.wait()
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_serve_stops_cleanly_on_ctrl_c(options: ServerOptions, root: Path) -> None:
+    command = [sys.executable, "-m", "embedded.serve", "--repository", str(options.repository)]
+    ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    serving = subprocess.Popen([*command, *ports], cwd=root, stderr=subprocess.PIPE, text=True)
+    assert serving.stderr is not None
+    assert any(line.startswith("ready: gRPC 127.0.0.1:") for line in iter(serving.stderr.readline, ""))
+    serving.send_signal(signal.SIGINT)
+    _, errors = serving.communicate(timeout=60)
+    assert serving.returncode == 0
+    assert "Traceback" not in errors
+
+
+def test_loading_models_needs_a_key_where_the_server_is_not_on_loopback(options: ServerOptions) -> None:
+    """Bound to every interface, as a deployment would; called over loopback."""
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    open_to_all = replace(options, host="0.0.0.0")
+    with running_server(open_to_all) as server, InferenceServerClient(_on_loopback(server.grpc_url)) as client:
+        assert client.is_server_ready()
+        with pytest.raises(InferenceServerException, match="This protocol is restricted"):
+            client.unload_model("mp4_encoder")
+        client.load_model("mp4_encoder", headers=open_to_all.admin_header)
+
+
+def _on_loopback(url: str) -> str:
+    return url.replace("0.0.0.0", "127.0.0.1")

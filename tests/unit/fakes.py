@@ -1,0 +1,145 @@
+"""Stand-ins that behave: engines with known answers, and a pb_utils that keeps what it is given."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class FakeExpert:
+    """An Expert whose velocity is a constant; it keeps the timesteps and embeddings it was called with."""
+
+    velocity: float
+    calls: list[tuple[int, float]] = field(default_factory=list)
+
+    def __call__(self, latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
+        self.calls.append((timestep, float(text_embeddings.mean())))
+        return torch.full_like(latents, self.velocity) * float(text_embeddings.mean())
+
+
+class FakeTensor:
+    def __init__(self, name: str, array: Any) -> None:
+        self._name, self._array = name, array
+
+    @classmethod
+    def from_dlpack(cls, name: str, tensor: Tensor) -> "FakeTensor":
+        return cls(name, tensor)
+
+    def name(self) -> str:
+        return self._name
+
+    def as_numpy(self) -> np.ndarray:
+        return np.asarray(self._array)
+
+    def to_dlpack(self) -> Any:
+        return torch.utils.dlpack.to_dlpack(torch.as_tensor(self._array))
+
+
+class FakeTritonError:
+    INVALID_ARG, INTERNAL, UNAVAILABLE, CANCELLED, NOT_FOUND = (
+        "INVALID_ARG",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "CANCELLED",
+        "NOT_FOUND",
+    )
+
+    def __init__(self, message: str, code: str = "INTERNAL") -> None:
+        self._message, self._code = message, code
+
+    def message(self) -> str:
+        return self._message
+
+    def code(self) -> str:
+        return self._code
+
+
+@dataclass
+class FakeResponse:
+    tensors: Sequence[FakeTensor] = ()
+    failure: FakeTritonError | None = None
+
+    def has_error(self) -> bool:
+        return self.failure is not None
+
+    def error(self) -> FakeTritonError | None:
+        return self.failure
+
+    def output_tensors(self) -> Sequence[FakeTensor]:
+        return self.tensors
+
+
+class FakeRequest:
+    """A request to a model."""
+
+    def __init__(self, *, parameters: str = "", cancelled: bool = False, **inputs: Any) -> None:
+        self._inputs = [FakeTensor(name, _array(value)) for name, value in inputs.items()]
+        self._parameters = parameters
+        self._cancelled = cancelled
+
+    def inputs(self) -> list[FakeTensor]:
+        return self._inputs
+
+    def parameters(self) -> str:
+        return self._parameters
+
+    def is_cancelled(self) -> bool:
+        return self._cancelled
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, str | bytes):
+        return np.array([value.encode() if isinstance(value, str) else value], dtype=np.object_)
+    return value
+
+
+class FakePbUtils:
+    """What the package uses of triton_python_backend_utils; `answer(model, inputs, outputs)` is the server."""
+
+    Tensor = FakeTensor
+    TritonError = FakeTritonError
+    TRITONSERVER_MEMORY_CPU = 0
+
+    class TritonModelException(Exception):
+        pass
+
+    def __init__(
+        self, answer: Callable[[str, Mapping[str, np.ndarray], Sequence[str]], FakeResponse] | None = None
+    ) -> None:
+        self.logged: list[str] = []
+        self.called: list[str] = []
+        outer = self
+
+        class Logger:
+            @staticmethod
+            def log_error(message: str) -> None:
+                outer.logged.append(message)
+
+        class InferenceRequest:
+            def __init__(
+                self, model_name: str, requested_output_names: list[str], inputs: list[FakeTensor], **_: Any
+            ) -> None:
+                self.model, self.outputs = model_name, requested_output_names
+                self.inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
+
+            def exec(self) -> FakeResponse:
+                outer.called.append(self.model)
+                assert answer is not None
+                return answer(self.model, self.inputs, self.outputs)
+
+        self.Logger = Logger
+        self.InferenceRequest = InferenceRequest
+
+    @staticmethod
+    def PreferredMemory(kind: int, device: int) -> tuple[int, int]:
+        return kind, device
+
+    @staticmethod
+    def InferenceResponse(
+        output_tensors: Sequence[FakeTensor] = (), error: FakeTritonError | None = None
+    ) -> FakeResponse:
+        return FakeResponse(output_tensors, error)

@@ -1,0 +1,44 @@
+from typing import Any
+
+import pytest
+
+from tests.unit.fakes import FakePbUtils
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.request import RequestError
+from wan_t2v.serving.answers import answered
+from wan_t2v.serving.remote import ModelCallError
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (RequestError("seed", -1, "0 or more"), "INVALID_ARG", "seed: got -1; accepted: 0 or more."),
+        (ModelCallError("vae_decoder_next", "gone", "UNAVAILABLE"), "UNAVAILABLE", "vae_decoder_next: gone"),
+        (Cancelled("cancelled after step 3"), "CANCELLED", "cancelled after step 3"),
+        (ZeroDivisionError("oops"), "INTERNAL", "ZeroDivisionError: oops"),
+    ],
+)
+def test_a_failure_becomes_an_error_with_its_code_and_harms_no_other_request(
+    error: Exception, code: str, message: str
+) -> None:
+    def answer(request: Any) -> list[Any]:
+        if request == "bad":
+            raise error
+        return [request]
+
+    pb_utils = FakePbUtils()
+    good, bad, also_good = answered(pb_utils, ["good", "bad", "good"], answer)
+    assert (good.has_error(), also_good.has_error()) == (False, False)
+    assert (bad.error().code(), bad.error().message()) == (code, message)
+    assert "\n" not in bad.error().message()
+
+
+def test_only_our_own_faults_are_logged_with_a_traceback() -> None:
+    def fail(request: Any) -> list[Any]:
+        raise request
+
+    pb_utils = FakePbUtils()
+    answered(pb_utils, [RequestError("seed", -1, "0 or more")], fail)
+    assert pb_utils.logged == []
+    answered(pb_utils, [KeyError("settings")], fail)
+    assert "Traceback" in pb_utils.logged[0]

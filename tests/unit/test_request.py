@@ -1,0 +1,122 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from wan_t2v.facts import ServingDefaults
+from wan_t2v.request import (
+    MAX_PROMPT_BYTES,
+    RequestError,
+    ServedSizes,
+    Settings,
+    check_known,
+    check_prompt_bytes,
+    checked_settings,
+)
+from wan_t2v.shapes import LatentGrid, VideoShape
+
+GRID = LatentGrid(channels=16, time_stride=4, space_stride=8, patch=2)
+DEFAULTS = ServingDefaults(128, 128, 17, 40, 4.0, 3.0, 12.0, 16, "blurred")
+ANY = ServedSizes(largest=VideoShape(81, 256, 256))
+LISTED = ServedSizes(VideoShape(81, 1280, 1280), (VideoShape(81, 480, 832), VideoShape(81, 720, 1280)))
+
+
+def checked(fields: dict[str, Any], *, latents: tuple[int, ...] | None = None, served: ServedSizes = ANY) -> Settings:
+    return checked_settings(
+        {"prompt": "a ball", **fields},
+        latents_shape=latents,
+        defaults=DEFAULTS,
+        grid=GRID,
+        served=served,
+        fallback_seed=99,
+    )
+
+
+def test_absent_fields_take_their_defaults() -> None:
+    settings = checked({})
+    assert settings == Settings("a ball", "blurred", 128, 128, 17, 40, 4.0, 3.0, 12.0, 99, 16, "mp4", "raw")
+    assert settings.video_shape == VideoShape(17, 128, 128)
+
+
+def test_settings_survive_json() -> None:
+    settings = checked({"prompt": "ein Ball, 漢字", "seed": 2**63 - 1})
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": ""}, "prompt: got an empty text; accepted: a text that describes the video."),
+        ({"height": 100}, "height: got 100; accepted: a multiple of 16 from 16 to 256 pixels. Nearest: 96."),
+        ({"height": -5}, "height: got -5; accepted: a multiple of 16 from 16 to 256 pixels. Nearest: 16."),
+        ({"width": 272}, "width: got 272; accepted: a multiple of 16 from 16 to 256 pixels. Nearest: 256."),
+        ({"num_frames": 80}, "num_frames: got 80; accepted: 4k+1 (1, 5, ...) up to 81. Nearest: 81."),
+        ({"num_frames": 0}, "num_frames: got 0; accepted: 4k+1 (1, 5, ...) up to 81. Nearest: 1."),
+        ({"num_frames": 85}, "num_frames: got 85; accepted: 4k+1 (1, 5, ...) up to 81. Nearest: 81."),
+        ({"num_inference_steps": 0}, "num_inference_steps: got 0; accepted: an integer from 1 to 1000. Nearest: 1."),
+        ({"num_inference_steps": 1001}, "an integer from 1 to 1000. Nearest: 1000."),
+        ({"guidance_scale": float("nan")}, "guidance_scale: got nan; accepted: a finite number, 0 or more."),
+        ({"guidance_scale_2": float("inf")}, "guidance_scale_2: got inf; accepted: a finite number, 0 or more."),
+        ({"guidance_scale": -1.0}, "guidance_scale: got -1.0; accepted: a finite number, 0 or more. Nearest: 0.0."),
+        ({"flow_shift": 0.0}, "flow_shift: got 0.0; accepted: a number above 0, at most 100."),
+        ({"flow_shift": 101.0}, "flow_shift: got 101.0; accepted: a number above 0, at most 100. Nearest: 100.0."),
+        ({"seed": -1}, "seed: got -1; accepted: an integer from 0 to 9223372036854775807. Nearest: 0."),
+        ({"fps": 0}, "fps: got 0; accepted: an integer from 1 to 120. Nearest: 1."),
+        ({"output_type": "latent"}, "output_type: got 'latent'; accepted: mp4 or frames or latents. Nearest: latents."),
+        ({"video_encoding": "hex"}, "video_encoding: got 'hex'; accepted: raw or base64."),
+    ],
+)
+def test_a_bad_field_is_refused_with_advice(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        checked(fields)
+    assert message in str(refusal.value)
+    assert refusal.value.field in fields
+
+
+def test_the_advice_works() -> None:
+    """Every 'Nearest' value of the table above is itself accepted."""
+    for fields in ({"height": 96}, {"width": 256}, {"num_frames": 81}, {"num_inference_steps": 1000}, {"seed": 0}):
+        checked(fields)
+
+
+def test_a_missing_prompt_is_refused() -> None:
+    with pytest.raises(RequestError, match="prompt: got nothing"):
+        checked_settings({}, latents_shape=None, defaults=DEFAULTS, grid=GRID, served=ANY, fallback_seed=0)
+
+
+def test_latents_must_fit_the_clip() -> None:
+    checked({}, latents=(1, 16, 5, 16, 16))
+    with pytest.raises(RequestError, match=r"latents: got shape \[2, 16, 5, 16, 16\]; accepted: shape \[1, 16, 5"):
+        checked({}, latents=(2, 16, 5, 16, 16))
+
+
+def test_a_closed_list_of_sizes_is_closed() -> None:
+    checked({"height": 480, "width": 832, "num_frames": 81}, served=LISTED)
+    with pytest.raises(
+        RequestError, match="accepted: height x width x frames 480x832x81, 720x1280x81. Nearest: 720x1280x81"
+    ):
+        checked({"height": 720, "width": 1264, "num_frames": 81}, served=LISTED)
+
+
+def test_guidance_is_decided_by_the_first_scale_alone() -> None:
+    assert checked({"guidance_scale": 1.01, "guidance_scale_2": 0.5}).guided
+    assert not checked({"guidance_scale": 1.0, "guidance_scale_2": 5.0}).guided
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RequestError, match="promt: got an unknown field; accepted: prompt, seed. Nearest: prompt."):
+        check_known(["promt"], ["prompt", "seed"])
+
+
+def test_text_that_is_not_utf8_or_absurdly_long_is_refused() -> None:
+    with pytest.raises(RequestError, match="prompt: got bytes that are not UTF-8"):
+        check_prompt_bytes("prompt", b"\xff\xfe")
+    with pytest.raises(RequestError, match="65537 bytes"):
+        check_prompt_bytes("prompt", b"x" * (MAX_PROMPT_BYTES + 1))
+
+
+def test_settings_are_frozen() -> None:
+    settings = checked({})
+    assert replace(settings, seed=1) != settings
+    with pytest.raises(AttributeError):
+        settings.seed = 1  # type: ignore[misc]

@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from wan_t2v.tokens import PromptTokenizer, clean_prompt
+
+LENGTH = 64
+PROMPTS = ["a red ball rolls left", "", "Größe 漢字 \U0001f600!", "word " * 200, "a  b\tc"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_tokens_equal_those_of_the_checkpoints_own_tokenizer(prompt: str, repository: Path, checkpoint: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint / "tokenizer", local_files_only=True)
+    expected = tokenizer(prompt, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="np")
+    tokens = PromptTokenizer(repository / "prepare/1", text_length=LENGTH)(prompt)
+    assert (tokens.input_ids == expected["input_ids"]).all()
+    assert (tokens.attention_mask == expected["attention_mask"]).all()
+    assert tokens.count == len(tokenizer(prompt).input_ids)
+    assert tokens.truncated == (prompt == "word " * 200)
+
+
+def test_prompts_are_cleaned_as_diffusers_does() -> None:
+    from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
+    for text in [" a &amp;amp; b ", "schÃ¶n", "a\n\n b\t c", "plain", "&lt;b&gt;", "  "]:
+        assert clean_prompt(text) == prompt_clean(text)
+
+
+def test_a_missing_tokenizer_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"tokenizer.json is missing. Run `make export`"):
+        PromptTokenizer(tmp_path, text_length=LENGTH)
