@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from wan_t2v.experts import HIGH_NOISE_EXPERT, Experts
@@ -21,6 +22,7 @@ class Step:
     expert: str
 
 
+@torch.inference_mode()  # without it every operation of the solver also keeps books for gradients
 def denoise(
     latents: Tensor,
     schedule: Schedule,

@@ -28,8 +28,9 @@ def decoded_frames(
 
 def uint8_frames(frames: Array) -> Tensor:
     """(1, 3, T, H, W) in [-1, 1] to (T, H, W, 3) uint8, rounded to the nearest."""
-    pixels = torch.as_tensor(frames)[0].permute(1, 2, 3, 0)
-    return ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+    # channels last only once the pixels are bytes: a quarter of the memory to move
+    pixels = (torch.as_tensor(frames)[0].float() / 2).add_(0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+    return pixels.permute(1, 2, 3, 0).contiguous()
 
 
 def _as_inputs(caches: dict[str, Array]) -> dict[str, Array]:

@@ -4,7 +4,7 @@ import io
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 CODEC_OPTIONS = {
@@ -12,12 +12,14 @@ CODEC_OPTIONS = {
     "crf": "18",
     "threads": "1",  # a thread count of the machine's would change the bytes from machine to machine
 }
+_BT709_LIMITED = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
 _BT709 = 1  # primaries, transfer and matrix alike, ITU-T H.273
 
 
 def mp4_from_frames(frames: NDArray[np.uint8], *, fps: int) -> bytes:
     """Encode (T, height, width, 3) uint8 RGB frames; height and width are even. Returns the file's bytes."""
     buffer = io.BytesIO()
+    converter = VideoReformatter()  # frame.reformat() would set up a new one for each frame
     movflags = "frag_keyframe+empty_moov+default_base_moof"  # faststart cannot work on a buffer
     with av.open(buffer, "w", format="mp4", options={"movflags": movflags}) as container:
         stream = container.add_stream("libx264", rate=fps, options=CODEC_OPTIONS)
@@ -27,9 +29,7 @@ def mp4_from_frames(frames: NDArray[np.uint8], *, fps: int) -> bytes:
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = ColorRange.MPEG
         for pixels in frames:
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-            )
-            container.mux(stream.encode(frame))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(converter.reformat(frame, format="yuv420p", **_BT709_LIMITED)))
         container.mux(stream.encode(None))
     return buffer.getvalue()
