@@ -14,8 +14,12 @@ METRICS_PORT ?= 8002
 URL ?= $(HOST):$(GRPC_PORT)
 
 # fields of a request; an empty one is left to the server
-export PROMPT ?= a red ball rolls left
-export NEGATIVE_PROMPT ?=
+PROMPT ?= a red ball rolls left
+NEGATIVE_PROMPT ?=
+# as they were typed: make would take a dollar sign in them for a variable
+override PROMPT := $(value PROMPT)
+override NEGATIVE_PROMPT := $(value NEGATIVE_PROMPT)
+export PROMPT NEGATIVE_PROMPT
 SIZE ?=
 FRAMES ?=
 STEPS ?=
@@ -26,11 +30,12 @@ FLOW_SHIFT ?=
 FPS ?=
 
 python := $(VENV)/bin/python
-fields = "$$PROMPT" $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(SIZE),--size $(SIZE)) \
+fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(SIZE),--size $(SIZE)) \
 	$(if $(FRAMES),--frames $(FRAMES)) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(GUIDANCE_SCALE),--guidance-scale $(GUIDANCE_SCALE)) \
 	$(if $(GUIDANCE_SCALE_2),--guidance-scale-2 $(GUIDANCE_SCALE_2)) \
-	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS))
+	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
+	-- "$$PROMPT"
 
 .PHONY: help setup mini export parity serve generate demo test lint bench perf clean
 
@@ -48,15 +53,19 @@ mini: setup ## make the small checkpoint, checkpoints/wan-mini (kept if it is th
 export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=...)
 	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)"
 
+.PHONY: installed
+installed: setup  # whatever was exported last is served; wan-mini if nothing was
+	@test -f "$(REPOSITORY)/prepare/1/model_facts.json" || $(MAKE) --no-print-directory export
+
 parity: export ## compare the exported graphs with the checkpoint's modules again
 	@$(python) -m export parity --checkpoint "$(CHECKPOINT)"
 
-serve: export ## run the server until Ctrl-C (HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port)
+serve: installed ## run the server until Ctrl-C (HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port)
 	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
 
 generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..., and the fields of a request)
-	@$(VENV)/bin/wan-t2v generate $(fields) --url $(URL) --out "$(or $(OUT),out/video.mp4)"
+	@$(VENV)/bin/wan-t2v generate --url $(URL) --out "$(or $(OUT),out/video.mp4)" $(fields)
 
 demo: export ## everything in one go: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., and the fields of a request)
 	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(fields)
@@ -71,7 +80,7 @@ lint: setup ## style and types
 bench: export ## time a generation through Triton against diffusers, alternating, on a quiet machine
 	@$(python) -m benchmarks.generation --repository "$(REPOSITORY)" --checkpoint "$(CHECKPOINT)"
 
-perf: export ## perf_analyzer on the ensemble, with its composing models
+perf: installed ## perf_analyzer on the ensemble, with its composing models
 	@$(python) -m benchmarks.perf_analyzer --repository "$(REPOSITORY)"
 
 clean: ## remove what was built, but not the environment

@@ -17,6 +17,7 @@ system_package() {
     fi
 }
 
+command -v curl >/dev/null || system_package curl "curl is missing, which the tests call"
 command -v "$python" >/dev/null || system_package python3 "there is no $python"
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 case $version in

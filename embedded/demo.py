@@ -12,14 +12,14 @@ from embedded.server import running_server
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Everything after `--` goes to `wan-t2v generate`. Returns an exit code."""
+    """Arguments that are not the demo's own go to `wan-t2v generate`. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m embedded.demo", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("out/demo.mp4"))
     options, request = parser.parse_known_args(arguments)
     print("starting the server ...", file=sys.stderr)
     try:
-        with running_server(ServerOptions(repository=options.repository)) as server:
+        with running_server(ServerOptions(repository=options.repository, log=Path("build/demo-server.log"))) as server:
             print(f"server ready at {server.grpc_url}, generating ...", file=sys.stderr)
             command = [sys.executable, "-m", "wan_t2v_client.command", "generate", "--json", "--url", server.grpc_url]
             finished = subprocess.run(

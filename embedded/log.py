@@ -19,6 +19,6 @@ def first_error(log: Path) -> str | None:
 
 def _plain(message: str) -> str:
     """Triton logs a Python failure with its whole traceback on one line; its last sentence is the reason."""
-    message = message.strip().strip('"').encode().decode("unicode_escape", errors="replace")
+    message = message.strip().strip('"').replace("\\n", "\n").replace('\\"', '"')
     before, _, _ = message.partition("\n\nAt:\n")
     return " ".join(before.split())

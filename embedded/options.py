@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from embedded.ports import check_free, free_ports
+from embedded.ports import addresses, check_free, free_ports
 from embedded.wheel import TritonWheel
 
 TEXT_CACHE_BYTES = 16 * 2**20  # about 250 prompts of wan-mini, 4 of A14B
@@ -37,7 +37,7 @@ class ServerOptions:
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        return all(ipaddress.ip_address(address).is_loopback for address in addresses(self.host))
 
     @property
     def admin_header(self) -> dict[str, str]:

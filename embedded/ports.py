@@ -8,6 +8,7 @@ from embedded.errors import ServerError
 
 def free_ports(count: int, host: str) -> list[int]:
     """Ports that nobody listens on; held open together so that they differ from each other."""
+    addresses(host)
     sockets = [_bound(host, 0) for _ in range(count)]
     try:
         return [held.getsockname()[1] for held in sockets]
@@ -27,8 +28,16 @@ def check_free(ports: Iterable[tuple[str, int]], host: str) -> None:
             ) from None
 
 
+def addresses(host: str) -> list[str]:
+    """What a host's name stands for. Raises ServerError if nothing."""
+    try:
+        return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
+    except OSError as error:
+        raise ServerError(f"HOST={host} is no address of this machine ({error.strerror})") from None
+
+
 def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in addresses(host)[0] else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -17,15 +17,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m embedded.serve", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--log", type=Path, default=Path("build/server.log"), help="Triton's log (default: %(default)s)"
+    )
     for port, default in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
         parser.add_argument(f"--{port}-port", type=int, default=default, help="0 for a free one (default: %(default)s)")
     options = ServerOptions(**vars(parser.parse_args(arguments)))
-    stop = threading.Event()
+    stop, ended = threading.Event(), list[str]()
+    failed = False
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda signum, frame: stop.set())
     print(f"starting the server (log: {options.log}) ...", file=sys.stderr)
     try:
-        with running_server(options, on_event=lambda event: _tell(event, stop)) as server:
+        with running_server(options, on_event=lambda event: _tell(event, stop, ended)) as server:
             print(
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", file=sys.stderr
             )
@@ -33,15 +37,17 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"loading and unloading models needs the admin key {options.admin_key}", file=sys.stderr)
             stop.wait()
             print("stopping ...", file=sys.stderr)
+            failed = bool(ended)
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if failed else 0
 
 
-def _tell(event: dict[str, Any], stop: threading.Event) -> None:
+def _tell(event: dict[str, Any], stop: threading.Event, ended: list[str]) -> None:
     print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
-    if event["event"] == "failed":
+    if event["event"] in ("failed", "ended"):
+        ended.append(event["event"])
         stop.set()
 
 

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,18 +38,21 @@ def running_server(
     options = (options or ServerOptions()).with_ports()
     raw = {**asdict(options), "repository": str(options.repository), "log": str(options.log)}
     supervisor = subprocess.Popen(
-        [sys.executable, "-m", "embedded.supervisor", json.dumps(raw)],
+        [sys.executable, "-m", "embedded.supervisor"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the caller; the supervisor follows when its pipe closes
     )
     assert supervisor.stdin is not None and supervisor.stdout is not None
     try:
+        # not on the command line, which every user of the machine can read: the admin key is among the options
+        supervisor.stdin.write(json.dumps(raw).encode() + b"\n")
+        supervisor.stdin.flush()
         ready = _first_event(supervisor.stdout)
         if ready.get("event") != "ready":
             raise ServerError(ready.get("error", "the server's supervisor ended without a word"))
-        with _listening(supervisor.stdout, on_event):
-            yield _server(ready, supervisor.pid, options.log)
+        _listen(supervisor.stdout, on_event or (lambda event: None))
+        yield _server(ready, supervisor.pid, options.log)
     finally:
         _stop(supervisor, options.stop_limit_s + 10)
 
@@ -59,19 +63,15 @@ def _first_event(events: IO[bytes]) -> dict[str, Any]:
     return event
 
 
-@contextlib.contextmanager
-def _listening(events: IO[bytes], on_event: Callable[[dict[str, Any]], None] | None) -> Iterator[None]:
-    """Read on, so that the supervisor never blocks on a full pipe, and pass its events on."""
-    from threading import Thread
+def _listen(events: IO[bytes], on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Read on, so that the supervisor never blocks on a full pipe, and pass its events on; its silence is one too."""
 
     def listen() -> None:
         for line in events:
-            if on_event is not None:
-                on_event(json.loads(line))
+            on_event(json.loads(line))
+        on_event({"event": "ended"})
 
-    thread = Thread(target=listen, daemon=True)
-    thread.start()
-    yield
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def _server(ready: dict[str, Any], supervisor_pid: int, log: Path) -> Server:

@@ -35,8 +35,12 @@ from embedded.wheel import installed_wheel
 
 POLL_S = 0.25
 WATCH_S = 1.0
+RETRY_S = 10.0
+CALL_LIMIT_S = 5.0
+LOAD_LIMIT_S = 120.0
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's folder, nothing is created there
 SHM_PREFIX = "wan_t2v_"
+FOLDER_PREFIX = "wan-t2v-"
 
 
 @dataclass
@@ -51,15 +55,18 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until told to stop. Returns an exit code; nothing of the server is left, whatever happened."""
-        remove_stale_shared_memory()
-        self._folder = Path(tempfile.mkdtemp(prefix="wan-t2v-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
         try:
+            remove_leftovers()
             self._start()
             self._wait_until_ready()
             self._watch()
         except ServerError as error:
             self.report({"event": "failed", "error": str(error)})
             return 1
+        except Exception as error:
+            self.report({"event": "failed", "error": f"the supervisor failed: {type(error).__name__}: {error}"})
+            raise
         finally:
             self._stop()
         return 0
@@ -91,7 +98,8 @@ class Supervisor:
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.options.start_limit_s
         url = f"http://{_bracketed(self.options.host)}:{self.options.http_port}/v2/health/ready"
-        while not _answers(url):
+        started = time.monotonic()
+        while self._process.poll() is not None or not _answers(url):
             if self.stopping:
                 return
             if self._process.poll() is not None:
@@ -105,32 +113,45 @@ class Supervisor:
             self._pause(POLL_S)
         options = self.options
         ports = {"grpc_port": options.grpc_port, "http_port": options.http_port, "metrics_port": options.metrics_port}
-        self.report({"event": "ready", "host": options.host, **ports, "pid": self._process.pid})
+        seconds = round(time.monotonic() - started, 1)
+        self.report({"event": "ready", "host": options.host, **ports, "pid": self._process.pid, "seconds": seconds})
 
     def _watch(self) -> None:
         """Until told to stop: a model that lost a process is unloaded and loaded again (a plain load does nothing)."""
         expected = {model: len(pids) for model, pids in stub_pids(self._process.pid).items()}
-        broken: set[str] = set()  # their reload failed, so Triton calls them unloaded; ours to try again
+        broken: dict[str, float] = {}  # model to when to try again: its reload failed, so Triton calls it unloaded
         while not self.stopping:
             if self._process.poll() is not None:
                 code = self._process.returncode
                 raise ServerError(f"the server ended by itself, exit code {code} (log: {self.options.log})")
             for model in models_short_of(expected, stub_pids(self._process.pid)):
-                if model in broken or self._client.is_model_ready(model):  # else somebody unloaded it on purpose
-                    (broken.discard if self._reloaded(model) else broken.add)(model)
+                if time.monotonic() < broken.get(model, 0.0):
+                    continue
+                if model not in broken and not self._is_loaded(model):
+                    continue  # somebody unloaded it on purpose
+                if self._reloaded(model):
+                    broken.pop(model, None)
+                else:
+                    broken[model] = time.monotonic() + RETRY_S
             self._pause(WATCH_S)
 
     @cached_property
     def _client(self) -> tritonclient.grpc.InferenceServerClient:
         return tritonclient.grpc.InferenceServerClient(f"{_bracketed(self.options.host)}:{self.options.grpc_port}")
 
+    def _is_loaded(self, model: str) -> bool:
+        try:
+            return bool(self._client.is_model_ready(model, client_timeout=CALL_LIMIT_S))
+        except InferenceServerException:
+            return False  # the server is ending or stuck: nothing to reload
+
     def _reloaded(self, model: str) -> bool:
         """Reload a model; True if it is back."""
         started = time.monotonic()
         self.report({"event": "died", "model": model})
         try:
-            self._client.unload_model(model, headers=self.options.admin_header)
-            self._client.load_model(model, headers=self.options.admin_header)
+            for change in (self._client.unload_model, self._client.load_model):
+                change(model, headers=self.options.admin_header, client_timeout=LOAD_LIMIT_S)
         except InferenceServerException as error:
             self.report({"event": "not repaired", "model": model, "error": str(error)})
             return False
@@ -170,12 +191,19 @@ def remove_shared_memory(prefix: str) -> None:
         region.unlink(missing_ok=True)
 
 
-def remove_stale_shared_memory() -> None:
+def remove_leftovers() -> None:
     """Remove what supervisors that no longer live (killed, or the machine's power lost) left behind."""
     for region in SHARED_MEMORY.glob(f"{SHM_PREFIX}*"):
-        pid = region.name.removeprefix(SHM_PREFIX).partition("_")[0]
-        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
-            region.unlink(missing_ok=True)
+        if _is_gone(region.name.removeprefix(SHM_PREFIX).partition("_")[0]):
+            with contextlib.suppress(PermissionError):  # another user's
+                region.unlink(missing_ok=True)
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        if _is_gone(folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_gone(pid: str) -> bool:
+    return pid.isdecimal() and not Path(f"/proc/{pid}").exists()
 
 
 def _die_with_parent() -> None:
@@ -197,8 +225,8 @@ def _bracketed(host: str) -> str:
 
 
 def main() -> int:
-    """Read options as JSON from the first argument and supervise; used by `embedded.server`."""
-    raw = json.loads(sys.argv[1])
+    """Read options as one line of JSON from standard input and supervise; used by `embedded.server`."""
+    raw = json.loads(sys.stdin.readline())
     options = ServerOptions(**{**raw, "repository": Path(raw["repository"]), "log": Path(raw["log"])})
     supervisor = Supervisor(options, report=lambda event: print(json.dumps(event), flush=True))
 

@@ -28,8 +28,10 @@ def written_folder(folder: Path) -> Iterator[Path]:
     partial.chmod(0o755)  # mkdtemp makes it private
     try:
         yield partial
+        old = partial.with_suffix(".old")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.replace(old)
         partial.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

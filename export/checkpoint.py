@@ -21,6 +21,7 @@ EXPECTED_CLASSES = {
     "transformer_2": "WanTransformer3DModel",
     "vae": "AutoencoderKLWan",
 }
+MAX_WEIGHTS_BYTES = 900_000_000  # half-precision weights double when they are loaded in FP32
 _LOADERS: dict[str, Any] = {
     "text_encoder": UMT5EncoderModel,
     "transformer": WanTransformer3DModel,
@@ -45,6 +46,19 @@ def check_checkpoint(folder: Path) -> None:
             )
     if index.get("boundary_ratio") is None or index.get("expand_timesteps"):
         raise CheckpointError(f"{folder}: model_index.json has no boundary_ratio: not a two-expert Wan2.2-T2V model.")
+
+
+def check_small_enough(folder: Path) -> None:
+    """Refuse weights that do not fit in one ONNX file: graphs are written with their weights inside. In FP32 an expert
+    of A14B has 57 GB, protobuf ends at 2 GiB. Raises CheckpointError.
+    """
+    for component in _LOADERS:
+        stored = sum(path.stat().st_size for path in (folder / component).glob("*.safetensors"))
+        if stored > MAX_WEIGHTS_BYTES:
+            raise CheckpointError(
+                f"{folder / component} holds {stored / 1e9:.1f} GB of weights; so far at most "
+                f"{MAX_WEIGHTS_BYTES / 1e9:.1f} GB can be exported, enough for wan-mini and not for A14B."
+            )
 
 
 def facts_from_checkpoint(folder: Path) -> ModelFacts:

@@ -14,6 +14,7 @@ from pathlib import Path
 from export.atomic import written_file, written_folder
 from export.checkpoint import (
     check_checkpoint,
+    check_small_enough,
     component_sha256,
     facts_from_checkpoint,
     module_from_checkpoint,
@@ -24,7 +25,7 @@ from export.manifest import is_current, manifest, origin
 from export.parity import parity_of
 from export.serving_defaults import serving_defaults
 from export.to_onnx import onnx_from_module
-from wan_t2v.facts import DEFAULTS_FILE, TOKENIZER_FILE
+from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,10 @@ def exported_checkpoint(checkpoint: Path, folder: Path, *, jobs: int = 2) -> Pat
     Raises CheckpointError for a folder that is not Wan2.2-T2V, ParityError for a graph that differs from its module.
     """
     check_checkpoint(checkpoint)
+    check_small_enough(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
-    facts_from_checkpoint(checkpoint).write(folder)
+    with written_file(folder / FACTS_FILE) as partial:
+        partial.write_text(facts_from_checkpoint(checkpoint).to_json(), encoding="utf-8")
     with written_file(folder / DEFAULTS_FILE) as partial:
         partial.write_text(json.dumps(serving_defaults(checkpoint), indent=2) + "\n", encoding="utf-8")
     with written_file(folder / TOKENIZER_FILE) as partial:

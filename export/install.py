@@ -1,5 +1,6 @@
 """Put exported graphs and facts where Triton and the model shells read them: `model_repository/<model>/1/`."""
 
+import filecmp
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,8 @@ READ_BY = {
 def installed(folder: Path, repository: Path) -> Path:
     """Copy everything from an export `folder` into `repository`; each file appears whole or not at all.
 
-    The manifest goes last, so that an interrupted installation is seen: a graph whose hash its manifest does not name.
+    Files that are already there are left alone. The manifest goes last: after an interruption the server refuses the
+    graph, whose hash its manifest does not name.
     """
     for model, names in READ_BY.items():
         for name in names:
@@ -33,5 +35,7 @@ def installed(folder: Path, repository: Path) -> Path:
 def _copy(source: Path, target: Path) -> None:
     if not source.exists():
         raise FileNotFoundError(f"{source} is missing: the export did not finish. Run `make export` again.")
+    if target.exists() and filecmp.cmp(source, target, shallow=False):
+        return
     with written_file(target) as partial:
         shutil.copyfile(source, partial)

@@ -43,7 +43,7 @@ class EngineExpert:
     def __call__(self, latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
         inputs = {
             "hidden_states": latents.to(text_embeddings.dtype),
-            "timestep": torch.full((latents.shape[0], 1), float(timestep)),
+            "timestep": torch.full((latents.shape[0], 1), float(timestep), device=latents.device),
             "encoder_hidden_states": text_embeddings,
         }
-        return torch.as_tensor(self._engine(inputs, ["velocity"])["velocity"]).float()
+        return torch.as_tensor(self._engine(inputs, ["velocity"])["velocity"], device=latents.device).float()

@@ -45,15 +45,13 @@ class ModelFacts:
         """The high-noise expert runs at timesteps from here up (875.0), the low-noise expert below."""
         return self.boundary_ratio * self.num_train_timesteps
 
-    def write(self, folder: Path) -> Path:
-        """Write `model_facts.json` into `folder`."""
-        path = folder / FACTS_FILE
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        return path
+    def to_json(self) -> str:
+        """The text of `model_facts.json`."""
+        return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> "ModelFacts":
-        """Read what `write` wrote. Raises FileNotFoundError naming the command that makes it."""
+        """Read `model_facts.json` in `folder`. Raises FileNotFoundError naming the command that makes it."""
         raw = json.loads(read_installed(folder / FACTS_FILE))
         return cls(
             **{
@@ -91,6 +89,11 @@ def read_installed(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} is missing. Run `make export` (wan-mini) or `make export CHECKPOINT=<diffusers folder>` first."
-        ) from None
+        raise missing(path) from None
+
+
+def missing(path: Path) -> FileNotFoundError:
+    """The error for a file that `make export` installs."""
+    return FileNotFoundError(
+        f"{path} is missing. Run `make export` (wan-mini) or `make export CHECKPOINT=<diffusers folder>` first."
+    )

@@ -30,6 +30,7 @@ class RequestError(ValueError):
         hint = "" if nearest is None else f" Nearest: {nearest}."
         super().__init__(f"{field}: got {came}; accepted: {accepted}.{hint}")
         self.field = field
+        self.nearest = nearest
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def checked_settings(
     settings = Settings(
         prompt=_prompt(fields),
         negative_prompt=value["negative_prompt"],
-        height=_side("height", value["height"], grid, served.largest.height),
-        width=_side("width", value["width"], grid, served.largest.width),
-        num_frames=_num_frames(value["num_frames"], grid, served.largest.frames),
+        height=value["height"],
+        width=value["width"],
+        num_frames=value["num_frames"],
         num_inference_steps=_integer("num_inference_steps", value["num_inference_steps"], 1, MAX_STEPS),
         guidance_scale=_guidance("guidance_scale", value["guidance_scale"]),
         guidance_scale_2=_guidance("guidance_scale_2", value["guidance_scale_2"]),
@@ -110,9 +111,19 @@ def checked_settings(
         output_type=_choice("output_type", value["output_type"], OUTPUT_TYPES),
         video_encoding=_choice("video_encoding", value["video_encoding"], VIDEO_ENCODINGS),
     )
-    _check_listed(settings.video_shape, served)
+    check_size(settings.video_shape, grid, served)
     _check_latents(latents_shape, settings.video_shape, grid)
     return settings
+
+
+def check_size(video: VideoShape, grid: LatentGrid, served: ServedSizes) -> None:
+    """Refuse a clip that is not served: outside the closed list, or a side or a count that does not fit the grid."""
+    if served.listed:
+        _check_listed(video, served)
+        return
+    _check_side("height", video.height, grid, served.largest.height)
+    _check_side("width", video.width, grid, served.largest.width)
+    _check_num_frames(video.frames, grid, served.largest.frames)
 
 
 def check_known(names: Sequence[str], known: Sequence[str]) -> None:
@@ -147,21 +158,19 @@ def _prompt(fields: Mapping[str, Any]) -> str:
     return prompt
 
 
-def _side(field: str, value: int, grid: LatentGrid, largest: int) -> int:
+def _check_side(field: str, value: int, grid: LatentGrid, largest: int) -> None:
     step = grid.size_multiple_px
     if value % step or not step <= value <= largest:
         nearest = min(max(round(value / step) * step, step), largest // step * step)
         raise RequestError(field, value, f"a multiple of {step} from {step} to {largest} pixels", nearest=nearest)
-    return value
 
 
-def _num_frames(value: int, grid: LatentGrid, largest: int) -> int:
+def _check_num_frames(value: int, grid: LatentGrid, largest: int) -> None:
     step = grid.time_stride
     if value % step != 1 or not 1 <= value <= largest:
         most = (largest - 1) // step * step + 1
         nearest = min(max(round((value - 1) / step) * step + 1, 1), most)
         raise RequestError("num_frames", value, f"{step}k+1 (1, {1 + step}, ...) up to {most}", nearest=nearest)
-    return value
 
 
 def _integer(field: str, value: int, least: int, most: int) -> int:
@@ -191,7 +200,7 @@ def _choice(field: str, value: str, choices: Sequence[str]) -> str:
 
 
 def _check_listed(video: VideoShape, served: ServedSizes) -> None:
-    if served.listed and video not in served.listed:
+    if video not in served.listed:
         nearest = min(served.listed, key=lambda one: sum(abs(a - b) for a, b in zip(one, video, strict=True)))
         accepted = ", ".join(str(one) for one in served.listed)
         raise RequestError("height, width, num_frames", video, f"height x width x frames {accepted}", nearest=nearest)

@@ -1,6 +1,7 @@
 """The command `wan-t2v`."""
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClientError as error:
         return _failed(str(error), error.exit_code)
     except OSError as error:
-        return _failed(f"{error.filename}: {error.strerror}", CANNOT_WRITE)
+        where = error.filename or getattr(options, "out", "standard output")
+        return _failed(f"{where}: {error.strerror}", CANNOT_WRITE)
     except KeyboardInterrupt:
         return _failed("stopped; the server's unary door finishes the video all the same", 130)
 
@@ -147,7 +149,7 @@ def _tell(options: argparse.Namespace, generation: Generation, *, seconds: float
 
 def _models(options: argparse.Namespace) -> int:
     with TextToVideo(_connection(options)) as server:
-        for model in server.models():
+        for model in server.models(deadline_s=options.deadline_s):
             print("{name:20} version {version:3} {requests:6} requests {executions:6} executions".format(**model))
     return 0
 
@@ -155,6 +157,8 @@ def _models(options: argparse.Namespace) -> int:
 @contextmanager
 def _written(path: Path) -> Iterator[Any]:
     """Open a temporary file beside `path`, before any work is asked for; on success it takes the place of `path`."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     partial = Path(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tritonclient.grpc
 
-from wan_t2v_client.errors import Unavailable
+from wan_t2v_client.errors import RequestRefused
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,13 @@ class Connection:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def open(self) -> tritonclient.grpc.InferenceServerClient:
-        """A gRPC client; it connects at the first call. Raises Unavailable if a file cannot be read."""
+        """A gRPC client; it connects at the first call. Raises RequestRefused if the settings cannot work."""
+        files = [path for path in (self.ca_file, self.key_file, self.certificate_file) if path is not None]
+        if files and not self.tls:
+            raise RequestRefused(f"{files[0]} is given without TLS, so nothing would be encrypted; add --tls")
+        for path in files:
+            if not path.is_file():
+                raise RequestRefused(f"{path} is not a file")
         try:
             return tritonclient.grpc.InferenceServerClient(
                 self.url,
@@ -41,7 +47,7 @@ class Connection:
                 ),
             )
         except OSError as error:
-            raise Unavailable(f"cannot read {error.filename}: {error.strerror}") from None
+            raise RequestRefused(f"cannot read {error.filename}: {error.strerror}") from None
 
 
 def _text(path: Path | None) -> str | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.connection import Connection
-from wan_t2v_client.errors import client_error
+from wan_t2v_client.errors import RequestRefused, client_error
 
 MODEL = "text_to_video"
 FIELD_TYPES = {
@@ -81,10 +81,12 @@ class TextToVideo:
             raise client_error(error) from None
         return _generation(answer)
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
         """Every loaded model with its version and how often it ran."""
         try:
-            answer = self._client.get_inference_statistics(as_json=True, headers=dict(self._connection.headers))
+            answer = self._client.get_inference_statistics(
+                as_json=True, headers=dict(self._connection.headers), client_timeout=deadline_s
+            )
         except InferenceServerException as error:
             raise client_error(error) from None
         return [
@@ -100,13 +102,23 @@ class TextToVideo:
 
 def _input(name: str, value: Any) -> tritonclient.grpc.InferInput:
     datatype = FIELD_TYPES[name]
-    if isinstance(value, str):
-        value = value.encode()
-    array = np.asarray(value, dtype=_NUMPY[datatype])
+    array = _array(name, value, _NUMPY[datatype])
     array = array if name == "latents" else array.reshape(1)
     tensor = tritonclient.grpc.InferInput(name, list(array.shape), datatype)
     tensor.set_data_from_numpy(array)
     return tensor
+
+
+def _array(name: str, value: Any, dtype: Any) -> NDArray[Any]:
+    """The value in the field's type; numpy would wrap an integer that does not fit round to another."""
+    try:
+        if isinstance(value, str):
+            value = value.encode()
+        if np.issubdtype(dtype, np.integer) and not np.iinfo(dtype).min <= int(value) <= np.iinfo(dtype).max:
+            raise OverflowError(f"does not fit {np.dtype(dtype).name}")
+        return np.asarray(value, dtype=dtype)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise RequestRefused(f"{name}: got {value!r}, which cannot be sent ({error})") from None
 
 
 def _generation(answer: tritonclient.grpc.InferResult) -> Generation:

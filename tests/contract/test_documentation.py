@@ -42,6 +42,49 @@ def test_every_request_field_stands_in_the_readme_with_its_type(root: Path) -> N
     assert {name: rows.get(name) for name in TRITON_NAMES} == TRITON_NAMES
 
 
+def test_the_defaults_in_the_readme_are_those_that_are_served(root: Path) -> None:
+    from export.mini_checkpoint import SERVING_DEFAULTS
+    from export.serving_defaults import A14B
+
+    rows = {
+        row[0]: row for row in re.findall(r"^\| `(\w+)` \| \w+ \| .* \| (.*) \| (.*) \|$", readme(root), re.MULTILINE)
+    }
+    for name in A14B.keys() - {"negative_prompt"}:
+        assert rows[name][1:] == (str(A14B[name][0]), str(SERVING_DEFAULTS[name][0])), name
+    assert SERVING_DEFAULTS["negative_prompt"][0] == "" and rows["negative_prompt"][2] == "empty"
+
+
+def test_every_make_variable_of_a_request_is_in_the_readme_and_reaches_the_command(root: Path) -> None:
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    block = makefile.split("# fields of a request")[1].split("python :=")[0]
+    variables = set(re.findall(r"^([A-Z_0-9]+) \?=", block, re.MULTILINE))
+    assert variables == {
+        "PROMPT",
+        "NEGATIVE_PROMPT",
+        "SIZE",
+        "FRAMES",
+        "STEPS",
+        "SEED",
+        "GUIDANCE_SCALE",
+        "GUIDANCE_SCALE_2",
+        "FLOW_SHIFT",
+        "FPS",
+    }
+    given = [f"{name}=7" for name in variables]
+    shown = subprocess.run(
+        ["make", "-C", root, "-n", "generate", *given], capture_output=True, text=True, check=True
+    ).stdout
+    for name in variables - {"PROMPT", "NEGATIVE_PROMPT"}:
+        assert f"`{name}`" in readme(root)
+        assert f"--{name.lower().replace('_', '-')} 7" in shown, name
+    assert '-- "$PROMPT"' in shown and '--negative-prompt "$NEGATIVE_PROMPT"' in shown
+
+
+def test_no_placeholder_is_left(root: Path) -> None:
+    for path in documents(root):
+        assert not re.search(r"\b[A-Z]+_(TABLE|PAGE)\b", path.read_text(encoding="utf-8")), path
+
+
 def test_every_answer_and_model_is_in_the_readme(root: Path) -> None:
     for name in (*(tensor.name for tensor in ANSWER), *MODELS):
         assert f"`{name}`" in readme(root), name

@@ -109,6 +109,16 @@ def test_the_exported_graph_agrees_with_the_contract(graph: str, repository: Pat
                     assert dim.dim_param, f"{value.name}: {expected} is the constant {dim.dim_value}"
 
 
+def test_cache_channels_of_a14b_are_six_times_wan_minis(repository: Path) -> None:
+    """Its VAE is the same network with a base of 96 channels where wan-mini has 16; the latents' 16 stay."""
+    config = config_of(repository, "vae_decoder_next", "A14B")
+    assert config is not None
+    channels = {tensor.name: tensor.dims[0] for tensor in config.input if tensor.name.startswith("cache_")}
+    model = onnx.load(repository / "vae_decoder_next/1/model.onnx")
+    mini = {value.name: value.type.tensor_type.shape.dim[1].dim_value for value in model.graph.input}
+    assert channels == {name: (1 if name == "cache_in_0" else 6) * mini[name] for name in channels}
+
+
 def test_the_ensemble_wires_every_tensor_of_its_steps(repository: Path) -> None:
     config = config_of(repository, "text_to_video", "A14B")
     assert config is not None

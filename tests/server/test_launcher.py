@@ -112,7 +112,7 @@ def alive(process: psutil.Process) -> bool:
 
 def test_serve_stops_cleanly_on_ctrl_c(options: ServerOptions, root: Path) -> None:
     command = [sys.executable, "-m", "embedded.serve", "--repository", str(options.repository)]
-    ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", "--log", str(options.log)]
     serving = subprocess.Popen([*command, *ports], cwd=root, stderr=subprocess.PIPE, text=True)
     assert serving.stderr is not None
     assert any(line.startswith("ready: gRPC 127.0.0.1:") for line in iter(serving.stderr.readline, ""))

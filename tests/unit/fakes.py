@@ -26,8 +26,9 @@ class FakeTensor:
         self._name, self._array = name, array
 
     @classmethod
-    def from_dlpack(cls, name: str, tensor: Tensor) -> "FakeTensor":
-        return cls(name, tensor)
+    def from_dlpack(cls, name: str, tensor: Any) -> "FakeTensor":
+        """Takes a tensor or a capsule, as Triton does."""
+        return cls(name, tensor if isinstance(tensor, Tensor) else torch.utils.dlpack.from_dlpack(tensor))
 
     def name(self) -> str:
         return self._name

@@ -73,10 +73,34 @@ def test_a_bad_field_is_refused_with_advice(fields: dict[str, Any], message: str
     assert refusal.value.field in fields
 
 
-def test_the_advice_works() -> None:
-    """Every 'Nearest' value of the table above is itself accepted."""
-    for fields in ({"height": 96}, {"width": 256}, {"num_frames": 81}, {"num_inference_steps": 1000}, {"seed": 0}):
-        checked(fields)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("height", 100),
+        ("height", -5),
+        ("width", 272),
+        ("num_frames", 80),
+        ("num_frames", 0),
+        ("num_frames", 10**6),
+        ("num_inference_steps", 1001),
+        ("guidance_scale", -1.0),
+        ("flow_shift", 101.0),
+        ("seed", -1),
+        ("fps", 0),
+        ("output_type", "latent"),
+    ],
+)
+def test_the_advice_works(field: str, value: Any) -> None:
+    with pytest.raises(RequestError) as refusal:
+        checked({field: value})
+    checked({field: refusal.value.nearest})
+
+
+@pytest.mark.parametrize("fields", [{"height": 1290}, {"num_frames": 18}, {"width": 100}, {}])
+def test_the_advice_works_where_sizes_are_listed(fields: dict[str, int]) -> None:
+    with pytest.raises(RequestError) as refusal:
+        checked(fields, served=LISTED)
+    assert refusal.value.nearest in LISTED.listed
 
 
 def test_a_missing_prompt_is_refused() -> None:

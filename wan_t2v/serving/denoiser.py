@@ -17,7 +17,7 @@ from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.answers import answered
-from wan_t2v.serving.parameters import ModelParameters, graph_identity
+from wan_t2v.serving.parameters import ModelParameters, graph_identity, instance_device
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, torch_from_triton
 
@@ -30,6 +30,7 @@ class Denoiser:
         # The solver's arithmetic on latents is too small to share; its idle threads would take cores from the experts.
         torch.set_num_threads(1)
         self._pb_utils = pb_utils
+        self._device = instance_device(args)
         self._facts = ModelFacts.read(parameters.version_folder)
         self._experts = Experts(
             high_noise_expert=EngineExpert(RemoteEngine(pb_utils, HIGH_NOISE_EXPERT, read=torch_from_triton)),
@@ -78,17 +79,19 @@ class Denoiser:
             latents = torch_from_triton(tensors["latents"]).clone()
         else:
             latents = starting_noise(self._facts.grid.latent_shape(settings.video_shape), settings.seed)
-        negative = torch_from_triton(tensors["negative_prompt_embeds"]) if settings.guided else None
+        embeds, negative = (
+            torch_from_triton(tensors[name]).to(self._device) for name in ("prompt_embeds", "negative_prompt_embeds")
+        )
         return denoise(
-            latents,
+            latents.to(self._device),
             Schedule(
                 self._facts.scheduler,
                 num_inference_steps=settings.num_inference_steps,
                 flow_shift=settings.flow_shift,
             ),
             experts=self._experts,
-            prompt_embeds=torch_from_triton(tensors["prompt_embeds"]),
-            negative_prompt_embeds=negative,
+            prompt_embeds=embeds,
+            negative_prompt_embeds=negative if settings.guided else None,
             guidance_scale=settings.guidance_scale,
             guidance_scale_2=settings.guidance_scale_2,
             executor=self._executor,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wan_t2v.facts import read_installed
 from wan_t2v.shapes import VideoShape
 
 
@@ -29,14 +30,11 @@ class ModelParameters:
         folder = Path(args["model_repository"]) / args["model_version"]
         return cls(config["name"], folder, values)
 
-    def text(self, name: str, *, accepted: tuple[str, ...] = ()) -> str:
-        """A text parameter, one of `accepted` if given."""
+    def text(self, name: str) -> str:
+        """A text parameter."""
         if name not in self.values:
             raise ParameterError(f"{self.model}: parameter {name} is missing from config.pbtxt")
-        value = self.values[name]
-        if accepted and value not in accepted:
-            raise ParameterError(f"{self.model}: parameter {name} is {value!r}, accepted: {', '.join(accepted)}")
-        return value
+        return self.values[name]
 
     def optional_path(self, name: str) -> Path | None:
         """A path, or None if the parameter is left out."""
@@ -67,12 +65,20 @@ class ModelParameters:
         return VideoShape(frames, height, width)
 
 
+def instance_device(args: Mapping[str, str]) -> str:
+    """Where Triton placed this instance, in torch's words: `cpu`, or `cuda:<n>`."""
+    on_gpu = args["model_instance_kind"] == "GPU"
+    return f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu"
+
+
 def graph_identity(parameters: ModelParameters, graph: str) -> str:
     """Which build of a neighbouring graph answers here: the start of its file's hash, from its manifest."""
-    manifest = parameters.version_folder.parent.parent / graph / parameters.version_folder.name / "manifest.json"
-    try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{manifest} is missing. Run `make export` first.") from None
-    digest: str = found.get("plan_sha256") or found["onnx_sha256"]
+    folder = parameters.version_folder
+    digest: str = read_manifest(folder.parent.parent / graph / folder.name)["onnx_sha256"]
     return digest[:16]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a graph's version folder. Raises FileNotFoundError naming the command that makes it."""
+    found: dict[str, Any] = json.loads(read_installed(folder / "manifest.json"))
+    return found

@@ -11,11 +11,20 @@ import numpy as np
 from wan_t2v.contract import REQUEST, Dtype
 from wan_t2v.embeddings import text_embeddings
 from wan_t2v.facts import ModelFacts, ServingDefaults
-from wan_t2v.request import ServedSizes, Settings, check_known, check_prompt_bytes, check_text, checked_settings
+from wan_t2v.request import (
+    ServedSizes,
+    Settings,
+    check_known,
+    check_prompt_bytes,
+    check_size,
+    check_text,
+    checked_settings,
+)
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.remote import RemoteEngine
-from wan_t2v.serving.tensors import bytes_from_triton, numpy_from_triton, text_to_triton, to_triton
+from wan_t2v.serving.tensors import bytes_from_triton, renamed, text_to_triton, unread
+from wan_t2v.shapes import VideoShape
 from wan_t2v.tokens import PromptTokenizer, Tokens, clean_prompt
 
 _PROMPTS = ("prompt", "negative_prompt")
@@ -36,8 +45,13 @@ class Prepare:
         self._served = ServedSizes(
             largest=parameters.video_shape("largest_clip"), listed=parameters.video_shapes("served_clips")
         )
+        check_size(
+            VideoShape(self._defaults.num_frames, self._defaults.height, self._defaults.width),
+            self._facts.grid,
+            self._served,
+        )
         # outputs in CPU memory: the response cache holds nothing else
-        self._text_encoder = RemoteEngine(pb_utils, "text_encoder", read=numpy_from_triton, on_cpu=True)
+        self._text_encoder = RemoteEngine(pb_utils, "text_encoder", read=unread, on_cpu=True)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -50,7 +64,8 @@ class Prepare:
         prompt = self._tokenizer(settings.prompt)
         negative = self._tokenizer(settings.negative_prompt)
         prompt_embeds = text_embeddings(prompt, self._text_encoder)
-        negative_embeds = text_embeddings(negative, self._text_encoder) if settings.guided else prompt_embeds[:0]
+        # without guidance the denoiser looks at no negative embeddings; an ensemble wants some all the same
+        negative_embeds = text_embeddings(negative, self._text_encoder) if settings.guided else prompt_embeds
         report = {
             "prompt": _token_report(prompt),
             "negative_prompt": _token_report(negative),
@@ -58,8 +73,8 @@ class Prepare:
             "prepare_ms": 1e3 * (time.monotonic() - started),
         }
         return [
-            to_triton(self._pb_utils, "prompt_embeds", prompt_embeds),
-            to_triton(self._pb_utils, "negative_prompt_embeds", negative_embeds),
+            renamed(self._pb_utils, "prompt_embeds", prompt_embeds),
+            renamed(self._pb_utils, "negative_prompt_embeds", negative_embeds),
             text_to_triton(self._pb_utils, "settings", settings.to_json()),
             text_to_triton(self._pb_utils, "prepare_report", json.dumps(report)),
         ]

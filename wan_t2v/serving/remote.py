@@ -21,20 +21,24 @@ class ModelCallError(Exception):
 class RemoteEngine:
     """An Engine that is a call to another model through the server, which batches and places it.
 
-    `read` turns answered tensors into arrays; `on_cpu` asks for outputs in CPU memory (the response cache needs that).
+    `read` turns answered tensors into arrays; `outputs` is what a call without any asks for, since Triton has no word
+    for 'all'; `on_cpu` asks for outputs in CPU memory (the response cache needs that).
     """
 
-    def __init__(self, pb_utils: Any, model: str, *, read: Callable[[Any], Array], on_cpu: bool = False) -> None:
+    def __init__(
+        self,
+        pb_utils: Any,
+        model: str,
+        *,
+        read: Callable[[Any], Array],
+        outputs: Sequence[str] = (),
+        on_cpu: bool = False,
+    ) -> None:
         self._pb_utils = pb_utils
         self._model = model
         self._read = read
         self._on_cpu = on_cpu
-        self._outputs: Sequence[str] = ()
-
-    def with_outputs(self, outputs: Sequence[str]) -> "RemoteEngine":
-        """Name what a call without `outputs` asks for: Triton has no way to say 'all'."""
         self._outputs = tuple(outputs)
-        return self
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Call the model. Raises ModelCallError."""

@@ -39,6 +39,16 @@ def torch_from_triton(tensor: Any) -> Any:
     return torch.utils.dlpack.from_dlpack(tensor.to_dlpack())
 
 
+def unread(tensor: Any) -> Any:
+    """The Triton tensor itself, for a model that only passes it on (numpy could not even look at BF16)."""
+    return tensor
+
+
+def renamed(pb_utils: Any, name: str, tensor: Any) -> Any:
+    """The same memory under another name."""
+    return pb_utils.Tensor.from_dlpack(name, tensor.to_dlpack())
+
+
 def bytes_from_triton(tensor: Any) -> bytes:
     """The one element of a BYTES tensor."""
     value: bytes = tensor.as_numpy().reshape(-1)[0]

@@ -36,8 +36,8 @@ class VaeDecoder:
         self._identities = {name: graph_identity(parameters, name) for name in (FIRST, NEXT)}
 
     def _graph(self, name: str) -> RemoteEngine:
-        engine = RemoteEngine(self._pb_utils, name, read=torch_from_triton)
-        return engine.with_outputs([output.name for output in MODELS[name].outputs])
+        outputs = [output.name for output in MODELS[name].outputs]
+        return RemoteEngine(self._pb_utils, name, read=torch_from_triton, outputs=outputs)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""

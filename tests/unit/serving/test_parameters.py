@@ -37,11 +37,6 @@ def test_a_missing_parameter_and_a_malformed_size_are_refused() -> None:
         parameters(clip="720x1280").video_shape("clip")
 
 
-def test_a_choice_is_held_to_its_values() -> None:
-    with pytest.raises(ParameterError, match="is 'cuda', accepted: cpu, gpu"):
-        parameters(device="cuda").text("device", accepted=("cpu", "gpu"))
-
-
 def test_a_graph_is_identified_by_its_manifest(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Run `make export`"):
         graph_identity(parameters(tmp_path / "prepare"), "text_encoder")

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+from wan_t2v_client import Connection, RequestRefused, ServerFault, TextToVideo, Unavailable
+from wan_t2v_client.command import main
+from wan_t2v_client.errors import client_error
+from wan_t2v_client.text_to_video import _input
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_frames", 2**32 + 17), ("seed", 2**63), ("prompt", "\udcff"), ("height", "high")]
+)
+def test_a_value_that_cannot_be_sent_is_refused_and_not_wrapped_round(name: str, value: object) -> None:
+    with pytest.raises(RequestRefused, match=f"{name}: got .* which cannot be sent"):
+        _input(name, value)
+
+
+def test_fields_are_sent_in_their_types() -> None:
+    assert _input("seed", 2**63 - 1).datatype() == "INT64"
+    assert _input("latents", np.zeros((1, 16, 1, 2, 2))).shape() == [1, 16, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        ("StatusCode.INVALID_ARGUMENT", "in ensemble 'text_to_video', height: got 100", RequestRefused),
+        ("StatusCode.INTERNAL", "in ensemble 'text_to_video', Stub process 'prepare_0_0' is not healthy.", Unavailable),
+        ("StatusCode.INTERNAL", "something\nbroke", ServerFault),
+        ("StatusCode.UNAVAILABLE", "failed to connect", Unavailable),
+    ],
+)
+def test_errors_are_sorted_by_what_the_caller_can_do(status: str, message: str, kind: type) -> None:
+    error = client_error(InferenceServerException(msg=message, status=status))
+    assert type(error) is kind
+    assert "\n" not in str(error) and "in ensemble" not in str(error)
+
+
+def test_certificates_without_tls_are_refused_rather_than_dropped(tmp_path: Path) -> None:
+    with pytest.raises(RequestRefused, match="without TLS"):
+        TextToVideo(Connection(ca_file=tmp_path / "ca.pem"))
+    with pytest.raises(RequestRefused, match="ca.pem is not a file"):
+        TextToVideo(Connection(tls=True, ca_file=tmp_path / "ca.pem"))
+
+
+def test_a_folder_as_output_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "x", "--out", str(tmp_path), "--url", "127.0.0.1:1"]) == 6
+    assert "Is a directory" in capsys.readouterr().err
