@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("export").setLevel(logging.INFO)
+    _hide_progress_bars()
     from export.checkpoint import CheckpointError
     from export.parity import ParityError
 
@@ -35,6 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped; nothing half-written is left behind", file=sys.stderr)
         return 130
     return 0
+
+
+def _hide_progress_bars() -> None:
+    """The libraries draw bars of their own for files that load in milliseconds."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
 
 
 def _parser() -> argparse.ArgumentParser:

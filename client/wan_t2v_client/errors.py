@@ -33,6 +33,8 @@ class ServerFault(ClientError):
 
 _BY_STATUS: dict[str, type[ClientError]] = {
     "StatusCode.INVALID_ARGUMENT": RequestRefused,
+    "StatusCode.UNAUTHENTICATED": RequestRefused,
+    "StatusCode.PERMISSION_DENIED": RequestRefused,
     "StatusCode.NOT_FOUND": Unavailable,
     "StatusCode.UNAVAILABLE": Unavailable,
     "StatusCode.DEADLINE_EXCEEDED": DeadlineExceeded,
