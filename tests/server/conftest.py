@@ -1,7 +1,7 @@
 """A real tritonserver for the whole run, and ways to call it."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,16 +35,3 @@ def copied_repository(repository: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def options(copied_repository: Path, tmp_path: Path) -> ServerOptions:
     return ServerOptions(repository=copied_repository, log=tmp_path / "server.log")
-
-
-@pytest.fixture(scope="session")
-def cache_hits(server: Server) -> Callable[[], int]:
-    """How often the text encoder's answers came from the response cache so far."""
-    import tritonclient.grpc
-
-    def hits() -> int:
-        with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
-            statistics = client.get_inference_statistics("text_encoder", as_json=True)
-        return int(statistics["model_stats"][0]["inference_stats"]["cache_hit"].get("count", 0))
-
-    return hits

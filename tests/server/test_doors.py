@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -15,6 +14,7 @@ from wan_t2v_client import TextToVideo
 from wan_t2v_client.command import main
 
 from embedded.server import Server
+from tests.server.statistics import text_cache_hits
 
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 2}
 
@@ -92,15 +92,13 @@ def test_given_latents_are_the_starting_noise(client: TextToVideo) -> None:
     assert client.generate("a ball", latents=other, **SMALL).video != given.video
 
 
-def test_a_repeated_prompt_and_the_constant_negative_prompt_cost_nothing(
-    client: TextToVideo, cache_hits: Callable[[], int]
-) -> None:
+def test_a_repeated_prompt_and_the_constant_negative_prompt_cost_nothing(server: Server, client: TextToVideo) -> None:
     client.generate("a prompt nobody used before", **SMALL)
-    before = cache_hits()
+    before = text_cache_hits(server.grpc_url)
     client.generate("a prompt nobody used before", **SMALL)
-    assert cache_hits() - before == 2  # prompt and negative prompt
+    assert text_cache_hits(server.grpc_url) - before == 2  # prompt and negative prompt
     client.generate("another prompt nobody used before", **SMALL)
-    assert cache_hits() - before == 3  # the negative prompt beside a new one
+    assert text_cache_hits(server.grpc_url) - before == 3  # the negative prompt beside a new one
 
 
 def test_the_command_writes_the_video_and_tells_about_it(server: Server, tmp_path: Path, capsys) -> None:

@@ -13,6 +13,7 @@ from wan_t2v_client import RequestRefused, TextToVideo
 from wan_t2v_client.text_to_video import MODEL
 
 from embedded.server import Server
+from tests.server.statistics import executions_when_idle
 
 SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 1}
 
@@ -32,16 +33,14 @@ SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 1}
         ({"latents": np.zeros((1, 16, 2, 2, 2), np.float32)}, "latents: got shape [1, 16, 2, 2, 2]"),
     ],
 )
-def test_a_bad_field_is_refused_before_any_work(fields: dict[str, Any], message: str, client: TextToVideo) -> None:
-    before = executions(client)
+def test_a_bad_field_is_refused_before_any_work(
+    fields: dict[str, Any], message: str, server: Server, client: TextToVideo
+) -> None:
+    before = executions_when_idle(server.grpc_url, "text_encoder", "high_noise_expert")
     with pytest.raises(RequestRefused) as refusal:
         client.generate(**{"prompt": "a ball", **SMALL, **fields})
     assert message in str(refusal.value)
-    assert executions(client) == before
-
-
-def executions(client: TextToVideo) -> dict[str, int]:
-    return {m["name"]: m["executions"] for m in client.models() if m["name"] in ("text_encoder", "high_noise_expert")}
+    assert executions_when_idle(server.grpc_url, "text_encoder", "high_noise_expert") == before
 
 
 def test_a_missing_prompt_gets_our_message_and_not_the_ensembles(server: Server) -> None:

@@ -9,6 +9,7 @@ from wan_t2v_client import Connection, Generation, TextToVideo
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
+from tests.server.statistics import text_cache_hits
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
 from wan_t2v.pipeline import Engines, mp4_from_settings
@@ -68,16 +69,9 @@ def test_with_the_text_cache_warm_and_emptied(copied_repository: Path, tmp_path:
 
 
 def hits_during(server: Server, work: Callable[[], object]) -> int:
-    import tritonclient.grpc
-
-    def hits() -> int:
-        with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
-            statistics = client.get_inference_statistics("text_encoder", as_json=True)
-        return int(statistics["model_stats"][0]["inference_stats"]["cache_hit"].get("count", 0))
-
-    before = hits()
+    before = text_cache_hits(server.grpc_url)
     work()
-    return hits() - before
+    return text_cache_hits(server.grpc_url) - before
 
 
 def test_the_way_in_one_process_gives_the_same_bytes(server: Server, alone: bytes, repository: Path) -> None:
