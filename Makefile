@@ -37,10 +37,10 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup mini export parity serve generate demo test lint bench perf clean
+.PHONY: help setup mini export parity serve generate demo train-mini test lint bench perf clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## make the virtual environment with pinned packages (PYTHON=..., VENV=...)
 
@@ -69,6 +69,9 @@ generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..
 
 demo: export ## everything in one go: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., and the fields of a request)
 	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(fields)
+
+train-mini: setup ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
+	@$(python) -m training all $(TRAIN_OPTIONS)
 
 test: export ## run all tests
 	@$(python) -m pytest $(TESTS)

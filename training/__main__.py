@@ -1,0 +1,84 @@
+"""Train wan-mini. From the repository root:
+
+    python -m training all                                  # everything, a few hours on two CPU cores
+    python -m training all --vae-minutes 25 --expert-minutes 45
+    python -m training vae | decoder | experts | pack | score         # one stage
+
+Every stage goes on from its own snapshot in `--work`; its losses and strips stand beside it.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from training.pack import write_checkpoint
+from training.stages import Settings, train_decoder, train_experts, train_vae, trained_modules
+from training.variants import VARIANTS, score_of
+from wan_t2v.shapes import VideoShape
+
+DEFAULTS = Settings(work=Path("build/training"))
+
+
+def main() -> None:
+    """Read the command line and run one stage or all."""
+    arguments = _arguments()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    settings = Settings(
+        work=arguments.work,
+        video=VideoShape(arguments.frames, arguments.side, arguments.side),
+        seed=arguments.seed,
+        clips=arguments.clips,
+        vae_steps=arguments.vae_steps,
+        vae_minutes=arguments.vae_minutes,
+        decoder_steps=arguments.decoder_steps,
+        decoder_minutes=arguments.decoder_minutes,
+        expert_steps=arguments.expert_steps,
+        expert_minutes=arguments.expert_minutes,
+    )
+    if arguments.stage in ("vae", "all"):
+        train_vae(settings)
+    if arguments.stage in ("decoder", "all"):
+        train_decoder(settings)
+    if arguments.stage in ("experts", "all"):
+        train_experts(settings)
+    if arguments.stage in ("pack", "all"):
+        write_checkpoint(trained_modules(settings), arguments.out, video=settings.video)
+    if arguments.stage == "score":
+        _score(settings)
+
+
+def _score(settings: Settings) -> None:
+    """Judge the newest snapshot on the held-out prompts, as it is served and changed in telling ways."""
+    modules = trained_modules(settings)
+    for variant in VARIANTS:
+        sheet = settings.work / "scores" / f"{variant.name.replace(' ', '-')}.png"
+        adherence = score_of(variant, modules, video=settings.video, sheet=sheet)
+        print(json.dumps({"variant": variant.name, **adherence.as_line()}), flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Train wan-mini.")
+    parser.add_argument("stage", choices=("all", "vae", "decoder", "experts", "pack", "score"))
+    parser.add_argument("--work", type=Path, default=DEFAULTS.work, help="snapshots, logs, strips and latents")
+    parser.add_argument("--out", type=Path, default=Path("training/wan-mini"), help="checkpoint folder of `pack`")
+    parser.add_argument("--side", type=int, default=DEFAULTS.video.height, help="height and width in pixels")
+    parser.add_argument("--frames", type=int, default=DEFAULTS.video.frames)
+    parser.add_argument("--seed", type=int, default=DEFAULTS.seed)
+    parser.add_argument("--clips", type=int, default=DEFAULTS.clips, help="training clips of the experts")
+    parser.add_argument("--vae-steps", type=int, default=DEFAULTS.vae_steps)
+    parser.add_argument("--vae-minutes", type=float, help="end the VAE's training after this time")
+    parser.add_argument("--decoder-steps", type=int, default=DEFAULTS.decoder_steps)
+    parser.add_argument("--decoder-minutes", type=float, help="end the decoder's own training after this time")
+    parser.add_argument("--expert-steps", type=int, default=DEFAULTS.expert_steps)
+    parser.add_argument("--expert-minutes", type=float, help="end the experts' training after this time")
+    parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's choice if left out")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The world of wan-mini: one coloured shape moving over a plain background, and which scenes are kept from training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Split = Literal["train", "held_out"]
+
+COLOURS = {  # sRGB; far enough apart that a blurred video still tells them
+    "red": (220, 30, 40),
+    "orange": (250, 135, 20),
+    "yellow": (245, 225, 50),
+    "green": (35, 160, 60),
+    "cyan": (40, 215, 225),
+    "blue": (40, 80, 235),
+    "purple": (130, 40, 185),
+    "pink": (250, 130, 195),
+}
+SHAPES = ("circle", "square", "triangle", "star")
+MOTIONS = (
+    "left",
+    "right",
+    "up",
+    "down",
+    "up_left",
+    "up_right",
+    "down_left",
+    "down_right",
+    "circling",
+    "growing",
+    "shrinking",
+    "rotating",
+)
+DIAGONALS = ("up_left", "up_right", "down_left", "down_right")
+BACKGROUNDS = {
+    "black": (12, 12, 14),
+    "white": (238, 238, 238),
+    "grey": (120, 120, 122),
+    "sandy": (212, 190, 150),
+    "dark blue": (18, 24, 66),
+}
+SPEEDS = ("slow", "normal", "fast")
+HELD_OUT_MODULUS = 7  # one combination in seven; every pair of colour, shape and motion still occurs in training
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All there is to know about a clip.
+
+    Attributes:
+        x, y: where the middle of the path lies; the picture reaches from -1 to 1 across its shorter side, y down.
+        size: scale of the shape, same unit; its outer radius is `OUTER_RADIUS` times this.
+        phase: where on its round a circling shape begins, in radians.
+    """
+
+    colour: str
+    shape: str
+    motion: str
+    background: str
+    speed: str
+    x: float
+    y: float
+    size: float
+    phase: float
+
+
+def is_possible(shape: str, motion: str) -> bool:
+    """A turning circle looks like a resting one, so it is not part of this world."""
+    return not (shape == "circle" and motion == "rotating")
+
+
+def is_held_out(colour: str, shape: str, motion: str) -> bool:
+    """Whether this combination is kept from training, to be asked for in tests."""
+    place = tuple(COLOURS).index(colour) + 2 * SHAPES.index(shape) + 3 * MOTIONS.index(motion)
+    return place % HELD_OUT_MODULUS == 0
+
+
+def combinations(split: Split) -> Iterator[tuple[str, str, str]]:
+    """Every (colour, shape, motion) of a split, in a fixed order."""
+    for colour in COLOURS:
+        for shape in SHAPES:
+            for motion in MOTIONS:
+                if is_possible(shape, motion) and is_held_out(colour, shape, motion) == (split == "held_out"):
+                    yield colour, shape, motion
+
+
+def drawn_scene(random: np.random.Generator, *, split: Split = "train") -> Scene:
+    """Draw a scene of a split; all diagonals together come as often as any other motion."""
+    while True:
+        colour, shape, motion = _drawn(random, tuple(COLOURS)), _drawn(random, SHAPES), _drawn_motion(random)
+        if is_possible(shape, motion) and is_held_out(colour, shape, motion) == (split == "held_out"):
+            return placed_scene(colour, shape, motion=motion, random=random)
+
+
+def placed_scene(
+    colour: str,
+    shape: str,
+    *,
+    motion: str,
+    random: np.random.Generator,
+    background: str | None = None,
+    speed: str | None = None,
+) -> Scene:
+    """Draw what the caption leaves open; no path leaves the picture by more than the tip of a corner."""
+    return Scene(
+        colour=colour,
+        shape=shape,
+        motion=motion,
+        background=background or _drawn(random, tuple(BACKGROUNDS)),
+        speed=speed or _drawn(random, SPEEDS),
+        x=random.uniform(-0.1, 0.1),
+        y=random.uniform(-0.1, 0.1),
+        size=random.uniform(0.27, 0.34),
+        phase=random.uniform(0.0, 2.0 * np.pi),
+    )
+
+
+def _drawn(random: np.random.Generator, names: tuple[str, ...]) -> str:
+    return names[int(random.integers(len(names)))]
+
+
+def _drawn_motion(random: np.random.Generator) -> str:
+    straight = tuple(motion for motion in MOTIONS if motion not in DIAGONALS)
+    motion = _drawn(random, (*straight, "diagonal"))
+    return _drawn(random, DIAGONALS) if motion == "diagonal" else motion

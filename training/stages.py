@@ -1,0 +1,149 @@
+"""The whole training, stage by stage: VAE, latents, one expert for all noise, two experts, checkpoint."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from export.atomic import written_folder
+from export.mini_checkpoint import TEXT_LENGTH, VOCABULARY
+from export.mini_tokenizer import trained_tokenizer
+from training.decoder_stage import DecoderStage
+from training.device import compute_device
+from training.expert_stage import COMMON_EXPERT, TEXT_ENCODER, ExpertStage, TrainingData, modules_of
+from training.latent_cache import cached_latents, channel_statistics
+from training.loop import Plan, Training, with_average
+from training.modules import new_expert, new_text_encoder, new_vae
+from training.sampling import Modules
+from training.vae_stage import VaeStage
+from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
+from wan_t2v.shapes import VideoShape
+
+VAE_RATE, DECODER_RATE, EXPERT_RATE = 1.5e-3, 7e-4, 2e-3
+HALF_RATE = 0.5  # of the learning rate is left when the common expert is doubled
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is trained, for how long, and where.
+
+    Attributes:
+        work: folder of snapshots, logs, strips and latents; a later run goes on from what it finds there.
+        clips: how many training clips the experts see, in ever new wordings.
+        vae_minutes, decoder_minutes, expert_minutes: time in training for each; without it the steps alone decide.
+        common_share: share of the experts' steps and minutes in which they are still one.
+    """
+
+    work: Path
+    video: VideoShape = VideoShape(17, 64, 64)
+    seed: int = 0
+    clips: int = 4096
+    vae_steps: int = 6000
+    vae_minutes: float | None = None
+    decoder_steps: int = 4000
+    decoder_minutes: float | None = None
+    expert_steps: int = 20_000
+    expert_minutes: float | None = None
+    common_share: float = 0.6
+
+
+def train_vae(settings: Settings) -> AutoencoderKLWan:
+    """Train the VAE, encode the training clips, and keep their statistics in its config, as Wan does."""
+    if not _trained_vae(settings).exists():
+        vae = cast(AutoencoderKLWan, _vae_training(settings).run()).requires_grad_(False)
+        mean, std = channel_statistics(_latents(vae, settings))
+        vae.register_to_config(latents_mean=mean, latents_std=std)
+        with written_folder(_trained_vae(settings)) as partial:
+            vae.save_pretrained(partial)
+    return load_vae(settings)
+
+
+def train_decoder(settings: Settings) -> AutoencoderKLWan:
+    """Train the decoder alone for longer, and put it in its place in the trained VAE."""
+    vae = load_vae(settings)
+    device = compute_device()
+    stage = DecoderStage(vae, _latents(vae, settings), video=settings.video, seed=settings.seed, device=device)
+    plan = Plan(settings.decoder_steps, settings.decoder_minutes, learning_rate=DECODER_RATE, average_decay=0.99)
+    Training(stage, settings.work / "decoder", plan=plan, device=device).run()
+    with written_folder(_trained_vae(settings)) as partial:
+        vae.save_pretrained(partial)
+    return vae.eval().requires_grad_(False)
+
+
+def train_experts(settings: Settings) -> Modules:
+    """Train one expert for all noise levels, double it, train both; needs the trained VAE."""
+    vae = load_vae(settings)
+    data = TrainingData.normalised(_latents(vae, settings), vae, seed=settings.seed)
+    common = cast(nn.ModuleDict, _expert_training(_common(settings), data, vae=vae, settings=settings).run())
+    both = nn.ModuleDict({TEXT_ENCODER: common[TEXT_ENCODER], HIGH_NOISE_EXPERT: common[COMMON_EXPERT]})
+    both[LOW_NOISE_EXPERT] = copy.deepcopy(common[COMMON_EXPERT])
+    trained = cast(nn.ModuleDict, _expert_training(both, data, vae=vae, settings=settings).run())
+    return modules_of(trained, tokenizer=new_tokenizer(), vae=vae)
+
+
+def trained_modules(settings: Settings) -> Modules:
+    """The modules as the newest snapshot has them, averaged; the experts' training may still be under way."""
+    experts = {name: new_expert() for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
+    module = nn.ModuleDict({TEXT_ENCODER: new_text_encoder(), **experts})
+    with_average(module, settings.work / "experts")
+    return modules_of(module.eval(), tokenizer=new_tokenizer(), vae=load_vae(settings))
+
+
+def load_vae(settings: Settings) -> AutoencoderKLWan:
+    """The trained VAE. Raises FileNotFoundError naming the command that makes it."""
+    folder = _trained_vae(settings)
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} is missing. Run `python -m training vae` first.")
+    vae: AutoencoderKLWan = AutoencoderKLWan.from_pretrained(folder, local_files_only=True)
+    return vae.eval().requires_grad_(False)
+
+
+def new_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of wan-mini; it is the same every time."""
+    return trained_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH)
+
+
+def _trained_vae(settings: Settings) -> Path:
+    return settings.work / "vae" / "trained"
+
+
+def _vae_training(settings: Settings) -> Training:
+    torch.manual_seed(settings.seed)
+    device = compute_device()
+    stage = VaeStage(new_vae(), video=settings.video, seed=settings.seed, device=device)
+    plan = Plan(settings.vae_steps, settings.vae_minutes, learning_rate=VAE_RATE, average_decay=0.99)
+    return Training(stage, settings.work / "vae", plan=plan, device=device)
+
+
+def _latents(vae: AutoencoderKLWan, settings: Settings) -> Tensor:
+    """Latents of the training clips, encoded by the first who asks."""
+    folder = settings.work / "vae" / "latents"
+    vae = vae.to(compute_device()).eval()
+    return cached_latents(vae, folder, clips=settings.clips, video=settings.video, seed=settings.seed)
+
+
+def _common(settings: Settings) -> nn.ModuleDict:
+    torch.manual_seed(settings.seed)
+    return nn.ModuleDict({TEXT_ENCODER: new_text_encoder(), COMMON_EXPERT: new_expert()})
+
+
+def _expert_training(
+    module: nn.ModuleDict, data: TrainingData, *, vae: AutoencoderKLWan, settings: Settings
+) -> Training:
+    """The training of the common expert, or of both; the learning rate falls across the two."""
+    common = COMMON_EXPERT in module
+    share = settings.common_share if common else 1.0 - settings.common_share
+    plan = Plan(
+        steps=max(1, round(share * settings.expert_steps)),
+        minutes=settings.expert_minutes and share * settings.expert_minutes,
+        learning_rate=EXPERT_RATE if common else HALF_RATE * EXPERT_RATE,
+        final_rate=HALF_RATE if common else 0.02,
+    )
+    device = compute_device()
+    stage = ExpertStage(module, data, tokenizer=new_tokenizer(), vae=vae, device=device)
+    return Training(stage, settings.work / ("common" if common else "experts"), plan=plan, device=device)

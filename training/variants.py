@@ -1,0 +1,59 @@
+"""What the scores do when something that ought to matter is changed: experts, guidance, prompt, steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from training.adherence import Adherence, judged_adherence
+from training.prompts import Prompt, fixed_prompts
+from training.sampling import Modules, SamplingSettings, generated, latent_shape
+from wan_t2v.shapes import VideoShape
+
+GENERATED_TOGETHER = 9
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to generate: which modules run, how, and what they are told."""
+
+    name: str
+    settings: SamplingSettings = SamplingSettings()
+    modules: Callable[[Modules], Modules] = lambda modules: modules
+    told: Callable[[str], str] = lambda prompt: prompt
+
+
+VARIANTS = (
+    Variant("as served"),
+    Variant("half the steps", SamplingSettings(steps=20)),
+    Variant("without guidance", SamplingSettings(guidance_scale=1.0, guidance_scale_2=1.0)),
+    Variant("empty prompt", told=lambda prompt: ""),
+    Variant(
+        "experts exchanged",
+        modules=lambda m: replace(m, high_noise_expert=m.low_noise_expert, low_noise_expert=m.high_noise_expert),
+    ),
+    Variant("high-noise expert alone", modules=lambda m: replace(m, low_noise_expert=m.high_noise_expert)),
+    Variant("low-noise expert alone", modules=lambda m: replace(m, high_noise_expert=m.low_noise_expert)),
+)
+
+
+def score_of(
+    variant: Variant,
+    modules: Modules,
+    *,
+    video: VideoShape,
+    sheet: Path | None = None,
+    prompts: Sequence[Prompt] | None = None,
+) -> Adherence:
+    """Generate for the fixed prompts in this process, several at a time, and judge."""
+    prompts = fixed_prompts() if prompts is None else prompts
+    clips = []
+    for first in range(0, len(prompts), GENERATED_TOGETHER):
+        asked = prompts[first : first + GENERATED_TOGETHER]
+        clips += generated(
+            variant.modules(modules),
+            [variant.told(prompt.text) for prompt in asked],
+            seeds=[prompt.seed for prompt in asked],
+            shape=latent_shape(video),
+            settings=variant.settings,
+        )
+    return judged_adherence(clips, prompts, sheet=sheet)
