@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parity.set_defaults(command=_parity)
     for command in (onnx, parity):
         command.add_argument("--checkpoint", type=Path, default=MINI, help="diffusers folder (default: %(default)s)")
-        command.add_argument("--folder", type=Path, help="exported graphs (default: build/<name of the checkpoint>)")
+        command.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
     return parser
 
 
@@ -92,8 +92,9 @@ def _parity(options: argparse.Namespace) -> None:
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    folder: Path = options.folder or Path("build") / options.checkpoint.name
-    return folder
+    checkpoint: Path = options.checkpoint.resolve()
+    parent = "" if checkpoint.parent.name == "checkpoints" else f"{checkpoint.parent.name}-"
+    return Path(options.folder or Path("build") / f"{parent}{checkpoint.name}")
 
 
 if __name__ == "__main__":

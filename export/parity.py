@@ -28,7 +28,9 @@ class Tolerance:
 
 
 TOLERANCES = {
-    "text_encoder": Tolerance(1e-5, "fp32 sums in another order; 1e-6 is usual"),
+    "text_encoder": Tolerance(
+        1e-4, "UMT5 does not scale its logits: with trained weights torch's own fp32 is 5e-5 away from fp64"
+    ),
     "high_noise_expert": Tolerance(1e-5, "fp32 sums in another order; a wrong ulp in the timestep table costs 4e-6"),
     "low_noise_expert": Tolerance(1e-5, "as the high-noise expert"),
     "vae_decoder_first": Tolerance(1e-5, "fp32 convolutions in another order, through about thirty layers"),

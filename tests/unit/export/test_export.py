@@ -36,13 +36,13 @@ def test_facts_are_read_from_the_checkpoints_own_configs(configs: Path) -> None:
 def test_a_graph_that_differs_from_its_module_fails_the_command(
     exported: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One weight of the text encoder changed by a thousandth."""
+    """One weight of the text encoder changed by a hundredth."""
     path = exported / "text_encoder/model.onnx"
     model = onnx.load(path)
     weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
-    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.001), weight.name))
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
     onnx.save(model, path)
-    with pytest.raises(ParityError, match=r"text_encoder: relative error .*, accepted up to 1e-05"):
+    with pytest.raises(ParityError, match=r"text_encoder: relative error .*, accepted up to 1e-04"):
         parity_of("text_encoder", checkpoint, exported)
     assert main(["parity", "--checkpoint", str(checkpoint), "--folder", str(exported)]) == 1
     assert "error: text_encoder: relative error" in capsys.readouterr().err
