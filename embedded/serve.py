@@ -45,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _tell(event: dict[str, Any], stop: threading.Event, ended: list[str]) -> None:
+    if event["event"] == "ended" and stop.is_set():
+        return  # as it was told to
     print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
     if event["event"] in ("failed", "ended"):
         ended.append(event["event"])
