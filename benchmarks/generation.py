@@ -6,7 +6,9 @@ Both make the demo's default video and the same MP4. diffusers gets Wan's timest
 one and two threads. Triton's text embeddings come from its cache, as for any repeated prompt; diffusers computes them
 (a few milliseconds). Before anything is timed the two videos are compared. Printed last, as one JSON line: `triton_s`
 and `diffusers_s` (medians), `ratio` (median of the rounds' ratios), `outside_graphs` (share of the wall time of a
-generation through Triton in which no engine ran).
+generation through Triton in which no engine ran), and where that time goes: `step_gap_ms` (median gap; nearly all are
+between two steps), `longest_gap_ms` (the VAE's caches on their way from graph to graph), `after_last_graph_ms` (pixels,
+MP4, answer).
 """
 
 import argparse
@@ -15,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from wan_t2v_client import Connection, TextToVideo
 
-from benchmarks.intervals import covered_ns, logged_intervals
+from benchmarks.intervals import covered_ns, gaps_ns, logged_intervals
 from benchmarks.machine import provenance
 from benchmarks.repository_copy import copied_repository, log_intervals
 from embedded.options import ServerOptions
@@ -130,13 +132,21 @@ def _alternate(triton: Callable[[], Any], diffusers: Diffusers, rounds: int, log
         print(f"round {number}: Triton {triton_s[-1]:.2f} s, diffusers {diffusers_s[-1]:.2f} s", file=sys.stderr)
     intervals = logged_intervals(log)
     outside = [1 - covered_ns(intervals, span) / (span[1] - span[0]) for span in spans]
+    gaps = [gaps_ns(intervals, span) for span in spans]
     return {
         "triton_s": round(statistics.median(triton_s), 3),
         "diffusers_s": round(statistics.median(diffusers_s), 3),
         "ratio": round(statistics.median(a / b for a, b in zip(triton_s, diffusers_s, strict=True)), 3),
         "outside_graphs": round(statistics.median(outside), 4),
+        "step_gap_ms": _median_ms(gap for found in gaps for gap in found),
+        "longest_gap_ms": _median_ms(max(found[:-1]) for found in gaps),
+        "after_last_graph_ms": _median_ms(found[-1] for found in gaps),
         "diffusers_threads": threads,
     }
+
+
+def _median_ms(lengths_ns: Iterable[int]) -> float:
+    return round(statistics.median(lengths_ns) / 1e6, 2)
 
 
 def _timed(work: Callable[[], object]) -> float:

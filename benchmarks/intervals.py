@@ -12,11 +12,18 @@ def logged_intervals(folder: Path) -> list[Interval]:
     return [(int(start), int(end)) for start, end in (line.split() for line in lines)]
 
 
+def gaps_ns(intervals: Iterable[Interval], span: Interval) -> list[int]:
+    """Lengths of the stretches of `span` in which no interval runs, in order; the last one ends with the span."""
+    gaps, reached = [], span[0]
+    for start, end in sorted(intervals):
+        if end <= reached or start >= span[1]:
+            continue
+        if start > reached:
+            gaps.append(start - reached)
+        reached = min(end, span[1])
+    return [*gaps, span[1] - reached]
+
+
 def covered_ns(intervals: Iterable[Interval], span: Interval) -> int:
     """Length of the union of the intervals within `span`: passes that run at the same time count once."""
-    total, reached = 0, span[0]
-    for start, end in sorted(intervals):
-        start, end = max(start, reached), min(end, span[1])
-        if end > start:
-            total, reached = total + end - start, end
-    return total
+    return span[1] - span[0] - sum(gaps_ns(intervals, span))

@@ -29,7 +29,8 @@ class Tolerance:
 
 TOLERANCES = {
     "text_encoder": Tolerance(
-        1e-4, "UMT5 does not scale its logits: with trained weights torch's own fp32 is 5e-5 away from fp64"
+        1e-4,
+        "UMT5 does not scale its attention logits, so trained weights amplify rounding: 1.8e-5 for training/wan-mini",
     ),
     "high_noise_expert": Tolerance(1e-5, "fp32 sums in another order; a wrong ulp in the timestep table costs 4e-6"),
     "low_noise_expert": Tolerance(1e-5, "as the high-noise expert"),

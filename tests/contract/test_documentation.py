@@ -117,3 +117,12 @@ def test_the_file_tree_of_the_readme_is_the_file_tree(root: Path) -> None:
 def test_docs_are_reached_from_the_readme(root: Path) -> None:
     for path in (root / "docs").glob("*.md"):
         assert f"docs/{path.name}" in readme(root), path.name
+
+
+def test_what_the_client_tries_again_the_server_calls_unavailable() -> None:
+    """Two lists of Triton's phrases, for the two places in which they are met."""
+    from wan_t2v_client.errors import _PASSING
+
+    from wan_t2v.serving.remote import _RETRYABLE
+
+    assert set(_PASSING) <= set(_RETRYABLE)

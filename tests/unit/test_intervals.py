@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.intervals import covered_ns, logged_intervals
+from benchmarks.intervals import covered_ns, gaps_ns, logged_intervals
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,11 @@ def test_passes_that_overlap_count_once_and_only_within_the_span(
     intervals: list[tuple[int, int]], covered: int
 ) -> None:
     assert covered_ns(intervals, (0, 100)) == covered
+
+
+def test_gaps_come_in_order_and_the_last_one_ends_with_the_span() -> None:
+    assert gaps_ns([(30, 40), (10, 20), (15, 25)], (0, 100)) == [10, 5, 60]
+    assert gaps_ns([(-5, 200)], (0, 100)) == [0]
 
 
 def test_engines_write_down_when_they_ran(tmp_path: Path) -> None:
