@@ -5,8 +5,15 @@ SHELL := bash
 
 VENV ?= .venv
 PYTHON ?= python3
-CHECKPOINT ?= checkpoints/wan-mini
+CHECKPOINT ?= training/wan-mini
 REPOSITORY ?= model_repository
+PRECISION ?=
+TEXT_ENCODER_PRECISION ?=
+VAE_PRECISION ?=
+SIZES ?=
+EXPERT_BATCH ?= 1
+WORKSPACE_GIB ?=
+PLANS_INTO ?=
 HOST ?= 127.0.0.1
 GRPC_PORT ?= 8001
 HTTP_PORT ?= 8000
@@ -30,6 +37,10 @@ FLOW_SHIFT ?=
 FPS ?=
 
 python := $(VENV)/bin/python
+# what a graph computes in: of the experts, the text encoder, the VAE
+precision = $(if $(PRECISION),--precision $(PRECISION)) \
+	$(if $(TEXT_ENCODER_PRECISION),--text-encoder-precision $(TEXT_ENCODER_PRECISION)) \
+	$(if $(VAE_PRECISION),--vae-precision $(VAE_PRECISION))
 fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(SIZE),--size $(SIZE)) \
 	$(if $(FRAMES),--frames $(FRAMES)) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(GUIDANCE_SCALE),--guidance-scale $(GUIDANCE_SCALE)) \
@@ -37,21 +48,27 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup mini export parity serve generate demo train-mini test lint bench perf clean
+.PHONY: help setup mini export a14b-dry-run parity plans compile-check serve generate demo adherence pictures train-mini test fuzz lint bench gpu perf clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## make the virtual environment with pinned packages (PYTHON=..., VENV=...)
 
 $(VENV)/.ready: pyproject.toml client/pyproject.toml constraints.txt set_up_environment.sh
 	@PYTHON="$(PYTHON)" ./set_up_environment.sh "$(VENV)"
 
-mini: setup ## make the small checkpoint, checkpoints/wan-mini (kept if it is there)
+mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
 
-export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=...)
-	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)"
+export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=...)
+	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)" $(precision) $(must_install)
+
+a14b-dry-run: setup ## export the shapes of A14B without its weights, and check the graphs (PRECISION=...)
+	@$(python) -m export dry-run $(precision)
+
+# these serve what they export, so a checkpoint that cannot be served here is refused and not passed over
+demo adherence pictures test: must_install := --must-install
 
 .PHONY: installed
 installed: setup  # whatever was exported last is served; wan-mini if nothing was
@@ -59,6 +76,13 @@ installed: setup  # whatever was exported last is served; wan-mini if nothing wa
 
 parity: export ## compare the exported graphs with the checkpoint's modules again
 	@$(python) -m export parity --checkpoint "$(CHECKPOINT)"
+
+plans: export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., PLANS_INTO=repository)
+	@$(python) -m export plans --checkpoint "$(CHECKPOINT)" --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes $(SIZES)) \
+		$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(PLANS_INTO),--repository "$(PLANS_INTO)")
+
+compile-check: export ## compile every graph at every precision with TensorRT-RTX, without a GPU
+	@$(python) -m export compile-check --checkpoint "$(CHECKPOINT)"
 
 serve: installed ## run the server until Ctrl-C (HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port)
 	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
@@ -70,18 +94,30 @@ generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..
 demo: export ## everything in one go: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., and the fields of a request)
 	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(fields)
 
+adherence: export ## do the videos show what the prompts ask for? 54 held-out prompts through a server (OUT=...)
+	@$(python) -m training.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)"
+
+pictures: export ## the README's pictures, generated through a server (OUT=...)
+	@$(python) -m training.pictures --repository "$(REPOSITORY)" --out "$(or $(OUT),docs/pictures)"
+
 train-mini: setup ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
 	@$(python) -m training all $(TRAIN_OPTIONS)
 
 test: export ## run all tests
 	@$(python) -m pytest $(TESTS)
 
+fuzz: installed ## thousands of bad requests through every door: each must be refused rightly (COUNT=..., FUZZ_SEED=...)
+	@$(python) -m tests.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+
 lint: setup ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
 		$(python) -m mypy client/wan_t2v_client
 
-bench: export ## time a generation through Triton against diffusers, alternating, on a quiet machine
-	@$(python) -m benchmarks.generation --repository "$(REPOSITORY)" --checkpoint "$(CHECKPOINT)"
+bench: installed mini ## time a generation through Triton against diffusers, alternating, on a quiet machine
+	@$(python) -m benchmarks.generation --repository "$(REPOSITORY)"
+
+gpu: setup ## what a GPU does with an expert, attention, the VAE, TensorRT and the loop; under 9 minutes (OUT=...)
+	@$(python) -m benchmarks.gpu $(if $(OUT),--out "$(OUT)")
 
 perf: installed ## perf_analyzer on the ensemble, with its composing models
 	@$(python) -m benchmarks.perf_analyzer --repository "$(REPOSITORY)"

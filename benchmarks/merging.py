@@ -90,7 +90,7 @@ def _measured(server: Server, rounds: int) -> dict[str, object]:
 def _generated(server: Server) -> tuple[float, bytes]:
     with TextToVideo(Connection(server.grpc_url)) as client:
         started = time.monotonic()
-        video = client.generate(PROMPT, seed=SEED).video
+        video = client.generate_unary(PROMPT, seed=SEED).video
         assert video is not None
         return time.monotonic() - started, video
 

@@ -30,8 +30,8 @@ def models_short_of(expected: dict[str, int], living: dict[str, set[int]]) -> It
 def _model_of(process: psutil.Process) -> str | None:
     try:
         command = process.cmdline()
-        if not command or not command[0].endswith(STUB) or process.status() == psutil.STATUS_ZOMBIE:
-            return None
+        if len(command) < 2 or not command[0].endswith(STUB) or process.status() == psutil.STATUS_ZOMBIE:
+            return None  # a process that is just being started may have a command line without arguments
     except psutil.NoSuchProcess:
         return None
     return Path(command[1]).parents[1].name  # <repository>/<model>/<version>/model.py

@@ -127,8 +127,8 @@ class Supervisor:
             for model in models_short_of(expected, stub_pids(self._process.pid)):
                 if time.monotonic() < broken.get(model, 0.0):
                     continue
-                if model not in broken and not self._is_loaded(model):
-                    continue  # somebody unloaded it on purpose
+                if model not in broken and not self._lost_a_process(model, expected):
+                    continue  # somebody unloaded it on purpose, or is loading it
                 if self._reloaded(model):
                     broken.pop(model, None)
                 else:
@@ -138,6 +138,14 @@ class Supervisor:
     @cached_property
     def _client(self) -> tritonclient.grpc.InferenceServerClient:
         return tritonclient.grpc.InferenceServerClient(f"{_bracketed(self.options.host)}:{self.options.grpc_port}")
+
+    def _lost_a_process(self, model: str, expected: dict[str, int]) -> bool:
+        """Whether a model is short of processes while Triton calls it loaded. Asked before the processes are counted
+        and after: the denoiser unloads and loads experts, and a count from before its load would look like a death.
+        """
+        if not self._is_loaded(model):
+            return False
+        return model in models_short_of(expected, stub_pids(self._process.pid)) and self._is_loaded(model)
 
     def _is_loaded(self, model: str) -> bool:
         try:

@@ -2,7 +2,11 @@
 
 python -m export mini                                   make the small checkpoint
 python -m export onnx --checkpoint FOLDER               checkpoint to checked ONNX graphs, and install them
+python -m export dry-run                                the same with A14B's true shapes and without its weights
 python -m export parity --checkpoint FOLDER             compare exported graphs with the checkpoint again
+python -m export plans --sizes 480x832x81               exported graphs to TensorRT plans
+python -m export compile-check                          compile every graph with TensorRT-RTX, without a GPU
+python -m export placement --gpu 80 --size 720x1280     what fits on which GPU, as Triton configs
 """
 
 import argparse
@@ -12,6 +16,11 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+
+from export.onnx_command import add_onnx, disk_error
+from export.placement_command import add_placement
+from export.plans_command import PLAN_ERRORS, add_plans
+from export.precision import PrecisionError
 
 MINI = Path("checkpoints/wan-mini")
 REPOSITORY = Path("model_repository")
@@ -25,12 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("export").setLevel(logging.INFO)
     _hide_progress_bars()
     from export.checkpoint import CheckpointError
+    from export.graph_check import GraphError
     from export.parity import ParityError
 
     try:
         options.command(options)
-    except (CheckpointError, ParityError, FileNotFoundError) as error:
+    except (CheckpointError, GraphError, ParityError, PrecisionError, *PLAN_ERRORS) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {disk_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; nothing half-written is left behind", file=sys.stderr)
@@ -54,15 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     mini.add_argument("--out", type=Path, default=MINI, help="folder to write (default: %(default)s)")
     mini.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     mini.set_defaults(command=_mini)
-    onnx = commands.add_parser("onnx", help="checkpoint to checked ONNX graphs, installed in the model repository")
-    onnx.add_argument("--repository", type=Path, default=REPOSITORY, help="where to install (default: %(default)s)")
-    onnx.add_argument("--jobs", type=int, default=2, help="graphs traced at the same time (default: %(default)s)")
-    onnx.set_defaults(command=_onnx)
+    add_onnx(commands, checkpoint=MINI, repository=REPOSITORY, folder_of=_folder)
     parity = commands.add_parser("parity", help="compare exported graphs with the checkpoint's modules")
     parity.set_defaults(command=_parity)
-    for command in (onnx, parity):
-        command.add_argument("--checkpoint", type=Path, default=MINI, help="diffusers folder (default: %(default)s)")
-        command.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+    parity.add_argument("--checkpoint", type=Path, default=MINI, help="diffusers folder (default: %(default)s)")
+    parity.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+    add_plans(commands, checkpoint=MINI, folder_of=_folder)
+    add_placement(commands, REPOSITORY)
     return parser
 
 
@@ -72,23 +83,20 @@ def _mini(options: argparse.Namespace) -> None:
     write_mini_checkpoint(options.out, seed=options.seed)
 
 
-def _onnx(options: argparse.Namespace) -> None:
-    from export.exported import exported_checkpoint
-    from export.install import installed
-
-    folder = exported_checkpoint(options.checkpoint, _folder(options), jobs=options.jobs)
-    installed(folder, options.repository)
-    print(f"installed {options.checkpoint.name} in {options.repository}", file=sys.stderr)
-
-
 def _parity(options: argparse.Namespace) -> None:
     from export.graph_table import GRAPHS
-    from export.parity import TOLERANCES, parity_of
+    from export.onnx_file import manifest_of
+    from export.parity import parity_of, tolerance
 
+    folder = _folder(options)
     for graph in GRAPHS:
-        comparisons = parity_of(graph, options.checkpoint, _folder(options))
-        row = {"graph": graph, "tolerance": asdict(TOLERANCES[graph]), "shapes": [asdict(c) for c in comparisons]}
-        print(json.dumps(row))
+        precision = manifest_of(folder / graph).get("precision", "fp32")
+        accepted = tolerance(graph, precision)
+        if accepted is None:
+            print(json.dumps({"graph": graph, "not_compared": f"ONNX Runtime cannot run {precision} on a CPU"}))
+            continue
+        comparisons = parity_of(graph, options.checkpoint, folder, precision=precision)
+        print(json.dumps({"graph": graph, "tolerance": asdict(accepted), "shapes": [asdict(c) for c in comparisons]}))
 
 
 def _folder(options: argparse.Namespace) -> Path:

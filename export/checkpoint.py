@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
+from export.precision import torch_dtype
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import LatentGrid
 
@@ -21,7 +21,7 @@ EXPECTED_CLASSES = {
     "transformer_2": "WanTransformer3DModel",
     "vae": "AutoencoderKLWan",
 }
-MAX_WEIGHTS_BYTES = 900_000_000  # half-precision weights double when they are loaded in FP32
+MAX_WEIGHTS_BYTES = 900_000_000  # half-precision weights double when they are loaded in FP32; protobuf ends at 2 GiB
 _LOADERS: dict[str, Any] = {
     "text_encoder": UMT5EncoderModel,
     "transformer": WanTransformer3DModel,
@@ -48,17 +48,25 @@ def check_checkpoint(folder: Path) -> None:
         raise CheckpointError(f"{folder}: model_index.json has no boundary_ratio: not a two-expert Wan2.2-T2V model.")
 
 
+def is_small(folder: Path) -> bool:
+    """Whether the weights of every component fit inside an ONNX file, also in FP32."""
+    return all(weights_bytes(folder, component) <= MAX_WEIGHTS_BYTES for component in _LOADERS)
+
+
 def check_small_enough(folder: Path) -> None:
-    """Refuse weights that do not fit in one ONNX file: graphs are written with their weights inside. In FP32 an expert
-    of A14B has 57 GB, protobuf ends at 2 GiB. Raises CheckpointError.
-    """
+    """Refuse weights that do not fit in one ONNX file. Raises CheckpointError."""
     for component in _LOADERS:
-        stored = sum(path.stat().st_size for path in (folder / component).glob("*.safetensors"))
+        stored = weights_bytes(folder, component)
         if stored > MAX_WEIGHTS_BYTES:
             raise CheckpointError(
-                f"{folder / component} holds {stored / 1e9:.1f} GB of weights; so far at most "
-                f"{MAX_WEIGHTS_BYTES / 1e9:.1f} GB can be exported, enough for wan-mini and not for A14B."
+                f"{folder / component} holds {stored / 1e9:.1f} GB of weights; a graph can have at most "
+                f"{MAX_WEIGHTS_BYTES / 1e9:.1f} GB inside. Leave them beside the graph: `--weights beside`."
             )
+
+
+def weights_bytes(folder: Path, component: str) -> int:
+    """Size of a component's `.safetensors` files."""
+    return sum(path.stat().st_size for path in (folder / component).glob("*.safetensors"))
 
 
 def facts_from_checkpoint(folder: Path) -> ModelFacts:
@@ -92,13 +100,19 @@ def _text_length(folder: Path) -> int:
     return min(pipeline_default, longest)
 
 
-def module_from_checkpoint(folder: Path, component: str) -> nn.Module:
-    """Load one component in fp32 for inference; `text_encoder` with eager attention, which exports."""
-    options: dict[str, Any] = {"torch_dtype": torch.float32, "local_files_only": True}
+def module_from_checkpoint(folder: Path, component: str, precision: str = "fp32") -> nn.Module:
+    """Load one component for inference; `text_encoder` with eager attention, which exports.
+
+    In half precision diffusers keeps its FP32 islands, since the weights are loaded so and not converted after.
+    """
+    options: dict[str, Any] = {"torch_dtype": torch_dtype(precision), "local_files_only": True}
     if component == "text_encoder":
-        options = {"dtype": torch.float32, "local_files_only": True, "attn_implementation": "eager"}
-    module: nn.Module = _LOADERS[component].from_pretrained(folder / component, **options)
-    return module.eval().requires_grad_(False)
+        options = {"dtype": torch_dtype(precision), "local_files_only": True, "attn_implementation": "eager"}
+    module: Any = _LOADERS[component].from_pretrained(folder / component, **options)
+    if component == "text_encoder" and not module.encoder.embed_tokens.weight.any():
+        raise CheckpointError(f"{folder / component}: the embedding is all zeros: every prompt would mean the same.")
+    loaded: nn.Module = module.eval().requires_grad_(False)
+    return loaded
 
 
 def save_tokenizer(folder: Path, target: Path) -> None:

@@ -1,83 +1,205 @@
 """Checkpoint to a folder of checked graphs: every arrow of the engine's way but the last.
 
-Layout of the folder: `<graph>/model.onnx` and `<graph>/manifest.json` for the five graphs, and what serving reads
-besides: `model_facts.json`, `serving_defaults.json`, `tokenizer.json`.
+Layout of the folder: `<graph>/manifest.json` for the five graphs with `<graph>/model.onnx` beside it, and what serving
+reads besides: `model_facts.json`, `serving_defaults.json`, `tokenizer.json`. The graphs of a large checkpoint stand
+beside its shards instead (`exported_beside.py`), and the manifests say where.
 """
 
 import json
 import logging
+import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 from export.atomic import written_file, written_folder
 from export.checkpoint import (
+    CheckpointError,
     check_checkpoint,
     check_small_enough,
     component_sha256,
     facts_from_checkpoint,
+    is_small,
     module_from_checkpoint,
     save_tokenizer,
+    weights_bytes,
 )
+from export.exported_beside import CHECKED_SIZES, Beside, export_beside, path_beside
+from export.graph_check import check_shapes
 from export.graph_table import GRAPHS
 from export.manifest import is_current, manifest, origin
-from export.parity import parity_of
+from export.onnx_file import MANIFEST, ONNX
+from export.parity import Comparison, parity_of, tolerance
+from export.precision import FOR_LARGE_WEIGHTS, IN_ONNX_RUNTIME, Precisions
+from export.preview_fit import write_preview
+from export.safetensors_index import content_sample_sha256
 from export.serving_defaults import serving_defaults
 from export.to_onnx import onnx_from_module
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 
 logger = logging.getLogger(__name__)
 
+BYTES_FOR_GRAPHS = 250_000_000  # five graphs without weights, with room
 
-def exported_checkpoint(checkpoint: Path, folder: Path, *, jobs: int = 2) -> Path:
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How to export.
+
+    Attributes:
+        precisions: of each part.
+        beside: whether the weights stay in the checkpoint's files and the graphs are written beside them.
+        stand_in: the checkpoint has shapes and no values, so its graphs are not compared with its modules.
+        jobs: graphs traced at the same time.
+    """
+
+    precisions: Precisions = IN_ONNX_RUNTIME
+    beside: bool = False
+    stand_in: bool = False
+    jobs: int = 2
+
+
+AS_SERVED_ON_A_CPU = ExportSettings()
+
+
+def default_precisions(checkpoint: Path) -> Precisions:
+    """FP32, which ONNX Runtime runs, for small checkpoints; else what A14B is served in."""
+    return IN_ONNX_RUNTIME if is_small(checkpoint) else FOR_LARGE_WEIGHTS
+
+
+def exported_checkpoint(
+    checkpoint: Path,
+    folder: Path,
+    settings: ExportSettings = AS_SERVED_ON_A_CPU,
+    *,
+    written: Callable[[Beside], None] = lambda _: None,
+) -> Path:
     """Export and check all five graphs into `folder`; graphs that are already current are kept.
 
-    Raises CheckpointError for a folder that is not Wan2.2-T2V, ParityError for a graph that differs from its module.
+    `written` is told of each graph that was written beside the checkpoint's shards.
+    Raises CheckpointError for a folder that is not Wan2.2-T2V or whose weights do not fit its config, GraphError for a
+    graph that is not whole, ParityError for one that differs from its module.
     """
     check_checkpoint(checkpoint)
-    check_small_enough(checkpoint)
+    if not settings.beside:
+        check_small_enough(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
+    _check_space(checkpoint, folder, beside=settings.beside)
+    _write_facts(checkpoint, folder)
+    stale = [g for g in GRAPHS if not is_current(folder / g, _origin_of(checkpoint, g, settings.precisions.of(g)))]
+    logger.info("%d of %d graphs are current, exporting %d", len(GRAPHS) - len(stale), len(GRAPHS), len(stale))
+    if not settings.stand_in:
+        write_preview(checkpoint, folder, again="vae_decoder_first" in stale)
+    beside = _export_all(checkpoint, folder, stale, settings, written)
+    for graph in (graph for graph in GRAPHS if graph in stale):
+        _check_and_seal(checkpoint, folder, graph, settings, beside.get(graph))
+    return folder
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse a disk with fewer than `needed` bytes free. Raises CheckpointError."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(
+            f"{folder}: the export writes up to {needed / 1e9:.1f} GB there and {free / 1e9:.1f} GB are free. "
+            "Free some space and run it again."
+        )
+
+
+def _check_space(checkpoint: Path, folder: Path, *, beside: bool) -> None:
+    if beside:
+        check_space(checkpoint, BYTES_FOR_GRAPHS)
+    else:  # half-precision weights may be written in FP32
+        check_space(folder, BYTES_FOR_GRAPHS + 2 * sum(weights_bytes(checkpoint, g.component) for g in GRAPHS.values()))
+
+
+def _write_facts(checkpoint: Path, folder: Path) -> None:
     with written_file(folder / FACTS_FILE) as partial:
         partial.write_text(facts_from_checkpoint(checkpoint).to_json(), encoding="utf-8")
     with written_file(folder / DEFAULTS_FILE) as partial:
         partial.write_text(json.dumps(serving_defaults(checkpoint), indent=2) + "\n", encoding="utf-8")
     with written_file(folder / TOKENIZER_FILE) as partial:
         save_tokenizer(checkpoint, partial)
-    stale = [graph for graph in GRAPHS if not is_current(folder / graph, _origin_of(checkpoint, graph))]
-    logger.info("%d of %d graphs are current, exporting %d", len(GRAPHS) - len(stale), len(GRAPHS), len(stale))
-    _export_all(checkpoint, folder, stale, jobs)
-    for graph in (graph for graph in GRAPHS if graph in stale):
-        _check_and_seal(checkpoint, folder, graph)
-    return folder
 
 
-def _export_all(checkpoint: Path, folder: Path, graphs: list[str], jobs: int) -> None:
+def _export_all(
+    checkpoint: Path, folder: Path, graphs: list[str], settings: ExportSettings, written: Callable[[Beside], None]
+) -> dict[str, Beside]:
     """Tracing is single-threaded Python, so graphs go to processes of their own."""
+    beside: dict[str, Beside] = {}
     if not graphs:
-        return
-    with ProcessPoolExecutor(min(jobs, len(graphs)), mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_export, checkpoint, folder, graph) for graph in graphs]):
-            graph, seconds = future.result()
+        return beside
+    pool = ProcessPoolExecutor(
+        min(settings.jobs, len(graphs)),
+        mp_context=get_context("spawn"),
+        max_tasks_per_child=1 if settings.beside else None,  # what such a graph costs is told, so it is measured alone
+    )
+    tasks = [pool.submit(_export, checkpoint, folder, graph, settings) for graph in graphs]
+    try:
+        for future in as_completed(tasks):
+            graph, seconds, found = future.result()
             logger.info("exported %s in %.0f s", graph, seconds)
+            if found:
+                beside[graph] = found
+                written(found)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after a failure the graphs that were not begun are not begun
+    return beside
 
 
-def _export(checkpoint: Path, folder: Path, graph: str) -> tuple[str, float]:
+def _export(checkpoint: Path, folder: Path, graph: str, settings: ExportSettings) -> tuple[str, float, Beside | None]:
     started = time.monotonic()
-    module = module_from_checkpoint(checkpoint, GRAPHS[graph].component)
+    precision = settings.precisions.of(graph)
     with written_folder(folder / graph) as partial:  # replaces a stale graph together with its manifest
-        onnx_from_module(module, graph, facts_from_checkpoint(checkpoint), partial / "model.onnx")
-    return graph, time.monotonic() - started
+        if settings.beside:
+            found = export_beside(checkpoint, graph, precision)
+            return graph, time.monotonic() - started, found
+        module = module_from_checkpoint(checkpoint, GRAPHS[graph].component, precision)
+        facts = facts_from_checkpoint(checkpoint)
+        onnx_from_module(module, graph, facts, partial / ONNX)
+        check_shapes(partial / ONNX, graph, facts, CHECKED_SIZES)
+    return graph, time.monotonic() - started, None
 
 
-def _check_and_seal(checkpoint: Path, folder: Path, graph: str) -> None:
+def _check_and_seal(checkpoint: Path, folder: Path, graph: str, settings: ExportSettings, found: Beside | None) -> None:
     """Parity first, manifest last: a graph without a manifest was never shown to be right."""
-    parity = parity_of(graph, checkpoint, folder)
-    logger.info("%s agrees with its module: relative error %.1e", graph, max(c.relative for c in parity))
-    sealed = manifest(_origin_of(checkpoint, graph), folder / graph / "model.onnx", parity)
-    with written_file(folder / graph / "manifest.json") as partial:
+    precision = settings.precisions.of(graph)
+    parity, reason = _compared(checkpoint, folder, graph, settings)
+    path = found.path if found else folder / graph / ONNX
+    sealed = manifest(_origin_of(checkpoint, graph, precision), path, parity, not_compared=reason)
+    if found:
+        sealed = {
+            **sealed,
+            "onnx": str(found.path.resolve()),
+            "weights": asdict(found.attached),
+            "structure": asdict(found.structure),
+        }
+    with written_file(folder / graph / MANIFEST) as partial:
         partial.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
 
 
-def _origin_of(checkpoint: Path, graph: str) -> dict[str, object]:
-    return origin(graph, component_sha256(checkpoint, GRAPHS[graph].component))
+def _compared(
+    checkpoint: Path, folder: Path, graph: str, settings: ExportSettings
+) -> tuple[list[Comparison], str | None]:
+    """Parity figures, or none and the reason."""
+    precision = settings.precisions.of(graph)
+    if tolerance(graph, precision) is None:
+        return [], f"ONNX Runtime cannot run {precision} on a CPU; structure, types and shapes were checked"
+    if settings.stand_in:
+        return [], "the checkpoint is a stand-in without values; structure, types and shapes were checked"
+    if not is_small(checkpoint):
+        return [], "the module is too large to load beside the graph; structure, types and shapes were checked"
+    files = {g: path_beside(checkpoint, g, settings.precisions.of(g)) for g in GRAPHS} if settings.beside else None
+    parity = parity_of(graph, checkpoint, folder, precision=precision, files=files)
+    logger.info("%s agrees with its module: relative error %.1e", graph, max(c.relative for c in parity))
+    return parity, None
+
+
+def _origin_of(checkpoint: Path, graph: str, precision: str) -> dict[str, object]:
+    component = GRAPHS[graph].component
+    if is_small(checkpoint):
+        return origin(graph, {"checkpoint_sha256": component_sha256(checkpoint, component)}, precision)
+    return origin(graph, {"checkpoint_sample_sha256": content_sample_sha256(checkpoint, component)}, precision)

@@ -15,7 +15,9 @@ FREE = torch.export.Dim.AUTO  # the exporter infers how this axis depends on the
 
 @dataclass(frozen=True)
 class ExampleCall:
-    """One call to trace. No free axis may have the size 1, which the exporter would take for a constant."""
+    """One call to trace, in the module's own precision. No free axis may have the size 1, which the exporter would
+    take for a constant.
+    """
 
     inputs: tuple[Tensor, ...]
     input_names: tuple[str, ...]
@@ -25,9 +27,13 @@ class ExampleCall:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph's origin: the checkpoint component, the module that spells it for export, and a call to trace it with."""
+    """A graph's origin: the checkpoint component, the module that spells it for export, and a call to trace it with.
+
+    `prefix` stands before the checkpoint's name of a tensor in the name that it has in the graph.
+    """
 
     component: str
+    prefix: str
     module: Callable[[Any], nn.Module]
     example: Callable[[ModelFacts, nn.Module], ExampleCall]
 
@@ -42,9 +48,9 @@ def _text_encoder_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
 
 def _expert_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
     inputs = (
-        torch.zeros(2, facts.grid.channels, 3, 8, 12),
+        torch.zeros(2, facts.grid.channels, 3, 8, 12, dtype=_precision_of(module)),
         torch.zeros(2, 1),
-        torch.zeros(2, 10, facts.text_dim),
+        torch.zeros(2, 10, facts.text_dim, dtype=_precision_of(module)),
     )
     axes = (
         {0: "batch", 2: "latent_frames", 3: "latent_height", 4: "latent_width"},
@@ -55,7 +61,7 @@ def _expert_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
 
 
 def _vae_first_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
-    latents = torch.zeros(2, facts.grid.channels, 1, 6, 8)
+    latents = torch.zeros(2, facts.grid.channels, 1, 6, 8, dtype=_precision_of(module))
     caches = cache_count(module, latents)
     return ExampleCall(
         (latents,),
@@ -67,7 +73,7 @@ def _vae_first_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
 
 def _vae_next_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
     assert isinstance(module, vae_decoder.VaeDecoderNextGraph)
-    latents = torch.zeros(2, facts.grid.channels, 2, 6, 8)
+    latents = torch.zeros(2, facts.grid.channels, 2, 6, 8, dtype=_precision_of(module))
     memory = vae_decoder.FirstMemory()
     with torch.no_grad():
         module.decode(latents[:, :, :1], memory)
@@ -79,6 +85,11 @@ def _vae_next_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
         ("frames", *cache_names("out", len(caches))),
         dynamic_shapes=(axes, tuple({0: "batch", 3: FREE, 4: FREE} for _ in caches)),
     )
+
+
+def _precision_of(module: nn.Module) -> torch.dtype:
+    """The type of most weights: that of the first convolution, which is in none of the FP32 islands."""
+    return next(child.weight.dtype for child in module.modules() if isinstance(child, nn.Conv3d))
 
 
 def cache_names(direction: str, count: int) -> tuple[str, ...]:
@@ -93,9 +104,9 @@ def cache_count(module: nn.Module, latents: Tensor) -> int:
 
 
 GRAPHS: dict[str, Graph] = {
-    "text_encoder": Graph("text_encoder", text_encoder.TextEncoderGraph, _text_encoder_call),
-    "high_noise_expert": Graph("transformer", expert.ExpertGraph, _expert_call),
-    "low_noise_expert": Graph("transformer_2", expert.ExpertGraph, _expert_call),
-    "vae_decoder_first": Graph("vae", vae_decoder.VaeDecoderFirstGraph, _vae_first_call),
-    "vae_decoder_next": Graph("vae", vae_decoder.VaeDecoderNextGraph, _vae_next_call),
+    "text_encoder": Graph("text_encoder", "text_encoder.", text_encoder.TextEncoderGraph, _text_encoder_call),
+    "high_noise_expert": Graph("transformer", "transformer.", expert.ExpertGraph, _expert_call),
+    "low_noise_expert": Graph("transformer_2", "transformer.", expert.ExpertGraph, _expert_call),
+    "vae_decoder_first": Graph("vae", "", vae_decoder.VaeDecoderFirstGraph, _vae_first_call),
+    "vae_decoder_next": Graph("vae", "", vae_decoder.VaeDecoderNextGraph, _vae_next_call),
 }

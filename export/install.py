@@ -7,6 +7,7 @@ from pathlib import Path
 from export.atomic import written_file
 from export.graph_table import GRAPHS
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
+from wan_t2v.preview import PREVIEW_FILE
 
 VERSION = "1"
 # what each model reads besides its graph
@@ -14,6 +15,7 @@ READ_BY = {
     "prepare": (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE),
     "denoiser": (FACTS_FILE,),
     "vae_decoder": (FACTS_FILE,),
+    "text_to_video_stream": (FACTS_FILE, PREVIEW_FILE),
 }
 
 

@@ -1,7 +1,6 @@
-"""What a graph was made from, with what, and how close it is: `manifest.json` beside each installed graph."""
+"""What a graph was made from, with what, and how close it is: `manifest.json` for each exported graph."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -10,59 +9,71 @@ from typing import Any
 
 import onnx
 
-from export.parity import TOLERANCES, Comparison
+from export.graph_check import dtypes
+from export.onnx_file import manifest_of, onnx_file
+from export.parity import Comparison, tolerance
 from export.to_onnx import OPSET
 
 _PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 
-def origin(graph: str, checkpoint_sha256: str) -> dict[str, Any]:
-    """The part of a manifest that is known before the export: if it is unchanged, the export can be skipped."""
+def origin(graph: str, checkpoint_hash: dict[str, str], precision: str = "fp32") -> dict[str, Any]:
+    """The part of a manifest that is known before the export: if it is unchanged, the export can be skipped.
+
+    `checkpoint_hash` is one entry that says by its name what was hashed, such as `checkpoint_sha256`.
+    """
     return {
         "graph": graph,
-        "checkpoint_sha256": checkpoint_sha256,
+        **checkpoint_hash,
         "exporter_sha256": _exporter_sha256(),
         "opset": OPSET,
-        "precision": "fp32",
+        "precision": precision,
         "versions": {name: version(name) for name in _PACKAGES},
     }
 
 
-def manifest(made_from: dict[str, Any], path: Path, parity: Sequence[Comparison]) -> dict[str, Any]:
-    """The whole manifest of the ONNX file at `path`."""
-    with path.open("rb") as file:
-        onnx_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+def manifest(
+    made_from: dict[str, Any], path: Path, parity: Sequence[Comparison], *, not_compared: str | None = None
+) -> dict[str, Any]:
+    """The whole manifest of the ONNX file at `path`; `not_compared` is the reason why `parity` is empty."""
     model = onnx.load(path, load_external_data=False)
+    accepted = tolerance(made_from["graph"], made_from["precision"])
     return {
         **made_from,
-        "onnx_sha256": onnx_sha256,
+        "onnx_sha256": _sha256(path),
         "inputs": {value.name: _shape(value) for value in model.graph.input},
         "outputs": {value.name: _shape(value) for value in model.graph.output},
+        "dtypes": dtypes(model),
         "parity": {
             "reference": "the checkpoint's own torch module, fp32, in ONNX Runtime on CPU",
-            "tolerance_relative": TOLERANCES[made_from["graph"]].relative,
+            "tolerance_relative": accepted.relative if accepted else None,
             "comparisons": [asdict(comparison) for comparison in parity],
+            **({"not_compared": not_compared} if not_compared else {}),
         },
     }
 
 
 def is_current(folder: Path, made_from: dict[str, Any]) -> bool:
-    """True if `folder` holds a graph with this origin."""
-    try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return (folder / "model.onnx").exists() and all(found.get(key) == value for key, value in made_from.items())
+    """True if `folder` holds a graph with this origin, or the manifest of one that still stands elsewhere unchanged."""
+    found, path = manifest_of(folder), onnx_file(folder)
+    unchanged = path.exists() and ("onnx" not in found or found["onnx_sha256"] == _sha256(path))
+    return unchanged and all(found.get(key) == value for key, value in made_from.items())
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
     return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _exporter_sha256() -> str:
     """Hash of the code that shapes a graph: a change in it makes earlier exports stale."""
     here = Path(__file__).parent
+    names = ("graph_table.py", "to_onnx.py", "weightless.py", "attached_weights.py")
     digest = hashlib.sha256()
-    for path in [*sorted((here / "graphs").glob("*.py")), here / "graph_table.py", here / "to_onnx.py"]:
+    for path in [*sorted((here / "graphs").glob("*.py")), *(here / name for name in names)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
 from torch import nn
 
@@ -16,12 +17,27 @@ from export.graph_table import GRAPHS, ExampleCall
 from wan_t2v.facts import ModelFacts
 
 OPSET = 23  # the first with Attention and RMSNormalization; TensorRT parses both since 10.15
+LARGEST_INSIDE = 1_800_000_000  # bytes of weights in one ONNX file; protobuf ends at 2 GiB
+# where each node came from in Python, in full paths: three quarters of a file without weights, and of no use elsewhere
+_TRACES = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node", "namespace")
 
 
 def onnx_from_module(module: nn.Module, graph: str, facts: ModelFacts, path: Path) -> Path:
-    """Trace `module` as `graph` (a key of GRAPHS) and write the ONNX file to `path`, whole or not at all."""
+    """Trace `module` as `graph` (a key of GRAPHS) and write the ONNX file to `path`, whole or not at all.
+
+    The graph has the precision of the module, so a half-precision one must have been loaded in it
+    (`from_pretrained(torch_dtype=...)`, which keeps diffusers' FP32 islands; `.to()` does not). Weights lie inside, or,
+    above LARGEST_INSIDE, in `<path>.data`.
+    """
     exportable = GRAPHS[graph].module(module).eval()
     call = GRAPHS[graph].example(facts, exportable)
+    program = traced(exportable, call)
+    weights = sum(v.const_value.nbytes for v in program.model.graph.initializers.values() if v.const_value is not None)
+    return save(program.model, call, path, data=None if weights <= LARGEST_INSIDE else f"{path.name}.data")
+
+
+def traced(exportable: nn.Module, call: ExampleCall, *, optimize: bool = True) -> torch.onnx.ONNXProgram:
+    """Trace an export form with an example call; fake tensors do, with `optimize` off."""
     with torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(
             exportable,
@@ -32,13 +48,21 @@ def onnx_from_module(module: nn.Module, graph: str, facts: ModelFacts, path: Pat
             output_names=list(call.output_names),
             dynamic_shapes=call.dynamic_shapes,
             verbose=False,
+            optimize=optimize,
         )
     assert program is not None
-    model = program.model_proto
-    _check_free_axes(model, call)
-    onnx.checker.check_model(model)
+    return program
+
+
+def save(model: ir.Model, call: ExampleCall, path: Path, *, data: str | None = None) -> Path:
+    """Write a traced model and check it; `data` names a file beside it for its weights. Whole or not at all."""
+    for node in model.graph:
+        for key in _TRACES:
+            node.metadata_props.pop(key, None)
     with written_file(path) as partial:
-        onnx.save(model, partial)
+        ir.save(model, partial, external_data=data)
+        _check_free_axes(onnx.load(partial, load_external_data=False), call)
+        onnx.checker.check_model(partial)
     return path
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from wan_t2v.facts import ServingDefaults
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may fetch
 ROOT = Path(__file__).parents[1]
 
@@ -25,4 +27,18 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint() -> Path:
-    return ROOT / "checkpoints/wan-mini"
+    """wan-mini as trained, what `make export` takes by default."""
+    return ROOT / "training/wan-mini"
+
+
+@pytest.fixture(scope="session")
+def exported() -> Path:
+    """The exported graphs of `checkpoint`, as `make export` leaves them. Not to be written to."""
+    return ROOT / "build/training-wan-mini"
+
+
+@pytest.fixture(scope="session")
+def default_clip(repository: Path) -> tuple[int, int, int]:
+    """Frames, height and width of the video that is made when nothing is asked for."""
+    defaults = ServingDefaults.read(repository / "prepare/1")
+    return defaults.num_frames, defaults.height, defaults.width

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import torch
 
-from training.pack import write_checkpoint
+from training.device import compute_device
+from training.pack import packed_modules, write_checkpoint
 from training.stages import Settings, train_decoder, train_experts, train_vae, trained_modules
+from training.vae_stage import show_reconstructions
 from training.variants import VARIANTS, score_of
 from wan_t2v.shapes import VideoShape
 
 DEFAULTS = Settings(work=Path("build/training"))
+SCORED_CLIPS = 40
 
 
 def main() -> None:
@@ -49,14 +52,25 @@ def main() -> None:
     if arguments.stage in ("pack", "all"):
         write_checkpoint(trained_modules(settings), arguments.out, video=settings.video)
     if arguments.stage == "score":
-        _score(settings)
+        _score(settings, arguments.out)
 
 
-def _score(settings: Settings) -> None:
-    """Judge the newest snapshot on the held-out prompts, as it is served and changed in telling ways."""
-    modules = trained_modules(settings)
+def _score(settings: Settings, checkpoint: Path) -> None:
+    """Judge a packed checkpoint: its VAE on held-out clips, and what it generates from held-out prompts."""
+    modules = packed_modules(checkpoint)
+    sheets = settings.work / "scores"
+    sheets.mkdir(parents=True, exist_ok=True)
+    reconstructed = show_reconstructions(
+        modules.vae,
+        sheets / "reconstructions.png",
+        video=settings.video,
+        seed=settings.seed,
+        device=compute_device(),
+        count=SCORED_CLIPS,
+    )
+    print(json.dumps({"vae": "held-out clips", "clips": SCORED_CLIPS, **reconstructed}), flush=True)
     for variant in VARIANTS:
-        sheet = settings.work / "scores" / f"{variant.name.replace(' ', '-')}.png"
+        sheet = sheets / f"{variant.name.replace(' ', '-')}.png"
         adherence = score_of(variant, modules, video=settings.video, sheet=sheet)
         print(json.dumps({"variant": variant.name, **adherence.as_line()}), flush=True)
 
@@ -65,7 +79,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description="Train wan-mini.")
     parser.add_argument("stage", choices=("all", "vae", "decoder", "experts", "pack", "score"))
     parser.add_argument("--work", type=Path, default=DEFAULTS.work, help="snapshots, logs, strips and latents")
-    parser.add_argument("--out", type=Path, default=Path("training/wan-mini"), help="checkpoint folder of `pack`")
+    parser.add_argument(
+        "--out", type=Path, default=Path("training/wan-mini"), help="checkpoint folder of `pack` and `score`"
+    )
     parser.add_argument("--side", type=int, default=DEFAULTS.video.height, help="height and width in pixels")
     parser.add_argument("--frames", type=int, default=DEFAULTS.video.frames)
     parser.add_argument("--seed", type=int, default=DEFAULTS.seed)

@@ -1,20 +1,27 @@
-"""Write the trained modules as a complete diffusers pipeline folder in half precision, ready for `export`."""
+"""The trained modules as a complete diffusers pipeline folder in half precision, ready for `export`; and back."""
 
+import copy
 import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from export.atomic import written_folder
 from export.mini_checkpoint import BOUNDARY_RATIO, FLOW_SHIFT, SERVING_DEFAULTS
+from export.preview_fit import fitted_preview
+from training.clips import numbered_clip
 from training.sampling import Modules
+from training.vae_stage import vae_input
 from wan_t2v.facts import DEFAULTS_FILE
+from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 from wan_t2v.shapes import VideoShape
 
 logger = logging.getLogger(__name__)
 
+PREVIEW_CLIPS = 48
 MAX_BYTES = 40_000_000  # of all files together: they live in the repository
 
 
@@ -40,6 +47,7 @@ def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Pa
     with written_folder(folder) as partial:
         pipeline.save_pretrained(partial)
         (partial / DEFAULTS_FILE).write_text(json.dumps(serving_defaults(video), indent=2) + "\n", encoding="utf-8")
+        (partial / PREVIEW_FILE).write_text(preview_of(modules.vae, video=video).to_json(), encoding="utf-8")
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         if size > MAX_BYTES:
             raise TooLargeError(
@@ -47,6 +55,20 @@ def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Pa
             )
     logger.info("wrote %s: %s bytes", folder, f"{size:,}")
     return folder
+
+
+def preview_of(vae: AutoencoderKLWan, *, video: VideoShape, seed: int = 0) -> PreviewMap:
+    """The latents' map to small pictures, fitted to training clips: this VAE knows nothing else."""
+    clips = np.stack([numbered_clip(seed, index, video=video).frames for index in range(PREVIEW_CLIPS)])
+    return fitted_preview(copy.deepcopy(vae).float(), vae_input(clips))
+
+
+def packed_modules(folder: Path) -> Modules:
+    """The modules of a packed checkpoint, in single precision."""
+    pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    modules = [pipeline.text_encoder, pipeline.transformer, pipeline.transformer_2, pipeline.vae]
+    text_encoder, high, low, vae = (module.eval().requires_grad_(False) for module in modules)
+    return Modules(pipeline.tokenizer, text_encoder, high, low, vae)
 
 
 def serving_defaults(video: VideoShape) -> dict[str, dict[str, object]]:

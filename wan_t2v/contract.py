@@ -72,6 +72,10 @@ ANSWER = (
     TensorSpec("metadata", Dtype.BYTES),
 )
 
+# What the streaming door takes and tells besides.
+STREAM_REQUEST = (*REQUEST, TensorSpec("preview_every", Dtype.INT32, optional=True))
+STREAM_ANSWER = (TensorSpec("progress", Dtype.BYTES), TensorSpec("preview", Dtype.BYTES), *ANSWER)
+
 _EXPERT = ModelSpec(
     inputs=(
         TensorSpec("hidden_states", Dtype.GRAPH, LATENTS[1:]),
@@ -99,6 +103,7 @@ def _vae_graph(latent_frames: int | str, frames: int | str, *, caches_in: bool) 
 
 MODELS: dict[str, ModelSpec] = {
     "text_to_video": ModelSpec(REQUEST, ANSWER),
+    "text_to_video_stream": ModelSpec(STREAM_REQUEST, STREAM_ANSWER),
     "prepare": ModelSpec(
         REQUEST,
         (

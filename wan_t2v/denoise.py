@@ -14,12 +14,16 @@ from wan_t2v.schedule import Schedule
 
 @dataclass(frozen=True)
 class Step:
-    """A finished step: the `index`-th (from 1) of `count`, at `timestep`, by `expert`."""
+    """A finished step: the `index`-th (from 1) of `count`, at `timestep`, by `expert`.
+
+    `clean_estimate` is the clean clip that the solver is heading for after it, shaped as the latents.
+    """
 
     index: int
     count: int
     timestep: int
     expert: str
+    clean_estimate: Tensor
 
 
 @torch.inference_mode()  # without it every operation of the solver also keeps books for gradients
@@ -52,5 +56,5 @@ def denoise(
             executor=executor,
         )
         latents = schedule.step(velocity, timestep, latents)
-        after_step(Step(index, len(schedule.timesteps), timestep, name))
+        after_step(Step(index, len(schedule.timesteps), timestep, name, schedule.clean_estimate))
     return latents

@@ -1,11 +1,14 @@
 """Frames to an MP4: H.264 in BT.709, fragmented so that it can be streamed, the same bytes for the same frames."""
 
 import io
+from collections.abc import Callable
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
+
+from wan_t2v.cancellation import Cancelled
 
 CODEC_OPTIONS = {
     "preset": "superfast",
@@ -19,8 +22,11 @@ _BT709_LIMITED = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorR
 _BT709 = 1  # primaries, transfer and matrix alike, ITU-T H.273
 
 
-def mp4_from_frames(frames: NDArray[np.uint8], *, fps: int) -> bytes:
-    """Encode (T, height, width, 3) uint8 RGB frames; height and width are even. Returns the file's bytes."""
+def mp4_from_frames(frames: NDArray[np.uint8], *, fps: int, is_cancelled: Callable[[], bool] = lambda: False) -> bytes:
+    """Encode (T, height, width, 3) uint8 RGB frames; height and width are even. Returns the file's bytes.
+
+    Raises Cancelled before the frame at which `is_cancelled` says that the caller left.
+    """
     buffer = io.BytesIO()
     converter = VideoReformatter()  # frame.reformat() would set up a new one for each frame
     movflags = "frag_keyframe+empty_moov+default_base_moof"  # faststart cannot work on a buffer
@@ -31,7 +37,9 @@ def mp4_from_frames(frames: NDArray[np.uint8], *, fps: int) -> bytes:
         context = stream.codec_context
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = ColorRange.MPEG
-        for pixels in frames:
+        for index, pixels in enumerate(frames):
+            if is_cancelled():
+                raise Cancelled(f"cancelled after {index} encoded frames")
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             container.mux(stream.encode(converter.reformat(frame, format="yuv420p", **_BT709_LIMITED)))
         container.mux(stream.encode(None))

@@ -6,6 +6,7 @@ works. Standard library only.
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -31,6 +32,11 @@ class RequestError(ValueError):
         super().__init__(f"{field}: got {came}; accepted: {accepted}.{hint}")
         self.field = field
         self.nearest = nearest
+
+
+def is_refusal(message: str) -> bool:
+    """Whether a text is the message of a RequestError: codes are lost on the way between models, texts are not."""
+    return re.match(r"[a-z0-9_, ]+: got .*; accepted: ", message, re.DOTALL) is not None
 
 
 @dataclass(frozen=True)

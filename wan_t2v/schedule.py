@@ -26,6 +26,12 @@ class Schedule:
         stepped: Tensor = self._solver.step(velocity, timestep, latents, return_dict=False)[0]
         return stepped
 
+    @property
+    def clean_estimate(self) -> Tensor:
+        """The clean latents that the last velocity points at: `latents - sigma * velocity`, kept by the solver."""
+        newest: Tensor = self._solver.model_outputs[-1]
+        return newest
+
 
 def official_sigmas(num_inference_steps: int) -> NDArray[np.float64]:
     """Unshifted noise levels of Wan's own sampler (FlowUniPCMultistepScheduler in Wan-Video/Wan2.2).

@@ -15,7 +15,9 @@ from typing import Any
 
 from wan_t2v_client.connection import Connection
 from wan_t2v_client.errors import ClientError
-from wan_t2v_client.text_to_video import Generation, TextToVideo
+from wan_t2v_client.generation import Generation
+from wan_t2v_client.progress_bar import ProgressBar
+from wan_t2v_client.text_to_video import TextToVideo
 
 CANNOT_WRITE = 6
 
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = error.filename or getattr(options, "out", "standard output")
         return _failed(f"{where}: {error.strerror}", CANNOT_WRITE)
     except KeyboardInterrupt:
-        return _failed("stopped; the server's unary door finishes the video all the same", 130)
+        return _failed("stopped", 130)
 
 
 def _failed(message: str, code: int) -> int:
@@ -48,6 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("prompt", help="what the video shows")
     generate.add_argument("--out", type=Path, default=Path("video.mp4"), help="file to write (default: %(default)s)")
     generate.add_argument("--json", action="store_true", help="print one JSON object about the video, for programs")
+    generate.add_argument("--unary", action="store_true",
+                          help="use the unary door: no progress, and Ctrl-C does not stop the work")  # fmt: skip
+    generate.add_argument(
+        "--previews", type=Path, metavar="FOLDER", help="keep a small picture of every few steps here"
+    )
+    generate.add_argument(
+        "--preview-every", type=int, default=5, metavar="STEPS", help="how many (default: %(default)s)"
+    )
     _add_request_options(generate.add_argument_group("request (the server has a default for each)"))
     models = commands.add_parser("models", help="the server's models and how often each ran")
     models.set_defaults(run=_models)
@@ -122,11 +132,22 @@ def _generate(options: argparse.Namespace) -> int:
         fields["height"], fields["width"] = options.size
     with _written(options.out) as file, TextToVideo(_connection(options)) as server:
         started = time.monotonic()
-        with _elapsed_shown():
-            generation = server.generate(options.prompt, deadline_s=options.deadline_s, **fields)
+        generation = _generated(server, options, fields)
         file.write(generation.video)
     _tell(options, generation, seconds=round(time.monotonic() - started, 2))
     return 0
+
+
+def _generated(server: TextToVideo, options: argparse.Namespace, fields: dict[str, Any]) -> Generation:
+    """Through the door that was chosen, with what there is to show on the way."""
+    if options.unary:
+        with _elapsed_shown():
+            return server.generate_unary(options.prompt, deadline_s=options.deadline_s, **fields)
+    if options.previews is not None:
+        options.previews.mkdir(parents=True, exist_ok=True)
+        fields["preview_every"] = options.preview_every
+    with ProgressBar(options.previews) as bar:
+        return server.generate(options.prompt, on_progress=bar.show, deadline_s=options.deadline_s, **fields)
 
 
 def _tell(options: argparse.Namespace, generation: Generation, *, seconds: float) -> None:

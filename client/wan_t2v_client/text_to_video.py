@@ -1,49 +1,18 @@
-"""One call of the unary door: fields in, a video out."""
+"""A connection to a server: ask it for videos through either door."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any
 
-import numpy as np
-import tritonclient.grpc
-from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.connection import Connection
-from wan_t2v_client.errors import RequestRefused, client_error
+from wan_t2v_client.errors import client_error
+from wan_t2v_client.fields import inputs_from_fields
+from wan_t2v_client.generation import Generation, generation_from_answer
+from wan_t2v_client.streaming import IDLE_LIMIT_S, Progress, streamed
 
-MODEL = "text_to_video"
-FIELD_TYPES = {
-    "prompt": "BYTES",
-    "negative_prompt": "BYTES",
-    "height": "INT32",
-    "width": "INT32",
-    "num_frames": "INT32",
-    "num_inference_steps": "INT32",
-    "guidance_scale": "FP32",
-    "guidance_scale_2": "FP32",
-    "flow_shift": "FP32",
-    "seed": "INT64",
-    "fps": "INT32",
-    "latents": "FP32",
-    "output_type": "BYTES",
-    "video_encoding": "BYTES",
-}
-_NUMPY = {"BYTES": np.object_, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What came back: `video` (the MP4's bytes), `frames` (T, H, W, 3) uint8 or `latents` (1, C, F, h, w) float32.
-
-    Those that were not asked for (`output_type`) are None. `metadata` holds the effective settings, the seed, the
-    graphs that ran and the milliseconds of each stage.
-    """
-
-    video: bytes | None
-    frames: NDArray[Any] | None
-    latents: NDArray[Any] | None
-    metadata: dict[str, Any]
+UNARY_MODEL = "text_to_video"
 
 
 class TextToVideo:
@@ -63,23 +32,48 @@ class TextToVideo:
         """Close the connection."""
         self._client.close()
 
-    def generate(self, prompt: str, *, deadline_s: float | None = None, **fields: Any) -> Generation:
-        """Generate a video. `fields` are the request's other fields; those that are None or left out are defaults.
+    def generate(
+        self,
+        prompt: str,
+        *,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        deadline_s: float | None = None,
+        idle_limit_s: float = IDLE_LIMIT_S,
+        **fields: Any,
+    ) -> Generation:
+        """Generate a video through the streaming door. `fields` are the request's other fields; None is the default.
 
-        Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault.
+        An exception out of `on_progress`, Ctrl-C and the deadline all stop the work on the server. Raises
+        RequestRefused, Unavailable, DeadlineExceeded or ServerFault.
         """
-        given = {"prompt": prompt, **{name: value for name, value in fields.items() if value is not None}}
-        unknown = sorted(given.keys() - FIELD_TYPES.keys())
-        if unknown:
-            raise TypeError(f"unknown field {unknown[0]!r}; known are {', '.join(FIELD_TYPES)}")
-        inputs = [_input(name, value) for name, value in given.items()]
+        with closing(self.stream(prompt, deadline_s=deadline_s, idle_limit_s=idle_limit_s, **fields)) as news:
+            for told in news:
+                if isinstance(told, Generation):
+                    return told
+                on_progress(told)
+        raise AssertionError("the stream ended without its last word")
+
+    def stream(
+        self, prompt: str, *, deadline_s: float | None = None, idle_limit_s: float = IDLE_LIMIT_S, **fields: Any
+    ) -> Generator[Progress | Generation, None, None]:
+        """Yield a Progress after each step and the Generation last; see `wan_t2v_client.streaming`."""
+        return streamed(
+            self._connection, {"prompt": prompt, **fields}, deadline_s=deadline_s, idle_limit_s=idle_limit_s
+        )
+
+    def generate_unary(self, prompt: str, *, deadline_s: float | None = None, **fields: Any) -> Generation:
+        """Generate a video through the unary door: no progress, and a caller who leaves does not stop the work.
+
+        Raises as `generate` does.
+        """
+        inputs = inputs_from_fields({"prompt": prompt, **fields})
         try:
             answer = self._client.infer(
-                MODEL, inputs, headers=dict(self._connection.headers), client_timeout=deadline_s
+                UNARY_MODEL, inputs, headers=dict(self._connection.headers), client_timeout=deadline_s
             )
         except InferenceServerException as error:
             raise client_error(error) from None
-        return _generation(answer)
+        return generation_from_answer(answer)
 
     def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
         """Every loaded model with its version and how often it ran."""
@@ -98,34 +92,3 @@ class TextToVideo:
             }
             for model in answer.get("model_stats", [])
         ]
-
-
-def _input(name: str, value: Any) -> tritonclient.grpc.InferInput:
-    datatype = FIELD_TYPES[name]
-    array = _array(name, value, _NUMPY[datatype])
-    array = array if name == "latents" else array.reshape(1)
-    tensor = tritonclient.grpc.InferInput(name, list(array.shape), datatype)
-    tensor.set_data_from_numpy(array)
-    return tensor
-
-
-def _array(name: str, value: Any, dtype: Any) -> NDArray[Any]:
-    """The value in the field's type; numpy would wrap an integer that does not fit round to another."""
-    try:
-        if isinstance(value, str):
-            value = value.encode()
-        if np.issubdtype(dtype, np.integer) and not np.iinfo(dtype).min <= int(value) <= np.iinfo(dtype).max:
-            raise OverflowError(f"does not fit {np.dtype(dtype).name}")
-        return np.asarray(value, dtype=dtype)
-    except (OverflowError, ValueError, TypeError) as error:
-        raise RequestRefused(f"{name}: got {value!r}, which cannot be sent ({error})") from None
-
-
-def _generation(answer: tritonclient.grpc.InferResult) -> Generation:
-    video, frames, latents = (answer.as_numpy(name) for name in ("video", "frames", "denoised_latents"))
-    return Generation(
-        video=video[0] if video.size else None,
-        frames=frames if frames.size else None,
-        latents=latents if latents.size else None,
-        metadata=json.loads(answer.as_numpy("metadata")[0]),
-    )

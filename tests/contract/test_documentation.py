@@ -4,11 +4,11 @@ import re
 import subprocess
 from pathlib import Path
 
-from wan_t2v_client.text_to_video import FIELD_TYPES
+from wan_t2v_client.fields import FIELD_TYPES
 
-from wan_t2v.contract import ANSWER, MODELS, REQUEST
+from wan_t2v.contract import MODELS, STREAM_ANSWER, STREAM_REQUEST
 
-TRITON_NAMES = {field.name: field.dtype.value for field in REQUEST}
+TRITON_NAMES = {field.name: field.dtype.value for field in STREAM_REQUEST}
 
 
 def readme(root: Path) -> str:
@@ -43,15 +43,16 @@ def test_every_request_field_stands_in_the_readme_with_its_type(root: Path) -> N
 
 
 def test_the_defaults_in_the_readme_are_those_that_are_served(root: Path) -> None:
-    from export.mini_checkpoint import SERVING_DEFAULTS
-    from export.serving_defaults import A14B
+    from export.serving_defaults import A14B, serving_defaults
+
+    mini = serving_defaults(root / "training/wan-mini")
 
     rows = {
         row[0]: row for row in re.findall(r"^\| `(\w+)` \| \w+ \| .* \| (.*) \| (.*) \|$", readme(root), re.MULTILINE)
     }
     for name in A14B.keys() - {"negative_prompt"}:
-        assert rows[name][1:] == (str(A14B[name][0]), str(SERVING_DEFAULTS[name][0])), name
-    assert SERVING_DEFAULTS["negative_prompt"][0] == "" and rows["negative_prompt"][2] == "empty"
+        assert rows[name][1:] == (str(A14B[name][0]), str(mini[name]["value"])), name
+    assert mini["negative_prompt"]["value"] == "" and rows["negative_prompt"][2] == "empty"
 
 
 def test_every_make_variable_of_a_request_is_in_the_readme_and_reaches_the_command(root: Path) -> None:
@@ -86,7 +87,7 @@ def test_no_placeholder_is_left(root: Path) -> None:
 
 
 def test_every_answer_and_model_is_in_the_readme(root: Path) -> None:
-    for name in (*(tensor.name for tensor in ANSWER), *MODELS):
+    for name in (*(tensor.name for tensor in STREAM_ANSWER), *MODELS):
         assert f"`{name}`" in readme(root), name
 
 
@@ -126,3 +127,10 @@ def test_what_the_client_tries_again_the_server_calls_unavailable() -> None:
     from wan_t2v.serving.remote import _RETRYABLE
 
     assert set(_PASSING) <= set(_RETRYABLE)
+
+
+def test_every_metric_is_in_the_table_with_its_type(root: Path) -> None:
+    from wan_t2v.serving.metrics import METRICS
+
+    rows = re.findall(r"^\| `(wan_t2v_\w+)` \| (\w+) \|", (root / "docs/streaming.md").read_text(), re.MULTILINE)
+    assert rows == [(spec.name, spec.kind.lower()) for spec in METRICS]

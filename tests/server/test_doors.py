@@ -32,19 +32,23 @@ def code_block(root: Path, language: str, containing: str) -> str:
     return str(block)
 
 
-def test_the_readmes_python_script_works_as_it_stands(server: Server, root: Path, tmp_path: Path) -> None:
+def test_the_readmes_python_script_works_as_it_stands(
+    server: Server, root: Path, tmp_path: Path, default_clip: tuple[int, int, int]
+) -> None:
     script = code_block(root, "python", "tritonclient").replace("127.0.0.1:8001", server.grpc_url)
     assert len(script.strip().splitlines()) <= 10
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     (video,) = tmp_path.glob("*.mp4")
-    assert video_of(video.read_bytes()) == (17, 128, 128)
+    assert video_of(video.read_bytes()) == default_clip
 
 
-def test_the_readmes_curl_command_works_as_it_stands(server: Server, root: Path, tmp_path: Path) -> None:
+def test_the_readmes_curl_command_works_as_it_stands(
+    server: Server, root: Path, tmp_path: Path, default_clip: tuple[int, int, int]
+) -> None:
     command = code_block(root, "sh", "curl").replace("http://127.0.0.1:8000", server.http_url)
     subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=tmp_path, check=True)
     (video,) = tmp_path.glob("*.mp4")
-    assert video_of(video.read_bytes()) == (17, 128, 128)
+    assert video_of(video.read_bytes()) == default_clip
 
 
 def test_curl_gets_base64_on_request(server: Server) -> None:
@@ -57,7 +61,8 @@ def test_curl_gets_base64_on_request(server: Server) -> None:
 
 def test_each_output_type_gives_its_own_output_and_no_other(client: TextToVideo) -> None:
     found = {
-        kind: client.generate("a ball", seed=3, output_type=kind, **SMALL) for kind in ("mp4", "frames", "latents")
+        kind: client.generate_unary("a ball", seed=3, output_type=kind, **SMALL)
+        for kind in ("mp4", "frames", "latents")
     }
     given = {kind: (g.video is not None, g.frames is not None, g.latents is not None) for kind, g in found.items()}
     assert given == {"mp4": (True, False, False), "frames": (False, True, False), "latents": (False, False, True)}
@@ -66,7 +71,7 @@ def test_each_output_type_gives_its_own_output_and_no_other(client: TextToVideo)
 
 
 def test_the_metadata_tells_how_the_video_was_made(client: TextToVideo) -> None:
-    metadata = client.generate("a  ball", seed=3, **SMALL).metadata
+    metadata = client.generate_unary("a  ball", seed=3, **SMALL).metadata
     assert metadata["settings"]["prompt"] == "a ball"
     assert metadata["settings"]["seed"] == 3
     assert set(metadata["stages_ms"]) == {"prepare_ms", "denoise_ms", "decode_ms", "encode_ms"}
@@ -75,9 +80,9 @@ def test_the_metadata_tells_how_the_video_was_made(client: TextToVideo) -> None:
 
 
 def test_without_a_seed_each_video_is_another_and_the_seed_is_told(client: TextToVideo) -> None:
-    first, second = (client.generate("a ball", **SMALL) for _ in range(2))
+    first, second = (client.generate_unary("a ball", **SMALL) for _ in range(2))
     assert first.video != second.video
-    again = client.generate("a ball", **{**SMALL, "seed": first.metadata["settings"]["seed"]})
+    again = client.generate_unary("a ball", **{**SMALL, "seed": first.metadata["settings"]["seed"]})
     assert again.video == first.video
 
 
@@ -86,18 +91,18 @@ def test_given_latents_are_the_starting_noise(client: TextToVideo) -> None:
     import torch
 
     noise = torch.randn(1, 16, 2, 4, 6, generator=torch.Generator().manual_seed(3)).numpy()
-    given = client.generate("a ball", latents=noise, **SMALL)
-    assert given.video == client.generate("a ball", seed=3, **SMALL).video
+    given = client.generate_unary("a ball", latents=noise, **SMALL)
+    assert given.video == client.generate_unary("a ball", seed=3, **SMALL).video
     other = np.ascontiguousarray(noise[..., ::-1])
-    assert client.generate("a ball", latents=other, **SMALL).video != given.video
+    assert client.generate_unary("a ball", latents=other, **SMALL).video != given.video
 
 
 def test_a_repeated_prompt_and_the_constant_negative_prompt_cost_nothing(server: Server, client: TextToVideo) -> None:
-    client.generate("a prompt nobody used before", **SMALL)
+    client.generate_unary("a prompt nobody used before", **SMALL)
     before = text_cache_hits(server.grpc_url)
-    client.generate("a prompt nobody used before", **SMALL)
+    client.generate_unary("a prompt nobody used before", **SMALL)
     assert text_cache_hits(server.grpc_url) - before == 2  # prompt and negative prompt
-    client.generate("another prompt nobody used before", **SMALL)
+    client.generate_unary("another prompt nobody used before", **SMALL)
     assert text_cache_hits(server.grpc_url) - before == 3  # the negative prompt beside a new one
 
 

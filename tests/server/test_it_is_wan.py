@@ -98,10 +98,10 @@ def relative(actual: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_latents_and_frames_equal_those_of_diffusers(name: str, client: TextToVideo, reference: Reference) -> None:
     request = REQUESTS[name]
-    answer = client.generate(**request, flow_shift=SHIFT, output_type="latents")
+    answer = client.generate_unary(**request, flow_shift=SHIFT, output_type="latents")
     assert all(steps > 0 for steps in answer.metadata["steps"].values()), "both experts must take part"
     assert relative(answer.latents, reference.latents(**request)) < LATENTS_TOLERANCE
-    frames = client.generate(**request, flow_shift=SHIFT, output_type="frames").frames
+    frames = client.generate_unary(**request, flow_shift=SHIFT, output_type="frames").frames
     expected = reference.frames(**request)
     assert frames.shape == expected.shape
     assert np.abs(frames.astype(int) - expected.astype(int)).max() <= FRAMES_TOLERANCE
@@ -109,13 +109,13 @@ def test_latents_and_frames_equal_those_of_diffusers(name: str, client: TextToVi
 
 def test_exchanged_experts_would_be_seen(client: TextToVideo, reference: Reference) -> None:
     request = REQUESTS["negative prompt"]
-    latents = client.generate(**request, flow_shift=SHIFT, output_type="latents").latents
+    latents = client.generate_unary(**request, flow_shift=SHIFT, output_type="latents").latents
     assert relative(latents, reference.latents(**request, exchanged=True)) > 10 * LATENTS_TOLERANCE
 
 
 def test_one_guidance_scale_for_both_experts_would_be_seen(client: TextToVideo, reference: Reference) -> None:
     request = REQUESTS["negative prompt"]
-    latents = client.generate(**request, flow_shift=SHIFT, output_type="latents").latents
+    latents = client.generate_unary(**request, flow_shift=SHIFT, output_type="latents").latents
     for scale in (request["guidance_scale"], request["guidance_scale_2"]):
         same = {**request, "guidance_scale": scale, "guidance_scale_2": scale}
         assert relative(latents, reference.latents(**same)) > 10 * LATENTS_TOLERANCE
@@ -123,7 +123,7 @@ def test_one_guidance_scale_for_both_experts_would_be_seen(client: TextToVideo, 
 
 def test_the_timesteps_are_wans_own(client: TextToVideo) -> None:
     """The official sampler's table for shift 12 and 40 steps; diffusers' own default ends 496, 391, 242."""
-    metadata = client.generate(
+    metadata = client.generate_unary(
         "x", num_frames=1, height=16, width=16, flow_shift=SHIFT, num_inference_steps=40
     ).metadata
     timesteps = metadata["timesteps"]

@@ -65,7 +65,7 @@ def test_a_model_whose_process_died_is_back_and_nothing_is_left(options: ServerO
     events: list[dict[str, Any]] = []
     with running_server(options, on_event=events.append) as server:
         with TextToVideo(Connection(server.grpc_url)) as client:
-            expected = client.generate("x", seed=1, **SMALL).video
+            expected = client.generate_unary("x", seed=1, **SMALL).video
             for model in ("low_noise_expert", "prepare"):
                 os.kill(min(stub_pids(server.pid)[model]), signal.SIGKILL)
                 wait_until(lambda model=model: repaired(events, model) and works(client, expected), limit_s=120)
@@ -80,7 +80,7 @@ def repaired(events: list[dict[str, Any]], model: str) -> bool:
 
 def works(client: TextToVideo, expected: bytes | None) -> bool:
     try:
-        return client.generate("x", seed=1, **SMALL).video == expected
+        return client.generate_unary("x", seed=1, **SMALL).video == expected
     except ClientError:
         return False
 

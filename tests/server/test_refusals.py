@@ -10,7 +10,7 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 from wan_t2v_client import RequestRefused, TextToVideo
-from wan_t2v_client.text_to_video import MODEL
+from wan_t2v_client.text_to_video import UNARY_MODEL
 
 from embedded.server import Server
 from tests.server.statistics import executions_when_idle
@@ -38,7 +38,7 @@ def test_a_bad_field_is_refused_before_any_work(
 ) -> None:
     before = executions_when_idle(server.grpc_url, "text_encoder", "high_noise_expert")
     with pytest.raises(RequestRefused) as refusal:
-        client.generate(**{"prompt": "a ball", **SMALL, **fields})
+        client.generate_unary(**{"prompt": "a ball", **SMALL, **fields})
     assert message in str(refusal.value)
     assert executions_when_idle(server.grpc_url, "text_encoder", "high_noise_expert") == before
 
@@ -55,7 +55,7 @@ def test_an_unknown_parameter_is_refused_with_the_nearest_field(server: Server) 
 
 def test_an_unknown_json_key_is_refused_over_http(server: Server) -> None:
     request = urllib.request.Request(
-        f"{server.http_url}/v2/models/{MODEL}/generate", json.dumps({"prompt": "x", "hight": 64}).encode()
+        f"{server.http_url}/v2/models/{UNARY_MODEL}/generate", json.dumps({"prompt": "x", "hight": 64}).encode()
     )
     with pytest.raises(urllib.error.HTTPError) as refusal:
         urllib.request.urlopen(request)
@@ -78,16 +78,16 @@ def test_wrong_type_rank_and_name_are_tritons_own_refusals(server: Server) -> No
 
 
 def test_a_prompt_beyond_the_text_length_is_cut_and_the_answer_says_so(client: TextToVideo) -> None:
-    metadata = client.generate("a red ball " * 50, **SMALL).metadata
+    metadata = client.generate_unary("a red ball " * 50, **SMALL).metadata
     assert metadata["prompt_truncated"]
     assert metadata["tokens"]["prompt"] == {"tokens": 151, "truncated": True}
-    assert not client.generate("a red ball", **SMALL).metadata["prompt_truncated"]
+    assert not client.generate_unary("a red ball", **SMALL).metadata["prompt_truncated"]
 
 
 def test_prompts_are_not_written_to_the_log(server: Server, client: TextToVideo) -> None:
-    client.generate("a secret zebra", **SMALL)
+    client.generate_unary("a secret zebra", **SMALL)
     with pytest.raises(RequestRefused):
-        client.generate("a secret zebra", **{**SMALL, "height": 17})
+        client.generate_unary("a secret zebra", **{**SMALL, "height": 17})
     assert "zebra" not in server.log.read_text(encoding="utf-8", errors="replace")
 
 
@@ -96,7 +96,7 @@ def refused(server: Server, inputs: list[Any], **options: Any) -> str:
         tritonclient.grpc.InferenceServerClient(server.grpc_url) as client,
         pytest.raises(InferenceServerException) as refusal,
     ):
-        client.infer(MODEL, inputs, **options)
+        client.infer(UNARY_MODEL, inputs, **options)
     assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
     return str(refusal.value.message())
 

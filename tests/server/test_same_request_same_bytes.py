@@ -22,7 +22,7 @@ OTHERS = [(64, 64, 5), (96, 160, 9), (128, 128, 13), (160, 96, 1)]
 
 def generated(url: str, **request: object) -> Generation:
     with TextToVideo(Connection(url)) as client:
-        return client.generate(**{**REQUEST, **request})
+        return client.generate_unary(**{**REQUEST, **request})
 
 
 @pytest.fixture(scope="module")

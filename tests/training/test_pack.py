@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import training.pack
 from export.checkpoint import check_checkpoint, facts_from_checkpoint, module_from_checkpoint
 from training.modules import new_expert, new_text_encoder, new_vae
-from training.pack import TooLargeError, write_checkpoint
+from training.pack import TooLargeError, packed_modules, write_checkpoint
 from training.sampling import Modules
 from training.stages import new_tokenizer
 from wan_t2v.facts import ServingDefaults
@@ -54,6 +54,17 @@ def test_packed_weights_are_the_trained_ones(checkpoint: Path, modules: Modules)
     loaded = dict(module_from_checkpoint(checkpoint, "transformer_2").named_parameters())
     for name, trained in modules.low_noise_expert.named_parameters():
         assert torch.allclose(loaded[name], trained.float(), atol=1e-3)
+
+
+def test_what_was_packed_is_read_back_whole(checkpoint: Path, modules: Modules) -> None:
+    back = packed_modules(checkpoint)
+    assert back.vae.config.latents_std == [2.0] * 16
+    assert back.tokenizer("a red ball").input_ids == modules.tokenizer("a red ball").input_ids
+    for name in ("text_encoder", "high_noise_expert", "low_noise_expert", "vae"):
+        expected = dict(getattr(modules, name).named_parameters())
+        for key, weight in getattr(back, name).named_parameters():
+            assert weight.dtype == torch.float32
+            assert torch.allclose(weight, expected[key].float(), rtol=1e-3, atol=1e-3), f"{name}.{key}"
 
 
 def test_the_size_that_was_trained_becomes_the_default(checkpoint: Path) -> None:

@@ -6,7 +6,7 @@ from tritonclient.utils import InferenceServerException
 from wan_t2v_client import Connection, RequestRefused, ServerFault, TextToVideo, Unavailable
 from wan_t2v_client.command import main
 from wan_t2v_client.errors import client_error
-from wan_t2v_client.text_to_video import _input
+from wan_t2v_client.fields import input_from_field
 
 
 @pytest.mark.parametrize(
@@ -14,12 +14,12 @@ from wan_t2v_client.text_to_video import _input
 )
 def test_a_value_that_cannot_be_sent_is_refused_and_not_wrapped_round(name: str, value: object) -> None:
     with pytest.raises(RequestRefused, match=f"{name}: got .* which cannot be sent"):
-        _input(name, value)
+        input_from_field(name, value)
 
 
 def test_fields_are_sent_in_their_types() -> None:
-    assert _input("seed", 2**63 - 1).datatype() == "INT64"
-    assert _input("latents", np.zeros((1, 16, 1, 2, 2))).shape() == [1, 16, 1, 2, 2]
+    assert input_from_field("seed", 2**63 - 1).datatype() == "INT64"
+    assert input_from_field("latents", np.zeros((1, 16, 1, 2, 2))).shape() == [1, 16, 1, 2, 2]
 
 
 @pytest.mark.parametrize(

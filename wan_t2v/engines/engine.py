@@ -13,3 +13,19 @@ class Engine(Protocol):
     """
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]: ...
+
+
+class BufferedEngine(Protocol):
+    """An Engine in this process, which can write into memory that is already there.
+
+    `buffers` are arrays by output name that nobody reads any more, each of its output's shape and type. The engine may
+    put these outputs there instead of allocating; the answer says where they are.
+    """
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        *,
+        buffers: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]: ...

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from wan_t2v.engines.engine import Array, Engine
+from wan_t2v.engines.engine import Array, BufferedEngine
 
 
 class LoggedEngine:
@@ -13,14 +14,30 @@ class LoggedEngine:
     That clock is one for all processes of a machine, so the intervals of several engines can be laid side by side.
     """
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, engine: BufferedEngine, path: Path) -> None:
         self._engine = engine
         self._file = path.open("a", encoding="ascii")
 
-    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def __call__(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        *,
+        buffers: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
         """Run the engine. An engine that fails leaves no interval."""
         started = time.monotonic_ns()
-        answer = self._engine(inputs, outputs)
+        answer = self._engine(inputs, outputs, buffers=buffers) if buffers else self._engine(inputs, outputs)
+        for array in answer.values():
+            _wait_for(array)
         self._file.write(f"{started} {time.monotonic_ns()}\n")
         self._file.flush()
         return answer
+
+
+def _wait_for(array: Any) -> None:
+    """A GPU's arrays are handed out before they are computed."""
+    if getattr(array, "is_cuda", False):
+        import torch
+
+        torch.cuda.current_stream(array.device).synchronize()

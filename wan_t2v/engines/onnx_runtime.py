@@ -12,7 +12,7 @@ from wan_t2v.engines.engine import Array
 
 
 class OnnxRuntimeEngine:
-    """An Engine over one ONNX file. `threads` 0 takes all cores."""
+    """A BufferedEngine over one ONNX file. `threads` 0 takes all cores."""
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
@@ -23,8 +23,32 @@ class OnnxRuntimeEngine:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    def __call__(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        *,
+        buffers: Mapping[str, Array] | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """Run the graph; outputs that nobody asked for are not computed."""
         names = list(outputs) if outputs is not None else self._outputs
         arrays = {name: np.asarray(array) for name, array in inputs.items()}
+        if buffers:
+            return self._run_into(arrays, names, buffers)
         return dict(zip(names, self._session.run(names, arrays), strict=True))
+
+    def _run_into(
+        self, arrays: Mapping[str, NDArray[Any]], names: Sequence[str], buffers: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        binding = self._session.io_binding()
+        for name, array in arrays.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in names:
+            if name in buffers:
+                kept = buffers[name]
+                binding.bind_output(name, "cpu", 0, kept.dtype, kept.shape, kept.ctypes.data)
+            else:
+                binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        found = dict(zip(names, binding.get_outputs(), strict=True))
+        return {name: buffers[name] if name in buffers else found[name].numpy() for name in names}

@@ -6,6 +6,7 @@ from typing import Any
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.request import RequestError
+from wan_t2v.serving.admission import Overloaded
 from wan_t2v.serving.remote import ModelCallError
 
 
@@ -19,18 +20,25 @@ def answered(pb_utils: Any, requests: Sequence[Any], answer: Callable[[Any], lis
 
 
 def _answered(pb_utils: Any, request: Any, answer: Callable[[Any], list[Any]]) -> Any:
-    codes = pb_utils.TritonError
     try:
         return pb_utils.InferenceResponse(output_tensors=answer(request))
-    except RequestError as error:
-        return _refusal(pb_utils, str(error), codes.INVALID_ARG)
-    except ModelCallError as error:
-        return _refusal(pb_utils, str(error), error.code)
-    except Cancelled as error:
-        return _refusal(pb_utils, str(error), codes.CANCELLED)
     except Exception as error:
-        pb_utils.Logger.log_error(traceback.format_exc())
-        return _refusal(pb_utils, f"{type(error).__name__}: {error}", codes.INTERNAL)
+        return failure(pb_utils, error)
+
+
+def failure(pb_utils: Any, error: BaseException) -> Any:
+    """The response to a request that ended in `error`."""
+    codes = pb_utils.TritonError
+    if isinstance(error, RequestError):
+        return _refusal(pb_utils, str(error), codes.INVALID_ARG)
+    if isinstance(error, ModelCallError):
+        return _refusal(pb_utils, str(error), error.code)
+    if isinstance(error, Overloaded):
+        return _refusal(pb_utils, str(error), codes.UNAVAILABLE)
+    if isinstance(error, Cancelled):
+        return _refusal(pb_utils, str(error), codes.CANCELLED)
+    pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
+    return _refusal(pb_utils, f"{type(error).__name__}: {error}", codes.INTERNAL)
 
 
 def _refusal(pb_utils: Any, message: str, code: Any) -> Any:

@@ -3,10 +3,13 @@
 import base64
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wan_t2v.mp4 import mp4_from_frames
 from wan_t2v.request import Settings
@@ -32,14 +35,21 @@ class Mp4Encoder:
         settings = Settings.from_json(bytes_from_triton(tensors["settings"]))
         videos = []
         if settings.output_type == "mp4":
-            video = mp4_from_frames(numpy_from_triton(tensors["frames_to_encode"]), fps=settings.fps)
-            videos = [base64.b64encode(video) if settings.video_encoding == "base64" else video]
+            videos = [encoded_video(numpy_from_triton(tensors["frames_to_encode"]), settings)]
         reports = [json.loads(bytes_from_triton(tensors[name])) for name in _REPORTS]
         encode = {"encode_ms": 1e3 * (time.monotonic() - started)}
         return [
             text_to_triton(self._pb_utils, "video", *videos),
             text_to_triton(self._pb_utils, "metadata", json.dumps(metadata(settings, [*reports, encode]))),
         ]
+
+
+def encoded_video(
+    frames: NDArray[np.uint8], settings: Settings, *, is_cancelled: Callable[[], bool] = lambda: False
+) -> bytes:
+    """Frames (T, H, W, 3) as the answer's `video`: an MP4, or its base64. Raises Cancelled."""
+    video = mp4_from_frames(frames, fps=settings.fps, is_cancelled=is_cancelled)
+    return base64.b64encode(video) if settings.video_encoding == "base64" else video
 
 
 def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

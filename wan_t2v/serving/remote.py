@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wan_t2v.engines.engine import Array
+from wan_t2v.request import is_refusal
 from wan_t2v.serving.tensors import to_triton
 
 # Triton answers INTERNAL when a model cannot take a call at all; these texts tell that the caller may try again.
@@ -16,6 +17,14 @@ class ModelCallError(Exception):
     def __init__(self, model: str, message: str, code: Any) -> None:
         super().__init__(f"{model}: {message}")
         self.code = code
+
+
+class RequestRefusedError(ModelCallError):
+    """A called model refused the caller's own request; the message is the model's, which names the field."""
+
+    def __init__(self, model: str, message: str, code: Any) -> None:
+        super().__init__(model, message, code)
+        self.args = (message,)
 
 
 class RemoteEngine:
@@ -65,6 +74,8 @@ class RemoteEngine:
             raise self._error(str(error), self._pb_utils.TritonError.INTERNAL) from error
 
     def _error(self, message: str, code: Any) -> ModelCallError:
+        if is_refusal(message):  # 2.51 calls every error of a called model INTERNAL, whatever code it had
+            return RequestRefusedError(self._model, message, self._pb_utils.TritonError.INVALID_ARG)
         if any(text in message for text in _RETRYABLE):
             message, code = f"cannot answer at the moment, try again: {message}", self._pb_utils.TritonError.UNAVAILABLE
         return ModelCallError(self._model, message, code)

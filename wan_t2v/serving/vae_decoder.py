@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,32 +10,54 @@ from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import MODELS
+from wan_t2v.engines.by_shape import EngineByShape
+from wan_t2v.engines.choice import GRAPH_FILES
+from wan_t2v.engines.engine import Engine
+from wan_t2v.engines.ping_pong import PingPongCaches
 from wan_t2v.facts import ModelFacts
 from wan_t2v.frames import decoded_frames
 from wan_t2v.latents import vae_from_diffusion
 from wan_t2v.request import Settings
 from wan_t2v.serving.answers import answered
-from wan_t2v.serving.parameters import ModelParameters, graph_identity
+from wan_t2v.serving.graph import engine_settings, installed_engine
+from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, torch_from_triton
 
 FIRST = "vae_decoder_first"
 NEXT = "vae_decoder_next"
+LOCATIONS = ("triton", "in_process")
+NO_FRAMES = torch.empty(0, 0, 0, 3, dtype=torch.uint8)
 
 
 class VaeDecoder:
-    """The model `vae_decoder`."""
+    """The model `vae_decoder`.
+
+    The two graphs are models of their own that it calls (`engine_location` `triton`, the default), or engines in this
+    process (`in_process`), which hold two sets of caches where calls through the server hold about four.
+    """
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
-        torch.set_num_threads(1)  # the decoding itself runs in the graphs' processes
+        torch.set_num_threads(1)  # frames to bytes is little work; the graphs' engines set their own threads
         self._pb_utils = pb_utils
         self._facts = ModelFacts.read(parameters.version_folder)
-        self._first, self._next = (self._graph(name) for name in (FIRST, NEXT))
+        self._first, self._next = self._graphs(parameters, instance_device(args))
         self._latent_frames_per_call = parameters.integer("latent_frames_per_call", least=1)
         self._identities = {name: graph_identity(parameters, name) for name in (FIRST, NEXT)}
 
-    def _graph(self, name: str) -> RemoteEngine:
+    def _graphs(self, parameters: ModelParameters, device: str) -> tuple[Engine, Engine]:
+        location = parameters.values.get("engine_location", LOCATIONS[0])
+        if location not in LOCATIONS:
+            raise ParameterError(
+                f"{parameters.model}: parameter engine_location is {location!r}, accepted: {', '.join(LOCATIONS)}"
+            )
+        if location == "triton":
+            return self._remote(FIRST), self._remote(NEXT)
+        first, later = (_in_process(parameters, name, device) for name in (FIRST, NEXT))
+        return first, PingPongCaches(later)
+
+    def _remote(self, name: str) -> RemoteEngine:
         outputs = [output.name for output in MODELS[name].outputs]
         return RemoteEngine(self._pb_utils, name, read=torch_from_triton, outputs=outputs)
 
@@ -47,25 +69,37 @@ class VaeDecoder:
         started = time.monotonic()
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         settings = Settings.from_json(bytes_from_triton(tensors["settings"]))
-        nothing = torch.empty(0, 0, 0, 3, dtype=torch.uint8)
-        frames = nothing
+        frames = NO_FRAMES
         if settings.output_type != "latents":
-            frames = self._decoded(request, torch_from_triton(tensors["latents_to_decode"]))
-        report = {"graphs": self._identities, "decode_ms": 1e3 * (time.monotonic() - started)}
+            frames = self.decoded(torch_from_triton(tensors["latents_to_decode"]), request.is_cancelled)
         encode = settings.output_type == "mp4"
         return [
-            to_triton(self._pb_utils, "frames_to_encode", frames if encode else nothing),
-            to_triton(self._pb_utils, "frames_to_return", nothing if encode else frames),
-            text_to_triton(self._pb_utils, "decode_report", json.dumps(report)),
+            to_triton(self._pb_utils, "frames_to_encode", frames if encode else NO_FRAMES),
+            to_triton(self._pb_utils, "frames_to_return", NO_FRAMES if encode else frames),
+            text_to_triton(self._pb_utils, "decode_report", json.dumps(self.report(started))),
         ]
 
-    def _decoded(self, request: Any, latents: Tensor) -> Tensor:
+    def decoded(self, latents: Tensor, is_cancelled: Callable[[], bool]) -> Tensor:
+        """Normalised latents (1, C, F, h, w) to frames (T, H, W, 3) uint8 on the CPU. Raises Cancelled."""
         scaled = vae_from_diffusion(latents, self._facts.latents_mean, self._facts.latents_std)
         pieces = []
         for piece in decoded_frames(
             scaled, self._first, self._next, latent_frames_per_call=self._latent_frames_per_call
         ):
             pieces.append(piece.cpu())
-            if request.is_cancelled():
+            if is_cancelled():
                 raise Cancelled(f"cancelled after {sum(len(p) for p in pieces)} decoded frames")
         return torch.cat(pieces)
+
+    def report(self, started: float) -> dict[str, Any]:
+        """What goes into the metadata about a decoding that began at `started` on the steady clock."""
+        return {"graphs": self._identities, "decode_ms": 1e3 * (time.monotonic() - started)}
+
+
+def _in_process(parameters: ModelParameters, name: str, device: str) -> EngineByShape:
+    """An engine over every version of a graph that this engine has a file for: plans are a version a size."""
+    settings = engine_settings(parameters, device)
+    home, file = parameters.version_folder.parent.parent / name, GRAPH_FILES[settings.engine].name
+    versions = sorted(int(path.parent.name) for path in home.glob(f"[0-9]*/{file}"))
+    own = int(parameters.version_folder.name)  # named by the error if there is none
+    return EngineByShape([installed_engine(parameters, home / str(version), settings) for version in versions or [own]])

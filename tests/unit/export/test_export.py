@@ -15,9 +15,9 @@ from export.parity import ParityError, parity_of
 
 
 @pytest.fixture
-def exported(root: Path, tmp_path: Path) -> Path:
+def broken(exported: Path, tmp_path: Path) -> Path:
     """The exported graphs of wan-mini, to break."""
-    return Path(shutil.copytree(root / "build/wan-mini", tmp_path / "wan-mini"))
+    return Path(shutil.copytree(exported, tmp_path / "wan-mini"))
 
 
 @pytest.fixture
@@ -34,25 +34,25 @@ def test_facts_are_read_from_the_checkpoints_own_configs(configs: Path) -> None:
 
 
 def test_a_graph_that_differs_from_its_module_fails_the_command(
-    exported: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    broken: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One weight of the text encoder changed by a hundredth."""
-    path = exported / "text_encoder/model.onnx"
+    path = broken / "text_encoder/model.onnx"
     model = onnx.load(path)
     weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
     onnx.save(model, path)
     with pytest.raises(ParityError, match=r"text_encoder: relative error .*, accepted up to 1e-04"):
-        parity_of("text_encoder", checkpoint, exported)
-    assert main(["parity", "--checkpoint", str(checkpoint), "--folder", str(exported)]) == 1
+        parity_of("text_encoder", checkpoint, broken)
+    assert main(["parity", "--checkpoint", str(checkpoint), "--folder", str(broken)]) == 1
     assert "error: text_encoder: relative error" in capsys.readouterr().err
 
 
-def test_a_manifest_tells_whether_a_graph_is_current(exported: Path) -> None:
-    manifest = json.loads((exported / "text_encoder/manifest.json").read_text())
+def test_a_manifest_tells_whether_a_graph_is_current(broken: Path) -> None:
+    manifest = json.loads((broken / "text_encoder/manifest.json").read_text())
     origin = {key: manifest[key] for key in ("graph", "checkpoint_sha256", "exporter_sha256", "opset", "versions")}
-    assert is_current(exported / "text_encoder", origin)
-    assert not is_current(exported / "text_encoder", {**origin, "checkpoint_sha256": "another"})
+    assert is_current(broken / "text_encoder", origin)
+    assert not is_current(broken / "text_encoder", {**origin, "checkpoint_sha256": "another"})
     assert len(manifest["parity"]["comparisons"]) >= 3
 
 
@@ -81,12 +81,12 @@ def test_weights_that_one_onnx_file_cannot_hold_are_refused_before_any_work(conf
         check_small_enough(configs)
 
 
-def test_installing_leaves_equal_files_alone_and_names_an_unfinished_export(exported: Path, tmp_path: Path) -> None:
-    repository = installed(exported, tmp_path / "repository")
+def test_installing_leaves_equal_files_alone_and_names_an_unfinished_export(broken: Path, tmp_path: Path) -> None:
+    repository = installed(broken, tmp_path / "repository")
     graph = repository / "low_noise_expert/1/model.onnx"
     before = graph.stat().st_mtime_ns
-    installed(exported, repository)
+    installed(broken, repository)
     assert graph.stat().st_mtime_ns == before
-    (exported / "vae_decoder_next/manifest.json").unlink()
+    (broken / "vae_decoder_next/manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="the export did not finish. Run `make export` again."):
-        installed(exported, repository)
+        installed(broken, repository)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -5,9 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from tests.unit.engines import fake_tensorrt
 from tests.unit.fakes import FakePbUtils, FakeRequest
-from wan_t2v.serving.graph import GraphModel, installed_graph
+from wan_t2v.engines.choice import ENGINES, GRAPH_FILES, EngineSettings
+from wan_t2v.plan_match import PlanMismatch, RunningGpu
+from wan_t2v.serving import graph
+from wan_t2v.serving.graph import GraphModel, engine_settings, installed_graph, matching_module
+from wan_t2v.serving.parameters import ModelParameters, ParameterError
+from wan_t2v.serving.tensors import numpy_from_triton, torch_from_triton
 
 
 class RecordingEngine:
@@ -29,9 +37,9 @@ class Request(FakeRequest):
         return ["y"]
 
 
-def model(engine: RecordingEngine) -> GraphModel:
+def model(engine: RecordingEngine, read: Any = numpy_from_triton) -> GraphModel:
     made = GraphModel.__new__(GraphModel)
-    made._pb_utils, made._engine = FakePbUtils(), engine
+    made._pb_utils, made._engine, made._read = FakePbUtils(), engine, read
     return made
 
 
@@ -44,6 +52,15 @@ def test_requests_of_one_shape_run_as_one_batch_and_each_gets_its_rows() -> None
     requests = [Request(x=np.full((rows, 2), float(rows))) for rows in (1, 3, 1)]
     assert values(model(engine).execute(requests)) == [[[2, 2]], [[6, 6]] * 3, [[2, 2]]]
     assert engine.batches == [5]
+
+
+def test_an_engine_of_torch_gets_batches_of_torch_tensors_in_their_own_precision() -> None:
+    engine = RecordingEngine()
+    requests = [Request(x=torch.full((rows, 2), float(rows), dtype=torch.bfloat16)) for rows in (1, 2)]
+    responses = model(engine, torch_from_triton).execute(requests)
+    assert [r.output_tensors()[0]._array.tolist() for r in responses] == [[[2, 2]], [[4, 4]] * 2]
+    assert responses[0].output_tensors()[0]._array.dtype == torch.bfloat16
+    assert engine.batches == [3]
 
 
 def test_requests_of_other_shapes_run_apart() -> None:
@@ -69,3 +86,61 @@ def test_a_graph_that_is_not_its_manifests_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"half of it")
     with pytest.raises(ValueError, match=r"is not the file that its manifest describes. Run `make export` again."):
         installed_graph(tmp_path)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_engine_reads_its_own_file_and_manifest(engine: str, tmp_path: Path) -> None:
+    file = GRAPH_FILES[engine]
+    with pytest.raises(FileNotFoundError, match=rf"{file.manifest} is missing. Run `{file.command}"):
+        installed_graph(tmp_path, engine)
+    (tmp_path / file.name).write_bytes(b"a graph")
+    digest = hashlib.sha256(b"a graph").hexdigest()
+    (tmp_path / file.manifest).write_text(json.dumps({file.hash_key: digest}))
+    assert installed_graph(tmp_path, engine) == tmp_path / file.name
+    (tmp_path / file.name).write_bytes(b"another")
+    with pytest.raises(ValueError, match=rf"Run `{file.command}` again."):
+        installed_graph(tmp_path, engine)
+
+
+def parameters(**values: str) -> ModelParameters:
+    return ModelParameters("text_encoder", Path("/nowhere"), values)
+
+
+def test_the_engine_is_a_parameter() -> None:
+    assert engine_settings(parameters(threads="2"), "cpu") == EngineSettings("onnxruntime", "cpu", threads=2)
+    compiled = parameters(engine="torch", torch_compile="inductor")
+    assert engine_settings(compiled, "cuda:1") == EngineSettings("torch", "cuda:1", torch_compile="inductor")
+
+
+def test_an_engine_that_is_unknown_or_needs_a_gpu_is_refused() -> None:
+    with pytest.raises(
+        ParameterError,
+        match="text_encoder: parameter engine is 'openvino', accepted: onnxruntime, torch, tensorrt",
+    ):
+        engine_settings(parameters(engine="openvino", threads="1"), "cpu")
+    with pytest.raises(ParameterError, match="needs a GPU, but its instance_group has kind KIND_CPU"):
+        engine_settings(parameters(engine="tensorrt", threads="1"), "cpu")
+
+
+def test_a_plan_is_loaded_only_where_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before TensorRT reads 28 GB: another version or another GPU is refused with the command that rebuilds it."""
+    here = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "580.1")
+    monkeypatch.setattr(graph, "running_gpu", lambda: here)
+    monkeypatch.setattr(graph, "tensorrt_module", lambda name: fake_tensorrt)
+    manifest = {
+        "graph": "text_encoder",
+        "tensorrt": {"module": "tensorrt", "version": fake_tensorrt.__version__},
+        "gpu": {"name": here.name, "compute_capability": "9.0", "driver": "580.1"},
+        "target": ["current"],
+        "onnx_sha256": "a",
+        "deployment": {"sizes": ["480x832x81"], "expert_batch": 1},
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(manifest))
+    assert matching_module(tmp_path) == "tensorrt"
+    monkeypatch.setattr(graph, "running_gpu", lambda: None)
+    with pytest.raises(PlanMismatch, match="the driver shows none.*make plans .*SIZES=480x832x81"):
+        matching_module(tmp_path)
+    monkeypatch.setattr(graph, "running_gpu", lambda: here)
+    (tmp_path / "manifest.json").write_text(json.dumps({"onnx_sha256": "b"}))
+    with pytest.raises(PlanMismatch, match="exported again after it was built"):
+        matching_module(tmp_path)

@@ -60,5 +60,5 @@ def test_a_failing_text_encoder_is_named(repository: Path) -> None:
 
 
 def test_defaults_that_are_not_served_stop_the_start(repository: Path) -> None:
-    with pytest.raises(RequestError, match="got 128x128x17; accepted: height x width x frames 64x64x5"):
+    with pytest.raises(RequestError, match="got 64x64x17; accepted: height x width x frames 64x64x5"):
         prepare(repository, FakePbUtils(encoder), served_clips="64x64x5")

@@ -1,0 +1,57 @@
+"""Seconds of work on a device, and rows of results that survive a failure."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+DIGITS = 4  # significant ones of a figure
+
+
+class Skipped(Exception):
+    """A part that cannot be measured here; the message is the reason."""
+
+
+def median_seconds(work: Callable[[], object], device: str, *, repeats: int) -> float:
+    """Median of `repeats` runs after one that is not counted; on a GPU by its own events."""
+    work()
+    if torch.device(device).type != "cuda":
+        return statistics.median(_host_seconds(work) for _ in range(repeats))
+    torch.cuda.synchronize(device)
+    return statistics.median(_device_seconds(work) for _ in range(repeats))
+
+
+def _host_seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _device_seconds(work: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
+
+
+def attempted(about: Row, measure: Callable[[], Row]) -> Iterator[Row]:
+    """One row: what was measured, or the first line of why it could not be. The other rows go on."""
+    try:
+        yield {**about, **{key: rounded(value) for key, value in measure().items()}}
+    except Skipped as reason:
+        yield {**about, "skipped": str(reason)}
+    except Exception as error:
+        yield {**about, "error": f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}"}
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def rounded(value: Any) -> Any:
+    """A figure with as many digits as it deserves; everything else as it is."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,0 +1,258 @@
+"""Layer sizes of a Wan2.2 checkpoint, from its config files, and the parameter counts that follow from them.
+
+Standard library only: what fits on a GPU can be told before 69 GB are downloaded.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WANS_TEXT_LENGTH = 512  # what WanPipeline pads to; it stands in no config file
+
+
+class ArchitectureError(ValueError):
+    """A config file that is missing or does not describe the part of a Wan2.2 checkpoint that it should."""
+
+
+@dataclass(frozen=True)
+class ExpertArchitecture:
+    """One expert, diffusers' `WanTransformer3DModel`. `dim` is the width of a token, `patch` latents in a token."""
+
+    dim: int
+    ffn_dim: int
+    layers: int
+    text_dim: int
+    frequency_dim: int
+    channels: int
+    patch: tuple[int, int, int]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "ExpertArchitecture":
+        """Read `transformer/config.json`."""
+        return cls(
+            dim=config["num_attention_heads"] * config["attention_head_dim"],
+            ffn_dim=config["ffn_dim"],
+            layers=config["num_layers"],
+            text_dim=config["text_dim"],
+            frequency_dim=config["freq_dim"],
+            channels=config["in_channels"],
+            patch=tuple(config["patch_size"]),
+        )
+
+    @property
+    def linear_parameters_of_a_block(self) -> int:
+        """Weights of a block's ten linear layers, without biases: what FP8 shrinks."""
+        return 8 * self.dim**2 + 2 * self.dim * self.ffn_dim
+
+    @property
+    def block_parameters(self) -> int:
+        """One block: two attentions with RMS norms on query and key, feed-forward, one affine norm, modulation."""
+        biases = 8 * self.dim + self.ffn_dim + self.dim
+        return self.linear_parameters_of_a_block + biases + 4 * self.dim + 2 * self.dim + 6 * self.dim
+
+    @property
+    def parameters(self) -> int:
+        """All of one expert: 14,288,491,584 for A14B."""
+        patch_values = self.channels * self.patch[0] * self.patch[1] * self.patch[2]
+        text = _linear(self.text_dim, self.dim) + _linear(self.dim, self.dim)
+        condition = self._time_embedder + _linear(self.dim, 6 * self.dim) + text
+        ends = _linear(patch_values, self.dim) + _linear(self.dim, patch_values) + 2 * self.dim
+        return self.layers * self.block_parameters + condition + ends
+
+    @property
+    def fp32_parameters(self) -> int:
+        """What stays FP32 at every precision (`_keep_in_fp32_modules`): time embedder, modulation, affine norms."""
+        return self._time_embedder + self.layers * (6 + 2) * self.dim + 2 * self.dim
+
+    @property
+    def _time_embedder(self) -> int:
+        return _linear(self.frequency_dim, self.dim) + _linear(self.dim, self.dim)
+
+
+@dataclass(frozen=True)
+class TextEncoderArchitecture:
+    """The encoder of UMT5. `inner` is the width of all heads together."""
+
+    dim: int
+    inner: int
+    heads: int
+    ffn_dim: int
+    layers: int
+    vocabulary: int
+    position_buckets: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "TextEncoderArchitecture":
+        """Read `text_encoder/config.json`."""
+        return cls(
+            dim=config["d_model"],
+            inner=config["num_heads"] * config["d_kv"],
+            heads=config["num_heads"],
+            ffn_dim=config["d_ff"],
+            layers=config["num_layers"],
+            vocabulary=config["vocab_size"],
+            position_buckets=config["relative_attention_num_buckets"],
+        )
+
+    @property
+    def parameters(self) -> int:
+        """5,680,910,336 for A14B. Every layer of UMT5 has its own position bias; feed-forward is gated."""
+        attention = 4 * self.dim * self.inner + self.position_buckets * self.heads
+        layer = attention + 3 * self.dim * self.ffn_dim + 2 * self.dim
+        return self.vocabulary * self.dim + self.layers * layer + self.dim
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of the VAE's decoder in three dimensions.
+
+    Attributes:
+        taps: weights for each pair of channels (27 for 3x3x3).
+        scale: pixels at its input for each latent, in height and in width.
+        time_scale: frames at its input for each latent frame after the first.
+        cached: whether it looks back two frames, so that its input is kept between calls.
+    """
+
+    channels: int
+    out_channels: int
+    taps: int
+    scale: int
+    time_scale: int
+    cached: bool = True
+
+    @property
+    def parameters(self) -> int:
+        """Weights and bias."""
+        return self.channels * self.out_channels * self.taps + self.out_channels
+
+
+@dataclass(frozen=True)
+class VaeArchitecture:
+    """The decoder of the Wan2.1 VAE, diffusers' `AutoencoderKLWan`. `upsamples_time` in the decoder's order."""
+
+    base_dim: int
+    latent_channels: int
+    multipliers: tuple[int, ...]
+    residual_blocks: int
+    upsamples_time: tuple[bool, ...]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "VaeArchitecture":
+        """Read `vae/config.json`."""
+        return cls(
+            base_dim=config["base_dim"],
+            latent_channels=config["z_dim"],
+            multipliers=tuple(config["dim_mult"]),
+            residual_blocks=config["num_res_blocks"],
+            upsamples_time=tuple(config["temperal_downsample"][::-1]),  # diffusers' spelling
+        )
+
+    @property
+    def widest(self) -> int:
+        """Channels in the middle of the decoder."""
+        return self.base_dim * self.multipliers[-1]
+
+    def stages(self) -> list[tuple[int, int]]:
+        """Channels into and out of each block on the way up; an upsampler before it has halved them."""
+        widths = [self.base_dim * multiplier for multiplier in (self.multipliers[-1], *self.multipliers[::-1])]
+        return [
+            (before // 2 if index else before, after)
+            for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
+        ]
+
+    def convolutions(self) -> Iterator[Convolution]:
+        """The decoder's causal convolutions in the order in which they run, which is that of the caches."""
+        yield Convolution(self.latent_channels, self.widest, 27, 1, 1)
+        for _ in range(2):
+            yield from _residual(self.widest, self.widest, scale=1, time_scale=1)
+        scale = time_scale = 1
+        for index, (before, after) in enumerate(self.stages()):
+            yield from _residual(before, after, scale=scale, time_scale=time_scale)
+            for _ in range(self.residual_blocks):
+                yield from _residual(after, after, scale=scale, time_scale=time_scale)
+            if index < len(self.upsamples_time):
+                if self.upsamples_time[index]:
+                    yield Convolution(after, 2 * after, 3, scale, time_scale)
+                    time_scale *= 2
+                scale *= 2
+        yield Convolution(self.base_dim * self.multipliers[0], 3, 27, scale, time_scale)
+
+    @property
+    def decoder_parameters(self) -> int:
+        """Decoder and the 1x1x1 convolution before it: 73,295,603 for A14B."""
+        convolutions = list(self.convolutions())
+        norms = sum(c.channels for c in convolutions[1:] if c.cached and c.taps == 27)  # one before each, but the first
+        attention = self.widest + 3 * self.widest**2 + 3 * self.widest + self.widest**2 + self.widest
+        spatial = sum(9 * c * (c // 2) + c // 2 for _, c in self.stages()[: len(self.upsamples_time)])
+        before = self.latent_channels**2 + self.latent_channels
+        return sum(c.parameters for c in convolutions) + norms + attention + spatial + before
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def _residual(before: int, after: int, *, scale: int, time_scale: int) -> Iterator[Convolution]:
+    if before != after:
+        yield Convolution(before, after, 1, scale, time_scale, cached=False)
+    yield Convolution(before, after, 27, scale, time_scale)
+    yield Convolution(after, after, 27, scale, time_scale)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The three networks of a checkpoint; both experts are alike."""
+
+    expert: ExpertArchitecture
+    text_encoder: TextEncoderArchitecture
+    vae: VaeArchitecture
+    text_length: int = WANS_TEXT_LENGTH
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path) -> "Architecture":
+        """Read a folder in diffusers' layout; no weights are needed. Raises ArchitectureError."""
+        return cls(
+            expert=_part(folder / "transformer/config.json", ExpertArchitecture),
+            text_encoder=_part(folder / "text_encoder/config.json", TextEncoderArchitecture),
+            vae=_part(folder / "vae/config.json", VaeArchitecture),
+            text_length=_text_length(folder / "tokenizer/tokenizer_config.json"),
+        )
+
+
+def _text_length(path: Path) -> int:
+    longest: int = WANS_TEXT_LENGTH
+    if path.exists():
+        longest = json.loads(path.read_text(encoding="utf-8")).get("model_max_length", WANS_TEXT_LENGTH)
+    return min(longest, WANS_TEXT_LENGTH)
+
+
+def _part(path: Path, part: Any) -> Any:
+    try:
+        return part.from_config(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ArchitectureError(
+            f"{path} is missing. --checkpoint takes a folder in diffusers' layout, such as "
+            "Wan2.2-T2V-A14B-Diffusers; without it the sizes of A14B are used."
+        ) from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ArchitectureError(f"{path} is not the config of a Wan2.2-T2V checkpoint: {error!r}") from None
+
+
+# transformer, text_encoder and vae of Wan-AI/Wan2.2-T2V-A14B-Diffusers
+A14B = Architecture(
+    ExpertArchitecture(
+        dim=5120, ffn_dim=13824, layers=40, text_dim=4096, frequency_dim=256, channels=16, patch=(1, 2, 2)
+    ),
+    TextEncoderArchitecture(
+        dim=4096, inner=4096, heads=64, ffn_dim=10240, layers=24, vocabulary=256384, position_buckets=32
+    ),
+    VaeArchitecture(
+        base_dim=96,
+        latent_channels=16,
+        multipliers=(1, 2, 4, 4),
+        residual_blocks=2,
+        upsamples_time=(True, True, False),
+    ),
+)

@@ -1,0 +1,98 @@
+"""What TensorRT says and how far it is, while it builds: a log file, the errors, a progress bar, and Ctrl-C."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+_FATAL = ("ERROR", "INTERNAL_ERROR")
+
+
+@contextlib.contextmanager
+def build_log(trt: Any, path: Path | None) -> Iterator[Any]:
+    """Yield a TensorRT logger that writes to the file at `path` (None: nowhere) and keeps errors in `.errors`."""
+    with contextlib.ExitStack() as stack:
+        file = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("w", encoding="utf-8", buffering=1))
+        yield _logger(trt, file)
+
+
+def _logger(trt: Any, file: TextIO | None) -> Any:
+    class BuildLog(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity.name in _FATAL:
+                self.errors.append(message)
+            if file is not None and severity.name != "VERBOSE":
+                file.write(f"{severity.name}: {message}\n")
+
+    return BuildLog()
+
+
+class Interrupted:
+    """Ctrl-C during a build. Raised inside one of TensorRT's callbacks it would end the process, so it is noted here,
+    the next callback asks TensorRT to stop, and it is raised when TensorRT has returned.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def note(self, signum: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        self.asked = True
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interrupted]:
+    """Hold Ctrl-C back while TensorRT runs. Raises KeyboardInterrupt at the end if there was one."""
+    interrupted = Interrupted()
+    if threading.current_thread() is not threading.main_thread():  # only there does Python handle signals
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, interrupted.note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted.asked:
+        raise KeyboardInterrupt
+
+
+def progress_monitor(trt: Any, title: str, interrupted: Interrupted) -> Any:
+    """TensorRT's progress as one bar: the outermost phase counts, the innermost one is named."""
+
+    class ProgressBar(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self._bar: Any = None
+            self._outermost = ""
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if self._bar is None:
+                self._outermost = phase_name
+                self._bar = tqdm(total=num_steps, desc=title, leave=False, disable=None)
+            self._bar.set_postfix_str(phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name == self._outermost:
+                self._bar.update(step + 1 - self._bar.n)
+            return not interrupted.asked
+
+        def phase_finish(self, phase_name: str) -> None:
+            if phase_name == self._outermost:
+                if not interrupted.asked:
+                    self._bar.update(self._bar.total - self._bar.n)
+                self._bar.close()
+                self._bar = None
+
+    return ProgressBar()

@@ -1,0 +1,71 @@
+"""Every graph that `make compile-check` compiles: at which precision, for which sizes. One row, one plan.
+
+The graphs of the small checkpoint are whole. A14B's are cut where they repeat: one block of forty, one layer of
+twenty-four, a vocabulary of 1,024; every width is the true one. `docs/plans.md` holds the same list.
+"""
+
+from dataclasses import dataclass
+
+from wan_t2v.shapes import VideoShape
+
+SMALL, A14B = "wan-mini", "A14B"
+A14B_BLOCKS = 1  # of an expert's forty
+
+_CLIP = VideoShape(17, 128, 128)
+_OTHER_CLIP = VideoShape(17, 128, 192)
+_480P = VideoShape(81, 480, 832)
+_720P = VideoShape(81, 720, 1280)
+_EXPERTS = ("high_noise_expert", "low_noise_expert")
+_VAE = ("vae_decoder_first", "vae_decoder_next")
+_SELF_AND_CROSS = 2
+
+
+@dataclass(frozen=True)
+class CompileCase:
+    """One plan. Several sizes are several profiles; a text encoder has none.
+
+    `attention_per_block` is 0 where attention is not TensorRT's own layer: UMT5 adds a position bias, and the VAE's
+    only head is wider than any fused kernel takes.
+    """
+
+    model: str
+    graph: str
+    precision: str
+    sizes: tuple[VideoShape, ...] = ()
+    attention_per_block: int = 0
+
+    def __str__(self) -> str:
+        sizes = " + ".join(map(str, self.sizes))
+        return f"{self.model} {self.graph} {self.precision}{' ' if sizes else ''}{sizes}"
+
+
+def _experts() -> list[CompileCase]:
+    small = [
+        CompileCase(SMALL, graph, precision, (_CLIP,), _SELF_AND_CROSS)
+        for graph in _EXPERTS
+        for precision in ("fp32", "bf16", "fp16")
+    ]
+    two_profiles = CompileCase(SMALL, _EXPERTS[0], "bf16", (_CLIP, _OTHER_CLIP), _SELF_AND_CROSS)
+    large = [
+        CompileCase(A14B, _EXPERTS[0], precision, sizes, _SELF_AND_CROSS)
+        for precision in ("bf16", "fp16")
+        for sizes in ((_480P,), (_720P,), (_480P, _720P))
+    ]
+    return [*small, two_profiles, *large]
+
+
+def _text_encoders() -> list[CompileCase]:
+    return [CompileCase(model, "text_encoder", precision) for model in (SMALL, A14B) for precision in ("fp32", "bf16")]
+
+
+def _vae_decoders() -> list[CompileCase]:
+    return [
+        CompileCase(model, graph, precision, (size,))
+        for model, sizes in ((SMALL, (_CLIP,)), (A14B, (_480P, _720P)))
+        for graph in _VAE
+        for precision in ("fp32", "bf16", "fp16")
+        for size in sizes
+    ]
+
+
+COMPILE_TABLE: tuple[CompileCase, ...] = (*_experts(), *_text_encoders(), *_vae_decoders())

@@ -1,0 +1,56 @@
+"""One graph of a checkpoint that is too large to load: written beside the checkpoint's shards, which hold its weights.
+
+    <checkpoint>/transformer/high_noise_expert.bf16.onnx      beside diffusion_pytorch_model-00001-of-00012.safetensors
+
+Graphs of several precisions can stand there side by side. Nothing else in the checkpoint is touched.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.attached_weights import Attached, attach, weights_of
+from export.checkpoint import facts_from_checkpoint
+from export.graph_check import Structure, check_shapes, structure
+from export.graph_table import GRAPHS
+from export.process_cost import ProcessCost, process_cost
+from export.to_onnx import save
+from export.weightless import shell_of, weightless_graph
+from wan_t2v.shapes import VideoShape
+
+CHECKED_SIZES = (VideoShape(81, 480, 832), VideoShape(81, 720, 1280))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A graph that was written: what it consists of, what it took from the checkpoint, and what the work cost."""
+
+    graph: str
+    path: Path
+    structure: Structure
+    attached: Attached
+    cost: ProcessCost
+
+
+def path_beside(checkpoint: Path, graph: str, precision: str) -> Path:
+    """Where the graph of a precision stands."""
+    return checkpoint / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
+
+
+def export_beside(checkpoint: Path, graph: str, precision: str) -> Beside:
+    """Trace, attach, write, check. Raises CheckpointError before tracing if the weights do not fit the config, and
+    GraphError, with no graph left, if the result is not whole.
+    """
+    facts = facts_from_checkpoint(checkpoint)
+    source = GRAPHS[graph]
+    shell = shell_of(checkpoint, source.component)
+    weights = weights_of(checkpoint, source.component, shell)
+    model, call = weightless_graph(shell, graph, facts, precision)
+    attached = attach(model, {f"{source.prefix}{name}": tensor for name, tensor in weights.items()})
+    path = path_beside(checkpoint, graph, precision)
+    save(model, call, path)
+    try:
+        check_shapes(path, graph, facts, CHECKED_SIZES)
+    except BaseException:
+        path.unlink()
+        raise
+    return Beside(graph, path, structure(path), attached, process_cost())

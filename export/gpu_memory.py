@@ -1,0 +1,273 @@
+"""What each part of a deployment needs in GPU memory, in bytes.
+
+Weights, bindings and caches follow from the architecture and the sizes. Execution contexts (a plan's activations),
+processes and the pool are estimates: only a build or a run measures them. A plan's manifest that names
+`device_memory_bytes` takes the place of the estimate of its context.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from export.architecture import Architecture, Convolution
+from export.precision import OFFERED, PART_OF, REFUSED
+from export.sizes import FRAMES
+from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
+
+MIB = 2**20
+GIB = 2**30
+FP32 = 4
+CACHED_FRAMES = 2
+TEXT_BATCH = 8  # prompts that the text encoder's profile takes at once
+UNQUANTISED_BLOCKS = 3  # at each end of an expert, in FP8
+INDEX_BYTES = 8
+
+# A CUDA context with its loaded kernels, in each process that touches a GPU. Estimate.
+PROCESS_BYTES = GIB // 2
+# Tensors of an expert's or the text encoder's call on their way from process to process, several times over. Estimate.
+POOL_BYTES = GIB // 2
+
+ACCEPTED_PRECISIONS = {part: tuple(dict.fromkeys(offered)) for part, offered in OFFERED.items()}
+ACCEPTED_PRECISIONS["experts"] = tuple(dict.fromkeys((*ACCEPTED_PRECISIONS["experts"], "fp8")))
+VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}  # of an activation; FP8 has 16-bit ones between its layers
+
+
+UNARY, STREAM = "text_to_video", "text_to_video_stream"  # the doors
+
+
+class SettingsError(ValueError):
+    """A precision or size that cannot be deployed; the message says what is accepted."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is to be served: the sizes, the precision of each part, and the doors, each with one clip at a time."""
+
+    sizes: tuple[VideoShape, ...]
+    experts: str = "bf16"
+    text_encoder: str = "bf16"
+    vae: str = "fp32"
+    doors: tuple[str, ...] = (UNARY,)
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError."""
+        if not self.sizes:
+            raise SettingsError("no size was named; name one at least, such as 720x1280x81")
+        for part in ("experts", "text_encoder", "vae"):
+            precision = getattr(self, part)
+            if precision not in ACCEPTED_PRECISIONS[part]:
+                reason = f" ({REFUSED[part, precision]})" if (part, precision) in REFUSED else ""
+                accepted = ", ".join(ACCEPTED_PRECISIONS[part])
+                name = part.replace("_", " ")
+                raise SettingsError(f"precision of the {name} is {precision!r}{reason}, accepted: {accepted}")
+
+
+@dataclass(frozen=True)
+class PlanMemory:
+    """One plan on one GPU. `context` is an estimate unless `measured`."""
+
+    weights: int
+    context: int
+    bindings: int
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """Needs of every part of one deployment. `measured` has a context's bytes by graph, from manifests of plans."""
+
+    architecture: Architecture
+    deployment: Deployment
+    measured: Mapping[str, int]
+
+    @cached_property
+    def _latents(self) -> list[LatentShape]:
+        vae, expert = self.architecture.vae, self.architecture.expert
+        grid = LatentGrid(
+            channels=vae.latent_channels,
+            time_stride=2 ** sum(vae.upsamples_time),
+            space_stride=2 ** len(vae.upsamples_time),
+            patch=expert.patch[1],
+        )
+        for size in self.deployment.sizes:
+            _check_size(size, grid)
+        return [grid.latent_shape(size) for size in self.deployment.sizes]
+
+    @property
+    def plans(self) -> dict[str, PlanMemory]:
+        """Every plan as Triton's TensorRT backend holds it: one instance, all sizes."""
+        return {
+            "text_encoder": self._measured_or("text_encoder", self._text_encoder()),
+            "high_noise_expert": self._measured_or("high_noise_expert", self._expert()),
+            "low_noise_expert": self._measured_or("low_noise_expert", self._expert()),
+            "vae_decoder_first": self._measured_or("vae_decoder_first", self._vae(first=True)),
+            "vae_decoder_next": self._measured_or("vae_decoder_next", self._vae(first=False)),
+        }
+
+    def _measured_or(self, graph: str, estimate: PlanMemory) -> PlanMemory:
+        if graph not in self.measured:
+            return estimate
+        return PlanMemory(estimate.weights, self.measured[graph], estimate.bindings, measured=True)
+
+    def _expert(self) -> PlanMemory:
+        """One plan with a static profile and a context for each size; bindings at the largest."""
+        expert, text_length = self.architecture.expert, self.architecture.text_length
+        value = VALUE_BYTES[self.deployment.experts]
+        kept = expert.fp32_parameters
+        weights = (expert.parameters - kept) * value + kept * FP32
+        if self.deployment.experts == "fp8":
+            quantised = max(0, expert.layers - 2 * UNQUANTISED_BLOCKS) * expert.linear_parameters_of_a_block
+            weights -= quantised * (value - 1)
+        text = text_length * expert.text_dim * value
+        return PlanMemory(
+            weights=weights,
+            context=sum(self._expert_activations(latents) for latents in self._latents),
+            bindings=max(2 * _elements(latents) * value for latents in self._latents) + text + FP32,
+        )
+
+    def _expert_activations(self, latents: LatentShape) -> int:
+        """Estimate: the larger of a block's two peaks.
+
+        Attention: six tensors of a token's width (residual, normed input, query, key, value, result) and two in FP32
+        (query and key between norm and rotation). Feed-forward: residual, result, an FP32 norm, and the wide tensor
+        before and after its activation function. Scores are not among them: attention must stay fused.
+        """
+        expert = self.architecture.expert
+        value = VALUE_BYTES[self.deployment.experts]
+        patch = expert.patch
+        tokens = (latents.frames // patch[0]) * (latents.height // patch[1]) * (latents.width // patch[2])
+        attention = tokens * expert.dim * (6 * value + 2 * FP32)
+        feed_forward = tokens * (expert.dim * (2 * value + FP32) + 2 * expert.ffn_dim * value)
+        return max(attention, feed_forward)
+
+    def _text_encoder(self) -> PlanMemory:
+        """Context, an estimate: of attention, residual and normed input in FP32, query, key, value, result, scores
+        before and after softmax (UMT5 adds a position bias, so they are not fused).
+        """
+        encoder, length = self.architecture.text_encoder, self.architecture.text_length
+        value = VALUE_BYTES[self.deployment.text_encoder]
+        tokens = TEXT_BATCH * length
+        scores = tokens * length * encoder.heads
+        return PlanMemory(
+            weights=encoder.parameters * value,
+            context=tokens * (2 * encoder.dim * FP32 + 4 * encoder.inner * value) + scores * (FP32 + value),
+            bindings=tokens * (2 * INDEX_BYTES + encoder.dim * value),
+        )
+
+    def _vae(self, *, first: bool) -> PlanMemory:
+        """One static plan for each size, each a model version of its own with its own context and bindings."""
+        value = VALUE_BYTES[self.deployment.vae]
+        frames_out = 1 if first else 2 ** sum(self.architecture.vae.upsamples_time)
+        pixels = 4 ** len(self.architecture.vae.upsamples_time)
+        sets = 1 if first else 2
+        bindings = 0
+        for latents in self._latents:
+            area = latents.height * latents.width
+            bindings += (latents.channels * area + 3 * frames_out * area * pixels) * value
+            bindings += sets * self.cache_set(latents)
+        return PlanMemory(
+            weights=len(self._latents) * self.architecture.vae.decoder_parameters * value,
+            context=sum(self._vae_activations(latents, first=first) for latents in self._latents),
+            bindings=bindings,
+        )
+
+    def _vae_activations(self, latents: LatentShape, *, first: bool) -> int:
+        """Estimate: the largest of any convolution (shortcut, input with its two cached frames, output), of any
+        spatial upsampling (input, enlarged, output) and of the attention's scores over the pixels of a latent frame.
+        """
+        vae = self.architecture.vae
+        value = VALUE_BYTES[self.deployment.vae]
+        area = latents.height * latents.width
+
+        def values(c: Convolution) -> int:
+            frames = 1 if first else c.time_scale
+            return area * c.scale**2 * ((frames + CACHED_FRAMES) * c.channels + 2 * frames * c.out_channels)
+
+        def upsampling(index: int, channels: int) -> int:
+            frames: int = 1 if first else 2 ** sum(vae.upsamples_time[: index + 1])
+            return area * (1 << 2 * index) * frames * (channels + 4 * channels + 2 * channels)
+
+        stages = vae.stages()[: len(vae.upsamples_time)]
+        peaks = [values(c) for c in vae.convolutions()]
+        peaks += [upsampling(index, after) for index, (_, after) in enumerate(stages)]
+        return max([*peaks, 2 * area * area]) * value
+
+    def cache_set(self, latents: LatentShape) -> int:
+        """The VAE's caches of one clip: two frames of the input of each convolution that looks back."""
+        area = latents.height * latents.width
+        kept = (c for c in self.architecture.vae.convolutions() if c.cached)
+        values = sum(c.channels * CACHED_FRAMES * area * c.scale**2 for c in kept)
+        return values * VALUE_BYTES[self.deployment.vae]
+
+    @property
+    def largest_cache_set(self) -> int:
+        """That of the largest size."""
+        return max(self.cache_set(latents) for latents in self._latents)
+
+    @property
+    def frames_bytes(self) -> int:
+        """The largest clip as uint8 frames, which cross to the host at the end."""
+        return max(size.frames * size.height * size.width * 3 for size in self.deployment.sizes)
+
+    @property
+    def denoiser_working_set(self) -> int:
+        """Estimate: sixteen FP32 tensors of the latents' shape (the solver's history among them) and embeddings."""
+        latents = max(_elements(latents) for latents in self._latents)
+        text = self.architecture.text_length * self.architecture.expert.text_dim
+        return 16 * latents * FP32 + 4 * text * FP32
+
+
+def measured_contexts(repository: Path, deployment: Deployment) -> dict[str, int]:
+    """Bytes of execution contexts by graph, from manifests of installed plans (`<version>/plan.json`).
+
+    `device_memory_bytes` there is one number or one for each profile. A graph is left out if a plan of it does not say,
+    or if its plans are for other sizes or another precision.
+    """
+    found = {}
+    for graph, part in PART_OF.items():
+        manifests = [json.loads(path.read_text(encoding="utf-8")) for path in repository.glob(f"{graph}/*/plan.json")]
+        precisions = {manifest.get("precision") for manifest in manifests}
+        sizes = sorted(size for manifest in manifests for size in manifest.get("sizes", []))
+        known = all("device_memory_bytes" in manifest for manifest in manifests)
+        right = sizes in ([], sorted(map(str, deployment.sizes)))  # the text encoder is for any
+        if known and right and precisions == {getattr(deployment, part)}:
+            found[graph] = sum(_total(manifest["device_memory_bytes"]) for manifest in manifests)
+    return found
+
+
+def _total(measured: int | list[int]) -> int:
+    return sum(measured) if isinstance(measured, list) else measured
+
+
+def _elements(latents: LatentShape) -> int:
+    return latents.channels * latents.frames * latents.height * latents.width
+
+
+def _check_size(size: VideoShape, grid: LatentGrid) -> None:
+    multiple, stride = grid.size_multiple_px, grid.time_stride
+    for name, pixels in (("height", size.height), ("width", size.width)):
+        if pixels < multiple or pixels % multiple:
+            below = max(multiple, pixels // multiple * multiple)
+            near = " or ".join(str(n) for n in sorted({below, -(-pixels // multiple) * multiple} - {0}))
+            raise SettingsError(f"size {size}: {name} {pixels} is not a multiple of {multiple}; nearest: {near}")
+    if size.frames < 1 or (size.frames - 1) % stride:
+        below = max(1, (size.frames - 1) // stride * stride + 1)
+        raise SettingsError(
+            f"size {size}: {size.frames} frames are not {stride}k+1; nearest: {below} or {below + stride}"
+        )
+
+
+def parsed_size(text: str) -> VideoShape:
+    """`720x1280` (81 frames) or `720x1280x81`: height, width, frames. Raises SettingsError."""
+    parts = text.split("x")
+    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise SettingsError(f"size {text!r}, accepted: <height>x<width> or <height>x<width>x<frames>, as 720x1280x81")
+    height, width, frames = (int(part) for part in (*parts, str(FRAMES))[:3])
+    return VideoShape(frames, height, width)
+
+
+def unique_sizes(texts: Sequence[str]) -> tuple[VideoShape, ...]:
+    """Sizes as given, each once."""
+    return tuple(dict.fromkeys(parsed_size(text) for text in texts))

@@ -1,0 +1,103 @@
+"""The command lines of `python -m export onnx` and `dry-run`; apart from their work, which imports much."""
+
+import argparse
+import errno
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from export.precision import OFFERED, Precisions
+
+STAND_IN = Path("build/a14b-stand-in")
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PLACES = {"auto": None, "inside": False, "beside": True}
+
+
+def add_onnx(
+    commands: Any, *, checkpoint: Path, repository: Path, folder_of: Callable[[argparse.Namespace], Path]
+) -> None:
+    """Add both commands to the parsers of `python -m export`; `folder_of` tells where exported graphs go."""
+    onnx: argparse.ArgumentParser = commands.add_parser("onnx", help="checkpoint to checked ONNX graphs, and install")
+    onnx.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
+    onnx.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+    onnx.add_argument("--repository", type=Path, default=repository, help="where to install (default: %(default)s)")
+    onnx.add_argument("--jobs", type=int, default=2, help="graphs traced at the same time (default: %(default)s)")
+    onnx.add_argument(
+        "--weights",
+        choices=_PLACES,
+        default="auto",
+        help="inside the graphs, or beside them in the checkpoint's own files (default: by their size)",
+    )
+    onnx.add_argument("--must-install", action="store_true", help="refuse what the embedded server could not serve")
+    onnx.set_defaults(command=lambda options: _onnx(options, folder_of(options)))
+    dry: argparse.ArgumentParser = commands.add_parser("dry-run", help="export A14B's true shapes without its weights")
+    dry.add_argument("--out", type=Path, default=STAND_IN, help="stand-in checkpoint to write (default: %(default)s)")
+    dry.add_argument("--stored", choices=("F32", "BF16"), help="type of the experts' shards (default: as published)")
+    dry.set_defaults(command=_dry_run)
+    for command in (onnx, dry):
+        for option, part in (("", "experts"), ("-text-encoder", "text_encoder"), ("-vae", "vae")):
+            offered = ", ".join(OFFERED[part])
+            text = f"of the {part.replace('_', ' ')}: {offered} (default: small checkpoints fp32, A14B the first)"
+            command.add_argument(f"-{option}-precision", dest=part, metavar="NAME", help=text)
+
+
+def disk_error(error: OSError) -> str:
+    """What to do about a file that could not be written or read."""
+    if error.errno in _DISK_FULL:
+        return f"{error}. Nothing half-written was left. Free some space, or choose another disk, and run it again."
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{error}. Graphs of a large checkpoint are written into its folders, which must be writable."
+    return str(error)
+
+
+def _onnx(options: argparse.Namespace, folder: Path) -> None:
+    from export.checkpoint import CheckpointError, check_checkpoint, is_small
+    from export.exported import ExportSettings, default_precisions, exported_checkpoint
+    from export.install import installed
+
+    check_checkpoint(options.checkpoint)
+    defaults = default_precisions(options.checkpoint)
+    precisions = _precisions(options, defaults)
+    place = _PLACES[options.weights]
+    beside = not is_small(options.checkpoint) if place is None else place
+    unserved = _why_not_installed(precisions, beside=beside)
+    if unserved and options.must_install:
+        raise CheckpointError(f"{options.checkpoint} cannot be served here: {unserved}. `make export` exports it.")
+    if options.folder is None:
+        folder = folder.with_name(folder.name + _suffix(precisions, defaults))
+    exported_checkpoint(options.checkpoint, folder, ExportSettings(precisions, beside=beside, jobs=options.jobs))
+    if unserved:
+        print(f"exported {options.checkpoint.name} to {folder}; not installed: {unserved}", file=sys.stderr)
+        return
+    installed(folder, options.repository)
+    print(f"installed {options.checkpoint.name} in {options.repository}", file=sys.stderr)
+
+
+def _precisions(options: argparse.Namespace, defaults: Precisions) -> Precisions:
+    chosen = {part: value for part in OFFERED if (value := getattr(options, part)) is not None}
+    return Precisions(**{**asdict(defaults), **chosen})
+
+
+def _suffix(precisions: Precisions, defaults: Precisions) -> str:
+    """So that exports of one checkpoint in several precisions do not replace each other."""
+    short = {"experts": "", "text_encoder": "-text", "vae": "-vae"}
+    chosen, usual = asdict(precisions), asdict(defaults)
+    return "".join(f"{short[part]}-{chosen[part]}" for part in short if chosen[part] != usual[part])
+
+
+def _why_not_installed(precisions: Precisions, *, beside: bool) -> str | None:
+    """Why the embedded server could not run the graphs; None if it can."""
+    if beside:
+        return "the weights stay in the checkpoint, for TensorRT plans to be built from"
+    return "the embedded server runs FP32 graphs" if precisions != Precisions() else None
+
+
+def _dry_run(options: argparse.Namespace) -> None:
+    from export.dry_run import dry_run
+    from export.precision import FOR_LARGE_WEIGHTS
+
+    precisions = _precisions(options, FOR_LARGE_WEIGHTS)
+    dry_run(options.out, precisions, stored=options.stored, report=lambda row: print(json.dumps(row), flush=True))

@@ -1,0 +1,82 @@
+"""Which precision each part of the model may be exported in, and why: the one table.
+
+The precision is written in the graph (TensorRT builds it strongly typed). Islands of FP32 that diffusers keeps in a
+half-precision expert (time embedder, modulation, norms, rotary tables) are FP32 in the graph too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+PART_OF = {
+    "text_encoder": "text_encoder",
+    "high_noise_expert": "experts",
+    "low_noise_expert": "experts",
+    "vae_decoder_first": "vae",
+    "vae_decoder_next": "vae",
+}
+OFFERED: Mapping[str, Mapping[str, str]] = {
+    "experts": {
+        "bf16": "what Wan, diffusers and MLPerf run; the default for weights that one ONNX file cannot hold",
+        "fp16": "what the design note asks for; unproven on A14B, whose activations may pass 65,504",
+        "fp32": "the reference, and what ONNX Runtime runs on a CPU; 57 GB for one expert of A14B",
+    },
+    "text_encoder": {
+        "bf16": "as published; T5 was trained in it",
+        "fp32": "the reference; 23 GB for A14B",
+    },
+    "vae": {
+        "fp32": "the reference; 0.3 GB for A14B",
+        "bf16": "half the caches; Wan's own code decodes so under autocast",
+        "fp16": "half the caches with three more bits of fraction than bf16",
+    },
+}
+REFUSED = {
+    ("text_encoder", "fp16"): "T5 overflows in FP16, and its graph would mix types: transformers keeps `wo` in FP32",
+}
+_TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_OPTIONS = {"experts": "--precision", "text_encoder": "--text-encoder-precision", "vae": "--vae-precision"}
+
+
+class PrecisionError(ValueError):
+    """A precision that is not offered for a part of the model; the message lists those that are, with reasons."""
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """The choice for one export, by part. Raises PrecisionError for one that is not in OFFERED."""
+
+    experts: str = "fp32"
+    text_encoder: str = "fp32"
+    vae: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name))
+
+    def of(self, graph: str) -> str:
+        """Precision of one of the five graphs."""
+        found: str = getattr(self, PART_OF[graph])
+        return found
+
+
+def torch_dtype(precision: str) -> Any:
+    """`torch.dtype` of a precision."""
+    import torch
+
+    return getattr(torch, _TORCH_NAMES[precision])
+
+
+def _check(part: str, precision: str) -> None:
+    if precision in OFFERED[part]:
+        return
+    reason = REFUSED.get((part, precision))
+    offered = "; ".join(f"{name} ({why})" for name, why in OFFERED[part].items())
+    raise PrecisionError(
+        f"{_OPTIONS[part]} {precision}: "
+        f"{'refused, ' + reason if reason else 'unknown'}. Offered for {part.replace('_', ' ')}: {offered}."
+    )
+
+
+IN_ONNX_RUNTIME = Precisions()  # ONNX Runtime on a CPU has no kernels for BF16, and the embedded configs say FP32
+FOR_LARGE_WEIGHTS = Precisions(experts="bf16", text_encoder="bf16", vae="fp32")

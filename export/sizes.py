@@ -1,0 +1,75 @@
+"""The sizes that a deployment can name: a plan is built for these and no others.
+
+Wan2.2-T2V-A14B was trained at four sizes; two more are wanted by users and marked. A checkpoint with another text width
+is no A14B (wan-mini), and what it was trained for is not known here, so any size that its latent grid divides will do.
+"""
+
+from dataclasses import dataclass
+
+from wan_t2v.facts import ModelFacts
+from wan_t2v.shapes import VideoShape
+
+FRAMES = 81  # of a size that names none: what Wan2.2 was trained with, five seconds
+A14B_TEXT_DIM = 4096
+
+
+class SizeError(ValueError):
+    """A size that no plan is built for; the message lists those that are accepted."""
+
+
+@dataclass(frozen=True)
+class ListedSize:
+    """One size of A14B in pixels, and whether the checkpoint was trained for it."""
+
+    height: int
+    width: int
+    trained: bool
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}" + ("" if self.trained else " (untrained)")
+
+
+LISTED_SIZES = (
+    ListedSize(480, 832, trained=True),
+    ListedSize(832, 480, trained=True),
+    ListedSize(720, 1280, trained=True),
+    ListedSize(1280, 720, trained=True),
+    ListedSize(480, 640, trained=False),
+    ListedSize(1280, 1280, trained=False),
+)
+
+
+def named_sizes(text: str, facts: ModelFacts) -> tuple[VideoShape, ...]:
+    """Read `480x832x81,720x1280`: height, width and, where it is not 81, frames. Raises SizeError."""
+    sizes = tuple(_named_size(part.strip(), facts) for part in text.split(","))
+    if len(set(sizes)) < len(sizes):
+        raise SizeError(f"sizes are {text!r}: one is named twice")
+    return sizes
+
+
+def is_trained(size: VideoShape, facts: ModelFacts) -> bool:
+    """Whether A14B was trained for this size; of another checkpoint that is not known, and assumed."""
+    if facts.text_dim != A14B_TEXT_DIM:
+        return True
+    listed = {(known.height, known.width): known.trained for known in LISTED_SIZES}
+    return listed[size.height, size.width] and size.frames == FRAMES
+
+
+def _named_size(text: str, facts: ModelFacts) -> VideoShape:
+    parts = text.split("x")
+    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise SizeError(f"size {text!r}, accepted: <height>x<width> or <height>x<width>x<frames>, such as 480x832x81")
+    height, width, frames = (int(part) for part in (*parts, str(FRAMES))[:3])
+    size = VideoShape(frames, height, width)
+    if frames < 1 or (frames - 1) % facts.grid.time_stride:
+        raise SizeError(f"size {text!r}: {frames} frames, accepted: {facts.grid.time_stride}k+1, such as {FRAMES}")
+    if facts.text_dim != A14B_TEXT_DIM:
+        _check_grid(text, size, facts.grid.size_multiple_px)
+    elif (height, width) not in {(known.height, known.width) for known in LISTED_SIZES}:
+        raise SizeError(f"size {text!r}, accepted: {', '.join(map(str, LISTED_SIZES))}; with or without frames")
+    return size
+
+
+def _check_grid(text: str, size: VideoShape, multiple: int) -> None:
+    if not all(pixels and pixels % multiple == 0 for pixels in (size.height, size.width)):
+        raise SizeError(f"size {text!r}, accepted: height and width in multiples of {multiple} pixels")

@@ -1,0 +1,16 @@
+"""Triton's entry to `text_to_video_stream`; what it does stands in `wan_t2v/serving/stream.py`."""
+
+import triton_python_backend_utils as pb_utils
+
+from wan_t2v.serving.stream import TextToVideoStream
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.model = TextToVideoStream(pb_utils, args)
+
+    def execute(self, requests):
+        return self.model.execute(requests)
+
+    def finalize(self):
+        self.model.finalize()

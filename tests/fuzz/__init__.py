@@ -1,0 +1,1 @@
+"""Requests that no server may choke on."""

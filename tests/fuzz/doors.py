@@ -1,0 +1,124 @@
+"""Bad requests through each way in, and whether the refusal is one that a caller can use."""
+
+import base64
+import json
+import queue
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+from tests.fuzz.bad_requests import Bad, Sent
+
+UNARY, STREAM = "text_to_video", "text_to_video_stream"
+LIMIT_S = 60.0
+# What Triton itself refuses before any of our code sees it; all of these name what is wrong.
+TRITONS_OWN = (
+    r"unexpected inference input '",
+    r"unexpected shape for input '",
+    r"inference input '?\w+'? data-type is",
+    r"inference input data-type",
+    r"unexpected datatype",
+    r"failed to parse the request JSON buffer",
+    r"Unable to parse '",
+    r"unable to parse",
+    r"attempt to access JSON non-",
+    r"Unexpected type",
+    r"expected \d+ string elements",
+    r"but expected \d+",
+    r"input .* shape .* does not match",
+    r"non-empty shape",
+)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How a request ended: an error's code (gRPC's name or HTTP's status) and text; no code is an answer."""
+
+    code: str
+    text: str
+
+    @property
+    def is_fair(self) -> bool:
+        """The caller's fault by its code, or a text of Triton's that names the fault."""
+        if self.code in ("INVALID_ARGUMENT", "400"):
+            return True
+        return bool(self.code) and any(re.search(known, self.text) for known in TRITONS_OWN)
+
+
+class GrpcDoor:
+    """One door over gRPC; the streaming door takes a stream for each request."""
+
+    def __init__(self, address: str, model: str) -> None:
+        self._model = model
+        self._address = address
+        self._client = tritonclient.grpc.InferenceServerClient(address)
+
+    def send(self, bad: Bad) -> Refusal:
+        """Send it and wait for the end."""
+        try:
+            inputs = [_input(name, tensor) for name, tensor in bad.tensors.items()]
+            if self._model == UNARY:
+                self._client.infer(UNARY, inputs, parameters=bad.parameters or None, client_timeout=LIMIT_S)
+            else:
+                self._stream(inputs, bad.parameters)
+        except InferenceServerException as error:
+            return Refusal(str(error.status() or "?").removeprefix("StatusCode."), error.message() or "")
+        return Refusal("", "answered")
+
+    def _stream(self, inputs: list[Any], parameters: dict[str, Any]) -> None:
+        news: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        with tritonclient.grpc.InferenceServerClient(self._address) as client:
+            client.start_stream(lambda result, error: news.put((result, error)), headers={"triton_grpc_error": "true"})
+            client.async_stream_infer(STREAM, inputs, parameters=parameters or None)
+            result, error = news.get(timeout=LIMIT_S)
+            while error is None and result.as_numpy("metadata") is None:
+                result, error = news.get(timeout=LIMIT_S)
+            client.stop_stream(cancel_requests=True)
+        if error is not None:
+            raise error
+
+
+class HttpDoor:
+    """One door over HTTP's generate extension."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._url = f"{url}/v2/models/{model}/generate" + ("_stream" if model == STREAM else "")
+
+    def send(self, bad: Bad) -> Refusal:
+        """Send it as JSON and wait for the end."""
+        body = {name: _as_json(tensor) for name, tensor in bad.tensors.items()} | bad.parameters
+        asked = urllib.request.Request(self._url, data=json.dumps(body, allow_nan=True).encode())
+        try:
+            with urllib.request.urlopen(asked, timeout=LIMIT_S) as answer:
+                text = answer.read().decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            return Refusal(str(error.code), error.read().decode(errors="replace"))
+        told = re.search(r'"error":\s*"(.*)"', text)
+        return Refusal("", "answered") if told is None else Refusal("stream", told[1])
+
+
+def _input(name: str, tensor: Sent) -> Any:
+    given = tritonclient.grpc.InferInput(name, list(tensor.array.shape), tensor.datatype)
+    given.set_data_from_numpy(tensor.array)
+    return given
+
+
+def _as_json(tensor: Sent) -> Any:
+    """A scalar for one value, else a list in lists; bytes that are not text become text that stands for none."""
+    array = tensor.array
+    if array.dtype == object:
+        texts = [_text(value) for value in array.reshape(-1).tolist()]
+        return texts[0] if array.shape == (1,) else texts
+    return array.item() if array.shape == (1,) else array.tolist()
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return "\ud800" + base64.b64encode(value).decode()  # half a surrogate pair: JSON, but no UTF-8

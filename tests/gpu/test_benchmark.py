@@ -1,0 +1,16 @@
+"""Every part of the GPU benchmark at small dimensions on the GPU. The same runs on the CPU in tests/unit."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.gpu import PARTS, Part
+from benchmarks.gpu_scale import rehearsal_scale
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+def test_each_part_measures_or_says_why_not(part: Part, gpu: str) -> None:
+    rows = list(part.rows()(replace(rehearsal_scale(gpu), repeats=1)))
+    assert rows
+    if part.name != "attention":  # not every kernel takes these dimensions
+        assert not [row for row in rows if "error" in row]

@@ -1,0 +1,77 @@
+"""Other engines in a real server: the five graphs in torch, and the VAE's two graphs inside `vae_decoder`."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wan_t2v_client import Connection, Generation, TextToVideo
+
+from benchmarks.repository_copy import GRAPHS
+from embedded.errors import ServerError
+from embedded.options import ServerOptions
+from embedded.server import Server, running_server
+from tests.engine_checks import relative
+from tests.programs import copy_programs, installed_programs
+
+REQUEST = {"prompt": "a red ball rolls left", "seed": 7, "num_inference_steps": 4, "num_frames": 9,
+           "height": 64, "width": 64}  # fmt: skip
+VAE = ("vae_decoder_first", "vae_decoder_next")
+
+
+def generated(server: Server, **request: object) -> Generation:
+    with TextToVideo(Connection(server.grpc_url)) as client:
+        return client.generate_unary(**{**REQUEST, **request})
+
+
+def add_parameter(repository: Path, model: str, name: str, value: str) -> None:
+    with (repository / model / "configs/cpu.pbtxt").open("a", encoding="utf-8") as config:
+        config.write(f'parameters {{ key: "{name}", value {{ string_value: "{value}" }} }}\n')
+
+
+def test_the_five_graphs_in_torch_make_the_same_video(
+    server: Server, options: ServerOptions, checkpoint: Path, root: Path
+) -> None:
+    repository = options.repository
+    copy_programs(installed_programs(checkpoint, root / "build/test-programs"), repository)
+    for graph in GRAPHS:
+        add_parameter(repository, graph, "engine", "torch")
+        (repository / graph / "1/model.onnx").unlink()
+    expected = [generated(server, output_type=kind) for kind in ("latents", "frames")]
+    with running_server(options) as in_torch:
+        latents, frames = (generated(in_torch, output_type=kind) for kind in ("latents", "frames"))
+    assert all(steps > 0 for steps in latents.metadata["steps"].values()), "both experts must take part"
+    assert 0 < relative(latents.latents, expected[0].latents) < 1e-4, "another engine, so close and not equal"
+    assert np.abs(frames.frames.astype(int) - expected[1].frames).max() <= 1
+
+
+def test_the_vae_in_process_gives_the_same_bytes_and_calls_no_model(server: Server, options: ServerOptions) -> None:
+    config = options.repository / "vae_decoder_next/configs/cpu.pbtxt"
+    threads = re.search(r'key: "threads".*string_value: "(\d+)"', config.read_text(encoding="utf-8"))
+    assert threads is not None
+    add_parameter(options.repository, "vae_decoder", "engine_location", "in_process")
+    add_parameter(options.repository, "vae_decoder", "threads", threads[1])
+    expected = generated(server)
+    with running_server(options) as in_process:
+        answer = generated(in_process)
+        assert vae_requests(in_process) == [0, 0]
+    assert min(vae_requests(server)) > 0
+    assert answer.video is not None and answer.video == expected.video
+
+
+def vae_requests(server: Server) -> list[int]:
+    """How often each of the VAE's two models was called, by the server's own count."""
+    with TextToVideo(Connection(server.grpc_url)) as client:
+        counts = {str(model["name"]): int(model["requests"]) for model in client.models()}
+    return [counts[name] for name in VAE]
+
+
+@pytest.mark.parametrize(("engine", "message"), [("openvino", "accepted: onnxruntime, torch, tensorrt"),
+                                                 ("torch", "program.json is missing. Run `python -m export.to_program"),
+                                                 ("tensorrt", "Set kind: KIND_GPU")])  # fmt: skip
+def test_an_engine_that_cannot_run_stops_the_start_with_its_reason(
+    options: ServerOptions, engine: str, message: str
+) -> None:
+    add_parameter(options.repository, "text_encoder", "engine", engine)
+    with pytest.raises(ServerError, match=re.escape(message)), running_server(options):
+        pass

@@ -1,0 +1,164 @@
+"""The streaming door: the same bytes as the unary one, news of every step, and work that stops with its caller."""
+
+import io
+import json
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from wan_t2v_client import DeadlineExceeded, Generation, Progress, RequestRefused, TextToVideo, Unavailable
+from wan_t2v_client.command import main
+
+from embedded.server import Server
+from tests.server.statistics import executions_when_idle
+
+EXPERTS = ("high_noise_expert", "low_noise_expert")
+SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
+LONG = {"num_inference_steps": 400, "seed": 5}
+
+
+@pytest.mark.parametrize("output_type", ["mp4", "frames", "latents"])
+def test_both_doors_give_the_same(client: TextToVideo, output_type: str) -> None:
+    unary = client.generate_unary("a red ball", output_type=output_type, **SMALL)
+    streamed = client.generate("a red ball", output_type=output_type, **SMALL)
+    assert streamed.video == unary.video
+    for ours, theirs in ((streamed.frames, unary.frames), (streamed.latents, unary.latents)):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or np.array_equal(ours, theirs)
+    timed = {"stages_ms"}
+    assert streamed.metadata.keys() == unary.metadata.keys()
+    assert {k: v for k, v in streamed.metadata.items() if k not in timed} == {
+        k: v for k, v in unary.metadata.items() if k not in timed
+    }
+
+
+def test_every_step_is_told_in_order_with_its_expert(client: TextToVideo) -> None:
+    told: list[Progress] = []
+    generation = client.generate("a red ball", on_progress=told.append, **SMALL)
+    assert [progress.step for progress in told] == [1, 2, 3, 4]
+    assert [progress.timestep for progress in told] == generation.metadata["timesteps"]
+    assert {progress.expert for progress in told} == set(EXPERTS)
+    assert told[-1].left_s == 0 and all(progress.step_s > 0 for progress in told)
+    assert all(progress.preview is None for progress in told)
+
+
+def test_previews_come_as_often_as_asked_and_are_pictures_of_the_latents(client: TextToVideo) -> None:
+    told: list[Progress] = []
+    client.generate("a red ball", on_progress=told.append, preview_every=2, **SMALL)
+    assert [progress.step for progress in told if progress.preview] == [2, 4]
+    with Image.open(io.BytesIO(told[-1].preview or b"")) as picture:
+        assert picture.size == (48 // 8, 32 // 8)
+
+
+def test_who_stops_reading_stops_the_work(server: Server, client: TextToVideo) -> None:
+    before = executions_when_idle(server.grpc_url, *EXPERTS)
+    stream = client.stream("a red ball", **LONG)
+    seen = [next(stream) for _ in range(3)]
+    stream.close()
+    after = executions_when_idle(server.grpc_url, *EXPERTS)
+    assert all(isinstance(told, Progress) for told in seen)
+    passes = sum(after.values()) - sum(before.values())
+    assert passes < 2 * LONG["num_inference_steps"] / 4, "the rest of the loop did not run"
+
+
+def test_a_deadline_stops_the_work(server: Server, client: TextToVideo) -> None:
+    before = executions_when_idle(server.grpc_url, *EXPERTS)
+    with pytest.raises(DeadlineExceeded):
+        client.generate("a red ball", deadline_s=1.0, **LONG)
+    passes = sum(executions_when_idle(server.grpc_url, *EXPERTS).values()) - sum(before.values())
+    assert passes < 2 * LONG["num_inference_steps"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"height": 100}, "height: got 100; accepted"),
+        ({"preview_every": -1}, "preview_every: got -1; accepted"),
+        ({"prompt": ""}, "prompt: got an empty text"),
+        ({"height": 512, "width": 512}, "height: got 512"),
+    ],
+)
+def test_bad_fields_are_refused_as_at_the_unary_door(client: TextToVideo, fields: dict, message: str) -> None:
+    asked = {"prompt": "x", **fields}
+    with pytest.raises(RequestRefused, match=message):
+        client.generate(asked.pop("prompt"), **asked)
+
+
+def test_eight_at_once_of_three_sizes_give_the_bytes_that_each_gives_alone(client: TextToVideo) -> None:
+    sizes = [(32, 48, 5), (48, 32, 9), (64, 64, 1)]
+    asked = [
+        {**SMALL, "height": h, "width": w, "num_frames": f, "seed": index} for index, (h, w, f) in enumerate(sizes * 3)
+    ][:8]
+    alone = [client.generate("a red ball", **fields).video for fields in asked]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda fields: client.generate("a red ball", **fields).video, asked))
+    assert together == alone
+
+
+def test_more_than_the_door_holds_are_refused_at_once_and_nobody_else_is_harmed(client: TextToVideo) -> None:
+    """The embedded config lets 4 run and 16 wait; of 30 at once some must go, and all others end well."""
+
+    def outcome(index: int) -> str:
+        started = time.monotonic()
+        try:
+            client.generate("a red ball", **{**SMALL, "num_inference_steps": 12, "seed": index})
+        except Unavailable as error:
+            assert "under way (limit 4)" in str(error) and "try again" in str(error)
+            return "refused at once" if time.monotonic() - started < 30 else "refused late"
+        return "done"
+
+    with ThreadPoolExecutor(30) as pool:
+        outcomes = list(pool.map(outcome, range(30)))
+    assert outcomes.count("done") >= 20
+    assert outcomes.count("done") + outcomes.count("refused at once") == 30
+    assert outcomes.count("refused at once") >= 1
+    assert client.generate("a red ball", **SMALL).video
+
+
+def test_a_stream_over_http_is_read_by_curl(server: Server) -> None:
+    """Server-sent events: a line of JSON for each step, the video as base64 in the last."""
+    url = f"{server.http_url}/v2/models/text_to_video_stream/generate_stream"
+    body = json.dumps({"prompt": "a red ball", "video_encoding": "base64", **SMALL})
+    answer = subprocess.run(["curl", "-sfN", url, "-d", body], capture_output=True, check=True, text=True).stdout
+    events = [json.loads(line.removeprefix("data: ")) for line in answer.splitlines() if line.startswith("data: ")]
+    assert [json.loads(event["progress"])["step"] for event in events[:-1]] == [1, 2, 3, 4]
+    assert json.loads(events[-1]["metadata"])["settings"]["seed"] == SMALL["seed"]
+    assert events[-1]["video"]
+
+
+def test_the_command_keeps_previews_and_tells_the_result(server: Server, tmp_path: Path, capsys) -> None:
+    out, previews = tmp_path / "ball.mp4", tmp_path / "previews"
+    options = ["--size", "32x48", "--frames", "5", "--steps", "4", "--seed", "5"]
+    shown = ["--previews", str(previews), "--preview-every", "2", "--url", server.grpc_url]
+    assert main(["generate", "a red ball", "--out", str(out), *options, *shown]) == 0
+    assert sorted(path.name for path in previews.iterdir()) == ["step-0002.png", "step-0004.png"]
+    assert "5 frames of 32x48" in capsys.readouterr().out
+    assert out.read_bytes()[4:8] == b"ftyp"
+
+
+def test_an_exception_in_the_callers_own_code_stops_the_work_and_comes_through(
+    server: Server, client: TextToVideo
+) -> None:
+    before = executions_when_idle(server.grpc_url, *EXPERTS)
+
+    def give_up(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.generate("a red ball", on_progress=give_up, **LONG)
+    passes = sum(executions_when_idle(server.grpc_url, *EXPERTS).values()) - sum(before.values())
+    assert passes < 2 * LONG["num_inference_steps"] / 4
+
+
+def test_a_reader_who_pauses_loses_nothing(client: TextToVideo) -> None:
+    stream = client.stream("a red ball", **SMALL)
+    told = [next(stream)]
+    threading.Event().wait(2)
+    told += list(stream)
+    assert isinstance(told[-1], Generation)
+    assert [progress.step for progress in told[:-1]] == [1, 2, 3, 4]

@@ -1,0 +1,52 @@
+"""The supervisor repairs a model whose process died and leaves alone one that is being swapped."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from embedded import stubs, supervisor
+from embedded.options import ServerOptions
+from embedded.supervisor import Supervisor
+
+MODEL = "low_noise_expert"
+
+
+class FakeProcess:
+    pid = 1
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *, ready: list[bool], living: int) -> bool:
+    """What the supervisor concludes of two expected processes; Triton's answers are given in their order."""
+    keeper = Supervisor(ServerOptions(), report=lambda event: None)
+    keeper._process = FakeProcess()  # type: ignore[assignment]
+    monkeypatch.setattr(supervisor, "stub_pids", lambda pid: {MODEL: set(range(living))})
+    monkeypatch.setattr(Supervisor, "_is_loaded", lambda self, model: ready.pop(0))
+    return keeper._lost_a_process(MODEL, {MODEL: 2})
+
+
+def test_a_loaded_model_without_its_processes_lost_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(monkeypatch, ready=[True, True], living=1)
+
+
+@pytest.mark.parametrize(
+    ("ready", "living"),
+    [
+        ([False], 0),  # unloaded
+        ([True], 2),  # loaded since the processes were first counted
+        ([True, False], 0),  # unloaded while they were counted again
+    ],
+)
+def test_a_model_that_is_being_swapped_lost_nothing(
+    ready: list[bool], living: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not watched(monkeypatch, ready=ready, living=living)
+
+
+@pytest.mark.parametrize("command", [[], ["/x/triton_python_backend_stub"], ["/usr/bin/python3", "x"]])
+def test_a_process_that_is_being_started_is_no_models_yet(command: list[str]) -> None:
+    class Started:
+        cmdline: Callable[[], Any] = staticmethod(lambda: command)
+        status: Callable[[], str] = staticmethod(lambda: "running")
+
+    assert stubs._model_of(Started()) is None  # type: ignore[arg-type]

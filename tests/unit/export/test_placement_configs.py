@@ -1,0 +1,229 @@
+"""The config set of a placement parses as Triton reads it and says what the placement says."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from export.architecture import A14B
+from export.gpu_memory import STREAM, UNARY, Deployment, GpuMemory, SettingsError, unique_sizes
+from export.gpus import Gpu
+from export.placement import Layout, Placement, VaeEngine, placements
+from export.placement_configs import placed_configs, server_options, written_configs
+
+
+def placed(
+    layout: Layout,
+    *gpus: str,
+    engine: VaeEngine,
+    sizes: tuple[str, ...] = ("720x1280",),
+    doors: tuple[str, ...] = (UNARY,),
+    **precisions: str,
+) -> Placement:
+    memory = GpuMemory(A14B, Deployment(unique_sizes(sizes), doors=doors, **precisions), {})
+    found = placements(memory, [Gpu.parsed(gpu) for gpu in gpus], layout)
+    return next(placement for placement in found if placement.vae_engine is engine)
+
+
+SWAPPED = placed(Layout.ONE_AT_A_TIME, "80", engine=VaeEngine.IN_PROCESS)
+BOTH = placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS)
+TWO = placed(Layout.EXPERT_EACH, "80", "80", engine=VaeEngine.IN_PROCESS)
+
+
+@pytest.fixture
+def copied(repository: Path, tmp_path: Path) -> Path:
+    """The configs of the model repository, nothing else, with the unary door alone."""
+    for path in repository.glob("*/config.pbtxt"):
+        if path.parent.name == STREAM:
+            continue
+        target = tmp_path / path.relative_to(repository)
+        target.parent.mkdir()
+        shutil.copyfile(path, target)
+    return tmp_path
+
+
+def read(path: Path) -> ModelConfig:
+    return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
+
+
+def types_of(config: ModelConfig) -> set[str]:
+    names = ModelConfig.DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_number
+    return {names[tensor.data_type].name for tensor in (*config.input, *config.output)}
+
+
+@pytest.mark.parametrize("placement", [SWAPPED, BOTH, TWO], ids=["swapped", "both", "two"])
+def test_what_is_written_is_what_was_meant_and_complete(placement: Placement, copied: Path) -> None:
+    meant = placed_configs(placement, copied)
+    written = written_configs(placement, copied, "gpus")
+    assert {path.relative_to(copied) for path in written} == {Path(model, "configs/gpus.pbtxt") for model in meant}
+    for path in written:
+        model = path.parents[1].name
+        assert read(path) == meant[model] != read(copied / model / "config.pbtxt")
+        original = read(copied / model / "config.pbtxt")
+        assert [tensor.name for tensor in read(path).input] == [tensor.name for tensor in original.input]
+        assert (read(path).backend, read(path).max_batch_size) == (original.backend, original.max_batch_size)
+
+
+def test_an_expert_each_and_the_rest_where_the_placement_puts_it(copied: Path) -> None:
+    configs = placed_configs(TWO, copied)
+    found = {name: list(config.instance_group[0].gpus) for name, config in configs.items() if name != "prepare"}
+    assert found == {
+        "high_noise_expert": [0],
+        "low_noise_expert": [1],
+        "text_encoder": [TWO.text_encoder],
+        "denoiser": [0],
+        "vae_decoder": [TWO.vae],
+    }
+    for name in found:
+        group = configs[name].instance_group[0]
+        assert (len(configs[name].instance_group), group.kind, group.count) == (1, ModelInstanceGroup.KIND_GPU, 1)
+
+
+def test_both_experts_on_both_gpus_are_one_instance_on_each(copied: Path) -> None:
+    both = placed(Layout.BOTH, "80", "80", engine=VaeEngine.IN_PROCESS, experts="fp8")
+    configs = placed_configs(both, copied)
+    for expert in ("high_noise_expert", "low_noise_expert"):
+        group = configs[expert].instance_group[0]
+        assert (list(group.gpus), group.count) == ([0, 1], 1)
+
+
+def test_swapping_is_told_to_the_denoiser_and_the_second_expert_is_not_loaded(copied: Path) -> None:
+    configs = placed_configs(SWAPPED, copied)
+    assert configs["denoiser"].parameters["expert_residency"].string_value == "one_at_a_time"
+    assert configs["denoiser"].parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value == "no"
+    options = server_options(SWAPPED, copied, "gpus")
+    assert "--model-control-mode=explicit" in options
+    assert "--load-model=high_noise_expert" in options and "--load-model=text_to_video" in options
+    assert "--load-model=low_noise_expert" not in options
+    assert "expert_residency" not in placed_configs(BOTH, copied)["denoiser"].parameters
+
+
+def test_in_process_the_vaes_plans_are_not_loaded_by_triton(copied: Path) -> None:
+    configs = placed_configs(TWO, copied)
+    parameters = {key: value.string_value for key, value in configs["vae_decoder"].parameters.items()}
+    assert parameters["engine_location"] == "in_process" and parameters["engine"] == "tensorrt"
+    assert not configs.keys() & {"vae_decoder_first", "vae_decoder_next"}
+    loaded = {option.partition("=")[2] for option in server_options(TWO, copied, "x") if "--load-model" in option}
+    assert loaded == {path.parent.name for path in copied.glob("*/config.pbtxt")} - {
+        "vae_decoder_first",
+        "vae_decoder_next",
+    }
+
+
+def test_a_server_that_loads_everything_needs_no_model_control(copied: Path) -> None:
+    assert not [option for option in server_options(BOTH, copied, "x") if "model-control" in option or "load" in option]
+
+
+def test_the_pool_holds_the_caches_where_triton_runs_the_vae(copied: Path) -> None:
+    """Three sets of caches and 0.5 GiB; 0.5 GiB where they stay in one process."""
+    pools = {
+        name: next(o for o in server_options(p, copied, "x") if o.startswith("--cuda-memory-pool-byte-size=0:"))
+        for name, p in (("plans", BOTH), ("in process", SWAPPED))
+    }
+    assert pools["in process"].endswith(f":{2**29}")
+    assert int(pools["plans"].rpartition(":")[2]) == pytest.approx(2**29 + 3 * BOTH.memory.largest_cache_set, rel=1e-3)
+    pinned = next(o for o in server_options(BOTH, copied, "x") if o.startswith("--pinned"))
+    assert int(pinned.rpartition("=")[2]) >= 2 * 81 * 720 * 1280 * 3
+
+
+def test_the_sizes_are_those_that_requests_may_ask_for(copied: Path) -> None:
+    several = placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS, sizes=("480x832", "832x480"))
+    configs = placed_configs(several, copied)
+    assert configs["prepare"].parameters["served_clips"].string_value == "480x832x81,832x480x81"
+    expert = configs["low_noise_expert"]
+    assert list(expert.instance_group[0].profile) == ["0", "1"]
+    assert expert.parameters["execution_context_allocation_strategy"].string_value == "ON_PROFILE_CHANGE"
+    assert configs["vae_decoder_next"].version_policy.WhichOneof("policy_choice") == "all"
+    assert not placed_configs(BOTH, copied)["low_noise_expert"].instance_group[0].profile
+
+
+@pytest.mark.parametrize(
+    ("precisions", "model", "types"),
+    [
+        ({"experts": "fp16"}, "high_noise_expert", {"TYPE_FP16", "TYPE_FP32"}),  # the timestep stays FP32
+        ({"experts": "fp8"}, "high_noise_expert", {"TYPE_BF16", "TYPE_FP32"}),
+        ({"text_encoder": "fp32"}, "text_encoder", {"TYPE_FP32", "TYPE_INT64"}),
+        ({"text_encoder": "fp32"}, "denoiser", {"TYPE_FP32", "TYPE_STRING"}),
+        ({"vae": "bf16"}, "vae_decoder_next", {"TYPE_BF16"}),
+    ],
+)
+def test_tensors_have_the_precision_of_their_part(
+    precisions: dict[str, str], model: str, types: set[str], copied: Path
+) -> None:
+    placement = placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS, **precisions)
+    assert types_of(placed_configs(placement, copied)[model]) == types
+
+
+def test_a_config_of_an_earlier_placement_does_not_stay(copied: Path) -> None:
+    written_configs(BOTH, copied, "gpus")
+    assert (copied / "vae_decoder_next/configs/gpus.pbtxt").exists()
+    written_configs(TWO, copied, "gpus")
+    assert not (copied / "vae_decoder_next/configs/gpus.pbtxt").exists()
+    assert list(copied.rglob("*.partial")) == []
+
+
+@pytest.mark.parametrize("name", ["", "cpu", "../x", "a/b", ".hidden", "x" * 65])
+def test_a_name_that_is_no_file_or_not_free_is_refused(name: str, copied: Path) -> None:
+    with pytest.raises(SettingsError, match="--out"):
+        written_configs(BOTH, copied, name)
+    assert not list(copied.glob("*/configs/*"))
+
+
+def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no model repository.*Set --repository"):
+        placed_configs(BOTH, tmp_path)
+
+
+def test_the_serving_code_reads_what_was_written(copied: Path) -> None:
+    """The parameters' names and values are those that the models accept."""
+    from wan_t2v.serving.expert_swap import swaps_experts
+    from wan_t2v.serving.parameters import ModelParameters
+    from wan_t2v.serving.vae_decoder import LOCATIONS
+
+    swapped = placed(Layout.ONE_AT_A_TIME, "80", engine=VaeEngine.IN_PROCESS, sizes=("480x832",))
+
+    def parameters(model: str) -> ModelParameters:
+        config = placed_configs(swapped, copied)[model]
+        values = {key: value.string_value for key, value in config.parameters.items()}
+        return ModelParameters(model, copied / model / "1", values)
+
+    assert swaps_experts(parameters("denoiser"))
+    assert parameters("vae_decoder").text("engine_location") in LOCATIONS
+    assert [str(clip) for clip in parameters("prepare").video_shapes("served_clips")] == ["480x832x81"]
+
+
+@pytest.fixture
+def with_stream(copied: Path) -> Path:
+    """The repository with a streaming door of the least text, whatever the project's own says besides."""
+    (copied / STREAM).mkdir(exist_ok=True)
+    (copied / STREAM / "config.pbtxt").write_text(f'name: "{STREAM}"\nbackend: "python"\nmax_batch_size: 0\n')
+    return copied
+
+
+def test_the_streaming_door_swaps_and_decodes_like_the_unary_one(with_stream: Path) -> None:
+    doors = (UNARY, STREAM)
+    swapped = placed(Layout.ONE_AT_A_TIME, "141", engine=VaeEngine.IN_PROCESS, doors=doors)
+    config = placed_configs(swapped, with_stream)[STREAM]
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    assert parameters == {
+        "expert_residency": "one_at_a_time",
+        "engine_location": "in_process",
+        "engine": "tensorrt",
+        "max_in_flight": "1",
+    }
+    assert list(config.instance_group[0].gpus) == [0]
+
+
+def test_a_door_that_is_not_served_is_not_loaded(with_stream: Path) -> None:
+    def loaded(*doors: str) -> set[str]:
+        options = server_options(
+            placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS, doors=doors), with_stream, "x"
+        )
+        return {option.partition("=")[2] for option in options if option.startswith("--load-model")}
+
+    everything = {path.parent.name for path in with_stream.glob("*/config.pbtxt")}
+    assert loaded(UNARY) == everything - {STREAM}
+    assert loaded(STREAM) == everything - {UNARY, "denoiser", "vae_decoder", "mp4_encoder"}
+    assert loaded(UNARY, STREAM) == set(), "everything is loaded without being named"

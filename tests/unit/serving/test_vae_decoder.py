@@ -1,0 +1,74 @@
+"""The VAE's two graphs as models behind the server, and as engines in this process: the same frames."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.fakes import FakePbUtils, FakeRequest, FakeResponse, FakeTensor
+from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
+from wan_t2v.request import Settings
+from wan_t2v.serving.parameters import ParameterError
+from wan_t2v.serving.vae_decoder import FIRST, NEXT, VaeDecoder
+
+SETTINGS = Settings(
+    prompt="x", negative_prompt="", height=32, width=48, num_frames=21, num_inference_steps=1, guidance_scale=1.0,
+    guidance_scale_2=1.0, flow_shift=12.0, seed=0, fps=16, output_type="frames", video_encoding="raw",
+)  # fmt: skip
+
+
+def decoder(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> VaeDecoder:
+    values = {"latent_frames_per_call": "1", "threads": "1", **parameters}
+    config = {"name": "vae_decoder", "parameters": {name: {"string_value": text} for name, text in values.items()}}
+    return VaeDecoder(
+        pb_utils,
+        {
+            "model_config": json.dumps(config),
+            "model_repository": str(repository / "vae_decoder"),
+            "model_version": "1",
+            "model_instance_kind": "CPU",
+            "model_instance_device_id": "0",
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> FakePbUtils:
+    """Answers calls to the two graphs as the server would."""
+    engines = {name: OnnxRuntimeEngine(repository / name / "1/model.onnx", threads=1) for name in (FIRST, NEXT)}
+
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse([FakeTensor(name, array) for name, array in engines[model](inputs, outputs).items()])
+
+    return FakePbUtils(answer)
+
+
+def frames(model: VaeDecoder) -> list[Any]:
+    found = []
+    for seed in (1, 2):
+        latents = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(seed))
+        (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=SETTINGS.to_json())])
+        assert not response.has_error(), response.error().message()
+        found.append(response.output_tensors()[1].as_numpy())
+    return found
+
+
+def test_in_process_the_frames_are_the_same_and_no_model_is_called(server: FakePbUtils, repository: Path) -> None:
+    remote = frames(decoder(repository, server))
+    assert server.called == [FIRST, *[NEXT] * 5] * 2
+    own = FakePbUtils()
+    for here, there in zip(frames(decoder(repository, own, engine_location="in_process")), remote, strict=True):
+        assert here.shape == (21, 32, 48, 3)
+        np.testing.assert_array_equal(here, there)
+    assert own.called == []
+
+
+def test_an_unknown_location_and_an_unknown_engine_are_refused(repository: Path) -> None:
+    with pytest.raises(ParameterError, match="parameter engine_location is 'gpu', accepted: triton, in_process"):
+        decoder(repository, FakePbUtils(), engine_location="gpu")
+    with pytest.raises(ParameterError, match="parameter engine is 'onnx', accepted: onnxruntime, torch, tensorrt"):
+        decoder(repository, FakePbUtils(), engine_location="in_process", engine="onnx")

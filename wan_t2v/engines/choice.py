@@ -1,0 +1,62 @@
+"""Which engine runs an installed graph, and which file each one reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_t2v.engines.engine import BufferedEngine
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """What an engine reads in a graph's version folder: the file, and the manifest that names its SHA-256."""
+
+    name: str
+    manifest: str
+    hash_key: str
+    command: str  # makes both
+
+
+GRAPH_FILES = {
+    "onnxruntime": GraphFile("model.onnx", "manifest.json", "onnx_sha256", "make export"),
+    "torch": GraphFile("model.pt2", "program.json", "program_sha256", "python -m export.to_program"),
+    "tensorrt": GraphFile("model.plan", "plan.json", "plan_sha256", "make plans"),
+}
+ENGINES = tuple(GRAPH_FILES)
+DEFAULT_ENGINE = ENGINES[0]
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a graph is run.
+
+    Attributes:
+        engine: a name of ENGINES.
+        device: `cpu` or `cuda:<n>`; ONNX Runtime knows the CPU alone and TensorRT a GPU alone.
+        threads: of the CPU; 0 leaves it to the engine.
+        torch_compile: backend of `torch.compile` (`inductor`) for the engine `torch`; empty for none.
+        tensorrt_module: `tensorrt` or `tensorrt_rtx`, which a plan was built with; None takes the first there is.
+    """
+
+    engine: str = DEFAULT_ENGINE
+    device: str = "cpu"
+    threads: int = 0
+    torch_compile: str = ""
+    tensorrt_module: str | None = None
+
+
+def engine_from_file(path: Path, settings: EngineSettings) -> BufferedEngine:
+    """Load the engine. Only here are the engines' packages imported, and only that of the one chosen."""
+    if settings.engine == "torch":
+        from wan_t2v.engines.torch_program import TorchEngine
+
+        return TorchEngine(
+            path, device=settings.device, threads=settings.threads, compile_backend=settings.torch_compile
+        )
+    if settings.engine == "tensorrt":
+        from wan_t2v.engines.tensorrt_module import tensorrt_module
+        from wan_t2v.engines.tensorrt_plan import TensorRtEngine
+
+        return TensorRtEngine(path, device=settings.device, module=tensorrt_module(settings.tensorrt_module))
+    from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(path, threads=settings.threads)

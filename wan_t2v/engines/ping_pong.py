@@ -1,0 +1,44 @@
+"""Caches that go from call to call, in two sets of memory: each call reads one and writes the other."""
+
+from collections.abc import Mapping, Sequence
+
+from wan_t2v.engines.engine import Array, BufferedEngine
+
+IN, OUT = "cache_in_", "cache_out_"
+
+
+class PingPongCaches:
+    """An Engine over a graph with inputs `cache_in_*` and outputs `cache_out_*`.
+
+    The caches that a call has read are the memory into which the next call writes, so a clip holds two sets however
+    long it is. Whoever calls hands each set of caches in once and does not look at it afterwards; `decoded_frames`
+    keeps to that. Several clips may be decoded at a time: a set that is in use is never the spare one.
+    """
+
+    def __init__(self, engine: BufferedEngine) -> None:
+        self._engine = engine
+        self._spare: list[dict[str, Array]] = []  # at most one; taken and given by single list operations
+
+    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the engine. A last call, which asks for no caches, lets the memory go."""
+        read = {name.replace(IN, OUT, 1): array for name, array in inputs.items() if name.startswith(IN)}
+        buffers = self._taken(read)
+        last = outputs is not None and not any(name.startswith(OUT) for name in outputs)
+        answer = self._engine(inputs, outputs, buffers=buffers)
+        if not last:
+            self._spare[:] = [read]
+        return answer
+
+    def _taken(self, read: Mapping[str, Array]) -> dict[str, Array] | None:
+        """The spare set, if it fits caches like those that are read now."""
+        try:
+            spare = self._spare.pop()
+        except IndexError:
+            return None
+        fits = spare.keys() == read.keys() and all(_alike(spare[name], array) for name, array in read.items())
+        return spare if fits else None
+
+
+def _alike(one: Array, other: Array) -> bool:
+    same: bool = one.shape == other.shape and one.dtype == other.dtype
+    return same

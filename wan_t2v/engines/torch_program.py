@@ -1,0 +1,63 @@
+"""torch on the CPU or a GPU: the checkpoint's module in its export form, as a program that torch alone can load."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export.passes import move_to_device_pass
+
+from wan_t2v.engines.engine import Array
+
+NAMES_FILE = "names.json"  # inside the program's archive: what its inputs and outputs are called
+
+
+class TorchEngine:
+    """A BufferedEngine over one `torch.export` program, `model.pt2`. It allocates its outputs and leaves buffers alone.
+
+    `threads` 0 leaves torch's own choice, which is the process's; `compile_backend` is a name for `torch.compile`
+    (`inductor`), or empty for the operators as they are. Raises ValueError for an archive that holds no such program.
+    """
+
+    def __init__(self, path: Path, *, device: str = "cpu", threads: int = 0, compile_backend: str = "") -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._device = torch.device(device)
+        program, names = _loaded(path)
+        if self._device.type != "cpu":
+            program = move_to_device_pass(program, self._device)
+        self._inputs, self._outputs = names["inputs"], names["outputs"]
+        # The tracer's guards refuse sizes of one (a clip one token high), which the same operators compute rightly.
+        self._module: Any = program.module(check_guards=False)
+        if compile_backend:
+            self._module = torch.compile(self._module, backend=compile_backend)
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        *,
+        buffers: Mapping[str, Array] | None = None,
+    ) -> dict[str, Tensor]:
+        """Run the program; the answer lies on its device. Raises ValueError if an input is missing or unknown."""
+        if set(inputs) != set(self._inputs):
+            raise ValueError(f"inputs are {sorted(inputs)}, accepted: {sorted(self._inputs)}")
+        with torch.inference_mode():
+            arguments = [torch.as_tensor(inputs[name]).to(self._device) for name in self._inputs]
+            found = self._module(*arguments)
+        results = dict(zip(self._outputs, (found,) if isinstance(found, Tensor) else found, strict=True))
+        return {name: results[name] for name in (outputs if outputs is not None else self._outputs)}
+
+
+def _loaded(path: Path) -> tuple[Any, dict[str, list[str]]]:
+    extra = {NAMES_FILE: ""}
+    try:
+        program = torch.export.load(path, extra_files=extra)
+        return program, json.loads(extra[NAMES_FILE])
+    except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} cannot be read by torch {torch.__version__}: {error}. Make it again: python -m export.to_program"
+        ) from error

@@ -1,0 +1,54 @@
+"""A small picture of the clean video that the loop is heading for, from latents by one linear map: no VAE runs.
+
+The map is fitted to the checkpoint's VAE at export (`export/preview_fit.py`) and travels as `latent_preview.json`.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from wan_t2v.facts import read_installed
+
+PREVIEW_FILE = "latent_preview.json"
+
+
+@dataclass(frozen=True)
+class PreviewMap:
+    """`rgb = bias + latent @ weights`, RGB in [0, 1], `weights` one row of three a channel of normalised latents."""
+
+    weights: Sequence[Sequence[float]]
+    bias: Sequence[float]
+
+    def picture(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The middle latent frame of (1, C, F, h, w) normalised latents as (h, w, 3) uint8."""
+        middle = latents[0, :, latents.shape[2] // 2]
+        colours = np.tensordot(middle, np.asarray(self.weights), axes=(0, 0)) + np.asarray(self.bias)
+        pixels: NDArray[np.uint8] = (colours.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+        return pixels
+
+    def to_json(self) -> str:
+        """The text of `latent_preview.json`."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> "PreviewMap":
+        """Read `latent_preview.json` in `folder`. Raises FileNotFoundError naming the command that makes it."""
+        return cls(**json.loads(read_installed(folder / PREVIEW_FILE)))
+
+
+def png_from_picture(picture: NDArray[np.uint8]) -> bytes:
+    """Encode (h, w, 3) uint8 RGB as PNG."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="image2pipe") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.height, stream.width = picture.shape[:2]
+        stream.pix_fmt = "rgb24"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()

@@ -1,0 +1,187 @@
+"""The streaming door: one decoupled model that tells of every step, stops when its caller leaves, and ends in an MP4.
+
+It runs the same loop, decoding and encoding as the models of the unary door, so the same request gives the same bytes.
+Many requests are under way at once, each in a thread of its own; their calls to the experts take turns step by step in
+the experts' queues.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.contract import MODELS, STREAM_REQUEST
+from wan_t2v.denoise import Step
+from wan_t2v.preview import PreviewMap, png_from_picture
+from wan_t2v.progress import StepClock
+from wan_t2v.request import RequestError, Settings, check_known
+from wan_t2v.serving.admission import Admission, Overloaded, Place
+from wan_t2v.serving.answers import failure
+from wan_t2v.serving.denoising import Denoising
+from wan_t2v.serving.metrics import Metrics
+from wan_t2v.serving.mp4_encoder import encoded_video, metadata
+from wan_t2v.serving.parameters import ModelParameters
+from wan_t2v.serving.remote import RemoteEngine
+from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, unread
+from wan_t2v.serving.vae_decoder import NO_FRAMES, VaeDecoder
+
+_NAMES = tuple(field.name for field in STREAM_REQUEST)
+_PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
+
+
+class TextToVideoStream:
+    """The model `text_to_video_stream`."""
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
+        parameters = ModelParameters.from_args(args)
+        torch.set_num_threads(1)  # the work itself runs in the graphs' processes
+        in_flight = parameters.integer("max_in_flight", least=1)
+        queued = parameters.integer("max_queued", least=0)
+        self._pb_utils = pb_utils
+        self._preview = PreviewMap.read(parameters.version_folder)
+        self._prepare = RemoteEngine(pb_utils, "prepare", read=unread, outputs=_PREPARED)
+        self._denoising = Denoising(pb_utils, args, at_once=in_flight)
+        self._decoder = VaeDecoder(pb_utils, args)
+        self._metrics = Metrics(pb_utils)
+        self._admission = Admission(in_flight, max_queued=queued, changed=self._metrics.loaded)
+        self._threads = ThreadPoolExecutor(in_flight + queued, thread_name_prefix="generation")
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Triton's entry point. It returns at once; the threads send what there is to tell."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                place = self._admission.enter()
+            except Overloaded as error:
+                self._end(sender, error)
+            else:
+                self._metrics.admitted()
+                self._threads.submit(self._serve, request, sender, place=place)
+
+    def finalize(self) -> None:
+        """Triton's exit point."""
+        self._threads.shutdown(cancel_futures=True)
+        self._denoising.close()
+
+    def _serve(self, request: Any, sender: Any, *, place: Place) -> None:
+        """One request from its place in the queue to its last response: without one, a caller waits for ever."""
+        caller = Caller(sender.is_cancelled)
+        try:
+            with self._admission.turn(place, caller.has_left):
+                tensors = self._generated(request, sender, caller=caller)
+        except BaseException as error:
+            if isinstance(error, Cancelled):
+                self._metrics.stopped(caller.seconds_since_there())
+            self._end(sender, error)
+        else:
+            self._end(sender, None, tensors)
+
+    def _end(self, sender: Any, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
+        self._metrics.ended(error)
+        response = (
+            self._pb_utils.InferenceResponse(output_tensors=list(tensors))
+            if error is None
+            else failure(self._pb_utils, error)
+        )
+        sender.send(response, flags=self._pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _generated(self, request: Any, sender: Any, *, caller: "Caller") -> list[Any]:
+        """The last response's tensors; progress goes out on the way."""
+        inputs = _checked_inputs(request)
+        preview_every = _preview_every(inputs.pop("preview_every", None))
+        prepared = self._prepare({name: tensor.as_numpy() for name, tensor in inputs.items()})
+        settings = Settings.from_json(bytes_from_triton(prepared["settings"]))
+        latents, denoised = self._denoising.latents(
+            {**inputs, **prepared},
+            settings,
+            is_cancelled=caller.has_left,
+            after_step=self._teller(sender, preview_every),
+        )
+        reports = [json.loads(bytes_from_triton(prepared["prepare_report"])), denoised]
+        return self._answer(latents, settings, reports=reports, caller=caller)
+
+    def _teller(self, sender: Any, preview_every: int) -> Any:
+        """What to do after each step: send its progress, and every `preview_every` steps a picture beside it."""
+        clock = StepClock()
+
+        def tell(step: Step) -> None:
+            progress = clock.after(step)
+            self._metrics.stepped(step.expert, progress.step_s)
+            tensors = [text_to_triton(self._pb_utils, "progress", progress.to_json())]
+            if preview_every and step.index % preview_every == 0:
+                picture = self._preview.picture(step.clean_estimate.float().cpu().numpy())
+                tensors.append(text_to_triton(self._pb_utils, "preview", png_from_picture(picture)))
+            sender.send(self._pb_utils.InferenceResponse(output_tensors=tensors))
+
+        return tell
+
+    def _answer(
+        self, latents: Tensor, settings: Settings, *, reports: list[dict[str, Any]], caller: "Caller"
+    ) -> list[Any]:
+        """Decode and encode what was asked for, and tell of all of it."""
+        started = time.monotonic()
+        frames, videos = NO_FRAMES, []
+        if settings.output_type != "latents":
+            frames = self._decoder.decoded(latents, caller.has_left)
+        reports.append(self._decoder.report(started))
+        started = time.monotonic()
+        if settings.output_type == "mp4":
+            videos.append(encoded_video(frames.numpy(), settings, is_cancelled=caller.has_left))
+        reports.append({"encode_ms": 1e3 * (time.monotonic() - started)})
+        self._tell_stages(reports, frames=len(frames))
+        wanted = {"frames": (frames, latents[:0]), "latents": (NO_FRAMES, latents), "mp4": (NO_FRAMES, latents[:0])}
+        returned_frames, returned_latents = wanted[settings.output_type]
+        return [
+            text_to_triton(self._pb_utils, "video", *videos),
+            to_triton(self._pb_utils, "frames", returned_frames),
+            to_triton(self._pb_utils, "denoised_latents", returned_latents),
+            text_to_triton(self._pb_utils, "metadata", json.dumps(metadata(settings, reports))),
+        ]
+
+    def _tell_stages(self, reports: Sequence[Mapping[str, Any]], *, frames: int) -> None:
+        for report in reports:
+            for key in report:
+                if key.endswith("_ms"):
+                    self._metrics.staged(key.removesuffix("_ms"), report[key] / 1e3)
+        self._metrics.decoded(frames)
+
+
+class Caller:
+    """Whether the caller is still there, and when that was last known."""
+
+    def __init__(self, is_cancelled: Callable[[], bool]) -> None:
+        self._is_cancelled = is_cancelled
+        self._there = time.monotonic()
+
+    def has_left(self) -> bool:
+        """Ask the server."""
+        asked = time.monotonic()
+        if self._is_cancelled():
+            return True
+        self._there = asked
+        return False
+
+    def seconds_since_there(self) -> float:
+        """At most this long the work ran on for nobody."""
+        return time.monotonic() - self._there
+
+
+def _checked_inputs(request: Any) -> dict[str, Any]:
+    """The request's tensors by name. Raises RequestError for a parameter that is no field."""
+    check_known(sorted(json.loads(request.parameters() or "{}")), _NAMES)
+    return {tensor.name(): tensor for tensor in request.inputs()}
+
+
+def _preview_every(tensor: Any | None) -> int:
+    """Steps from preview to preview, 0 for none. Raises RequestError."""
+    if tensor is None:
+        return 0
+    every = int(tensor.as_numpy().reshape(-1)[0])
+    if every < 0:
+        raise RequestError("preview_every", every, "0 (no previews) or a number of steps")
+    return every
