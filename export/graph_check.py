@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnxscript import optimizer
@@ -86,7 +87,8 @@ def inferred_outputs(model: onnx.ModelProto) -> Shapes:
     for value in folded.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):  # nothing may be read from the checkpoint
             value.const_value = None
-    optimizer.fold_constants_ir(folded, onnx_shape_inference=True)
+    with np.errstate(all="ignore"):  # both branches of a Where are folded: UMT5 takes the logarithm of distance 0
+        optimizer.fold_constants_ir(folded, onnx_shape_inference=True)
     for node in folded.graph:
         for value in node.outputs:
             if value.name and (value.shape is None or not value.shape.is_static()):

@@ -21,7 +21,7 @@ from training.render import Frames
 from training.strips import write_sheet
 from training.through_server import connected, generate_through
 
-MOTIONS = ("left", "circling", "growing", "up_right")
+MOTIONS = ("left", "right", "growing", "up_right")
 SCALE = 2  # the clips are small; whole pixels keep them as they are
 GAP_PX = 8
 FRAME_MS = 62  # 16 frames a second

@@ -95,6 +95,7 @@ def test_a_failure_fails_the_command_and_the_last_line_names_it(
     folder = tmp_path / "exported"
     for graph in ("text_encoder", "high_noise_expert"):
         shutil.copytree(exported / graph, folder / graph)
+    shutil.copy(exported / "model_facts.json", folder)
     path = small_graphs.unsupported_graph(folder / "high_noise_expert/model.onnx")
     manifest = json.loads(path.with_name("manifest.json").read_text())
     path.with_name("manifest.json").write_text(json.dumps({**manifest, "onnx_sha256": sha256(path)}))
