@@ -45,10 +45,17 @@ def test_the_readmes_python_script_works_as_it_stands(
 def test_the_readmes_curl_command_works_as_it_stands(
     server: Server, root: Path, tmp_path: Path, default_clip: tuple[int, int, int]
 ) -> None:
-    command = code_block(root, "sh", "curl").replace("http://127.0.0.1:8000", server.http_url)
+    command = code_block(root, "sh", "b64decode").replace("http://127.0.0.1:8000", server.http_url)
     subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=tmp_path, check=True)
     (video,) = tmp_path.glob("*.mp4")
     assert video_of(video.read_bytes()) == default_clip
+
+
+def test_the_readmes_stream_over_curl_works_as_it_stands(server: Server, root: Path, tmp_path: Path) -> None:
+    command = code_block(root, "sh", "generate_stream").replace("http://127.0.0.1:8000", server.http_url)
+    told = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, check=True)
+    lines = [line for line in told.stdout.decode().splitlines() if line.startswith("data: ")]
+    assert len(lines) == 41, "one line for each of 40 steps, and the video's"
 
 
 def test_curl_gets_base64_on_request(server: Server) -> None:
