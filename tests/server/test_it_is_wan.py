@@ -52,7 +52,7 @@ class Reference:
     """diffusers' pipeline. Its `set_timesteps` is wrapped to give Wan's official timesteps; nothing else is touched."""
 
     def __init__(self, checkpoint: Path) -> None:
-        self.pipeline = WanPipeline.from_pretrained(checkpoint, local_files_only=True)
+        self.pipeline = WanPipeline.from_pretrained(checkpoint, local_files_only=True, dtype=torch.float32)
         self.pipeline.set_progress_bar_config(disable=True)
         scheduler = self.pipeline.scheduler
         original = scheduler.set_timesteps
