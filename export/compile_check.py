@@ -74,7 +74,7 @@ def _results(future: Future[list[CaseResult]], cases: Sequence[CompileCase]) -> 
     try:
         return future.result()
     except BrokenProcessPool as error:  # TensorRT ended the process, or the system did for want of memory
-        return [CaseResult(case, 0.0, "", f"its process died: {error}") for case in cases]
+        return [CaseResult(case, 0.0, "", f"not compiled, a process of the gate died: {error}") for case in cases]
 
 
 def summary(results: Iterable[CaseResult], seconds: float) -> str:

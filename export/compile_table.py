@@ -25,7 +25,7 @@ class CompileCase:
     """One plan. Several sizes are several profiles; a text encoder has none.
 
     `attention_per_block` is 0 where attention is not TensorRT's own layer: UMT5 adds a position bias, and the VAE's
-    only head is wider than any fused kernel takes.
+    attention is spelled in matrix products.
     """
 
     model: str

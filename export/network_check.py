@@ -1,8 +1,9 @@
 """What must hold of a parsed TensorRT network before hours are spent on it.
 
-* An expert's attention is TensorRT's own attention layer. In half precision it must be fused, that is computed without
-  writing the scores down: at 720x1280x81 they are 40 x 75,600 x 75,600 numbers. For FP32 there is no fused kernel, so
-  it may be taken apart, and its scores count as a tensor.
+* An expert's attention is TensorRT's own attention layer, which can be computed without writing the scores down: at
+  720x1280x81 they are 40 x 75,600 x 75,600 numbers. For FP32 TensorRT-RTX has no kernel that does, so there attention may
+  be taken apart, and its scores count as a tensor. That a layer is there does not prove that it is fused: TensorRT-RTX
+  1.7 was seen to accept heads without a dedicated kernel. What proves it is a workspace too small for the scores.
 * No tensor has more than 2^31 - 1 elements, TensorRT's limit.
 """
 
@@ -31,7 +32,7 @@ class NetworkFacts:
 
 
 def demand_fused_attention(trt: Any, network: Any) -> None:
-    """Let TensorRT take an FP32 attention apart and no other: the build then fails where no fused kernel fits."""
+    """Let TensorRT take an FP32 attention apart, which it refuses with several profiles otherwise, and no other."""
     for attention in _attentions(trt, network):
         attention.decomposable = _is_fp32(attention)
 
@@ -54,8 +55,8 @@ def check_attention(facts: NetworkFacts, expected: int | None) -> None:
     """
     if facts.softmax_layers:
         raise NetworkError(
-            f"{facts.softmax_layers} softmax layers: attention was taken apart into matrix products, whose scores do "
-            "not fit. Export the graph with Attention nodes (opset 23)."
+            f"{facts.softmax_layers} softmax layers: attention was taken apart into matrix products. Whether their "
+            "scores are written down is then left to chance. Export the graph with Attention nodes (opset 23)."
         )
     wrong = facts.attention_layers % 2 or not facts.attention_layers
     if wrong if expected is None else facts.attention_layers != expected:

@@ -19,6 +19,7 @@ STREAM_MODEL = "text_to_video_stream"
 FIRST_NEWS_LIMIT_S = 600.0  # before the first step nothing is known about how long one takes
 IDLE_LIMIT_S = 30.0
 IDLE_STEPS = 5
+_UNREACHED = "StatusCode.UNAVAILABLE"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ def streamed(
             # else an error comes as text without its code; the stream ends with the error, and it has one request
             headers={**connection.headers, "triton_grpc_error": "true"},
         )
-        client.async_stream_infer(STREAM_MODEL, inputs)
+        try:
+            client.async_stream_infer(STREAM_MODEL, inputs)
+        except InferenceServerException:  # the stream broke before it was used; the reason comes as news
+            news.put((None, InferenceServerException(msg="the server cannot be reached", status=_UNREACHED)))
         for told in _told(news, deadline_s=deadline_s, idle_limit_s=idle_limit_s):
             finished = isinstance(told, Generation)
             yield told

@@ -123,7 +123,7 @@ def _attention(block: WanAttentionBlock, x: Tensor) -> Tensor:
     flat = x.permute(0, 2, 1, 3, 4).reshape(batch * frames, channels, height, width)
     qkv = block.to_qkv(block.norm(flat)).reshape(batch * frames, 1, 3 * channels, height * width).transpose(2, 3)
     query, key, value = qkv.split(channels, dim=-1)
-    # Spelled out: TensorRT has no fused kernel for a head this wide (384) and refuses an Attention node without one.
+    # Spelled out: TensorRT-RTX 1.7 refuses an Attention node here ("not supported by a dedicated kernel").
     weights = torch.softmax(torch.matmul(query * channels**-0.5, key.transpose(-1, -2)), dim=-1)
     attended = torch.matmul(weights, value).squeeze(1).transpose(1, 2)
     projected = block.proj(attended.reshape(batch * frames, channels, height, width))

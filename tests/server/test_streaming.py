@@ -101,20 +101,20 @@ def test_eight_at_once_of_three_sizes_give_the_bytes_that_each_gives_alone(clien
 
 
 def test_more_than_the_door_holds_are_refused_at_once_and_nobody_else_is_harmed(client: TextToVideo) -> None:
-    """The embedded config lets 4 run and 16 wait; of 30 at once some must go, and all others end well."""
+    """The embedded config lets 1 run and 16 wait; of 30 at once some must go, and all others end well."""
 
     def outcome(index: int) -> str:
         started = time.monotonic()
         try:
             client.generate("a red ball", **{**SMALL, "num_inference_steps": 12, "seed": index})
         except Unavailable as error:
-            assert "under way (limit 4)" in str(error) and "try again" in str(error)
+            assert "under way (limit 1)" in str(error) and "try again" in str(error)
             return "refused at once" if time.monotonic() - started < 30 else "refused late"
         return "done"
 
     with ThreadPoolExecutor(30) as pool:
         outcomes = list(pool.map(outcome, range(30)))
-    assert outcomes.count("done") >= 20
+    assert outcomes.count("done") >= 16
     assert outcomes.count("done") + outcomes.count("refused at once") == 30
     assert outcomes.count("refused at once") >= 1
     assert client.generate("a red ball", **SMALL).video

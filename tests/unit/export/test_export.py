@@ -79,7 +79,9 @@ def test_a_broken_config_is_named(configs: Path, content: str | None, message: s
 def test_weights_that_one_onnx_file_cannot_hold_are_refused_before_any_work(configs: Path) -> None:
     with (configs / "transformer/model.safetensors").open("wb") as file:
         file.truncate(28_580_000_000)  # sparse: no disk is used
-    with pytest.raises(CheckpointError, match=r"transformer holds 28.6 GB of weights; a graph can have at most 0.9 GB inside"):
+    with pytest.raises(
+        CheckpointError, match=r"transformer holds 28.6 GB of weights; a graph can have at most 0.9 GB inside"
+    ):
         check_small_enough(configs)
 
 

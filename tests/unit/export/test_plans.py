@@ -104,7 +104,7 @@ def test_a_plan_is_kept_until_something_changes(graphs: Path, text_encoder_only:
     assert third > second
     plan.write_bytes(plan.read_bytes()[:100])
     built(graphs, workspace_gib=1.0)
-    assert plan.stat().st_mtime_ns > third, "half a plan is no plan"
+    assert plan.stat().st_size > 100, "half a plan is no plan"
 
 
 def test_a_new_plan_is_refused_where_it_does_not_fit(graphs: Path, text_encoder_only: None) -> None:
