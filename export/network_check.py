@@ -1,8 +1,8 @@
 """What must hold of a parsed TensorRT network before hours are spent on it.
 
 * An expert's attention is TensorRT's own attention layer, which can be computed without writing the scores down: at
-  720x1280x81 they are 40 x 75,600 x 75,600 numbers. For FP32 TensorRT-RTX has no kernel that does, so there attention may
-  be taken apart, and its scores count as a tensor. That a layer is there does not prove that it is fused: TensorRT-RTX
+  720x1280x81 they are 40 x 75,600 x 75,600 numbers. For FP32 TensorRT-RTX has no such kernel, so there attention may be
+  taken apart, and its scores count as a tensor. That a layer is there does not prove that it is fused: TensorRT-RTX
   1.7 was seen to accept heads without a dedicated kernel. What proves it is a workspace too small for the scores.
 * No tensor has more than 2^31 - 1 elements, TensorRT's limit.
 """

@@ -42,6 +42,7 @@ def main() -> None:
         decoder_minutes=arguments.decoder_minutes,
         expert_steps=arguments.expert_steps,
         expert_minutes=arguments.expert_minutes,
+        common_share=arguments.common_share,
     )
     if arguments.stage in ("vae", "all"):
         train_vae(settings)
@@ -92,6 +93,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--decoder-minutes", type=float, help="end the decoder's own training after this time")
     parser.add_argument("--expert-steps", type=int, default=DEFAULTS.expert_steps)
     parser.add_argument("--expert-minutes", type=float, help="end the experts' training after this time")
+    parser.add_argument(
+        "--common-share", type=float, default=DEFAULTS.common_share, help="of the experts' training, while they are one"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's choice if left out")
     return parser.parse_args()
 

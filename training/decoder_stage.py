@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
 from training.clips import numbered_clip
-from training.vae_stage import show_reconstructions, vae_input
+from training.vae_stage import pixel_losses, show_reconstructions, vae_input
 from training.whole_clip import decode_whole
 from wan_t2v.shapes import VideoShape
 
@@ -38,7 +37,7 @@ class DecoderStage:
         frames = [numbered_clip(self.seed, int(index), video=self.video).frames for index in indices]
         clips = vae_input(np.stack(frames)).to(self.device)
         decoded = decode_whole(self.vae, noisy.to(self.device)).float()
-        l1, l2 = F.l1_loss(decoded, clips), F.mse_loss(decoded, clips)
+        l1, l2 = pixel_losses(decoded, clips)
         return {"loss": l1 + l2, "l1": l1.detach(), "l2": l2.detach()}
 
     def show(self, path: Path) -> dict[str, float]:

@@ -12,8 +12,8 @@ from training.scenes import COLOURS, SHAPES
 from wan_t2v.shapes import VideoShape
 
 MAX_COLOUR_DISTANCE = 110.0  # of 441; farther from every known colour is none of them
-MIN_TRAVEL = 0.25  # half picture sides; the slowest motion goes 0.5
-MIN_BEND = 0.055  # spread across a path's own direction, half picture sides; half a round has 0.13
+MIN_TRAVEL = 0.2  # half picture sides; the slowest motion goes 0.4
+MIN_BEND = 0.055  # spread across a path's own direction, half picture sides; half a round has 0.11
 MIN_GROWTH = 1.25  # largest over smallest size; the slowest growth is 1.6
 MIN_TURN = 0.6  # radians; the slowest turn is 1.57
 MIN_OVERLAP = 0.6  # intersection over union with the best-fitting known shape

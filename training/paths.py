@@ -10,11 +10,11 @@ from training.scenes import Scene
 Track = NDArray[np.float64]  # one value a frame
 
 # What a whole clip does, slow to fast; lengths in half picture sides.
-TRAVEL = {"slow": 0.5, "normal": 0.75, "fast": 1.0}
+TRAVEL = {"slow": 0.4, "normal": 0.6, "fast": 0.8}
 TURN = {"slow": np.pi / 2, "normal": np.pi, "fast": 1.4 * np.pi}
 ROUND = {"slow": np.pi, "normal": 1.5 * np.pi, "fast": 2.0 * np.pi}
-GROWTH = {"slow": 1.6, "normal": 2.1, "fast": 2.6}  # largest over smallest size
-ROUND_RADIUS = 0.42
+GROWTH = {"slow": 1.6, "normal": 2.0, "fast": 2.4}  # largest over smallest size
+ROUND_RADIUS = 0.36
 DIRECTIONS = {
     "left": (-1, 0),
     "right": (1, 0),

@@ -110,9 +110,9 @@ def placed_scene(
         motion=motion,
         background=background or _drawn(random, tuple(BACKGROUNDS)),
         speed=speed or _drawn(random, SPEEDS),
-        x=random.uniform(-0.1, 0.1),
-        y=random.uniform(-0.1, 0.1),
-        size=random.uniform(0.27, 0.34),
+        x=random.uniform(-0.06, 0.06),
+        y=random.uniform(-0.06, 0.06),
+        size=random.uniform(0.38, 0.46),  # 24 to 29 pixels of 64: three latents across, so that a corner has one
         phase=random.uniform(0.0, 2.0 * np.pi),
     )
 
