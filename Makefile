@@ -19,6 +19,7 @@ GRPC_PORT ?= 8001
 HTTP_PORT ?= 8000
 METRICS_PORT ?= 8002
 URL ?= $(HOST):$(GRPC_PORT)
+IMAGE ?= wan-t2v:0.1.0
 
 # fields of a request; an empty one is left to the server
 PROMPT ?= a red ball rolls left
@@ -48,21 +49,25 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup mini export a14b-dry-run parity plans compile-check serve generate demo adherence pictures train-mini test fuzz lint bench gpu perf clean
+.PHONY: help setup mini export calibrate a14b-dry-run parity plans compile-check serve generate demo adherence pictures train-mini test fuzz faults lint bench gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## make the virtual environment with pinned packages (PYTHON=..., VENV=...)
 
-$(VENV)/.ready: pyproject.toml client/pyproject.toml constraints.txt set_up_environment.sh
+$(VENV)/.ready: pyproject.toml client/pyproject.toml constraints.txt set_up_environment.sh deploy/monitoring/install_promtool.sh
 	@PYTHON="$(PYTHON)" ./set_up_environment.sh "$(VENV)"
+	@deploy/monitoring/install_promtool.sh "$(VENV)"
 
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
 
 export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=...)
 	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)" $(precision) $(must_install)
+
+calibrate: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## watch the experts at work, for PRECISION=fp8 (CHECKPOINT=...)
+	@$(python) -m export calibrate --checkpoint "$(CHECKPOINT)"
 
 a14b-dry-run: setup ## export the shapes of A14B without its weights, and check the graphs (PRECISION=...)
 	@$(python) -m export dry-run $(precision)
@@ -74,8 +79,8 @@ demo adherence pictures test: must_install := --must-install
 installed: setup  # whatever was exported last is served; wan-mini if nothing was
 	@test -f "$(REPOSITORY)/prepare/1/model_facts.json" || $(MAKE) --no-print-directory export
 
-parity: export ## compare the exported graphs with the checkpoint's modules again
-	@$(python) -m export parity --checkpoint "$(CHECKPOINT)"
+parity: export ## compare the exported graphs with the checkpoint's modules, the experts also along a generation
+	@$(python) -m export parity --checkpoint "$(CHECKPOINT)" $(precision)
 
 plans: export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., PLANS_INTO=repository)
 	@$(python) -m export plans --checkpoint "$(CHECKPOINT)" --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes $(SIZES)) \
@@ -109,6 +114,9 @@ test: export ## run all tests
 fuzz: installed ## thousands of bad requests through every door: each must be refused rightly (COUNT=..., FUZZ_SEED=...)
 	@$(python) -m tests.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
+faults: installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...")
+	@$(python) -m tests.faults --repository "$(REPOSITORY)" $(if $(MODELS),--models $(MODELS))
+
 lint: setup ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
 		$(python) -m mypy client/wan_t2v_client
@@ -121,6 +129,20 @@ gpu: setup ## what a GPU does with an expert, attention, the VAE, TensorRT and t
 
 perf: installed ## perf_analyzer on the ensemble, with its composing models
 	@$(python) -m benchmarks.perf_analyzer --repository "$(REPOSITORY)"
+
+lock: setup ## pin the image's Python packages anew, with hashes (deploy/requirements.lock)
+	@$(VENV)/bin/uv pip compile pyproject.toml deploy/requirements.in --extra export --extra fp8 -c constraints.txt \
+		--python-version 3.12 --python-platform x86_64-manylinux_2_39 --only-binary :all: --generate-hashes \
+		--custom-compile-command 'make lock' --quiet --output-file deploy/requirements.lock
+
+placement-table: setup ## write the chart's table of what fits on which GPUs
+	@$(python) -m deploy.placement_table
+
+sbom: setup ## bill of materials of the image's Python packages, build/sbom.cdx.json
+	@$(python) -m deploy.sbom
+
+image: ## build the production image with Docker (IMAGE=..., docs/production.md)
+	docker build --file deploy/Dockerfile --tag "$(IMAGE)" --build-arg REVISION="$$(git rev-parse HEAD)" .
 
 clean: ## remove what was built, but not the environment
 	rm -rf build out checkpoints/wan-mini

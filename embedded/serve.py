@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", file=sys.stderr
             )
+            print(f"run directory (python -m wan_t2v.operate): {server.run_directory}", file=sys.stderr)
             if not options.on_loopback:
                 print(f"loading and unloading models needs the admin key {options.admin_key}", file=sys.stderr)
             stop.wait()

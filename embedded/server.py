@@ -17,13 +17,17 @@ from embedded.options import ServerOptions
 
 @dataclass(frozen=True)
 class Server:
-    """A ready server. `pid` is tritonserver's, `supervisor_pid` that of the process that keeps it."""
+    """A ready server. `pid` is tritonserver's, `supervisor_pid` that of the process that keeps it.
+
+    `run_directory` is what `python -m wan_t2v.operate --run-directory` wants.
+    """
 
     grpc_url: str
     http_url: str
     metrics_url: str
     pid: int
     supervisor_pid: int
+    run_directory: Path
     log: Path
 
 
@@ -82,6 +86,7 @@ def _server(ready: dict[str, Any], supervisor_pid: int, log: Path) -> Server:
         metrics_url=f"http://{host}:{ready['metrics_port']}/metrics",
         pid=ready["pid"],
         supervisor_pid=supervisor_pid,
+        run_directory=Path(ready["run_directory"]),
         log=log,
     )
 

@@ -30,8 +30,10 @@ from tritonclient.utils import InferenceServerException
 from embedded.errors import ServerError
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line
-from embedded.stubs import models_short_of, stub_pids
+from embedded.retired import Regions, Retired
 from embedded.wheel import installed_wheel
+from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids, stubs
+from wan_t2v.operate.run_directory import VARIABLE
 
 POLL_S = 0.25
 WATCH_S = 1.0
@@ -83,13 +85,18 @@ class Supervisor:
         with self.options.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
-                env=wheel.environment(),
+                # a directory of its own, whatever the caller's environment says: servers must not share one
+                env={**wheel.environment(), VARIABLE: str(self._run_directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the server in order
                 preexec_fn=_die_with_parent,
             )
+
+    @property
+    def _run_directory(self) -> Path:
+        return self._folder / "run"
 
     @property
     def _shm_prefix(self) -> str:
@@ -114,17 +121,21 @@ class Supervisor:
         options = self.options
         ports = {"grpc_port": options.grpc_port, "http_port": options.http_port, "metrics_port": options.metrics_port}
         seconds = round(time.monotonic() - started, 1)
-        self.report({"event": "ready", "host": options.host, **ports, "pid": self._process.pid, "seconds": seconds})
+        process = {"pid": self._process.pid, "run_directory": str(self._run_directory)}
+        self.report({"event": "ready", "host": options.host, **ports, **process, "seconds": seconds})
 
     def _watch(self) -> None:
         """Until told to stop: a model that lost a process is unloaded and loaded again (a plain load does nothing)."""
-        expected = {model: len(pids) for model, pids in stub_pids(self._process.pid).items()}
+        expected = {model: len(pids) for model, pids in self._living().items()}
+        regions = Regions(SHARED_MEMORY)
         broken: dict[str, float] = {}  # model to when to try again: its reload failed, so Triton calls it unloaded
         while not self.stopping:
             if self._process.poll() is not None:
                 code = self._process.returncode
                 raise ServerError(f"the server ended by itself, exit code {code} (log: {self.options.log})")
-            for model in models_short_of(expected, stub_pids(self._process.pid)):
+            self._retired.end_idle()
+            regions.look((stub.pid, stub.region) for stub in stubs(self._process.pid))
+            for model in models_short_of(expected, self._living()):
                 if time.monotonic() < broken.get(model, 0.0):
                     continue
                 if model not in broken and not self._lost_a_process(model, expected):
@@ -140,12 +151,14 @@ class Supervisor:
         return tritonclient.grpc.InferenceServerClient(f"{_bracketed(self.options.host)}:{self.options.grpc_port}")
 
     def _lost_a_process(self, model: str, expected: dict[str, int]) -> bool:
-        """Whether a model is short of processes while Triton calls it loaded. Asked before the processes are counted
-        and after: the denoiser unloads and loads experts, and a count from before its load would look like a death.
-        """
-        if not self._is_loaded(model):
-            return False
-        return model in models_short_of(expected, stub_pids(self._process.pid)) and self._is_loaded(model)
+        return has_lost_a_process(model, expected, living=self._living, is_loaded=self._is_loaded)
+
+    def _living(self) -> dict[str, set[int]]:
+        return {model: pids - self._retired.pids for model, pids in stub_pids(self._process.pid).items()}
+
+    @cached_property
+    def _retired(self) -> Retired:
+        return Retired(self._run_directory)
 
     def _is_loaded(self, model: str) -> bool:
         try:
@@ -157,6 +170,7 @@ class Supervisor:
         """Reload a model; True if it is back."""
         started = time.monotonic()
         self.report({"event": "died", "model": model})
+        self._retired.add(self._living().get(model, ()))
         try:
             for change in (self._client.unload_model, self._client.load_model):
                 change(model, headers=self.options.admin_header, client_timeout=LOAD_LIMIT_S)

@@ -3,6 +3,7 @@
 python -m export mini                                   make the small checkpoint
 python -m export onnx --checkpoint FOLDER               checkpoint to checked ONNX graphs, and install them
 python -m export dry-run                                the same with A14B's true shapes and without its weights
+python -m export calibrate --checkpoint FOLDER          watch the experts at work, for FP8
 python -m export parity --checkpoint FOLDER             compare exported graphs with the checkpoint again
 python -m export plans --sizes 480x832x81               exported graphs to TensorRT plans
 python -m export compile-check                          compile every graph with TensorRT-RTX, without a GPU
@@ -10,14 +11,14 @@ python -m export placement --gpu 80 --size 720x1280     what fits on which GPU, 
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
+from export.calibrate_command import add_calibrate
 from export.onnx_command import add_onnx, disk_error
+from export.parity_command import add_parity
 from export.placement_command import add_placement
 from export.plans_command import PLAN_ERRORS, add_plans
 from export.precision import PrecisionError
@@ -68,10 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     mini.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     mini.set_defaults(command=_mini)
     add_onnx(commands, checkpoint=MINI, repository=REPOSITORY, folder_of=_folder)
-    parity = commands.add_parser("parity", help="compare exported graphs with the checkpoint's modules")
-    parity.set_defaults(command=_parity)
-    parity.add_argument("--checkpoint", type=Path, default=MINI, help="diffusers folder (default: %(default)s)")
-    parity.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+    add_calibrate(commands, checkpoint=MINI, folder_of=_folder)
+    add_parity(commands, checkpoint=MINI, folder_of=_folder)
     add_plans(commands, checkpoint=MINI, folder_of=_folder)
     add_placement(commands, REPOSITORY)
     return parser
@@ -81,22 +80,6 @@ def _mini(options: argparse.Namespace) -> None:
     from export.mini_checkpoint import write_mini_checkpoint
 
     write_mini_checkpoint(options.out, seed=options.seed)
-
-
-def _parity(options: argparse.Namespace) -> None:
-    from export.graph_table import GRAPHS
-    from export.onnx_file import manifest_of
-    from export.parity import parity_of, tolerance
-
-    folder = _folder(options)
-    for graph in GRAPHS:
-        precision = manifest_of(folder / graph).get("precision", "fp32")
-        accepted = tolerance(graph, precision)
-        if accepted is None:
-            print(json.dumps({"graph": graph, "not_compared": f"ONNX Runtime cannot run {precision} on a CPU"}))
-            continue
-        comparisons = parity_of(graph, options.checkpoint, folder, precision=precision)
-        print(json.dumps({"graph": graph, "tolerance": asdict(accepted), "shapes": [asdict(c) for c in comparisons]}))
 
 
 def _folder(options: argparse.Namespace) -> Path:

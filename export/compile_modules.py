@@ -9,15 +9,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import onnx_ir as ir
 import torch
+from diffusers import WanTransformer3DModel
+from torch import nn
 
 from export.a14b_stand_in import A14B_CONFIGS, TEXT_LENGTH
 from export.checkpoint import facts_from_checkpoint, module_from_checkpoint
 from export.compile_table import A14B_BLOCKS, SMALL
 from export.graph_table import GRAPHS
+from export.graphs.fp8 import needed_ranges, put_in_fp8
+from export.precision import attention_is_fp8, is_fp8
 from export.to_onnx import onnx_from_module, save
 from export.weightless import shell_of, weightless_graph
 from wan_t2v.facts import ModelFacts
@@ -48,13 +52,25 @@ def compile_graph(model: str, graph: str, precision: str, checkpoint: Path, path
     facts = compile_facts(model, checkpoint)
     component = GRAPHS[graph].component
     if model == SMALL:
-        return onnx_from_module(module_from_checkpoint(checkpoint, component, precision), graph, facts, path)
+        module = module_from_checkpoint(checkpoint, component, precision)
+        return onnx_from_module(_in_fp8_if_asked(module, precision), graph, facts, path)
     config = path.parent / component / "config.json"
     config.parent.mkdir(parents=True)
     config.write_text(json.dumps({**A14B_CONFIGS[f"{component}/config.json"], **_CUTS[component]}), encoding="utf-8")
-    traced, call = weightless_graph(shell_of(path.parent, component), graph, facts, precision)
+    shell = _in_fp8_if_asked(shell_of(path.parent, component), precision)
+    traced, call = weightless_graph(shell, graph, facts, precision)
     _attach_random(traced, path.parent)
     return save(traced, call, path)
+
+
+def _in_fp8_if_asked(module: nn.Module, precision: str) -> nn.Module:
+    """All blocks in FP8, also the outer ones, since A14B's only one is such; every range is one."""
+    if is_fp8(precision):
+        expert = cast(WanTransformer3DModel, module)
+        blocks = range(len(expert.blocks))
+        ranges = dict.fromkeys(needed_ranges(blocks), 1.0)
+        put_in_fp8(expert, ranges, blocks=blocks, attention=attention_is_fp8(precision))
+    return module
 
 
 def _attach_random(model: ir.Model, folder: Path) -> None:

@@ -6,6 +6,7 @@ twenty-four, a vocabulary of 1,024; every width is the true one. `docs/plans.md`
 
 from dataclasses import dataclass
 
+from export.precision import FP8_BETWEEN
 from wan_t2v.shapes import VideoShape
 
 SMALL, A14B = "wan-mini", "A14B"
@@ -43,12 +44,12 @@ def _experts() -> list[CompileCase]:
     small = [
         CompileCase(SMALL, graph, precision, (_CLIP,), _SELF_AND_CROSS)
         for graph in _EXPERTS
-        for precision in ("fp32", "bf16", "fp16")
+        for precision in ("fp32", "bf16", "fp16", *FP8_BETWEEN)
     ]
     two_profiles = CompileCase(SMALL, _EXPERTS[0], "bf16", (_CLIP, _OTHER_CLIP), _SELF_AND_CROSS)
     large = [
         CompileCase(A14B, _EXPERTS[0], precision, sizes, _SELF_AND_CROSS)
-        for precision in ("bf16", "fp16")
+        for precision in ("bf16", "fp16", "fp8", "fp8-attention")
         for sizes in ((_480P,), (_720P,), (_480P, _720P))
     ]
     return [*small, two_profiles, *large]

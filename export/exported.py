@@ -5,15 +5,20 @@ reads besides: `model_facts.json`, `serving_defaults.json`, `tokenizer.json`. Th
 beside its shards instead (`exported_beside.py`), and the manifests say where.
 """
 
+import functools
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import cast
+
+from diffusers import WanTransformer3DModel
+from torch import nn
 
 from export.atomic import written_file, written_folder
 from export.checkpoint import (
@@ -28,12 +33,15 @@ from export.checkpoint import (
     weights_bytes,
 )
 from export.exported_beside import CHECKED_SIZES, Beside, export_beside, path_beside
+from export.fp8_expert import in_fp8
+from export.fp8_ranges import read_ranges, sha256_of
 from export.graph_check import check_shapes
 from export.graph_table import GRAPHS
+from export.graphs.fp8 import needed_ranges
 from export.manifest import is_current, manifest, origin
 from export.onnx_file import MANIFEST, ONNX
 from export.parity import Comparison, parity_of, tolerance
-from export.precision import FOR_LARGE_WEIGHTS, IN_ONNX_RUNTIME, Precisions
+from export.precision import FOR_LARGE_WEIGHTS, IN_ONNX_RUNTIME, Precisions, blocks_in_fp8, is_fp8
 from export.preview_fit import write_preview
 from export.safetensors_index import content_sample_sha256
 from export.serving_defaults import serving_defaults
@@ -42,6 +50,7 @@ from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 
 logger = logging.getLogger(__name__)
 
+_EXPERTS = ("high_noise_expert", "low_noise_expert")
 BYTES_FOR_GRAPHS = 250_000_000  # five graphs without weights, with room
 
 
@@ -54,12 +63,14 @@ class ExportSettings:
         beside: whether the weights stay in the checkpoint's files and the graphs are written beside them.
         stand_in: the checkpoint has shapes and no values, so its graphs are not compared with its modules.
         jobs: graphs traced at the same time.
+        fp8_ranges: the file that calibration left; read for precisions in FP8 alone.
     """
 
     precisions: Precisions = IN_ONNX_RUNTIME
     beside: bool = False
     stand_in: bool = False
     jobs: int = 2
+    fp8_ranges: Path = Path("build/fp8-ranges.json")
 
 
 AS_SERVED_ON_A_CPU = ExportSettings()
@@ -86,10 +97,13 @@ def exported_checkpoint(
     check_checkpoint(checkpoint)
     if not settings.beside:
         check_small_enough(checkpoint)
+    if is_fp8(settings.precisions.experts):
+        for graph in _EXPERTS:
+            _ranges(checkpoint, graph, settings, blocks=0)  # missing ranges are told before minutes of tracing
     folder.mkdir(parents=True, exist_ok=True)
     _check_space(checkpoint, folder, beside=settings.beside)
     _write_facts(checkpoint, folder)
-    stale = [g for g in GRAPHS if not is_current(folder / g, _origin_of(checkpoint, g, settings.precisions.of(g)))]
+    stale = [g for g in GRAPHS if not is_current(folder / g, _origin_of(checkpoint, g, settings))]
     logger.info("%d of %d graphs are current, exporting %d", len(GRAPHS) - len(stale), len(GRAPHS), len(stale))
     if not settings.stand_in:
         write_preview(checkpoint, folder, again="vae_decoder_first" in stale)
@@ -155,21 +169,41 @@ def _export(checkpoint: Path, folder: Path, graph: str, settings: ExportSettings
     precision = settings.precisions.of(graph)
     with written_folder(folder / graph) as partial:  # replaces a stale graph together with its manifest
         if settings.beside:
-            found = export_beside(checkpoint, graph, precision)
+            prepared = functools.partial(_in_precision, checkpoint=checkpoint, graph=graph, settings=settings)
+            found = export_beside(checkpoint, graph, precision, prepared=prepared)
             return graph, time.monotonic() - started, found
         module = module_from_checkpoint(checkpoint, GRAPHS[graph].component, precision)
+        module = _in_precision(module, checkpoint=checkpoint, graph=graph, settings=settings)
         facts = facts_from_checkpoint(checkpoint)
         onnx_from_module(module, graph, facts, partial / ONNX)
         check_shapes(partial / ONNX, graph, facts, CHECKED_SIZES)
     return graph, time.monotonic() - started, None
 
 
+def _in_precision(module: nn.Module, *, checkpoint: Path, graph: str, settings: ExportSettings) -> nn.Module:
+    """Put an expert in FP8 where that was chosen."""
+    precision = settings.precisions.of(graph)
+    if not is_fp8(precision):
+        return module
+    expert = cast(WanTransformer3DModel, module)
+    in_fp8(expert, precision, _ranges(checkpoint, graph, settings, blocks=len(expert.blocks)))
+    return module
+
+
+def _ranges(checkpoint: Path, graph: str, settings: ExportSettings, *, blocks: int) -> Mapping[str, float]:
+    names = needed_ranges(blocks_in_fp8(blocks))
+    if settings.stand_in:
+        return dict.fromkeys(names, 1.0)
+    component = GRAPHS[graph].component
+    wanted = next(iter(checkpoint_hash(checkpoint, component).values()))
+    return read_ranges(settings.fp8_ranges, component, names=names, checkpoint_hash=wanted)
+
+
 def _check_and_seal(checkpoint: Path, folder: Path, graph: str, settings: ExportSettings, found: Beside | None) -> None:
     """Parity first, manifest last: a graph without a manifest was never shown to be right."""
-    precision = settings.precisions.of(graph)
     parity, reason = _compared(checkpoint, folder, graph, settings)
     path = found.path if found else folder / graph / ONNX
-    sealed = manifest(_origin_of(checkpoint, graph, precision), path, parity, not_compared=reason)
+    sealed = manifest(_origin_of(checkpoint, graph, settings), path, parity, not_compared=reason)
     if found:
         sealed = {
             **sealed,
@@ -198,8 +232,16 @@ def _compared(
     return parity, None
 
 
-def _origin_of(checkpoint: Path, graph: str, precision: str) -> dict[str, object]:
-    component = GRAPHS[graph].component
+def checkpoint_hash(checkpoint: Path, component: str) -> dict[str, str]:
+    """Hash of a component's weights and config, or, of a large one, of samples of it; the key says which."""
     if is_small(checkpoint):
-        return origin(graph, {"checkpoint_sha256": component_sha256(checkpoint, component)}, precision)
-    return origin(graph, {"checkpoint_sample_sha256": content_sample_sha256(checkpoint, component)}, precision)
+        return {"checkpoint_sha256": component_sha256(checkpoint, component)}
+    return {"checkpoint_sample_sha256": content_sample_sha256(checkpoint, component)}
+
+
+def _origin_of(checkpoint: Path, graph: str, settings: ExportSettings) -> dict[str, object]:
+    precision = settings.precisions.of(graph)
+    hashes = checkpoint_hash(checkpoint, GRAPHS[graph].component)
+    if is_fp8(precision):
+        hashes["fp8_ranges_sha256"] = sha256_of(settings.fp8_ranges)
+    return origin(graph, hashes, precision)

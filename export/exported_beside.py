@@ -5,8 +5,11 @@
 Graphs of several precisions can stand there side by side. Nothing else in the checkpoint is touched.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import nn
 
 from export.attached_weights import Attached, attach, weights_of
 from export.checkpoint import facts_from_checkpoint
@@ -36,15 +39,19 @@ def path_beside(checkpoint: Path, graph: str, precision: str) -> Path:
     return checkpoint / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
 
 
-def export_beside(checkpoint: Path, graph: str, precision: str) -> Beside:
-    """Trace, attach, write, check. Raises CheckpointError before tracing if the weights do not fit the config, and
-    GraphError, with no graph left, if the result is not whole.
+def export_beside(
+    checkpoint: Path, graph: str, precision: str, *, prepared: Callable[[nn.Module], nn.Module] = lambda module: module
+) -> Beside:
+    """Trace, attach, write, check; `prepared` may change the bare module before it is traced.
+
+    Raises CheckpointError before tracing if the weights do not fit the config, and GraphError, with no graph left, if
+    the result is not whole.
     """
     facts = facts_from_checkpoint(checkpoint)
     source = GRAPHS[graph]
     shell = shell_of(checkpoint, source.component)
     weights = weights_of(checkpoint, source.component, shell)
-    model, call = weightless_graph(shell, graph, facts, precision)
+    model, call = weightless_graph(prepared(shell), graph, facts, precision)
     attached = attach(model, {f"{source.prefix}{name}": tensor for name, tensor in weights.items()})
     path = path_beside(checkpoint, graph, precision)
     save(model, call, path)

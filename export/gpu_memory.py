@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from export.architecture import Architecture, Convolution
-from export.precision import OFFERED, PART_OF, REFUSED
+from export.precision import FP8_BETWEEN, OFFERED, PART_OF, REFUSED, blocks_in_fp8, is_fp8
 from export.sizes import FRAMES
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
 
@@ -21,7 +21,6 @@ GIB = 2**30
 FP32 = 4
 CACHED_FRAMES = 2
 TEXT_BATCH = 8  # prompts that the text encoder's profile takes at once
-UNQUANTISED_BLOCKS = 3  # at each end of an expert, in FP8
 INDEX_BYTES = 8
 
 # A CUDA context with its loaded kernels, in each process that touches a GPU. Estimate.
@@ -30,8 +29,8 @@ PROCESS_BYTES = GIB // 2
 POOL_BYTES = GIB // 2
 
 ACCEPTED_PRECISIONS = {part: tuple(dict.fromkeys(offered)) for part, offered in OFFERED.items()}
-ACCEPTED_PRECISIONS["experts"] = tuple(dict.fromkeys((*ACCEPTED_PRECISIONS["experts"], "fp8")))
-VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 2}  # of an activation; FP8 has 16-bit ones between its layers
+VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+VALUE_BYTES |= {fp8: VALUE_BYTES[between] for fp8, between in FP8_BETWEEN.items()}  # of an activation between layers
 
 
 UNARY, STREAM = "text_to_video", "text_to_video_stream"  # the doors
@@ -117,8 +116,8 @@ class GpuMemory:
         value = VALUE_BYTES[self.deployment.experts]
         kept = expert.fp32_parameters
         weights = (expert.parameters - kept) * value + kept * FP32
-        if self.deployment.experts == "fp8":
-            quantised = max(0, expert.layers - 2 * UNQUANTISED_BLOCKS) * expert.linear_parameters_of_a_block
+        if is_fp8(self.deployment.experts):
+            quantised = len(blocks_in_fp8(expert.layers)) * expert.linear_parameters_of_a_block
             weights -= quantised * (value - 1)
         text = text_length * expert.text_dim * value
         return PlanMemory(

@@ -72,7 +72,7 @@ def _sha256(path: Path) -> str:
 def _exporter_sha256() -> str:
     """Hash of the code that shapes a graph: a change in it makes earlier exports stale."""
     here = Path(__file__).parent
-    names = ("graph_table.py", "to_onnx.py", "weightless.py", "attached_weights.py")
+    names = ("graph_table.py", "to_onnx.py", "weightless.py", "attached_weights.py", "fp8_expert.py")
     digest = hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), *(here / name for name in names)]:
         digest.update(path.read_bytes())

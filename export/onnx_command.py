@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from export.precision import OFFERED, Precisions
+from export.precision import OFFERED, Precisions, between
 
 STAND_IN = Path("build/a14b-stand-in")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -31,6 +31,7 @@ def add_onnx(
         default="auto",
         help="inside the graphs, or beside them in the checkpoint's own files (default: by their size)",
     )
+    onnx.add_argument("--fp8-ranges", type=Path, help="what `calibrate` wrote (default: under build/)")
     onnx.add_argument("--must-install", action="store_true", help="refuse what the embedded server could not serve")
     onnx.set_defaults(command=lambda options: _onnx(options, folder_of(options)))
     dry: argparse.ArgumentParser = commands.add_parser("dry-run", help="export A14B's true shapes without its weights")
@@ -38,10 +39,30 @@ def add_onnx(
     dry.add_argument("--stored", choices=("F32", "BF16"), help="type of the experts' shards (default: as published)")
     dry.set_defaults(command=_dry_run)
     for command in (onnx, dry):
-        for option, part in (("", "experts"), ("-text-encoder", "text_encoder"), ("-vae", "vae")):
-            offered = ", ".join(OFFERED[part])
-            text = f"of the {part.replace('_', ' ')}: {offered} (default: small checkpoints fp32, A14B the first)"
-            command.add_argument(f"-{option}-precision", dest=part, metavar="NAME", help=text)
+        add_precisions(command)
+
+
+def add_precisions(command: argparse.ArgumentParser) -> None:
+    """Add the options that choose the precision of each part."""
+    for option, part in (("", "experts"), ("-text-encoder", "text_encoder"), ("-vae", "vae")):
+        offered = ", ".join(OFFERED[part])
+        text = f"of the {part.replace('_', ' ')}: {offered} (default: small checkpoints fp32, A14B the first)"
+        command.add_argument(f"-{option}-precision", dest=part, metavar="NAME", help=text)
+
+
+def chosen_folder(options: argparse.Namespace, folder: Path) -> Path:
+    """Where an export in the chosen precisions stands: `folder`, unless it was named, gets their names."""
+    if options.folder is not None:
+        return folder
+    from export.exported import default_precisions
+
+    defaults = default_precisions(options.checkpoint)
+    return folder.with_name(folder.name + _suffix(_precisions(options, defaults), defaults))
+
+
+def ranges_beside(folder: Path) -> Path:
+    """Where the ranges for FP8 stand, beside the folder of exported graphs."""
+    return folder.with_name(f"{folder.name}.fp8-ranges.json")
 
 
 def disk_error(error: OSError) -> str:
@@ -66,9 +87,10 @@ def _onnx(options: argparse.Namespace, folder: Path) -> None:
     unserved = _why_not_installed(precisions, beside=beside)
     if unserved and options.must_install:
         raise CheckpointError(f"{options.checkpoint} cannot be served here: {unserved}. `make export` exports it.")
-    if options.folder is None:
-        folder = folder.with_name(folder.name + _suffix(precisions, defaults))
-    exported_checkpoint(options.checkpoint, folder, ExportSettings(precisions, beside=beside, jobs=options.jobs))
+    ranges = options.fp8_ranges or ranges_beside(folder)
+    folder = chosen_folder(options, folder)
+    settings = ExportSettings(precisions, beside=beside, jobs=options.jobs, fp8_ranges=ranges)
+    exported_checkpoint(options.checkpoint, folder, settings)
     if unserved:
         print(f"exported {options.checkpoint.name} to {folder}; not installed: {unserved}", file=sys.stderr)
         return
@@ -92,7 +114,8 @@ def _why_not_installed(precisions: Precisions, *, beside: bool) -> str | None:
     """Why the embedded server could not run the graphs; None if it can."""
     if beside:
         return "the weights stay in the checkpoint, for TensorRT plans to be built from"
-    return "the embedded server runs FP32 graphs" if precisions != Precisions() else None
+    in_fp32 = all(between(precision) == "fp32" for precision in asdict(precisions).values())
+    return None if in_fp32 else "the embedded server runs graphs with FP32 inputs and outputs"
 
 
 def _dry_run(options: argparse.Namespace) -> None:

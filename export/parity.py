@@ -17,7 +17,7 @@ from torch import Tensor
 from export.checkpoint import module_from_checkpoint
 from export.graph_table import GRAPHS
 from export.onnx_file import onnx_file
-from export.precision import PART_OF
+from export.precision import PART_OF, between
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
 
@@ -45,6 +45,8 @@ FP16_TOLERANCES = {
     "vae": Tolerance(1e-2, "eleven bits of fraction through about thirty convolutions"),
 }
 
+FP8_TOLERANCE = Tolerance(0.2, "four bits of fraction in the inputs and weights of linear layers; scores are the judge")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -63,7 +65,9 @@ def tolerance(graph: str, precision: str) -> Tolerance | None:
     """What is accepted of a graph in a precision; None where ONNX Runtime cannot run it on a CPU."""
     if precision == "fp32":
         return TOLERANCES[graph]
-    return FP16_TOLERANCES[PART_OF[graph]] if precision == "fp16" else None
+    if precision == "fp16":
+        return FP16_TOLERANCES[PART_OF[graph]]
+    return FP8_TOLERANCE if between(precision) == "fp32" else None
 
 
 def parity_of(

@@ -11,9 +11,10 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from export.atomic import written_file
 from export.gpu_memory import MIB, POOL_BYTES, STREAM, UNARY, SettingsError
 from export.placement import EXPERTS, VAE_PLANS, Layout, Placement
+from export.precision import between
 from wan_t2v.contract import MODELS, Dtype
 
-TRITON_TYPES = {"fp32": "TYPE_FP32", "bf16": "TYPE_BF16", "fp16": "TYPE_FP16", "fp8": "TYPE_BF16"}
+TRITON_TYPES = {"fp32": "TYPE_FP32", "bf16": "TYPE_BF16", "fp16": "TYPE_FP16"}
 # Whose precision the graph-typed tensors of a model have.
 PRECISION_OF = {
     "prepare": "text_encoder",
@@ -82,7 +83,7 @@ def _place(config: Any, placement: Placement) -> None:
     if model in gpus:
         _set_instances(config, gpus[model])
     if model in PRECISION_OF:
-        _set_types(config, TRITON_TYPES[getattr(deployment, PRECISION_OF[model])])
+        _set_types(config, TRITON_TYPES[between(getattr(deployment, PRECISION_OF[model]))])
     several = len(deployment.sizes) > 1
     if model in EXPERTS and several:
         config.instance_group[0].profile.extend(str(index) for index in range(len(deployment.sizes)))
@@ -108,13 +109,18 @@ def _set_types(config: Any, type_name: str) -> None:
 
 
 def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
+    deployment = placement.deployment
     if model in ("denoiser", STREAM) and placement.layout is Layout.ONE_AT_A_TIME:
         yield "expert_residency", "one_at_a_time"
+    if model in ("denoiser", STREAM) and deployment.text_encoder != between(deployment.experts):
+        yield "expert_precision", between(deployment.experts)
     if model == STREAM:
         yield "max_in_flight", "1"  # the memory is counted for one clip
     if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
         yield "engine_location", "in_process"
         yield "engine", "tensorrt"
+    if model in ("vae_decoder", STREAM) and len(placement.deployment.sizes) > 1:
+        yield "version_sizes", ",".join(map(str, placement.deployment.sizes))
     if model == "prepare":
         yield "served_clips", ",".join(map(str, placement.deployment.sizes))
 

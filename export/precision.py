@@ -19,7 +19,11 @@ OFFERED: Mapping[str, Mapping[str, str]] = {
     "experts": {
         "bf16": "what Wan, diffusers and MLPerf run; the default for weights that one ONNX file cannot hold",
         "fp16": "what the design note asks for; unproven on A14B, whose activations may pass 65,504",
+        "fp8": "linear layers in FP8 between BF16, half the weights; needs `python -m export calibrate` first",
+        "fp8-attention": "as fp8, and the inputs of attention in FP8 too",
         "fp32": "the reference, and what ONNX Runtime runs on a CPU; 57 GB for one expert of A14B",
+        "fp8-fp32": "as fp8 between FP32: what FP8 alone costs in quality, on a CPU",
+        "fp8-attention-fp32": "as fp8-attention between FP32",
     },
     "text_encoder": {
         "bf16": "as published; T5 was trained in it",
@@ -34,6 +38,8 @@ OFFERED: Mapping[str, Mapping[str, str]] = {
 REFUSED = {
     ("text_encoder", "fp16"): "T5 overflows in FP16, and its graph would mix types: transformers keeps `wo` in FP32",
 }
+FP8_BETWEEN = {"fp8": "bf16", "fp8-attention": "bf16", "fp8-fp32": "fp32", "fp8-attention-fp32": "fp32"}
+_OUTER_BLOCKS, _OUTER_BLOCKS_OF_A_SMALL_EXPERT, _SMALL_EXPERT = 3, 1, 12
 _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _OPTIONS = {"experts": "--precision", "text_encoder": "--text-encoder-precision", "vae": "--vae-precision"}
 
@@ -60,11 +66,34 @@ class Precisions:
         return found
 
 
+def is_fp8(precision: str) -> bool:
+    """Whether the linear layers are in FP8."""
+    return precision in FP8_BETWEEN
+
+
+def attention_is_fp8(precision: str) -> bool:
+    """Whether the inputs of attention are in FP8."""
+    return precision.startswith("fp8-attention")
+
+
+def blocks_in_fp8(count: int) -> range:
+    """Which of `count` blocks are computed in FP8: the first and last three stay (one of a small expert), where errors
+    cost most; embeddings and the output projection stay as well.
+    """
+    outer = _OUTER_BLOCKS if count >= _SMALL_EXPERT else _OUTER_BLOCKS_OF_A_SMALL_EXPERT
+    return range(outer, count - outer)
+
+
+def between(precision: str) -> str:
+    """The precision of inputs, outputs and everything that is not in FP8."""
+    return FP8_BETWEEN.get(precision, precision)
+
+
 def torch_dtype(precision: str) -> Any:
-    """`torch.dtype` of a precision."""
+    """`torch.dtype` of inputs and outputs in a precision."""
     import torch
 
-    return getattr(torch, _TORCH_NAMES[precision])
+    return getattr(torch, _TORCH_NAMES[between(precision)])
 
 
 def _check(part: str, precision: str) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from export.atomic import written_file
 from export.graph_table import GRAPHS, ExampleCall
+from export.graphs.fp8 import TO_ONNX
 from wan_t2v.facts import ModelFacts
 
 OPSET = 23  # the first with Attention and RMSNormalization; TensorRT parses both since 10.15
@@ -47,6 +48,7 @@ def traced(exportable: nn.Module, call: ExampleCall, *, optimize: bool = True) -
             input_names=list(call.input_names),
             output_names=list(call.output_names),
             dynamic_shapes=call.dynamic_shapes,
+            custom_translation_table=dict(TO_ONNX),
             verbose=False,
             optimize=optimize,
         )

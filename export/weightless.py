@@ -46,6 +46,7 @@ def shell_of(checkpoint: Path, component: str) -> nn.Module:
 def weightless_graph(shell: nn.Module, graph: str, facts: ModelFacts, precision: str) -> tuple[ir.Model, ExampleCall]:
     """Trace the module of `shell_of` as `graph` in a precision, optimise it, and leave its weights without values.
 
+    For FP8 the shell must have been put in FP8 already.
     Every weight is an initializer named as the export form's parameter, without `const_value`. The call that was traced
     comes with it.
     """

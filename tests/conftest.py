@@ -6,9 +6,18 @@ from pathlib import Path
 import pytest
 
 from wan_t2v.facts import ServingDefaults
+from wan_t2v.operate.run_directory import VARIABLE
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may fetch
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def run_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Models that are made in the test's own process share a directory of that test."""
+    path = tmp_path_factory.mktemp("run")
+    monkeypatch.setenv(VARIABLE, str(path))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from export.atomic import written_folder
+from export.calibration_prompts import PROMPTS_FILE
 from export.mini_checkpoint import BOUNDARY_RATIO, FLOW_SHIFT, SERVING_DEFAULTS
 from export.preview_fit import fitted_preview
 from training.clips import numbered_clip
@@ -22,6 +23,7 @@ from wan_t2v.shapes import VideoShape
 logger = logging.getLogger(__name__)
 
 PREVIEW_CLIPS = 48
+CALIBRATION_PROMPTS = 16
 MAX_BYTES = 40_000_000  # of all files together: they live in the repository
 
 
@@ -47,6 +49,8 @@ def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Pa
     with written_folder(folder) as partial:
         pipeline.save_pretrained(partial)
         (partial / DEFAULTS_FILE).write_text(json.dumps(serving_defaults(video), indent=2) + "\n", encoding="utf-8")
+        captions = [numbered_clip(0, index, video=video).caption for index in range(CALIBRATION_PROMPTS)]
+        (partial / PROMPTS_FILE).write_text("\n".join(captions) + "\n", encoding="utf-8")
         (partial / PREVIEW_FILE).write_text(preview_of(modules.vae, video=video).to_json(), encoding="utf-8")
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         if size > MAX_BYTES:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from export.mini_checkpoint import BOUNDARY_RATIO, FLOW_SHIFT
+from export.trajectory import TorchExpert
 from training.flow import TRAIN_TIMESTEPS
 from training.render import Frames
 from training.served import served
@@ -45,18 +46,6 @@ class Modules:
     vae: AutoencoderKLWan
 
 
-class TorchExpert:
-    """An Expert over a diffusers module."""
-
-    def __init__(self, module: WanTransformer3DModel) -> None:
-        self._module = module
-
-    def __call__(self, latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
-        timesteps = torch.full((latents.shape[0],), float(timestep), device=latents.device)
-        velocity: Tensor = self._module(latents, timesteps, text_embeddings, return_dict=False)[0]
-        return velocity.float()
-
-
 class InThisThread(Executor):
     """Runs what it is given at once: autocast and no_grad hold in the thread that entered them alone."""
 
@@ -80,8 +69,8 @@ def generated_latents(
     """Denoised latents (B, 16, n+1, h, w), normalised, one clip for each prompt and seed."""
     device = modules.vae.device
     experts = Experts(
-        TorchExpert(modules.high_noise_expert),
-        TorchExpert(modules.low_noise_expert),
+        TorchExpert(modules.high_noise_expert, modules.high_noise_expert.dtype),
+        TorchExpert(modules.low_noise_expert, modules.low_noise_expert.dtype),
         boundary_timestep=BOUNDARY_RATIO * TRAIN_TIMESTEPS,
     )
     noise = torch.cat([starting_noise(shape, seed) for seed in seeds]).to(device)

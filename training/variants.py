@@ -1,8 +1,13 @@
 """What the scores do when something that ought to matter is changed: experts, guidance, prompt, steps."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
+
+import torch
+from diffusers import WanTransformer3DModel
 
 from training.adherence import Adherence, judged_adherence
 from training.prompts import Prompt, fixed_prompts
@@ -24,6 +29,12 @@ class Variant:
 
 VARIANTS = (
     Variant("as served"),
+    Variant(
+        "experts in BF16",
+        modules=lambda m: replace(
+            m, high_noise_expert=_in_bf16(m.high_noise_expert), low_noise_expert=_in_bf16(m.low_noise_expert)
+        ),
+    ),
     Variant("half the steps", SamplingSettings(steps=20)),
     Variant("without guidance", SamplingSettings(guidance_scale=1.0, guidance_scale_2=1.0)),
     Variant("empty prompt", told=lambda prompt: ""),
@@ -36,6 +47,14 @@ VARIANTS = (
 )
 
 
+def _in_bf16(expert: WanTransformer3DModel) -> WanTransformer3DModel:
+    """A copy in BF16 with diffusers' FP32 islands, which only loading respects."""
+    with tempfile.TemporaryDirectory() as folder:
+        expert.save_pretrained(folder)
+        loaded = WanTransformer3DModel.from_pretrained(folder, torch_dtype=torch.bfloat16, local_files_only=True)
+    return cast(WanTransformer3DModel, loaded).eval()
+
+
 def score_of(
     variant: Variant,
     modules: Modules,
@@ -46,11 +65,12 @@ def score_of(
 ) -> Adherence:
     """Generate for the fixed prompts in this process, several at a time, and judge."""
     prompts = fixed_prompts() if prompts is None else prompts
+    changed = variant.modules(modules)
     clips = []
     for first in range(0, len(prompts), GENERATED_TOGETHER):
         asked = prompts[first : first + GENERATED_TOGETHER]
         clips += generated(
-            variant.modules(modules),
+            changed,
             [variant.told(prompt.text) for prompt in asked],
             seeds=[prompt.seed for prompt in asked],
             shape=latent_shape(video),

@@ -16,7 +16,7 @@ from wan_t2v.schedule import Schedule
 class Step:
     """A finished step: the `index`-th (from 1) of `count`, at `timestep`, by `expert`.
 
-    `clean_estimate` is the clean clip that the solver is heading for after it, shaped as the latents.
+    `latents` are those after it; `clean_estimate` is the clean clip that the solver is heading for, shaped as they are.
     """
 
     index: int
@@ -24,6 +24,7 @@ class Step:
     timestep: int
     expert: str
     clean_estimate: Tensor
+    latents: Tensor
 
 
 @torch.inference_mode()  # without it every operation of the solver also keeps books for gradients
@@ -38,13 +39,15 @@ def denoise(
     guidance_scale_2: float,
     executor: Executor,
     after_step: Callable[[Step], None],
+    steps_done: int = 0,
 ) -> Tensor:
     """Walk down the schedule and return the clean latents (1, C, F, H, W) float32, normalised.
 
     `guidance_scale` holds while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
-    `after_step` is told of each step and may raise `Cancelled` to stop.
+    `after_step` is told of each step and may raise `Cancelled` to stop. A generation that was interrupted goes on with
+    the latents after `steps_done` steps and a schedule restored to that moment.
     """
-    for index, timestep in enumerate(schedule.timesteps, start=1):
+    for index, timestep in enumerate(schedule.timesteps[steps_done:], start=steps_done + 1):
         name = experts.name_at(timestep)
         velocity = guided_velocity(
             experts[name],
@@ -56,5 +59,5 @@ def denoise(
             executor=executor,
         )
         latents = schedule.step(velocity, timestep, latents)
-        after_step(Step(index, len(schedule.timesteps), timestep, name, schedule.clean_estimate))
+        after_step(Step(index, len(schedule.timesteps), timestep, name, schedule.clean_estimate, latents))
     return latents

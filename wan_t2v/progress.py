@@ -38,6 +38,7 @@ class StepClock:
     now: Callable[[], float] = time.monotonic
     _started: float = field(init=False)
     _last: float = field(init=False)
+    _first: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._started = self._last = self.now()
@@ -46,7 +47,8 @@ class StepClock:
         """The progress after `step`, which ended now."""
         ended = self.now()
         step_s, self._last = ended - self._last, ended
-        mean_s = (ended - self._started) / step.index
+        self._first = step.index if self._first is None else self._first  # not 1 for one that was taken up again
+        mean_s = (ended - self._started) / (step.index - self._first + 1)
         return Progress(
             step=step.index,
             num_inference_steps=step.count,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,6 +26,24 @@ class Schedule:
         """One step of the solver, in float32: latents at `timestep` to latents at the next one."""
         stepped: Tensor = self._solver.step(velocity, timestep, latents, return_dict=False)[0]
         return stepped
+
+    def state(self) -> dict[str, Tensor]:
+        """What the solver remembers of the steps so far, as tensors to keep; `restore` takes it up."""
+        solver = self._solver
+        counts = [solver.step_index or 0, solver.lower_order_nums, getattr(solver, "this_order", 0)]
+        timesteps = [-1 if timestep is None else timestep for timestep in solver.timestep_list]
+        found = {"counts": torch.tensor(counts), "timesteps": torch.tensor(timesteps)}
+        outputs = {f"output_{i}": output for i, output in enumerate(solver.model_outputs) if output is not None}
+        last = {} if solver.last_sample is None else {"last_sample": solver.last_sample}
+        return {**found, **outputs, **last}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was taken, on a schedule of the same steps and shift."""
+        solver = self._solver
+        solver._step_index, solver.lower_order_nums, solver.this_order = (int(count) for count in state["counts"])
+        solver.timestep_list = [None if t < 0 else int(t) for t in state["timesteps"]]
+        solver.model_outputs = [state.get(f"output_{i}") for i in range(len(solver.model_outputs))]
+        solver.last_sample = state.get("last_sample")
 
     @property
     def clean_estimate(self) -> Tensor:

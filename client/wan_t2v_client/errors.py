@@ -1,5 +1,8 @@
 """What can go wrong, by what the caller can do about it."""
 
+import re
+from typing import Any
+
 from tritonclient.utils import InferenceServerException
 
 
@@ -16,9 +19,16 @@ class RequestRefused(ClientError):
 
 
 class Unavailable(ClientError):
-    """The server cannot be reached, or cannot take the request at the moment. Try again."""
+    """The server cannot be reached, or cannot take the request at the moment. Try again.
+
+    `retry_after_s` is the server's own estimate of when, None if it gave none.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(ClientError):
@@ -41,6 +51,8 @@ _BY_STATUS: dict[str, type[ClientError]] = {
 }
 # Triton calls these INTERNAL, yet they pass: a model's process died and is being started again.
 _PASSING = ("is not healthy", "is not ready", "Server not ready")
+_UNLOADED = "Request for unknown model"  # as while it is loaded again; a stream tells this without a code
+_HINT = re.compile(r"try again later, in about (\d+(?:\.\d+)?) s\b")  # as wan_t2v/serving/admission.py words it
 
 
 def client_error(error: InferenceServerException) -> ClientError:
@@ -48,6 +60,14 @@ def client_error(error: InferenceServerException) -> ClientError:
     status = str(error.status() or "")
     message = " ".join((error.message() or str(error)).split())
     message = message.removeprefix("in ensemble 'text_to_video', ")
-    if any(text in message for text in _PASSING):
-        return Unavailable(message)
-    return _BY_STATUS.get(status, ServerFault)(message)
+    passes = any(text in message for text in (*_PASSING, _UNLOADED))
+    kind = Unavailable if passes else _BY_STATUS.get(status, ServerFault)
+    if kind is Unavailable:
+        hint = _HINT.search(message)
+        return Unavailable(message, retry_after_s=float(hint[1]) if hint else None)
+    return kind(message)
+
+
+def client_error_from_rpc(error: Any) -> ClientError:
+    """The same for a gRPC error as it is: tritonclient's asyncio stream raises these."""
+    return client_error(InferenceServerException(msg=error.details() or "", status=str(error.code())))

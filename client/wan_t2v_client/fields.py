@@ -1,11 +1,13 @@
 """The fields of a request, by name and type, and how they become Triton's inputs."""
 
+import difflib
+import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc
-from numpy.typing import NDArray
 
 from wan_t2v_client.errors import RequestRefused
 
@@ -34,27 +36,44 @@ def inputs_from_fields(fields: Mapping[str, Any]) -> list[tritonclient.grpc.Infe
     given = {name: value for name, value in fields.items() if value is not None}
     unknown = sorted(given.keys() - FIELD_TYPES.keys())
     if unknown:
-        raise TypeError(f"unknown field {unknown[0]!r}; known are {', '.join(FIELD_TYPES)}")
+        raise TypeError(f"{unknown_field(unknown[0])}; known are {', '.join(FIELD_TYPES)}")
     return [input_from_field(name, value) for name, value in given.items()]
+
+
+def unknown_field(name: str) -> str:
+    """What to say about a name that is no field: it, and the nearest one."""
+    near = difflib.get_close_matches(name, FIELD_TYPES, n=1)
+    return f"unknown field {name!r}" + (f" (is {near[0]} meant?)" if near else "")
 
 
 def input_from_field(name: str, value: Any) -> tritonclient.grpc.InferInput:
     """One field as an input. Raises RequestRefused for a value that its type cannot hold."""
     datatype = FIELD_TYPES[name]
-    array = _array(name, value, _NUMPY[datatype])
-    array = array if name == "latents" else array.reshape(1)
+    try:
+        plain = value if name == "latents" else [plain_value(datatype, value)]
+        array = np.asarray(plain, dtype=_NUMPY[datatype])
+    except (OverflowError, ValueError, TypeError) as error:
+        raise RequestRefused(f"{name}: got {value!r}, which cannot be sent ({error})") from None
     tensor = tritonclient.grpc.InferInput(name, list(array.shape), datatype)
     tensor.set_data_from_numpy(array)
     return tensor
 
 
-def _array(name: str, value: Any, dtype: Any) -> NDArray[Any]:
-    """The value in the field's type; numpy would wrap an integer that does not fit round to another."""
-    try:
-        if isinstance(value, str):
-            value = value.encode()
-        if np.issubdtype(dtype, np.integer) and not np.iinfo(dtype).min <= int(value) <= np.iinfo(dtype).max:
-            raise OverflowError(f"does not fit {np.dtype(dtype).name}")
-        return np.asarray(value, dtype=dtype)
-    except (OverflowError, ValueError, TypeError) as error:
-        raise RequestRefused(f"{name}: got {value!r}, which cannot be sent ({error})") from None
+def plain_value(datatype: str, value: Any) -> bytes | int | float:
+    """One value as its type has it. Raises OverflowError, ValueError or TypeError where numpy would bend it:
+    wrap a large integer round, cut a fraction off, read a number out of a text."""
+    if datatype == "BYTES":
+        if not isinstance(value, str | bytes):
+            raise TypeError("a text is needed")
+        return value.encode() if isinstance(value, str) else value
+    if isinstance(value, bool | str | bytes):
+        raise TypeError("a number is needed")
+    if datatype == "FP32":
+        number = float(value)
+        if math.isfinite(number) and abs(number) > np.finfo(np.float32).max:
+            raise OverflowError("does not fit float32")
+        return number
+    whole, bits = operator.index(value), int(datatype.removeprefix("INT"))
+    if not -(2 ** (bits - 1)) <= whole < 2 ** (bits - 1):
+        raise OverflowError(f"does not fit int{bits}")
+    return whole

@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from wan_t2v_client.streaming import Progress
+from wan_t2v_client.errors import Unavailable
+from wan_t2v_client.progress import Progress
 
 WIDTH = 24
+WAIT_WIDTH = 79  # a longer line wraps, and only its last row would be overwritten
 
 
 class ProgressBar:
@@ -30,6 +32,10 @@ class ProgressBar:
         if progress.preview is not None and self._folder is not None:
             (self._folder / f"step-{progress.step:04d}.png").write_bytes(progress.preview)
         self._print(line(progress))
+
+    def show_wait(self, error: Unavailable, wait_s: float) -> None:
+        """Show that the request is tried again, and why."""
+        self._print(f"trying again in {wait_s:.0f} s: {error}"[:WAIT_WIDTH])
 
     def _print(self, text: str) -> None:
         if self._shown:

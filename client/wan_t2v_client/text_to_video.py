@@ -1,5 +1,6 @@
 """A connection to a server: ask it for videos through either door."""
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
@@ -7,19 +8,27 @@ from typing import Any
 from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.connection import Connection
+from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import client_error
 from wan_t2v_client.fields import inputs_from_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
-from wan_t2v_client.streaming import IDLE_LIMIT_S, Progress, streamed
+from wan_t2v_client.model_list import models_from_statistics
+from wan_t2v_client.progress import Progress
+from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
+from wan_t2v_client.streaming import streamed
+from wan_t2v_client.watchdog import IDLE_LIMIT_S
 
 UNARY_MODEL = "text_to_video"
 
 
 class TextToVideo:
-    """A connection to a server. Use it as a context, or call `close`."""
+    """A connection to a server. Use it as a context, or call `close`.
 
-    def __init__(self, connection: Connection | None = None) -> None:
-        self._connection = connection or Connection()
+    `retry` says how often a call is tried while the server is unavailable; by default once.
+    """
+
+    def __init__(self, connection: Connection | None = None, *, retry: RetryPolicy = NO_RETRY) -> None:
+        self._connection, self._retry = connection or Connection(), retry
         self._client = self._connection.open()
 
     def __enter__(self) -> "TextToVideo":
@@ -58,22 +67,30 @@ class TextToVideo:
     ) -> Generator[Progress | Generation, None, None]:
         """Yield a Progress after each step and the Generation last; see `wan_t2v_client.streaming`."""
         return streamed(
-            self._connection, {"prompt": prompt, **fields}, deadline_s=deadline_s, idle_limit_s=idle_limit_s
+            self._connection,
+            {"prompt": prompt, **fields},
+            deadline_s=deadline_s,
+            idle_limit_s=idle_limit_s,
+            retry=self._retry,
         )
 
     def generate_unary(self, prompt: str, *, deadline_s: float | None = None, **fields: Any) -> Generation:
         """Generate a video through the unary door: no progress, and a caller who leaves does not stop the work.
 
-        Raises as `generate` does.
+        So a try whose connection broke runs to its end beside the next one. Raises as `generate` does.
         """
         inputs = inputs_from_fields({"prompt": prompt, **fields})
-        try:
-            answer = self._client.infer(
-                UNARY_MODEL, inputs, headers=dict(self._connection.headers), client_timeout=deadline_s
-            )
-        except InferenceServerException as error:
-            raise client_error(error) from None
-        return generation_from_answer(answer)
+        deadline = Deadline(deadline_s)
+        retries = Retries(self._retry, deadline)
+        while True:
+            try:
+                answer = self._client.infer(
+                    UNARY_MODEL, inputs, headers=dict(self._connection.headers), client_timeout=deadline.timeout_s()
+                )
+                return generation_from_answer(answer)
+            except InferenceServerException as error:
+                wait_s = retries.wait_s(client_error(error))
+            time.sleep(wait_s)
 
     def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
         """Every loaded model with its version and how often it ran."""
@@ -83,12 +100,4 @@ class TextToVideo:
             )
         except InferenceServerException as error:
             raise client_error(error) from None
-        return [
-            {
-                "name": model["name"],
-                "version": model["version"],
-                "requests": int(model.get("inference_stats", {}).get("success", {}).get("count", 0)),
-                "executions": int(model.get("execution_count", 0)),
-            }
-            for model in answer.get("model_stats", [])
-        ]
+        return models_from_statistics(answer)

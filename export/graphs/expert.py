@@ -16,6 +16,8 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.graphs.fp8 import through_fp8
+
 INPUTS = ("hidden_states", "timestep", "encoder_hidden_states")
 OUTPUTS = ("velocity",)
 
@@ -63,6 +65,8 @@ class _Attention:
         if rotary_emb is not None:
             query, key = _rotated(query, rotary_emb), _rotated(key, rotary_emb)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, heads, tokens, head_dim)
+        if scales := getattr(attn, "fp8_scales", None):
+            query, key, value = map(through_fp8, (query, key, value), scales)
         attended = functional.scaled_dot_product_attention(query, key, value)
         return attn.to_out[0](attended.transpose(1, 2).flatten(2, 3).type_as(query))
 

@@ -87,6 +87,14 @@ def test_graphs_run_on_tensorrt_for_a14b_and_in_python_on_the_embedded_server(re
         assert a14b.instance_group[0].count == 1, "a second instance of a plan would load its weights again"
 
 
+def test_both_doors_have_the_same_limits(repository: Path) -> None:
+    for which in CONFIGS:
+        denoiser, stream = (config_of(repository, model, which) for model in ("denoiser", "text_to_video_stream"))
+        assert denoiser is not None and stream is not None
+        for name in ("max_in_flight", "max_queued"):
+            assert denoiser.parameters[name].string_value == stream.parameters[name].string_value != "", (which, name)
+
+
 def test_only_the_text_encoder_is_cached(repository: Path) -> None:
     for model, which, config in configs(repository):
         assert config.response_cache.enable == (model == "text_encoder"), f"{model} {which}"

@@ -18,9 +18,9 @@ from wan_t2v_client import Connection, TextToVideo
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from embedded.stubs import stub_pids
 from tests.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC
 from tests.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor, Refusal
+from wan_t2v.operate.processes import stub_pids
 
 
 def fuzzed(server: Server, *, count: int, seed: int) -> tuple[Counter[str], list[str]]:

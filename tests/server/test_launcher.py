@@ -19,8 +19,8 @@ from wan_t2v_client import ClientError, Connection, TextToVideo
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from embedded.stubs import stub_pids
 from embedded.supervisor import SHM_PREFIX
+from wan_t2v.operate.processes import stub_pids
 
 SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 4}
 

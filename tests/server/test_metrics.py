@@ -1,28 +1,21 @@
 """What the streaming door did is on Triton's metrics endpoint, by the names in the table."""
 
 import contextlib
-import re
 import urllib.request
 
 from wan_t2v_client import RequestRefused, TextToVideo
 
 from embedded.server import Server
+from tests.server.calls import samples
 from tests.server.statistics import executions_when_idle
 from wan_t2v.serving.metrics import METRICS
 
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
 
 
-def scraped(server: Server) -> dict[str, float]:
-    """Every sample of this project's families: `name{labels}` to value."""
-    with urllib.request.urlopen(server.metrics_url) as answer:
-        text = answer.read().decode()
-    return {name: float(value) for name, value in re.findall(r"^(wan_t2v_\S+) (\S+)$", text, re.MULTILINE)}
-
-
 def test_one_finished_one_refused_and_one_cancelled_are_counted(server: Server, client: TextToVideo) -> None:
     client.generate("a red ball", **SMALL)
-    before = scraped(server)
+    before = samples(server)
     client.generate("a red ball", **SMALL)
     with contextlib.suppress(RequestRefused):
         client.generate("a red ball", height=17)
@@ -30,19 +23,21 @@ def test_one_finished_one_refused_and_one_cancelled_are_counted(server: Server, 
     next(stream)
     stream.close()
     executions_when_idle(server.grpc_url, "high_noise_expert")
-    after = scraped(server)
+    after = samples(server)
 
-    def rise(sample: str) -> float:
+    def rise(name: str, **labels: str) -> float:
+        labelled = sorted({"door": "text_to_video_stream", **labels}.items())
+        sample = name + "{" + ",".join(f'{key}="{value}"' for key, value in labelled) + "}"
         return after.get(sample, 0.0) - before.get(sample, 0.0)
 
-    assert rise('wan_t2v_generations_ended_total{outcome="finished"}') == 1
-    assert rise('wan_t2v_generations_ended_total{outcome="refused_invalid"}') == 1
-    assert rise('wan_t2v_generations_ended_total{outcome="cancelled"}') == 1
+    assert rise("wan_t2v_generations_ended_total", outcome="finished") == 1
+    assert rise("wan_t2v_generations_ended_total", outcome="refused_invalid") == 1
+    assert rise("wan_t2v_generations_ended_total", outcome="cancelled") == 1
     assert rise("wan_t2v_generations_admitted_total") == 3
     assert rise("wan_t2v_frames_total") == 5
     assert rise("wan_t2v_cancel_seconds_count") == 1
-    assert rise('wan_t2v_stage_seconds_count{stage="decode"}') == 1
-    steps = sum(rise(f'wan_t2v_steps_total{{expert="{name}_noise_expert"}}') for name in ("high", "low"))
+    assert rise("wan_t2v_stage_seconds_count", stage="decode") == 1
+    steps = sum(rise("wan_t2v_steps_total", expert=f"{name}_noise_expert") for name in ("high", "low"))
     assert steps == rise("wan_t2v_step_seconds_count") >= 5
     assert after["wan_t2v_generations_in_flight"] == after["wan_t2v_generations_queued"] == 0
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -77,10 +77,11 @@ class FakeResponse:
 class FakeRequest:
     """A request to a model."""
 
-    def __init__(self, *, parameters: str = "", cancelled: bool = False, **inputs: Any) -> None:
+    def __init__(self, *, parameters: str = "", cancelled: bool = False, timeout_us: int = 0, **inputs: Any) -> None:
         self._inputs = [FakeTensor(name, _array(value)) for name, value in inputs.items()]
         self._parameters = parameters
         self._cancelled = cancelled
+        self._timeout_us = timeout_us
 
     def inputs(self) -> list[FakeTensor]:
         return self._inputs
@@ -91,6 +92,9 @@ class FakeRequest:
     def is_cancelled(self) -> bool:
         return self._cancelled
 
+    def timeout(self) -> int:
+        return self._timeout_us
+
 
 def _array(value: Any) -> Any:
     if isinstance(value, str | bytes):
@@ -98,11 +102,37 @@ def _array(value: Any) -> Any:
     return value
 
 
+class FakeMetricFamily:
+    """A family that keeps its metrics' values, by labels."""
+
+    COUNTER, GAUGE, HISTOGRAM = "COUNTER", "GAUGE", "HISTOGRAM"
+    families: ClassVar[dict[str, "FakeMetricFamily"]] = {}
+
+    def __init__(self, name: str, description: str, kind: str) -> None:
+        self.values: dict[str, float] = {}
+        self.families[name] = self
+
+    def Metric(self, labels: dict[str, str], buckets: Sequence[float] = ()) -> Any:
+        family, key = self, str(labels)
+
+        class Metric:
+            def increment(self, by: float) -> None:
+                family.values[key] = family.values.get(key, 0.0) + by
+
+            def set(self, value: float) -> None:
+                family.values[key] = value
+
+            observe = increment
+
+        return Metric()
+
+
 class FakePbUtils:
     """What the package uses of triton_python_backend_utils; `answer(model, inputs, outputs)` is the server."""
 
     Tensor = FakeTensor
     TritonError = FakeTritonError
+    MetricFamily = FakeMetricFamily
     TRITONSERVER_MEMORY_CPU = 0
 
     class TritonModelException(Exception):
@@ -113,6 +143,7 @@ class FakePbUtils:
     ) -> None:
         self.logged: list[str] = []
         self.called: list[str] = []
+        self.versions: list[int] = []
         outer = self
 
         class Logger:
@@ -122,13 +153,20 @@ class FakePbUtils:
 
         class InferenceRequest:
             def __init__(
-                self, model_name: str, requested_output_names: list[str], inputs: list[FakeTensor], **_: Any
+                self,
+                model_name: str,
+                requested_output_names: list[str],
+                inputs: list[FakeTensor],
+                model_version: int = -1,
+                **_: Any,
             ) -> None:
+                self.version = model_version
                 self.model, self.outputs = model_name, requested_output_names
                 self.inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
 
             def exec(self) -> FakeResponse:
                 outer.called.append(self.model)
+                outer.versions.append(self.version)
                 assert answer is not None
                 return answer(self.model, self.inputs, self.outputs)
 

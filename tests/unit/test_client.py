@@ -10,7 +10,17 @@ from wan_t2v_client.fields import input_from_field
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_frames", 2**32 + 17), ("seed", 2**63), ("prompt", "\udcff"), ("height", "high")]
+    ("name", "value"),
+    [
+        ("num_frames", 2**32 + 17),
+        ("num_frames", 17.5),
+        ("seed", 2**63),
+        ("seed", True),
+        ("flow_shift", 1e39),
+        ("prompt", "\udcff"),
+        ("prompt", ["a ball"]),
+        ("height", "high"),
+    ],
 )
 def test_a_value_that_cannot_be_sent_is_refused_and_not_wrapped_round(name: str, value: object) -> None:
     with pytest.raises(RequestRefused, match=f"{name}: got .* which cannot be sent"):
@@ -28,10 +38,11 @@ def test_fields_are_sent_in_their_types() -> None:
         ("StatusCode.INVALID_ARGUMENT", "in ensemble 'text_to_video', height: got 100", RequestRefused),
         ("StatusCode.INTERNAL", "in ensemble 'text_to_video', Stub process 'prepare_0_0' is not healthy.", Unavailable),
         ("StatusCode.INTERNAL", "something\nbroke", ServerFault),
+        (None, "Request for unknown model: 'text_to_video_stream' has no available versions", Unavailable),
         ("StatusCode.UNAVAILABLE", "failed to connect", Unavailable),
     ],
 )
-def test_errors_are_sorted_by_what_the_caller_can_do(status: str, message: str, kind: type) -> None:
+def test_errors_are_sorted_by_what_the_caller_can_do(status: str | None, message: str, kind: type) -> None:
     error = client_error(InferenceServerException(msg=message, status=status))
     assert type(error) is kind
     assert "\n" not in str(error) and "in ensemble" not in str(error)

@@ -7,7 +7,14 @@ from wan_t2v.progress import StepClock
 
 
 def step(index: int, count: int = 4) -> Step:
-    return Step(index, count, timestep=1000 - index, expert="high_noise_expert", clean_estimate=torch.zeros(1))
+    return Step(
+        index,
+        count,
+        timestep=1000 - index,
+        expert="high_noise_expert",
+        clean_estimate=torch.zeros(1),
+        latents=torch.zeros(1),
+    )
 
 
 def test_the_time_left_is_the_mean_of_the_steps_so_far_times_those_left() -> None:

@@ -62,3 +62,22 @@ def test_two_requests_do_not_share_solver_state(facts: ModelFacts) -> None:
 
     alone = walk(schedule(facts, 6, 12.0), None)
     assert torch.equal(walk(schedule(facts, 6, 12.0), schedule(facts, 6, 12.0)), alone)
+
+
+@pytest.mark.parametrize("done", range(1, 8))
+def test_a_restored_solver_goes_on_bit_for_bit(facts: ModelFacts, done: int) -> None:
+    def velocity(latents: torch.Tensor, timestep: int) -> torch.Tensor:
+        return latents * 0.3 + timestep / 1000.0
+
+    whole, interrupted = schedule(facts, 8, 12.0), schedule(facts, 8, 12.0)
+    latents = torch.randn(1, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = latents
+    for timestep in whole.timesteps:
+        expected = whole.step(velocity(expected, timestep), timestep, expected)
+    for timestep in interrupted.timesteps[:done]:
+        latents = interrupted.step(velocity(latents, timestep), timestep, latents)
+    resumed = schedule(facts, 8, 12.0)
+    resumed.restore({name: tensor.clone() for name, tensor in interrupted.state().items()})
+    for timestep in resumed.timesteps[done:]:
+        latents = resumed.step(velocity(latents, timestep), timestep, latents)
+    assert torch.equal(latents, expected)

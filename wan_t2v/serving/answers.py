@@ -6,7 +6,8 @@ from typing import Any
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.request import RequestError
-from wan_t2v.serving.admission import Overloaded
+from wan_t2v.serving.admission import Refused
+from wan_t2v.serving.keys import AlreadyRunning, KeyOfAnotherRequest
 from wan_t2v.serving.remote import ModelCallError
 
 
@@ -33,7 +34,11 @@ def failure(pb_utils: Any, error: BaseException) -> Any:
         return _refusal(pb_utils, str(error), codes.INVALID_ARG)
     if isinstance(error, ModelCallError):
         return _refusal(pb_utils, str(error), error.code)
-    if isinstance(error, Overloaded):
+    if isinstance(error, KeyOfAnotherRequest):
+        return _refusal(pb_utils, str(error), codes.INVALID_ARG)
+    if isinstance(error, AlreadyRunning):
+        return _refusal(pb_utils, str(error), codes.ALREADY_EXISTS)
+    if isinstance(error, Refused):
         return _refusal(pb_utils, str(error), codes.UNAVAILABLE)
     if isinstance(error, Cancelled):
         return _refusal(pb_utils, str(error), codes.CANCELLED)

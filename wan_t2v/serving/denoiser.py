@@ -1,14 +1,30 @@
-"""Embeddings and noise to clean latents: the denoising loop as a step of the unary door."""
+"""Embeddings and noise to clean latents: the denoising loop as a step of the unary door.
+
+Each process runs one request at a time, and what comes meanwhile waits in Triton's own queue, which refuses nobody. So
+`prepare` lets requests of this door in, and here they take the places that were counted for them.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from wan_t2v.denoise import Step
+from wan_t2v.operate.load import LOOPS, UNARY
+from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, Claim
+from wan_t2v.progress import StepClock
 from wan_t2v.request import Settings
+from wan_t2v.serving.admission import Admission, Rules, Turn
 from wan_t2v.serving.answers import answered
+from wan_t2v.serving.asked import Asked
 from wan_t2v.serving.denoising import Denoising
+from wan_t2v.serving.metrics import Metrics
+from wan_t2v.serving.pace import Work
+from wan_t2v.serving.parameters import ModelParameters
+from wan_t2v.serving.resuming import Resuming
+from wan_t2v.serving.run import server_run_directory
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton
 
 
@@ -18,21 +34,55 @@ class Denoiser:
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         # The solver's arithmetic on latents is too small to share; its idle threads would take cores from the experts.
         torch.set_num_threads(1)
+        parameters = ModelParameters.from_args(args)
         self._pb_utils = pb_utils
         self._denoising = Denoising(pb_utils, args)
+        self._resuming = Resuming.of_model(parameters)
+        self._metrics = Metrics(pb_utils, door=UNARY)
+        self._run = server_run_directory(parameters)
+        rules = Rules.of_model(parameters)
+        self._admission = Admission(self._run, door=UNARY, rules=rules)
+        with self._run.exclusive():
+            self._run.clear(IN_TRANSIT, older_than_s=0.0)  # a process that died took what waited for it along
+            self._living = self._run.take(LOOPS, _moved())
+            rules.publish(self._run)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
-        return answered(self._pb_utils, requests, self._answer)
+        return answered(self._pb_utils, requests, self._counted)
 
     def finalize(self) -> None:
         """Triton's exit point."""
         self._denoising.close()
+        self._living.free()
+
+    def _counted(self, request: Any) -> list[Any]:
+        self._living.tell(_moved())
+        error: BaseException | None = None
+        try:
+            return self._answer(request)
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            self._living.tell(_moved())
+            self._metrics.ended(error)
 
     def _answer(self, request: Any) -> list[Any]:
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         settings = Settings.from_json(bytes_from_triton(tensors["settings"]))
-        latents, report = self._denoising.latents(tensors, settings, is_cancelled=request.is_cancelled)
+        asked = Asked.by(request, Work.of(settings))
+
+        def has_left() -> bool:  # an ensemble tells no step of a caller who left, but a deadline tells itself
+            return bool(request.is_cancelled()) or asked.is_late(time.monotonic())
+
+        waiting = self._admission.enter(asked, reserved=True)
+        with self._admission.turn(waiting, has_left) as turn, self._resuming.held(request) as keeping:
+            latents, report = self._denoising.latents(
+                tensors, settings, is_cancelled=has_left, after_step=self._teller(turn), keeping=keeping
+            )
+            self._run.mark(FINISHING)
+        self._metrics.staged("denoise", report["denoise_ms"] / 1e3)
         none = latents[:0]
         wanted = settings.output_type == "latents"
         return [
@@ -40,3 +90,17 @@ class Denoiser:
             to_triton(self._pb_utils, "latents_to_return", latents if wanted else none),
             text_to_triton(self._pb_utils, "denoise_report", json.dumps(report)),
         ]
+
+    def _teller(self, turn: Turn) -> Callable[[Step], None]:
+        clock = StepClock()
+
+        def tell(step: Step) -> None:
+            self._metrics.stepped(step.expert, clock.after(step).step_s)
+            turn.stepped(step.index, step.count)
+
+        return tell
+
+
+def _moved() -> Claim:
+    """That this process took or ended work just now."""
+    return Claim(UNARY, told=time.monotonic())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
@@ -15,10 +16,14 @@ from wan_t2v.facts import ModelFacts
 from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
+from wan_t2v.serving.checkpoints import Kept
 from wan_t2v.serving.expert_swap import ExpertSwap, swap_report, swaps_experts
-from wan_t2v.serving.parameters import ModelParameters, graph_identity, instance_device
+from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
 from wan_t2v.serving.remote import RemoteEngine
+from wan_t2v.serving.resuming import Keeping, generation_of
 from wan_t2v.serving.tensors import torch_from_triton
+
+EXPERT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Denoising:
@@ -34,6 +39,7 @@ class Denoising:
             boundary_timestep=self._facts.boundary_timestep,
         )
         self._swap = ExpertSwap.of_server(pb_utils, parameters, self._device) if swaps_experts(parameters) else None
+        self._expert_type = _expert_type(parameters)
         self._identities = {name: graph_identity(parameters, name) for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
         self._executor = ThreadPoolExecutor(at_once, thread_name_prefix="negative-pass")
 
@@ -48,29 +54,40 @@ class Denoising:
         *,
         is_cancelled: Callable[[], bool],
         after_step: Callable[[Step], None] = lambda step: None,
+        keeping: Keeping | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Clean latents (1, C, F, h, w) float32, and the report that goes into the metadata.
 
         `tensors` are Triton's: `prompt_embeds`, `negative_prompt_embeds` and perhaps `latents`, the starting noise.
-        Raises Cancelled after the step in which the caller left, ModelCallError.
+        With `keeping` the generation is taken up where it was, and kept on its way.
+        Raises Cancelled after the step in which the caller left, ModelCallError, KeyOfAnotherRequest.
         """
         started = time.monotonic()
-        steps: list[Step] = []
+        given = self._given(tensors, settings)
+        schedule = Schedule(
+            self._facts.scheduler, num_inference_steps=settings.num_inference_steps, flow_shift=settings.flow_shift
+        )
+        generation = generation_of(settings, given, self._identities) if keeping else None
+        kept = keeping.kept(generation) if keeping and generation else None
 
         def finished(step: Step) -> None:
-            steps.append(step)
+            if keeping and generation:
+                keeping.after(step, schedule, generation)
             after_step(step)
             if is_cancelled():
                 raise Cancelled(f"cancelled after step {step.index} of {step.count}")
 
         with self._experts_for(is_cancelled) as experts:
-            latents = self._denoised(tensors, settings, experts=experts, after_step=finished)
-        return latents, {
+            latents = self._denoised(given, settings, schedule, kept=kept, experts=experts, after_step=finished)
+        return latents, {**self._report(schedule, kept), **swap_report(experts), "denoise_ms": _ms_since(started)}
+
+    def _report(self, schedule: Schedule, kept: Kept | None) -> dict[str, Any]:
+        names = [self._experts.name_at(timestep) for timestep in schedule.timesteps]
+        return {
             "graphs": self._identities,
-            "steps": {name: sum(step.expert == name for step in steps) for name in self._identities},
-            "timesteps": [step.timestep for step in steps],
-            "denoise_ms": 1e3 * (time.monotonic() - started),
-            **swap_report(experts),
+            "steps": {name: names.count(name) for name in self._identities},
+            "timesteps": list(schedule.timesteps),
+            **({"resumed_after_step": kept.steps_done} if kept else {}),
         }
 
     @contextlib.contextmanager
@@ -81,28 +98,56 @@ class Denoising:
             with self._swap.turn(self._experts, is_cancelled) as experts:
                 yield experts
 
-    def _denoised(
-        self, tensors: Mapping[str, Any], settings: Settings, *, experts: Experts, after_step: Callable[[Step], None]
-    ) -> Tensor:
+    def _given(self, tensors: Mapping[str, Any], settings: Settings) -> dict[str, Tensor]:
+        """The starting noise and the embeddings, where and in the type that the loop wants them."""
         if "latents" in tensors:
             latents = torch_from_triton(tensors["latents"]).clone()
         else:
             latents = starting_noise(self._facts.grid.latent_shape(settings.video_shape), settings.seed)
-        embeds, negative = (
-            torch_from_triton(tensors[name]).to(self._device) for name in ("prompt_embeds", "negative_prompt_embeds")
-        )
+        embeds = {
+            name: torch_from_triton(tensors[name]).to(self._device, self._expert_type)
+            for name in ("prompt_embeds", "negative_prompt_embeds")
+        }
+        return {"latents": latents.to(self._device), **embeds}
+
+    def _denoised(
+        self,
+        given: Mapping[str, Tensor],
+        settings: Settings,
+        schedule: Schedule,
+        *,
+        kept: Kept | None,
+        experts: Experts,
+        after_step: Callable[[Step], None],
+    ) -> Tensor:
+        if kept:
+            schedule.restore({name: tensor.to(self._device) for name, tensor in kept.solver.items()})
         return denoise(
-            latents.to(self._device),
-            Schedule(
-                self._facts.scheduler,
-                num_inference_steps=settings.num_inference_steps,
-                flow_shift=settings.flow_shift,
-            ),
+            kept.latents.to(self._device) if kept else given["latents"],
+            schedule,
             experts=experts,
-            prompt_embeds=embeds,
-            negative_prompt_embeds=negative if settings.guided else None,
+            prompt_embeds=given["prompt_embeds"],
+            negative_prompt_embeds=given["negative_prompt_embeds"] if settings.guided else None,
             guidance_scale=settings.guidance_scale,
             guidance_scale_2=settings.guidance_scale_2,
             executor=self._executor,
             after_step=after_step,
+            steps_done=kept.steps_done if kept else 0,
         )
+
+
+def _ms_since(started: float) -> float:
+    return 1e3 * (time.monotonic() - started)
+
+
+def _expert_type(parameters: ModelParameters) -> torch.dtype | None:
+    """What the experts' graphs take, where that is not the text encoder's type; None leaves embeddings as they are.
+
+    Raises ParameterError.
+    """
+    name = parameters.values.get("expert_precision")
+    if name is not None and name not in EXPERT_TYPES:
+        raise ParameterError(
+            f"{parameters.model}: parameter expert_precision is {name!r}, accepted: {', '.join(EXPERT_TYPES)}"
+        )
+    return EXPERT_TYPES[name] if name else None

@@ -1,4 +1,4 @@
-"""What the streaming door tells on Triton's own metrics endpoint, named by Prometheus' conventions."""
+"""What both doors tell on Triton's own metrics endpoint, named by Prometheus' conventions."""
 
 import threading
 from collections.abc import Mapping
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wan_t2v.cancellation import Cancelled
+from wan_t2v.operate.load import Load
 from wan_t2v.request import RequestError
-from wan_t2v.serving.admission import Load, Overloaded
+from wan_t2v.serving.admission import Refused
 from wan_t2v.serving.remote import RequestRefusedError
 
 # Bounds in seconds that fit a wan-mini on a CPU and an A14B on any GPU alike.
@@ -28,31 +29,39 @@ class MetricSpec:
 METRICS = (
     MetricSpec("wan_t2v_generations_in_flight", "GAUGE", "Generations that run now"),
     MetricSpec("wan_t2v_generations_queued", "GAUGE", "Generations that wait for their turn"),
-    MetricSpec("wan_t2v_generations_admitted_total", "COUNTER", "Requests that got a place"),
+    MetricSpec("wan_t2v_generations_admitted_total", "COUNTER", "Requests that got a place, by door"),
     MetricSpec(
         "wan_t2v_generations_ended_total",
         "COUNTER",
-        "Requests that ended, by outcome: finished, cancelled, failed, refused_overloaded, refused_invalid",
+        "Requests that ended, by door and outcome: finished, cancelled, failed, refused_overloaded, refused_deadline, "
+        "refused_draining, refused_invalid",
     ),
-    MetricSpec("wan_t2v_steps_total", "COUNTER", "Denoising steps, by expert"),
-    MetricSpec("wan_t2v_step_seconds", "HISTOGRAM", "Seconds a denoising step", STEP_BUCKETS_S),
+    MetricSpec("wan_t2v_steps_total", "COUNTER", "Denoising steps, by door and expert"),
+    MetricSpec("wan_t2v_step_seconds", "HISTOGRAM", "Seconds a denoising step, by door", STEP_BUCKETS_S),
     MetricSpec(
-        "wan_t2v_stage_seconds", "HISTOGRAM", "Seconds a stage: prepare, denoise, decode, encode", STAGE_BUCKETS_S
+        "wan_t2v_stage_seconds",
+        "HISTOGRAM",
+        "Seconds a stage, by door and stage: prepare, denoise, decode, encode",
+        STAGE_BUCKETS_S,
     ),
     MetricSpec(
         "wan_t2v_cancel_seconds",
         "HISTOGRAM",
-        "Seconds from the last moment at which the caller was known to be there to the end of the work",
+        "Seconds from the last moment at which the caller was known to be there to the end of the work, by door",
         STEP_BUCKETS_S,
     ),
-    MetricSpec("wan_t2v_frames_total", "COUNTER", "Frames that were decoded"),
+    MetricSpec("wan_t2v_frames_total", "COUNTER", "Frames that were decoded, by door"),
 )
 
 
 class Metrics:
-    """The families of METRICS. Each change is a call to the server's process, so it is made a step and not a tensor."""
+    """The families of METRICS, told for one door; several processes share the families.
 
-    def __init__(self, pb_utils: Any) -> None:
+    Each change is a call to the server's process, so it is made a step and not a tensor.
+    """
+
+    def __init__(self, pb_utils: Any, *, door: str) -> None:
+        self._door = door
         self._families = {
             spec.name: pb_utils.MetricFamily(
                 name=spec.name, description=spec.description, kind=getattr(pb_utils.MetricFamily, spec.kind)
@@ -64,9 +73,9 @@ class Metrics:
         self._lock = threading.Lock()
 
     def loaded(self, load: Load) -> None:
-        """How full the door is now."""
-        self._metric("wan_t2v_generations_in_flight").set(load.in_flight)
-        self._metric("wan_t2v_generations_queued").set(load.queued)
+        """How full the server is now, over both doors."""
+        self._gauge("wan_t2v_generations_in_flight").set(load.in_flight)
+        self._gauge("wan_t2v_generations_queued").set(load.queued)
 
     def admitted(self) -> None:
         """A request got a place."""
@@ -93,9 +102,16 @@ class Metrics:
         """Frames were decoded."""
         self._metric("wan_t2v_frames_total").increment(frames)
 
+    def _gauge(self, name: str) -> Any:
+        """The one metric of a family that counts both doors together."""
+        return self._labelled(name, {})
+
     def _metric(self, name: str, labels: Mapping[str, str] | None = None) -> Any:
+        """This door's metric of a family."""
+        return self._labelled(name, {"door": self._door, **(labels or {})})
+
+    def _labelled(self, name: str, labels: Mapping[str, str]) -> Any:
         """The metric of a family with these labels, made when it is first needed."""
-        labels = labels or {}
         key = (name, str(sorted(labels.items())))
         with self._lock:
             if key not in self._metrics:
@@ -110,8 +126,8 @@ def outcome(error: BaseException | None) -> str:
         return "finished"
     if isinstance(error, Cancelled):
         return "cancelled"
-    if isinstance(error, Overloaded):
-        return "refused_overloaded"
+    if isinstance(error, Refused):
+        return f"refused_{error.reason}"
     if isinstance(error, RequestError | RequestRefusedError):
         return "refused_invalid"
     return "failed"

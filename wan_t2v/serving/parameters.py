@@ -40,9 +40,9 @@ class ModelParameters:
         """A path, or None if the parameter is left out."""
         return Path(self.values[name]) if name in self.values else None
 
-    def integer(self, name: str, *, least: int) -> int:
-        """An integer parameter of at least `least`."""
-        value = self.text(name)
+    def integer(self, name: str, *, least: int, default: int | None = None) -> int:
+        """An integer parameter of at least `least`; one without a default must be there."""
+        value = self.text(name) if default is None else self.values.get(name, str(default))
         if not value.isdecimal() or int(value) < least:
             raise ParameterError(f"{self.model}: parameter {name} is {value!r}, accepted: an integer from {least} up")
         return int(value)
@@ -54,6 +54,10 @@ class ModelParameters:
     def video_shapes(self, name: str) -> tuple[VideoShape, ...]:
         """Clip sizes separated by commas; an empty text is none."""
         return tuple(self._video_shape(name, part.strip()) for part in self.text(name).split(",") if part.strip())
+
+    def optional_video_shapes(self, name: str) -> tuple[VideoShape, ...]:
+        """As `video_shapes`; none if the parameter is left out."""
+        return self.video_shapes(name) if name in self.values else ()
 
     def _video_shape(self, name: str, value: str) -> VideoShape:
         parts = value.split("x")

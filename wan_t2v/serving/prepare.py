@@ -21,9 +21,12 @@ from wan_t2v.request import (
     checked_settings,
 )
 from wan_t2v.serving.answers import answered
+from wan_t2v.serving.asked import QUEUE_PARAMETERS
+from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
 from wan_t2v.serving.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.tensors import bytes_from_triton, renamed, text_to_triton, unread
+from wan_t2v.serving.unary_door import UnaryDoor
 from wan_t2v.shapes import VideoShape
 from wan_t2v.tokens import PromptTokenizer, Tokens, clean_prompt
 
@@ -53,14 +56,20 @@ class Prepare:
         # outputs in CPU memory: the response cache holds nothing else
         self._text_encoder = RemoteEngine(pb_utils, "text_encoder", read=unread, on_cpu=True)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
+        self._door = UnaryDoor(pb_utils, parameters)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
         return answered(self._pb_utils, requests, self._answer)
 
     def _answer(self, request: Any) -> list[Any]:
+        with self._door.passing(request) as let_in:
+            settings = self._settings(request)
+            let_in(settings)
+            return self._prepared(settings)
+
+    def _prepared(self, settings: Settings) -> list[Any]:
         started = time.monotonic()
-        settings = self._settings(request)
         prompt = self._tokenizer(settings.prompt)
         negative = self._tokenizer(settings.negative_prompt)
         prompt_embeds = text_embeddings(prompt, self._text_encoder)
@@ -80,9 +89,10 @@ class Prepare:
         ]
 
     def _settings(self, request: Any) -> Settings:
-        check_known(sorted(json.loads(request.parameters() or "{}")), _NAMES)
+        check_known(sorted(self._door.callers_parameters(request)), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS))
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         latents = tensors.pop("latents", None)
+        seed = seed_of_key(request)
         fields = {name: _value(name, tensor) for name, tensor in tensors.items()}
         return checked_settings(
             fields,
@@ -90,7 +100,7 @@ class Prepare:
             defaults=self._defaults,
             grid=self._facts.grid,
             served=self._served,
-            fallback_seed=secrets.randbelow(2**32),
+            fallback_seed=secrets.randbelow(2**32) if seed is None else seed,
         )
 
 

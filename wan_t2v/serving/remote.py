@@ -7,6 +7,7 @@ from wan_t2v.engines.engine import Array
 from wan_t2v.request import is_refusal
 from wan_t2v.serving.tensors import to_triton
 
+NEWEST_VERSION = -1  # Triton's word for it
 # Triton answers INTERNAL when a model cannot take a call at all; these texts tell that the caller may try again.
 _RETRYABLE = ("is not ready", "is not healthy", "Server not ready", "is not found", "unloaded", "Stub process")
 
@@ -31,7 +32,8 @@ class RemoteEngine:
     """An Engine that is a call to another model through the server, which batches and places it.
 
     `read` turns answered tensors into arrays; `outputs` is what a call without any asks for, since Triton has no word
-    for 'all'; `on_cpu` asks for outputs in CPU memory (the response cache needs that).
+    for 'all'; `on_cpu` asks for outputs in CPU memory (the response cache needs that); `version` is the model's, the
+    newest that is loaded if left out; `parameters` go with each call.
     """
 
     def __init__(
@@ -42,12 +44,16 @@ class RemoteEngine:
         read: Callable[[Any], Array],
         outputs: Sequence[str] = (),
         on_cpu: bool = False,
+        version: int = NEWEST_VERSION,
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
         self._pb_utils = pb_utils
         self._model = model
         self._read = read
         self._on_cpu = on_cpu
         self._outputs = tuple(outputs)
+        self._version = version
+        self._parameters = dict(parameters or {})
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Call the model. Raises ModelCallError."""
@@ -59,11 +65,12 @@ class RemoteEngine:
         return {name: self._read(answered[name]) for name in wanted}
 
     def _respond(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Any:
-        options = {}
+        options: dict[str, Any] = {"parameters": self._parameters} if self._parameters else {}
         if self._on_cpu:
             options["preferred_memory"] = self._pb_utils.PreferredMemory(self._pb_utils.TRITONSERVER_MEMORY_CPU, 0)
         request = self._pb_utils.InferenceRequest(
             model_name=self._model,
+            model_version=self._version,
             requested_output_names=list(outputs),
             inputs=[to_triton(self._pb_utils, name, array) for name, array in inputs.items()],
             **options,

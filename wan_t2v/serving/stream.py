@@ -5,31 +5,46 @@ Many requests are under way at once, each in a thread of its own; their calls to
 the experts' queues.
 """
 
+import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import MODELS, STREAM_REQUEST
 from wan_t2v.denoise import Step
+from wan_t2v.facts import ServingDefaults
+from wan_t2v.operate.load import load_of
+from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.preview import PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
 from wan_t2v.request import RequestError, Settings, check_known
-from wan_t2v.serving.admission import Admission, Overloaded, Place
+from wan_t2v.serving.admission import Admission, Rules, Turn, Waiting
 from wan_t2v.serving.answers import failure
+from wan_t2v.serving.asked import QUEUE_PARAMETERS, Asked
 from wan_t2v.serving.denoising import Denoising
+from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
 from wan_t2v.serving.metrics import Metrics
 from wan_t2v.serving.mp4_encoder import encoded_video, metadata
+from wan_t2v.serving.pace import Work
 from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.remote import RemoteEngine
+from wan_t2v.serving.resuming import Keeping, Resuming
+from wan_t2v.serving.run import server_run_directory
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, unread
+from wan_t2v.serving.unary_door import LET_IN
 from wan_t2v.serving.vae_decoder import NO_FRAMES, VaeDecoder
 
+DOOR = "text_to_video_stream"
+GAUGES_S = 1.0  # from look to look at what other processes have under way, or had when they died
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
 
@@ -40,46 +55,79 @@ class TextToVideoStream:
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
         torch.set_num_threads(1)  # the work itself runs in the graphs' processes
-        in_flight = parameters.integer("max_in_flight", least=1)
-        queued = parameters.integer("max_queued", least=0)
+        rules = Rules.of_model(parameters)
+        run = server_run_directory(parameters)
         self._pb_utils = pb_utils
         self._preview = PreviewMap.read(parameters.version_folder)
-        self._prepare = RemoteEngine(pb_utils, "prepare", read=unread, outputs=_PREPARED)
-        self._denoising = Denoising(pb_utils, args, at_once=in_flight)
+        self._defaults = ServingDefaults.read(_beside(parameters, "prepare"))
+        self._prepare = RemoteEngine(
+            pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={LET_IN: run.key()}
+        )
+        self._denoising = Denoising(pb_utils, args, at_once=rules.in_flight)
         self._decoder = VaeDecoder(pb_utils, args)
-        self._metrics = Metrics(pb_utils)
-        self._admission = Admission(in_flight, max_queued=queued, changed=self._metrics.loaded)
-        self._threads = ThreadPoolExecutor(in_flight + queued, thread_name_prefix="generation")
+        self._resuming = Resuming.of_model(parameters)
+        self._metrics = Metrics(pb_utils, door=DOOR)
+        self._admission = Admission(run, door=DOOR, rules=rules)
+        self._threads = ThreadPoolExecutor(rules.in_flight + rules.queued, thread_name_prefix="generation")
+        self._ended, self._changed = threading.Event(), threading.Event()
+        self._gauges = threading.Thread(target=self._keep_gauges, args=(run,), daemon=True)
+        self._gauges.start()
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Triton's entry point. It returns at once; the threads send what there is to tell."""
         for request in requests:
             sender = request.get_response_sender()
             try:
-                place = self._admission.enter()
-            except Overloaded as error:
+                self._let_in(request, sender)
+            except Exception as error:
                 self._end(sender, error)
-            else:
-                self._metrics.admitted()
-                self._threads.submit(self._serve, request, sender, place=place)
 
     def finalize(self) -> None:
         """Triton's exit point."""
+        self._ended.set()
+        self._changed.set()
+        self._gauges.join()
         self._threads.shutdown(cancel_futures=True)
         self._denoising.close()
 
-    def _serve(self, request: Any, sender: Any, *, place: Place) -> None:
+    def _let_in(self, request: Any, sender: Any) -> None:
+        """Give the request a place in the queue and a thread, or raise; its key is held from here to its end."""
+        with contextlib.ExitStack() as until_refused:
+            asked = Asked.by(request, _work(request, self._defaults))
+            keeping = until_refused.enter_context(self._resuming.held(request))
+            waiting = self._admission.enter(asked)
+            holding = until_refused.pop_all()
+        self._metrics.admitted()
+        self._changed.set()
+        self._threads.submit(self._serve, request, sender, waiting=waiting, keeping=keeping, holding=holding)
+
+    def _keep_gauges(self, run: RunDirectory) -> None:
+        while not self._ended.is_set():
+            self._changed.clear()
+            self._metrics.loaded(load_of(run))
+            self._changed.wait(GAUGES_S)
+
+    def _serve(
+        self,
+        request: Any,
+        sender: Any,
+        *,
+        waiting: Waiting,
+        keeping: Keeping | None,
+        holding: contextlib.ExitStack,
+    ) -> None:
         """One request from its place in the queue to its last response: without one, a caller waits for ever."""
-        caller = Caller(sender.is_cancelled)
+        caller = Caller(sender.is_cancelled, waiting.asked)
         try:
-            with self._admission.turn(place, caller.has_left):
-                tensors = self._generated(request, sender, caller=caller)
+            with holding, self._admission.turn(waiting, caller.has_left) as turn:
+                self._changed.set()
+                tensors = self._generated(request, sender, caller=caller, turn=turn, keeping=keeping)
+                self._end(sender, None, tensors)  # before the place is given back: who drains waits for the answer
         except BaseException as error:
             if isinstance(error, Cancelled):
                 self._metrics.stopped(caller.seconds_since_there())
             self._end(sender, error)
-        else:
-            self._end(sender, None, tensors)
+        self._changed.set()
 
     def _end(self, sender: Any, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
         self._metrics.ended(error)
@@ -90,28 +138,36 @@ class TextToVideoStream:
         )
         sender.send(response, flags=self._pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def _generated(self, request: Any, sender: Any, *, caller: "Caller") -> list[Any]:
+    def _generated(
+        self, request: Any, sender: Any, *, caller: "Caller", turn: Turn, keeping: Keeping | None
+    ) -> list[Any]:
         """The last response's tensors; progress goes out on the way."""
         inputs = _checked_inputs(request)
         preview_every = _preview_every(inputs.pop("preview_every", None))
-        prepared = self._prepare({name: tensor.as_numpy() for name, tensor in inputs.items()})
+        fields = {name: tensor.as_numpy() for name, tensor in inputs.items()}
+        seed = seed_of_key(request)
+        if seed is not None:
+            fields.setdefault("seed", np.array([seed], dtype=np.int64))
+        prepared = self._prepare(fields)
         settings = Settings.from_json(bytes_from_triton(prepared["settings"]))
         latents, denoised = self._denoising.latents(
             {**inputs, **prepared},
             settings,
             is_cancelled=caller.has_left,
-            after_step=self._teller(sender, preview_every),
+            after_step=self._teller(sender, preview_every, turn=turn),
+            keeping=keeping,
         )
         reports = [json.loads(bytes_from_triton(prepared["prepare_report"])), denoised]
         return self._answer(latents, settings, reports=reports, caller=caller)
 
-    def _teller(self, sender: Any, preview_every: int) -> Any:
+    def _teller(self, sender: Any, preview_every: int, *, turn: Turn) -> Any:
         """What to do after each step: send its progress, and every `preview_every` steps a picture beside it."""
         clock = StepClock()
 
         def tell(step: Step) -> None:
             progress = clock.after(step)
             self._metrics.stepped(step.expert, progress.step_s)
+            turn.stepped(step.index, step.count)
             tensors = [text_to_triton(self._pb_utils, "progress", progress.to_json())]
             if preview_every and step.index % preview_every == 0:
                 picture = self._preview.picture(step.clean_estimate.float().cpu().numpy())
@@ -154,16 +210,16 @@ class TextToVideoStream:
 class Caller:
     """Whether the caller is still there, and when that was last known."""
 
-    def __init__(self, is_cancelled: Callable[[], bool]) -> None:
-        self._is_cancelled = is_cancelled
+    def __init__(self, is_cancelled: Callable[[], bool], asked: Asked) -> None:
+        self._is_cancelled, self._asked = is_cancelled, asked
         self._there = time.monotonic()
 
     def has_left(self) -> bool:
-        """Ask the server."""
-        asked = time.monotonic()
-        if self._is_cancelled():
+        """Ask the server; who gave a deadline leaves when it passes."""
+        now = time.monotonic()
+        if self._asked.is_late(now) or self._is_cancelled():
             return True
-        self._there = asked
+        self._there = now
         return False
 
     def seconds_since_there(self) -> float:
@@ -173,8 +229,23 @@ class Caller:
 
 def _checked_inputs(request: Any) -> dict[str, Any]:
     """The request's tensors by name. Raises RequestError for a parameter that is no field."""
-    check_known(sorted(json.loads(request.parameters() or "{}")), _NAMES)
+    check_known(sorted(json.loads(request.parameters() or "{}")), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS))
     return {tensor.name(): tensor for tensor in request.inputs()}
+
+
+def _work(request: Any, defaults: ServingDefaults) -> Work:
+    """What the request asks for as it stands: `prepare` checks it later, the queue must know it now."""
+    fields = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+    given = {
+        tensor.name(): tensor.as_numpy().reshape(-1)[0].item() for tensor in request.inputs() if tensor.name() in fields
+    }
+    height, width, num_frames, steps, guidance_scale = (given.get(name, getattr(defaults, name)) for name in fields)
+    return Work(height, width, num_frames, steps, guided=guidance_scale > 1.0)
+
+
+def _beside(parameters: ModelParameters, model: str) -> Path:
+    folder = parameters.version_folder
+    return folder.parent.parent / model / folder.name
 
 
 def _preview_every(tensor: Any | None) -> int:

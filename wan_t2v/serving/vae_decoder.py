@@ -1,5 +1,6 @@
 """Clean latents to frames: the causal VAE decoder, a few latent frames a call."""
 
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from wan_t2v.serving.graph import engine_settings, installed_engine
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, torch_from_triton
+from wan_t2v.serving.versions import EngineByVersion, version_of_size
 
 FIRST = "vae_decoder_first"
 NEXT = "vae_decoder_next"
@@ -53,13 +55,18 @@ class VaeDecoder:
                 f"{parameters.model}: parameter engine_location is {location!r}, accepted: {', '.join(LOCATIONS)}"
             )
         if location == "triton":
-            return self._remote(FIRST), self._remote(NEXT)
+            versions = version_of_size(parameters.optional_video_shapes("version_sizes"), self._facts)
+            return self._remote(FIRST, versions), self._remote(NEXT, versions)
         first, later = (_in_process(parameters, name, device) for name in (FIRST, NEXT))
         return first, PingPongCaches(later)
 
-    def _remote(self, name: str) -> RemoteEngine:
+    def _remote(self, name: str, versions: Mapping[tuple[int, int], int]) -> Engine:
+        """Calls to a graph: to its newest version, or, where it has one a size, to that of the latents' size."""
         outputs = [output.name for output in MODELS[name].outputs]
-        return RemoteEngine(self._pb_utils, name, read=torch_from_triton, outputs=outputs)
+        remote = functools.partial(RemoteEngine, self._pb_utils, name, read=torch_from_triton, outputs=outputs)
+        if not versions:
+            return remote()
+        return EngineByVersion({size: remote(version=version) for size, version in versions.items()})
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""

@@ -1,13 +1,13 @@
 """The supervisor repairs a model whose process died and leaves alone one that is being swapped."""
 
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from embedded import stubs, supervisor
+from embedded import supervisor
 from embedded.options import ServerOptions
 from embedded.supervisor import Supervisor
+from wan_t2v.operate.processes import model_of
 
 MODEL = "low_noise_expert"
 
@@ -20,6 +20,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, *, ready: list[bool], living: int) 
     """What the supervisor concludes of two expected processes; Triton's answers are given in their order."""
     keeper = Supervisor(ServerOptions(), report=lambda event: None)
     keeper._process = FakeProcess()  # type: ignore[assignment]
+    keeper._folder = Path()
     monkeypatch.setattr(supervisor, "stub_pids", lambda pid: {MODEL: set(range(living))})
     monkeypatch.setattr(Supervisor, "_is_loaded", lambda self, model: ready.pop(0))
     return keeper._lost_a_process(MODEL, {MODEL: 2})
@@ -45,8 +46,4 @@ def test_a_model_that_is_being_swapped_lost_nothing(
 
 @pytest.mark.parametrize("command", [[], ["/x/triton_python_backend_stub"], ["/usr/bin/python3", "x"]])
 def test_a_process_that_is_being_started_is_no_models_yet(command: list[str]) -> None:
-    class Started:
-        cmdline: Callable[[], Any] = staticmethod(lambda: command)
-        status: Callable[[], str] = staticmethod(lambda: "running")
-
-    assert stubs._model_of(Started()) is None  # type: ignore[arg-type]
+    assert model_of(command) is None

@@ -136,7 +136,14 @@ def test_the_sizes_are_those_that_requests_may_ask_for(copied: Path) -> None:
     assert list(expert.instance_group[0].profile) == ["0", "1"]
     assert expert.parameters["execution_context_allocation_strategy"].string_value == "ON_PROFILE_CHANGE"
     assert configs["vae_decoder_next"].version_policy.WhichOneof("policy_choice") == "all"
+    assert configs["vae_decoder"].parameters["version_sizes"].string_value == "480x832x81,832x480x81"
     assert not placed_configs(BOTH, copied)["low_noise_expert"].instance_group[0].profile
+
+
+def test_an_fp32_text_encoder_does_not_hand_fp32_to_experts_in_16_bits(copied: Path) -> None:
+    mixed = placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS, text_encoder="fp32", experts="fp8")
+    assert placed_configs(mixed, copied)["denoiser"].parameters["expert_precision"].string_value == "bf16"
+    assert "expert_precision" not in placed_configs(BOTH, copied)["denoiser"].parameters
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,12 @@ import torch
 
 from tests.unit.fakes import FakePbUtils, FakeRequest, FakeResponse, FakeTensor
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
+from wan_t2v.facts import ModelFacts
 from wan_t2v.request import Settings
 from wan_t2v.serving.parameters import ParameterError
 from wan_t2v.serving.vae_decoder import FIRST, NEXT, VaeDecoder
+from wan_t2v.serving.versions import version_of_size
+from wan_t2v.shapes import VideoShape
 
 SETTINGS = Settings(
     prompt="x", negative_prompt="", height=32, width=48, num_frames=21, num_inference_steps=1, guidance_scale=1.0,
@@ -72,3 +75,27 @@ def test_an_unknown_location_and_an_unknown_engine_are_refused(repository: Path)
         decoder(repository, FakePbUtils(), engine_location="gpu")
     with pytest.raises(ParameterError, match="parameter engine is 'onnx', accepted: onnxruntime, torch, tensorrt"):
         decoder(repository, FakePbUtils(), engine_location="in_process", engine="onnx")
+
+
+def test_the_version_of_the_clips_own_size_is_called(repository: Path, server: FakePbUtils) -> None:
+    both = decoder(repository, server, version_sizes="64x64x17,32x48x21")
+    before = len(server.versions)
+    frames(both)
+    assert server.versions[before:] == [2] * 12, "32x48 is the second size"
+    with_one = decoder(repository, server)
+    before = len(server.versions)
+    frames(with_one)
+    assert server.versions[before:] == [-1] * 12, "the newest, where sizes are not told apart"
+
+
+def test_a_size_that_no_version_takes_is_refused(repository: Path, server: FakePbUtils) -> None:
+    latents = torch.zeros(1, 16, 1, 4, 6)
+    model = decoder(repository, server, version_sizes="64x64x17,64x96x17")
+    (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=SETTINGS.to_json())])
+    assert "latents: got height and width 4x6; accepted: 8x8, 8x12" in response.error().message()
+
+
+def test_two_sizes_that_differ_in_frames_alone_share_a_version(repository: Path) -> None:
+    facts = ModelFacts.read(repository / "prepare/1")
+    sizes = (VideoShape(17, 64, 64), VideoShape(33, 64, 64), VideoShape(17, 64, 96))
+    assert version_of_size(sizes, facts) == {(8, 8): 1, (8, 12): 3}

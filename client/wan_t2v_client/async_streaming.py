@@ -1,0 +1,98 @@
+"""A call of the streaming door for asyncio: a task that is cancelled while it reads stops the work on the server."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+import tritonclient.grpc
+
+from wan_t2v_client.deadline import Deadline
+from wan_t2v_client.errors import ClientError, ServerFault, client_error, client_error_from_rpc
+from wan_t2v_client.fields import inputs_from_fields
+from wan_t2v_client.generation import Generation
+from wan_t2v_client.progress import Progress, told_by
+from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
+from wan_t2v_client.streaming import STREAM_MODEL
+from wan_t2v_client.watchdog import IDLE_LIMIT_S, Limit, Watchdog
+
+_CLOSE_LIMIT_S = 5.0  # for the server's last word after the video
+
+
+async def streamed_asyncio(
+    client: Any,
+    fields: Mapping[str, Any],
+    *,
+    headers: Mapping[str, str],
+    deadline_s: float | None = None,
+    idle_limit_s: float = IDLE_LIMIT_S,
+    retry: RetryPolicy = NO_RETRY,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> AsyncGenerator[Progress | Generation, None]:
+    """What `wan_t2v_client.streaming.streamed` does, over an open asyncio client of tritonclient."""
+    inputs = inputs_from_fields(fields)
+    deadline = Deadline(deadline_s)
+    retries = Retries(retry, deadline)
+    while True:
+        watchdog = Watchdog(idle_limit_s, deadline)
+        try:
+            async with contextlib.aclosing(_one_try(client, inputs, headers=headers, watchdog=watchdog)) as news:
+                async for told in news:
+                    yield told
+            return
+        except ClientError as error:
+            wait_s = retries.wait_s(error, progressed=watchdog.progressed)
+        await sleep(wait_s)
+
+
+async def _one_try(
+    client: Any, inputs: list[tritonclient.grpc.InferInput], *, headers: Mapping[str, str], watchdog: Watchdog
+) -> AsyncGenerator[Progress | Generation, None]:
+    finished = asyncio.Event()
+    answers = client.stream_infer(
+        _request(inputs, finished), stream_timeout=watchdog.deadline.timeout_s(), headers=dict(headers)
+    )
+    try:
+        while not finished.is_set():
+            told = told_by(await _next(answers, watchdog.limit()))
+            if isinstance(told, Progress):
+                watchdog.told(told)
+            else:
+                finished.set()
+                await _ended(answers)
+            yield told
+    finally:
+        answers.cancel()
+
+
+async def _request(
+    inputs: list[tritonclient.grpc.InferInput], finished: asyncio.Event
+) -> AsyncIterator[dict[str, Any]]:
+    """The one request; our side of the stream stays open until the answer is there, as it does in blocking calls."""
+    wanted = {"triton_enable_empty_final_response": True}
+    yield {"model_name": STREAM_MODEL, "inputs": inputs, "parameters": wanted}
+    await finished.wait()
+
+
+async def _next(answers: Any, limit: Limit) -> tritonclient.grpc.InferResult:
+    try:
+        async with asyncio.timeout(limit.seconds):
+            result, error = await anext(answers)
+    except TimeoutError:
+        raise limit.error from None
+    except grpc.RpcError as failure:
+        raise client_error_from_rpc(failure) from None
+    except StopAsyncIteration:
+        raise ServerFault("the server ended the stream without a video and without an error") from None
+    if error is not None:
+        raise client_error(error)
+    return result
+
+
+async def _ended(answers: Any) -> None:
+    """Read to the stream's end, so that the server does not count a finished request as cancelled."""
+    with contextlib.suppress(TimeoutError, grpc.RpcError):
+        async with asyncio.timeout(_CLOSE_LIMIT_S):
+            async for _ in answers:
+                pass

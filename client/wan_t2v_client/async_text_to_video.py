@@ -1,0 +1,109 @@
+"""The same for asyncio: many videos under way in one thread, and a cancelled task stops its work on the server."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from tritonclient.utils import InferenceServerException
+
+from wan_t2v_client.async_streaming import streamed_asyncio
+from wan_t2v_client.connection import Connection
+from wan_t2v_client.deadline import Deadline
+from wan_t2v_client.errors import client_error
+from wan_t2v_client.fields import inputs_from_fields
+from wan_t2v_client.generation import Generation, generation_from_answer
+from wan_t2v_client.model_list import models_from_statistics
+from wan_t2v_client.progress import Progress
+from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
+from wan_t2v_client.text_to_video import UNARY_MODEL
+from wan_t2v_client.watchdog import IDLE_LIMIT_S
+
+
+class AsyncTextToVideo:
+    """A connection to a server, for one event loop. Use it as an asynchronous context, or await `close`.
+
+    `retry` says how often a call is tried while the server is unavailable; by default once.
+    """
+
+    def __init__(self, connection: Connection | None = None, *, retry: RetryPolicy = NO_RETRY) -> None:
+        self._connection, self._retry = connection or Connection(), retry
+        self._client: Any = None  # opened by the first call: a channel belongs to the loop that runs then
+
+    async def __aenter__(self) -> "AsyncTextToVideo":
+        self._opened()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; the calls that are under way are cancelled."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        deadline_s: float | None = None,
+        idle_limit_s: float = IDLE_LIMIT_S,
+        **fields: Any,
+    ) -> Generation:
+        """Generate a video through the streaming door. `fields` are the request's other fields; None is the default.
+
+        Cancelling the task, an exception out of `on_progress` and the deadline all stop the work on the server.
+        Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault.
+        """
+        async with aclosing(self.stream(prompt, deadline_s=deadline_s, idle_limit_s=idle_limit_s, **fields)) as news:
+            async for told in news:
+                if isinstance(told, Generation):
+                    return told
+                on_progress(told)
+        raise AssertionError("the stream ended without its last word")
+
+    def stream(
+        self, prompt: str, *, deadline_s: float | None = None, idle_limit_s: float = IDLE_LIMIT_S, **fields: Any
+    ) -> AsyncGenerator[Progress | Generation, None]:
+        """A Progress for each step and the Generation last. Close it (`contextlib.aclosing`) to stop early."""
+        return streamed_asyncio(
+            self._opened(),
+            {"prompt": prompt, **fields},
+            headers=self._connection.stream_headers,
+            deadline_s=deadline_s,
+            idle_limit_s=idle_limit_s,
+            retry=self._retry,
+        )
+
+    async def generate_unary(self, prompt: str, *, deadline_s: float | None = None, **fields: Any) -> Generation:
+        """Generate a video through the unary door, as `TextToVideo.generate_unary` does: a cancelled task leaves, but
+        the work on the server runs to its end."""
+        inputs = inputs_from_fields({"prompt": prompt, **fields})
+        deadline = Deadline(deadline_s)
+        retries = Retries(self._retry, deadline)
+        while True:
+            try:
+                answer = await self._opened().infer(
+                    UNARY_MODEL, inputs, headers=dict(self._connection.headers), client_timeout=deadline.timeout_s()
+                )
+                return generation_from_answer(answer)
+            except InferenceServerException as error:
+                wait_s = retries.wait_s(client_error(error))
+            await asyncio.sleep(wait_s)
+
+    async def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
+        """Every loaded model with its version and how often it ran."""
+        try:
+            answer = await self._opened().get_inference_statistics(
+                as_json=True, headers=dict(self._connection.headers), client_timeout=deadline_s
+            )
+        except InferenceServerException as error:
+            raise client_error(error) from None
+        return models_from_statistics(answer)
+
+    def _opened(self) -> Any:
+        if self._client is None:
+            self._client = self._connection.open_asyncio()
+        return self._client

@@ -1,0 +1,95 @@
+"""Many videos, some at a time; what is finished stays, whatever ends the rest."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from wan_t2v_client.async_text_to_video import AsyncTextToVideo
+from wan_t2v_client.batch_folder import BatchFolder
+from wan_t2v_client.batch_lines import BatchRequest
+from wan_t2v_client.errors import ClientError
+from wan_t2v_client.watchdog import IDLE_LIMIT_S
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one request ended: `made`, `skipped` (it was finished before) or `failed`, and for which reason."""
+
+    request: BatchRequest
+    kind: str
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass
+class Report:
+    """What became of `requests`, in the order in which they ended. One that is not in `outcomes` was not finished."""
+
+    requests: Sequence[BatchRequest]
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def ended(self, kind: str) -> list[Outcome]:
+        """Those that ended so."""
+        return [outcome for outcome in self.outcomes if outcome.kind == kind]
+
+    def unfinished(self) -> list[BatchRequest]:
+        """Those that were not sent, or whose work was stopped."""
+        ended = {outcome.request.line for outcome in self.outcomes}
+        return [request for request in self.requests if request.line not in ended]
+
+
+def skip_finished(report: Report, folder: BatchFolder) -> list[BatchRequest]:
+    """The requests that are left to make. Raises RequestRefused if one would overwrite another's video."""
+    finished = [request for request in report.requests if folder.has(request)]
+    report.outcomes += [Outcome(request, "skipped") for request in finished]
+    return report.unfinished()
+
+
+async def make_videos(
+    report: Report,
+    *,
+    server: AsyncTextToVideo,
+    folder: BatchFolder,
+    concurrency: int,
+    deadline_s: float | None = None,
+    idle_limit_s: float = IDLE_LIMIT_S,
+    told: Callable[[Outcome], None] = lambda outcome: None,
+) -> None:
+    """Make what is unfinished, at most `concurrency` at a time. `told` hears of each as it ends.
+
+    A request that fails is put down in the report and the others go on. Cancelling stops the work on the server.
+    Raises OSError if a video cannot be written: the next would be lost as well.
+    """
+    waiting = iter(report.unfinished())
+
+    async def make_some() -> None:
+        for request in waiting:
+            outcome = await _made(request, server, folder=folder, deadline_s=deadline_s, idle_limit_s=idle_limit_s)
+            report.outcomes.append(outcome)
+            told(outcome)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(make_some())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+async def _made(
+    request: BatchRequest,
+    server: AsyncTextToVideo,
+    *,
+    folder: BatchFolder,
+    deadline_s: float | None,
+    idle_limit_s: float,
+) -> Outcome:
+    started = time.monotonic()
+    try:
+        generation = await server.generate(**request.fields, deadline_s=deadline_s, idle_limit_s=idle_limit_s)
+    except ClientError as error:
+        return Outcome(request, "failed", time.monotonic() - started, str(error))
+    seconds = time.monotonic() - started
+    folder.keep(request, generation, seconds=round(seconds, 2))
+    return Outcome(request, "made", seconds)

@@ -1,0 +1,66 @@
+"""The folder of a batch: a video and, beside it, a JSON file that says which request it is the video of."""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from wan_t2v_client.batch_lines import BatchRequest
+from wan_t2v_client.errors import RequestRefused
+from wan_t2v_client.generation import Generation
+from wan_t2v_client.output_file import written
+
+
+class BatchFolder:
+    """Makes the folder, and raises OSError if it cannot be written to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+
+    def video(self, request: BatchRequest) -> Path:
+        """Where the request's video lies."""
+        return self._path / f"{request.name}.mp4"
+
+    def description(self, request: BatchRequest) -> Path:
+        """Where it is said what that is the video of."""
+        return self._path / f"{request.name}.json"
+
+    def has(self, request: BatchRequest) -> bool:
+        """Whether the request's video is finished and whole. Raises RequestRefused if its place is another's."""
+        try:
+            told = json.loads(self.description(request).read_bytes())
+            asked, digest = told["request"], told["sha256"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+        video = self.video(request)
+        if not video.is_file() or _sha256(video.read_bytes()) != digest:
+            return False
+        if asked != request.fields:
+            raise RequestRefused(
+                f"line {request.line}: {video} is the video of another request, {json.dumps(asked)}; "
+                "give this one another name, or remove that file"
+            )
+        return True
+
+    def keep(self, request: BatchRequest, generation: Generation, *, seconds: float) -> None:
+        """Write the video, and then its description: a video without one is not finished."""
+        assert generation.video is not None  # no other output is asked for
+        told: dict[str, Any] = {
+            "request": dict(request.fields),
+            "video": self.video(request).name,
+            "sha256": _sha256(generation.video),
+            "seconds": seconds,
+            "metadata": generation.metadata,
+        }
+        with written(self.video(request)) as file:
+            file.write(generation.video)
+        with written(self.description(request)) as file:
+            file.write(json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

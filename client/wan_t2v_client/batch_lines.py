@@ -1,0 +1,112 @@
+"""A file of prompts to requests, every line checked before the first is sent."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wan_t2v_client.errors import RequestRefused
+from wan_t2v_client.fields import FIELD_TYPES, plain_value, unknown_field
+
+_NOT_HERE = {"latents", "output_type", "video_encoding", "preview_every"}  # a batch writes MP4 files, no more
+_KNOWN = [name for name in FIELD_TYPES if name not in _NOT_HERE]
+_NAME = re.compile(r"\w[\w .-]{0,99}")
+_SLUG_LENGTH = 40
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """One video to make: its line in the file, from 1, the name of its files, and the request's fields."""
+
+    line: int
+    name: str
+    fields: Mapping[str, Any]
+
+
+def requests_from_file(path: Path, defaults: Mapping[str, Any]) -> list[BatchRequest]:
+    """The requests of a `.txt` file (a prompt a line) or a `.jsonl` file (an object a line). Empty lines are skipped.
+
+    `defaults` are the fields of every request; a line's own go before them. A line's `name` names its files; without
+    one the prompt and a hash of the request do, so that a request keeps its name when lines move. Raises
+    RequestRefused with every line that cannot be sent, and why.
+    """
+    read = {".txt": _fields_from_prompt, ".jsonl": _fields_from_json}.get(path.suffix)
+    if read is None:
+        raise RequestRefused(f"{path}: accepted are .txt (a prompt a line) and .jsonl (a JSON object a line)")
+    same = {key: _checked(key, value) for key, value in defaults.items()}
+    found: dict[str, BatchRequest] = {}
+    wrong = []
+    for number, raw in _lines(path):
+        try:
+            request = _request(number, {**same, **read(raw.decode().strip())}, found)
+            found[request.name] = request
+        except (RequestRefused, UnicodeDecodeError) as error:
+            wrong.append(f"{path}, line {number}: {error}")
+    if not found and not wrong:
+        wrong.append(f"{path}: there is no prompt in it")
+    if wrong:
+        raise RequestRefused("\n".join(wrong))
+    return list(found.values())
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    """The lines that hold something, with their numbers. Only a line feed ends one: Unicode knows more ends."""
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise RequestRefused(f"{path}: {error.strerror}") from None
+    return [(number, raw) for number, raw in enumerate(data.split(b"\n"), start=1) if raw.strip()]
+
+
+def _fields_from_prompt(text: str) -> dict[str, Any]:
+    return {"prompt": text}
+
+
+def _fields_from_json(text: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RequestRefused(f"is not JSON: {error.msg} at character {error.pos + 1}") from None
+    if not isinstance(fields, dict):
+        raise RequestRefused(f'is not a JSON object, such as {{"prompt": "a red ball rolls left"}}: got {text[:40]}')
+    return fields
+
+
+def _request(line: int, given: dict[str, Any], taken: Mapping[str, BatchRequest]) -> BatchRequest:
+    name = given.pop("name", None)
+    fields = {key: _checked(key, value) for key, value in given.items() if value is not None}
+    if not fields.get("prompt", "").strip():
+        raise RequestRefused("prompt: got none; every line needs one")
+    if name is None:
+        return BatchRequest(line, _free_name(fields, taken), fields)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RequestRefused(f"name: got {name!r}; accepted are up to 100 letters, digits, spaces, '_', '-' and '.'")
+    if name in taken:
+        raise RequestRefused(f"name: {name!r} is that of line {taken[name].line} too")
+    return BatchRequest(line, name, fields)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value as it is sent, as JSON has it. What else the server accepts, it says itself."""
+    if name in _NOT_HERE:
+        raise RequestRefused(f"{name}: cannot be chosen in a batch, which writes MP4 files")
+    if name not in FIELD_TYPES:
+        raise RequestRefused(f"{unknown_field(name)}; known are name, {', '.join(_KNOWN)}")
+    try:
+        plain = plain_value(FIELD_TYPES[name], value)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise RequestRefused(f"{name}: got {value!r}, which cannot be sent ({error})") from None
+    return plain.decode() if isinstance(plain, bytes) else plain
+
+
+def _free_name(fields: Mapping[str, Any], taken: Mapping[str, BatchRequest]) -> str:
+    """Such as `a-red-ball-rolls-left-3f2a9c1b00`; the second of two equal requests has `-2` behind it."""
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
+    words = re.sub(r"[^a-z0-9]+", "-", fields["prompt"].lower())[:_SLUG_LENGTH].strip("-")
+    name, count = f"{words or 'video'}-{digest}", 1
+    while (numbered := name if count == 1 else f"{name}-{count}") in taken:
+        count += 1
+    return numbered

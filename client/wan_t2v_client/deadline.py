@@ -1,0 +1,26 @@
+"""The moment at which a caller gives up; one for a whole call, its retries included."""
+
+import math
+import time
+from collections.abc import Callable
+
+
+class Deadline:
+    """`seconds` from now, or never. `now` gives seconds on any steady clock."""
+
+    def __init__(self, seconds: float | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._ends = math.inf if seconds is None else now() + seconds
+
+    def left_s(self) -> float:
+        """Seconds that are left: 0 if it has passed, infinite if there is no deadline."""
+        return max(0.0, self._ends - self._now())
+
+    def timeout_s(self) -> float | None:
+        """The same as timeouts are given to gRPC."""
+        return timeout(self.left_s())
+
+
+def timeout(seconds: float) -> float | None:
+    """None for an infinite wait."""
+    return None if math.isinf(seconds) else seconds

@@ -1,0 +1,113 @@
+"""`wan-t2v generate`: one prompt to one MP4."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wan_t2v_client.arguments import (
+    add_connection_options,
+    add_patience_options,
+    add_request_options,
+    connection_from,
+    fields_from,
+    retry_from,
+)
+from wan_t2v_client.generation import Generation
+from wan_t2v_client.output_file import written
+from wan_t2v_client.progress_bar import ProgressBar
+from wan_t2v_client.text_to_video import TextToVideo
+
+
+def add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    command = commands.add_parser("generate", help="one prompt to one MP4")
+    command.set_defaults(run=_generate)
+    command.add_argument("prompt", help="what the video shows")
+    command.add_argument("--out", type=Path, default=Path("video.mp4"), help="file to write (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="print one JSON object about the video, for programs")
+    command.add_argument("--unary", action="store_true",
+                         help="use the unary door: no progress, and Ctrl-C does not stop the work")  # fmt: skip
+    command.add_argument("--previews", type=Path, metavar="FOLDER", help="keep a small picture of every few steps here")
+    command.add_argument(
+        "--preview-every", type=int, default=5, metavar="STEPS", help="how many (default: %(default)s)"
+    )
+    add_request_options(command)
+    add_patience_options(command)
+    add_connection_options(command)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    with written(options.out) as file:
+        started = time.monotonic()
+        generation = _generated(options)
+        assert generation.video is not None  # no other output is asked for
+        file.write(generation.video)
+    _tell(options, generation, seconds=round(time.monotonic() - started, 2))
+    return 0
+
+
+def _generated(options: argparse.Namespace) -> Generation:
+    """Through the door that was chosen, with what there is to show on the way."""
+    fields = fields_from(options)
+    if options.unary:
+        with _elapsed_shown(), TextToVideo(connection_from(options), retry=retry_from(options)) as server:
+            return server.generate_unary(options.prompt, deadline_s=options.deadline_s, **fields)
+    if options.previews is not None:
+        options.previews.mkdir(parents=True, exist_ok=True)
+        fields["preview_every"] = options.preview_every
+    with ProgressBar(options.previews) as bar:
+        retry = dataclasses.replace(retry_from(options), on_wait=bar.show_wait)
+        with TextToVideo(connection_from(options), retry=retry) as server:
+            return server.generate(
+                options.prompt,
+                on_progress=bar.show,
+                deadline_s=options.deadline_s,
+                idle_limit_s=options.idle_limit_s,
+                **fields,
+            )
+
+
+def _tell(options: argparse.Namespace, generation: Generation, *, seconds: float) -> None:
+    settings = generation.metadata["settings"]
+    if generation.metadata["prompt_truncated"]:
+        print("wan-t2v: the prompt was longer than the model reads; its end was left out", file=sys.stderr)
+    told = {
+        "video": str(options.out),
+        "frames": settings["num_frames"],
+        "height": settings["height"],
+        "width": settings["width"],
+        "seconds": seconds,
+        "seed": settings["seed"],
+    }
+    if options.json:
+        print(json.dumps({**told, "metadata": generation.metadata}))
+    else:
+        print("{video}: {frames} frames of {height}x{width} in {seconds} s, seed {seed}".format(**told))
+
+
+@contextmanager
+def _elapsed_shown() -> Iterator[None]:
+    """Count the seconds on a terminal: the unary door tells nothing until it is done."""
+    done = threading.Event()
+
+    def count() -> None:
+        started = time.monotonic()
+        while not done.wait(0.5):
+            print(f"\rgenerating, {time.monotonic() - started:.0f} s ", end="", file=sys.stderr, flush=True)
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=count, daemon=True)
+    if sys.stderr.isatty():
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if thread.is_alive():
+            thread.join()

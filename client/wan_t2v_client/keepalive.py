@@ -1,0 +1,36 @@
+"""gRPC's keepalive: how a call notices a dead connection while nothing is said on it.
+
+Two sides can ping. A client that pings a server more often than the server accepts is thrown out (GOAWAY,
+`too_many_pings`), and its running call with it. gRPC's default, and Triton's (`--grpc-http2-min-recv-ping-interval-
+without-data`), is one ping in 300 s, with two strikes forgiven: https://github.com/grpc/grpc/blob/master/doc/keepalive.md.
+"""
+
+from typing import Any
+
+# a tenth above what a server accepts by default: with 299 s, tritonserver 2.51 ended a silent call after 1495 s
+KEEPALIVE_S = 330.0
+KEEPALIVE_ANSWER_S = 20.0  # gRPC's default of keepalive_timeout; that of ping_timeout, 60 s, was seen to win
+_INT32_MAX = 2**31 - 1
+# gRPC waits ever longer, up to 120 s, before it connects again, and fails every call meanwhile; retries have a
+# policy of their own
+_RECONNECT_S = 2.0
+
+
+def channel_arguments(keepalive_s: float) -> list[tuple[str, Any]]:
+    """Arguments of the gRPC channel: messages of any size, as tritonclient has by default, and a ping in `keepalive_s`.
+
+    Pings go out only while a call is under way, and then without end. With gRPC's limit of two without data, older
+    releases stop there and newer ones go on with one a minute (proposal L116), which is more than a server accepts by
+    default: such a client was thrown out of a silent call by tritonserver 2.51 after 300 s.
+    """
+    return [
+        ("grpc.max_send_message_length", _INT32_MAX),
+        ("grpc.max_receive_message_length", _INT32_MAX),
+        ("grpc.keepalive_time_ms", round(1e3 * keepalive_s)),
+        ("grpc.keepalive_timeout_ms", round(1e3 * KEEPALIVE_ANSWER_S)),
+        ("grpc.http2.ping_timeout_ms", round(1e3 * KEEPALIVE_ANSWER_S)),
+        ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", round(1e3 * _RECONNECT_S / 2)),
+        ("grpc.max_reconnect_backoff_ms", round(1e3 * _RECONNECT_S)),
+    ]

@@ -1,0 +1,71 @@
+"""When a call is tried again: only where the server was unavailable, later each time, never past the deadline."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from wan_t2v_client.deadline import Deadline
+from wan_t2v_client.errors import ClientError, Unavailable
+
+
+def _tell_nobody(error: Unavailable, wait_s: float) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often a call is tried, and how long it waits in between.
+
+    Each wait is twice the one before, and its later half is random, so that many callers who failed together do not
+    come back together ("equal jitter" of "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). A server
+    that says when to come back is waited for that long as well.
+
+    Attributes:
+        attempts: tries in all; 1 is no retry.
+        first_wait_s, longest_wait_s: the first wait and the limit of the doubling, without the server's own word.
+        after_progress: try again also after steps were told. Each of them is computed again, the steps start again
+            at 1, and a request that killed the server may do so again; so this is for the caller to want. It is
+            safe: no video came yet, and the same request with a seed gives the same bytes.
+        on_wait: told the error and the seconds before each wait.
+        random: gives numbers from 0 to 1.
+    """
+
+    attempts: int = 5
+    first_wait_s: float = 1.0
+    longest_wait_s: float = 60.0
+    after_progress: bool = False
+    on_wait: Callable[[Unavailable, float], None] = field(default=_tell_nobody, repr=False)
+    random: Callable[[], float] = field(default=random.random, repr=False)
+
+    def wait_s(self, failures: int, retry_after_s: float | None) -> float:
+        """Seconds to wait after the `failures`-th failure, from 1."""
+        backoff_s: float = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (failures - 1))
+        return (retry_after_s or 0.0) + backoff_s * (1 + self.random()) / 2
+
+
+NO_RETRY = RetryPolicy(attempts=1)
+
+
+class Retries:
+    """The tries of one call; neither it nor the policy sleeps, so blocking and asyncio calls share both."""
+
+    def __init__(self, policy: RetryPolicy, deadline: Deadline) -> None:
+        self._policy, self._deadline = policy, deadline
+        self._failures = 0
+
+    def wait_s(self, error: ClientError, *, progressed: bool = False) -> float:
+        """Seconds to wait until the next try. Raises `error` if there is to be none."""
+        self._failures += 1
+        if not isinstance(error, Unavailable) or (progressed and not self._policy.after_progress):
+            raise error
+        if self._failures >= self._policy.attempts:
+            raise error if self._failures == 1 else _with(error, f"tried {self._failures} times")
+        wait_s = self._policy.wait_s(self._failures, error.retry_after_s)
+        if wait_s >= self._deadline.left_s():
+            raise _with(error, f"the next try, in {wait_s:.0f} s, would come after the deadline")
+        self._policy.on_wait(error, wait_s)
+        return wait_s
+
+
+def _with(error: Unavailable, reason: str) -> Unavailable:
+    return Unavailable(f"{error}; {reason}", retry_after_s=error.retry_after_s)

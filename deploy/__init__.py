@@ -1,0 +1,1 @@
+"""What the production image and the chart are made with."""

@@ -1,0 +1,77 @@
+{{/* The row of files/placement.json for these values, as JSON; a deployment that does not fit ends the rendering. */}}
+{{- define "wan-t2v.placement" -}}
+{{- $table := .Files.Get "files/placement.json" | fromJson -}}
+{{- $gpus := .Values.placement.gpus | join "+" -}}
+{{- $sizes := .Values.placement.sizes | join "," -}}
+{{- if not (has $gpus $table.gpus) -}}
+{{- fail (printf "placement.gpus: %s, accepted: %s" $gpus (join "; " $table.gpus)) -}}
+{{- end -}}
+{{- if not (has $sizes $table.sizes) -}}
+{{- fail (printf "placement.sizes: %s, accepted: %s" $sizes (join "; " $table.sizes)) -}}
+{{- end -}}
+{{- $key := printf "%s %s %s %s %s" $gpus $sizes .Values.placement.experts .Values.placement.vae .Values.placement.doors -}}
+{{- $row := get $table.rows $key -}}
+{{- if hasKey $row "why" -}}
+{{- fail (printf "%s GB cannot hold %s with experts in %s and the VAE in %s, doors: %s: %s. What would fit: %s" $gpus $sizes .Values.placement.experts .Values.placement.vae .Values.placement.doors $row.why (default "larger GPUs or fewer sizes" (join "; " $row.instead))) -}}
+{{- end -}}
+{{- $options := default (index $table.optionSets (int $row.options)) .Values.placement.options -}}
+{{- set $row "options" $options | toJson -}}
+{{- end -}}
+
+{{/* What the placement is asked for again in the pod, once plans have been measured. */}}
+{{- define "wan-t2v.placementArguments" -}}
+{{- range .Values.placement.gpus }}
+- --gpu
+- {{ . | quote }}
+{{- end }}
+{{- range .Values.placement.sizes }}
+- --size
+- {{ . | quote }}
+{{- end }}
+- --precision
+- {{ .Values.placement.experts }}
+- --vae-precision
+- {{ .Values.placement.vae }}
+- --door
+- {{ .Values.placement.doors }}
+{{- end -}}
+
+{{- define "wan-t2v.planSet" -}}
+{{- if .Values.plans.set -}}
+{{- .Values.plans.set -}}
+{{- else -}}
+{{- $what := printf "%s %s %s %s %s" (join "," .Values.placement.sizes) .Values.placement.experts .Values.placement.vae (join "," .Values.gpu.products) (include "wan-t2v.image" .) -}}
+{{- printf "%s-%s-%s" (first .Values.placement.sizes) .Values.placement.experts ($what | sha256sum | trunc 8) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "wan-t2v.planClaim" -}}
+{{- if .Values.plans.existingClaim -}}
+{{- .Values.plans.existingClaim -}}
+{{- else if .Values.plans.create.enabled -}}
+{{- printf "%s-plans" (include "wan-t2v.fullname" .) -}}
+{{- else -}}
+{{- fail "plans need a volume: set plans.existingClaim, or plans.create.enabled to make one" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Host and shared memory in GiB. */}}
+{{- define "wan-t2v.shmGib" -}}
+{{- if .Values.resources.shmGib -}}
+{{- .Values.resources.shmGib -}}
+{{- else if include "wan-t2v.onGpu" . -}}
+{{- (include "wan-t2v.placement" . | fromJson).shmGib -}}
+{{- else -}}
+{{- fail "resources.shmGib: must be set with engine onnxruntime, such as 1" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "wan-t2v.memoryGib" -}}
+{{- if .Values.resources.memoryGib -}}
+{{- .Values.resources.memoryGib -}}
+{{- else if include "wan-t2v.onGpu" . -}}
+{{- (include "wan-t2v.placement" . | fromJson).memoryGib -}}
+{{- else -}}
+{{- fail "resources.memoryGib: must be set with engine onnxruntime, such as 8" -}}
+{{- end -}}
+{{- end -}}

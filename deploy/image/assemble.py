@@ -1,0 +1,158 @@
+"""A model repository to serve from: the image's configs and shells, and a volume's plans by symbolic link.
+
+What the chart's init container runs before Triton starts. Everything that would make the server fail later is told
+here, in one line with its remedy: the set is missing or not whole, a file changed, a plan is of another TensorRT or
+GPU, the server would be started with other options than its placement needs. From the folder that holds `export`:
+
+python3 -m deploy.image.assemble --repository /repository --plan-set /plans/NAME --expected-options '[...]' -- --gpu 80
+python3 -m deploy.image.assemble --repository /repository --checkpoint training/wan-mini
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from export.plan_manifest import sha256
+from wan_t2v.engines.running_gpu import running_gpu
+from wan_t2v.engines.tensorrt_module import TensorRtMissing, tensorrt_module
+from wan_t2v.plan_match import PLAN_MANIFEST, PlanMismatch, Running, check_plan
+
+IMAGE_REPOSITORY = Path("model_repository")
+PLAN_SET = "plan_set.json"
+REPOSITORY = "model_repository"
+
+
+class NotServableError(Exception):
+    """What was found cannot be served; the message says why and how to mend it."""
+
+
+def copied(source: Path, repository: Path) -> None:
+    """Configs and shells, without anything that an export left in `source`."""
+    wanted = ("config.pbtxt", "configs/*.pbtxt", "1/model.py", "1/.gitkeep")
+    for model in sorted(path.parent for path in source.glob("*/config.pbtxt")):
+        for path in (found for pattern in wanted for found in model.glob(pattern)):
+            target = repository / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def whole_sets(folder: Path) -> list[str]:
+    """Names of the sets on a volume."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{PLAN_SET}"))
+
+
+def checked_plan_set(plan_set: Path) -> dict[str, str]:
+    """File to SHA-256 of a whole set, all of them as they were written. Raises NotServableError."""
+    listing = plan_set / PLAN_SET
+    if not listing.exists():
+        raise NotServableError(
+            f"{plan_set} holds no whole set of plans ({PLAN_SET} is missing). The chart's Job builds it, see its log: "
+            "`kubectl logs job/...`; or set plans.set to one that is there "
+            f"({', '.join(whole_sets(plan_set.parent)) or 'none is'})."
+        )
+    files: dict[str, str] = json.loads(listing.read_text(encoding="utf-8"))["files"]
+    for name, expected in files.items():
+        path = plan_set / REPOSITORY / name
+        if not path.exists() or sha256(path) != expected:
+            state = "changed" if path.exists() else "is gone"
+            raise NotServableError(f"{path} {state} since its set was built. Remove {listing} and run the Job again.")
+    return files
+
+
+def check_plans(repository: Path) -> None:
+    """Every plan fits this TensorRT, this GPU and its graph. Raises NotServableError."""
+    for manifest_path in sorted(repository.glob(f"*/*/{PLAN_MANIFEST}")):
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        module = manifest["tensorrt"]["module"]
+        try:
+            check_plan(manifest, Running(module, tensorrt_module(module).__version__, running_gpu()))
+        except (PlanMismatch, TensorRtMissing) as error:
+            raise NotServableError(
+                f"{error}. In Kubernetes the chart's Job builds the set for this image and GPU."
+            ) from error
+
+
+def linked(plan_set: Path, files: dict[str, str], repository: Path) -> None:
+    """Put the set's files into the repository by symbolic link: plans are too large to copy."""
+    for name in files:
+        target = repository / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        target.symlink_to(plan_set / REPOSITORY / name)
+
+
+def placed(repository: Path, placement: list[str], expected: list[str], name: str) -> None:
+    """Write the config set of a placement; the server's options must be those that the chart gave it."""
+    from export.__main__ import main as export
+
+    printed = io.StringIO()
+    arguments = ["placement", *placement, "--repository", str(repository), "--out", name, "--json"]
+    with contextlib.redirect_stdout(printed):
+        try:
+            code = export(arguments)
+        except SystemExit as error:
+            code = int(error.code or 0)
+    if code != 0:
+        raise NotServableError("the placement does not fit, see above")
+    options = json.loads(printed.getvalue())["options"]
+    if options != expected:
+        raise NotServableError(
+            f"the measured plans need other server options than the chart's estimates: {' '.join(options)} and not "
+            f"{' '.join(expected)}. Set placement.options to the former."
+        )
+
+
+def exported(checkpoint: Path, repository: Path, folder: Path) -> None:
+    """Export a small checkpoint into the repository, for the engine that needs no plans. Raises NotServableError."""
+    command = [sys.executable, "-m", "export", "onnx", "--checkpoint", str(checkpoint), "--folder", str(folder)]
+    done = subprocess.run([*command, "--repository", str(repository), "--must-install"], check=False)
+    if done.returncode != 0:
+        raise NotServableError(f"{checkpoint} could not be exported, see above")
+
+
+def assemble(options: argparse.Namespace) -> None:
+    """Make the repository. Raises NotServableError."""
+    copied(options.image_repository, options.repository)
+    if options.checkpoint is not None:
+        exported(options.checkpoint, options.repository, options.folder)
+        return
+    files = checked_plan_set(options.plan_set)
+    check_plans(options.plan_set / REPOSITORY)
+    linked(options.plan_set, files, options.repository)
+    placed(options.repository, options.placement, json.loads(options.expected_options), options.config_set)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    found.add_argument("--repository", type=Path, required=True, help="folder to make, empty before")
+    found.add_argument("--image-repository", type=Path, default=IMAGE_REPOSITORY, help="default: %(default)s")
+    kind = found.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--plan-set", type=Path, help="folder that build_plans.py made")
+    kind.add_argument("--checkpoint", type=Path, help="small checkpoint, to serve on a CPU")
+    found.add_argument("--folder", type=Path, default=Path("/tmp/export"), help="graphs of --checkpoint")  # noqa: S108
+    found.add_argument("--config-set", default="placed", help="name of the config set (default: %(default)s)")
+    found.add_argument("--expected-options", default="[]", help="JSON list: what the server is started with")
+    found.add_argument("placement", nargs="*", help="after --: options of `python -m export placement`")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Assemble; exit code 1 with one line of what is wrong."""
+    options = parser().parse_args(arguments)
+    try:
+        assemble(options)
+    except NotServableError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.repository} can be served")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Is the image what its locks say? The last step of its build; a build that went wrong stops here and not in a pod.
+
+python3 -m deploy.image.check_image --locks FOLDER --repository FOLDER
+"""
+
+import argparse
+import ctypes
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PYTHON = (3, 12)  # what the Python backend of Triton 26.07 is built for
+IMPORTED = (
+    "av",
+    "diffusers",
+    "onnxruntime",
+    "torch",
+    "transformers",
+    "tritonclient.grpc",
+    "wan_t2v.serving.stream",
+    "wan_t2v.serving.vae_decoder",
+)
+WEIGHTS = (".onnx", ".data", ".plan", ".pt2", ".safetensors")
+
+
+def locked(lock: Path) -> dict[str, str]:
+    """Name to version of every package of a lock file."""
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    return dict(pins)
+
+
+def wrong_packages(pins: dict[str, str]) -> Iterator[str]:
+    """Packages that are missing or of another version than their lock names."""
+    for name, wanted in pins.items():
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            yield f"{name} is missing, the lock names {wanted}"
+            continue
+        if found != wanted:
+            yield f"{name} is {found}, the lock names {wanted}"
+
+
+def failing_imports(modules: tuple[str, ...] = IMPORTED) -> Iterator[str]:
+    """Modules that cannot be imported, with the reason."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except (ImportError, OSError) as error:
+            yield f"import {module}: {error}"
+
+
+def wrong_tensorrt(pinned: str, library: str | None = None) -> Iterator[str]:
+    """Why the image's TensorRT library is not the one whose Python bindings are pinned.
+
+    `getInferLibVersion` gives major x 10000 + minor x 100 + patch since TensorRT 10.
+    """
+    major, minor, patch = (int(part) for part in pinned.split(".")[:3])
+    name = library or f"libnvinfer.so.{major}"
+    remedy = "take the bindings of the image's own version into deploy/tensorrt.lock"
+    try:
+        number = int(ctypes.CDLL(name).getInferLibVersion())
+    except OSError as error:
+        yield f"{name} cannot be loaded: {error}; {remedy}"
+        return
+    found = (number // 10000, number // 100 % 100, number % 100)
+    if found != (major, minor, patch):
+        yield f"TensorRT of the image is {'.'.join(map(str, found))}, the lock names {pinned}; {remedy}"
+
+
+def unwanted_files(repository: Path) -> Iterator[str]:
+    """Weights that came into the model repository; they belong on a volume."""
+    for path in sorted(repository.rglob("*")):
+        if path.suffix in WEIGHTS:
+            yield f"{path} holds weights"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print everything that is wrong; exit code 1 if anything is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--locks", type=Path, required=True, help="folder of requirements.lock and tensorrt.lock")
+    parser.add_argument("--repository", type=Path, required=True, help="the image's model repository")
+    options = parser.parse_args(arguments)
+    tensorrt = locked(options.locks / "tensorrt.lock")
+    problems = [
+        *([] if sys.version_info[:2] == PYTHON else [f"Python is {sys.version.split()[0]}, wanted is 3.12"]),
+        *wrong_packages({**locked(options.locks / "requirements.lock"), **tensorrt}),
+        *wrong_tensorrt(tensorrt["tensorrt-cu13-bindings"]),
+        *failing_imports(),
+        *unwanted_files(options.repository),
+    ]
+    print("\n".join(f"error: {problem}" for problem in problems) or "the image is what its locks say", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The chart's table of what fits on which GPUs: `python -m deploy.placement_table`, from the repository's root.
+
+Helm cannot compute placements, so every deployment that the chart offers is placed here, by the functions of
+`python -m export placement`. The chart looks its values up and refuses what does not fit.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from export.architecture import A14B
+from export.atomic import written_file
+from export.gpu_memory import GIB, STREAM, UNARY, Deployment, GpuMemory, unique_sizes
+from export.gpus import Gpu
+from export.placement import Placement, best_of_each_layout, chosen
+from export.placement_configs import server_options
+from export.placement_offers import offers
+from export.placement_report import shortage
+
+TABLE = Path("deploy/helm/wan-t2v/files/placement.json")
+REPOSITORY = Path("model_repository")
+CONFIG_SET = "placed"
+
+GPUS = tuple((size,) * count for size, count in product(("48", "80", "141"), (1, 2)))
+SIZES = (
+    ("480x832x81",),
+    ("832x480x81",),
+    ("720x1280x81",),
+    ("1280x720x81",),
+    ("480x832x81", "832x480x81"),
+    ("480x832x81", "720x1280x81"),
+    ("720x1280x81", "1280x720x81"),
+    ("480x832x81", "832x480x81", "720x1280x81", "1280x720x81"),
+)
+EXPERTS = ("bf16", "fp8")
+VAE = ("fp32", "bf16")
+DOORS = {"both": (UNARY, STREAM), "stream": (STREAM,), "unary": (UNARY,)}
+
+# Estimates of host memory, none of them measured on a GPU.
+TORCH_PROCESS_GIB = 3.0  # a Python process with torch and CUDA: denoiser, vae_decoder, the streaming door
+PLAIN_PROCESS_GIB = 0.5  # one without: prepare and mp4_encoder, two of each
+SERVER_GIB = 4.0  # tritonserver, CUDA's host side, TensorRT
+SHM_GIB_A_PROCESS = 0.0625
+PROCESSES = {"torch": 3, "plain": 4}
+# A tensor of 214 MiB that crossed between two processes once left 1.17 GB of shared memory in use on 2.51, and such
+# memory is never given back. Four processes handle frames: vae_decoder, two of mp4_encoder, the streaming door.
+FRAMES_IN_SHM = 6
+PROCESSES_WITH_FRAMES = 4
+
+
+def key(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, doors: str) -> str:
+    """How the chart names a deployment."""
+    return " ".join(("+".join(gpus), ",".join(sizes), experts, vae, doors))
+
+
+def table() -> dict[str, Any]:
+    """Every deployment of the chart, placed."""
+    rows = {key(*named): placed(*named) for named in product(GPUS, SIZES, EXPERTS, VAE, DOORS)}
+    return {
+        "gpus": ["+".join(gpus) for gpus in GPUS],
+        "sizes": [",".join(sizes) for sizes in SIZES],
+        "optionSets": sorted({json.dumps(row["options"]) for row in rows.values() if "options" in row}),
+        "rows": rows,
+    }
+
+
+def placed(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, doors: str) -> dict[str, Any]:
+    """One row: the best placement, or why there is none and what would fit instead."""
+    memory = GpuMemory(A14B, Deployment(unique_sizes(sizes), experts, "bf16", vae, DOORS[doors]), {})
+    machines = [Gpu.parsed(gpu) for gpu in gpus]
+    tried = best_of_each_layout(memory, machines)
+    choice = chosen(tried)
+    if choice is None:
+        nearest = max(tried, key=lambda placement: placement.least_free)
+        helps = [offer.change for offer in offers(memory, machines) if offer.placement is not None]
+        return {"why": shortage(nearest), "instead": helps}
+    return {
+        "layout": choice.layout.name.lower(),
+        "verdict": choice.verdict.name.lower(),
+        "vae": choice.vae_engine.name.lower(),
+        "gib": [round(choice.needed(gpu) / GIB, 1) for gpu in range(len(gpus))],
+        "shmGib": shm_gib(choice),
+        "memoryGib": memory_gib(choice),
+        "options": server_options(choice, REPOSITORY, CONFIG_SET),
+    }
+
+
+def shm_gib(placement: Placement) -> int:
+    """Shared memory of Triton's Python processes, in whole GiB: an estimate on the safe side."""
+    frames = FRAMES_IN_SHM * PROCESSES_WITH_FRAMES * placement.memory.frames_bytes / GIB
+    return _ceiling(frames + sum(PROCESSES.values()) * SHM_GIB_A_PROCESS)
+
+
+def memory_gib(placement: Placement) -> int:
+    """Host memory of the pod: the largest plan, which Triton reads whole before it loads it, processes, shared memory.
+
+    Where experts are swapped both their plans, so that a load comes from the page cache.
+    """
+    plans = placement.memory.plans
+    expert = plans["high_noise_expert"].weights / GIB
+    largest = max(plan.weights for plan in plans.values()) / GIB
+    resident = 2 * expert if placement.layout.name == "ONE_AT_A_TIME" else 0.0
+    processes = PROCESSES["torch"] * TORCH_PROCESS_GIB + PROCESSES["plain"] * PLAIN_PROCESS_GIB
+    return _ceiling(largest + resident + processes + SERVER_GIB) + shm_gib(placement)
+
+
+def _ceiling(number: float) -> int:
+    return -int(-number // 1)
+
+
+def written(path: Path = TABLE) -> Path:
+    """Write the table, a row a line, so that a change of it can be read."""
+    found = table()
+    with written_file(path) as partial:
+        partial.write_text("\n".join(_lines(found)) + "\n", encoding="utf-8")
+    return path
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    sets = found["optionSets"]
+    yield "{"
+    for name in ("gpus", "sizes"):
+        yield f"{json.dumps(name)}: {json.dumps(found[name])},"
+    yield '"optionSets": [' + ",\n".join(sets) + "],"
+    rows = []
+    for name, row in found["rows"].items():
+        short = {**row, "options": sets.index(json.dumps(row["options"]))} if "options" in row else row
+        rows.append(f"{json.dumps(name)}: {json.dumps(short)}")
+    yield '"rows": {'
+    yield ",\n".join(rows)
+    yield "}}"
+
+
+if __name__ == "__main__":
+    print(f"wrote {written()}", file=sys.stderr)

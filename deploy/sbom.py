@@ -1,0 +1,69 @@
+"""The software bill of materials of the image's Python packages, in CycloneDX: `python -m deploy.sbom`.
+
+Made from the lock files alone, so it names what is installed and not what was found; packages of the base image are in
+the base's own.
+"""
+
+import json
+import re
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from export.atomic import written_file
+
+LOCKS = (Path("deploy/requirements.lock"), Path("deploy/tensorrt.lock"))
+TARGET = Path("build/sbom.cdx.json")
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s\\]+)((?:\s*\\\n\s+--hash=sha256:[0-9a-f]{64})+)", re.MULTILINE)
+
+
+def components(lock: str) -> list[dict[str, Any]]:
+    """The packages of a lock file's text, each with the hashes of the files that it accepts."""
+    return [
+        {
+            "type": "library",
+            "bom-ref": f"pkg:pypi/{name}@{version}",
+            "name": name,
+            "version": version,
+            "purl": f"pkg:pypi/{name}@{version}",
+            "externalReferences": [
+                {
+                    "type": "distribution",
+                    "url": f"https://pypi.org/project/{name}/{version}/",
+                    "hashes": [
+                        {"alg": "SHA-256", "content": digest} for digest in re.findall(r"sha256:([0-9a-f]{64})", hashes)
+                    ],
+                }
+            ],
+        }
+        for name, version, hashes in _PIN.findall(lock)
+    ]
+
+
+def sbom(version: str) -> dict[str, Any]:
+    """The whole document. The same locks give the same document."""
+    found = [component for lock in LOCKS for component in components(lock.read_text(encoding="utf-8"))]
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(found))
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{serial}",
+        "version": 1,
+        "metadata": {"component": {"type": "container", "name": "wan-t2v", "version": version}},
+        "components": found,
+    }
+
+
+def main() -> None:
+    """Write it to build/."""
+    project = Path("pyproject.toml").read_text(encoding="utf-8")
+    match = re.search(r'^version = "(.*)"$', project, re.MULTILINE)
+    assert match is not None
+    with written_file(TARGET) as partial:
+        partial.write_text(json.dumps(sbom(match[1]), indent=2) + "\n", encoding="utf-8")
+    print(f"wrote {TARGET}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Processes that a model left behind when it was loaded again after one of them had died.
+
+Triton 2.51 never ends the others of such a model: they idle on, and counted as living they would hide the next death.
+What they still work on may come to its end; then they are ended here.
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from wan_t2v.operate.run_directory import RUNNING, WAITING
+
+IDLE_S = 10.0  # long beside one pass of an expert on this engine
+IDLE_CPU_S = 0.2  # what a process's own housekeeping takes meanwhile
+
+
+@dataclass
+class _Seen:
+    cpu_s: float
+    at: float
+
+
+class Retired:
+    """Such processes of one server, whose generations hold places in `run_directory`."""
+
+    def __init__(self, run_directory: Path, now: Callable[[], float] = time.monotonic) -> None:
+        self._run_directory, self._now = run_directory, now
+        self._seen: dict[int, _Seen] = {}
+
+    @property
+    def pids(self) -> set[int]:
+        """Those that may still live."""
+        return set(self._seen)
+
+    def add(self, pids: Iterable[int]) -> None:
+        """Their model was loaded again."""
+        self._seen.update({pid: _Seen(-IDLE_CPU_S, self._now()) for pid in pids})
+
+    def end_idle(self) -> None:
+        """End those that have done nothing for a while."""
+        for pid, seen in list(self._seen.items()):
+            try:
+                process = psutil.Process(pid)
+                times = process.cpu_times()
+                cpu_s = times.user + times.system
+                if cpu_s - seen.cpu_s >= IDLE_CPU_S or self._holds_a_place(process):
+                    self._seen[pid] = _Seen(cpu_s, self._now())
+                elif self._now() - seen.at >= IDLE_S:
+                    process.send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                del self._seen[pid]
+
+    def _holds_a_place(self, process: psutil.Process) -> bool:
+        files = [Path(file.path) for file in process.open_files()]
+        return any(
+            file.parent == self._run_directory and file.name.startswith((f"{RUNNING}-", f"{WAITING}-"))
+            for file in files
+        )
+
+
+class Regions:
+    """Shared memory of the server's processes: Triton leaves the names of those that were killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._of: dict[int, str] = {}
+
+    def look(self, living: Iterable[tuple[int, str]]) -> None:
+        """Told the living processes and their regions, remove the names of those that are gone."""
+        now = {pid: region for pid, region in living if region}
+        for pid in self._of.keys() - now.keys():
+            with contextlib.suppress(OSError):
+                (self._folder / self._of[pid]).unlink(missing_ok=True)
+        self._of = now

@@ -1,0 +1,19 @@
+"""The prompts that FP8 is calibrated with."""
+
+from pathlib import Path
+
+from export.checkpoint import CheckpointError
+
+PROMPTS_FILE = "calibration_prompts.txt"
+
+
+def calibration_prompts(checkpoint: Path, file: Path | None = None) -> tuple[str, ...]:
+    """Prompts, one a line: of `file`, else the checkpoint's own, else this project's. Raises CheckpointError."""
+    own = checkpoint / PROMPTS_FILE
+    chosen = file or (own if own.is_file() else Path(__file__).parent / PROMPTS_FILE)
+    if not chosen.is_file():
+        raise CheckpointError(f"{chosen} is missing; it should have a prompt a line.")
+    prompts = tuple(line.strip() for line in chosen.read_text(encoding="utf-8").splitlines() if line.strip())
+    if not prompts:
+        raise CheckpointError(f"{chosen} has no prompt; it should have one a line.")
+    return prompts

@@ -1,0 +1,59 @@
+"""Manifests of the chart, as helm renders them, and the pieces of them that tests look at."""
+
+import functools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/helm/wan-t2v"
+HELM = Path(sys.prefix) / "bin/helm"
+DEPLOYMENTS = ("values-cpu", "values-gpu-80", "values-gpu-2x80", "values-gpu-141")
+ALL_VALUES = (*DEPLOYMENTS, "ci/everything-values", "ci/hpa-values")
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run helm; a missing one is an error, since `make setup` installs it."""
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False)
+
+
+def template(values: str, *settings: str) -> subprocess.CompletedProcess[str]:
+    """Render with a values file and `key=value` settings."""
+    options = [part for setting in settings for part in ("--set-json", setting)]
+    return helm(
+        "template", "wan", str(CHART), "--namespace", "video", "--values", str(CHART / f"{values}.yaml"), *options
+    )
+
+
+@functools.cache
+def rendered(values: str, *settings: str) -> list[dict[str, Any]]:
+    """All objects. Not to be changed: they are kept for the next test."""
+    done = template(values, *settings)
+    assert done.returncode == 0, done.stderr
+    return [found for found in yaml.safe_load_all(done.stdout) if found]
+
+
+def objects(values: str, kind: str, *settings: str) -> list[dict[str, Any]]:
+    """Those of one kind."""
+    return [found for found in rendered(values, *settings) if found["kind"] == kind]
+
+
+def pod(values: str, *settings: str, kind: str = "Deployment") -> dict[str, Any]:
+    """The pod of the Deployment or the Job."""
+    (found,) = objects(values, kind, *settings)
+    spec: dict[str, Any] = found["spec"]["template"]["spec"]
+    return spec
+
+
+def server(values: str, *settings: str) -> dict[str, Any]:
+    """The container of Triton."""
+    return named(pod(values, *settings)["containers"], "server")
+
+
+def named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The entry of a list that has this name."""
+    (found,) = [entry for entry in entries if entry["name"] == name]
+    return found

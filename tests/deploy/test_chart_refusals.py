@@ -1,0 +1,43 @@
+"""Wrong values end the rendering, with a message that says what is accepted."""
+
+import pytest
+
+from tests.deploy.rendering import template
+
+BIG = 'placement={"gpus":["%s"],"sizes":["720x1280x81"],"experts":"%s","vae":"fp32","doors":"both"}'
+
+
+@pytest.mark.parametrize(
+    ("values", "setting", "message"),
+    [
+        ("values-gpu-80", BIG % ("80", "bf16"), "GPU 0 needs 94.7 of 79.0 GiB"),
+        ("values-gpu-80", BIG % ("80", "bf16"), "one door only"),
+        ("values-gpu-80", BIG % ("48", "bf16"), "48 GB cannot hold 720x1280x81 with experts in bf16"),
+        ("values-gpu-141", 'placement.sizes=["720x1280x81","480x832x81"]', "accepted: 480x832x81; "),
+        ("values-gpu-141", 'placement.gpus=["80","141"]', "accepted: 48; 48+48; 80"),
+        ("values-gpu-80", 'placement.gpus=["24"]', "/placement/gpus/0"),
+        ("values-gpu-80", "placement.gpus=[80]", "got number, want string"),
+        ("values-gpu-80", 'placement.experts="fp16"', "/placement/experts"),
+        ("values-gpu-80", 'placement.size=["480x832x81"]', "'size' not allowed"),
+        ("values-gpu-80", 'replicas="two"', "/replicas"),
+        ("values-gpu-80", "drain.waitSeconds=0", "/drain/waitSeconds"),
+        ("values-gpu-80", "drain.marginSeconds=10", "/drain/marginSeconds"),
+        ("values-gpu-80", "probes.timeoutSeconds=2", "/probes/timeoutSeconds"),
+        ("values-gpu-80", 'image.digest="latest"', "/image/digest"),
+        ("values-gpu-80", 'server.restrictedProtocols=["models"]', "/server/restrictedProtocols/0"),
+        ("values-gpu-80", 'checkpoint.existingClaim=""', "checkpoint.existingClaim: name the volume"),
+        ("values-gpu-80", "plans.create.enabled=false", "set plans.existingClaim, or plans.create.enabled"),
+        ("values-gpu-80", 'placement.experts="fp8"', "checkpoint.fp8Ranges"),
+        ("values-cpu", "resources.memoryGib=0", "resources.memoryGib: must be set"),
+        ("values-cpu", "resources.shmGib=0", "resources.shmGib: must be set"),
+        ("values-cpu", 'engine="torch"', "/engine"),
+        ("values-cpu", "tls.enabled=true", "tls.existingSecret"),
+        ("values-cpu", "authProxy.enabled=true", "authProxy.image"),
+        ("values-cpu", "ingress.enabled=true", "ingress.host"),
+        ("values-cpu", "gateway.enabled=true", "gateway.parentRefs"),
+    ],
+)
+def test_it_is_refused_with_the_reason(values: str, setting: str, message: str) -> None:
+    done = template(values, setting)
+    assert done.returncode != 0
+    assert message in done.stderr, done.stderr

@@ -1,0 +1,213 @@
+"""The programs inside the image: the check of its build, the Job that builds plans, the init container."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deploy.image import assemble, build_plans, check_image
+from export.graph_table import GRAPHS
+from export.install import READ_BY
+from tests.deploy.rendering import ROOT, named, pod, server
+from wan_t2v.plan_match import RunningGpu
+
+GPU = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "610.43")
+PLACEMENT = [
+    "--gpu",
+    "141",
+    "--size",
+    "720x1280x81",
+    "--precision",
+    "bf16",
+    "--vae-precision",
+    "fp32",
+    "--door",
+    "both",
+]
+
+
+def plan_set(folder: Path, **changed: Any) -> Path:
+    """A set as build_plans leaves it, of small files that are no plans."""
+    repository = folder / build_plans.REPOSITORY
+    for graph in GRAPHS:
+        home = repository / graph / "1"
+        home.mkdir(parents=True)
+        (home / "model.plan").write_bytes(graph.encode())
+        manifest = {
+            "graph": graph,
+            "precision": "bf16",
+            "sizes": ["720x1280x81"],
+            "tensorrt": {"module": "tensorrt", "version": "11.1.0.106"},
+            "gpu": {"name": GPU.name, "compute_capability": GPU.compute_capability, "driver": GPU.driver},
+            "target": ["current"],
+            "deployment": {"sizes": ["720x1280x81"], "expert_batch": 1},
+            "plan_sha256": hashlib.sha256(graph.encode()).hexdigest(),
+            **changed,
+        }
+        (home / "plan.json").write_text(json.dumps(manifest))
+        (home / "manifest.json").write_text("{}")
+    (folder / "graphs").mkdir()
+    for name in {name for names in READ_BY.values() for name in names}:
+        (folder / "graphs" / name).write_text("{}")
+    build_plans.install_facts(folder / "graphs", repository)
+    build_plans.written_plan_set(folder)
+    return folder
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assemble, "running_gpu", lambda: GPU)
+    monkeypatch.setattr(assemble, "tensorrt_module", lambda name: SimpleNamespace(__version__="11.1.0.106"))
+    monkeypatch.chdir(ROOT)
+
+
+def assembled(plans: Path, repository: Path, values: str = "values-gpu-141") -> int:
+    """The init container's own command line, with other folders."""
+    arguments = list(named(pod(values)["initContainers"], "repository")["args"])
+    arguments[arguments.index("--plan-set") + 1] = str(plans)
+    arguments[arguments.index("--repository") + 1] = str(repository)
+    return assemble.main(arguments)
+
+
+def test_the_init_command_makes_a_repository_of_the_images_shells_and_the_volumes_plans(
+    tmp_path: Path, on_a_gpu: None
+) -> None:
+    plans, repository = plan_set(tmp_path / "set"), tmp_path / "repository"
+    assert assembled(plans, repository) == 0
+    plan = repository / "high_noise_expert/1/model.plan"
+    assert plan.is_symlink() and plan.read_bytes() == b"high_noise_expert"
+    assert (repository / "prepare/1/serving_defaults.json").exists()
+    assert (repository / "denoiser/1/model.py").read_text() == (
+        ROOT / "model_repository/denoiser/1/model.py"
+    ).read_text()
+    assert "in_process" in (repository / "text_to_video_stream/configs/placed.pbtxt").read_text()
+    loaded = {a.partition("=")[2] for a in server("values-gpu-141")["args"] if a.startswith("--load-model=")}
+    assert loaded and all((repository / model / "config.pbtxt").exists() for model in loaded)
+
+
+def test_a_missing_set_is_told_with_those_that_are_there(
+    tmp_path: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan_set(tmp_path / "there")
+    assert assembled(tmp_path / "wanted", tmp_path / "repository") == 1
+    told = capsys.readouterr().err
+    assert "wanted holds no whole set of plans" in told and "(there)" in told and "Job" in told
+
+
+def test_a_plan_that_changed_is_refused(tmp_path: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = plan_set(tmp_path / "set")
+    (plans / "model_repository/low_noise_expert/1/model.plan").write_bytes(b"cut short")
+    assert assembled(plans, tmp_path / "repository") == 1
+    assert "low_noise_expert/1/model.plan changed since its set was built" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"tensorrt": {"module": "tensorrt", "version": "11.2.1.2"}}, "built with tensorrt 11.2.1.2, here runs"),
+        ({"gpu": {"name": "NVIDIA A100", "compute_capability": "8.0", "driver": "1"}}, "it was built on NVIDIA A100"),
+    ],
+)
+def test_a_set_for_another_machine_is_refused(
+    tmp_path: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], told: str
+) -> None:
+    assert assembled(plan_set(tmp_path / "set", **changed), tmp_path / "repository") == 1
+    assert told in capsys.readouterr().err
+
+
+def test_measured_plans_that_need_other_options_are_refused_with_them(
+    tmp_path: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plans = plan_set(tmp_path / "set", device_memory_bytes=20 * 2**30)
+    assert assembled(plans, tmp_path / "repository") == 1
+    assert "Set placement.options to the former" in capsys.readouterr().err
+
+
+def test_the_small_models_init_command_makes_a_repository_that_a_server_takes(
+    tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command of values-cpu.yaml; the graphs are those of `make export`, so they are not exported again."""
+    from embedded.options import ServerOptions
+    from embedded.server import running_server
+
+    monkeypatch.chdir(ROOT)
+    shutil.copytree(exported, tmp_path / "export")
+    arguments = list(named(pod("values-cpu")["initContainers"], "repository")["args"])
+    arguments[arguments.index("--repository") + 1] = str(tmp_path / "repository")
+    arguments[arguments.index("--folder") + 1] = str(tmp_path / "export")
+    assert assemble.main(arguments) == 0
+    options = ServerOptions(repository=tmp_path / "repository", log=tmp_path / "server.log")
+    with running_server(options) as running:
+        assert running.grpc_url
+
+
+def steps(monkeypatch: pytest.MonkeyPatch, code: int) -> list[list[str]]:
+    ran: list[list[str]] = []
+
+    def run(command: list[str], **options: Any) -> SimpleNamespace:
+        ran.append(command)
+        return SimpleNamespace(returncode=code)
+
+    monkeypatch.setattr(build_plans, "subprocess", SimpleNamespace(run=run))
+    return ran
+
+
+def test_the_jobs_command_exports_builds_and_closes_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    into = plan_set(tmp_path / "set")
+    (into / build_plans.PLAN_SET).unlink()
+    ran = steps(monkeypatch, 0)
+    (job,) = pod("ci/everything-values", kind="Job")["containers"]
+    arguments = list(job["args"])
+    arguments[arguments.index("--into") + 1] = str(into)
+    arguments[arguments.index("--checkpoint") + 1] = str(ROOT / "training/wan-mini")
+    assert build_plans.main(arguments) == 0
+    assert [command[3] for command in ran] == ["onnx", "plans"]
+    assert ran[0][ran[0].index("--precision") + 1] == "fp8" and "--fp8-ranges" in ran[0]
+    assert ran[1][ran[1].index("--sizes") + 1] == "480x832x81,720x1280x81"
+    files = json.loads((into / build_plans.PLAN_SET).read_text())["files"]
+    assert files["text_encoder/1/model.plan"] == hashlib.sha256(b"text_encoder").hexdigest()
+    assert "prepare/1/tokenizer.json" in files
+
+
+def test_a_step_that_fails_leaves_no_whole_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = steps(monkeypatch, 1)
+    arguments = ["--checkpoint", str(ROOT / "training/wan-mini"), "--into", str(tmp_path), "--sizes", "64x64x5"]
+    assert build_plans.main(arguments) == 1
+    assert len(ran) == 1 and not (tmp_path / build_plans.PLAN_SET).exists()
+    assert "export onnx failed" in capsys.readouterr().err
+
+
+def test_a_volume_without_a_checkpoint_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--checkpoint", str(tmp_path / "none"), "--into", str(tmp_path), "--sizes", "64x64x5"]
+    assert build_plans.main(arguments) == 1
+    assert "model_index.json is missing" in capsys.readouterr().err
+
+
+def test_the_images_check_finds_what_is_wrong(tmp_path: Path) -> None:
+    import numpy
+
+    (tmp_path / "a.lock").write_text(f"numpy=={numpy.__version__} \\\n    --hash=sha256:0\nnot-there==1\npytest==0.1\n")
+    problems = list(check_image.wrong_packages(check_image.locked(tmp_path / "a.lock")))
+    assert problems[0] == "not-there is missing, the lock names 1"
+    assert problems[1].startswith("pytest is ") and len(problems) == 2
+    assert list(check_image.failing_imports(("json",))) == []
+    assert "no_such_module" in next(check_image.failing_imports(("no_such_module",)))
+    (tmp_path / "expert").mkdir()
+    (tmp_path / "expert/model.plan").touch()
+    assert "holds weights" in next(check_image.unwanted_files(tmp_path))
+    assert not list(check_image.unwanted_files(ROOT / "model_repository/text_to_video"))
+
+
+def test_the_images_check_compares_the_tensorrt_library_with_the_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = SimpleNamespace(getInferLibVersion=lambda: 110100)
+    monkeypatch.setattr(check_image, "ctypes", SimpleNamespace(CDLL=lambda name: library))
+    assert not list(check_image.wrong_tensorrt("11.1.0.106"))
+    assert "the image is 11.1.0, the lock names 11.2.1.2" in next(check_image.wrong_tensorrt("11.2.1.2"))
+    monkeypatch.undo()
+    assert "cannot be loaded" in next(check_image.wrong_tensorrt("11.1.0.106"))

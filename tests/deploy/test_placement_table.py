@@ -1,0 +1,59 @@
+"""The chart's figures are those of `python -m export placement`."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.placement_table import DOORS, EXPERTS, GPUS, SIZES, TABLE, VAE, key, placed
+from tests.deploy.rendering import CHART, DEPLOYMENTS, ROOT, named, pod, server
+
+
+@pytest.fixture(scope="module")
+def table() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / TABLE).read_text())
+    return found
+
+
+def test_the_table_holds_every_deployment_that_the_chart_offers(table: dict[str, Any]) -> None:
+    assert len(table["rows"]) == len(GPUS) * len(SIZES) * len(EXPERTS) * len(VAE) * len(DOORS)
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["placement"]["properties"]
+    assert schema["experts"]["enum"] == list(EXPERTS) and schema["vae"]["enum"] == list(VAE)
+    assert schema["doors"]["enum"] == list(DOORS)
+    assert set(schema["gpus"]["items"]["enum"]) == {size for gpus in GPUS for size in gpus}
+    assert set(schema["sizes"]["items"]["enum"]) == {size for sizes in SIZES for size in sizes}
+
+
+@pytest.mark.parametrize("number", range(0, len(GPUS) * len(SIZES), 7))
+def test_rows_are_what_placement_says_today(table: dict[str, Any], number: int) -> None:
+    """A sample of every seventh pair of GPUs and sizes; `make placement-table` writes all anew."""
+    gpus, sizes = GPUS[number // len(SIZES)], SIZES[number % len(SIZES)]
+    for experts, vae, doors in (("bf16", "fp32", "both"), ("fp8", "bf16", "stream")):
+        row = dict(table["rows"][key(gpus, sizes, experts, vae, doors)])
+        if "options" in row:
+            row["options"] = table["optionSets"][row["options"]]
+        assert row == placed(gpus, sizes, experts, vae, doors), (gpus, sizes, experts, vae, doors)
+
+
+@pytest.mark.parametrize("values", DEPLOYMENTS[1:])
+def test_a_values_file_gives_the_server_the_options_that_the_command_prints(values: str) -> None:
+    arguments = named(pod(values)["initContainers"], "repository")["args"]
+    asked = arguments[arguments.index("--") + 1 :]
+    command = [sys.executable, "-m", "export", "placement", *asked, "--json"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    options = ["--model-config-name=placed", *json.loads(printed)["options"][1:]]
+    assert server(values)["args"][1 : 1 + len(options)] == options
+    settings = yaml.safe_load((CHART / f"{values}.yaml").read_text())["placement"]
+    needed = [gpu["needed"] for gpu in json.loads(printed)["placement"]["gpus"]]
+    row = json.loads((ROOT / TABLE).read_text())["rows"][
+        key(settings["gpus"], settings["sizes"], settings["experts"], settings["vae"], settings["doors"])
+    ]
+    assert row["gib"] == [round(size / 2**30, 1) for size in needed]
+
+
+def test_shared_memory_grows_with_the_clip(table: dict[str, Any]) -> None:
+    small, large = (table["rows"][f"141 {size} bf16 fp32 both"]["shmGib"] for size in ("480x832x81", "720x1280x81"))
+    assert small < large <= 8

@@ -1,0 +1,99 @@
+"""Both doors of a real server share their limits, refuse at once, and know deadlines and priorities."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from embedded.server import Server
+from tests.server.calls import DOORS, LONG, SMALL, in_background, samples, streamed, unary
+
+
+def wait_until_in_flight(server: Server, count: int) -> None:
+    """The gauges follow the other door within a second."""
+    deadline = time.monotonic() + 60
+    while samples(server).get("wan_t2v_generations_in_flight") != count:
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.1)
+
+
+def test_of_thirty_at_both_doors_seventeen_are_served_and_the_others_go_at_once(server: Server) -> None:
+    """1 runs and 16 wait, whichever door they came through; none of the others waits behind a running one."""
+
+    def outcome(index: int) -> str:
+        started = time.monotonic()
+        answer = DOORS[list(DOORS)[index % 2]](server, {**SMALL, "num_inference_steps": 60, "seed": index})
+        if isinstance(answer, bytes):
+            return "done"
+        assert "1 generations are under way (limit 1) and 16 wait (limit 16); try again later" in answer, answer
+        return "refused at once" if time.monotonic() - started < first_s else "refused late"
+
+    began = time.monotonic()
+    assert isinstance(unary(server, {**SMALL, "num_inference_steps": 60}), bytes)
+    first_s = 5 * (time.monotonic() - began)  # of seventeen, each about so long
+    with ThreadPoolExecutor(30) as pool:
+        outcomes = list(pool.map(outcome, range(30)))
+    assert outcomes.count("done") == 17 and outcomes.count("refused at once") == 13
+    wait_until_in_flight(server, 0)
+    counted = samples(server)
+    assert counted["wan_t2v_generations_queued"] == 0
+    for door in DOORS:
+        assert counted[f'wan_t2v_generations_ended_total{{door="{door}",outcome="refused_overloaded"}}'] >= 1
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_deadline_that_cannot_be_met_is_refused_early(door: str, server: Server) -> None:
+    assert isinstance(streamed(server, {**SMALL, "num_inference_steps": 30}), bytes)
+    answer = DOORS[door](server, LONG, timeout=1_500_000)
+    assert isinstance(answer, str)
+    assert "cannot be met: 900 steps of 32x48x5 take about" in answer
+    assert door != "text_to_video" or answer.startswith("StatusCode.UNAVAILABLE")
+    assert samples(server)[f'wan_t2v_generations_ended_total{{door="{door}",outcome="refused_deadline"}}'] >= 1
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_deadline_that_can_be_met_changes_nothing(door: str, server: Server) -> None:
+    assert DOORS[door](server, SMALL, timeout=100_000_000) == DOORS[door](server, SMALL)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_priority_goes_before_who_came_earlier(door: str, server: Server) -> None:
+    ended: list[str] = []
+    with ThreadPoolExecutor(3) as pool:
+        running = in_background(pool, "text_to_video_stream", server, **{**SMALL, "num_inference_steps": 300})
+        wait_until_in_flight(server, 1)
+
+        def later(name: str, **parameters: int) -> None:
+            answer = DOORS[door](server, {**SMALL, "num_inference_steps": 60}, parameters=parameters)
+            ended.append(name if isinstance(answer, bytes) else answer)
+
+        usual = pool.submit(later, "usual", queue_priority=5)
+        while samples(server)["wan_t2v_generations_queued"] != 1:
+            time.sleep(0.05)
+        urgent = pool.submit(later, "urgent", queue_priority=1)
+        for future in (usual, urgent, running):
+            future.result(timeout=120)
+    assert ended == ["urgent", "usual"]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_priority_that_is_none_is_refused_with_what_is_accepted(door: str, server: Server) -> None:
+    answer = DOORS[door](server, SMALL, parameters={"queue_priority": 12})
+    assert "queue_priority: got 12; accepted: an integer from 1 to 9" in str(answer)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_over_http_a_deadline_and_a_priority_are_keys_of_the_json(door: str, server: Server) -> None:
+    body = {"prompt": "a red ball", "video_encoding": "base64", **SMALL, "timeout": 100_000_000, "queue_priority": 2}
+    way = "generate_stream" if door == "text_to_video_stream" else "generate"
+    url = f"{server.http_url}/v2/models/{door}/{way}"
+    with urllib.request.urlopen(urllib.request.Request(url, data=json.dumps(body).encode())) as answer:
+        assert '"video":' in answer.read().decode().replace(" ", "")
+
+
+def test_nobody_walks_in_with_a_made_up_key(server: Server) -> None:
+    answer = unary(server, SMALL, parameters={"let_in": "0" * 32})
+    assert str(answer).startswith("StatusCode.INVALID_ARGUMENT") and "let_in: got an unknown field" in str(answer)

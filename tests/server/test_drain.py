@@ -1,0 +1,114 @@
+"""A server is drained before it is stopped, and what happens to those who stop it without."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import psutil
+import pytest
+
+from embedded.errors import ServerError
+from embedded.options import ServerOptions
+from embedded.server import Server, running_server
+from tests.server.calls import DOORS, LONG, SMALL, in_background, operate, probe, samples, unary
+from wan_t2v.operate.processes import stub_pids
+
+RUNNING = {**SMALL, "num_inference_steps": 200}
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.1)
+
+
+def under_way(server: Server, in_flight: int, queued: int) -> bool:
+    found = samples(server)
+    return (found["wan_t2v_generations_in_flight"], found["wan_t2v_generations_queued"]) == (in_flight, queued)
+
+
+@pytest.fixture
+def own_server(options: ServerOptions) -> Any:
+    events: list[dict[str, Any]] = []
+    with running_server(options, on_event=events.append) as server:
+        yield server, events
+
+
+def test_drain_probe_repair_deadline_and_sigterm(own_server: tuple[Server, list[dict[str, Any]]]) -> None:
+    """One server for all of it: a start costs more than each of these."""
+    server, events = own_server
+    assert probe(server, "ready") == (0, "") and probe(server, "live") == (0, "")
+    a_deadline_that_passes_stops_the_loop_of_a_unary_caller(server)
+    with ThreadPoolExecutor(8) as pool:
+        for door in DOORS:
+            a_drain_ends_when_the_running_video_does(server, pool, door)
+        a_dead_process_is_seen_until_it_is_repaired(server, events)
+        sigterm_ends_running_videos_at_once_and_tells_their_callers(server, pool)
+
+
+def a_deadline_that_passes_stops_the_loop_of_a_unary_caller(server: Server) -> None:
+    """Nothing was measured yet, so the request is let in; an ensemble's caller can stop it in no other way."""
+    answer = str(unary(server, LONG, timeout=2_000_000))
+    assert answer.startswith("StatusCode.CANCELLED") and "cancelled after step" in answer
+    wait_until(lambda: under_way(server, 0, 0))
+
+
+def a_drain_ends_when_the_running_video_does(server: Server, pool: ThreadPoolExecutor, door: str) -> None:
+    running = in_background(pool, door, server, **RUNNING)
+    wait_until(lambda: under_way(server, 1, 0))
+    waiting = [in_background(pool, name, server, **SMALL) for name in DOORS]
+    wait_until(lambda: under_way(server, 1, 2))
+    drain = operate(server, "drain", "--wait-s", "100")
+    for refused in (*waiting, *(in_background(pool, name, server, **SMALL) for name in DOORS)):
+        assert "takes no new work" in str(refused.result(timeout=60))
+    assert not running.done(), "those who wait are told while the video still runs"
+    assert probe(server, "live") == (0, "")
+    code, reason = probe(server, "ready")
+    assert code == 1 and "the server is draining" in reason
+    told, _ = drain.communicate(timeout=120)
+    assert drain.returncode == 0, told
+    assert "draining: 1 in flight" in told and told.endswith("empty: the server can be stopped\n")
+    assert isinstance(running.result(timeout=1), bytes), "it was answered before the server was called empty"
+    assert operate(server, "undrain").wait(60) == 0
+    assert probe(server, "ready") == (0, "")
+    assert isinstance(unary(server, SMALL), bytes)
+
+
+def a_dead_process_is_seen_until_it_is_repaired(server: Server, events: list[dict[str, Any]]) -> None:
+    os.kill(server.supervisor_pid, signal.SIGSTOP)  # nobody repairs meanwhile
+    (victim,) = stub_pids(server.pid)["mp4_encoder"]
+    os.kill(victim, signal.SIGKILL)
+    for what in ("live", "ready"):
+        code, reason = probe(server, what)
+        assert code == 1 and "mp4_encoder has 0 of its 1 Python processes" in reason
+    os.kill(server.supervisor_pid, signal.SIGCONT)
+    wait_until(lambda: any(event["event"] == "repaired" for event in events))
+    assert probe(server, "live") == (0, "") and probe(server, "ready") == (0, "")
+
+
+def sigterm_ends_running_videos_at_once_and_tells_their_callers(server: Server, pool: ThreadPoolExecutor) -> None:
+    callers: list[Future[Any]] = [in_background(pool, door, server, **LONG) for door in DOORS]
+    wait_until(lambda: under_way(server, 1, 1))
+    process = psutil.Process(server.pid)
+    process.terminate()
+    answers = [str(caller.result(timeout=60)) for caller in callers]
+    assert all("try again" in answer and "Server not ready" in answer for answer in answers), answers
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_two_servers_do_not_share_a_directory_by_accident(
+    own_server: tuple[Server, list[dict[str, Any]]], options: ServerOptions
+) -> None:
+    """The launcher gives each its own; who names one for several is told."""
+    server, _ = own_server
+    config = options.repository / "denoiser/configs/cpu.pbtxt"
+    named = f'\nparameters {{ key: "run_directory", value {{ string_value: "{server.run_directory}" }} }}\n'
+    config.write_text(config.read_text() + named)
+    message = rf"belongs to the running server with pid {server.pid}: give each server a directory of its own"
+    with pytest.raises(ServerError, match=message), running_server(replace(options, log=options.log.with_name("2"))):
+        pass

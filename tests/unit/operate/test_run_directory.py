@@ -1,0 +1,76 @@
+"""One server a directory, and what a new server finds there."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from wan_t2v.operate import run_directory as module
+from wan_t2v.operate.run_directory import FINISHING, RunDirectory, RunDirectoryError, chosen_path, server_identity
+
+
+def test_a_second_living_server_is_refused_and_told_what_to_do(run_directory: Path) -> None:
+    RunDirectory.of_server(run_directory, os.getpid())
+    with pytest.raises(RunDirectoryError, match=rf"running server with pid {os.getpid()}: give each server"):
+        RunDirectory.of_server(run_directory, os.getppid())
+
+
+def test_a_new_server_takes_over_from_a_dead_one_and_clears_what_it_left(run_directory: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as last:
+        old = RunDirectory.of_server(run_directory, last.pid)
+        old.drain()
+        old.mark(FINISHING)
+        last.kill()
+    new = RunDirectory.of_server(run_directory, os.getpid())
+    assert not new.draining
+    assert new.clear(FINISHING, older_than_s=1e9) == 0
+
+
+def test_a_process_that_was_started_again_keeps_the_drain(run_directory: Path) -> None:
+    RunDirectory.of_server(run_directory, os.getpid()).drain()
+    assert RunDirectory.of_server(run_directory, os.getpid()).draining
+
+
+def test_a_process_with_the_same_id_is_another_one(monkeypatch: pytest.MonkeyPatch, run_directory: Path) -> None:
+    """In a container the server has the same id after each start."""
+    RunDirectory.of_server(run_directory, os.getpid()).drain()
+    monkeypatch.setattr(module, "server_identity", lambda pid: {"pid": pid, "started": "later"})
+    assert not RunDirectory.of_server(run_directory, os.getpid()).draining
+
+
+def test_a_place_that_cannot_be_written_to_is_told_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirectoryError, match="WAN_T2V_RUN_DIR or the model parameter run_directory"):
+        RunDirectory.of_server(tmp_path / "file" / "run", os.getpid())
+
+
+def test_only_the_servers_user_may_look_in(tmp_path: Path) -> None:
+    RunDirectory.of_server(tmp_path / "run", os.getpid()).key()
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "run/key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAN_T2V_RUN_DIR", "/somewhere")
+    assert chosen_path() == Path("/somewhere")
+    monkeypatch.delenv("WAN_T2V_RUN_DIR")
+    assert chosen_path() == Path("/run/wan-t2v")
+
+
+def test_the_oldest_mark_goes_first_and_old_ones_can_be_cleared(run_directory: Path) -> None:
+    run = RunDirectory.of_server(run_directory, os.getpid())
+    assert not run.unmark(FINISHING)
+    (run.path / FINISHING / f"{time.monotonic_ns() - 10**11:020d}-a").touch()
+    run.mark(FINISHING)
+    assert run.clear(FINISHING, older_than_s=1000) == 2
+    assert run.clear(FINISHING, older_than_s=50) == 1
+    assert run.unmark(FINISHING) and not run.unmark(FINISHING)
+
+
+def test_a_process_that_is_gone_has_no_identity() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    assert server_identity(ended.pid) is None

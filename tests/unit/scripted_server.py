@@ -1,0 +1,142 @@
+"""A gRPC server that speaks Triton's protocol and does what a test wrote down for it: real calls, scripted answers."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import serialize_byte_tensor
+
+VIDEO = b"an MP4"
+BUSY = "1 generations are under way (limit 1) and 16 wait (limit 16); try again later"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Tell of a step."""
+
+    step: int
+    step_s: float = 0.01
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """End the call with an error."""
+
+    code: str = "UNAVAILABLE"
+    message: str = BUSY
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Say nothing for a while; by default until the caller leaves."""
+
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Video:
+    """The last answer."""
+
+    data: bytes = VIDEO
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The last answer of a model that ended without outputs and without an error."""
+
+
+Script = Sequence[Step | Refusal | Pause | Video | Nothing]
+MADE: Script = (Step(1), Step(2), Video())
+
+
+@dataclass
+class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """The n-th call gets the n-th script, or the last. `most_at_once` calls were under way at a time."""
+
+    scripts: Sequence[Script]
+    url: str = ""
+    requests: list[Any] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    finished: int = 0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    most_at_once: int = 0
+    _under_way: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        script = self._begun(next(requests), context)
+        left = threading.Event()
+        context.add_callback(left.set)
+        try:
+            for act in script:
+                yield from (service_pb2.ModelStreamInferResponse(infer_response=x) for x in done(act, context, left))
+            if next(requests, None) is None:  # the caller closed its side, or is gone
+                self.finished += not left.is_set()
+        finally:
+            self._under_way -= 1
+            if left.is_set():
+                self.cancelled.set()
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
+        script = self._begun(request, context)
+        self._under_way -= 1
+        return [answer for act in script if not isinstance(act, Step) for answer in done(act, context, None)][-1]
+
+    def _begun(self, request: Any, context: grpc.ServicerContext) -> Script:
+        with self._lock:
+            self.requests.append(request)
+            self.headers.append(dict(context.invocation_metadata()))
+            self._under_way += 1
+            self.most_at_once = max(self.most_at_once, self._under_way)
+            return self.scripts[min(len(self.requests), len(self.scripts)) - 1]
+
+    def prompts(self) -> list[str]:
+        return [request.raw_input_contents[0][4:].decode() for request in self.requests]
+
+
+def done(act: Any, context: grpc.ServicerContext, left: threading.Event | None) -> Iterator[Any]:
+    if isinstance(act, Refusal):
+        context.abort(grpc.StatusCode[act.code], act.message)
+    elif isinstance(act, Pause):
+        left.wait(act.seconds) if left else time.sleep(act.seconds or 0)
+    elif isinstance(act, Step):
+        told = {"step": act.step, "num_inference_steps": 2, "timestep": 1000 - act.step, "expert": "low_noise_expert"}
+        yield response(progress=json.dumps({**told, "step_s": act.step_s, "left_s": 0.0, "not known yet": 1}).encode())
+    elif isinstance(act, Nothing):
+        yield response()
+    else:
+        settings = {"num_frames": 5, "height": 32, "width": 48, "seed": 7}
+        metadata = json.dumps({"settings": settings, "prompt_truncated": False}).encode()
+        yield response(video=act.data, frames=None, denoised_latents=None, metadata=metadata)
+
+
+def response(**outputs: bytes | None) -> Any:
+    """Texts as they are; None is an output that was not asked for."""
+    answer = service_pb2.ModelInferResponse(model_name="text_to_video_stream")
+    for name, data in outputs.items():
+        output = answer.outputs.add(name=name, datatype="UINT8" if data is None else "BYTES")
+        output.shape.append(0 if data is None else 1)
+        raw = b"" if data is None else serialize_byte_tensor(np.array([data], dtype=np.object_)).item()
+        answer.raw_output_contents.append(raw)
+    return answer
+
+
+@contextmanager
+def serving(*scripts: Script, port: int = 0, options: Sequence[tuple[str, Any]] = ()) -> Iterator[ScriptedServer]:
+    servicer = ScriptedServer(scripts)
+    server = grpc.server(ThreadPoolExecutor(8), options=list(options))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    servicer.url = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    server.start()
+    try:
+        yield servicer
+    finally:
+        server.stop(None).wait(5)

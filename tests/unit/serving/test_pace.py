@@ -1,0 +1,47 @@
+"""What a generation is likely to take, from what was measured."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wan_t2v.operate.run_directory import RunDirectory
+from wan_t2v.serving.pace import VALID_S, Pace, Work
+
+SMALL = Work(64, 64, 16, 10, guided=True)
+
+
+@pytest.fixture
+def run(run_directory: Path) -> RunDirectory:
+    return RunDirectory.of_server(run_directory, os.getpid())
+
+
+def test_steps_and_what_follows_them_are_added(run: RunDirectory) -> None:
+    pace = Pace(run)
+    assert pace.estimate_s(SMALL) is None
+    pace.learn(SMALL, step_s=2.0, after_s=3.0)
+    assert pace.estimate_s(SMALL) == pytest.approx(23.0)
+    assert Pace(run).estimate_s(SMALL) == pytest.approx(23.0), "another process reads the same"
+
+
+def test_other_sizes_and_fewer_passes_are_scaled_from_the_nearest_that_was_measured(run: RunDirectory) -> None:
+    pace = Pace(run)
+    pace.learn(SMALL, step_s=2.0, after_s=3.0)
+    pace.learn(Work(640, 640, 16, 10, guided=True), step_s=1000.0, after_s=0.0)
+    assert pace.estimate_s(Work(128, 64, 16, 5, guided=True)) == pytest.approx(2 * (5 * 2.0 + 3.0))
+    assert pace.estimate_s(Work(64, 64, 16, 10, guided=False)) == pytest.approx(10 * 1.0 + 3.0)
+
+
+def test_newer_measurements_weigh_and_a_door_that_sees_no_decoding_does_not_forget_it(run: RunDirectory) -> None:
+    pace = Pace(run)
+    pace.learn(SMALL, step_s=1.0, after_s=4.0)
+    pace.learn(SMALL, step_s=2.0, after_s=None)
+    assert pace.estimate_s(SMALL) == pytest.approx(10 * 1.3 + 4.0)
+
+
+def test_old_measurements_turn_nobody_away(run: RunDirectory) -> None:
+    clock = [0.0]
+    pace = Pace(run, now=lambda: clock[0])
+    pace.learn(SMALL, step_s=1000.0, after_s=0.0)
+    clock[0] = VALID_S + 1
+    assert pace.estimate_s(SMALL) is None

@@ -1,0 +1,112 @@
+"""The asyncio client: many calls in one thread, and cancelling a task reaches the server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from wan_t2v_client import AsyncTextToVideo, Connection, Generation, Progress, ServerFault, TextToVideo, Unavailable
+
+from tests.unit.asking import APIS, told
+from tests.unit.scripted_server import MADE, VIDEO, Nothing, Pause, Step, serving
+
+Calls = Callable[[AsyncTextToVideo], Awaitable[None]]
+
+
+def run(url: str, calls: Calls) -> None:
+    async def connected() -> None:
+        async with AsyncTextToVideo(Connection(url)) as server:
+            await calls(server)
+
+    asyncio.run(connected())
+
+
+def test_a_cancelled_task_stops_its_work_on_the_server_and_no_other() -> None:
+    async def calls(client: AsyncTextToVideo) -> None:
+        begun = asyncio.Event()
+        task = asyncio.create_task(client.generate("to be stopped", on_progress=lambda progress: begun.set()))
+        await begun.wait()
+        other = asyncio.create_task(client.generate("another"))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(server.cancelled.wait, 10)
+        assert (await other).video == VIDEO
+
+    with serving([Step(1), Pause()], MADE) as server:
+        run(server.url, calls)
+        assert server.finished == 1
+
+
+def test_a_task_cancelled_while_it_waits_for_its_turn_leaves_the_queue() -> None:
+    async def calls(client: AsyncTextToVideo) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await client.generate("a ball")
+        assert await asyncio.to_thread(server.cancelled.wait, 10)
+
+    with serving([Pause()]) as server:
+        run(server.url, calls)
+
+
+def test_an_exception_of_the_callers_own_stops_the_work_and_comes_through() -> None:
+    def give_up(progress: Progress) -> None:
+        raise KeyError("mine")
+
+    async def calls(client: AsyncTextToVideo) -> None:
+        with pytest.raises(KeyError, match="mine"):
+            await client.generate("a ball", on_progress=give_up)
+        assert await asyncio.to_thread(server.cancelled.wait, 10)
+
+    with serving([Step(1), Pause()]) as server:
+        run(server.url, calls)
+
+
+def test_four_calls_share_a_connection() -> None:
+    async def calls(client: AsyncTextToVideo) -> None:
+        made = await asyncio.gather(*(client.generate(f"ball {index}") for index in range(4)))
+        assert [generation.video for generation in made] == [VIDEO] * 4
+
+    with serving([Pause(0.5), *MADE]) as server:
+        run(server.url, calls)
+        assert server.most_at_once == 4
+
+
+def test_without_a_server_it_is_unavailable() -> None:
+    async def calls(client: AsyncTextToVideo) -> None:
+        for call in (client.generate("a ball"), client.generate_unary("a ball"), client.models()):
+            with pytest.raises(Unavailable):
+                await call
+
+    run("127.0.0.1:1", calls)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_both_apis_send_the_same_and_a_finished_call_does_not_count_as_cancelled(api: str) -> None:
+    with serving(MADE) as server:
+        assert isinstance(told(api, server.url, seed=7, height=32)[-1], Generation)
+        (request,) = server.requests
+        assert [(tensor.name, tensor.datatype) for tensor in request.inputs] == [
+            ("prompt", "BYTES"),
+            ("seed", "INT64"),
+            ("height", "INT32"),
+        ]
+        assert server.headers[0]["triton_grpc_error"] == "true"
+    assert server.finished == 1 and not server.cancelled.is_set()
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_stream_that_ends_without_a_word_is_a_fault(api: str) -> None:
+    """Triton's last response has no outputs then, and is sent because the client asks for it."""
+    with serving([Step(1), Nothing()]) as server:
+        with pytest.raises(ServerFault, match="without a video and without an error"):
+            told(api, server.url)
+        (request,) = server.requests
+        assert request.parameters["triton_enable_empty_final_response"].bool_param
+
+
+def test_the_blocking_client_is_unchanged_by_an_event_loop() -> None:
+    async def ask() -> bytes | None:
+        return await asyncio.to_thread(lambda: TextToVideo(Connection(server.url)).generate("a ball").video)
+
+    with serving(MADE) as server:
+        assert asyncio.run(ask()) == VIDEO

@@ -1,0 +1,159 @@
+"""Trying again: only while the server is unavailable, later each time, never past the deadline."""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tritonclient.utils import InferenceServerException
+from wan_t2v_client import ClientError, DeadlineExceeded, Generation, RequestRefused, RetryPolicy, Unavailable
+from wan_t2v_client.deadline import Deadline
+from wan_t2v_client.errors import client_error
+from wan_t2v_client.retry import Retries
+
+from tests.unit.asking import APIS, steps, told, unary
+from tests.unit.scripted_server import BUSY, MADE, VIDEO, Pause, Refusal, Step, serving
+from wan_t2v.operate.run_directory import RunDirectory
+from wan_t2v.serving.admission import Admission, Overloaded, Rules
+from wan_t2v.serving.asked import Asked
+from wan_t2v.serving.pace import Pace, Work
+
+QUICK = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    time = 100.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def retries(policy: RetryPolicy, deadline_s: float | None = None, clock: Callable[[], float] | None = None) -> Retries:
+    return Retries(policy, Deadline(deadline_s, clock or Clock()))
+
+
+def test_waits_double_up_to_a_limit_and_half_of_each_is_random() -> None:
+    for drawn, expected in ((0.0, [0.5, 1, 2, 4, 5, 5]), (1.0, [1, 2, 4, 8, 10, 10])):
+        policy = RetryPolicy(attempts=7, longest_wait_s=10, random=lambda drawn=drawn: drawn)
+        tried = retries(policy)
+        assert [tried.wait_s(Unavailable("busy")) for _ in range(6)] == expected
+
+
+def test_the_servers_own_estimate_is_waited_for_as_well(run_directory: Path) -> None:
+    """In the words of the server: its admission is asked for them."""
+    run = RunDirectory.of_server(run_directory, os.getpid())
+    asked = Asked(Work(64, 64, 17, 10, guided=True))
+    Pace(run).learn(asked.work, step_s=1.25, after_s=0.0)
+    admission = Admission(run, door="text_to_video_stream", rules=Rules(1, 0))
+    with admission.turn(admission.enter(asked), lambda: False), pytest.raises(Overloaded) as full:
+        admission.enter(asked)
+    error = client_error(InferenceServerException(msg=str(full.value), status="StatusCode.UNAVAILABLE"))
+    assert isinstance(error, Unavailable) and error.retry_after_s == 13
+    policy = RetryPolicy(random=lambda: 0.0)
+    assert retries(policy).wait_s(error) == 13.5
+    assert client_error(InferenceServerException(msg=BUSY, status="StatusCode.UNAVAILABLE")).retry_after_s is None
+
+
+@pytest.mark.parametrize("error", [RequestRefused("height"), DeadlineExceeded("late"), ClientError("broken")])
+def test_nothing_but_unavailable_is_tried_again(error: ClientError) -> None:
+    with pytest.raises(type(error)) as raised:
+        retries(RetryPolicy()).wait_s(error)
+    assert raised.value is error
+
+
+def test_after_so_many_tries_the_error_says_how_many() -> None:
+    tried = retries(RetryPolicy(attempts=3))
+    tried.wait_s(Unavailable("busy"))
+    tried.wait_s(Unavailable("busy"))
+    with pytest.raises(Unavailable, match="^busy; tried 3 times$"):
+        tried.wait_s(Unavailable("busy"))
+
+
+def test_no_wait_goes_past_the_deadline() -> None:
+    clock = Clock()
+    tried = retries(RetryPolicy(random=lambda: 1.0), 10, clock)
+    assert tried.wait_s(Unavailable("busy", retry_after_s=5)) == 6
+    clock.time += 6
+    with pytest.raises(Unavailable, match="the next try, in 5 s, would come after the deadline"):
+        tried.wait_s(Unavailable("busy", retry_after_s=3))
+
+
+def test_a_video_of_which_steps_were_told_is_tried_again_only_if_that_is_wanted() -> None:
+    with pytest.raises(Unavailable):
+        retries(RetryPolicy()).wait_s(Unavailable("gone"), progressed=True)
+    assert retries(RetryPolicy(after_progress=True)).wait_s(Unavailable("gone"), progressed=True) > 0
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_busy_server_is_asked_again_with_the_same_request(api: str) -> None:
+    heard: list[tuple[str, float]] = []
+    policy = RetryPolicy(first_wait_s=0.01, on_wait=lambda error, wait_s: heard.append((str(error), wait_s)))
+    with serving([Refusal()], [Refusal("INTERNAL", "Stub process 'x' is not healthy.")], MADE) as server:
+        news = told(api, server.url, retry=policy, seed=7)
+    assert steps(news) == [1, 2] and isinstance(news[-1], Generation) and news[-1].video == VIDEO
+    assert [text for text, _ in heard] == [BUSY, "Stub process 'x' is not healthy."]
+    assert len(server.requests) == 3 and all(request == server.requests[0] for request in server.requests)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_refused_request_is_sent_once(api: str) -> None:
+    with serving([Refusal("INVALID_ARGUMENT", "height: got 100")]) as server:
+        with pytest.raises(RequestRefused, match="height: got 100"):
+            told(api, server.url, retry=QUICK)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_by_default_nothing_is_tried_again(api: str) -> None:
+    with serving([Refusal()], MADE) as server:
+        with pytest.raises(Unavailable, match="try again later$"):
+            told(api, server.url)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_server_that_breaks_down_after_a_step_is_asked_again_only_if_that_is_wanted(api: str) -> None:
+    broken = [Step(1), Refusal("UNAVAILABLE", "gone")]
+    with serving(broken, MADE) as server:
+        with pytest.raises(Unavailable, match="^gone$"):
+            told(api, server.url, retry=QUICK)
+        assert len(server.requests) == 1
+    wanted = RetryPolicy(first_wait_s=0.01, after_progress=True)
+    with serving(broken, MADE) as server:
+        assert steps(told(api, server.url, retry=wanted)) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_the_deadline_is_for_all_tries_together(api: str) -> None:
+    with serving([Refusal()], [Pause()]) as server:
+        with pytest.raises(DeadlineExceeded):
+            told(api, server.url, retry=QUICK, deadline_s=1.0)
+        assert len(server.requests) == 2
+    with serving([Refusal(message=f"{BUSY}, in about 60 s")], MADE) as server:
+        with pytest.raises(Unavailable, match="in about 60 s; the next try, in 6. s, would come after the deadline"):
+            told(api, server.url, retry=RetryPolicy(), deadline_s=30.0)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_the_unary_door_is_tried_again_by_the_same_policy(api: str) -> None:
+    with serving([Refusal()], MADE) as server:
+        assert unary(api, server.url, QUICK).video == VIDEO
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_server_that_starts_late_is_found(api: str) -> None:
+    with serving(MADE) as gone:
+        port = int(gone.url.rpartition(":")[2])
+    late = threading.Event()
+    policy = RetryPolicy(attempts=50, first_wait_s=0.2, longest_wait_s=0.2, on_wait=lambda error, wait_s: late.set())
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(told, api, gone.url, retry=policy)
+        assert late.wait(10), "it failed once"
+        with serving(MADE, port=port):
+            assert isinstance(asked.result(30)[-1], Generation)

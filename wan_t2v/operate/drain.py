@@ -1,0 +1,31 @@
+"""Let a server run empty before it is stopped: Triton's own SIGTERM ends running videos."""
+
+import time
+from collections.abc import Callable
+
+from wan_t2v.operate.load import load_of
+from wan_t2v.operate.run_directory import RunDirectory
+
+POLL_S = 0.5
+SETTLE_S = 1.0  # for the last answer to leave the server after its place was given back
+TELL_EVERY_S = 10.0
+
+
+def drained(run: RunDirectory, *, wait_s: float, tell: Callable[[str], None]) -> bool:
+    """Switch draining on and wait until nothing is in flight. Returns whether that came within `wait_s`."""
+    run.drain()
+    began = time.monotonic()
+    empty_since: float | None = None
+    told, told_at = "", began
+    while True:
+        load, now = load_of(run), time.monotonic()
+        counts = str((load.in_flight, load.queued, load.finishing))
+        if counts != told or now - told_at >= TELL_EVERY_S:
+            tell(f"draining: {load}")
+            told, told_at = counts, now
+        empty_since = (empty_since or now) if load.is_empty else None
+        if empty_since is not None and now - empty_since >= SETTLE_S:
+            return True
+        if now - began >= wait_s:
+            return load.is_empty
+        time.sleep(POLL_S)

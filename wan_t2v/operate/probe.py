@@ -1,0 +1,94 @@
+"""Is the server ready, is it alive? What Kubernetes asks, answered from Triton's HTTP address and the process table.
+
+Triton 2.51 keeps saying that it is ready when a model's Python process is dead, and knows nothing of a drain.
+"""
+
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+
+from wan_t2v.operate.load import UNARY
+from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids
+from wan_t2v.operate.run_directory import RunDirectory
+
+ITS_LOOP = "denoiser"
+# The denoiser may unload one of them on purpose. Not from `wan_t2v.experts`, which needs torch.
+SWAPPED = ("high_noise_expert", "low_noise_expert")
+
+
+class ProbeFailed(Exception):
+    """The answer is no; the message says why."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One look at a server. `url` is Triton's HTTP address; `timeout_s` is for all of the look."""
+
+    url: str
+    run: RunDirectory
+    timeout_s: float
+    _began: float = field(default_factory=time.monotonic)
+
+    def check_ready(self) -> None:
+        """Raise ProbeFailed unless requests can be served: no drain, every model there, every process alive."""
+        if self.run.draining:
+            raise ProbeFailed("the server is draining")
+        expected = self._expected()
+        if not expected:
+            # Strict readiness, for the start alone: it also goes out each time an expert is swapped.
+            if not self._answers("/v2/health/ready"):
+                raise ProbeFailed("the server is not ready")
+            expected = self._remembered(expected)
+        models = [*expected, *([UNARY] if ITS_LOOP in expected else [])]
+        for model in models:
+            if model not in SWAPPED and not self._is_loaded(model):
+                raise ProbeFailed(f"{model} is not ready")
+        self._check_processes(self._remembered(expected))
+
+    def check_live(self) -> None:
+        """Raise ProbeFailed if the server does not answer, or lacks a Python process that nobody brought back."""
+        if not self._answers("/v2/health/live"):
+            raise ProbeFailed("the server does not answer")
+        self._check_processes(self._expected())
+
+    def _check_processes(self, expected: dict[str, int]) -> None:
+        for model in models_short_of(expected, self._living()):
+            count = f"{len(self._living().get(model, ()))} of its {expected[model]} Python processes"
+            if model not in SWAPPED:
+                raise ProbeFailed(f"{model} has {count}")
+            if has_lost_a_process(model, expected, living=self._living, is_loaded=self._is_loaded):
+                raise ProbeFailed(f"{model} is loaded but has {count}")
+
+    def _expected(self) -> dict[str, int]:
+        """Processes by model that this server had when it was ready; empty before."""
+        return self.run.read_json("processes.json") or {}
+
+    def _remembered(self, expected: dict[str, int]) -> dict[str, int]:
+        """The most that were ever seen, kept for the looks to come."""
+        living = {model: len(pids) for model, pids in self._living().items()}
+        most = {model: max(living.get(model, 0), expected.get(model, 0)) for model in {*living, *expected}}
+        if most != expected:
+            self.run.write_json("processes.json", most)
+        return most
+
+    def _living(self) -> dict[str, set[int]]:
+        server = self.run.server()
+        if server is None:
+            raise ProbeFailed(f"no server has opened the run directory {self.run.path} yet")
+        return stub_pids(server["pid"])
+
+    def _is_loaded(self, model: str) -> bool:
+        return self._answers(f"/v2/models/{model}/ready")
+
+    def _answers(self, path: str) -> bool:
+        left_s = self.timeout_s - (time.monotonic() - self._began)
+        if left_s <= 0:
+            raise ProbeFailed(f"{self.url} did not answer within {self.timeout_s:g} s")
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=left_s) as response:
+                return bool(response.status == 200)
+        except urllib.error.HTTPError:
+            return False
+        except OSError as error:
+            raise ProbeFailed(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from None

@@ -1,0 +1,93 @@
+"""The Python processes of a running server, one stub for each instance of a Python model, as Linux lists them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+STUB = "triton_python_backend_stub"
+PROCESSES = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A Python process of the server. `region` is the name of the shared memory between the two."""
+
+    pid: int
+    model: str
+    region: str
+
+
+def stubs(server_pid: int) -> Iterator[Stub]:
+    """The living ones."""
+    parents = _parents()
+    for pid in parents:
+        if _descends(pid, server_pid, parents):
+            command = _command(pid)
+            model = model_of(command)
+            if model is not None:
+                yield Stub(pid, model, command[2] if len(command) > 2 else "")
+
+
+def stub_pids(server_pid: int) -> dict[str, set[int]]:
+    """Living stub processes of the server, by model."""
+    found: dict[str, set[int]] = {}
+    for stub in stubs(server_pid):
+        found.setdefault(stub.model, set()).add(stub.pid)
+    return found
+
+
+def models_short_of(expected: Mapping[str, int], living: Mapping[str, set[int]]) -> Iterable[str]:
+    """Models with fewer processes than they had when the server was ready."""
+    return sorted(model for model, count in expected.items() if len(living.get(model, ())) < count)
+
+
+def has_lost_a_process(
+    model: str,
+    expected: Mapping[str, int],
+    *,
+    living: Callable[[], Mapping[str, set[int]]],
+    is_loaded: Callable[[str], bool],
+) -> bool:
+    """Whether a model is short of processes while Triton calls it loaded.
+
+    Asked before the processes are counted and after: the denoiser unloads and loads experts, and a count from before
+    its load would look like a death.
+    """
+    if not is_loaded(model):
+        return False
+    return model in models_short_of(expected, living()) and is_loaded(model)
+
+
+def model_of(command: list[str]) -> str | None:
+    """The model that a command line runs; None if it is no stub's, or that of one that is just being started."""
+    if len(command) < 2 or not command[0].endswith(STUB):
+        return None
+    return Path(command[1]).parents[1].name  # <repository>/<model>/<version>/model.py
+
+
+def _parents() -> dict[int, int]:
+    """Every living process and its parent; a zombie is dead."""
+    found = {}
+    for folder in PROCESSES.iterdir():
+        if folder.name.isdecimal():
+            try:
+                state, parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+            except OSError:
+                continue  # it ended meanwhile
+            if state not in "ZX":
+                found[int(folder.name)] = int(parent)
+    return found
+
+
+def _descends(pid: int, ancestor: int, parents: Mapping[int, int]) -> bool:
+    while pid in parents and pid != ancestor:
+        pid = parents[pid]
+    return pid == ancestor
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        raw = (PROCESSES / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return []
+    return [part.decode(errors="replace") for part in raw.split(b"\0")[:-1]]

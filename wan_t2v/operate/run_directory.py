@@ -1,0 +1,239 @@
+"""What the Python processes of one server share: places to run and to wait in, marks, and the switch for draining.
+
+A place is a file that its holder keeps locked, so the kernel frees it when the holder dies, however it dies. A mark is
+an empty file for something that nobody can hold. Standard library only, for a local file system.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "WAN_T2V_RUN_DIR"
+DEFAULT = Path("/run/wan-t2v")
+RUNNING, WAITING = "running", "waiting"
+IN_TRANSIT, FINISHING = "in_transit", "finishing"
+MARKS = (IN_TRANSIT, FINISHING)
+_PADDED = 512  # every telling covers the one before
+
+
+class RunDirectoryError(Exception):
+    """The directory cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the holder of a place tells of itself.
+
+    Attributes:
+        door: the model that took the place.
+        order: a waiting request goes before those with a greater one; seconds on the steady clock.
+        left_s: estimated seconds of work that were left at `told` on the steady clock; None if nobody knows.
+    """
+
+    door: str
+    order: float = 0.0
+    left_s: float | None = None
+    told: float = 0.0
+
+    def left_at(self, now: float) -> float | None:
+        """Estimated seconds of work left, never less than none."""
+        return None if self.left_s is None else max(0.0, self.left_s - (now - self.told))
+
+
+class Place:
+    """A locked file. It is free when `free` is called or its process ends."""
+
+    def __init__(self, descriptor: int, claim: Claim) -> None:
+        self._descriptor: int | None = descriptor
+        self.tell(claim)
+
+    def tell(self, claim: Claim) -> None:
+        """Say anew what this place is held for."""
+        assert self._descriptor is not None, "the place was given back"
+        self.claim = claim
+        os.pwrite(self._descriptor, json.dumps(asdict(claim)).encode().ljust(_PADDED), 0)
+
+    def free(self) -> None:
+        """Give the place back; a second time does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+class RunDirectory:
+    """One server's directory. `take`, `held` and the marks want `exclusive` around them to see one moment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of_server(cls, path: Path, server_pid: int) -> "RunDirectory":
+        """Open it for a process of this server; the first one of a new server clears what the last server left.
+
+        Raises RunDirectoryError if another living server uses it, or it cannot be written to.
+        """
+        try:
+            for folder in (path, *(path / mark for mark in MARKS)):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            run = cls(path)
+            with run.exclusive():
+                run._take_over(server_pid)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"run directory {path} cannot be used ({error.strerror}): give one that the server's user can write to "
+                f"in the environment variable {VARIABLE} or the model parameter run_directory"
+            ) from None
+        return run
+
+    def _take_over(self, server_pid: int) -> None:
+        ours, last = server_identity(server_pid), self.server()
+        if ours is None:
+            raise RunDirectoryError(f"run directory {self.path}: there is no process {server_pid} to own it")
+        if last == ours:
+            return
+        if last is not None and server_identity(last["pid"]) == last:
+            raise RunDirectoryError(
+                f"run directory {self.path} belongs to the running server with pid {last['pid']}: give each server a "
+                f"directory of its own in the environment variable {VARIABLE} or the model parameter run_directory"
+            )
+        self.undrain()
+        for name in MARKS:
+            self.clear(name, older_than_s=0.0)
+        self.write_json("processes.json", {})
+        self.write_json("server.json", ours)
+
+    def server(self) -> dict[str, Any] | None:
+        """The identity of the server that uses the directory; None before any did."""
+        return self.read_json("server.json")
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep every other process and thread out for a moment."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def take(self, kind: str, claim: Claim) -> Place:
+        """Lock the first free place of a kind; there is always one more."""
+        index = 0
+        while True:
+            descriptor = os.open(self.path / f"{kind}-{index}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if _locked(descriptor):
+                return Place(descriptor, claim)
+            os.close(descriptor)
+            index += 1
+
+    def held(self, kind: str) -> list[Claim]:
+        """What the holders of a kind of place tell."""
+        found = []
+        for path in sorted(self.path.glob(f"{kind}-*")):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if not _locked(descriptor):
+                    found.append(_claim(os.pread(descriptor, _PADDED, 0)))
+            finally:
+                os.close(descriptor)
+        return found
+
+    def mark(self, name: str) -> None:
+        """Leave a mark."""
+        (self.path / name / f"{time.monotonic_ns():020d}-{uuid.uuid4().hex}").touch()
+
+    def unmark(self, name: str) -> bool:
+        """Take the oldest mark away. Returns whether there was one."""
+        for mark in self._marks(name):
+            with contextlib.suppress(FileNotFoundError):
+                mark.unlink()
+                return True
+        return False
+
+    def clear(self, name: str, *, older_than_s: float) -> int:
+        """Take old marks away. Returns how many are left."""
+        left = 0
+        for mark in self._marks(name):
+            age_s = (time.monotonic_ns() - int(mark.name.partition("-")[0])) / 1e9
+            if age_s >= older_than_s or age_s < 0:  # from before the machine's last start
+                mark.unlink(missing_ok=True)
+            else:
+                left += 1
+        return left
+
+    def _marks(self, name: str) -> list[Path]:
+        folder = self.path / name
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new work is taken."""
+        return (self.path / "drain").exists()
+
+    def drain(self) -> None:
+        """Take no new work from now on."""
+        (self.path / "drain").touch()
+
+    def undrain(self) -> None:
+        """Take new work again."""
+        (self.path / "drain").unlink(missing_ok=True)
+
+    def key(self) -> str:
+        """A secret among the processes of the server: what comes with it comes from one of them."""
+        path = self.path / "key"
+        with self.exclusive():
+            if not path.exists():
+                path.touch(mode=0o600)
+                path.write_text(secrets.token_hex(16), encoding="ascii")
+        return path.read_text(encoding="ascii")
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A file of the directory; None if it is not there or was not written to its end."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / name).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return found
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a file of the directory, whole or not at all."""
+        partial = self.path / f".{name}.{uuid.uuid4().hex}"
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.replace(self.path / name)
+
+
+def chosen_path() -> Path:
+    """Where the directory is if no parameter says otherwise."""
+    return Path(os.environ.get(VARIABLE) or DEFAULT)
+
+
+def server_identity(pid: int) -> dict[str, Any] | None:
+    """A process for good: its id, and when it started, since ids come again. None if there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return {"pid": pid, "started": stat.rpartition(")")[2].split()[19]}  # field 22; the name may hold spaces
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _claim(told: bytes) -> Claim:
+    try:
+        return Claim(**json.loads(told))
+    except (ValueError, TypeError):
+        return Claim("unknown")  # read while it was written; the place is held all the same

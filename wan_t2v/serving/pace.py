@@ -1,0 +1,97 @@
+"""How long a generation is likely to take, from the steps that this server measured lately."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wan_t2v.operate.run_directory import RunDirectory
+from wan_t2v.request import Settings
+
+FILE = "pace.json"
+SMOOTHING = 0.3  # weight of the newest generation in a mean
+# An estimate can turn requests away, and then nobody measures: it may not outlive what it was measured on.
+VALID_S = 600.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a generation costs depends on this: the clip in pixels, its steps, and whether a negative pass runs."""
+
+    height: int
+    width: int
+    num_frames: int
+    num_inference_steps: int
+    guided: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Work":
+        """The work that settings ask for."""
+        return cls(settings.height, settings.width, settings.num_frames, settings.num_inference_steps, settings.guided)
+
+    @property
+    def size(self) -> float:
+        """Grows with the time of a step and of decoding: pixels of the clip."""
+        return float(max(1, self.height) * max(1, self.width) * max(1, self.num_frames))
+
+    @property
+    def passes(self) -> int:
+        """Forward passes a step."""
+        return 2 if self.guided else 1
+
+    def __str__(self) -> str:
+        return f"{self.num_inference_steps} steps of {self.height}x{self.width}x{self.num_frames}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Means of recent generations of one size: seconds a step, and seconds after the last step.
+
+    `after_s` is None where nobody saw the end: the unary door decodes elsewhere.
+    """
+
+    size: float
+    passes: int
+    step_s: float
+    after_s: float | None
+    at: float
+
+
+class Pace:
+    """Measured seconds, kept in the run directory for every process of both doors. `now` is a steady clock."""
+
+    def __init__(self, run: RunDirectory, now: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._now = run, now
+
+    def estimate_s(self, work: Work) -> float | None:
+        """Seconds that a generation is likely to take once it runs; None if nothing was measured lately.
+
+        From the nearest size that was measured, in proportion to the size: too short for much larger clips, since
+        attention grows faster.
+        """
+        known = [entry for entry in self._entries().values() if self._now() - entry.at < VALID_S]
+        if not known:
+            return None
+        nearest = min(known, key=lambda entry: (abs(math.log(entry.size / work.size)), entry.passes != work.passes))
+        size = work.size / nearest.size
+        step_s = nearest.step_s * size * work.passes / nearest.passes
+        return step_s * max(1, work.num_inference_steps) + (nearest.after_s or 0.0) * size
+
+    def learn(self, work: Work, *, step_s: float, after_s: float | None) -> None:
+        """Take a generation's mean step into account, and what came after the steps if that was seen."""
+        with self._run.exclusive():
+            entries = self._entries()
+            name = f"{work.height}x{work.width}x{work.num_frames} {work.passes}"
+            known = entries.get(name)
+            if known is not None and self._now() - known.at < VALID_S:
+                step_s = _mixed(known.step_s, step_s)
+                after_s = known.after_s if after_s is None else _mixed(known.after_s or after_s, after_s)
+            entries[name] = Measured(work.size, work.passes, step_s, after_s, self._now())
+            self._run.write_json(FILE, {name: vars(entry) for name, entry in entries.items()})
+
+    def _entries(self) -> dict[str, Measured]:
+        return {name: Measured(**entry) for name, entry in (self._run.read_json(FILE) or {}).items()}
+
+
+def _mixed(known: float, new: float) -> float:
+    return known + SMOOTHING * (new - known)

@@ -1,0 +1,64 @@
+"""The unary door's first step lets a request in or refuses it at once: the denoiser answers nobody while it works."""
+
+import contextlib
+import hmac
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from wan_t2v.operate.load import UNARY
+from wan_t2v.operate.run_directory import IN_TRANSIT
+from wan_t2v.request import Settings
+from wan_t2v.serving.admission import Admission, Rules
+from wan_t2v.serving.asked import Asked
+from wan_t2v.serving.metrics import Metrics
+from wan_t2v.serving.pace import Work
+from wan_t2v.serving.parameters import ModelParameters
+from wan_t2v.serving.run import server_run_directory
+
+LET_IN = "let_in"  # a parameter whose value only this server's own processes know
+
+
+class UnaryDoor:
+    """Stands in the model `prepare`, which both doors call; requests that the streaming door let in just pass."""
+
+    def __init__(self, pb_utils: Any, parameters: ModelParameters) -> None:
+        self._run = server_run_directory(parameters)
+        self._key = self._run.key()
+        self._metrics = Metrics(pb_utils, door=UNARY)
+
+    @contextlib.contextmanager
+    def passing(self, request: Any) -> Iterator[Callable[[Settings], None]]:
+        """Yield what lets the request in, once its settings are known, or raises Refused.
+
+        What fails after it gives its place back; each end is counted.
+        """
+        ours, reserved = self._is_let_in(request), False
+
+        def let_in(settings: Settings) -> None:
+            nonlocal reserved
+            rules = Rules.published(self._run)
+            if not ours and rules is not None:  # else the denoiser, which is loading, decides
+                Admission(self._run, door=UNARY, rules=rules).reserve(Asked.by(request, Work.of(settings)))
+                reserved = True
+                self._metrics.admitted()
+
+        try:
+            yield let_in
+        except Exception as error:
+            if reserved:
+                self._run.unmark(IN_TRANSIT)
+            if not ours:
+                self._metrics.ended(error)
+            raise
+
+    def callers_parameters(self, request: Any) -> dict[str, Any]:
+        """The request's parameters without what the streaming door added."""
+        parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
+        if self._is_let_in(request):
+            del parameters[LET_IN]
+        return parameters
+
+    def _is_let_in(self, request: Any) -> bool:
+        value = json.loads(request.parameters() or "{}").get(LET_IN)
+        return isinstance(value, str) and hmac.compare_digest(value.encode(), self._key.encode())

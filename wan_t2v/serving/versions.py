@@ -1,0 +1,33 @@
+"""Which model version of a VAE graph takes a clip: its plans have fixed shapes, so they are a version a size."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wan_t2v.engines.engine import Array, Engine
+from wan_t2v.facts import ModelFacts
+from wan_t2v.request import RequestError
+from wan_t2v.shapes import VideoShape
+
+
+def version_of_size(sizes: Sequence[VideoShape], facts: ModelFacts) -> dict[tuple[int, int], int]:
+    """Versions 1, 2, ... in the order of `sizes`, by the latents' height and width; of equal ones the first."""
+    versions: dict[tuple[int, int], int] = {}
+    for version, size in enumerate(sizes, start=1):
+        latents = facts.grid.latent_shape(size)
+        versions.setdefault((latents.height, latents.width), version)
+    return versions
+
+
+class EngineByVersion:
+    """An Engine over one Engine for each model version; the last two axes of `latents` choose."""
+
+    def __init__(self, engines: Mapping[tuple[int, int], Engine]) -> None:
+        self._engines = engines
+
+    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        """Raises RequestError for latents that no version takes; `prepare` should have refused them."""
+        height, width = inputs["latents"].shape[-2:]
+        if (height, width) not in self._engines:
+            accepted = ", ".join(f"{h}x{w}" for h, w in self._engines)
+            raise RequestError("latents", f"height and width {height}x{width}", accepted)
+        return self._engines[height, width](inputs, outputs)
