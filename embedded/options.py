@@ -53,6 +53,16 @@ class ServerOptions:
         return replace(self, grpc_port=grpc, http_port=http, metrics_port=metrics)
 
 
+# The server asks a silent client every 30 s whether it is there, and lets clients ask it as often; by default it waits
+# two hours, and ends the call of a client that asks more than once in five minutes.
+KEEPALIVE = (
+    "--grpc-keepalive-time=30000",
+    "--grpc-keepalive-timeout=20000",
+    "--grpc-http2-max-pings-without-data=0",
+    "--grpc-http2-min-recv-ping-interval-without-data=10000",
+)
+
+
 def command_line(options: ServerOptions, wheel: TritonWheel, backends: Path, *, shm_prefix: str) -> list[str]:
     """Triton's command line; every default that matters is spelled out."""
     command = [
@@ -68,6 +78,7 @@ def command_line(options: ServerOptions, wheel: TritonWheel, backends: Path, *, 
         "--exit-on-error=true",
         "--exit-timeout-secs=10",  # it cannot save running videos: their calls fail as soon as the server is stopping
     ]
+    command += KEEPALIVE
     if options.config_name:
         command.append(f"--model-config-name={options.config_name}")
     for protocol, port in (

@@ -114,8 +114,8 @@ def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
         yield "expert_residency", "one_at_a_time"
     if model in ("denoiser", STREAM) and deployment.text_encoder != between(deployment.experts):
         yield "expert_precision", between(deployment.experts)
-    if model == STREAM:
-        yield "max_in_flight", "1"  # the memory is counted for one clip
+    if model in ("denoiser", STREAM):
+        yield "max_in_flight", "1"  # of both doors together: the memory is counted for one clip
     if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
         yield "engine_location", "in_process"
         yield "engine", "tensorrt"

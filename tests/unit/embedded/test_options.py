@@ -1,10 +1,12 @@
 import socket
+from pathlib import Path
 
 import pytest
 
 from embedded.errors import ServerError
-from embedded.options import ServerOptions
+from embedded.options import ServerOptions, command_line
 from embedded.ports import free_ports
+from embedded.wheel import installed_wheel
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,11 @@ def test_free_ports_are_free_and_differ() -> None:
 def test_the_admin_key_is_not_shown() -> None:
     options = ServerOptions()
     assert options.admin_key not in repr(options)
+
+
+def test_the_server_asks_silent_clients_and_lets_them_ask(root: Path) -> None:
+    """Triton's own limits end the call of a client that pings more often than once in five minutes."""
+    command = command_line(ServerOptions(repository=root), installed_wheel(), root, shm_prefix="x")
+    assert "--grpc-keepalive-time=30000" in command
+    allowed = next(option for option in command if "min-recv-ping-interval" in option)
+    assert int(allowed.rpartition("=")[2]) <= 10_000

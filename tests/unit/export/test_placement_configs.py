@@ -221,6 +221,8 @@ def test_the_streaming_door_swaps_and_decodes_like_the_unary_one(with_stream: Pa
         "max_in_flight": "1",
     }
     assert list(config.instance_group[0].gpus) == [0]
+    denoiser = placed_configs(swapped, with_stream)["denoiser"]
+    assert denoiser.parameters["max_in_flight"].string_value == "1", "one limit holds for both doors"
 
 
 def test_a_door_that_is_not_served_is_not_loaded(with_stream: Path) -> None:
