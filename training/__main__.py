@@ -10,10 +10,12 @@ Every stage goes on from its own snapshot in `--work`; its losses and strips sta
 import argparse
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from training.band_losses import band_losses
 from training.device import compute_device
 from training.pack import packed_modules, write_checkpoint
 from training.stages import Settings, train_decoder, train_experts, train_vae, trained_modules
@@ -70,6 +72,8 @@ def _score(settings: Settings, checkpoint: Path) -> None:
         count=SCORED_CLIPS,
     )
     print(json.dumps({"vae": "held-out clips", "clips": SCORED_CLIPS, **reconstructed}), flush=True)
+    for band in band_losses(modules, video=settings.video, seed=settings.seed, clips=SCORED_CLIPS):
+        print(json.dumps(asdict(band)), flush=True)
     for variant in VARIANTS:
         sheet = sheets / f"{variant.name.replace(' ', '-')}.png"
         adherence = score_of(variant, modules, video=settings.video, sheet=sheet)
