@@ -18,6 +18,7 @@ HOST ?= 127.0.0.1
 GRPC_PORT ?= 8001
 HTTP_PORT ?= 8000
 METRICS_PORT ?= 8002
+TRACES_URL ?=
 URL ?= $(HOST):$(GRPC_PORT)
 IMAGE ?= wan-t2v:0.1.0
 
@@ -49,7 +50,7 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup mini export calibrate a14b-dry-run parity plans compile-check serve generate demo adherence pictures train-mini test fuzz faults lint bench gpu perf lock placement-table sbom image clean
+.PHONY: help setup mini export calibrate a14b-dry-run parity plans compile-check serve generate demo adherence pictures train-mini test fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,9 +90,9 @@ plans: export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT
 compile-check: export ## compile every graph at every precision with TensorRT-RTX, without a GPU
 	@$(python) -m export compile-check --checkpoint "$(CHECKPOINT)"
 
-serve: installed ## run the server until Ctrl-C (HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port)
+serve: installed ## run the server until Ctrl-C (HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=...)
 	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
-		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT)
+		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
 
 generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..., and the fields of a request)
 	@$(VENV)/bin/wan-t2v generate --url $(URL) --out "$(or $(OUT),out/video.mp4)" $(fields)
@@ -117,21 +118,29 @@ fuzz: installed ## thousands of bad requests through every door: each must be re
 faults: installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...")
 	@$(python) -m tests.faults --repository "$(REPOSITORY)" $(if $(MODELS),--models $(MODELS))
 
+soak: installed ## mixed load for MINUTES=30: is memory flat, is no answer lost or doubled? (SOAK_SEED=..., OUT=...)
+	@$(python) -m tests.soak --repository "$(REPOSITORY)" --out "$(or $(OUT),out/soak.json)" \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
 lint: setup ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
 		$(python) -m mypy client/wan_t2v_client
 
-bench: installed mini ## time a generation through Triton against diffusers, alternating, on a quiet machine
+bench: installed mini ## time a generation against diffusers, and the two doors against each other; a quiet machine
 	@$(python) -m benchmarks.generation --repository "$(REPOSITORY)"
+	@$(python) -m benchmarks.doors --repository "$(REPOSITORY)"
+
+bench-all: installed mini ## all benchmarks but the GPU's, about 13 minutes, into out/bench (OUT=..., QUICK=1 to rehearse)
+	@$(python) -m benchmarks.suite --repository "$(REPOSITORY)" --out "$(or $(OUT),out/bench)" $(if $(QUICK),--quick)
 
 gpu: setup ## what a GPU does with an expert, attention, the VAE, TensorRT and the loop; under 9 minutes (OUT=...)
 	@$(python) -m benchmarks.gpu $(if $(OUT),--out "$(OUT)")
 
-perf: installed ## perf_analyzer on the ensemble, with its composing models
+perf: installed ## perf_analyzer on both doors, with the composing models
 	@$(python) -m benchmarks.perf_analyzer --repository "$(REPOSITORY)"
 
 lock: setup ## pin the image's Python packages anew, with hashes (deploy/requirements.lock)
-	@$(VENV)/bin/uv pip compile pyproject.toml deploy/requirements.in --extra export --extra fp8 -c constraints.txt \
+	@$(VENV)/bin/uv pip compile pyproject.toml deploy/requirements.in --extra export --extra fp8 --extra tracing -c constraints.txt \
 		--python-version 3.12 --python-platform x86_64-manylinux_2_39 --only-binary :all: --generate-hashes \
 		--custom-compile-command 'make lock' --quiet --output-file deploy/requirements.lock
 

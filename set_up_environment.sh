@@ -30,7 +30,7 @@ esac
 echo "installing the pinned Python packages into $venv ..." >&2
 # shellcheck disable=SC2086  # PIP_OPTIONS is a list of options
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check ${PIP_OPTIONS:-} \
-    -c constraints.txt -e '.[embedded,export,tensorrt-rtx,fp8,train,deploy,dev]' -e ./client
+    -c constraints.txt -e '.[embedded,export,tensorrt-rtx,fp8,train,deploy,bench,tracing,dev]' -e ./client
 
 deploy/install_tools.sh "$venv"
 

@@ -1,5 +1,6 @@
 """Which machine and which code a figure belongs to."""
 
+import datetime
 import os
 import platform
 import subprocess
@@ -8,8 +9,9 @@ from typing import Any
 
 
 def provenance() -> dict[str, Any]:
-    """Processor, cores, load at the start and commit (with `+` if the tree differs from it)."""
+    """Processor, cores, load at the start, day (UTC), and commit (with `+` if the tree differs from it)."""
     return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "load": round(os.getloadavg()[0], 2),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else ""),

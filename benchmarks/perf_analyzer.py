@@ -1,23 +1,27 @@
-"""NVIDIA's perf_analyzer on the unary door, with a fixed number of requests at concurrency 1 and 2.
+"""NVIDIA's perf_analyzer on both doors, with a fixed number of requests at concurrency 1 and 2.
 
-    make perf        or        python -m benchmarks.perf_analyzer --requests 10
+    make perf        or        python -m benchmarks.perf_analyzer --requests 10        or        ... --url HOST:PORT
 
-perf_analyzer's time windows are made for milliseconds; a fixed request count measures videos rightly. Its table,
-composing models included, is printed as it comes; one JSON line last.
+perf_analyzer's time windows are made for milliseconds: with the default of 5 s a slow server gets "no valid requests
+recorded", and a window that is too short counts the requests that happen to end in it. `--request-count` measures one
+window of exactly so many requests. Its tables, composing models included, are printed as they come. The figures in the
+JSON line, which comes last, are computed from the time of every response (`benchmarks/profile_export.py`).
 """
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import provenance
+from benchmarks.profile_export import ExportError, exported_requests, figures
 from benchmarks.repository_copy import GRAPHS
-from embedded.options import ServerOptions
-from embedded.server import running_server
+from benchmarks.served import add_server_options, served
 from embedded.wheel import installed_wheel
 
 CONCURRENCIES = (1, 2)
@@ -25,24 +29,53 @@ CONCURRENCIES = (1, 2)
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Door:
+    """A model that answers requests, and how perf_analyzer must ask it."""
+
+    name: str
+    model: str
+    options: tuple[str, ...] = ()
+
+
+DOORS = (
+    Door("unary", "text_to_video"),
+    Door("stream", "text_to_video_stream", ("--streaming", "--async")),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Start a server, run perf_analyzer, print its tables. Returns an exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--requests", type=int, default=10, help="requests at each concurrency (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="denoising steps (default: the server's)")
-    options = parser.parse_args()
+    options = _parser().parse_args(arguments)
     about = provenance()
+    wanted = [door for door in DOORS if not options.doors or door.name in options.doors]
     with tempfile.TemporaryDirectory(prefix="wan-t2v-perf-") as name:
         folder = Path(name)
         inputs = _input_data(folder, options.steps)
-        with running_server(ServerOptions(repository=options.repository, log=folder / "log")) as server:
+        with served(options.url, options.repository, folder) as url:
             measured = {
-                f"concurrency_{concurrency}": _measured(server.grpc_url, inputs, concurrency, options.requests, folder)
-                for concurrency in CONCURRENCIES
+                door.name: {
+                    f"concurrency_{concurrency}": _measured(
+                        command_line(door, url, concurrency=concurrency, requests=options.requests, inputs=inputs),
+                        folder / f"{door.name}-{concurrency}",
+                    )
+                    for concurrency in CONCURRENCIES
+                }
+                for door in wanted
             }
     print(json.dumps({"requests": options.requests, **measured, **about}))
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.perf_analyzer", description=(__doc__ or "").splitlines()[0]
+    )
+    add_server_options(parser)
+    parser.add_argument("--requests", type=int, default=10, help="requests at each concurrency (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the server's)")
+    parser.add_argument("--doors", nargs="+", choices=[door.name for door in DOORS], help="default: both")
+    return parser
 
 
 def _input_data(folder: Path, steps: int | None) -> Path:
@@ -54,38 +87,44 @@ def _input_data(folder: Path, steps: int | None) -> Path:
     return path
 
 
-def _measured(url: str, inputs: Path, concurrency: int, requests: int, folder: Path) -> dict[str, float]:
-    command = [
+def command_line(door: Door, url: str, *, concurrency: int, requests: int, inputs: Path) -> list[str]:
+    """perf_analyzer's command line; where the times of the responses go is added by who runs it."""
+    return [
         str(Path(sys.executable).with_name("perf_analyzer")),
-        *("-m", "text_to_video", "-i", "grpc", "-u", url),
+        *("-m", door.model, "-i", "grpc", "-u", url, *door.options),
         *("--input-data", str(inputs)),
         f"--bls-composing-models={','.join(GRAPHS)}",
         f"--concurrency-range={concurrency}",
-        f"--request-count={requests}",
-        "--warmup-request-count=2",
+        f"--request-count={requests + -requests % concurrency}",  # else the last ones run with fewer beside them
+        f"--warmup-request-count={max(2, concurrency)}",
     ]
-    environment = {"LD_LIBRARY_PATH": str(_plainly_named_libraries(folder / f"lib{concurrency}"))}
-    finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _measured(command: list[str], folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    export = folder / "profile.json"
+    environment = {"LD_LIBRARY_PATH": str(_plainly_named_libraries(folder))}
+    finished = subprocess.run(
+        [*command, f"--profile-export-file={export}"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     print(finished.stdout, flush=True)
     if finished.returncode:
         raise SystemExit(f"perf_analyzer ended with exit code {finished.returncode}")
-    return _figures(finished.stdout)
+    try:
+        return figures(exported_requests(export))
+    except ExportError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def _plainly_named_libraries(folder: Path) -> Path:
     """Links to two libraries of the server's wheel under the names that perf_analyzer looks for."""
-    folder.mkdir()
     for wanted, pattern in _LIBRARIES.items():
         (folder / wanted).symlink_to(next(installed_wheel().libraries.glob(pattern)))
     return folder
-
-
-def _figures(output: str) -> dict[str, float]:
-    throughput = re.search(r"Throughput: ([\d.]+) infer/sec", output)
-    latency = re.search(r"Avg latency: (\d+) usec", output)
-    if throughput is None or latency is None:
-        raise SystemExit("perf_analyzer printed no throughput or latency")
-    return {"videos_per_s": float(throughput[1]), "latency_s": int(latency[1]) / 1e6}
 
 
 if __name__ == "__main__":

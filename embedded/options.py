@@ -19,6 +19,7 @@ class ServerOptions:
         config_name: which `configs/<name>.pbtxt` of each model is used; empty for `config.pbtxt` itself.
         text_cache_bytes: size of Triton's response cache, which holds text embeddings.
         start_limit_s, stop_limit_s: how long a start may take, and a stop before the server is killed.
+        traces_url: an OpenTelemetry collector's address for traces over HTTP; empty for none.
         admin_key: needed to load and unload models where the server is not on loopback.
     """
 
@@ -32,6 +33,7 @@ class ServerOptions:
     text_cache_bytes: int = TEXT_CACHE_BYTES
     start_limit_s: float = 180.0
     stop_limit_s: float = 40.0
+    traces_url: str = ""
     admin_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
     @property
@@ -63,6 +65,11 @@ KEEPALIVE = (
 )
 
 
+def environment(options: ServerOptions) -> dict[str, str]:
+    """What the models' processes read: where their own spans go."""
+    return {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": options.traces_url} if options.traces_url else {}
+
+
 def command_line(options: ServerOptions, wheel: TritonWheel, backends: Path, *, shm_prefix: str) -> list[str]:
     """Triton's command line; every default that matters is spelled out."""
     command = [
@@ -87,6 +94,13 @@ def command_line(options: ServerOptions, wheel: TritonWheel, backends: Path, *, 
         ("metrics", options.metrics_port),
     ):
         command += [f"--{protocol}-address={options.host}", f"--{protocol}-port={port}"]
+    if options.traces_url:
+        command += [
+            "--trace-config=mode=opentelemetry",
+            f"--trace-config=opentelemetry,url={options.traces_url}",
+            "--trace-config=level=TIMESTAMPS",
+            "--trace-config=rate=1",
+        ]
     if not options.on_loopback:
         command += [
             f"--grpc-restricted-protocol=model-repository:admin-key={options.admin_key}",

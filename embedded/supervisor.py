@@ -29,7 +29,7 @@ from tritonclient.utils import InferenceServerException
 
 from embedded.errors import ServerError
 from embedded.log import first_error
-from embedded.options import ServerOptions, command_line
+from embedded.options import ServerOptions, command_line, environment
 from embedded.retired import Regions, Retired
 from embedded.wheel import installed_wheel
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids, stubs
@@ -86,7 +86,7 @@ class Supervisor:
             self._process = subprocess.Popen(
                 command,
                 # a directory of its own, whatever the caller's environment says: servers must not share one
-                env={**wheel.environment(), VARIABLE: str(self._run_directory)},
+                env={**wheel.environment(), **environment(self.options), VARIABLE: str(self._run_directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

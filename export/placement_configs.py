@@ -116,6 +116,8 @@ def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
         yield "expert_precision", between(deployment.experts)
     if model in ("denoiser", STREAM):
         yield "max_in_flight", "1"  # of both doors together: the memory is counted for one clip
+        parallel = len(placement.expert_gpus[EXPERTS[0]]) > 1
+        yield "guidance_passes", "together" if parallel else "in_turn"
     if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
         yield "engine_location", "in_process"
         yield "engine", "tensorrt"

@@ -74,7 +74,7 @@ ANSWER = (
 
 # What the streaming door takes and tells besides.
 STREAM_REQUEST = (*REQUEST, TensorSpec("preview_every", Dtype.INT32, optional=True))
-STREAM_ANSWER = (TensorSpec("progress", Dtype.BYTES), TensorSpec("preview", Dtype.BYTES), *ANSWER)
+STREAM_ANSWER = (*(TensorSpec(name, Dtype.BYTES) for name in ("progress", "preview", "heartbeat")), *ANSWER)
 
 _EXPERT = ModelSpec(
     inputs=(

@@ -27,6 +27,10 @@ class Step:
     latents: Tensor
 
 
+class NonFiniteVelocity(ArithmeticError):
+    """An expert's velocity has values that are no numbers; a video of it would be noise. The message says where."""
+
+
 @torch.inference_mode()  # without it every operation of the solver also keeps books for gradients
 def denoise(
     latents: Tensor,
@@ -45,7 +49,7 @@ def denoise(
 
     `guidance_scale` holds while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
     `after_step` is told of each step and may raise `Cancelled` to stop. A generation that was interrupted goes on with
-    the latents after `steps_done` steps and a schedule restored to that moment.
+    the latents after `steps_done` steps and a schedule restored to that moment. Raises NonFiniteVelocity.
     """
     for index, timestep in enumerate(schedule.timesteps[steps_done:], start=steps_done + 1):
         name = experts.name_at(timestep)
@@ -58,6 +62,17 @@ def denoise(
             guidance_scale=guidance_scale if name == HIGH_NOISE_EXPERT else guidance_scale_2,
             executor=executor,
         )
+        _check_finite(velocity, f"step {index} of {len(schedule.timesteps)}, timestep {timestep}: {name}")
         latents = schedule.step(velocity, timestep, latents)
         after_step(Step(index, len(schedule.timesteps), timestep, name, schedule.clean_estimate, latents))
     return latents
+
+
+def _check_finite(velocity: Tensor, where: str) -> None:
+    """Once a step, since on a GPU it waits until the passes are done."""
+    if not bool(torch.isfinite(velocity).all()):
+        wrong = velocity.numel() - int(torch.isfinite(velocity).sum())
+        raise NonFiniteVelocity(
+            f"{where} gave a velocity in which {wrong} of {velocity.numel()} values are no finite numbers. "
+            "Overflow in its precision does that: compare it with the checkpoint by `make parity`."
+        )

@@ -4,7 +4,7 @@ from wan_t2v_client.async_text_to_video import AsyncTextToVideo
 from wan_t2v_client.connection import Connection
 from wan_t2v_client.errors import ClientError, DeadlineExceeded, RequestRefused, ServerFault, Unavailable
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.progress import Progress
+from wan_t2v_client.progress import Heartbeat, Progress
 from wan_t2v_client.retry import RetryPolicy
 from wan_t2v_client.text_to_video import TextToVideo
 
@@ -14,6 +14,7 @@ __all__ = [
     "Connection",
     "DeadlineExceeded",
     "Generation",
+    "Heartbeat",
     "Progress",
     "RequestRefused",
     "RetryPolicy",

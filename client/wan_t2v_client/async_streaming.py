@@ -10,9 +10,9 @@ import tritonclient.grpc
 
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import ClientError, ServerFault, client_error, client_error_from_rpc
-from wan_t2v_client.fields import inputs_from_fields
+from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.progress import Progress, told_by
+from wan_t2v_client.progress import Heartbeat, Progress, told_by
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.streaming import STREAM_MODEL
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Limit, Watchdog
@@ -27,19 +27,23 @@ async def streamed_asyncio(
     headers: Mapping[str, str],
     deadline_s: float | None = None,
     idle_limit_s: float = IDLE_LIMIT_S,
+    on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
     retry: RetryPolicy = NO_RETRY,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncGenerator[Progress | Generation, None]:
     """What `wan_t2v_client.streaming.streamed` does, over an open asyncio client of tritonclient."""
-    inputs = inputs_from_fields(fields)
+    sent = sent_fields(fields)
     deadline = Deadline(deadline_s)
     retries = Retries(retry, deadline)
     while True:
         watchdog = Watchdog(idle_limit_s, deadline)
         try:
-            async with contextlib.aclosing(_one_try(client, inputs, headers=headers, watchdog=watchdog)) as news:
+            async with contextlib.aclosing(_one_try(client, sent, headers=headers, watchdog=watchdog)) as news:
                 async for told in news:
-                    yield told
+                    if isinstance(told, Heartbeat):
+                        on_heartbeat(told)
+                    else:
+                        yield told
             return
         except ClientError as error:
             wait_s = retries.wait_s(error, progressed=watchdog.progressed)
@@ -47,31 +51,29 @@ async def streamed_asyncio(
 
 
 async def _one_try(
-    client: Any, inputs: list[tritonclient.grpc.InferInput], *, headers: Mapping[str, str], watchdog: Watchdog
-) -> AsyncGenerator[Progress | Generation, None]:
+    client: Any, sent: Sent, *, headers: Mapping[str, str], watchdog: Watchdog
+) -> AsyncGenerator[Progress | Heartbeat | Generation, None]:
     finished = asyncio.Event()
     answers = client.stream_infer(
-        _request(inputs, finished), stream_timeout=watchdog.deadline.timeout_s(), headers=dict(headers)
+        _request(sent, finished), stream_timeout=watchdog.deadline.timeout_s(), headers=dict(headers)
     )
     try:
         while not finished.is_set():
             told = told_by(await _next(answers, watchdog.limit()))
-            if isinstance(told, Progress):
-                watchdog.told(told)
-            else:
+            if isinstance(told, Generation):
                 finished.set()
                 await _ended(answers)
+            else:
+                watchdog.heard(told)
             yield told
     finally:
         answers.cancel()
 
 
-async def _request(
-    inputs: list[tritonclient.grpc.InferInput], finished: asyncio.Event
-) -> AsyncIterator[dict[str, Any]]:
+async def _request(sent: Sent, finished: asyncio.Event) -> AsyncIterator[dict[str, Any]]:
     """The one request; our side of the stream stays open until the answer is there, as it does in blocking calls."""
-    wanted = {"triton_enable_empty_final_response": True}
-    yield {"model_name": STREAM_MODEL, "inputs": inputs, "parameters": wanted}
+    parameters = {**sent.parameters, "triton_enable_empty_final_response": True}
+    yield {"model_name": STREAM_MODEL, "inputs": sent.inputs, "parameters": parameters}
     await finished.wait()
 
 

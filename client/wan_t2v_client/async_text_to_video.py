@@ -11,10 +11,10 @@ from wan_t2v_client.async_streaming import streamed_asyncio
 from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import client_error
-from wan_t2v_client.fields import inputs_from_fields
+from wan_t2v_client.fields import sent_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
 from wan_t2v_client.model_list import models_from_statistics
-from wan_t2v_client.progress import Progress
+from wan_t2v_client.progress import Heartbeat, Progress
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.text_to_video import UNARY_MODEL
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
@@ -48,6 +48,7 @@ class AsyncTextToVideo:
         prompt: str,
         *,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
         deadline_s: float | None = None,
         idle_limit_s: float = IDLE_LIMIT_S,
         **fields: Any,
@@ -57,7 +58,10 @@ class AsyncTextToVideo:
         Cancelling the task, an exception out of `on_progress` and the deadline all stop the work on the server.
         Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault.
         """
-        async with aclosing(self.stream(prompt, deadline_s=deadline_s, idle_limit_s=idle_limit_s, **fields)) as news:
+        stream = self.stream(
+            prompt, on_heartbeat=on_heartbeat, deadline_s=deadline_s, idle_limit_s=idle_limit_s, **fields
+        )
+        async with aclosing(stream) as news:
             async for told in news:
                 if isinstance(told, Generation):
                     return told
@@ -65,7 +69,13 @@ class AsyncTextToVideo:
         raise AssertionError("the stream ended without its last word")
 
     def stream(
-        self, prompt: str, *, deadline_s: float | None = None, idle_limit_s: float = IDLE_LIMIT_S, **fields: Any
+        self,
+        prompt: str,
+        *,
+        on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
+        deadline_s: float | None = None,
+        idle_limit_s: float = IDLE_LIMIT_S,
+        **fields: Any,
     ) -> AsyncGenerator[Progress | Generation, None]:
         """A Progress for each step and the Generation last. Close it (`contextlib.aclosing`) to stop early."""
         return streamed_asyncio(
@@ -74,19 +84,24 @@ class AsyncTextToVideo:
             headers=self._connection.stream_headers,
             deadline_s=deadline_s,
             idle_limit_s=idle_limit_s,
+            on_heartbeat=on_heartbeat,
             retry=self._retry,
         )
 
     async def generate_unary(self, prompt: str, *, deadline_s: float | None = None, **fields: Any) -> Generation:
         """Generate a video through the unary door, as `TextToVideo.generate_unary` does: a cancelled task leaves, but
         the work on the server runs to its end."""
-        inputs = inputs_from_fields({"prompt": prompt, **fields})
+        sent = sent_fields({"prompt": prompt, **fields})
         deadline = Deadline(deadline_s)
         retries = Retries(self._retry, deadline)
         while True:
             try:
                 answer = await self._opened().infer(
-                    UNARY_MODEL, inputs, headers=dict(self._connection.headers), client_timeout=deadline.timeout_s()
+                    UNARY_MODEL,
+                    sent.inputs,
+                    headers=dict(self._connection.headers),
+                    client_timeout=deadline.timeout_s(),
+                    parameters=sent.parameters or None,
                 )
                 return generation_from_answer(answer)
             except InferenceServerException as error:

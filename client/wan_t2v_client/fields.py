@@ -4,7 +4,7 @@ import difflib
 import math
 import operator
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tritonclient.grpc
@@ -31,12 +31,31 @@ FIELD_TYPES = {
 _NUMPY = {"BYTES": np.object_, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
 
 
-def inputs_from_fields(fields: Mapping[str, Any]) -> list[tritonclient.grpc.InferInput]:
-    """One input for each field that is not None. Raises TypeError for a name that is no field, RequestRefused."""
+# When a video is made and whether one is taken up again, not what it is: parameters of Triton's request.
+PARAMETERS = ("idempotency_key", "queue_priority")
+
+
+class Sent(NamedTuple):
+    """A request as it is sent."""
+
+    inputs: list[tritonclient.grpc.InferInput]
+    parameters: dict[str, Any]
+
+
+def sent_fields(fields: Mapping[str, Any]) -> Sent:
+    """One input or parameter for each field that is not None.
+
+    Raises TypeError for a name that is no field, RequestRefused.
+    """
+    parameters = {name: fields[name] for name in PARAMETERS if fields.get(name) is not None}
+    return Sent(_inputs({name: value for name, value in fields.items() if name not in PARAMETERS}), parameters)
+
+
+def _inputs(fields: Mapping[str, Any]) -> list[tritonclient.grpc.InferInput]:
     given = {name: value for name, value in fields.items() if value is not None}
     unknown = sorted(given.keys() - FIELD_TYPES.keys())
     if unknown:
-        raise TypeError(f"{unknown_field(unknown[0])}; known are {', '.join(FIELD_TYPES)}")
+        raise TypeError(f"{unknown_field(unknown[0])}; known are {', '.join((*FIELD_TYPES, *PARAMETERS))}")
     return [input_from_field(name, value) for name, value in given.items()]
 
 

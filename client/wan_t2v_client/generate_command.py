@@ -18,6 +18,7 @@ from wan_t2v_client.arguments import (
     fields_from,
     retry_from,
 )
+from wan_t2v_client.fields import PARAMETERS
 from wan_t2v_client.generation import Generation
 from wan_t2v_client.output_file import written
 from wan_t2v_client.progress_bar import ProgressBar
@@ -38,6 +39,9 @@ def add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--preview-every", type=int, default=5, metavar="STEPS", help="how many (default: %(default)s)"
     )
     add_request_options(command)
+    command.add_argument("--queue-priority", type=int, help="1 goes first, 9 last (default: 5)")
+    command.add_argument("--idempotency-key", metavar="TEXT",
+                         help="the same one again takes an interrupted video up, where the server can")  # fmt: skip
     add_patience_options(command)
     add_connection_options(command)
 
@@ -54,7 +58,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 def _generated(options: argparse.Namespace) -> Generation:
     """Through the door that was chosen, with what there is to show on the way."""
-    fields = fields_from(options)
+    fields = fields_from(options) | {name: getattr(options, name) for name in PARAMETERS}
     if options.unary:
         with _elapsed_shown(), TextToVideo(connection_from(options), retry=retry_from(options)) as server:
             return server.generate_unary(options.prompt, deadline_s=options.deadline_s, **fields)
@@ -67,6 +71,7 @@ def _generated(options: argparse.Namespace) -> Generation:
             return server.generate(
                 options.prompt,
                 on_progress=bar.show,
+                on_heartbeat=bar.show_heartbeat,
                 deadline_s=options.deadline_s,
                 idle_limit_s=options.idle_limit_s,
                 **fields,

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, fields
+from typing import Any
 
 import tritonclient.grpc
 
@@ -30,18 +31,39 @@ class Progress:
     preview: bytes | None = None
 
 
-_FACTS = {field.name for field in fields(Progress)}
+@dataclass(frozen=True)
+class Heartbeat:
+    """What the server tells while there is nothing new: the request is not forgotten.
+
+    Attributes:
+        stage: `queue`, `prepare`, `denoise`, `decode` or `encode`.
+        stage_s: seconds that the request has been in it.
+        ahead: in the queue, how many generations go first.
+    """
+
+    stage: str
+    stage_s: float
+    ahead: int | None = None
 
 
-def told_by(answer: tritonclient.grpc.InferResult) -> Progress | Generation:
-    """A step's progress or, at the end, the generation. Raises ServerFault for a last answer that holds neither."""
+def told_by(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | Generation:
+    """A step's progress, a sign of life or, at the end, the generation.
+
+    Raises ServerFault for a last answer that holds none of them.
+    """
     told = answer.as_numpy("progress")
     if told is not None:
         preview = answer.as_numpy("preview")
-        facts = {
-            name: value for name, value in json.loads(told[0]).items() if name in _FACTS
-        }  # a newer server tells more
-        return Progress(**facts, preview=None if preview is None else preview[0])
+        return Progress(**_known(Progress, told[0]), preview=None if preview is None else preview[0])
+    told = answer.as_numpy("heartbeat")
+    if told is not None:
+        return Heartbeat(**_known(Heartbeat, told[0]))
     if answer.as_numpy("metadata") is None:
         raise ServerFault("the server ended the stream without a video and without an error")
     return generation_from_answer(answer)
+
+
+def _known(kind: type[Progress] | type[Heartbeat], text: bytes) -> dict[str, Any]:
+    """What this client knows of; a newer server tells more."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in json.loads(text).items() if name in names}

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 
 from wan_t2v_client.errors import Unavailable
-from wan_t2v_client.progress import Progress
+from wan_t2v_client.progress import Heartbeat, Progress
 
 WIDTH = 24
 WAIT_WIDTH = 79  # a longer line wraps, and only its last row would be overwritten
@@ -33,6 +33,11 @@ class ProgressBar:
             (self._folder / f"step-{progress.step:04d}.png").write_bytes(progress.preview)
         self._print(line(progress))
 
+    def show_heartbeat(self, beat: Heartbeat) -> None:
+        """Show what goes on before the first step and after the last; between them the bar says more."""
+        if beat.stage != "denoise":
+            self._print(waiting_line(beat))
+
     def show_wait(self, error: Unavailable, wait_s: float) -> None:
         """Show that the request is tried again, and why."""
         self._print(f"trying again in {wait_s:.0f} s: {error}"[:WAIT_WIDTH])
@@ -40,6 +45,15 @@ class ProgressBar:
     def _print(self, text: str) -> None:
         if self._shown:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+_STAGES = {"queue": "waiting for its turn", "prepare": "reading the prompt", "decode": "decoding", "encode": "encoding"}
+
+
+def waiting_line(beat: Heartbeat) -> str:
+    """`waiting for its turn, 3 generations go first, 12 s`."""
+    first = "" if beat.ahead is None else f", {beat.ahead} generation{'s go' if beat.ahead != 1 else ' goes'} first"
+    return f"{_STAGES.get(beat.stage, beat.stage)}{first}, {beat.stage_s:.0f} s"
 
 
 def line(progress: Progress) -> str:

@@ -3,17 +3,17 @@
 import queue
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from typing import Any
 
-import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import ClientError, client_error
-from wan_t2v_client.fields import inputs_from_fields
+from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.progress import Progress, told_by
+from wan_t2v_client.progress import Heartbeat, Progress, told_by
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Watchdog
 
@@ -28,21 +28,29 @@ def streamed(
     *,
     deadline_s: float | None = None,
     idle_limit_s: float = IDLE_LIMIT_S,
+    on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
     retry: RetryPolicy = NO_RETRY,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Generator[Progress | Generation, None, None]:
     """Yield a Progress for each step, and last the Generation. Closing the iterator cancels the work on the server.
 
+    `on_heartbeat` hears what the server tells while there is nothing new, such as the place in the queue.
+
     Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault; Unavailable also if the server fell silent,
     see `wan_t2v_client.watchdog`. The deadline is for all tries together.
     """
-    inputs = inputs_from_fields(fields)
+    sent = sent_fields(fields)
     deadline = Deadline(deadline_s)
     retries = Retries(retry, deadline)
     while True:
         watchdog = Watchdog(idle_limit_s, deadline)
         try:
-            yield from _one_try(connection, inputs, watchdog=watchdog)
+            with closing(_one_try(connection, sent, watchdog=watchdog)) as news:
+                for told in news:
+                    if isinstance(told, Heartbeat):
+                        on_heartbeat(told)
+                    else:
+                        yield told
             return
         except ClientError as error:
             wait_s = retries.wait_s(error, progressed=watchdog.progressed)
@@ -50,8 +58,8 @@ def streamed(
 
 
 def _one_try(
-    connection: Connection, inputs: list[tritonclient.grpc.InferInput], *, watchdog: Watchdog
-) -> Generator[Progress | Generation, None, None]:
+    connection: Connection, sent: Sent, *, watchdog: Watchdog
+) -> Generator[Progress | Heartbeat | Generation, None, None]:
     news: News = queue.SimpleQueue()
     client = connection.open()
     finished = False
@@ -62,7 +70,9 @@ def _one_try(
             headers=connection.stream_headers,
         )
         try:
-            client.async_stream_infer(STREAM_MODEL, inputs, enable_empty_final_response=True)
+            client.async_stream_infer(
+                STREAM_MODEL, sent.inputs, enable_empty_final_response=True, parameters=sent.parameters or None
+            )
         except InferenceServerException:  # the stream broke before it was used; the reason comes as news
             news.put((None, InferenceServerException(msg="the server cannot be reached", status=_UNREACHED)))
         for told in _told(news, watchdog):
@@ -73,7 +83,7 @@ def _one_try(
         client.close()
 
 
-def _told(news: News, watchdog: Watchdog) -> Generator[Progress | Generation, None, None]:
+def _told(news: News, watchdog: Watchdog) -> Generator[Progress | Heartbeat | Generation, None, None]:
     while True:
         limit = watchdog.limit()
         try:
@@ -83,8 +93,8 @@ def _told(news: News, watchdog: Watchdog) -> Generator[Progress | Generation, No
         if error is not None:
             raise client_error(error)
         told = told_by(result)
-        if isinstance(told, Progress):
-            watchdog.told(told)
+        if not isinstance(told, Generation):
+            watchdog.heard(told)
         yield told
         if isinstance(told, Generation):
             return

@@ -10,10 +10,10 @@ from tritonclient.utils import InferenceServerException
 from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import client_error
-from wan_t2v_client.fields import inputs_from_fields
+from wan_t2v_client.fields import sent_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
 from wan_t2v_client.model_list import models_from_statistics
-from wan_t2v_client.progress import Progress
+from wan_t2v_client.progress import Heartbeat, Progress
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.streaming import streamed
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
@@ -46,6 +46,7 @@ class TextToVideo:
         prompt: str,
         *,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
         deadline_s: float | None = None,
         idle_limit_s: float = IDLE_LIMIT_S,
         **fields: Any,
@@ -55,7 +56,10 @@ class TextToVideo:
         An exception out of `on_progress`, Ctrl-C and the deadline all stop the work on the server. Raises
         RequestRefused, Unavailable, DeadlineExceeded or ServerFault.
         """
-        with closing(self.stream(prompt, deadline_s=deadline_s, idle_limit_s=idle_limit_s, **fields)) as news:
+        stream = self.stream(
+            prompt, on_heartbeat=on_heartbeat, deadline_s=deadline_s, idle_limit_s=idle_limit_s, **fields
+        )
+        with closing(stream) as news:
             for told in news:
                 if isinstance(told, Generation):
                     return told
@@ -63,7 +67,13 @@ class TextToVideo:
         raise AssertionError("the stream ended without its last word")
 
     def stream(
-        self, prompt: str, *, deadline_s: float | None = None, idle_limit_s: float = IDLE_LIMIT_S, **fields: Any
+        self,
+        prompt: str,
+        *,
+        on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
+        deadline_s: float | None = None,
+        idle_limit_s: float = IDLE_LIMIT_S,
+        **fields: Any,
     ) -> Generator[Progress | Generation, None, None]:
         """Yield a Progress after each step and the Generation last; see `wan_t2v_client.streaming`."""
         return streamed(
@@ -71,6 +81,7 @@ class TextToVideo:
             {"prompt": prompt, **fields},
             deadline_s=deadline_s,
             idle_limit_s=idle_limit_s,
+            on_heartbeat=on_heartbeat,
             retry=self._retry,
         )
 
@@ -79,13 +90,17 @@ class TextToVideo:
 
         So a try whose connection broke runs to its end beside the next one. Raises as `generate` does.
         """
-        inputs = inputs_from_fields({"prompt": prompt, **fields})
+        sent = sent_fields({"prompt": prompt, **fields})
         deadline = Deadline(deadline_s)
         retries = Retries(self._retry, deadline)
         while True:
             try:
                 answer = self._client.infer(
-                    UNARY_MODEL, inputs, headers=dict(self._connection.headers), client_timeout=deadline.timeout_s()
+                    UNARY_MODEL,
+                    sent.inputs,
+                    headers=dict(self._connection.headers),
+                    client_timeout=deadline.timeout_s(),
+                    parameters=sent.parameters or None,
                 )
                 return generation_from_answer(answer)
             except InferenceServerException as error:

@@ -1,13 +1,15 @@
 """How long a stream may be silent before it counts as hung."""
 
 import math
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from wan_t2v_client.deadline import Deadline, timeout
 from wan_t2v_client.errors import ClientError, DeadlineExceeded, Unavailable
-from wan_t2v_client.progress import Progress
+from wan_t2v_client.progress import Heartbeat, Progress
 
-IDLE_LIMIT_S = 30.0
+IDLE_LIMIT_S = 30.0  # the server's heart beats every 5 s
 IDLE_STEPS = 5
 DECODE_STEPS = 30  # decoding took 5 to 8 steps' time with guidance on, wan-mini at its smallest and largest sizes
 
@@ -20,39 +22,55 @@ class Limit(NamedTuple):
 
 
 class Watchdog:
-    """Counts from the first message on: `idle_limit_s`, or the time of five of the longest steps if that is longer.
+    """Two limits on silence, of which the first ends the wait; who reads late is not counted. `now` is a steady clock.
 
-    Before the first message a request may be waiting for its turn, of which the server tells nothing, however long it
-    takes; there only the deadline and the connection's keepalive end a wait. The longest step counts, not the last:
-    one that loads the other expert takes longer. After the last step the clip is decoded and encoded, and nothing is
-    told until that is done: there it is 30 steps.
+    The server: once its heart was heard, `idle_limit_s` without any message; its process is dead then. Before that the
+    request may not have reached the model, however long it takes; there only the deadline and the connection's
+    keepalive end a wait.
+
+    The work: after a step, `idle_limit_s` or the time of five of the longest steps if that is longer, whatever its
+    heart tells. The longest step counts, not the last: one that loads the other expert takes longer. After the last
+    step the clip is decoded and encoded: there it is 30 steps.
     """
 
-    def __init__(self, idle_limit_s: float, deadline: Deadline) -> None:
-        self._idle_limit_s, self.deadline = idle_limit_s, deadline
+    def __init__(self, idle_limit_s: float, deadline: Deadline, now: Callable[[], float] = time.monotonic) -> None:
+        self._idle_limit_s, self.deadline, self._now = idle_limit_s, deadline, now
         self._longest_step_s: float | None = None
         self._steps = IDLE_STEPS
+        self._beats = False
+        self._listening, self._waited_s = now(), 0.0
 
     @property
     def progressed(self) -> bool:
         """Whether a step was told."""
         return self._longest_step_s is not None
 
-    def told(self, progress: Progress) -> None:
+    def heard(self, told: Progress | Heartbeat) -> None:
         """A message came."""
-        self._longest_step_s = max(self._longest_step_s or 0.0, progress.step_s)
-        self._steps = DECODE_STEPS if progress.step == progress.num_inference_steps else IDLE_STEPS
+        if isinstance(told, Heartbeat):
+            self._beats = True
+            self._waited_s += self._now() - self._listening
+        else:
+            self._waited_s = 0.0
+            self._longest_step_s = max(self._longest_step_s or 0.0, told.step_s)
+            self._steps = DECODE_STEPS if told.step == told.num_inference_steps else IDLE_STEPS
 
     def limit(self) -> Limit:
-        """For the next message."""
-        left_s, patience_s = self.deadline.left_s(), self._patience_s()
-        if left_s <= patience_s:
-            text = "the deadline passed before the video was done; the work on it was stopped"
-            return Limit(timeout(left_s), DeadlineExceeded(text))
-        text = f"the server told nothing for {patience_s:.0f} s after a step; the request was cancelled"
-        return Limit(patience_s, Unavailable(text))
+        """For the next message, from now on."""
+        self._listening = self._now()
+        late = DeadlineExceeded("the deadline passed before the video was done; the work on it was stopped")
+        limits = [(self.deadline.left_s(), late), self._servers_silence(), self._works_silence()]
+        left_s, error = min(limits, key=lambda limit: limit[0])
+        return Limit(timeout(max(0.0, left_s)), error)
 
-    def _patience_s(self) -> float:
+    def _servers_silence(self) -> tuple[float, ClientError]:
+        patience_s = self._idle_limit_s if self._beats else math.inf
+        text = f"the server gave no sign of life for {patience_s:.0f} s; the request was cancelled"
+        return patience_s, Unavailable(text)
+
+    def _works_silence(self) -> tuple[float, ClientError]:
         if self._longest_step_s is None:
-            return math.inf
-        return max(self._idle_limit_s, self._steps * self._longest_step_s)
+            return math.inf, Unavailable("no step yet")
+        patience_s = max(self._idle_limit_s, self._steps * self._longest_step_s)
+        text = f"the server told nothing for {patience_s:.0f} s after a step; the request was cancelled"
+        return patience_s - self._waited_s, Unavailable(text)

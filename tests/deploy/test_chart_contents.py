@@ -98,6 +98,8 @@ def test_the_probes_ask_the_projects_own_command_and_end_before_kubernetes_ends_
         assert command[command.index("--url") + 1] == "http://127.0.0.1:8000"
         assert float(command[command.index("--timeout-s") + 1]) < probe["timeoutSeconds"]
     liveness = server(values)["livenessProbe"]
+    # a server that hangs holds its videos for ever: their drain must not keep it
+    assert 30 < liveness["terminationGracePeriodSeconds"] < pod(values)["terminationGracePeriodSeconds"]
     assert liveness["failureThreshold"] * liveness["periodSeconds"] >= 60  # a repair takes seconds
 
 
@@ -213,6 +215,7 @@ def test_the_network_policy_lets_callers_and_monitoring_in_and_nothing_out() -> 
 def test_behind_tls_or_a_proxy_nothing_listens_in_the_open() -> None:
     arguments = server("ci/everything-values")["args"]
     assert "--http-address=127.0.0.1" in arguments and "--grpc-address=127.0.0.1" in arguments
+    assert "--metrics-address=0.0.0.0" in arguments, "else Triton tells metrics where HTTP is, and nobody can read them"
     (service,) = objects("ci/everything-values", "Service")
     assert {port["name"]: port["targetPort"] for port in service["spec"]["ports"]} == {
         "grpc": "grpc-auth",
@@ -222,7 +225,17 @@ def test_behind_tls_or_a_proxy_nothing_listens_in_the_open() -> None:
     assert proxy["restartPolicy"] == "Always"  # a sidecar ends after the server, which may still be streaming
     encrypted = server("values-cpu", 'tls={"enabled":true,"existingSecret":"s","clientAuth":true}')["args"]
     assert {"--grpc-use-ssl=true", "--grpc-use-ssl-mutual=true", "--http-address=127.0.0.1"} <= set(encrypted)
-    assert "--grpc-address=127.0.0.1" not in encrypted
+    assert "--grpc-address=127.0.0.1" not in encrypted and "--metrics-address=0.0.0.0" in encrypted
+
+
+def test_the_proxy_gets_its_configuration_its_secrets_and_the_certificate() -> None:
+    proxy = named(pod("ci/everything-values")["initContainers"], "auth-proxy")
+    mounts = {mount["mountPath"]: mount["name"] for mount in proxy["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod("ci/everything-values")["volumes"]}
+    assert volumes[mounts["/config"]]["configMap"] == {"name": "proxy"}
+    assert volumes[mounts["/tls"]]["secret"]["secretName"] == "wan-tls"
+    assert "emptyDir" in volumes[mounts["/tmp"]]  # noqa: S108 - a read-only root needs it
+    assert named(proxy["env"], "CLIENT_SECRET")["valueFrom"]["secretKeyRef"]["name"] == "oidc"
 
 
 def test_an_ingress_waits_for_a_whole_video() -> None:
@@ -231,6 +244,40 @@ def test_an_ingress_waits_for_a_whole_video() -> None:
     assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) >= 3600
     assert annotations["nginx.ingress.kubernetes.io/backend-protocol"] == "GRPCS"
     assert annotations["nginx.ingress.kubernetes.io/proxy-next-upstream"] == "off"
+
+
+def test_a_gateway_waits_for_a_whole_video_and_speaks_tls_to_the_pods_that_do() -> None:
+    (route,) = objects("ci/everything-values", "GRPCRoute")
+    (policy,) = objects("ci/everything-values", "BackendTrafficPolicy")
+    assert policy["spec"]["targetRefs"] == [
+        {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": route["metadata"]["name"]}
+    ]
+    limits = policy["spec"]["timeout"]["http"]
+    assert limits == {"requestTimeout": "0s", "maxStreamDuration": "0s", "streamIdleTimeout": "3600s"}
+    (policy,) = objects("ci/everything-values", "BackendTLSPolicy")
+    (service,) = objects("ci/everything-values", "Service")
+    (target,) = policy["spec"]["targetRefs"]
+    assert target["name"] == service["metadata"]["name"]
+    assert target["sectionName"] in [port["name"] for port in service["spec"]["ports"]]
+    assert policy["spec"]["validation"]["hostname"] == "video.example"
+    plain = 'gateway={"enabled":true,"parentRefs":[{"name":"public"}]}'
+    assert objects("values-cpu", "GRPCRoute", plain)
+    assert not objects("values-cpu", "BackendTLSPolicy", plain)
+    assert not objects("values-cpu", "BackendTrafficPolicy", plain)
+
+
+def test_traces_go_where_both_triton_and_the_models_are_told() -> None:
+    container = server("ci/everything-values")
+    url = named(container["env"], "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")["value"]
+    assert {"--trace-config=mode=opentelemetry", f"--trace-config=opentelemetry,url={url}"} <= set(container["args"])
+    plain = server("values-cpu")
+    assert not [argument for argument in plain["args"] if argument.startswith("--trace-config")]
+    assert not [entry for entry in plain["env"] if entry["name"].startswith("OTEL")]
+
+
+def test_other_affinities_leave_the_kind_of_gpu_as_it_is() -> None:
+    affinity = pod("ci/everything-values")["affinity"]
+    assert affinity.keys() == {"nodeAffinity", "podAntiAffinity"}
 
 
 def test_a_node_is_not_taken_away_under_a_video() -> None:

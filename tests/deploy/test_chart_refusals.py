@@ -35,6 +35,21 @@ BIG = 'placement={"gpus":["%s"],"sizes":["720x1280x81"],"experts":"%s","vae":"fp
         ("values-cpu", "authProxy.enabled=true", "authProxy.image"),
         ("values-cpu", "ingress.enabled=true", "ingress.host"),
         ("values-cpu", "gateway.enabled=true", "gateway.parentRefs"),
+        ("ci/everything-values", 'gateway.backendTls.hostname=""', "gateway.backendTls.hostname: with tls"),
+        ("values-cpu", "probes.liveGraceSeconds=5", "/probes/liveGraceSeconds"),
+        (
+            "values-cpu",
+            'monitoring.rules={"enabled":true,"without":["WanT2vGone"]}',
+            "accepted: WanT2vAbsent, WanT2vDown",
+        ),
+        ("values-cpu", "monitoring.rules.queuedPerPod=4", "'queuedPerPod' not allowed"),
+        ("values-cpu", 'monitoring.dashboard.labels={"grafana_dashboard":1}', "/monitoring/dashboard/labels"),
+        ("values-cpu", 'autoscaling={"type":"keda","minReplicas":5}', "minReplicas: 5 is more than"),
+        (
+            "values-gpu-80",
+            'affinity={"nodeAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[]}}',
+            "nvidia.com/gpu.product",
+        ),
     ],
 )
 def test_it_is_refused_with_the_reason(values: str, setting: str, message: str) -> None:

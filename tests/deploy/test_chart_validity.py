@@ -12,9 +12,16 @@ import yaml
 
 from tests.deploy.rendering import ALL_VALUES, CHART, helm, rendered, template
 
-VERSIONS = ("1.34", "1.35", "1.36", "1.37")  # the oldest to the newest
+VERSIONS = ("1.30", "1.34", "1.35", "1.36", "1.37")  # Chart.yaml's oldest, and those up to the newest
 # Kinds that come with an operator; their schemas are not Kubernetes' own.
-OF_OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject", "GRPCRoute"}
+OF_OPERATORS = {
+    "PodMonitor",
+    "PrometheusRule",
+    "ScaledObject",
+    "GRPCRoute",
+    "BackendTLSPolicy",
+    "BackendTrafficPolicy",
+}
 CHECKOV = Path(sys.prefix) / "checkov/bin/checkov"
 SKIPPED = {
     "CKV_K8S_11": "no CPU limit: a limit would slow down the encoding of every video; memory is limited",
@@ -38,6 +45,10 @@ def test_kubernetes_takes_every_object(values: str, version: str) -> None:
     for found in rendered(values):
         if found["kind"] not in OF_OPERATORS:
             kubernetes_validate.validate(found, version, strict=True)
+
+
+def test_the_oldest_version_that_is_checked_is_the_oldest_that_the_chart_takes() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == f">={VERSIONS[0]}.0-0"
 
 
 def test_the_validator_finds_an_unknown_field() -> None:

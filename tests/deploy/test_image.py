@@ -101,7 +101,7 @@ def test_the_lock_holds_what_the_project_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     written = [line.partition("#")[0].strip() for line in (ROOT / "deploy/requirements.in").read_text().splitlines()]
-    wanted = [*project["dependencies"], *extras["export"], *extras["fp8"], *filter(None, written)]
+    wanted = [*project["dependencies"], *extras["export"], *extras["fp8"], *extras["tracing"], *filter(None, written)]
     locked = {canonicalize_name(name): version for name, version in pins(LOCK).items()}
     for requirement in map(Requirement, wanted):
         name = canonicalize_name(requirement.name)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,24 +124,6 @@ def test_measured_plans_that_need_other_options_are_refused_with_them(
     plans = plan_set(tmp_path / "set", device_memory_bytes=20 * 2**30)
     assert assembled(plans, tmp_path / "repository") == 1
     assert "Set placement.options to the former" in capsys.readouterr().err
-
-
-def test_the_small_models_init_command_makes_a_repository_that_a_server_takes(
-    tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The command of values-cpu.yaml; the graphs are those of `make export`, so they are not exported again."""
-    from embedded.options import ServerOptions
-    from embedded.server import running_server
-
-    monkeypatch.chdir(ROOT)
-    shutil.copytree(exported, tmp_path / "export")
-    arguments = list(named(pod("values-cpu")["initContainers"], "repository")["args"])
-    arguments[arguments.index("--repository") + 1] = str(tmp_path / "repository")
-    arguments[arguments.index("--folder") + 1] = str(tmp_path / "export")
-    assert assemble.main(arguments) == 0
-    options = ServerOptions(repository=tmp_path / "repository", log=tmp_path / "server.log")
-    with running_server(options) as running:
-        assert running.grpc_url
 
 
 def steps(monkeypatch: pytest.MonkeyPatch, code: int) -> list[list[str]]:

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,24 @@ import pytest
 import yaml
 
 from benchmarks.gpu_scale import A14B, GRID, expert_flops
+from tests.deploy.prometheus import (
+    ALERTS,
+    DASHBOARD,
+    GPU_METRICS,
+    SCRAPE,
+    alerts,
+    labels_of_metrics,
+    needs_promtool,
+    parts,
+    promtool,
+    recorded,
+    rule_tests,
+    rules,
+)
 from tests.deploy.rendering import ROOT
 from wan_t2v.serving.metrics import METRICS
 from wan_t2v.shapes import VideoShape
 
-MONITORING = ROOT / "deploy/monitoring"
-SCRAPE = Path(__file__).parent / "scrape.txt"
 TARGET_LABELS = {
     "job",
     "instance",
@@ -27,34 +37,11 @@ TARGET_LABELS = {
     "pod",
     "app_kubernetes_io_instance",
 }  # given by Prometheus, or by the PodMonitor
-# Triton's docs/user_guide/metrics.md; the recorded server had no GPU.
-GPU_METRICS = {
-    f"nv_{name}": {"gpu_uuid"}
-    for name in (
-        "gpu_utilization",
-        "gpu_memory_used_bytes",
-        "gpu_memory_total_bytes",
-        "gpu_power_usage",
-        "gpu_power_limit",
-        "energy_consumption",
-    )
-}
-# docs/pod-metrics.md of kube-state-metrics, and what Prometheus itself says of a target.
-OTHER_METRICS = {
-    "up": set(),
-    "kube_pod_container_status_ready": {"container"},
-    "kube_pod_container_status_restarts_total": {"container"},
-}
 CHOSEN = {"$job": ".*", "$instance": ".*", "$step_tflop": "3357", "$rate_tflops": "989"}
-SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-PROMTOOL = shutil.which("promtool", path=f"{Path(sys.prefix) / 'bin'}:/usr/bin:/usr/local/bin")
-needs_promtool = pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool is missing: deploy/monitoring/install_promtool.sh"
-)
 
 
 def dashboard() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text())
+    found: dict[str, Any] = json.loads(DASHBOARD.read_text())
     return found
 
 
@@ -72,46 +59,9 @@ def queries() -> Iterator[Any]:
             yield pytest.param(expression, id=f"{panel['title']}-{target['refId']}")
 
 
-def rules() -> list[dict[str, Any]]:
-    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
-def alerts() -> list[dict[str, Any]]:
-    return [rule for rule in rules() if "alert" in rule]
-
-
 def rule_expressions() -> Iterator[Any]:
     for rule in rules():
         yield pytest.param(rule["expr"], id=rule.get("alert", rule.get("record")))
-
-
-def recorded() -> list[tuple[str, dict[str, str], float]]:
-    """Every sample of the recorded scrape: name, labels, value."""
-    found = SERIES.findall(SCRAPE.read_text())
-    return [(name, dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)) for name, labels, value in found]
-
-
-def labels_of_metrics() -> dict[str, set[str]]:
-    """Every metric that there is, with its labels."""
-    known: dict[str, set[str]] = {**GPU_METRICS, **OTHER_METRICS}
-    for name, labels, _ in recorded():
-        known.setdefault(name, set()).update(labels)
-    for rule in rules():
-        if "record" in rule:
-            known[rule["record"]] = set(
-                re.findall(r"\w+", re.findall(r"sum by \(([^)]*)\)", rule["expr"] + "sum by ()")[0])
-            )
-    return known
-
-
-def parts(expression: str, kind: type) -> list[Any]:
-    """The nodes of one kind in an expression's tree."""
-    found: list[Any] = []
-    promql_parser.walk(
-        promql_parser.parse(expression), lambda node: found.append(node) if isinstance(node, kind) else None
-    )
-    return found
 
 
 def test_the_recorded_scrape_is_of_todays_metrics() -> None:
@@ -151,7 +101,7 @@ def test_the_parser_refuses_what_is_no_promql() -> None:
 
 def test_bounds_that_alerts_ask_for_are_bounds_of_the_histogram() -> None:
     buckets = {spec.name: {f"{bound:g}" for bound in spec.buckets} for spec in METRICS}
-    asked = re.findall(r'(wan_t2v_\w+)_bucket\{[^}]*le="([^"]*)"', (MONITORING / "alerts.yaml").read_text())
+    asked = re.findall(r'(wan_t2v_\w+)_bucket\{[^}]*le="([^"]*)"', ALERTS.read_text())
     assert asked and all(bound in buckets[name] for name, bound in asked)
 
 
@@ -195,40 +145,21 @@ def test_every_query_of_the_dashboard_gives_numbers_on_the_recorded_scrape(tmp_p
 
 @needs_promtool
 def test_promtool_takes_the_rules_and_their_tests_pass() -> None:
-    checked = promtool("check", "rules", str(MONITORING / "alerts.yaml"))
+    checked = promtool("check", "rules", str(ALERTS))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     done = promtool("test", "rules", *(str(path) for path in rule_tests()))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @needs_promtool
-def test_the_alerts_work_with_a_selector_of_the_release_too(tmp_path: Path) -> None:
-    """What the chart puts in place of the job's name: labels that are selected by must not be lost on the way."""
-    for path in (MONITORING / "alerts.yaml", *rule_tests()):
-        text = path.read_text().replace('job="wan-t2v"', 'app_kubernetes_io_instance="wan"')
-        (tmp_path / path.name).write_text(text.replace("job: wan-t2v", "app_kubernetes_io_instance: wan"))
-    done = promtool("test", "rules", *(str(tmp_path / path.name) for path in rule_tests()))
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@needs_promtool
 def test_promtool_takes_the_configuration_on_the_page(tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/monitoring.md").read_text(), re.DOTALL)
-    shutil.copy(MONITORING / "alerts.yaml", tmp_path)
+    shutil.copy(ALERTS, tmp_path)
     (tmp_path / "prometheus.yml").write_text(block)
     done = promtool("check", "config", str(tmp_path / "prometheus.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = {scraped["job_name"] for scraped in yaml.safe_load(block)["scrape_configs"]}
-    assert set(re.findall(r'job="([^"]*)"', (MONITORING / "alerts.yaml").read_text())) == jobs
-
-
-def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    assert PROMTOOL is not None
-    return subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False, timeout=600)
-
-
-def rule_tests() -> list[Path]:
-    return sorted(MONITORING.glob("*_test.yaml"))
+    assert set(re.findall(r'job="([^"]*)"', ALERTS.read_text())) == jobs
 
 
 def test_every_alert_is_tested_loud_and_quiet() -> None:
@@ -261,6 +192,28 @@ def test_the_floor_is_what_the_arithmetic_says() -> None:
         passes = 2 * expert_flops(A14B, GRID.tokens(VideoShape(frames, height, width))).total
         assert float(option["value"]) == round(passes / 1e12), option
         assert f"{option['text']} : {option['value']}" in variables["step_tflop"]["query"]
+
+
+def test_the_dashboard_has_the_panels_that_a_platform_team_asks_for() -> None:
+    titles = {panel["title"] for panel in panels()}
+    assert titles >= {
+        "Videos per hour",
+        "Running and waiting",
+        "Estimated wait",
+        "Seconds a step, by expert",
+        "Seconds a stage",
+        "Cancelled per hour",
+        "Seconds for nobody",
+        "Refused per hour, by reason",
+        "GPU busy",
+        "GPU memory",
+        "Host memory",
+        "Share of the physical floor",
+    }
+    (steps,) = [panel for panel in panels() if panel["title"] == "Seconds a step, by expert"]
+    asked = [target["expr"] for target in steps["targets"]]
+    assert all("expert" in expression for expression in asked)
+    assert {"0.5", "0.95"} <= set(re.findall(r"histogram_quantile\(([\d.]+)", " ".join(asked)))
 
 
 def test_panels_do_not_overlap_and_use_variables_that_exist() -> None:

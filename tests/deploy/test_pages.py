@@ -12,6 +12,7 @@ PACKAGES = ("wan_t2v", "embedded", "export", "client/wan_t2v_client", "deploy")
 PAGE = ROOT / "docs/troubleshooting.md"
 TRITONS = "Triton's own words"
 QUIET = "No message at all"
+KUBERNETES = "Kubernetes' own words"
 
 
 def sections() -> dict[str, list[str]]:
@@ -24,7 +25,12 @@ def sections() -> dict[str, list[str]]:
 
 
 def quoted() -> list[str]:
-    return [message for heading, found in sections().items() if heading not in (TRITONS, QUIET) for message in found]
+    return [
+        message
+        for heading, found in sections().items()
+        if heading not in (TRITONS, QUIET, KUBERNETES)
+        for message in found
+    ]
 
 
 @functools.cache
@@ -40,7 +46,7 @@ def messages() -> tuple[str, ...]:
                     found.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                     found.append(node.value)
-    found += [path.read_text() for path in (ROOT / "deploy/helm").rglob("*.tpl")]
+    found += [path.read_text() for path in (ROOT / "deploy/helm").glob("*/templates/*") if path.suffix != ".txt"]
     return tuple(found)
 
 
@@ -51,7 +57,15 @@ def is_told(message: str) -> bool:
 
 
 def test_there_is_something_to_check() -> None:
-    assert len(quoted()) > 40 and sections()[TRITONS] and QUIET in sections()
+    assert len(quoted()) > 50 and sections()[TRITONS] and {QUIET, KUBERNETES} <= sections().keys()
+
+
+def test_there_is_one_table_of_troubles() -> None:
+    """Other pages link to it."""
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page == PAGE or not re.search(
+            r"^\| *(symptom|message|what is seen) *\|", page.read_text(), re.MULTILINE
+        ), page
 
 
 @pytest.mark.parametrize("message", quoted())
@@ -78,7 +92,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["architecture", "monitoring", "troubleshooting"])
+@pytest.mark.parametrize("page", ["architecture", "kubernetes", "monitoring", "operating", "troubleshooting"])
 def test_links_lead_to_headings_that_exist(page: str) -> None:
     path = ROOT / f"docs/{page}.md"
     links = re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", path.read_text())

@@ -1,10 +1,12 @@
 """`make faults`: kill every Python process of a server in the middle of requests, and worse; print what became of it.
 
-The last line is one JSON object; exit code 1 if a caller was left without an answer, the server did not serve again,
-or something was left behind.
+Two servers are harmed: the repository as it is, and a copy with few places, experts that fail on demand and a small
+disk for checkpoints. The last line is one JSON object; exit code 1 if a caller was left without an answer, another was
+harmed, the server did not serve again, or something was left behind.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -13,39 +15,80 @@ from pathlib import Path
 
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from tests.faults.faults import Outcome, Victim
+from tests.faults.faults import (
+    EXPECTED,
+    HALVES,
+    fail_an_expert,
+    fill_the_disk,
+    kill,
+    lose_a_caller,
+    overload,
+    read_slowly,
+)
+from tests.faults.harmed_repository import MountRefused, harmed_repository, small_disk
+from tests.faults.victim import Outcome, Victim
+
+DISK_BYTES = 2**18
 
 
-def outcomes(victim: Victim, models: set[str]) -> Iterator[Outcome]:
+def faults_of_processes_and_callers(repository: Path, folder: Path, models: set[str]) -> Iterator[Outcome]:
     """One fault after the other; `models` picks whose processes are killed, all if empty."""
-    for model, index in victim.instances(models):
-        yield victim.kill(model, index)
-    yield victim.lose_a_caller()
-    yield victim.overload(50)
+    with running_server(ServerOptions(repository=repository, log=folder / "server.log", start_limit_s=600)) as server:
+        victim = Victim(server)
+        for model, index in victim.instances(models):
+            yield kill(victim, model, index)
+        yield lose_a_caller(victim)
+        for protocol in ("gRPC", "HTTP"):
+            yield read_slowly(victim, protocol)
+
+
+def faults_of_limits_and_experts(repository: Path, folder: Path, not_tried: list[str]) -> Iterator[Outcome]:
+    """The same for what needs a changed repository; what could not be done here is added to `not_tried`."""
+    with contextlib.ExitStack() as stack:
+        disk = folder / "checkpoints"
+        try:
+            stack.enter_context(small_disk(disk, DISK_BYTES))
+        except MountRefused as error:
+            not_tried.append(f"a full disk for checkpoints: {error}")
+        harmed = harmed_repository(repository, folder, checkpoints=disk)
+        options = ServerOptions(repository=harmed.path, log=folder / "harmed.log", start_limit_s=600)
+        victim = Victim(stack.enter_context(running_server(options)))
+        yield overload(victim, 50)
+        for kind in EXPECTED:
+            for expert in HALVES:
+                yield fail_an_expert(victim, harmed, kind, expert=expert)
+        if not not_tried:
+            yield fill_the_disk(victim, harmed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Start a server, harm it, tell. Returns an exit code."""
+    """Start servers, harm them, tell. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--models", nargs="*", default=[], help="kill only processes of these (default: of all)")
     options = parser.parse_args(arguments)
-    found = []
+    found: list[Outcome] = []
+    not_tried: list[str] = []
     with tempfile.TemporaryDirectory(prefix="wan-t2v-faults-") as folder:
-        server_options = ServerOptions(
-            repository=options.repository, log=Path(folder) / "server.log", start_limit_s=600
-        )
-        with running_server(server_options) as server:
-            print("| fault | seconds to recover | callers | wrong |\n|---|---|---|---|", flush=True)
-            for outcome in outcomes(Victim(server), set(options.models)):
+        print("| fault | seconds to recover | callers | wrong |\n|---|---|---|---|", flush=True)
+        for outcomes in (
+            faults_of_processes_and_callers(options.repository, Path(folder), set(options.models)),
+            faults_of_limits_and_experts(options.repository, Path(folder), not_tried),
+        ):
+            for outcome in outcomes:
                 found.append(outcome)
-                callers = "; ".join(told[:90] for told in outcome.callers)
-                wrong = "; ".join(told[:200] for told in outcome.faults) or "nothing"
-                print(f"| {outcome.fault} | {outcome.recovered_s:.1f} | {callers} | {wrong} |", flush=True)
+                print(_row(outcome), flush=True)
     failed = [outcome.fault for outcome in found if outcome.faults]
     slowest_s = max(outcome.recovered_s for outcome in found)
-    print(json.dumps({"faults": len(found), "slowest_recovery_s": slowest_s, "wrong": failed}))
+    told = {"faults": len(found), "slowest_recovery_s": slowest_s, "wrong": failed, "not_tried": not_tried}
+    print(json.dumps(told))
     return 1 if failed else 0
+
+
+def _row(outcome: Outcome) -> str:
+    callers = "; ".join(told[:100] for told in outcome.callers)
+    wrong = "; ".join(told[:200] for told in outcome.faults) or "nothing"
+    return f"| {outcome.fault} | {outcome.recovered_s:.1f} | {callers} | {wrong} |"
 
 
 if __name__ == "__main__":

@@ -1,170 +1,169 @@
 """Faults that are done to a running server, and what became of the callers and of the server."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
-from wan_t2v_client import ClientError, Connection, TextToVideo
-
-from embedded.server import Server
-from embedded.supervisor import SHM_PREFIX
-from wan_t2v.operate.load import Load, load_of
+from tests.faults.footprint import Footprint
+from tests.faults.harmed_repository import PLACES, HarmedRepository, filled
+from tests.faults.messages import Message, grpc_messages, http_messages
+from tests.faults.victim import DOORS, LARGE, LEAK, LONG, SMALL, Outcome, Victim, holds_no_place
+from wan_t2v.operate.load import load_of
 from wan_t2v.operate.processes import stub_pids
-from wan_t2v.operate.run_directory import RunDirectory
 
-SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
-LONG = {**SMALL, "num_inference_steps": 300}
-LIMIT_S = 180.0  # for a caller to be told, and for the server to serve again
-DOORS = ("unary", "stream")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a fault did.
-
-    Attributes:
-        callers: what each caller got: `video`, or the kind of error and the start of its text.
-        recovered_s: seconds from the fault until both doors gave the right bytes again.
-        faults: what was not as it must be.
-    """
-
-    fault: str
-    callers: tuple[str, ...]
-    recovered_s: float
-    faults: tuple[str, ...]
+MARKED = {**SMALL, "height": 64, "width": 64, "num_inference_steps": 8}  # by its size: no other request has it
+MARKED_LATENTS = (8, 8)
+# The timestep below which an expert fails, by the half of the generation: after its second step, and at the switch.
+HALVES = {"high_noise_expert": 980.0, "low_noise_expert": 875.0}
+EXPECTED = {
+    "nan": r"NonFiniteVelocity: step \d of 8, timestep \d+: {expert} gave a velocity",
+    "error": r"{expert}: RuntimeError: a fault of a test: no memory for this pass",
+}
+# Pictures at each step and frames at the end, so that there is much to read: 1 MB.
+UNREAD = {**LARGE, "num_inference_steps": 60, "output_type": "frames"}
+HELD_S = 20.0  # for allocators to settle while nobody reads
+UNREAD_AT = {"gRPC": {**UNREAD, "preview_every": 1}, "HTTP": UNREAD}  # a picture's bytes are no JSON
 
 
-class Victim:
-    """A server, what it must answer, and how many processes and shared-memory regions it has while nothing is wrong."""
+def kill(victim: Victim, model: str, index: int) -> Outcome:
+    """kill -9 of a Python process."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.run = RunDirectory(server.run_directory)
-        self._right = {door: self._asked(door, SMALL, limit_s=LIMIT_S) for door in DOORS}
-        if any(isinstance(answer, str) for answer in self._right.values()):
-            raise RuntimeError(f"the server did not serve before anything was done to it: {self._right}")
-        self.processes = self._living()
-        self._regions = self._shared_memory()
+    def do() -> None:
+        os.kill(sorted(stub_pids(victim.server.pid)[model])[index], signal.SIGKILL)
 
-    def instances(self, models: set[str]) -> Iterator[tuple[str, int]]:
-        """Every Python process of the server, or of these models: model and index."""
-        for model, count in sorted(self.processes.items()):
-            if not models or model in models:
-                yield from ((model, index) for index in range(count))
+    victim.reloaded += victim.processes[model]
+    return victim.suffer(f"kill -9 {model}, process {index + 1} of {victim.processes[model]}", do)
 
-    def suffer(self, name: str, do: Callable[[], None]) -> Outcome:
-        """Do it while a long request runs at each door (one runs, one waits), and watch."""
-        with ThreadPoolExecutor(len(DOORS)) as pool:
-            asked = [pool.submit(self._told, door, LONG) for door in DOORS]
-            self._until(lambda load: load.in_flight > 0 and load.left_s is not None)
-            done_at = time.monotonic()
-            do()
-            recovered_s, faults = self._recovered(done_at)
-            callers = tuple(self._ended(future, faults) for future in asked)
-        return Outcome(name, callers, recovered_s, (*faults, *self._left_behind()))
 
-    def kill(self, model: str, index: int) -> Outcome:
-        """kill -9 of a Python process."""
+def lose_a_caller(victim: Victim) -> Outcome:
+    """A client's process is killed in the middle of a stream: its work must stop, the others must not notice."""
+    code = (
+        "import sys\nfrom wan_t2v_client import Connection, TextToVideo\n"
+        "with TextToVideo(Connection(sys.argv[1])) as client:\n"
+        f"    for told in client.stream('a red ball', **{ {**LONG, 'num_inference_steps': 1000}!r}):\n"
+        "        print('told', flush=True)\n"
+    )
+    command = [sys.executable, "-c", code, victim.server.grpc_url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        client.kill()
+    began = time.monotonic()
+    stopped = victim.until(holds_no_place)
+    told = f"its work stopped after {time.monotonic() - began:.1f} s"
+    return victim.outcome("a client that vanishes", (told,), [] if stopped else ["its work went on"], since=began)
 
-        def do() -> None:
-            os.kill(sorted(stub_pids(self.server.pid)[model])[index], signal.SIGKILL)
 
-        return self.suffer(f"kill -9 {model}, process {index + 1} of {self.processes[model]}", do)
+def read_slowly(victim: Victim, protocol: str) -> Outcome:
+    """A client does not read its connection while its video is made and others get theirs; then it reads all."""
+    fields = UNREAD_AT[protocol]
+    expected = victim.asked("stream", UNREAD)
+    before = Footprint.of_server(victim.server)
+    allowed = replace(LEAK, open_files=LEAK.open_files + victim.reloaded)
 
-    def lose_a_caller(self) -> Outcome:
-        """A client's process is killed in the middle of a stream: its work must stop, the others must not notice."""
-        code = (
-            "import sys\nfrom wan_t2v_client import Connection, TextToVideo\n"
-            "with TextToVideo(Connection(sys.argv[1])) as client:\n"
-            f"    for told in client.stream('a red ball', **{ {**LONG, 'num_inference_steps': 1000}!r}):\n"
-            "        print('told', flush=True)\n"
-        )
-        command = [sys.executable, "-c", code, self.server.grpc_url]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
-            assert client.stdout is not None
-            client.stdout.readline()
-            client.kill()
+    def held_more() -> list[str]:
+        return Footprint.of_server(victim.server).grown_since(before, allowed)
+
+    ask = grpc_messages if protocol == "gRPC" else http_messages
+    url = victim.server.grpc_url if protocol == "gRPC" else victim.server.http_url
+    with ask(url, fields) as messages:
+        heard = [next(message for message in messages if message.step)]
         began = time.monotonic()
-        stopped = self._until(_holds_no_place)
-        stopped_s = round(time.monotonic() - began, 1)
-        faults = () if stopped else ("its work went on",)
-        told = f"its work stopped after {stopped_s} s"
-        recovered_s, more = self._recovered(began)
-        return Outcome("a client that vanishes", (told,), recovered_s, (*faults, *more, *self._left_behind()))
+        others = {door: victim.is_right(door, victim.asked(door, SMALL)) for door in DOORS}
+        made = victim.until(holds_no_place)
+        victim.until(lambda load: not held_more(), limit_s=HELD_S)
+        faults = held_more()
+        heard += list(messages)
+    faults += [f"the other caller at the {door} door got no right video" for door, right in others.items() if not right]
+    faults += [] if made else ["its generation did not end"]
+    faults += _incomplete(heard, expected, steps=UNREAD["num_inference_steps"])
+    callers = (f"{len(heard)} messages to who read late", f"{sum(others.values())} videos to others meanwhile")
+    return victim.outcome(f"a client that reads slowly over {protocol}", callers, faults, since=began)
 
-    def overload(self, count: int) -> Outcome:
-        """More requests at once than there are places: each is served or refused with the figures."""
+
+def _incomplete(heard: list[Message], expected: bytes | str, *, steps: Any) -> list[str]:
+    told = [message.step for message in heard if message.step is not None]
+    answers = [message.answer for message in heard if message.answer is not None]
+    return [
+        *([] if told == list(range(1, steps + 1)) else [f"it was told the steps {told}"]),
+        *([] if answers == [expected] else [f"it got {len(answers)} answers, right: {expected in answers}"]),
+    ]
+
+
+def overload(victim: Victim, count: int) -> Outcome:
+    """More requests at once than there are places: as many as fit are served, the others refused with the figures."""
+    began = time.monotonic()
+    ended = threading.Event()
+    with ThreadPoolExecutor(count + 1) as pool:
+        most = pool.submit(_most_under_way, victim, ended)
+        told = list(pool.map(lambda index: victim.told(DOORS[index % 2], LONG), range(count)))
+        ended.set()
+    full = re.compile(rf"Unavailable: .*\(limit 1\) and \d wait \(limit {PLACES - 1}\); try again later")
+    refused = [answer for answer in told if full.search(answer)]
+    videos = told.count("video")
+    faults = [answer for answer in told if answer != "video" and answer not in refused]
+    faults += [] if most.result() == PLACES else [f"{most.result()} were under way at once"]
+    faults += [] if videos >= PLACES else [f"only {videos} videos"]
+    callers = (f"{videos} videos", f"{len(refused)} refused", f"{most.result()} under way at most")
+    return victim.outcome(f"{count} requests at once, limit {PLACES}", callers, faults, since=began)
+
+
+def _most_under_way(victim: Victim, ended: threading.Event) -> int:
+    most = 0
+    while not ended.wait(0.05):
+        load = load_of(victim.run)
+        most = max(most, load.in_flight + load.queued)
+    return most
+
+
+def fail_an_expert(victim: Victim, harmed: HarmedRepository, kind: str, *, expert: str) -> Outcome:
+    """An expert fails in the middle of one clip at each door; clips of another size are under way beside them."""
+    with harmed.failing(kind, latents=MARKED_LATENTS, below=HALVES[expert]), ThreadPoolExecutor(4) as pool:
         began = time.monotonic()
-        with ThreadPoolExecutor(count) as pool:
-            ended = list(pool.map(lambda index: self._told(DOORS[index % 2], SMALL), range(count)))
-        refused = [answer for answer in ended if "are under way (limit" in answer]
-        videos = ended.count("video")
-        faults = [answer for answer in ended if answer != "video" and answer not in refused]
-        callers = (f"{videos} videos", f"{len(refused)} refused")
-        recovered_s, more = self._recovered(began)
-        return Outcome(f"{count} requests at once", callers, recovered_s, (*faults, *more, *self._left_behind()))
-
-    def _recovered(self, since: float) -> tuple[float, list[str]]:
-        """Seconds until both doors give the right bytes again, and what was wrong with that."""
-        while time.monotonic() - since < LIMIT_S:
-            answers = {door: self._asked(door, SMALL, limit_s=20) for door in DOORS}
-            if answers == self._right:
-                return round(time.monotonic() - since, 1), []
-            if all(isinstance(answer, bytes) for answer in answers.values()):
-                return LIMIT_S, ["the same request gave other bytes"]
-            time.sleep(0.5)
-        return LIMIT_S, [f"not served again after {LIMIT_S:g} s"]
-
-    def _left_behind(self) -> list[str]:
-        """What is still there when nobody uses it any more; the supervisor takes its time to be sure of that."""
-        faults = []
-        # what is finishing and died on the way is forgotten minutes later, see wan_t2v/operate/load.py
-        if not self._until(_holds_no_place):
-            faults.append(f"places were not given back: {load_of(self.run)}")
-        if not self._until(lambda load: self._living() == self.processes):
-            faults.append(f"processes are {self._living()}, they were {self.processes}")
-        if not self._until(lambda load: self._shared_memory() <= self._regions):
-            faults.append(f"{self._shared_memory()} regions of shared memory, there were {self._regions}")
-        return faults
-
-    def _living(self) -> dict[str, int]:
-        return {model: len(pids) for model, pids in stub_pids(self.server.pid).items()}
-
-    def _shared_memory(self) -> int:
-        return len(list(Path("/dev/shm").glob(f"{SHM_PREFIX}{self.server.supervisor_pid}_*")))
-
-    def _until(self, condition: Callable[[Load], bool]) -> bool:
-        deadline = time.monotonic() + LIMIT_S
-        while not condition(load_of(self.run)):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        return True
-
-    def _ended(self, asked: Future[str], faults: list[str]) -> str:
-        told = asked.result()
-        if told.startswith("DeadlineExceeded"):
-            faults.append("a caller was told nothing")
-        return told
-
-    def _told(self, door: str, fields: dict[str, int]) -> str:
-        answer = self._asked(door, fields, limit_s=LIMIT_S)
-        return "video" if isinstance(answer, bytes) else answer
-
-    def _asked(self, door: str, fields: dict[str, int], *, limit_s: float) -> bytes | str:
-        with TextToVideo(Connection(self.server.grpc_url)) as client:
-            generate = client.generate_unary if door == "unary" else client.generate
-            try:
-                return generate("a red ball", deadline_s=limit_s, **fields).video or b""
-            except ClientError as error:
-                return f"{type(error).__name__}: {error}"
+        marked = [pool.submit(victim.asked, door, MARKED) for door in DOORS]
+        others = {door: pool.submit(victim.asked, door, SMALL) for door in DOORS}
+        told = [future.result() for future in marked]
+    harmed_too = [door for door, other in others.items() if not victim.is_right(door, other.result())]
+    faults = [f"the other caller at the {door} door got no right video" for door in harmed_too]
+    expected = re.compile(EXPECTED[kind].format(expert=expert))
+    for answer in told:
+        if isinstance(answer, bytes):
+            faults.append("a video was made of it")
+        elif not expected.search(answer):
+            faults.append(f"an error that does not tell: {answer}")
+    callers = tuple("video" if isinstance(answer, bytes) else answer for answer in told)
+    return victim.outcome(f"{expert}: {kind} in the middle", callers, faults, since=began)
 
 
-def _holds_no_place(load: Load) -> bool:
-    return not (load.in_flight or load.queued)
+def fill_the_disk(victim: Victim, harmed: HarmedRepository) -> Outcome:
+    """The disk of the checkpoints is full from the first step on; later the same request takes up what was kept."""
+    key = {"idempotency_key": "full"}
+    expected = victim.asked("stream", MARKED)
+    heard: list[Message] = []
+    with grpc_messages(victim.server.grpc_url, MARKED, key) as messages:
+        heard.append(next(message for message in messages if message.step))
+        began = time.monotonic()
+        with filled(harmed.checkpoints):
+            heard += list(messages)
+            kept = sorted(path.suffix for path in harmed.checkpoints.iterdir() if path.name != "filler")
+            met = {door: victim.is_right(door, victim.asked(door, SMALL)) for door in DOORS}
+            with grpc_messages(victim.server.grpc_url, SMALL, {"idempotency_key": "no room"}) as messages:
+                unkept = [message.answer for message in messages if message.answer is not None]
+    with grpc_messages(victim.server.grpc_url, MARKED, key) as messages:
+        last = [message for message in messages if message.answer is not None][-1]
+    resumed = (last.metadata or {}).get("resumed_after_step")
+    faults = _incomplete(heard, expected, steps=MARKED["num_inference_steps"])
+    faults += [] if kept == [".lock", ".npz"] else [f"the folder held {kept}"]
+    faults += [] if all(met.values()) else ["a request without a key got no right video"]
+    faults += [] if [victim.is_right("stream", answer) for answer in unkept] == [True] else ["nor did one with another"]
+    faults += [] if last.answer == expected and resumed else [f"taken up after step {resumed} with other bytes"]
+    faults += [] if b"no checkpoint after step" in victim.server.log.read_bytes() else ["the log does not tell"]
+    callers = ("video", f"again with room: video, taken up after step {resumed}")
+    return victim.outcome("a full disk for checkpoints", callers, faults, since=began)

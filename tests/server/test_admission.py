@@ -10,6 +10,8 @@ import pytest
 
 from embedded.server import Server
 from tests.server.calls import DOORS, LONG, SMALL, in_background, samples, streamed, unary
+from wan_t2v.operate.load import load_of
+from wan_t2v.operate.run_directory import RunDirectory
 
 
 def wait_until_in_flight(server: Server, count: int) -> None:
@@ -97,3 +99,17 @@ def test_over_http_a_deadline_and_a_priority_are_keys_of_the_json(door: str, ser
 def test_nobody_walks_in_with_a_made_up_key(server: Server) -> None:
     answer = unary(server, SMALL, parameters={"let_in": "0" * 32})
     assert str(answer).startswith("StatusCode.INVALID_ARGUMENT") and "let_in: got an unknown field" in str(answer)
+
+
+def test_a_clip_that_cannot_be_served_counts_for_nothing_while_it_waits(server: Server) -> None:
+    assert isinstance(streamed(server, SMALL), bytes)  # seconds of a step are known
+    with ThreadPoolExecutor(2) as pool:
+        running = in_background(pool, "text_to_video_stream", server, **{**SMALL, "num_inference_steps": 900})
+        wait_until_in_flight(server, 1)
+        bad = in_background(pool, "text_to_video_stream", server, **{**SMALL, "width": 2**30})
+        while load_of(RunDirectory(server.run_directory)).queued < 1:
+            time.sleep(0.02)
+        answer = streamed(server, SMALL, timeout=120_000_000)
+        assert "width: got" in str(bad.result())
+        assert isinstance(running.result(), bytes)
+    assert isinstance(answer, bytes), answer

@@ -1,34 +1,45 @@
 """A killed process in the middle of a video: the same key again goes on where it was and ends in the same bytes."""
 
+import functools
 import json
 import os
 import queue
 import signal
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 import tritonclient.grpc
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
+from tests.faults.harmed_repository import HarmedRepository, harmed_repository
 from tests.server.calls import SMALL, inputs, unary
 from wan_t2v.operate.processes import stub_pids
 
-FIELDS = {**SMALL, "num_inference_steps": 8}  # six steps of the high-noise expert, two of the other
+# Four steps of the high-noise expert, two of the other, and two calls of the decoder.
+FIELDS = {**SMALL, "num_inference_steps": 6}
+TIMESTEPS = (999, 983, 959, 922, 856, 705)
+LATENTS = (4, 6)
 STREAM = "text_to_video_stream"
 REPAIRED_S = 60.0
+DECODING_S = 0.3  # from the last step's message to the decoder's second call, which is held
+T = TypeVar("T")
 
 
 @pytest.fixture
-def keeping(options: ServerOptions, tmp_path: Path) -> ServerOptions:
-    """Options of a server that keeps checkpoints after every step."""
-    for model in ("denoiser", STREAM):
-        with (options.repository / model / "configs/cpu.pbtxt").open("a", encoding="utf-8") as config:
-            for name, value in (("checkpoint_folder", tmp_path / "checkpoints"), ("checkpoint_every", 1)):
-                config.write(f'parameters {{ key: "{name}", value {{ string_value: "{value}" }} }}\n')
-    return options
+def harmed(repository: Path, tmp_path: Path) -> HarmedRepository:
+    """Keeps a checkpoint after every step, and can hold a generation between two."""
+    return harmed_repository(repository, tmp_path, checkpoints=tmp_path / "checkpoints")
+
+
+@pytest.fixture
+def keeping(harmed: HarmedRepository, tmp_path: Path) -> ServerOptions:
+    return ServerOptions(repository=harmed.path, log=tmp_path / "server.log")
 
 
 class Stream:
@@ -54,7 +65,8 @@ class Stream:
         while True:
             message = self.next()
             assert not isinstance(message, Exception), message
-            if json.loads(message.as_numpy("progress")[0])["step"] == step:
+            told = message.as_numpy("progress")  # None in a heartbeat
+            if told is not None and json.loads(told[0])["step"] == step:
                 return
 
     def video(self) -> tuple[bytes, dict[str, Any]]:
@@ -67,31 +79,81 @@ class Stream:
                 return bytes(message.as_numpy("video")[0]), json.loads(message.as_numpy("metadata")[0])
 
 
-def video_when_repaired(server: Server, key: str) -> tuple[bytes, dict[str, Any]]:
+def when_repaired(ask: Callable[[], T]) -> T:
     until = time.monotonic() + REPAIRED_S
     while True:
         try:
-            with Stream(server, key) as again:
-                return again.video()
+            return ask()
         except tritonclient.utils.InferenceServerException:
             if time.monotonic() > until:
                 raise
             time.sleep(0.5)
 
 
-def test_after_a_kill_the_same_key_goes_on_and_gives_the_same_bytes(server: Server, keeping: ServerOptions) -> None:
+def asked_again(server: Server, key: str) -> tuple[bytes, dict[str, Any]]:
+    with Stream(server, key) as again:
+        return again.video()
+
+
+def kill_after(step: int, victim: Server, harmed: HarmedRepository) -> None:
+    """Kill the streaming door's process when this step is kept and told: it waits for the next, or for the decoder."""
+    with (
+        harmed.failing("hold", latents=LATENTS, below=TIMESTEPS[step - 1]),
+        Stream(victim, f"order-{step}", FIELDS) as stream,
+    ):
+        stream.until_step(step)
+        time.sleep(DECODING_S if step == len(TIMESTEPS) else 0)
+        os.kill(min(stub_pids(victim.pid)[STREAM]), signal.SIGKILL)
+
+
+def test_after_a_kill_at_any_checkpoint_the_same_key_goes_on_there_and_gives_the_same_bytes(
+    server: Server, keeping: ServerOptions, harmed: HarmedRepository
+) -> None:
+    """After each step of either expert, and in the middle of decoding: after the first frame, before the others."""
     expected = unary(server, FIELDS)
     with running_server(keeping) as victim:
-        for step in (2, 7, 8):  # in both experts' halves, and while it is decoded
-            with Stream(victim, f"order-{step}") as stream:
-                stream.until_step(step)
-                os.kill(min(stub_pids(victim.pid)[STREAM]), signal.SIGKILL)
-            video, metadata = video_when_repaired(victim, f"order-{step}")
+        for step in range(1, len(TIMESTEPS) + 1):
+            kill_after(step, victim, harmed)
+            video, metadata = when_repaired(functools.partial(asked_again, victim, f"order-{step}"))
             assert video == expected
-            assert step <= metadata["resumed_after_step"] <= 8
-        with Stream(victim, "order-8") as again:
+            assert (metadata["resumed_after_step"], metadata["timesteps"]) == (step, list(TIMESTEPS))
+            assert metadata["steps"] == {"high_noise_expert": 4, "low_noise_expert": 2}
+        with Stream(victim, "order-6") as again:
             assert again.video()[0] == expected, "made already, so only decoded again"
         assert unary(victim, FIELDS, parameters={"idempotency_key": "order-2"}) == expected, "at the other door too"
+
+
+def asked_unary(server: Server, key: str) -> tuple[bytes, dict[str, Any]]:
+    """Raises InferenceServerException."""
+    with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
+        answer = client.infer("text_to_video", inputs(FIELDS), parameters={"idempotency_key": key})
+        return bytes(answer.as_numpy("video")[0]), json.loads(answer.as_numpy("metadata")[0])
+
+
+def steps_kept(folder: Path) -> int:
+    """Of the one checkpoint in the folder; 0 if there is none yet."""
+    for path in folder.glob("*.npz"):
+        with np.load(path) as kept:
+            return int(json.loads(bytes(kept["belongs_to"]))["steps_done"])
+    return 0
+
+
+def test_after_a_kill_at_the_unary_door_the_same_key_goes_on_there(
+    server: Server, keeping: ServerOptions, harmed: HarmedRepository
+) -> None:
+    expected = unary(server, FIELDS)
+    with running_server(keeping) as victim, ThreadPoolExecutor(1) as pool:
+        with harmed.failing("hold", latents=LATENTS, below=TIMESTEPS[2]):
+            first = pool.submit(asked_unary, victim, "one")
+            while steps_kept(harmed.checkpoints) < 3:
+                assert not first.done()
+                time.sleep(0.05)
+            for denoiser in stub_pids(victim.pid)["denoiser"]:
+                os.kill(denoiser, signal.SIGKILL)
+            with pytest.raises(tritonclient.utils.InferenceServerException):
+                first.result(timeout=REPAIRED_S)
+        video, metadata = when_repaired(lambda: asked_unary(victim, "one"))
+    assert (video, metadata["resumed_after_step"]) == (expected, 3)
 
 
 def test_duplicates_other_requests_and_servers_without_a_folder_are_told(

@@ -6,16 +6,18 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from wan_t2v_client import DeadlineExceeded, Generation, Progress, RequestRefused, TextToVideo, Unavailable
+from wan_t2v_client import DeadlineExceeded, Generation, Heartbeat, Progress, RequestRefused, TextToVideo, Unavailable
 from wan_t2v_client.command import main
 
 from embedded.server import Server
 from tests.server.statistics import executions_when_idle
+from wan_t2v.serving.news import HEARTBEAT_S
 
 EXPERTS = ("high_noise_expert", "low_noise_expert")
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
@@ -64,6 +66,21 @@ def test_who_stops_reading_stops_the_work(server: Server, client: TextToVideo) -
     assert all(isinstance(told, Progress) for told in seen)
     passes = sum(after.values()) - sum(before.values())
     assert passes < 2 * LONG["num_inference_steps"] / 4, "the rest of the loop did not run"
+
+
+def test_who_waits_is_told_so_and_how_many_go_first(client: TextToVideo) -> None:
+    with closing(client.stream("a red ball", **LONG)) as long:
+        next(long)
+        heard: list[Heartbeat] = []
+        waiting = client.stream("a red ball", on_heartbeat=heard.append, deadline_s=60, **SMALL)
+        with closing(waiting), ThreadPoolExecutor(1) as pool:
+            first = pool.submit(next, waiting)
+            while len(heard) < 2:
+                next(long)
+            long.close()
+            assert isinstance(first.result(), Progress)
+    assert [(beat.stage, beat.ahead) for beat in heard[:2]] == [("queue", 1)] * 2
+    assert heard[1].stage_s >= HEARTBEAT_S
 
 
 def test_a_deadline_stops_the_work(server: Server, client: TextToVideo) -> None:
@@ -126,7 +143,7 @@ def test_a_stream_over_http_is_read_by_curl(server: Server) -> None:
     body = json.dumps({"prompt": "a red ball", "video_encoding": "base64", **SMALL})
     answer = subprocess.run(["curl", "-sfN", url, "-d", body], capture_output=True, check=True, text=True).stdout
     events = [json.loads(line.removeprefix("data: ")) for line in answer.splitlines() if line.startswith("data: ")]
-    assert [json.loads(event["progress"])["step"] for event in events[:-1]] == [1, 2, 3, 4]
+    assert [json.loads(event["progress"])["step"] for event in events if "progress" in event] == [1, 2, 3, 4]
     assert json.loads(events[-1]["metadata"])["settings"]["seed"] == SMALL["seed"]
     assert events[-1]["video"]
 

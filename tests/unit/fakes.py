@@ -134,6 +134,7 @@ class FakePbUtils:
     TritonError = FakeTritonError
     MetricFamily = FakeMetricFamily
     TRITONSERVER_MEMORY_CPU = 0
+    TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 
     class TritonModelException(Exception):
         pass

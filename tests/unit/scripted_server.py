@@ -27,6 +27,13 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Beat:
+    """Tell that the request waits for its turn."""
+
+    ahead: int = 2
+
+
+@dataclass(frozen=True)
 class Refusal:
     """End the call with an error."""
 
@@ -53,7 +60,7 @@ class Nothing:
     """The last answer of a model that ended without outputs and without an error."""
 
 
-Script = Sequence[Step | Refusal | Pause | Video | Nothing]
+Script = Sequence[Step | Beat | Refusal | Pause | Video | Nothing]
 MADE: Script = (Step(1), Step(2), Video())
 
 
@@ -110,6 +117,9 @@ def done(act: Any, context: grpc.ServicerContext, left: threading.Event | None) 
     elif isinstance(act, Step):
         told = {"step": act.step, "num_inference_steps": 2, "timestep": 1000 - act.step, "expert": "low_noise_expert"}
         yield response(progress=json.dumps({**told, "step_s": act.step_s, "left_s": 0.0, "not known yet": 1}).encode())
+    elif isinstance(act, Beat):
+        told = {"stage": "queue", "stage_s": 5.0, "ahead": act.ahead, "not known yet": 1}
+        yield response(heartbeat=json.dumps(told).encode())
     elif isinstance(act, Nothing):
         yield response()
     else:

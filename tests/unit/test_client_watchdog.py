@@ -1,12 +1,12 @@
 """A server that falls silent is given up; one that lets a request wait for its turn is not."""
 
 import pytest
-from wan_t2v_client import DeadlineExceeded, Generation, Progress, Unavailable
+from wan_t2v_client import DeadlineExceeded, Generation, Heartbeat, Progress, Unavailable
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Watchdog
 
 from tests.unit.asking import APIS, told
-from tests.unit.scripted_server import MADE, Pause, Step, Video, serving
+from tests.unit.scripted_server import MADE, Beat, Pause, Step, Video, serving
 
 
 def step_of(seconds: float, step: int = 1) -> Progress:
@@ -21,25 +21,67 @@ def test_before_the_first_message_only_the_deadline_counts() -> None:
 
 def test_after_it_thirty_seconds_or_five_of_the_longest_steps() -> None:
     watchdog = Watchdog(IDLE_LIMIT_S, Deadline(None))
-    watchdog.told(step_of(2.0))
+    watchdog.heard(step_of(2.0))
     assert watchdog.limit().seconds == 30 and isinstance(watchdog.limit().error, Unavailable)
-    watchdog.told(step_of(22.0))
-    watchdog.told(step_of(2.0))
+    watchdog.heard(step_of(22.0))
+    watchdog.heard(step_of(2.0))
     assert watchdog.limit().seconds == 110
 
 
 def test_after_the_last_step_decoding_may_take_the_time_of_thirty() -> None:
     watchdog = Watchdog(IDLE_LIMIT_S, Deadline(None))
-    watchdog.told(step_of(22.0, step=3))
+    watchdog.heard(step_of(22.0, step=3))
     assert watchdog.limit().seconds == 110
-    watchdog.told(step_of(21.0, step=4))
+    watchdog.heard(step_of(21.0, step=4))
     assert watchdog.limit().seconds == 660
 
 
 def test_the_nearer_of_deadline_and_silence_counts() -> None:
     watchdog = Watchdog(IDLE_LIMIT_S, Deadline(20.0, lambda: 0.0))
-    watchdog.told(step_of(1.0))
+    watchdog.heard(step_of(1.0))
     assert watchdog.limit().seconds == 20 and isinstance(watchdog.limit().error, DeadlineExceeded)
+
+
+def test_once_a_heart_was_heard_its_silence_counts_also_before_the_first_step() -> None:
+    watchdog = Watchdog(IDLE_LIMIT_S, Deadline(None))
+    watchdog.heard(Heartbeat("queue", 0.0, ahead=1))
+    assert watchdog.limit().seconds == 30 and "no sign of life for 30 s" in str(watchdog.limit().error)
+
+
+def test_a_heart_that_beats_over_hung_work_does_not_help_for_ever() -> None:
+    seconds = 0.0
+    watchdog = Watchdog(IDLE_LIMIT_S, Deadline(None), lambda: seconds)
+    watchdog.heard(step_of(10.0))
+    for _ in range(9):
+        watchdog.limit()
+        seconds += 5
+        watchdog.heard(Heartbeat("denoise", 5.0))
+    limit = watchdog.limit()
+    assert limit.seconds == 5 and "told nothing for 50 s after a step" in str(limit.error)
+
+
+def test_who_reads_late_is_not_counted() -> None:
+    seconds = 0.0
+    watchdog = Watchdog(IDLE_LIMIT_S, Deadline(None), lambda: seconds)
+    watchdog.heard(step_of(10.0))
+    seconds += 1000
+    assert watchdog.limit().seconds == 50
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_process_that_dies_while_requests_wait_in_its_queue_is_noticed(api: str) -> None:
+    heard: list[Heartbeat] = []
+    with serving([Beat(ahead=3), Pause()]) as server:
+        with pytest.raises(Unavailable, match="no sign of life for 0 s; the request was cancelled"):
+            told(api, server.url, idle_limit_s=0.3, on_heartbeat=heard.append)
+        assert server.cancelled.wait(10)
+    assert heard == [Heartbeat("queue", 5.0, ahead=3)]
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_who_waits_while_the_heart_beats_is_left_waiting(api: str) -> None:
+    with serving([*[Beat(), Pause(0.4)] * 5, *MADE]) as server:
+        assert isinstance(told(api, server.url, idle_limit_s=1.5)[-1], Generation)
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tests.unit.fakes import FakeExpert
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.denoise import Step, denoise
+from wan_t2v.denoise import NonFiniteVelocity, Step, denoise
 from wan_t2v.experts import Experts
 from wan_t2v.facts import ModelFacts
 from wan_t2v.guidance import guided_velocity
@@ -107,3 +107,20 @@ def test_a_failing_pass_is_the_steps_failure_and_outlives_nothing(facts: ModelFa
     with pytest.raises(RuntimeError, match="no memory"):
         run(facts, broken, FakeExpert(1.0))
     assert len(broken.calls) == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_velocity_that_is_no_number_ends_the_generation_in_its_step(facts: ModelFacts, value: float) -> None:
+    """The solver, the decoder and the encoder would make a video of it."""
+
+    class Overflowing(FakeExpert):
+        def __call__(self, latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
+            velocity = super().__call__(latents, timestep, text_embeddings)
+            if len(self.calls) == 3:
+                velocity[0, 0, 0, 0, 0] = value
+            return velocity
+
+    high, low = Overflowing(1.0), FakeExpert(1.0)
+    with pytest.raises(NonFiniteVelocity, match=r"step 3 of 8, timestep 972: high_noise_expert .* 1 of 64 values"):
+        run(facts, high, low, negative=None)
+    assert len(high.calls) == 3, "no pass ran after it"

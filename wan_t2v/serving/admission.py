@@ -126,6 +126,12 @@ class Admission:
                 self._check(asked)
             return Waiting(self._run.take(WAITING, self._claim(asked)), asked)
 
+    def ahead(self, waiting: "Waiting") -> int:
+        """How many generations go before one that waits: those that run, and those before it in the queue."""
+        with self._run.exclusive():
+            before = [claim for claim in self._run.held(WAITING) if claim.order < waiting.place.claim.order]
+            return len(self._run.held(RUNNING)) + len(before)
+
     @contextmanager
     def turn(self, waiting: "Waiting", is_cancelled: Callable[[], bool]) -> Iterator["Turn"]:
         """Wait until it is this request's turn, and hold it.

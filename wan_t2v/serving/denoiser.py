@@ -25,6 +25,7 @@ from wan_t2v.serving.pace import Work
 from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.resuming import Resuming
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.spans import Spans, Trace
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton
 
 
@@ -39,6 +40,7 @@ class Denoiser:
         self._denoising = Denoising(pb_utils, args)
         self._resuming = Resuming.of_model(parameters)
         self._metrics = Metrics(pb_utils, door=UNARY)
+        self._spans = Spans.of_process(parameters.model)
         self._run = server_run_directory(parameters)
         rules = Rules.of_model(parameters)
         self._admission = Admission(self._run, door=UNARY, rules=rules)
@@ -55,6 +57,7 @@ class Denoiser:
         """Triton's exit point."""
         self._denoising.close()
         self._living.free()
+        self._spans.close()
 
     def _counted(self, request: Any) -> list[Any]:
         self._living.tell(_moved())
@@ -76,10 +79,14 @@ class Denoiser:
         def has_left() -> bool:  # an ensemble tells no step of a caller who left, but a deadline tells itself
             return bool(request.is_cancelled()) or asked.is_late(time.monotonic())
 
-        waiting = self._admission.enter(asked, reserved=True)
-        with self._admission.turn(waiting, has_left) as turn, self._resuming.held(request) as keeping:
+        waiting, trace = self._admission.enter(asked, reserved=True), self._spans.of_request(request)
+        with (
+            self._admission.turn(waiting, has_left) as turn,
+            self._resuming.held(request) as keeping,
+            trace.span("denoise"),
+        ):
             latents, report = self._denoising.latents(
-                tensors, settings, is_cancelled=has_left, after_step=self._teller(turn), keeping=keeping
+                tensors, settings, is_cancelled=has_left, after_step=self._teller(turn, trace), keeping=keeping
             )
             self._run.mark(FINISHING)
         self._metrics.staged("denoise", report["denoise_ms"] / 1e3)
@@ -91,11 +98,13 @@ class Denoiser:
             text_to_triton(self._pb_utils, "denoise_report", json.dumps(report)),
         ]
 
-    def _teller(self, turn: Turn) -> Callable[[Step], None]:
+    def _teller(self, turn: Turn, trace: Trace) -> Callable[[Step], None]:
         clock = StepClock()
 
         def tell(step: Step) -> None:
-            self._metrics.stepped(step.expert, clock.after(step).step_s)
+            step_s = clock.after(step).step_s
+            self._metrics.stepped(step.expert, step_s)
+            trace.step(step, step_s)
             turn.stepped(step.index, step.count)
 
         return tell

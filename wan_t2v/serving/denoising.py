@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from wan_t2v.schedule import Schedule
 from wan_t2v.serving.checkpoints import Kept
 from wan_t2v.serving.expert_swap import ExpertSwap, swap_report, swaps_experts
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
+from wan_t2v.serving.passes import pass_executor, passes_in_turn, wanted_experts
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.resuming import Keeping, generation_of
 from wan_t2v.serving.tensors import torch_from_triton
@@ -41,7 +41,8 @@ class Denoising:
         self._swap = ExpertSwap.of_server(pb_utils, parameters, self._device) if swaps_experts(parameters) else None
         self._expert_type = _expert_type(parameters)
         self._identities = {name: graph_identity(parameters, name) for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
-        self._executor = ThreadPoolExecutor(at_once, thread_name_prefix="negative-pass")
+        self._in_turn = passes_in_turn(parameters)
+        self._executor = pass_executor(self._in_turn, at_once)
 
     def close(self) -> None:
         """End the threads."""
@@ -60,7 +61,8 @@ class Denoising:
 
         `tensors` are Triton's: `prompt_embeds`, `negative_prompt_embeds` and perhaps `latents`, the starting noise.
         With `keeping` the generation is taken up where it was, and kept on its way.
-        Raises Cancelled after the step in which the caller left, ModelCallError, KeyOfAnotherRequest.
+        Raises Cancelled after the step in which the caller left, or its first pass; ModelCallError,
+        KeyOfAnotherRequest.
         """
         started = time.monotonic()
         given = self._given(tensors, settings)
@@ -78,7 +80,8 @@ class Denoising:
                 raise Cancelled(f"cancelled after step {step.index} of {step.count}")
 
         with self._experts_for(is_cancelled) as experts:
-            latents = self._denoised(given, settings, schedule, kept=kept, experts=experts, after_step=finished)
+            asked = wanted_experts(experts, is_cancelled) if self._in_turn else experts
+            latents = self._denoised(given, settings, schedule, kept=kept, experts=asked, after_step=finished)
         return latents, {**self._report(schedule, kept), **swap_report(experts), "denoise_ms": _ms_since(started)}
 
     def _report(self, schedule: Schedule, kept: Kept | None) -> dict[str, Any]:

@@ -26,6 +26,11 @@ class MetricSpec:
     buckets: tuple[float, ...] = ()
 
 
+OUTCOMES = (
+    *("finished", "cancelled", "failed"),
+    *("refused_overloaded", "refused_deadline", "refused_draining", "refused_invalid"),
+)
+
 METRICS = (
     MetricSpec("wan_t2v_generations_in_flight", "GAUGE", "Generations that run now"),
     MetricSpec("wan_t2v_generations_queued", "GAUGE", "Generations that wait for their turn"),
@@ -33,11 +38,10 @@ METRICS = (
     MetricSpec(
         "wan_t2v_generations_ended_total",
         "COUNTER",
-        "Requests that ended, by door and outcome: finished, cancelled, failed, refused_overloaded, refused_deadline, "
-        "refused_draining, refused_invalid",
+        f"Requests that ended, by door and outcome: {', '.join(OUTCOMES)}",
     ),
     MetricSpec("wan_t2v_steps_total", "COUNTER", "Denoising steps, by door and expert"),
-    MetricSpec("wan_t2v_step_seconds", "HISTOGRAM", "Seconds a denoising step, by door", STEP_BUCKETS_S),
+    MetricSpec("wan_t2v_step_seconds", "HISTOGRAM", "Seconds a denoising step, by door and expert", STEP_BUCKETS_S),
     MetricSpec(
         "wan_t2v_stage_seconds",
         "HISTOGRAM",
@@ -71,6 +75,9 @@ class Metrics:
         self._buckets = {spec.name: list(spec.buckets) for spec in METRICS}
         self._metrics: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
+        for name in OUTCOMES:  # from 0 on: Prometheus' increase() does not see the first event of a new series
+            self._metric("wan_t2v_generations_ended_total", {"outcome": name}).increment(0)
+        self._metric("wan_t2v_generations_admitted_total").increment(0)
 
     def loaded(self, load: Load) -> None:
         """How full the server is now, over both doors."""
@@ -88,7 +95,7 @@ class Metrics:
     def stepped(self, expert: str, seconds: float) -> None:
         """A denoising step was done."""
         self._metric("wan_t2v_steps_total", {"expert": expert}).increment(1)
-        self._metric("wan_t2v_step_seconds").observe(seconds)
+        self._metric("wan_t2v_step_seconds", {"expert": expert}).observe(seconds)
 
     def staged(self, stage: str, seconds: float) -> None:
         """A stage was done."""

@@ -17,6 +17,7 @@ from wan_t2v.request import Settings
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, numpy_from_triton, text_to_triton
 
 _REPORTS = ("prepare_report", "denoise_report", "decode_report")
@@ -27,7 +28,9 @@ class Mp4Encoder:
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         self._pb_utils = pb_utils
-        self._run = server_run_directory(ModelParameters.from_args(args))
+        parameters = ModelParameters.from_args(args)
+        self._run = server_run_directory(parameters)
+        self._spans = Spans.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
@@ -36,7 +39,15 @@ class Mp4Encoder:
             self._run.unmark(FINISHING)  # what the denoiser left: one clip of the unary door is no longer on its way
         return responses
 
+    def finalize(self) -> None:
+        """Triton's exit point."""
+        self._spans.close()
+
     def _answer(self, request: Any) -> list[Any]:
+        with self._spans.of_request(request).span("encode"):
+            return self._encoded_for(request)
+
+    def _encoded_for(self, request: Any) -> list[Any]:
         started = time.monotonic()
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         settings = Settings.from_json(bytes_from_triton(tensors["settings"]))

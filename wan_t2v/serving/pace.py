@@ -2,13 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.request import Settings
+from wan_t2v.request import MAX_STEPS, Settings
+from wan_t2v.shapes import VideoShape
 
 FILE = "pace.json"
+LARGEST_FILE = "largest_clip.json"
 SMOOTHING = 0.3  # weight of the newest generation in a mean
 # An estimate can turn requests away, and then nobody measures: it may not outlive what it was measured on.
 VALID_S = 600.0
@@ -41,6 +43,24 @@ class Work:
 
     def __str__(self) -> str:
         return f"{self.num_inference_steps} steps of {self.height}x{self.width}x{self.num_frames}"
+
+
+NO_WORK = Work(1, 1, 1, 1, guided=False)
+
+
+def publish_largest(run: RunDirectory, clips: Iterable[VideoShape]) -> None:
+    """Tell the doors how large the clips are that are served."""
+    run.write_json(LARGEST_FILE, {"pixels": max(clip.frames * clip.height * clip.width for clip in clips)})
+
+
+def work_to_expect(work: Work, run: RunDirectory) -> Work:
+    """The work, or none where it is more than any clip that is served: such a request is refused once it is checked.
+
+    Until then it may wait in the queue, and its seconds must not count for those behind it.
+    """
+    largest = run.read_json(LARGEST_FILE)
+    too_large = largest is not None and work.size > largest["pixels"]
+    return NO_WORK if too_large or work.num_inference_steps > MAX_STEPS else work
 
 
 @dataclass(frozen=True)

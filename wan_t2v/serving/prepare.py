@@ -23,8 +23,11 @@ from wan_t2v.request import (
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.asked import QUEUE_PARAMETERS
 from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
+from wan_t2v.serving.pace import publish_largest
 from wan_t2v.serving.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.remote import RemoteEngine
+from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, renamed, text_to_triton, unread
 from wan_t2v.serving.unary_door import UnaryDoor
 from wan_t2v.shapes import VideoShape
@@ -57,13 +60,19 @@ class Prepare:
         self._text_encoder = RemoteEngine(pb_utils, "text_encoder", read=unread, on_cpu=True)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
         self._door = UnaryDoor(pb_utils, parameters)
+        publish_largest(server_run_directory(parameters), self._served.listed or (self._served.largest,))
+        self._spans = Spans.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
         return answered(self._pb_utils, requests, self._answer)
 
+    def finalize(self) -> None:
+        """Triton's exit point."""
+        self._spans.close()
+
     def _answer(self, request: Any) -> list[Any]:
-        with self._door.passing(request) as let_in:
+        with self._spans.of_request(request).span("prepare"), self._door.passing(request) as let_in:
             settings = self._settings(request)
             let_in(settings)
             return self._prepared(settings)

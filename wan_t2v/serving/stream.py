@@ -9,7 +9,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,24 +27,26 @@ from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.preview import PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
 from wan_t2v.request import RequestError, Settings, check_known
-from wan_t2v.serving.admission import Admission, Rules, Turn, Waiting
-from wan_t2v.serving.answers import failure
+from wan_t2v.serving.admission import Admission, Rules, Turn
 from wan_t2v.serving.asked import QUEUE_PARAMETERS, Asked
 from wan_t2v.serving.denoising import Denoising
 from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
 from wan_t2v.serving.metrics import Metrics
 from wan_t2v.serving.mp4_encoder import encoded_video, metadata
-from wan_t2v.serving.pace import Work
+from wan_t2v.serving.news import DECODE, DENOISE, ENCODE, PREPARE, News
+from wan_t2v.serving.pace import Work, work_to_expect
 from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.remote import RemoteEngine
-from wan_t2v.serving.resuming import Keeping, Resuming
+from wan_t2v.serving.resuming import Resuming
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, unread
 from wan_t2v.serving.unary_door import LET_IN
+from wan_t2v.serving.underway import Caller, Underway
 from wan_t2v.serving.vae_decoder import NO_FRAMES, VaeDecoder
 
 DOOR = "text_to_video_stream"
-GAUGES_S = 1.0  # from look to look at what other processes have under way, or had when they died
+LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
 
@@ -56,7 +58,7 @@ class TextToVideoStream:
         parameters = ModelParameters.from_args(args)
         torch.set_num_threads(1)  # the work itself runs in the graphs' processes
         rules = Rules.of_model(parameters)
-        run = server_run_directory(parameters)
+        self._run = run = server_run_directory(parameters)
         self._pb_utils = pb_utils
         self._preview = PreviewMap.read(parameters.version_folder)
         self._defaults = ServingDefaults.read(_beside(parameters, "prepare"))
@@ -67,11 +69,13 @@ class TextToVideoStream:
         self._decoder = VaeDecoder(pb_utils, args)
         self._resuming = Resuming.of_model(parameters)
         self._metrics = Metrics(pb_utils, door=DOOR)
+        self._spans = Spans.of_process(parameters.model)
         self._admission = Admission(run, door=DOOR, rules=rules)
         self._threads = ThreadPoolExecutor(rules.in_flight + rules.queued, thread_name_prefix="generation")
         self._ended, self._changed = threading.Event(), threading.Event()
-        self._gauges = threading.Thread(target=self._keep_gauges, args=(run,), daemon=True)
-        self._gauges.start()
+        self._told: set[News] = set()
+        self._watch = threading.Thread(target=self._watching, args=(run,), daemon=True)
+        self._watch.start()
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Triton's entry point. It returns at once; the threads send what there is to tell."""
@@ -80,114 +84,124 @@ class TextToVideoStream:
             try:
                 self._let_in(request, sender)
             except Exception as error:
-                self._end(sender, error)
+                self._end(News(self._pb_utils, sender, ahead=int), error)
 
     def finalize(self) -> None:
         """Triton's exit point."""
         self._ended.set()
         self._changed.set()
-        self._gauges.join()
+        self._watch.join()
         self._threads.shutdown(cancel_futures=True)
         self._denoising.close()
+        self._spans.close()
 
     def _let_in(self, request: Any, sender: Any) -> None:
         """Give the request a place in the queue and a thread, or raise; its key is held from here to its end."""
         with contextlib.ExitStack() as until_refused:
-            asked = Asked.by(request, _work(request, self._defaults))
+            asked = Asked.by(request, work_to_expect(_work(request, self._defaults), self._run))
             keeping = until_refused.enter_context(self._resuming.held(request))
             waiting = self._admission.enter(asked)
-            holding = until_refused.pop_all()
+            held = until_refused.pop_all()
+        underway = Underway(
+            request,
+            waiting,
+            Caller(sender.is_cancelled, asked),
+            News(self._pb_utils, sender, ahead=lambda: self._admission.ahead(waiting)),
+            keeping,
+            self._spans.of_request(request),
+            held,
+        )
         self._metrics.admitted()
+        self._told.add(underway.news)
         self._changed.set()
-        self._threads.submit(self._serve, request, sender, waiting=waiting, keeping=keeping, holding=holding)
+        self._threads.submit(self._serve, underway)
 
-    def _keep_gauges(self, run: RunDirectory) -> None:
+    def _watching(self, run: RunDirectory) -> None:
+        """Set the gauges, and let those hear something who were told nothing for a while."""
         while not self._ended.is_set():
             self._changed.clear()
             self._metrics.loaded(load_of(run))
-            self._changed.wait(GAUGES_S)
+            for news in tuple(self._told):
+                with contextlib.suppress(self._pb_utils.TritonModelException):  # who left cannot be told
+                    news.beat()
+            self._changed.wait(LOOK_S)
 
-    def _serve(
-        self,
-        request: Any,
-        sender: Any,
-        *,
-        waiting: Waiting,
-        keeping: Keeping | None,
-        holding: contextlib.ExitStack,
-    ) -> None:
+    def _serve(self, underway: Underway) -> None:
         """One request from its place in the queue to its last response: without one, a caller waits for ever."""
-        caller = Caller(sender.is_cancelled, waiting.asked)
+        caller, news = underway.caller, underway.news
         try:
-            with holding, self._admission.turn(waiting, caller.has_left) as turn:
+            with underway.held, self._admission.turn(underway.waiting, caller.has_left) as turn:
                 self._changed.set()
-                tensors = self._generated(request, sender, caller=caller, turn=turn, keeping=keeping)
-                self._end(sender, None, tensors)  # before the place is given back: who drains waits for the answer
+                tensors = self._generated(underway, turn)
+                self._end(news, None, tensors)  # before the place is given back: who drains waits for the answer
         except BaseException as error:
             if isinstance(error, Cancelled):
                 self._metrics.stopped(caller.seconds_since_there())
-            self._end(sender, error)
+            self._end(news, error)
         self._changed.set()
 
-    def _end(self, sender: Any, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
+    def _end(self, news: News, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
+        self._told.discard(news)
         self._metrics.ended(error)
-        response = (
-            self._pb_utils.InferenceResponse(output_tensors=list(tensors))
-            if error is None
-            else failure(self._pb_utils, error)
-        )
-        sender.send(response, flags=self._pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        news.end(error, tensors)
 
-    def _generated(
-        self, request: Any, sender: Any, *, caller: "Caller", turn: Turn, keeping: Keeping | None
-    ) -> list[Any]:
+    def _generated(self, underway: Underway, turn: Turn) -> list[Any]:
         """The last response's tensors; progress goes out on the way."""
-        inputs = _checked_inputs(request)
+        inputs = _checked_inputs(underway.request)
         preview_every = _preview_every(inputs.pop("preview_every", None))
+        prepared = self._prepared(underway, inputs)
+        settings = Settings.from_json(bytes_from_triton(prepared["settings"]))
+        with underway.stage(DENOISE):
+            latents, denoised = self._denoising.latents(
+                {**inputs, **prepared},
+                settings,
+                is_cancelled=underway.caller.has_left,
+                after_step=self._teller(underway, preview_every, turn=turn),
+                keeping=underway.keeping,
+            )
+        reports = [json.loads(bytes_from_triton(prepared["prepare_report"])), denoised]
+        return self._answer(latents, settings, reports=reports, underway=underway)
+
+    def _prepared(self, underway: Underway, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model `prepare` makes of the fields."""
         fields = {name: tensor.as_numpy() for name, tensor in inputs.items()}
-        seed = seed_of_key(request)
+        seed = seed_of_key(underway.request)
         if seed is not None:
             fields.setdefault("seed", np.array([seed], dtype=np.int64))
-        prepared = self._prepare(fields)
-        settings = Settings.from_json(bytes_from_triton(prepared["settings"]))
-        latents, denoised = self._denoising.latents(
-            {**inputs, **prepared},
-            settings,
-            is_cancelled=caller.has_left,
-            after_step=self._teller(sender, preview_every, turn=turn),
-            keeping=keeping,
-        )
-        reports = [json.loads(bytes_from_triton(prepared["prepare_report"])), denoised]
-        return self._answer(latents, settings, reports=reports, caller=caller)
+        with underway.stage(PREPARE):
+            return self._prepare(fields)
 
-    def _teller(self, sender: Any, preview_every: int, *, turn: Turn) -> Any:
+    def _teller(self, underway: Underway, preview_every: int, *, turn: Turn) -> Any:
         """What to do after each step: send its progress, and every `preview_every` steps a picture beside it."""
         clock = StepClock()
 
         def tell(step: Step) -> None:
             progress = clock.after(step)
             self._metrics.stepped(step.expert, progress.step_s)
+            underway.trace.step(step, progress.step_s)
             turn.stepped(step.index, step.count)
-            tensors = [text_to_triton(self._pb_utils, "progress", progress.to_json())]
-            if preview_every and step.index % preview_every == 0:
-                picture = self._preview.picture(step.clean_estimate.float().cpu().numpy())
-                tensors.append(text_to_triton(self._pb_utils, "preview", png_from_picture(picture)))
-            sender.send(self._pb_utils.InferenceResponse(output_tensors=tensors))
+            shown = preview_every and step.index % preview_every == 0
+            underway.news.stepped(progress, self._pictured(step) if shown else None)
 
         return tell
 
+    def _pictured(self, step: Step) -> bytes:
+        return png_from_picture(self._preview.picture(step.clean_estimate.float().cpu().numpy()))
+
     def _answer(
-        self, latents: Tensor, settings: Settings, *, reports: list[dict[str, Any]], caller: "Caller"
+        self, latents: Tensor, settings: Settings, *, reports: list[dict[str, Any]], underway: Underway
     ) -> list[Any]:
         """Decode and encode what was asked for, and tell of all of it."""
         started = time.monotonic()
-        frames, videos = NO_FRAMES, []
+        frames, videos, has_left = NO_FRAMES, [], underway.caller.has_left
         if settings.output_type != "latents":
-            frames = self._decoder.decoded(latents, caller.has_left)
+            with underway.stage(DECODE):
+                frames = self._decoder.decoded(latents, has_left)
         reports.append(self._decoder.report(started))
         started = time.monotonic()
         if settings.output_type == "mp4":
-            videos.append(encoded_video(frames.numpy(), settings, is_cancelled=caller.has_left))
+            with underway.stage(ENCODE):
+                videos.append(encoded_video(frames.numpy(), settings, is_cancelled=has_left))
         reports.append({"encode_ms": 1e3 * (time.monotonic() - started)})
         self._tell_stages(reports, frames=len(frames))
         wanted = {"frames": (frames, latents[:0]), "latents": (NO_FRAMES, latents), "mp4": (NO_FRAMES, latents[:0])}
@@ -205,26 +219,6 @@ class TextToVideoStream:
                 if key.endswith("_ms"):
                     self._metrics.staged(key.removesuffix("_ms"), report[key] / 1e3)
         self._metrics.decoded(frames)
-
-
-class Caller:
-    """Whether the caller is still there, and when that was last known."""
-
-    def __init__(self, is_cancelled: Callable[[], bool], asked: Asked) -> None:
-        self._is_cancelled, self._asked = is_cancelled, asked
-        self._there = time.monotonic()
-
-    def has_left(self) -> bool:
-        """Ask the server; who gave a deadline leaves when it passes."""
-        now = time.monotonic()
-        if self._asked.is_late(now) or self._is_cancelled():
-            return True
-        self._there = now
-        return False
-
-    def seconds_since_there(self) -> float:
-        """At most this long the work ran on for nobody."""
-        return time.monotonic() - self._there
 
 
 def _checked_inputs(request: Any) -> dict[str, Any]:

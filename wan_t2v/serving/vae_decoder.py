@@ -18,11 +18,14 @@ from wan_t2v.engines.ping_pong import PingPongCaches
 from wan_t2v.facts import ModelFacts
 from wan_t2v.frames import decoded_frames
 from wan_t2v.latents import vae_from_diffusion
+from wan_t2v.operate.run_directory import FINISHING
 from wan_t2v.request import Settings
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.graph import engine_settings, installed_engine
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
 from wan_t2v.serving.remote import RemoteEngine
+from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, torch_from_triton
 from wan_t2v.serving.versions import EngineByVersion, version_of_size
 
@@ -41,6 +44,8 @@ class VaeDecoder:
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
+        self._spans = Spans.of_process(parameters.model)
+        self._run = server_run_directory(parameters)
         torch.set_num_threads(1)  # frames to bytes is little work; the graphs' engines set their own threads
         self._pb_utils = pb_utils
         self._facts = ModelFacts.read(parameters.version_folder)
@@ -72,7 +77,19 @@ class VaeDecoder:
         """Triton's entry point."""
         return answered(self._pb_utils, requests, self._answer)
 
+    def finalize(self) -> None:
+        """Triton's exit point."""
+        self._spans.close()
+
     def _answer(self, request: Any) -> list[Any]:
+        try:
+            with self._spans.of_request(request).span("decode"):
+                return self._decoded_for(request)
+        except Exception:
+            self._run.unmark(FINISHING)  # else `mp4_encoder` does it, which is not called now
+            raise
+
+    def _decoded_for(self, request: Any) -> list[Any]:
         started = time.monotonic()
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         settings = Settings.from_json(bytes_from_triton(tensors["settings"]))

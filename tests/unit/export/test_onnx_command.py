@@ -29,7 +29,9 @@ def test_what_the_embedded_server_could_not_serve_is_refused_where_it_is_to_be_s
     said = refused(["--checkpoint", str(a14b), "--must-install"], tmp_path / "a", capsys)
     assert "cannot be served here: the weights stay in the checkpoint" in said
     asked = ["--checkpoint", str(checkpoint), "--must-install", "--precision", "fp16"]
-    assert "cannot be served here: the embedded server runs graphs with FP32 inputs" in refused(asked, tmp_path / "b", capsys)
+    assert "cannot be served here: the embedded server runs graphs with FP32 inputs" in refused(
+        asked, tmp_path / "b", capsys
+    )
 
 
 def test_large_weights_do_not_go_inside(a14b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

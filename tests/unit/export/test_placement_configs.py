@@ -219,10 +219,21 @@ def test_the_streaming_door_swaps_and_decodes_like_the_unary_one(with_stream: Pa
         "engine_location": "in_process",
         "engine": "tensorrt",
         "max_in_flight": "1",
+        "guidance_passes": "in_turn",
     }
     assert list(config.instance_group[0].gpus) == [0]
     denoiser = placed_configs(swapped, with_stream)["denoiser"]
     assert denoiser.parameters["max_in_flight"].string_value == "1", "one limit holds for both doors"
+
+
+@pytest.mark.parametrize(("gpus", "passes"), [(("141",), "in_turn"), (("141", "141"), "together")])
+def test_guidance_passes_run_together_where_two_gpus_have_the_expert(
+    gpus: tuple[str, ...], passes: str, with_stream: Path
+) -> None:
+    both = placed(Layout.BOTH, *gpus, engine=VaeEngine.IN_PROCESS, doors=(UNARY, STREAM))
+    for name, config in placed_configs(both, with_stream).items():
+        if name in ("denoiser", STREAM):
+            assert config.parameters["guidance_passes"].string_value == passes
 
 
 def test_a_door_that_is_not_served_is_not_loaded(with_stream: Path) -> None:

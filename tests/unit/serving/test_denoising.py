@@ -15,6 +15,7 @@ import torch
 
 from tests.unit.fakes import FakePbUtils, FakeResponse, FakeTensor
 from tests.unit.serving.test_vae_decoder import SETTINGS
+from wan_t2v.cancellation import Cancelled
 from wan_t2v.denoise import Step
 from wan_t2v.serving.checkpoints import Checkpoints, Limits
 from wan_t2v.serving.denoising import Denoising
@@ -60,6 +61,20 @@ def test_embeddings_and_latents_have_the_experts_type(
 def test_an_unknown_precision_is_refused_at_start(repository: Path) -> None:
     with pytest.raises(ParameterError, match="parameter expert_precision is 'int4', accepted: fp32, bf16, fp16"):
         denoising(repository, FakePbUtils(), expert_precision="int4")
+
+
+def test_in_turn_who_leaves_during_a_pass_stops_the_other_of_the_same_step(repository: Path) -> None:
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    server = FakePbUtils(answer)
+    loop = denoising(repository, server, guidance_passes="in_turn")
+    embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    settings = replace(SETTINGS, num_inference_steps=3, guidance_scale=4.0)
+    with pytest.raises(Cancelled, match="before a pass"):
+        loop.latents(embeds, settings, is_cancelled=lambda: len(server.called) == 3)
+    loop.close()
+    assert len(server.called) == 3, "of the second step only the first pass ran"
 
 
 class Interrupted(Exception):

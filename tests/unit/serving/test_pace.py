@@ -1,12 +1,14 @@
 """What a generation is likely to take, from what was measured."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.serving.pace import VALID_S, Pace, Work
+from wan_t2v.serving.pace import NO_WORK, VALID_S, Pace, Work, publish_largest, work_to_expect
+from wan_t2v.shapes import VideoShape
 
 SMALL = Work(64, 64, 16, 10, guided=True)
 
@@ -45,3 +47,12 @@ def test_old_measurements_turn_nobody_away(run: RunDirectory) -> None:
     pace.learn(SMALL, step_s=1000.0, after_s=0.0)
     clock[0] = VALID_S + 1
     assert pace.estimate_s(SMALL) is None
+
+
+def test_what_is_never_served_is_no_work(run: RunDirectory) -> None:
+    served = Work(64, 96, 17, 40, guided=True)
+    assert work_to_expect(replace(served, width=2**30), run).width == 2**30, "nobody told yet what is served"
+    publish_largest(run, [VideoShape(17, 96, 64), VideoShape(5, 96, 96)])
+    assert work_to_expect(served, run) is served
+    for wrong in ({"width": 2**30}, {"num_frames": 21}, {"num_inference_steps": 10**9}):
+        assert work_to_expect(replace(served, **wrong), run) is NO_WORK

@@ -1,6 +1,7 @@
 """The VAE's two graphs as models behind the server, and as engines in this process: the same frames."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.fakes import FakePbUtils, FakeRequest, FakeResponse, FakeTensor
+from tests.unit.fakes import FakePbUtils, FakeRequest, FakeResponse, FakeTensor, FakeTritonError
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
+from wan_t2v.operate.load import load_of
+from wan_t2v.operate.run_directory import FINISHING, RunDirectory
 from wan_t2v.request import Settings
 from wan_t2v.serving.parameters import ParameterError
 from wan_t2v.serving.vae_decoder import FIRST, NEXT, VaeDecoder
@@ -99,3 +102,17 @@ def test_two_sizes_that_differ_in_frames_alone_share_a_version(repository: Path)
     facts = ModelFacts.read(repository / "prepare/1")
     sizes = (VideoShape(17, 64, 64), VideoShape(33, 64, 64), VideoShape(17, 64, 96))
     assert version_of_size(sizes, facts) == {(8, 8): 1, (8, 12): 3}
+
+
+def test_a_clip_that_cannot_be_decoded_is_no_longer_on_its_way(repository: Path, run_directory: Path) -> None:
+    """Else a drain would wait five minutes for it: the model that forgets a clip is not called."""
+    run = RunDirectory.of_server(run_directory, os.getppid())
+
+    def fail(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse(failure=FakeTritonError("out of memory"))
+
+    model = decoder(repository, FakePbUtils(fail))
+    run.mark(FINISHING)
+    latents = torch.zeros(1, 16, 6, 4, 6)
+    (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=SETTINGS.to_json())])
+    assert response.has_error() and load_of(run).finishing == 0

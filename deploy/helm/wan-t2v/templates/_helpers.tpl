@@ -65,11 +65,13 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if or .Values.affinity (include "wan-t2v.products" .) }}
+{{- $onProducts := include "wan-t2v.products" . }}
+{{- if and $onProducts .Values.affinity.nodeAffinity }}
+{{- fail "affinity.nodeAffinity takes the place of gpu.products: put the label nvidia.com/gpu.product into it and leave gpu.products empty" }}
+{{- end }}
+{{- if or .Values.affinity $onProducts }}
 affinity:
-  {{- if .Values.affinity }}
-  {{- toYaml .Values.affinity | nindent 2 }}
-  {{- else }}
+  {{- if $onProducts }}
   nodeAffinity:
     requiredDuringSchedulingIgnoredDuringExecution:
       nodeSelectorTerms:
@@ -78,6 +80,9 @@ affinity:
               operator: In
               values:
                 {{- toYaml .Values.gpu.products | nindent 16 }}
+  {{- end }}
+  {{- with .Values.affinity }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
 {{- with .Values.priorityClassName }}

@@ -3,6 +3,7 @@
 namespace="{{ .Release.Namespace }}",app_kubernetes_io_instance="{{ .Release.Name }}"
 {{- end -}}
 
-{{- define "wan-t2v.alertLabels" -}}
-app_kubernetes_io_instance: {{ .Release.Name }}
+{{/* The streaming door tells the gauges, for both doors. */}}
+{{- define "wan-t2v.withoutGauges" -}}
+{{- if and (include "wan-t2v.onGpu" .) (eq .Values.placement.doors "unary") }}yes{{ end -}}
 {{- end -}}

@@ -18,6 +18,8 @@
 - --metrics-port=8002
 {{- if or .Values.tls.enabled .Values.authProxy.enabled }}
 - --http-address=127.0.0.1
+# else it would be where HTTP is
+- --metrics-address=0.0.0.0
 {{- end }}
 {{- if .Values.authProxy.enabled }}
 - --grpc-address=127.0.0.1
@@ -41,8 +43,17 @@
 - --grpc-keepalive-permit-without-calls=true
 - --grpc-http2-max-pings-without-data=0
 - --grpc-http2-min-recv-ping-interval-without-data={{ .minClientPingMs }}
+- --grpc-max-connection-age={{ .maxConnectionAgeMs }}
 {{- end }}
 - --grpc-max-response-pool-size={{ .Values.server.responsePoolSize }}
+{{- with .Values.monitoring.tracing }}
+{{- if .url }}
+- --trace-config=mode=opentelemetry
+- --trace-config=opentelemetry,url={{ .url }}
+- --trace-config=level=TIMESTAMPS
+- --trace-config=rate={{ .rate }}
+{{- end }}
+{{- end }}
 {{- range .Values.server.extraArgs }}
 - {{ . | quote }}
 {{- end }}

@@ -1,0 +1,113 @@
+"""A server program of a benchmark: started on free ports of the loopback, and never left behind.
+
+The program says on its standard output, in one JSON line, when it is ready; it stops when its standard input closes,
+which happens too if the benchmark is killed.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+START_LIMIT_S = 180.0
+STOP_LIMIT_S = 60.0
+HOST = "127.0.0.1"
+
+
+class ProgramError(Exception):
+    """The program did not start; the message has the last lines of its log."""
+
+
+@contextlib.contextmanager
+def running_program(
+    arguments: Sequence[str],
+    log: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    start_limit_s: float = START_LIMIT_S,
+    stop_limit_s: float = STOP_LIMIT_S,
+) -> Iterator[dict[str, Any]]:
+    """Run `python arguments...`, yield what it says when it is ready, and stop it. Raises ProgramError."""
+    with log.open("wb") as errors:
+        program = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the benchmark; the program follows when its pipe closes
+        )
+    try:
+        yield _ready(program, log, start_limit_s)
+    finally:
+        _stop(program, stop_limit_s)
+
+
+def _ready(program: "subprocess.Popen[bytes]", log: Path, limit_s: float) -> dict[str, Any]:
+    assert program.stdout is not None
+    late = threading.Timer(limit_s, lambda: _kill(program.pid))
+    late.start()
+    try:
+        line = program.stdout.readline()
+    finally:
+        late.cancel()
+    if not line:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+        raise ProgramError("the program did not start within {:.0f} s; it said: {}".format(limit_s, " / ".join(said)))
+    told: dict[str, Any] = json.loads(line)
+    return told
+
+
+def _stop(program: "subprocess.Popen[bytes]", limit_s: float) -> None:
+    assert program.stdin is not None and program.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        program.stdin.close()
+    try:
+        program.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        _kill(program.pid)
+        program.wait()
+    program.stdout.close()
+
+
+def _kill(pid: int) -> None:
+    """A process and all that it started, in sessions of their own too."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        children = process.children(recursive=True)
+        for one in [process, *children]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(children, timeout=5)
+
+
+class Announcer:
+    """The program's side: keeps standard output for the one line, sends everything else to standard error."""
+
+    def __init__(self) -> None:
+        self._line = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def wait_until_closed(self, told: Mapping[str, Any]) -> None:
+        """Say that the program is ready, and return when it is to stop."""
+        self._line.write(json.dumps(told) + "\n")
+        self._line.flush()
+        sys.stdin.buffer.read()
+
+
+def end_within(seconds: float) -> None:
+    """End this process after so long, whatever its threads do: a generation cannot be stopped."""
+
+    def end() -> None:
+        time.sleep(seconds)
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()

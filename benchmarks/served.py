@@ -1,0 +1,25 @@
+"""A server to measure: the one at a given address, or an embedded one for the time of the benchmark."""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedded.options import ServerOptions
+from embedded.server import running_server
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """`--url` for a server that runs, `--repository` for one that is started."""
+    parser.add_argument("--url", help="gRPC address of a running server (default: start an embedded one)")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="what that one serves")
+
+
+@contextlib.contextmanager
+def served(url: str | None, repository: Path, folder: Path) -> Iterator[str]:
+    """Yield a gRPC address; a server that was started keeps its log in `folder`. Raises ServerError."""
+    if url:
+        yield url
+        return
+    with running_server(ServerOptions(repository=repository, log=folder / "server.log")) as server:
+        yield server.grpc_url

@@ -1,0 +1,145 @@
+"""All benchmarks in one command: a file of results and a picture of them.
+
+    make bench-all        or        python -m benchmarks.suite --out out/bench        QUICK=1 or --quick for a rehearsal
+
+Each part is a command of its own with a limit in seconds; one that fails or hangs costs no other. The results,
+`<date>-<machine>.json` with machine and commit, are written after each part, the picture at the end;
+`benchmarks/results.schema.json` says what the file holds. What each part printed is kept beside them.
+"""
+
+import argparse
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import provenance
+from benchmarks.plot import write_plot
+from export.atomic import written_file
+
+VERSION = 1  # of the file's form
+STOP_LIMIT_S = 90.0  # for a part that was interrupted
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark: its module, about how long it takes on two cores, and its options for a rehearsal."""
+
+    name: str
+    expected_s: float
+    quick: tuple[str, ...]
+
+    @property
+    def limit_s(self) -> float:
+        """When it counts as hung: export and a slow machine are allowed for."""
+        return 120 + 3 * self.expected_s
+
+    def command(self, repository: Path, *, quick: bool) -> list[str]:
+        """How it is run."""
+        options = ["--repository", str(repository), *(self.quick if quick else ())]
+        return [sys.executable, "-m", f"benchmarks.{self.name}", *options]
+
+
+PARTS = (
+    Part("generation", 110, ("--rounds", "1", "--steps", "4")),
+    Part("doors", 180, ("--rounds", "1", "--concurrent-rounds", "1", "--steps", "4")),
+    Part("perf_analyzer", 80, ("--requests", "2", "--steps", "4")),
+    Part("load", 90, ("--requests", "10", "--steps", "4", "--rate", "4")),
+    Part("mlperf", 60, ("--queries", "3", "--samples", "4")),
+    Part("comparison", 240, ("--rounds", "1", "--steps", "4")),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts and write. Returns an exit code: 1 if a part gave no result."""
+    options = _parser().parse_args(arguments)
+    about = {**provenance(), "quick": options.quick}
+    out = options.out / f"{about['date']}-{slug(about['machine'])}{'-quick' if options.quick else ''}.json"
+    wanted = [part for part in PARTS if not options.parts or part.name in options.parts]
+    if not options.quick:
+        print(f"about {sum(part.expected_s for part in wanted) / 60:.0f} minutes", file=sys.stderr)
+    started, found = time.monotonic(), {}
+    for index, part in enumerate(wanted, start=1):
+        print(f"[{index}/{len(wanted)}] {part.name} ...", file=sys.stderr)
+        command = part.command(options.repository, quick=options.quick)
+        found[part.name] = part_result(command, options.out / f"{part.name}.log", limit_s=part.limit_s)
+        print(f"[{index}/{len(wanted)}] {part.name}: {_told(found[part.name])}", file=sys.stderr)
+        results = {
+            "version": VERSION,
+            "about": about,
+            "seconds": round(time.monotonic() - started, 1),
+            "parts": found,
+        }
+        with written_file(out) as partial:
+            partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    plot = out.with_suffix(".png")
+    write_plot(plot, results)
+    statuses = {name: part["status"] for name, part in found.items()}
+    print(json.dumps({"out": str(out), "plot": str(plot), "seconds": results["seconds"], **statuses}))
+    return 0 if set(statuses.values()) == {"measured"} else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder (default: %(default)s)")
+    names = [part.name for part in PARTS]
+    parser.add_argument("--parts", nargs="+", choices=names, help="only these (default: all)")
+    parser.add_argument("--quick", action="store_true", help="a rehearsal with few requests: no figures")
+    return parser
+
+
+def slug(machine: str) -> str:
+    """A machine's name as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+
+
+def part_result(command: Sequence[str], log: Path, *, limit_s: float) -> dict[str, Any]:
+    """Run a command that ends in one JSON line; how it ended, in how many seconds, and that line."""
+    started = time.monotonic()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as printed, subprocess.Popen(command, stdout=printed) as process:
+        try:
+            code = process.wait(limit_s)
+            status, reason = ("measured", "") if code == 0 else ("failed", f"exit code {code}")
+        except subprocess.TimeoutExpired:
+            status, reason = "stopped", f"after its limit of {limit_s:.0f} s"
+            _interrupt(process)
+    result = last_json_line(log.read_text(encoding="utf-8"))
+    if status == "measured" and result is None:
+        status, reason = "failed", "its last line is no JSON object"
+    return {"status": status, "reason": reason, "seconds": round(time.monotonic() - started, 1), "result": result}
+
+
+def _interrupt(process: "subprocess.Popen[bytes]") -> None:
+    """As Ctrl-C does, so that it tidies up; if it does not end, kill it: its servers follow when their pipes close."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def last_json_line(printed: str) -> dict[str, Any] | None:
+    """The object in the last line, None if that is none."""
+    lines = printed.strip().splitlines()
+    try:
+        found = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _told(part: dict[str, Any]) -> str:
+    reason = f" ({part['reason']})" if part["reason"] else ""
+    return f"{part['status']}{reason} in {part['seconds']:.0f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

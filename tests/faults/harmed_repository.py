@@ -1,0 +1,91 @@
+"""A model repository in which things can be made to go wrong: graphs that fail on demand, few places, a small disk."""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.repository_copy import copied_repository
+
+FAULTY_GRAPH = Path(__file__).with_name("faulty_graph.py")  # only Triton's own processes can import it
+FAULTY = ("high_noise_expert", "low_noise_expert", "vae_decoder_next")
+LOOPS = ("denoiser", "text_to_video_stream")
+PLACES = 4  # one runs, three wait
+FILLED_BYTES = 2**16  # written at once
+
+
+@dataclass(frozen=True)
+class HarmedRepository:
+    """Where it is, the file that makes graphs fail, and the folder of its checkpoints."""
+
+    path: Path
+    fault_file: Path
+    checkpoints: Path
+
+    @contextlib.contextmanager
+    def failing(self, kind: str, *, latents: tuple[int, int], below: float) -> Iterator[None]:
+        """Have the graphs fail at clips of this size; see `tests/faults/faulty_graph.py`."""
+        partial = self.fault_file.with_suffix(".partial")
+        partial.write_text(json.dumps({"kind": kind, "latents": latents, "below": below}), encoding="utf-8")
+        partial.replace(self.fault_file)
+        try:
+            yield
+        finally:
+            self.fault_file.unlink()
+
+
+def harmed_repository(repository: Path, folder: Path, *, checkpoints: Path) -> HarmedRepository:
+    """Make a copy under `folder` with room for four requests in all, that keeps checkpoints after every step."""
+    harmed = HarmedRepository(copied_repository(repository, folder), folder / "fault.json", checkpoints)
+    for graph in FAULTY:
+        shutil.copy(FAULTY_GRAPH, harmed.path / graph / "1/model.py")
+        _configure(harmed.path / graph, {"fault_file": str(harmed.fault_file)})
+    limits = {"max_in_flight": "1", "max_queued": str(PLACES - 1)}
+    for loop in LOOPS:
+        _configure(harmed.path / loop, {**limits, "checkpoint_folder": str(checkpoints), "checkpoint_every": "1"})
+    return harmed
+
+
+def _configure(model: Path, parameters: dict[str, str]) -> None:
+    """Set parameters of a model, in the place of those that it has."""
+    path = model / "configs/cpu.pbtxt"
+    text = path.read_text(encoding="utf-8")
+    for name, value in parameters.items():
+        text = re.sub(rf'^parameters {{ key: "{name}".*\n', "", text, flags=re.MULTILINE)
+        text += f'parameters {{ key: "{name}", value {{ string_value: "{value}" }} }}\n'
+    path.write_text(text, encoding="utf-8")
+
+
+class MountRefused(Exception):
+    """This user may not mount a file system."""
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """Mount a file system of this size at `folder`. Raises MountRefused; root may, and so may some containers."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MountRefused(done.stderr.strip())
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Leave no byte free on the disk of `folder`."""
+    filler = folder / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:  # the last write is a short one, and the next fails
+                file.write(bytes(FILLED_BYTES))
+        yield
+    finally:
+        filler.unlink()

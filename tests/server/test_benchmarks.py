@@ -1,0 +1,96 @@
+"""The benchmarks run against a real server and count what happens. No timing is asserted: the machine is not quiet."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import load, mlperf, perf_analyzer
+from benchmarks.comparison import SAME_VIDEO_DB
+from benchmarks.contenders import Contender, running_contenders
+from benchmarks.installed_copy import Installed
+from benchmarks.repository_copy import copied_repository
+from benchmarks.video_difference import decoded, psnr_db
+from embedded.server import Server
+from export.install import installed
+from tests.server.calls import samples
+from tests.server.statistics import executions_when_idle
+
+CANCELLED = 'wan_t2v_generations_ended_total{door="text_to_video_stream",outcome="cancelled"}'
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def test_load_counts_who_got_a_video_and_who_left_and_the_server_counts_the_same(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = samples(server).get(CANCELLED, 0.0)
+    sizes = "32x48x5=1,48x32x5=1"
+    options = ["--requests", "10", "--steps", "12", "--rate", "3", "--sizes", sizes, "--cancel-ratio", "0.5"]
+    assert load.main(["--url", server.grpc_url, *options, "--seed", "1"]) == 0
+    found = last_line(capsys)
+    assert found["finished"] + found["cancelled"] == 10
+    assert found["cancelled"] > 0
+    assert found["refused"] == found["failed"] == 0
+    assert sum(row["count"] for row in found["latency_s"].values()) == found["finished"]
+    assert found["queue_wait_s"]["count"] == 10
+    assert 11 * found["finished"] <= found["step_gap_s"]["count"] < 11 * 10
+    executions_when_idle(server.grpc_url, "high_noise_expert")
+    assert samples(server)[CANCELLED] - before == found["cancelled"]
+
+
+def test_load_tells_refusals_from_failures(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """One runs and sixteen wait; the others of 30 at once are told to come later."""
+    options = ["--requests", "30", "--steps", "4", "--rate", "1000", "--sizes", "32x48x5", "--cancel-ratio", "0"]
+    assert load.main(["--url", server.grpc_url, *options]) == 0
+    found = last_line(capsys)
+    assert found["refused"] > 0 and found["failed"] == 0
+    assert found["finished"] + found["refused"] == 30
+    assert all(error.startswith("Unavailable: ") for error in found["errors"])
+
+
+def test_mlperfs_request_has_its_steps_and_its_latents(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlperf.main(["--url", server.grpc_url, "--queries", "2", "--samples", "3"]) == 0
+    found = last_line(capsys)
+    assert found["official"] is False and found["differs"]
+    assert (found["steps"], found["guidance"]) == (20, [4.0, 3.0])
+    assert found["distinct"] == found["prompts"] == 3
+    assert found["single_stream"]["queries"] == 2
+
+
+def test_perf_analyzer_measures_both_doors_to_the_video(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert perf_analyzer.main(["--url", server.grpc_url, "--requests", "2", "--steps", "3"]) == 0
+    found = last_line(capsys)
+    for level in ("concurrency_1", "concurrency_2"):
+        unary, stream = found["unary"][level], found["stream"][level]
+        assert unary["responses"] == 1 and unary["requests"] == stream["requests"] == 2
+        assert stream["responses"] >= 3 + 1
+        assert stream["step_gap_s"]["count"] == 2 * (3 - 1)
+        assert stream["latency_s"]["max"] > stream["first_response_s"]["max"]
+
+
+@pytest.fixture(scope="module")
+def contenders(checkpoint: Path, exported: Path, repository: Path, tmp_path_factory: Any) -> Any:
+    folder = tmp_path_factory.mktemp("contenders")
+    own = installed(exported, copied_repository(repository, folder))
+    with running_contenders(Installed(checkpoint, exported, own), folder, threads=2) as running:
+        yield {contender.name: contender for contender in running}
+
+
+def test_the_servers_that_are_compared_make_the_same_video(contenders: dict[str, Contender]) -> None:
+    videos = {name: contender.generate(3, 4) for name, contender in contenders.items()}
+    assert decoded(videos["ours"]).ndim == 4
+    assert videos.keys() == {"ours", "pytriton", "fastapi"}
+    for video in videos.values():
+        assert psnr_db(video, videos["ours"]) >= SAME_VIDEO_DB
+    assert psnr_db(contenders["ours"].generate(4, 4), videos["ours"]) < SAME_VIDEO_DB, "another seed would be seen"
+
+
+def test_a_caller_who_leaves_harms_none_of_them(contenders: dict[str, Contender]) -> None:
+    for contender in contenders.values():
+        contender.leave(0.2)
+        assert contender.generate(3, 1)

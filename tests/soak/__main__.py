@@ -1,0 +1,53 @@
+"""`make soak`: mixed load on a server for minutes, with callers who leave, deadlines, bad requests and bursts.
+
+Memory, open files, processes and shared memory must stay flat, and each request must have one answer, the same as
+when nothing else ran. Writes a JSON file and a picture; the last line is one JSON object; exit code 1 if not so.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.machine import provenance
+from embedded.options import ServerOptions
+from embedded.server import running_server
+from export.atomic import written_file
+from tests.soak.plot import plotted
+from tests.soak.soak import soaked
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start a server, put load on it, judge. Returns an exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("out/soak.json"), help="and a .png beside it")
+    options = parser.parse_args(arguments)
+    machine = provenance()
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-soak-") as folder:
+        log = Path(folder) / "server.log"
+        with running_server(ServerOptions(repository=options.repository, log=log, start_limit_s=600)) as server:
+            soak = soaked(server, minutes=options.minutes, seed=options.seed, tell=_tell)
+    result = {**machine, **soak.result()}
+    with written_file(options.out) as partial:
+        partial.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    plotted(result, options.out.with_suffix(".png"))
+    for one in soak.judged():
+        _tell(f"{one.name}: {one.second_quarter:g} to {one.last_quarter:g}, {'' if one.is_flat else 'NOT '}flat")
+    for fault in result["first_faults"]:
+        _tell(fault)
+    last = ("machine", "commit", "minutes", "seed", "requests", "ended", "faults")
+    print(json.dumps({name: result[name] for name in last}))
+    return 1 if result["faults"] else 0
+
+
+def _tell(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

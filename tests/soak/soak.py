@@ -1,0 +1,172 @@
+"""A soak: load for some minutes, the server's footprint all the while, and what to say of both."""
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedded.server import Server
+from tests.faults.footprint import Allowance, Footprint
+from tests.faults.victim import holds_no_place
+from tests.server.calls import samples as metrics
+from tests.soak.endings import Ending
+from tests.soak.flatness import Judged, judged
+from tests.soak.traffic import Traffic
+from wan_t2v.operate.load import load_of
+from wan_t2v.operate.run_directory import RunDirectory
+
+CLIENTS = 4
+SAMPLES = 120  # in all, but one a second at most
+EMPTY_LIMIT_S = 120.0
+SETTLED_S = 30.0
+# between the samples of two quarters, see tests/soak/flatness.py
+MEMORY_MIB, MEMORY_SHARE = 16.0, 0.05
+OPEN_FILES, REGIONS, REGIONS_MIB = 10, 0, 8.0
+# of the idle server after the load, against the idle server before it; memory is judged by the quarters alone
+IDLE = Allowance(memory_mib=math.inf, memory_share=0, open_files=16, regions=0)
+FAILED = 'outcome="failed"'
+
+
+@dataclass
+class Soak:
+    """What was sampled and heard. `at_min` are the minutes of the samples."""
+
+    minutes: float
+    seed: int
+    before: Footprint
+    after: Footprint | None = None
+    at_min: list[float] = field(default_factory=list)
+    footprints: list[Footprint] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+    failed: float = 0.0
+    empty: bool = False  # no place was held any more
+
+    @property
+    def series(self) -> dict[str, list[float]]:
+        """Each measured quantity over the samples."""
+        found: dict[str, list[float]] = {
+            f"memory of {model}, MiB": [one.memory_mib.get(model, 0.0) for one in self.footprints]
+            for model in self.before.memory_mib
+        }
+        found["memory of all, MiB"] = [round(sum(one.memory_mib.values()), 1) for one in self.footprints]
+        found["open files"] = [sum(one.open_files.values()) for one in self.footprints]
+        found["processes"] = [sum(one.processes.values()) for one in self.footprints]
+        found["shared memory, regions"] = [one.regions for one in self.footprints]
+        found["shared memory, MiB"] = [one.regions_mib for one in self.footprints]
+        return found
+
+    def judged(self) -> list[Judged]:
+        """Whether each series is flat."""
+        allowed = {"open files": OPEN_FILES, "processes": 0, "shared memory, regions": REGIONS}
+        allowed["shared memory, MiB"] = REGIONS_MIB
+        return [
+            judged(name, series, allowed=allowed[name])
+            if name in allowed
+            else judged(name, series, allowed=MEMORY_MIB, allowed_share=MEMORY_SHARE)
+            for name, series in self.series.items()
+        ]
+
+    def wrong_ends(self) -> list[str]:
+        """Answers that were lost, doubled or wrong, and errors that nobody asked for."""
+        found = [fault for ending in self.endings if (fault := ending.fault)]
+        return found + ([f"the server counts {self.failed:g} requests as failed"] if self.failed else [])
+
+    def left_behind(self) -> list[str]:
+        """What the idle server still had that it did not have before."""
+        grown = [] if self.after is None else self.after.grown_since(self.before, IDLE)
+        return [f"when idle again: {found}" for found in [*grown, *([] if self.empty else ["places are held"])]]
+
+    def not_flat(self) -> list[str]:
+        """What grew under load."""
+        return [fault for one in self.judged() if (fault := one.fault)]
+
+    def faults(self) -> list[str]:
+        """All that was wrong."""
+        return [*self.wrong_ends(), *self.left_behind(), *self.not_flat()]
+
+    def result(self) -> dict[str, Any]:
+        """For a file."""
+        counted = Counter(f"{ending.kind}: {ending.outcome}" for ending in self.endings)
+        flat = [
+            {
+                "series": one.name,
+                "second_quarter": one.second_quarter,
+                "last_quarter": one.last_quarter,
+                "allowed_rise": one.allowed_rise,
+                "flat": one.is_flat,
+            }
+            for one in self.judged()
+        ]
+        faults = self.faults()
+        return {
+            "minutes": self.minutes,
+            "seed": self.seed,
+            "requests": len(self.endings),
+            "ended": dict(sorted(counted.items())),
+            "flatness": flat,
+            "idle_before": vars(self.before),
+            "idle_after": vars(self.after) if self.after else None,
+            "faults": len(faults),
+            "first_faults": faults[:20],
+            "at_min": self.at_min,
+            "series": self.series,
+        }
+
+
+def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], None] = print) -> Soak:
+    """Put load on a server for so long, and look at it all the while and afterwards."""
+    traffic = Traffic(server, seed)
+    failed = _failed(server)
+    soak = Soak(minutes, seed, before=Footprint.of_server(server))
+    began = time.monotonic()
+    until, interval_s = began + 60 * minutes, max(1.0, 60 * minutes / SAMPLES)
+    lock = threading.Lock()
+
+    def heard(ending: Ending) -> None:
+        with lock:
+            soak.endings.append(ending)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(traffic.client, number, until=until, tell=heard) for number in range(CLIENTS)]
+        while time.monotonic() < until:
+            time.sleep(interval_s)
+            soak.footprints.append(Footprint.of_server(server))
+            soak.at_min.append(round((time.monotonic() - began) / 60, 3))
+            if len(soak.footprints) % 12 == 0:
+                tell(_line(soak))
+        for client in clients:
+            client.result()
+    run = RunDirectory(server.run_directory)
+    soak.empty = _until(lambda: holds_no_place(load_of(run)), EMPTY_LIMIT_S)
+    _until(lambda: not Footprint.of_server(server).grown_since(soak.before, IDLE), SETTLED_S)
+    soak.after = Footprint.of_server(server)
+    soak.failed = _failed(server) - failed
+    return soak
+
+
+def _failed(server: Server) -> float:
+    """Requests that the server counts as failed through no fault of their callers."""
+    return sum(value for name, value in metrics(server).items() if FAILED in name)
+
+
+def _until(condition: Callable[[], bool], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _line(soak: Soak) -> str:
+    series = soak.series
+    wrong = sum(ending.fault is not None for ending in soak.endings)
+    return (
+        f"{soak.at_min[-1]:.1f} of {soak.minutes:g} min: {len(soak.endings)} requests, {wrong} wrong, "
+        f"{series['memory of all, MiB'][-1]:.0f} MiB, {series['open files'][-1]:.0f} open files, "
+        f"{series['shared memory, MiB'][-1]:.1f} MiB shared"
+    )

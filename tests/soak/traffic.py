@@ -1,0 +1,161 @@
+"""Mixed load over both doors and both protocols: videos, callers who leave, deadlines, bad requests, bursts. Seeded."""
+
+import base64
+import hashlib
+import json
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from wan_t2v_client import ClientError, Connection, TextToVideo
+
+from embedded.server import Server
+from tests.faults.messages import Failed, grpc_messages, http_messages
+from tests.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC
+from tests.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor
+from tests.soak.endings import Ending
+
+# Sizes, steps, guidance and kinds of answer in a mix; each is asked for again and again.
+REQUESTS: dict[str, dict[str, Any]] = {
+    "smallest": {"height": 16, "width": 16, "num_frames": 1, "num_inference_steps": 1, "seed": 1},
+    "small": {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 4, "seed": 2},
+    "upright": {"height": 96, "width": 64, "num_frames": 9, "num_inference_steps": 6, "seed": 3},
+    "one frame": {"height": 128, "width": 128, "num_frames": 1, "num_inference_steps": 8, "seed": 4},
+    "without guidance": {"height": 64, "width": 64, "num_frames": 13, "num_inference_steps": 6, "seed": 5,
+                         "guidance_scale": 1.0, "guidance_scale_2": 1.0},
+    "many steps": {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 40, "seed": 6},
+    "default size": {"num_inference_steps": 10, "seed": 7},
+    "latents": {"height": 64, "width": 96, "num_frames": 5, "num_inference_steps": 4, "seed": 8,
+                "output_type": "latents"},
+    "frames": {"height": 48, "width": 80, "num_frames": 9, "num_inference_steps": 4, "seed": 9,
+               "output_type": "frames"},
+}  # fmt: skip
+BURST = "smallest"
+LONG = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 300, "seed": 10}
+DOORS = ("gRPC unary", "gRPC stream", "HTTP unary", "HTTP stream")
+SHARES = {"video": 58, "cancelled": 12, "deadline": 10, "bad": 17, "burst": 3}
+AT_ONCE = 20  # requests of a burst: more than the embedded server has places
+PAUSE_S = 0.5  # the longest between two requests of a client
+LIMIT_S = 180.0
+
+
+@dataclass
+class Traffic:
+    """Load for one server. `right` has the digest of the answer to each request, taken while nothing else ran."""
+
+    server: Server
+    seed: int
+    right: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.right = {}
+        for name, fields in REQUESTS.items():
+            answers, error = self._ask("gRPC stream", fields)
+            if len(answers) != 1:
+                raise RuntimeError(f"{name} was not served while nothing else ran: {len(answers)} answers {error}")
+            self.right[name] = answers[0]
+
+    def client(self, number: int, *, until: float, tell: Callable[[Ending], None]) -> None:
+        """One client: request after request until that moment on the steady clock, then the last one's end."""
+        draw = random.Random(f"{self.seed}-{number}")
+        do = {"video": self._video, "cancelled": self._cancelled, "deadline": self._deadline, "bad": self._bad}
+        while time.monotonic() < until:
+            (kind,) = draw.choices(list(SHARES), list(SHARES.values()))
+            for ending in self._burst(draw) if kind == "burst" else [do[kind](draw)]:
+                tell(ending)
+            time.sleep(draw.uniform(0, PAUSE_S))
+
+    def _video(self, draw: random.Random) -> Ending:
+        name, door = draw.choice(list(REQUESTS)), draw.choice(DOORS)
+        fields = dict(REQUESTS[name])
+        if door.startswith("HTTP") and "output_type" in fields:
+            door = door.replace("HTTP", "gRPC")  # large tensors as JSON are not what HTTP is for
+        if door == "gRPC stream" and draw.random() < 0.5:
+            fields["preview_every"] = draw.randint(1, 4)
+        answers, error = self._ask(door, fields)
+        return Ending("video", door, name, tuple(answers), expected=self.right[name], error=error)
+
+    def _cancelled(self, draw: random.Random) -> Ending:
+        """A caller who leaves after some steps, or while it waits in the queue."""
+        steps = draw.randint(1, 60)
+        answers: list[str] = []
+        error = ""
+        try:
+            with grpc_messages(self.server.grpc_url, LONG) as messages:
+                for message in messages:
+                    answers += [] if message.answer is None else [_digest(message.answer)]
+                    if (message.step or 0) >= steps:
+                        break
+        except Failed as failed:
+            error = str(failed)
+        return Ending("cancelled", "gRPC stream", f"after {steps} steps", tuple(answers), error=error, left=True)
+
+    def _deadline(self, draw: random.Random) -> Ending:
+        """A deadline that is met at times."""
+        name, door, limit_s = "many steps", draw.choice(("gRPC unary", "gRPC stream")), draw.uniform(0.1, 6.0)
+        answers, error = self._ask(door, REQUESTS[name], limit_s=limit_s)
+        return Ending("deadline", door, f"{limit_s:.1f} s", tuple(answers), expected=self.right[name], error=error)
+
+    def _bad(self, draw: random.Random) -> Ending:
+        name, door = draw.choice(list(CLASSES)), draw.choice(DOORS)
+        if name in ONLY_OVER_GRPC:
+            door = door.replace("HTTP", "gRPC")
+        model = UNARY if door.endswith("unary") else STREAM
+        sender = (
+            GrpcDoor(self.server.grpc_url, model) if door.startswith("gRPC") else HttpDoor(self.server.http_url, model)
+        )
+        refusal = sender.send(CLASSES[name](np.random.default_rng(draw.getrandbits(32))))
+        told = f"{refusal.code}: {refusal.text[:200]}"
+        fair = refusal.is_fair or (door == "HTTP stream" and "; accepted: " in refusal.text)
+        return Ending("bad", door, name, error=f"refused fairly: {told}" if fair else told)
+
+    def _burst(self, draw: random.Random) -> Iterator[Ending]:
+        """More at once than there are places."""
+        doors = [draw.choice(DOORS[:2]) for _ in range(AT_ONCE)]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for door, (answers, error) in zip(
+                doors, pool.map(lambda door: self._ask(door, REQUESTS[BURST]), doors), strict=True
+            ):
+                yield Ending("burst", door, BURST, tuple(answers), expected=self.right[BURST], error=error)
+
+    def _ask(self, door: str, fields: Mapping[str, Any], limit_s: float = LIMIT_S) -> tuple[list[str], str]:
+        """The digests of all answers that came, and the error."""
+        try:
+            return [_digest(answer) for answer in self._answers(door, fields, limit_s)], ""
+        except (Failed, ClientError) as error:
+            return [], f"{type(error).__name__}: {error}"
+
+    def _answers(self, door: str, fields: Mapping[str, Any], limit_s: float) -> list[bytes]:
+        if door == "HTTP unary":
+            return [_generated(self.server.http_url, fields)]
+        if door == "gRPC unary":
+            with TextToVideo(Connection(self.server.grpc_url)) as client:
+                generation = client.generate_unary("a red ball", deadline_s=limit_s, **fields)
+            arrays = (generation.frames, generation.latents)
+            return [(generation.video or b"") + b"".join(array.tobytes() for array in arrays if array is not None)]
+        if door == "HTTP stream":
+            stream = http_messages(self.server.http_url, fields)
+        else:
+            stream = grpc_messages(self.server.grpc_url, fields, {"timeout": int(limit_s * 1e6)})
+        with stream as messages:
+            return [message.answer for message in messages if message.answer is not None]
+
+
+def _generated(url: str, fields: Mapping[str, Any]) -> bytes:
+    """An MP4 through the unary door over HTTP."""
+    body = json.dumps({"prompt": "a red ball", "video_encoding": "base64", **fields}).encode()
+    try:
+        with urllib.request.urlopen(f"{url}/v2/models/{UNARY}/generate", body, timeout=LIMIT_S) as answer:
+            return base64.b64decode(json.load(answer)["video"])
+    except urllib.error.HTTPError as error:
+        raise Failed(str(error.code), error.read().decode(errors="replace")) from None
+
+
+def _digest(answer: bytes) -> str:
+    return hashlib.sha256(answer).hexdigest()[:16]
