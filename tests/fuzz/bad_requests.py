@@ -100,6 +100,12 @@ def _latents(*shape_of: Callable[[np.random.Generator], int]) -> Draw:
     return draw
 
 
+def _broken_latents(random: np.random.Generator) -> Bad:
+    latents = random.standard_normal((1, 16, 1, 4, 4), dtype=np.float32)
+    latents[0, int(random.integers(16)), 0, 0, 0] = random.choice([np.nan, np.inf, -np.inf])
+    return Bad(request(latents=Sent("FP32", latents)))
+
+
 def _unknown_input(random: np.random.Generator) -> Bad:
     name = str(random.choice(["hight", "Prompt", "steps", "negative prompt", "x" * 300]))
     return Bad(request() | {name: Sent("INT32", np.ones(1, dtype=np.int32))})
@@ -152,6 +158,7 @@ CLASSES: dict[str, Draw] = {
     "latents of several clips": _latents(_integer(2, 4), _constant(16), _constant(1), _constant(4), _constant(4)),
     "latents with other channels": _latents(_constant(1), _integer(1, 16), _constant(1), _constant(4), _constant(4)),
     "latents with other axes": _latents(_constant(16), _constant(4), _constant(4)),
+    "latents that are not finite": _broken_latents,
     "field of another type": _other_type,
     "several values for one": _several_values,
     "more axes than one": _more_axes,

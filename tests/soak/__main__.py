@@ -6,12 +6,14 @@ when nothing else ran. Writes a JSON file and a picture; the last line is one JS
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.machine import provenance
+from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
 from export.atomic import written_file
@@ -30,8 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = provenance()
     with tempfile.TemporaryDirectory(prefix="wan-t2v-soak-") as folder:
         log = Path(folder) / "server.log"
-        with running_server(ServerOptions(repository=options.repository, log=log, start_limit_s=600)) as server:
-            soak = soaked(server, minutes=options.minutes, seed=options.seed, tell=_tell)
+        try:
+            with running_server(ServerOptions(repository=options.repository, log=log, start_limit_s=600)) as server:
+                soak = soaked(server, minutes=options.minutes, seed=options.seed, tell=_tell)
+        except ServerError as error:
+            kept = options.out.with_suffix(".log")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, kept)
+            print(f"error: {error}\nThe server's log: {kept}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return 130
     result = {**machine, **soak.result()}
     with written_file(options.out) as partial:
         partial.write_text(json.dumps(result) + "\n", encoding="utf-8")

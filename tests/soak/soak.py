@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from embedded.errors import ServerError
 from embedded.server import Server
 from tests.faults.footprint import Allowance, Footprint
 from tests.faults.victim import holds_no_place
@@ -124,20 +126,27 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
     soak = Soak(minutes, seed, before=Footprint.of_server(server))
     began = time.monotonic()
     until, interval_s = began + 60 * minutes, max(1.0, 60 * minutes / SAMPLES)
-    lock = threading.Lock()
+    lock, stopped = threading.Lock(), threading.Event()
+
+    def ended() -> bool:
+        return stopped.is_set() or time.monotonic() >= until
 
     def heard(ending: Ending) -> None:
         with lock:
             soak.endings.append(ending)
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        clients = [pool.submit(traffic.client, number, until=until, tell=heard) for number in range(CLIENTS)]
-        while time.monotonic() < until:
-            time.sleep(interval_s)
-            soak.footprints.append(Footprint.of_server(server))
-            soak.at_min.append(round((time.monotonic() - began) / 60, 3))
-            if len(soak.footprints) % 12 == 0:
-                tell(_line(soak))
+        clients = [pool.submit(traffic.client, number, ended=ended, tell=heard) for number in range(CLIENTS)]
+        try:
+            while not ended():
+                time.sleep(interval_s)
+                _check_alive(server, began)
+                soak.footprints.append(Footprint.of_server(server))
+                soak.at_min.append(round((time.monotonic() - began) / 60, 3))
+                if len(soak.footprints) % 12 == 0:
+                    tell(_line(soak))
+        finally:  # also after Ctrl-C, or the clients would go on
+            stopped.set()
         for client in clients:
             client.result()
     run = RunDirectory(server.run_directory)
@@ -146,6 +155,12 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
     soak.after = Footprint.of_server(server)
     soak.failed = _failed(server) - failed
     return soak
+
+
+def _check_alive(server: Server, began: float) -> None:
+    if not Path(f"/proc/{server.pid}").exists():
+        last = server.log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
+        raise ServerError(f"the server died after {(time.monotonic() - began) / 60:.1f} min: {' / '.join(last)}")
 
 
 def _failed(server: Server) -> float:

@@ -61,11 +61,11 @@ class Traffic:
                 raise RuntimeError(f"{name} was not served while nothing else ran: {len(answers)} answers {error}")
             self.right[name] = answers[0]
 
-    def client(self, number: int, *, until: float, tell: Callable[[Ending], None]) -> None:
-        """One client: request after request until that moment on the steady clock, then the last one's end."""
+    def client(self, number: int, *, ended: Callable[[], bool], tell: Callable[[Ending], None]) -> None:
+        """One client: request after request until it has ended, then the last one's end."""
         draw = random.Random(f"{self.seed}-{number}")
         do = {"video": self._video, "cancelled": self._cancelled, "deadline": self._deadline, "bad": self._bad}
-        while time.monotonic() < until:
+        while not ended():
             (kind,) = draw.choices(list(SHARES), list(SHARES.values()))
             for ending in self._burst(draw) if kind == "burst" else [do[kind](draw)]:
                 tell(ending)

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wan_t2v.contract import REQUEST, Dtype
 from wan_t2v.embeddings import text_embeddings
 from wan_t2v.facts import ModelFacts, ServingDefaults
 from wan_t2v.request import (
+    RequestError,
     ServedSizes,
     Settings,
     check_known,
@@ -103,6 +105,8 @@ class Prepare:
         latents = tensors.pop("latents", None)
         seed = seed_of_key(request)
         fields = {name: _value(name, tensor) for name, tensor in tensors.items()}
+        if latents is not None:
+            _check_finite(latents.as_numpy())
         return checked_settings(
             fields,
             latents_shape=None if latents is None else latents.as_numpy().shape,
@@ -122,6 +126,13 @@ def _value(name: str, tensor: Any) -> str | int | float:
     element: np.generic = tensor.as_numpy().reshape(-1)[0]
     value: int | float = element.item()
     return value
+
+
+def _check_finite(latents: NDArray[Any]) -> None:
+    """Refuse starting noise that no expert can make anything of. Raises RequestError."""
+    wrong = latents.size - int(np.isfinite(latents).sum())
+    if wrong:
+        raise RequestError("latents", f"{wrong} values of {latents.size} that are not finite", "finite numbers")
 
 
 def _token_report(tokens: Tokens) -> dict[str, Any]:

@@ -54,6 +54,14 @@ def test_nothing_is_embedded_for_a_request_that_is_refused(repository: Path) -> 
     assert pb_utils.called == []
 
 
+def test_noise_that_is_not_finite_is_refused(repository: Path) -> None:
+    noise = np.zeros((1, 16, 5, 8, 8), np.float32)
+    noise[0, 3, 2, 1, :2] = np.nan, np.inf
+    refusal = answer(repository, FakePbUtils(encoder), prompt="a ball", latents=noise)
+    assert refusal.code() == "INVALID_ARG"
+    assert refusal.message() == "latents: got 2 values of 5120 that are not finite; accepted: finite numbers."
+
+
 def test_a_failing_text_encoder_is_named(repository: Path) -> None:
     pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError("out of memory", "INTERNAL")))
     assert answer(repository, pb_utils, prompt="a ball").message() == "text_encoder: out of memory"
