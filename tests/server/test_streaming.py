@@ -22,6 +22,7 @@ from wan_t2v.serving.news import HEARTBEAT_S
 EXPERTS = ("high_noise_expert", "low_noise_expert")
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
 LONG = {"num_inference_steps": 400, "seed": 5}
+LONGER = {"num_inference_steps": 1000, "height": 128, "width": 128, "seed": 5}  # than two heartbeats, anywhere
 
 
 @pytest.mark.parametrize("output_type", ["mp4", "frames", "latents"])
@@ -69,7 +70,7 @@ def test_who_stops_reading_stops_the_work(server: Server, client: TextToVideo) -
 
 
 def test_who_waits_is_told_so_and_how_many_go_first(client: TextToVideo) -> None:
-    with closing(client.stream("a red ball", **LONG)) as long:
+    with closing(client.stream("a red ball", **LONGER)) as long:
         next(long)
         heard: list[Heartbeat] = []
         waiting = client.stream("a red ball", on_heartbeat=heard.append, deadline_s=60, **SMALL)
