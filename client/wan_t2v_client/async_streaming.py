@@ -9,7 +9,7 @@ import grpc  # type: ignore[import-untyped]
 import tritonclient.grpc
 
 from wan_t2v_client.deadline import Deadline
-from wan_t2v_client.errors import ClientError, ServerFault, client_error, client_error_from_rpc
+from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error, client_error_from_rpc
 from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
 from wan_t2v_client.progress import Heartbeat, Progress, told_by
@@ -66,6 +66,10 @@ async def _one_try(
             else:
                 watchdog.heard(told)
             yield told
+    except EndedByServer as end:
+        finished.set()
+        await _ended(answers)
+        raise end.error from None
     finally:
         answers.cancel()
 
@@ -88,7 +92,7 @@ async def _next(answers: Any, limit: Limit) -> tritonclient.grpc.InferResult:
     except StopAsyncIteration:
         raise ServerFault("the server ended the stream without a video and without an error") from None
     if error is not None:
-        raise client_error(error)
+        raise EndedByServer(client_error(error))
     return result
 
 

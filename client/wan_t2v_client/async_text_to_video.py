@@ -81,7 +81,7 @@ class AsyncTextToVideo:
         return streamed_asyncio(
             self._opened(),
             {"prompt": prompt, **fields},
-            headers=self._connection.stream_headers,
+            headers=self._connection.headers,
             deadline_s=deadline_s,
             idle_limit_s=idle_limit_s,
             on_heartbeat=on_heartbeat,

@@ -31,11 +31,6 @@ class Connection:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     keepalive_s: float = KEEPALIVE_S
 
-    @property
-    def stream_headers(self) -> dict[str, str]:
-        """The headers of a call of the streaming door; without Triton's own an error comes as text without its code."""
-        return {**self.headers, "triton_grpc_error": "true"}
-
     def open(self) -> tritonclient.grpc.InferenceServerClient:
         """A gRPC client; it connects at the first call. Raises RequestRefused if the settings cannot work."""
         return self._opened(tritonclient.grpc.InferenceServerClient)

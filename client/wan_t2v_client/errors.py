@@ -41,6 +41,14 @@ class ServerFault(ClientError):
     """The server failed at its task; its log has the reason."""
 
 
+class EndedByServer(Exception):
+    """Inside the client alone: the server ended a stream with this error, so there is nothing left to cancel."""
+
+    def __init__(self, error: ClientError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 _BY_STATUS: dict[str, type[ClientError]] = {
     "StatusCode.INVALID_ARGUMENT": RequestRefused,
     "StatusCode.UNAUTHENTICATED": RequestRefused,
@@ -52,20 +60,36 @@ _BY_STATUS: dict[str, type[ClientError]] = {
 # Triton calls these INTERNAL, yet they pass: a model's process died and is being started again.
 _PASSING = ("is not healthy", "is not ready", "Server not ready")
 _UNLOADED = "Request for unknown model"  # as while it is loaded again; a stream tells this without a code
+# What Triton itself says of a request that it gives to no model; in a stream without a code.
+_TRITON_REFUSES = re.compile(
+    r"unexpected inference input|unexpected shape for input|data-type is|inference input data-type|unexpected datatype"
+    r"|expected \d+ (inputs|string elements)|but expected \d+|inputs? .* shape .* does not match|non-empty shape"
+)
+_NAMED = re.compile(r"([A-Z_]+): ")  # as wan_t2v/serving/answers.py begins an error of the streaming door
 _HINT = re.compile(r"try again later, in about (\d+(?:\.\d+)?) s\b")  # as wan_t2v/serving/admission.py words it
 
 
 def client_error(error: InferenceServerException) -> ClientError:
     """The error of this module that says the same, in one line and without Triton's prefixes."""
-    status = str(error.status() or "")
     message = " ".join((error.message() or str(error)).split())
     message = message.removeprefix("in ensemble 'text_to_video', ")
-    passes = any(text in message for text in (*_PASSING, _UNLOADED))
-    kind = Unavailable if passes else _BY_STATUS.get(status, ServerFault)
+    kind, message = _kind(str(error.status() or ""), message)
+    if any(text in message for text in (*_PASSING, _UNLOADED)):
+        kind = Unavailable
     if kind is Unavailable:
         hint = _HINT.search(message)
         return Unavailable(message, retry_after_s=float(hint[1]) if hint else None)
     return kind(message)
+
+
+def _kind(status: str, message: str) -> tuple[type[ClientError], str]:
+    """Which error it is, and the message without the code's name."""
+    if status:
+        return _BY_STATUS.get(status, ServerFault), message
+    named = _NAMED.match(message)
+    if named:
+        return _BY_STATUS.get(f"StatusCode.{named[1]}", ServerFault), message[named.end() :]
+    return (RequestRefused if _TRITON_REFUSES.search(message) else ServerFault), message
 
 
 def client_error_from_rpc(error: Any) -> ClientError:

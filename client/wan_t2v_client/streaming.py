@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline
-from wan_t2v_client.errors import ClientError, client_error
+from wan_t2v_client.errors import ClientError, EndedByServer, client_error
 from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
 from wan_t2v_client.progress import Heartbeat, Progress, told_by
@@ -62,12 +62,12 @@ def _one_try(
 ) -> Generator[Progress | Heartbeat | Generation, None, None]:
     news: News = queue.SimpleQueue()
     client = connection.open()
-    finished = False
+    finished = False  # the server said its last word: cancelled then, tritonserver 2.51 can keep the socket for ever
     try:
         client.start_stream(
             lambda result, error: news.put((result, error)),
             stream_timeout=watchdog.deadline.timeout_s(),
-            headers=connection.stream_headers,
+            headers=dict(connection.headers),
         )
         try:
             client.async_stream_infer(
@@ -78,6 +78,9 @@ def _one_try(
         for told in _told(news, watchdog):
             finished = isinstance(told, Generation)
             yield told
+    except EndedByServer as end:
+        finished = True
+        raise end.error from None
     finally:
         client.stop_stream(cancel_requests=not finished)
         client.close()
@@ -91,7 +94,7 @@ def _told(news: News, watchdog: Watchdog) -> Generator[Progress | Heartbeat | Ge
         except queue.Empty:
             raise limit.error from None
         if error is not None:
-            raise client_error(error)
+            raise EndedByServer(client_error(error))
         told = told_by(result)
         if not isinstance(told, Generation):
             watchdog.heard(told)

@@ -29,11 +29,19 @@ _ANSWERS = ("video", "frames", "denoised_latents")
 
 
 class Failed(Exception):
-    """The request ended in an error: gRPC's name of its status or HTTP's number, and the text."""
+    """The request ended in an error: gRPC's name of its status or HTTP's number, and the text.
+
+    In a stream ours begins with the name; an error of Triton's own has none there.
+    """
 
     def __init__(self, status: str, text: str) -> None:
         super().__init__(f"{status}: {text}")
         self.status, self.text = status, text
+
+
+def _failed(text: str) -> Failed:
+    status, colon, told = text.partition(": ")
+    return Failed(status, told) if colon and status.isupper() else Failed("", text)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def grpc_messages(
 
     with grpc.insecure_channel(url, options=NARROW) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        call = stub.ModelStreamInfer(requests(), metadata=(("triton_grpc_error", "true"),))
+        call = stub.ModelStreamInfer(requests())
         try:
             yield _heard(call, answered)
         finally:
@@ -73,15 +81,20 @@ def grpc_messages(
 
 
 def _heard(call: Any, answered: threading.Event) -> Iterator[Message]:
+    failed = None
     try:
         for response in call:
             if response.error_message:
-                raise Failed("", response.error_message)
+                failed = _failed(response.error_message)
+                answered.set()  # not cancelled: tritonserver 2.51 can keep the connection's socket for ever then
+                continue
             yield _grpc_message(tritonclient.grpc.InferResult(response.infer_response))
             if response.infer_response.parameters["triton_final_response"].bool_param:
                 answered.set()  # our side of the stream ends; whatever else the server has to say still comes
     except grpc.RpcError as error:
         raise Failed(error.code().name, error.details() or "") from None
+    if failed:
+        raise failed
 
 
 def _grpc_message(result: Any) -> Message:
@@ -121,7 +134,7 @@ def _events(connection: http.client.HTTPConnection) -> Iterator[Message]:
 
 def _http_message(event: dict[str, Any]) -> Message:
     if "error" in event:
-        raise Failed("stream", event["error"])
+        raise _failed(event["error"])
     if event.get("progress"):
         return Message(step=json.loads(event["progress"])["step"])
     if not event.get("metadata"):

@@ -51,36 +51,38 @@ class Refusal:
 
 
 class GrpcDoor:
-    """One door over gRPC; the streaming door takes a stream for each request."""
+    """One door over gRPC, with a connection for each request."""
 
     def __init__(self, address: str, model: str) -> None:
         self._model = model
         self._address = address
-        self._client = tritonclient.grpc.InferenceServerClient(address)
 
     def send(self, bad: Bad) -> Refusal:
         """Send it and wait for the end."""
         try:
             inputs = [_input(name, tensor) for name, tensor in bad.tensors.items()]
-            if self._model == UNARY:
-                self._client.infer(UNARY, inputs, parameters=bad.parameters or None, client_timeout=LIMIT_S)
-            else:
-                self._stream(inputs, bad.parameters)
+            with tritonclient.grpc.InferenceServerClient(self._address) as client:
+                if self._model == UNARY:
+                    client.infer(UNARY, inputs, parameters=bad.parameters or None, client_timeout=LIMIT_S)
+                else:
+                    _stream(client, inputs, bad.parameters)
         except InferenceServerException as error:
-            return Refusal(str(error.status() or "?").removeprefix("StatusCode."), error.message() or "")
+            if error.status() is None:
+                return _streamed_refusal(error.message())
+            return Refusal(str(error.status()).removeprefix("StatusCode."), error.message() or "")
         return Refusal("", "answered")
 
-    def _stream(self, inputs: list[Any], parameters: dict[str, Any]) -> None:
-        news: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-        with tritonclient.grpc.InferenceServerClient(self._address) as client:
-            client.start_stream(lambda result, error: news.put((result, error)), headers={"triton_grpc_error": "true"})
-            client.async_stream_infer(STREAM, inputs, parameters=parameters or None)
-            result, error = news.get(timeout=LIMIT_S)
-            while error is None and result.as_numpy("metadata") is None:
-                result, error = news.get(timeout=LIMIT_S)
-            client.stop_stream(cancel_requests=True)
-        if error is not None:
-            raise error
+
+def _stream(client: Any, inputs: list[Any], parameters: dict[str, Any]) -> None:
+    news: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+    client.start_stream(lambda result, error: news.put((result, error)))
+    client.async_stream_infer(STREAM, inputs, parameters=parameters or None)
+    result, error = news.get(timeout=LIMIT_S)
+    while error is None and result.as_numpy("metadata") is None:
+        result, error = news.get(timeout=LIMIT_S)
+    client.stop_stream()  # not cancelled: tritonserver 2.51 can keep the connection's socket for ever then
+    if error is not None:
+        raise error
 
 
 class HttpDoor:
@@ -99,7 +101,13 @@ class HttpDoor:
         except urllib.error.HTTPError as error:
             return Refusal(str(error.code), error.read().decode(errors="replace"))
         told = re.search(r'"error":\s*"(.*)"', text)
-        return Refusal("", "answered") if told is None else Refusal("stream", told[1])
+        return Refusal("", "answered") if told is None else _streamed_refusal(told[1])
+
+
+def _streamed_refusal(text: str) -> Refusal:
+    """A stream has an error's text alone; ours begins with the code."""
+    named = re.match(r"([A-Z_]+): ", text)
+    return Refusal("stream", text) if named is None else Refusal(named[1], text)
 
 
 def _input(name: str, tensor: Sent) -> Any:

@@ -112,8 +112,7 @@ class Traffic:
         )
         refusal = sender.send(CLASSES[name](np.random.default_rng(draw.getrandbits(32))))
         told = f"{refusal.code}: {refusal.text[:200]}"
-        fair = refusal.is_fair or (door == "HTTP stream" and "; accepted: " in refusal.text)
-        return Ending("bad", door, name, error=f"refused fairly: {told}" if fair else told)
+        return Ending("bad", door, name, error=f"refused fairly: {told}" if refusal.is_fair else told)
 
     def _burst(self, draw: random.Random) -> Iterator[Ending]:
         """More at once than there are places."""

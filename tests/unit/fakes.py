@@ -41,13 +41,8 @@ class FakeTensor:
 
 
 class FakeTritonError:
-    INVALID_ARG, INTERNAL, UNAVAILABLE, CANCELLED, NOT_FOUND = (
-        "INVALID_ARG",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "CANCELLED",
-        "NOT_FOUND",
-    )
+    INVALID_ARG, INTERNAL, UNAVAILABLE, CANCELLED = "INVALID_ARG", "INTERNAL", "UNAVAILABLE", "CANCELLED"
+    NOT_FOUND, ALREADY_EXISTS, UNSUPPORTED = "NOT_FOUND", "ALREADY_EXISTS", "UNSUPPORTED"
 
     def __init__(self, message: str, code: str = "INTERNAL") -> None:
         self._message, self._code = message, code

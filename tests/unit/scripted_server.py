@@ -35,7 +35,7 @@ class Beat:
 
 @dataclass(frozen=True)
 class Refusal:
-    """End the call with an error."""
+    """End the call with an error; a stream has it as a text that begins with the code."""
 
     code: str = "UNAVAILABLE"
     message: str = BUSY
@@ -84,6 +84,9 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         context.add_callback(left.set)
         try:
             for act in script:
+                if isinstance(act, Refusal):
+                    yield service_pb2.ModelStreamInferResponse(error_message=f"{act.code}: {act.message}")
+                    break
                 yield from (service_pb2.ModelStreamInferResponse(infer_response=x) for x in done(act, context, left))
             if next(requests, None) is None:  # the caller closed its side, or is gone
                 self.finished += not left.is_set()

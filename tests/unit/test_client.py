@@ -39,6 +39,11 @@ def test_fields_are_sent_in_their_types() -> None:
         ("StatusCode.INTERNAL", "in ensemble 'text_to_video', Stub process 'prepare_0_0' is not healthy.", Unavailable),
         ("StatusCode.INTERNAL", "something\nbroke", ServerFault),
         (None, "Request for unknown model: 'text_to_video_stream' has no available versions", Unavailable),
+        (None, "UNAVAILABLE: 1 generations are under way", Unavailable),
+        (None, "INVALID_ARGUMENT: height: got 100", RequestRefused),
+        (None, "INTERNAL: ZeroDivisionError: oops", ServerFault),
+        (None, "unexpected inference input 'colour' for model 'text_to_video_stream'", RequestRefused),
+        (None, "something broke", ServerFault),
         ("StatusCode.UNAVAILABLE", "failed to connect", Unavailable),
     ],
 )
@@ -46,6 +51,7 @@ def test_errors_are_sorted_by_what_the_caller_can_do(status: str | None, message
     error = client_error(InferenceServerException(msg=message, status=status))
     assert type(error) is kind
     assert "\n" not in str(error) and "in ensemble" not in str(error)
+    assert not str(error).startswith(("UNAVAILABLE", "INVALID_ARGUMENT", "INTERNAL"))
 
 
 def test_certificates_without_tls_are_refused_rather_than_dropped(tmp_path: Path) -> None:

@@ -10,6 +10,13 @@ from wan_t2v.serving.admission import Refused
 from wan_t2v.serving.keys import AlreadyRunning, KeyOfAnotherRequest
 from wan_t2v.serving.remote import ModelCallError
 
+# `TritonError`'s codes by gRPC's names of them.
+_STATUS = {
+    "INVALID_ARG": "INVALID_ARGUMENT",
+    "UNSUPPORTED": "UNIMPLEMENTED",
+    **{same: same for same in ("UNAVAILABLE", "INTERNAL", "CANCELLED", "ALREADY_EXISTS", "NOT_FOUND")},
+}
+
 
 def answered(pb_utils: Any, requests: Sequence[Any], answer: Callable[[Any], list[Any]]) -> list[Any]:
     """Answer each request by `answer(request) -> output tensors`.
@@ -29,22 +36,33 @@ def _answered(pb_utils: Any, request: Any, answer: Callable[[Any], list[Any]]) -
 
 def failure(pb_utils: Any, error: BaseException) -> Any:
     """The response to a request that ended in `error`."""
-    codes = pb_utils.TritonError
-    if isinstance(error, RequestError):
-        return _refusal(pb_utils, str(error), codes.INVALID_ARG)
-    if isinstance(error, ModelCallError):
-        return _refusal(pb_utils, str(error), error.code)
-    if isinstance(error, KeyOfAnotherRequest):
-        return _refusal(pb_utils, str(error), codes.INVALID_ARG)
-    if isinstance(error, AlreadyRunning):
-        return _refusal(pb_utils, str(error), codes.ALREADY_EXISTS)
-    if isinstance(error, Refused):
-        return _refusal(pb_utils, str(error), codes.UNAVAILABLE)
-    if isinstance(error, Cancelled):
-        return _refusal(pb_utils, str(error), codes.CANCELLED)
-    pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
-    return _refusal(pb_utils, f"{type(error).__name__}: {error}", codes.INTERNAL)
-
-
-def _refusal(pb_utils: Any, message: str, code: Any) -> Any:
+    message, code = _told(pb_utils, error)
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def streamed_failure(pb_utils: Any, error: BaseException) -> Any:
+    """The same in a stream, where Triton sends the message alone: it begins with the code's name in gRPC.
+
+    Triton's header `triton_grpc_error` would send the code as such. It is not relied on: a caller who leaves at once
+    after such an error ended tritonserver 2.51 (signal 11 in `ModelStreamInferHandler::Process`).
+    """
+    message, code = _told(pb_utils, error)
+    named = (status for name, status in _STATUS.items() if getattr(pb_utils.TritonError, name) == code)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{next(named, 'UNKNOWN')}: {message}", code))
+
+
+def _told(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
+    """What to say of an error, and its code; the traceback of one that is ours goes to the log."""
+    codes = pb_utils.TritonError
+    if isinstance(error, ModelCallError):
+        return str(error), error.code
+    if isinstance(error, RequestError | KeyOfAnotherRequest):
+        return str(error), codes.INVALID_ARG
+    if isinstance(error, AlreadyRunning):
+        return str(error), codes.ALREADY_EXISTS
+    if isinstance(error, Refused):
+        return str(error), codes.UNAVAILABLE
+    if isinstance(error, Cancelled):
+        return str(error), codes.CANCELLED
+    pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
+    return f"{type(error).__name__}: {error}", codes.INTERNAL

@@ -61,7 +61,9 @@ METRICS = (
 class Metrics:
     """The families of METRICS, told for one door; several processes share the families.
 
-    Each change is a call to the server's process, so it is made a step and not a tensor.
+    Each change is a call to the server's process, so it is made a step and not a tensor. One at a time: Triton's
+    `Metric` keeps its message in itself, so a second thread's call frees what the server still reads of the first
+    (python_backend's `Metric::SaveToSharedMemory`). The server then dies of signal 11, or of a `lock_exception`.
     """
 
     def __init__(self, pb_utils: Any, *, door: str) -> None:
@@ -74,57 +76,57 @@ class Metrics:
         }
         self._buckets = {spec.name: list(spec.buckets) for spec in METRICS}
         self._metrics: dict[tuple[str, str], Any] = {}
-        self._lock = threading.Lock()
+        self._one_at_a_time = threading.Lock()
         for name in OUTCOMES:  # from 0 on: Prometheus' increase() does not see the first event of a new series
-            self._metric("wan_t2v_generations_ended_total", {"outcome": name}).increment(0)
-        self._metric("wan_t2v_generations_admitted_total").increment(0)
+            self._increment("wan_t2v_generations_ended_total", 0, outcome=name)
+        self._increment("wan_t2v_generations_admitted_total", 0)
 
     def loaded(self, load: Load) -> None:
         """How full the server is now, over both doors."""
-        self._gauge("wan_t2v_generations_in_flight").set(load.in_flight)
-        self._gauge("wan_t2v_generations_queued").set(load.queued)
+        for name, value in (("in_flight", load.in_flight), ("queued", load.queued)):
+            with self._one_at_a_time:
+                self._metric(f"wan_t2v_generations_{name}", {}).set(value)
 
     def admitted(self) -> None:
         """A request got a place."""
-        self._metric("wan_t2v_generations_admitted_total").increment(1)
+        self._increment("wan_t2v_generations_admitted_total")
 
     def ended(self, error: BaseException | None) -> None:
         """A request ended, with an error or well."""
-        self._metric("wan_t2v_generations_ended_total", {"outcome": outcome(error)}).increment(1)
+        self._increment("wan_t2v_generations_ended_total", outcome=outcome(error))
 
     def stepped(self, expert: str, seconds: float) -> None:
         """A denoising step was done."""
-        self._metric("wan_t2v_steps_total", {"expert": expert}).increment(1)
-        self._metric("wan_t2v_step_seconds", {"expert": expert}).observe(seconds)
+        self._increment("wan_t2v_steps_total", expert=expert)
+        self._observe("wan_t2v_step_seconds", seconds, expert=expert)
 
     def staged(self, stage: str, seconds: float) -> None:
         """A stage was done."""
-        self._metric("wan_t2v_stage_seconds", {"stage": stage}).observe(seconds)
+        self._observe("wan_t2v_stage_seconds", seconds, stage=stage)
 
     def stopped(self, seconds: float) -> None:
         """Work stopped because its caller had left."""
-        self._metric("wan_t2v_cancel_seconds").observe(seconds)
+        self._observe("wan_t2v_cancel_seconds", seconds)
 
     def decoded(self, frames: int) -> None:
         """Frames were decoded."""
-        self._metric("wan_t2v_frames_total").increment(frames)
+        self._increment("wan_t2v_frames_total", frames)
 
-    def _gauge(self, name: str) -> Any:
-        """The one metric of a family that counts both doors together."""
-        return self._labelled(name, {})
+    def _increment(self, name: str, by: float = 1, **labels: str) -> None:
+        with self._one_at_a_time:
+            self._metric(name, {"door": self._door, **labels}).increment(by)
 
-    def _metric(self, name: str, labels: Mapping[str, str] | None = None) -> Any:
-        """This door's metric of a family."""
-        return self._labelled(name, {"door": self._door, **(labels or {})})
+    def _observe(self, name: str, seconds: float, **labels: str) -> None:
+        with self._one_at_a_time:
+            self._metric(name, {"door": self._door, **labels}).observe(seconds)
 
-    def _labelled(self, name: str, labels: Mapping[str, str]) -> Any:
-        """The metric of a family with these labels, made when it is first needed."""
+    def _metric(self, name: str, labels: Mapping[str, str]) -> Any:
+        """The metric of a family with these labels, made when it is first needed. The lock is held."""
         key = (name, str(sorted(labels.items())))
-        with self._lock:
-            if key not in self._metrics:
-                options = {"buckets": self._buckets[name]} if self._buckets[name] else {}
-                self._metrics[key] = self._families[name].Metric(labels=dict(labels), **options)
-            return self._metrics[key]
+        if key not in self._metrics:
+            options = {"buckets": self._buckets[name]} if self._buckets[name] else {}
+            self._metrics[key] = self._families[name].Metric(labels=dict(labels), **options)
+        return self._metrics[key]
 
 
 def outcome(error: BaseException | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wan_t2v.progress import Progress
-from wan_t2v.serving.answers import failure
+from wan_t2v.serving.answers import streamed_failure
 from wan_t2v.serving.tensors import text_to_triton
 
 HEARTBEAT_S = 5.0  # of silence before a caller hears that the server is still there
@@ -58,7 +58,7 @@ class News:
             response = (
                 self._pb_utils.InferenceResponse(output_tensors=list(tensors))
                 if error is None
-                else failure(self._pb_utils, error)
+                else streamed_failure(self._pb_utils, error)
             )
             self._sender.send(response, flags=self._pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 

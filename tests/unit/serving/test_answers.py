@@ -1,23 +1,25 @@
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.unit.fakes import FakePbUtils
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.request import RequestError
-from wan_t2v.serving.answers import answered
+from wan_t2v.serving.answers import answered, streamed_failure
+from wan_t2v.serving.keys import AlreadyRunning
 from wan_t2v.serving.remote import ModelCallError
 
+FAILURES = [
+    (RequestError("seed", -1, "0 or more"), "INVALID_ARG", "seed: got -1; accepted: 0 or more."),
+    (ModelCallError("vae_decoder_next", "gone", "UNAVAILABLE"), "UNAVAILABLE", "vae_decoder_next: gone"),
+    (AlreadyRunning("the key is in use"), "ALREADY_EXISTS", "the key is in use"),
+    (Cancelled("cancelled after step 3"), "CANCELLED", "cancelled after step 3"),
+    (ZeroDivisionError("oops"), "INTERNAL", "ZeroDivisionError: oops"),
+]
 
-@pytest.mark.parametrize(
-    ("error", "code", "message"),
-    [
-        (RequestError("seed", -1, "0 or more"), "INVALID_ARG", "seed: got -1; accepted: 0 or more."),
-        (ModelCallError("vae_decoder_next", "gone", "UNAVAILABLE"), "UNAVAILABLE", "vae_decoder_next: gone"),
-        (Cancelled("cancelled after step 3"), "CANCELLED", "cancelled after step 3"),
-        (ZeroDivisionError("oops"), "INTERNAL", "ZeroDivisionError: oops"),
-    ],
-)
+
+@pytest.mark.parametrize(("error", "code", "message"), FAILURES)
 def test_a_failure_becomes_an_error_with_its_code_and_harms_no_other_request(
     error: Exception, code: str, message: str
 ) -> None:
@@ -31,6 +33,14 @@ def test_a_failure_becomes_an_error_with_its_code_and_harms_no_other_request(
     assert (good.has_error(), also_good.has_error()) == (False, False)
     assert (bad.error().code(), bad.error().message()) == (code, message)
     assert "\n" not in bad.error().message()
+
+
+@pytest.mark.parametrize(("error", "code", "message"), FAILURES)
+def test_in_a_stream_the_message_begins_with_grpcs_name_of_the_code(error: Exception, code: str, message: str) -> None:
+    told = streamed_failure(FakePbUtils(), error).error()
+    status = {"INVALID_ARG": "INVALID_ARGUMENT"}.get(code, code)
+    assert (told.code(), told.message()) == (code, f"{status}: {message}")
+    assert grpc.StatusCode[status]
 
 
 def test_only_our_own_faults_are_logged_with_a_traceback() -> None:

@@ -1,0 +1,55 @@
+"""What the doors' metrics must do beside counting: never meet in Triton."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.unit.fakes import FakeMetricFamily, FakePbUtils
+from wan_t2v.operate.load import Load
+from wan_t2v.serving.metrics import Metrics
+
+
+class Meeting(FakeMetricFamily):
+    """A family that notices two changes at once; Triton's frees the message that it still reads then."""
+
+    under_way = threading.Lock()
+    met = False
+
+    def Metric(self, labels: dict[str, str], buckets: Any = ()) -> Any:
+        metric = super().Metric(labels, buckets)
+
+        class Slow:
+            def _change(self, value: float) -> None:
+                if not Meeting.under_way.acquire(blocking=False):
+                    Meeting.met = True
+                    return
+                time.sleep(0.001)  # others run meanwhile, as in a call to the server
+                metric.increment(value)
+                Meeting.under_way.release()
+
+            increment = set = observe = _change
+
+        return Slow()
+
+
+def test_threads_never_change_metrics_at_the_same_time() -> None:
+    pb_utils = FakePbUtils()
+    pb_utils.MetricFamily = Meeting  # type: ignore[misc]
+    metrics = Metrics(pb_utils, door="a door")
+
+    def work(index: int) -> None:
+        metrics.admitted()
+        metrics.loaded(Load(draining=False, in_flight=1, queued=2, finishing=0, left_s=None))
+        metrics.stepped("low_noise_expert", 0.1)
+        metrics.staged("decode", 0.1)
+        metrics.decoded(4)
+        metrics.stopped(0.1)
+        metrics.ended(None)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(16)))
+    assert not Meeting.met
+    families = FakeMetricFamily.families
+    assert families["wan_t2v_frames_total"].values == {"{'door': 'a door'}": 64.0}
+    assert families["wan_t2v_generations_ended_total"].values["{'door': 'a door', 'outcome': 'finished'}"] == 16.0
