@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 
 
 @dataclass(frozen=True)
 class Server:
-    """A ready server. `pid` is tritonserver's, `supervisor_pid` that of the process that keeps it.
+    """A ready server. `supervisor_pid` is that of the process that keeps it.
 
     `run_directory` is what `python -m wan_t2v.operate --run-directory` wants.
     """
@@ -25,10 +27,17 @@ class Server:
     grpc_url: str
     http_url: str
     metrics_url: str
-    pid: int
     supervisor_pid: int
     run_directory: Path
     log: Path
+
+    @property
+    def pid(self) -> int:
+        """Of tritonserver now: another one after it died. Raises ServerError while there is none."""
+        children = psutil.Process(self.supervisor_pid).children()
+        if not children:
+            raise ServerError("the server is being started again")
+        return children[0].pid
 
 
 @contextlib.contextmanager
@@ -84,7 +93,6 @@ def _server(ready: dict[str, Any], supervisor_pid: int, log: Path) -> Server:
         grpc_url=f"{host}:{ready['grpc_port']}",
         http_url=f"http://{host}:{ready['http_port']}",
         metrics_url=f"http://{host}:{ready['metrics_port']}/metrics",
-        pid=ready["pid"],
         supervisor_pid=supervisor_pid,
         run_directory=Path(ready["run_directory"]),
         log=log,
@@ -98,5 +106,5 @@ def _stop(supervisor: subprocess.Popen[bytes], limit_s: float) -> None:
     try:
         supervisor.wait(limit_s)
     except subprocess.TimeoutExpired:
-        supervisor.send_signal(signal.SIGKILL)  # the kernel then ends the server, see embedded/supervisor.py
+        supervisor.send_signal(signal.SIGKILL)  # the kernel then ends the server, see embedded/triton_process.py
         supervisor.wait()

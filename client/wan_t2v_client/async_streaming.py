@@ -55,7 +55,9 @@ async def _one_try(
 ) -> AsyncGenerator[Progress | Heartbeat | Generation, None]:
     finished = asyncio.Event()
     answers = client.stream_infer(
-        _request(sent, finished), stream_timeout=watchdog.deadline.timeout_s(), headers=dict(headers)
+        _request(sent, watchdog.deadline.timeout_us(), finished),
+        stream_timeout=watchdog.deadline.timeout_s(),
+        headers=dict(headers),
     )
     try:
         while not finished.is_set():
@@ -74,10 +76,10 @@ async def _one_try(
         answers.cancel()
 
 
-async def _request(sent: Sent, finished: asyncio.Event) -> AsyncIterator[dict[str, Any]]:
+async def _request(sent: Sent, timeout_us: int | None, finished: asyncio.Event) -> AsyncIterator[dict[str, Any]]:
     """The one request; our side of the stream stays open until the answer is there, as it does in blocking calls."""
     parameters = {**sent.parameters, "triton_enable_empty_final_response": True}
-    yield {"model_name": STREAM_MODEL, "inputs": sent.inputs, "parameters": parameters}
+    yield {"model_name": STREAM_MODEL, "inputs": sent.inputs, "timeout": timeout_us, "parameters": parameters}
     await finished.wait()
 
 

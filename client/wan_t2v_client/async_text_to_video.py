@@ -101,6 +101,7 @@ class AsyncTextToVideo:
                     sent.inputs,
                     headers=dict(self._connection.headers),
                     client_timeout=deadline.timeout_s(),
+                    timeout=deadline.timeout_us(),
                     parameters=sent.parameters or None,
                 )
                 return generation_from_answer(answer)

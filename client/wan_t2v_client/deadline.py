@@ -20,6 +20,11 @@ class Deadline:
         """The same as timeouts are given to gRPC."""
         return timeout(self.left_s())
 
+    def timeout_us(self) -> int | None:
+        """The same as the server is told it with the request (Triton's `timeout`, where 0 is none)."""
+        left_s = self.left_s()
+        return None if math.isinf(left_s) else max(1, int(left_s * 1e6))
+
 
 def timeout(seconds: float) -> float | None:
     """None for an infinite wait."""

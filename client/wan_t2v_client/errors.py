@@ -32,7 +32,7 @@ class Unavailable(ClientError):
 
 
 class DeadlineExceeded(ClientError):
-    """The deadline passed before the answer came."""
+    """The deadline passed before the answer came, or the server refused at once because it would."""
 
     exit_code = 4
 
@@ -66,6 +66,7 @@ _TRITON_REFUSES = re.compile(
     r"|expected \d+ (inputs|string elements)|but expected \d+|inputs? .* shape .* does not match|non-empty shape"
 )
 _NAMED = re.compile(r"([A-Z_]+): ")  # as wan_t2v/serving/answers.py begins an error of the streaming door
+_TOO_LATE = re.compile(r"the deadline in [\d.]+ s cannot be met|the deadline passed while")  # its words for deadlines
 _HINT = re.compile(r"try again later, in about (\d+(?:\.\d+)?) s\b")  # as wan_t2v/serving/admission.py words it
 
 
@@ -76,6 +77,8 @@ def client_error(error: InferenceServerException) -> ClientError:
     kind, message = _kind(str(error.status() or ""), message)
     if any(text in message for text in (*_PASSING, _UNLOADED)):
         kind = Unavailable
+    if _TOO_LATE.search(message):
+        kind = DeadlineExceeded
     if kind is Unavailable:
         hint = _HINT.search(message)
         return Unavailable(message, retry_after_s=float(hint[1]) if hint else None)

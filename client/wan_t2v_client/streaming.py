@@ -71,7 +71,11 @@ def _one_try(
         )
         try:
             client.async_stream_infer(
-                STREAM_MODEL, sent.inputs, enable_empty_final_response=True, parameters=sent.parameters or None
+                STREAM_MODEL,
+                sent.inputs,
+                enable_empty_final_response=True,
+                timeout=watchdog.deadline.timeout_us(),
+                parameters=sent.parameters or None,
             )
         except InferenceServerException:  # the stream broke before it was used; the reason comes as news
             news.put((None, InferenceServerException(msg="the server cannot be reached", status=_UNREACHED)))

@@ -100,6 +100,7 @@ class TextToVideo:
                     sent.inputs,
                     headers=dict(self._connection.headers),
                     client_timeout=deadline.timeout_s(),
+                    timeout=deadline.timeout_us(),
                     parameters=sent.parameters or None,
                 )
                 return generation_from_answer(answer)

@@ -12,6 +12,7 @@ import yaml
 
 from deploy.image import assemble, build_plans
 from tests.deploy.rendering import ALL_VALUES, CHART, DEPLOYMENTS, ROOT, named, objects, pod, rendered, server
+from wan_t2v.serving.resuming import VARIABLE
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -246,8 +247,19 @@ def test_an_ingress_waits_for_a_whole_video() -> None:
     assert annotations["nginx.ingress.kubernetes.io/proxy-next-upstream"] == "off"
 
 
+def test_generations_under_way_are_kept_where_a_volume_is_named() -> None:
+    container = server("ci/everything-values")
+    mount = named(container["volumeMounts"], "generations")
+    assert named(container["env"], VARIABLE)["value"] == mount["mountPath"] and not mount.get("readOnly")
+    volume = named(pod("ci/everything-values")["volumes"], "generations")
+    assert volume["persistentVolumeClaim"] == {"claimName": "wan-generations"}
+    assert VARIABLE not in {entry["name"] for entry in server("values-cpu")["env"]}
+
+
 def test_a_gateway_waits_for_a_whole_video_and_speaks_tls_to_the_pods_that_do() -> None:
     (route,) = objects("ci/everything-values", "GRPCRoute")
+    (header,) = route["spec"]["rules"][0]["filters"]
+    assert header["requestHeaderModifier"] == {"remove": ["triton_grpc_error"]}
     (policy,) = objects("ci/everything-values", "BackendTrafficPolicy")
     assert policy["spec"]["targetRefs"] == [
         {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": route["metadata"]["name"]}

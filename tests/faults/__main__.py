@@ -21,10 +21,12 @@ from tests.faults.faults import (
     fail_an_expert,
     fill_the_disk,
     kill,
+    kill_the_server,
     lose_a_caller,
     overload,
     read_slowly,
 )
+from tests.faults.footprint import TRITON
 from tests.faults.harmed_repository import MountRefused, harmed_repository, small_disk
 from tests.faults.victim import Outcome, Victim
 
@@ -37,6 +39,8 @@ def faults_of_processes_and_callers(repository: Path, folder: Path, models: set[
         victim = Victim(server)
         for model, index in victim.instances(models):
             yield kill(victim, model, index)
+        if not models or TRITON in models:
+            yield kill_the_server(victim)
         yield lose_a_caller(victim)
         for protocol in ("gRPC", "HTTP"):
             yield read_slowly(victim, protocol)
@@ -65,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Start servers, harm them, tell. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--models", nargs="*", default=[], help="kill only processes of these (default: of all)")
+    parser.add_argument(
+        "--models", nargs="*", default=[], help="kill only processes of these, or tritonserver (default: of all)"
+    )
     options = parser.parse_args(arguments)
     found: list[Outcome] = []
     not_tried: list[str] = []

@@ -42,6 +42,11 @@ def kill(victim: Victim, model: str, index: int) -> Outcome:
     return victim.suffer(f"kill -9 {model}, process {index + 1} of {victim.processes[model]}", do)
 
 
+def kill_the_server(victim: Victim) -> Outcome:
+    """kill -9 of tritonserver itself, which takes all its Python processes with it."""
+    return victim.suffer("kill -9 tritonserver", lambda: os.kill(victim.server.pid, signal.SIGKILL))
+
+
 def lose_a_caller(victim: Victim) -> Outcome:
     """A client's process is killed in the middle of a stream: its work must stop, the others must not notice."""
     code = (

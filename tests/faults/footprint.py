@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedded.leftovers import SHARED_MEMORY, SHM_PREFIX
 from embedded.server import Server
-from embedded.supervisor import SHARED_MEMORY, SHM_PREFIX
 from wan_t2v.operate.processes import stub_pids
 
 PROCESSES = Path("/proc")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,9 +18,10 @@ import pytest
 from wan_t2v_client import ClientError, Connection, TextToVideo
 
 from embedded.errors import ServerError
+from embedded.leftovers import SHM_PREFIX
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from embedded.supervisor import SHM_PREFIX
+from embedded.supervisor import DEATHS_IN_A_ROW
 from wan_t2v.operate.processes import stub_pids
 
 SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 4}
@@ -72,6 +74,41 @@ def test_a_model_whose_process_died_is_back_and_nothing_is_left(options: ServerO
         processes = psutil.Process(server.supervisor_pid).children(recursive=True)
     assert not any(alive(process) for process in processes)
     assert shared_memory_of(server.supervisor_pid) == []
+
+
+def test_a_server_that_died_is_started_again_at_the_same_address(options: ServerOptions) -> None:
+    events: list[dict[str, Any]] = []
+    with running_server(options, on_event=events.append) as server:
+        with TextToVideo(Connection(server.grpc_url)) as client:
+            expected = client.generate_unary("x", seed=1, **SMALL).video
+            first = server.pid
+            os.kill(first, signal.SIGSEGV)
+            wait_until(lambda: count(events, "started again") == 1 and works(client, expected), limit_s=120)
+        assert server.pid != first
+        assert len(shared_memory_of(server.supervisor_pid)) == sum(map(len, stub_pids(server.pid).values()))
+        died, again = (event for event in events if "repair" not in event["event"])
+        assert (died["event"], died["exit_code"]) == ("server died", -signal.SIGSEGV)
+        assert "Signal (11) received" in Path(died["log"]).read_text(errors="replace")
+        assert (again["event"], again["pid"]) == ("started again", server.pid)
+        processes = psutil.Process(server.supervisor_pid).children(recursive=True)
+    assert not any(alive(process) for process in processes)
+    assert shared_memory_of(server.supervisor_pid) == []
+
+
+def test_a_server_that_dies_time_after_time_is_given_up(options: ServerOptions) -> None:
+    events: list[dict[str, Any]] = []
+    with running_server(options, on_event=events.append) as server:
+        for deaths in range(1, DEATHS_IN_A_ROW):
+            os.kill(server.pid, signal.SIGKILL)
+            wait_until(lambda deaths=deaths: count(events, "started again") == deaths, limit_s=120)
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: count(events, "ended") == 1, limit_s=120)
+    (failed,) = (event for event in events if event["event"] == "failed")
+    assert re.match(r"the server ended by itself, 3 times in a row, exit code -9 \(log: ", failed["error"])
+
+
+def count(events: list[dict[str, Any]], kind: str) -> int:
+    return sum(event["event"] == kind for event in events)
 
 
 def repaired(events: list[dict[str, Any]], model: str) -> bool:

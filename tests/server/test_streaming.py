@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from wan_t2v_client import DeadlineExceeded, Generation, Heartbeat, Progress, RequestRefused, TextToVideo, Unavailable
 from wan_t2v_client.command import main
+from wan_t2v_client.deadline import Deadline
 
 from embedded.server import Server
 from tests.server.statistics import executions_when_idle
@@ -73,7 +74,7 @@ def test_who_waits_is_told_so_and_how_many_go_first(client: TextToVideo) -> None
     with closing(client.stream("a red ball", **LONGER)) as long:
         next(long)
         heard: list[Heartbeat] = []
-        waiting = client.stream("a red ball", on_heartbeat=heard.append, deadline_s=60, **SMALL)
+        waiting = client.stream("a red ball", on_heartbeat=heard.append, **SMALL)
         with closing(waiting), ThreadPoolExecutor(1) as pool:
             first = pool.submit(next, waiting)
             while len(heard) < 2:
@@ -84,12 +85,24 @@ def test_who_waits_is_told_so_and_how_many_go_first(client: TextToVideo) -> None
     assert heard[1].stage_s >= HEARTBEAT_S
 
 
-def test_a_deadline_stops_the_work(server: Server, client: TextToVideo) -> None:
+def test_a_deadline_stops_the_work(server: Server, client: TextToVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Deadline, "timeout_us", lambda self: None)  # told beforehand the server would refuse it
     before = executions_when_idle(server.grpc_url, *EXPERTS)
     with pytest.raises(DeadlineExceeded):
         client.generate("a red ball", deadline_s=1.0, **LONG)
     passes = sum(executions_when_idle(server.grpc_url, *EXPERTS).values()) - sum(before.values())
-    assert passes < 2 * LONG["num_inference_steps"]
+    assert 0 < passes < 2 * LONG["num_inference_steps"]
+
+
+@pytest.mark.parametrize("door", ["generate", "generate_unary"])
+def test_a_deadline_that_cannot_be_met_is_refused_before_any_work(
+    door: str, server: Server, client: TextToVideo
+) -> None:
+    client.generate("a red ball", **SMALL)  # so that the seconds of a step are known
+    before = executions_when_idle(server.grpc_url, *EXPERTS)
+    with pytest.raises(DeadlineExceeded, match="cannot be met: 1000 steps"):
+        getattr(client, door)("a red ball", deadline_s=0.5, **{**SMALL, "num_inference_steps": 1000})
+    assert executions_when_idle(server.grpc_url, *EXPERTS) == before
 
 
 @pytest.mark.parametrize(

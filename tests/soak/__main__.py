@@ -16,6 +16,7 @@ from benchmarks.machine import provenance
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
+from embedded.supervisor import died_log
 from export.atomic import written_file
 from tests.soak.plot import plotted
 from tests.soak.soak import soaked
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ServerError as error:
             kept = options.out.with_suffix(".log")
             kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(log, kept)
+            shutil.copyfile(died_log(log) if died_log(log).exists() else log, kept)
             print(f"error: {error}\nThe server's log: {kept}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:

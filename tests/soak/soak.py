@@ -12,6 +12,7 @@ from typing import Any
 
 from embedded.errors import ServerError
 from embedded.server import Server
+from embedded.supervisor import died_log
 from tests.faults.footprint import Allowance, Footprint
 from tests.faults.victim import holds_no_place
 from tests.server.calls import samples as metrics
@@ -121,7 +122,7 @@ class Soak:
 
 def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], None] = print) -> Soak:
     """Put load on a server for so long, and look at it all the while and afterwards."""
-    traffic = Traffic(server, seed)
+    traffic, pid = Traffic(server, seed), server.pid
     failed = _failed(server)
     soak = Soak(minutes, seed, before=Footprint.of_server(server))
     began = time.monotonic()
@@ -140,7 +141,7 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
         try:
             while not ended():
                 time.sleep(interval_s)
-                _check_alive(server, began)
+                _check_alive(server, pid, began=began)
                 soak.footprints.append(Footprint.of_server(server))
                 soak.at_min.append(round((time.monotonic() - began) / 60, 3))
                 if len(soak.footprints) % 12 == 0:
@@ -157,9 +158,11 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
     return soak
 
 
-def _check_alive(server: Server, began: float) -> None:
-    if not Path(f"/proc/{server.pid}").exists():
-        last = server.log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
+def _check_alive(server: Server, pid: int, *, began: float) -> None:
+    """The supervisor starts a dead server again; here its death is the result. Its log is kept by another name."""
+    if not Path(f"/proc/{pid}").exists():
+        log = next((log for log in (died_log(server.log), server.log) if log.exists()), server.log)
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
         raise ServerError(f"the server died after {(time.monotonic() - began) / 60:.1f} min: {' / '.join(last)}")
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
-from wan_t2v_client import Connection, RequestRefused, ServerFault, TextToVideo, Unavailable
+from wan_t2v_client import Connection, DeadlineExceeded, RequestRefused, ServerFault, TextToVideo, Unavailable
 from wan_t2v_client.command import main
 from wan_t2v_client.errors import client_error
 from wan_t2v_client.fields import input_from_field
@@ -44,6 +44,8 @@ def test_fields_are_sent_in_their_types() -> None:
         (None, "INTERNAL: ZeroDivisionError: oops", ServerFault),
         (None, "unexpected inference input 'colour' for model 'text_to_video_stream'", RequestRefused),
         (None, "something broke", ServerFault),
+        (None, "UNAVAILABLE: the deadline in 1.0 s cannot be met: 50 steps take about 9.1 s", DeadlineExceeded),
+        ("StatusCode.UNAVAILABLE", "the deadline passed while the request waited for its turn", DeadlineExceeded),
         ("StatusCode.UNAVAILABLE", "failed to connect", Unavailable),
     ],
 )

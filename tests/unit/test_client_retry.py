@@ -132,7 +132,8 @@ def test_the_deadline_is_for_all_tries_together(api: str) -> None:
     with serving([Refusal()], [Pause()]) as server:
         with pytest.raises(DeadlineExceeded):
             told(api, server.url, retry=QUICK, deadline_s=1.0)
-        assert len(server.requests) == 2
+        first_us, second_us = (request.parameters["timeout"].int64_param for request in server.requests)
+        assert 0 < second_us < first_us <= 1e6, "the server is told what is left"
     with serving([Refusal(message=f"{BUSY}, in about 60 s")], MADE) as server:
         with pytest.raises(Unavailable, match="in about 60 s; the next try, in 6. s, would come after the deadline"):
             told(api, server.url, retry=RetryPolicy(), deadline_s=30.0)
@@ -143,6 +144,7 @@ def test_the_deadline_is_for_all_tries_together(api: str) -> None:
 def test_the_unary_door_is_tried_again_by_the_same_policy(api: str) -> None:
     with serving([Refusal()], MADE) as server:
         assert unary(api, server.url, QUICK).video == VIDEO
+        assert "timeout" not in server.requests[0].parameters
         assert len(server.requests) == 2
 
 

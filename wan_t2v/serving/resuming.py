@@ -7,6 +7,7 @@ video: from the last checkpoint, or, once it was made, from its clean latents fo
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,12 @@ logger = logging.getLogger(__name__)
 
 EVERY, AGE_S, TOTAL_GIB = 5, 24 * 3600, 10  # steps; what A14B keeps of one clip at 720p is about 0.1 GiB
 _GIB = 2**30
+VARIABLE = "WAN_T2V_CHECKPOINT_DIR"
+
+
+def _folder_of_environment() -> Path | None:
+    value = os.environ.get(VARIABLE)
+    return Path(value) if value else None
 
 
 class Resuming:
@@ -37,10 +44,10 @@ class Resuming:
 
     @classmethod
     def of_model(cls, parameters: ModelParameters) -> "Resuming":
-        """By `checkpoint_folder` (left out: nothing is kept), `checkpoint_every` (steps), `checkpoint_age_s` and
-        `checkpoint_total_gib`. Raises ParameterError.
+        """By `checkpoint_folder` (left out: by the environment's WAN_T2V_CHECKPOINT_DIR, or nothing is kept),
+        `checkpoint_every` (steps), `checkpoint_age_s` and `checkpoint_total_gib`. Raises ParameterError.
         """
-        folder = parameters.optional_path("checkpoint_folder")
+        folder = parameters.optional_path("checkpoint_folder") or _folder_of_environment()
         if folder is None:
             return cls(None, Limits(0.0, 0), every=1)
         age_s = parameters.integer("checkpoint_age_s", least=1, default=AGE_S)

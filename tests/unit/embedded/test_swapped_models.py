@@ -1,29 +1,24 @@
-"""The supervisor repairs a model whose process died and leaves alone one that is being swapped."""
+"""Repair loads again a model whose process died, and leaves alone one that is being swapped."""
 
 from pathlib import Path
 
 import pytest
 
-from embedded import supervisor
+from embedded import repair
 from embedded.options import ServerOptions
-from embedded.supervisor import Supervisor
+from embedded.repair import Repair
 from wan_t2v.operate.processes import model_of
 
 MODEL = "low_noise_expert"
 
 
-class FakeProcess:
-    pid = 1
-
-
 def watched(monkeypatch: pytest.MonkeyPatch, *, ready: list[bool], living: int) -> bool:
-    """What the supervisor concludes of two expected processes; Triton's answers are given in their order."""
-    keeper = Supervisor(ServerOptions(), report=lambda event: None)
-    keeper._process = FakeProcess()  # type: ignore[assignment]
-    keeper._folder = Path()
-    monkeypatch.setattr(supervisor, "stub_pids", lambda pid: {MODEL: set(range(living))})
-    monkeypatch.setattr(Supervisor, "_is_loaded", lambda self, model: ready.pop(0))
-    return keeper._lost_a_process(MODEL, {MODEL: 2})
+    """What it concludes of two expected processes; Triton's answers are given in their order."""
+    monkeypatch.setattr(repair, "stub_pids", lambda pid: {MODEL: {0, 1}})
+    looking = Repair(ServerOptions(), 1, run_directory=Path(), report=lambda event: None)
+    monkeypatch.setattr(repair, "stub_pids", lambda pid: {MODEL: set(range(living))})
+    monkeypatch.setattr(Repair, "_is_loaded", lambda self, model: ready.pop(0))
+    return looking.lost_a_process(MODEL)
 
 
 def test_a_loaded_model_without_its_processes_lost_them(monkeypatch: pytest.MonkeyPatch) -> None:

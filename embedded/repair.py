@@ -1,0 +1,79 @@
+"""Load a model again whose Python process died: Triton 2.51 stays ready and never does."""
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+from embedded.leftovers import SHARED_MEMORY
+from embedded.options import ServerOptions
+from embedded.retired import Regions, Retired
+from embedded.triton_process import bracketed
+from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids, stubs
+
+RETRY_S = 10.0
+CALL_LIMIT_S = 5.0
+LOAD_LIMIT_S = 120.0
+
+
+class Repair:
+    """The models of one running server, as they were when all was loaded. `report` is told of every event."""
+
+    def __init__(
+        self, options: ServerOptions, pid: int, *, run_directory: Path, report: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._options, self._pid, self._report = options, pid, report
+        self._retired = Retired(run_directory)
+        self._regions = Regions(SHARED_MEMORY)
+        self._expected = {model: len(pids) for model, pids in self._living().items()}
+        # model to when to try again: its reload failed, so Triton calls it unloaded
+        self._broken: dict[str, float] = {}
+
+    def look(self) -> None:
+        """Unload and load again each model that lost a process (a plain load does nothing)."""
+        self._retired.end_idle()
+        self._regions.look((stub.pid, stub.region) for stub in stubs(self._pid))
+        for model in models_short_of(self._expected, self._living()):
+            if time.monotonic() < self._broken.get(model, 0.0):
+                continue
+            if model not in self._broken and not self.lost_a_process(model):
+                continue  # somebody unloaded it on purpose, or is loading it
+            if self._reloaded(model):
+                self._broken.pop(model, None)
+            else:
+                self._broken[model] = time.monotonic() + RETRY_S
+
+    def lost_a_process(self, model: str) -> bool:
+        """Whether a loaded model has fewer processes than it had."""
+        return has_lost_a_process(model, self._expected, living=self._living, is_loaded=self._is_loaded)
+
+    @cached_property
+    def _client(self) -> tritonclient.grpc.InferenceServerClient:
+        return tritonclient.grpc.InferenceServerClient(f"{bracketed(self._options.host)}:{self._options.grpc_port}")
+
+    def _living(self) -> dict[str, set[int]]:
+        return {model: pids - self._retired.pids for model, pids in stub_pids(self._pid).items()}
+
+    def _is_loaded(self, model: str) -> bool:
+        try:
+            return bool(self._client.is_model_ready(model, client_timeout=CALL_LIMIT_S))
+        except InferenceServerException:
+            return False  # the server is ending or stuck: nothing to reload
+
+    def _reloaded(self, model: str) -> bool:
+        """Reload a model; True if it is back."""
+        started = time.monotonic()
+        self._report({"event": "died", "model": model})
+        self._retired.add(self._living().get(model, ()))
+        try:
+            for change in (self._client.unload_model, self._client.load_model):
+                change(model, headers=self._options.admin_header, client_timeout=LOAD_LIMIT_S)
+        except InferenceServerException as error:
+            self._report({"event": "not repaired", "model": model, "error": str(error)})
+            return False
+        self._report({"event": "repaired", "model": model, "seconds": round(time.monotonic() - started, 2)})
+        return True
