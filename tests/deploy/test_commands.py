@@ -78,6 +78,14 @@ def container(repository: Path, volumes: dict[str, Path]) -> Container:
     return Container(server("values-cpu"), volumes, ports, {"WAN_T2V_ADMIN_KEY": KEY})
 
 
+class Unsupervised(Server):
+    """A container's own process: nobody keeps it but kubelet."""
+
+    @property
+    def pid(self) -> int:
+        return self.supervisor_pid
+
+
 def ready(container: Container, process: subprocess.Popen[bytes], log: Path) -> Server:
     """Ask the startup probe until it says yes, within its own budget."""
     probe = container.manifest["startupProbe"]
@@ -86,7 +94,7 @@ def ready(container: Container, process: subprocess.Popen[bytes], log: Path) -> 
     assert process.poll() is None, log.read_text()[:2000]
     http, grpc, metrics = (f"{LOOPBACK}:{container.ports[name]}" for name in ("http", "grpc", "metrics"))
     run = Path(container.environment()["WAN_T2V_RUN_DIR"])
-    return Server(grpc, f"http://{http}", f"http://{metrics}/metrics", process.pid, process.pid, run, log)
+    return Unsupervised(grpc, f"http://{http}", f"http://{metrics}/metrics", process.pid, run, log)
 
 
 def fails_often_enough(container: Container, probe: str) -> bool:
