@@ -5,6 +5,7 @@ from pathlib import Path
 
 # Said on every machine without a GPU, and of no consequence there.
 _HARMLESS = ("CudaDriverHelper has not been initialized", "unable to create stream", "Failed to initialize NVML")
+_STOPPED = re.compile(r"^Signal \((2|15)\) received", re.MULTILINE)
 _ERROR = re.compile(r"^(?:E\d{4} .*?\] |error: )(.*)$", re.MULTILINE)
 
 
@@ -15,6 +16,12 @@ def first_error(log: Path) -> str | None:
         if not any(harmless in message for harmless in _HARMLESS):
             return _plain(message)
     return None
+
+
+def was_told_to_stop(log: Path) -> bool:
+    """Whether somebody sent the server SIGTERM or SIGINT; its exit code is not 0 if work kept it past its time."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return _STOPPED.search(text) is not None
 
 
 def _plain(message: str) -> str:

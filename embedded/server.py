@@ -34,10 +34,11 @@ class Server:
     @property
     def pid(self) -> int:
         """Of tritonserver now: another one after it died. Raises ServerError while there is none."""
-        children = psutil.Process(self.supervisor_pid).children()
-        if not children:
-            raise ServerError("the server is being started again")
-        return children[0].pid
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.supervisor_pid).children():
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    return child.pid
+        raise ServerError("the server is being started again, or was stopped")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ a pipe to the supervisor's standard input, and when that closes the supervisor s
 output as JSON lines.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -20,10 +21,11 @@ from typing import Any
 
 from embedded.errors import ServerError
 from embedded.leftovers import FOLDER_PREFIX, SHM_PREFIX, remove_leftovers
-from embedded.log import first_error
+from embedded.log import first_error, was_told_to_stop
 from embedded.options import ServerOptions
 from embedded.repair import Repair
 from embedded.triton_process import TritonProcess
+from wan_t2v.operate.run_directory import RunDirectory
 
 POLL_S = 0.25
 WATCH_S = 1.0
@@ -60,25 +62,35 @@ class Supervisor:
         return 0
 
     def _serve(self) -> None:
-        """A server, and another for each that died. Raises ServerError if one does not start, or none lives long."""
+        """A server, and another for each that died. Raises ServerError if the first does not start, or none lives."""
+        self._started()
+        self._tell_ready("ready")
         deaths = 0
         while not self.stopping:
             began = time.monotonic()
-            self._triton = triton = self._started()
-            self._tell_ready(triton, time.monotonic() - began, again=deaths > 0)
-            began = time.monotonic()
-            self._watch(triton)
+            self._watch()
             if self.stopping:
                 return
-            deaths = 1 if time.monotonic() - began > STEADY_S else deaths + 1
-            self._bury(triton, deaths)
+            deaths = 0 if time.monotonic() - began > STEADY_S else deaths + 1
+            self._bury(deaths)
+            while not self._started_again():
+                deaths += 1
+                self._bury(deaths)
 
-    def _started(self) -> TritonProcess:
-        """A new server, ready or told to stop meanwhile."""
-        prefix = f"{SHM_PREFIX}{os.getpid()}_"
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
+    def _started_again(self) -> bool:
+        """Whether a dead server's follower came up; why not is told."""
+        try:
+            self._started()
+        except ServerError as error:
+            self.report({"event": "not started again", "error": str(error)})
+            return False
+        self._tell_ready("started again")
+        return True
+
+    def _started(self) -> None:
+        """A new server, ready or told to stop meanwhile. Raises ServerError."""
         self._triton = triton = TritonProcess.started(
-            self.options, folder, run_directory=self._run_directory, shm_prefix=prefix
+            self.options, self._folder, run_directory=self._run_directory, shm_prefix=f"{SHM_PREFIX}{os.getpid()}_"
         )
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
@@ -87,35 +99,45 @@ class Supervisor:
                 reason = first_error(self.options.log) or "no error in its log"
                 raise ServerError(f"not ready after {limit_s:g} s: {reason} (log: {self.options.log})")
             self._pause(POLL_S)
-        return triton
 
     @property
     def _run_directory(self) -> Path:
         return self._folder / "run"
 
-    def _tell_ready(self, triton: TritonProcess, seconds: float, *, again: bool) -> None:
-        if self.stopping:
+    def _tell_ready(self, event: str) -> None:
+        if self.stopping or self._triton is None:
             return
         options = self.options
         ports = {"grpc_port": options.grpc_port, "http_port": options.http_port, "metrics_port": options.metrics_port}
-        process = {"pid": triton.pid, "run_directory": str(self._run_directory), "seconds": round(seconds, 1)}
-        self.report({"event": "started again" if again else "ready", "host": options.host, **ports, **process})
+        process = {"pid": self._triton.pid, "run_directory": str(self._run_directory)}
+        self.report({"event": event, "host": options.host, **ports, **process})
 
-    def _watch(self, triton: TritonProcess) -> None:
+    def _watch(self) -> None:
         """Until told to stop, or the server is dead."""
+        triton = self._triton
+        if triton is None:
+            return
         repair = Repair(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
         while not self.stopping and triton.exit_code is None:
             repair.look()
             self._pause(WATCH_S)
 
-    def _bury(self, triton: TritonProcess, deaths: int) -> None:
-        """End what is left of a dead server. Raises ServerError if there is to be no other."""
-        code, log = triton.exit_code, self.options.log
+    def _bury(self, deaths: int) -> None:
+        """End what is left of a dead server. Raises ServerError if there is to be no other.
+
+        There is none after one that was told to stop, or that died while it drained: its follower would not drain.
+        """
+        triton, log = self._triton, self.options.log
+        if triton is None:
+            return
+        told = triton.exit_code is not None and was_told_to_stop(log)  # else it hangs, and is ended here
         triton.end()
-        if code == 0 or deaths >= DEATHS_IN_A_ROW:  # 0: somebody told it to stop
-            times = "" if deaths == 1 else f", {deaths} times in a row"
+        code = triton.exit_code
+        if told or deaths >= DEATHS_IN_A_ROW or RunDirectory(self._run_directory).draining:
+            times = "" if deaths <= 1 else f", {deaths} times in a row"
             raise ServerError(f"the server ended by itself{times}, exit code {code} (log: {log})")
-        log.replace(died_log(log))
+        with contextlib.suppress(OSError):  # somebody removed it
+            log.replace(died_log(log))
         self.report({"event": "server died", "exit_code": code, "log": str(died_log(log))})
 
     def _pause(self, seconds: float) -> None:

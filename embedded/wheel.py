@@ -24,10 +24,11 @@ class TritonWheel:
     def assemble_backends(self, folder: Path) -> Path:
         """Make the folder that `--backend-directory` wants: the Python backend with the stub of this interpreter."""
         python = folder / "backends" / "python"
-        python.mkdir(parents=True)
-        for part in ("libtriton_python.so", "triton_python_backend_utils.py"):
-            (python / part).symlink_to(self.backend / part)
-        (python / self.stub.name).symlink_to(self.stub)
+        if not python.exists():
+            python.mkdir(parents=True)
+            for part in ("libtriton_python.so", "triton_python_backend_utils.py"):
+                (python / part).symlink_to(self.backend / part)
+            (python / self.stub.name).symlink_to(self.stub)
         return folder / "backends"
 
     def environment(self) -> dict[str, str]:

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
-import tritonclient.grpc
 
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error, client_error_from_rpc
@@ -14,10 +13,8 @@ from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
 from wan_t2v_client.progress import Heartbeat, Progress, told_by
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
-from wan_t2v_client.streaming import STREAM_MODEL
+from wan_t2v_client.streaming import CLOSE_LIMIT_S, STREAM_MODEL
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Limit, Watchdog
-
-_CLOSE_LIMIT_S = 5.0  # for the server's last word after the video
 
 
 async def streamed_asyncio(
@@ -61,7 +58,7 @@ async def _one_try(
     )
     try:
         while not finished.is_set():
-            told = told_by(await _next(answers, watchdog.limit()))
+            told = await _next(answers, watchdog.limit())
             if isinstance(told, Generation):
                 finished.set()
                 await _ended(answers)
@@ -74,6 +71,7 @@ async def _one_try(
         raise end.error from None
     finally:
         answers.cancel()
+        finished.set()  # an ended call is not cancelled, and gRPC's task that sends the request would wait for ever
 
 
 async def _request(sent: Sent, timeout_us: int | None, finished: asyncio.Event) -> AsyncIterator[dict[str, Any]]:
@@ -83,7 +81,7 @@ async def _request(sent: Sent, timeout_us: int | None, finished: asyncio.Event) 
     await finished.wait()
 
 
-async def _next(answers: Any, limit: Limit) -> tritonclient.grpc.InferResult:
+async def _next(answers: Any, limit: Limit) -> Progress | Heartbeat | Generation:
     try:
         async with asyncio.timeout(limit.seconds):
             result, error = await anext(answers)
@@ -95,12 +93,15 @@ async def _next(answers: Any, limit: Limit) -> tritonclient.grpc.InferResult:
         raise ServerFault("the server ended the stream without a video and without an error") from None
     if error is not None:
         raise EndedByServer(client_error(error))
-    return result
+    try:
+        return told_by(result)
+    except ServerFault as fault:
+        raise EndedByServer(fault) from None
 
 
 async def _ended(answers: Any) -> None:
     """Read to the stream's end, so that the server does not count a finished request as cancelled."""
     with contextlib.suppress(TimeoutError, grpc.RpcError):
-        async with asyncio.timeout(_CLOSE_LIMIT_S):
+        async with asyncio.timeout(CLOSE_LIMIT_S):
             async for _ in answers:
                 pass

@@ -55,10 +55,11 @@ _BY_STATUS: dict[str, type[ClientError]] = {
     "StatusCode.PERMISSION_DENIED": RequestRefused,
     "StatusCode.NOT_FOUND": Unavailable,
     "StatusCode.UNAVAILABLE": Unavailable,
+    "StatusCode.ALREADY_EXISTS": Unavailable,  # the same idempotency_key is being worked on: its answer will be there
     "StatusCode.DEADLINE_EXCEEDED": DeadlineExceeded,
 }
 # Triton calls these INTERNAL, yet they pass: a model's process died and is being started again.
-_PASSING = ("is not healthy", "is not ready", "Server not ready")
+_PASSING = ("is not healthy", "is not ready", "Server not ready", "stopped accepting new", "Exceeds maximum queue size")
 _UNLOADED = "Request for unknown model"  # as while it is loaded again; a stream tells this without a code
 # What Triton itself says of a request that it gives to no model; in a stream without a code.
 _TRITON_REFUSES = re.compile(

@@ -1,6 +1,8 @@
 """A call of the streaming door: news as it comes, the video last; who stops reading stops the work."""
 
+import contextlib
 import queue
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -10,13 +12,14 @@ from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline
-from wan_t2v_client.errors import ClientError, EndedByServer, client_error
+from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error
 from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
 from wan_t2v_client.progress import Heartbeat, Progress, told_by
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Watchdog
 
+CLOSE_LIMIT_S = 5.0  # for the server's last word after the answer or the error
 STREAM_MODEL = "text_to_video_stream"
 _UNREACHED = "StatusCode.UNAVAILABLE"
 News = queue.SimpleQueue[tuple[Any, InferenceServerException | None]]
@@ -86,8 +89,23 @@ def _one_try(
         finished = True
         raise end.error from None
     finally:
-        client.stop_stream(cancel_requests=not finished)
-        client.close()
+        _close(client, finished=finished)
+
+
+def _close(client: Any, *, finished: bool) -> None:
+    """End the stream: at once, or with the server's last word where nothing else is to come."""
+    hung = threading.Timer(CLOSE_LIMIT_S, _cancel, [client])
+    hung.daemon = True
+    if finished:
+        hung.start()
+    client.stop_stream(cancel_requests=not finished)
+    hung.cancel()
+    client.close()
+
+
+def _cancel(client: Any) -> None:
+    with contextlib.suppress(AttributeError):  # it was being closed already
+        client.stop_stream(cancel_requests=True)
 
 
 def _told(news: News, watchdog: Watchdog) -> Generator[Progress | Heartbeat | Generation, None, None]:
@@ -99,7 +117,10 @@ def _told(news: News, watchdog: Watchdog) -> Generator[Progress | Heartbeat | Ge
             raise limit.error from None
         if error is not None:
             raise EndedByServer(client_error(error))
-        told = told_by(result)
+        try:
+            told = told_by(result)
+        except ServerFault as fault:
+            raise EndedByServer(fault) from None
         if not isinstance(told, Generation):
             watchdog.heard(told)
         yield told

@@ -44,7 +44,11 @@ def kill(victim: Victim, model: str, index: int) -> Outcome:
 
 def kill_the_server(victim: Victim) -> Outcome:
     """kill -9 of tritonserver itself, which takes all its Python processes with it."""
-    return victim.suffer("kill -9 tritonserver", lambda: os.kill(victim.server.pid, signal.SIGKILL))
+    victim.dies = True
+    outcome = victim.suffer("kill -9 tritonserver", lambda: os.kill(victim.server.pid, signal.SIGKILL))
+    victim.dies = False
+    others = tuple(f"a caller was told {told}" for told in outcome.callers if not told.startswith("Unavailable: "))
+    return replace(outcome, faults=outcome.faults + others)
 
 
 def lose_a_caller(victim: Victim) -> Outcome:

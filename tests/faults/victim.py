@@ -9,6 +9,7 @@ from typing import Any
 from wan_t2v_client import ClientError, Connection, TextToVideo
 
 from embedded.server import Server
+from embedded.supervisor import died_log
 from tests.faults.footprint import SUPERVISOR, TRITON, Allowance, Footprint
 from wan_t2v.operate.load import Load, load_of
 from wan_t2v.operate.run_directory import RunDirectory
@@ -48,6 +49,7 @@ class Victim:
     run: RunDirectory = field(init=False)
     before: Footprint = field(init=False)
     reloaded: int = 0  # processes that were loaded again since
+    dies: bool = False  # tritonserver itself, of what is done to it
 
     def __post_init__(self) -> None:
         self.run = RunDirectory(self.server.run_directory)
@@ -92,6 +94,10 @@ class Victim:
         if not self.until(holds_no_place):
             faults.append(f"places were not given back: {load_of(self.run)}")
         self.until(lambda load: not self._grown(), limit_s=settled_s)
+        died = died_log(self.server.log)
+        if died.exists() and not self.dies:
+            faults.append("tritonserver died of it and was started again")
+        died.unlink(missing_ok=True)
         return [*faults, *self._grown()]
 
     def until(self, condition: Callable[[Load], bool], limit_s: float = LIMIT_S) -> bool:

@@ -9,6 +9,7 @@ from wan_t2v_client import Connection, TextToVideo
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
+from embedded.supervisor import died_log
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,7 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     log = tmp_path_factory.mktemp("server") / "server.log"
     with running_server(ServerOptions(repository=repository, log=log)) as running:
         yield running
+    assert not died_log(log).exists(), f"tritonserver died and was started again: {died_log(log)}"
 
 
 @pytest.fixture

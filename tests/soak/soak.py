@@ -1,5 +1,6 @@
 """A soak: load for some minutes, the server's footprint all the while, and what to say of both."""
 
+import contextlib
 import math
 import threading
 import time
@@ -7,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from embedded.errors import ServerError
 from embedded.server import Server
@@ -142,7 +144,8 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
             while not ended():
                 time.sleep(interval_s)
                 _check_alive(server, pid, began=began)
-                soak.footprints.append(Footprint.of_server(server))
+                with contextlib.suppress(ServerError):  # it died just now: the next look tells
+                    soak.footprints.append(Footprint.of_server(server))
                 soak.at_min.append(round((time.monotonic() - began) / 60, 3))
                 if len(soak.footprints) % 12 == 0:
                     tell(_line(soak))
@@ -153,6 +156,7 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
     run = RunDirectory(server.run_directory)
     soak.empty = _until(lambda: holds_no_place(load_of(run)), EMPTY_LIMIT_S)
     _until(lambda: not Footprint.of_server(server).grown_since(soak.before, IDLE), SETTLED_S)
+    _check_alive(server, pid, began=began)
     soak.after = Footprint.of_server(server)
     soak.failed = _failed(server) - failed
     return soak
@@ -160,10 +164,17 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
 
 def _check_alive(server: Server, pid: int, *, began: float) -> None:
     """The supervisor starts a dead server again; here its death is the result. Its log is kept by another name."""
-    if not Path(f"/proc/{pid}").exists():
+    if not _lives(pid):
         log = next((log for log in (died_log(server.log), server.log) if log.exists()), server.log)
         last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
         raise ServerError(f"the server died after {(time.monotonic() - began) / 60:.1f} min: {' / '.join(last)}")
+
+
+def _lives(pid: int) -> bool:
+    """Whether it runs; a dead process that its parent has not looked at yet does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _failed(server: Server) -> float:

@@ -86,7 +86,7 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             for act in script:
                 if isinstance(act, Refusal):
                     yield service_pb2.ModelStreamInferResponse(error_message=f"{act.code}: {act.message}")
-                    break
+                    continue
                 yield from (service_pb2.ModelStreamInferResponse(infer_response=x) for x in done(act, context, left))
             if next(requests, None) is None:  # the caller closed its side, or is gone
                 self.finished += not left.is_set()

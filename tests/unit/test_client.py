@@ -41,6 +41,8 @@ def test_fields_are_sent_in_their_types() -> None:
         (None, "Request for unknown model: 'text_to_video_stream' has no available versions", Unavailable),
         (None, "UNAVAILABLE: 1 generations are under way", Unavailable),
         (None, "INVALID_ARGUMENT: height: got 100", RequestRefused),
+        (None, "ALREADY_EXISTS: a request with idempotency_key 'a' is being worked on", Unavailable),
+        (None, "Server is stopping, scheduler for model has stopped accepting new inference requests", Unavailable),
         (None, "INTERNAL: ZeroDivisionError: oops", ServerFault),
         (None, "unexpected inference input 'colour' for model 'text_to_video_stream'", RequestRefused),
         (None, "something broke", ServerFault),

@@ -13,6 +13,8 @@ from wan_t2v_client import (
     ServerFault,
     TextToVideo,
     Unavailable,
+    async_streaming,
+    streaming,
 )
 
 from tests.unit.asking import APIS, told
@@ -112,6 +114,16 @@ def test_a_refused_call_is_closed_and_not_cancelled(api: str) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
+def test_a_server_that_does_not_end_a_refused_call_is_left(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (streaming, async_streaming):
+        monkeypatch.setattr(module, "CLOSE_LIMIT_S", 0.3)
+    with serving([Refusal(message="busy"), Pause()]) as server:
+        with pytest.raises(Unavailable, match="^busy$"):
+            told(api, server.url)
+        assert server.cancelled.wait(10)
+
+
+@pytest.mark.parametrize("api", APIS)
 def test_a_stream_that_ends_without_a_word_is_a_fault(api: str) -> None:
     """Triton's last response has no outputs then, and is sent because the client asks for it."""
     with serving([Step(1), Nothing()]) as server:
@@ -119,6 +131,7 @@ def test_a_stream_that_ends_without_a_word_is_a_fault(api: str) -> None:
             told(api, server.url)
         (request,) = server.requests
         assert request.parameters["triton_enable_empty_final_response"].bool_param
+    assert server.finished == 1 and not server.cancelled.is_set()
 
 
 def test_the_blocking_client_is_unchanged_by_an_event_loop() -> None:

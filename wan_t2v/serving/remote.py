@@ -9,7 +9,16 @@ from wan_t2v.serving.tensors import to_triton
 
 NEWEST_VERSION = -1  # Triton's word for it
 # Triton answers INTERNAL when a model cannot take a call at all; these texts tell that the caller may try again.
-_RETRYABLE = ("is not ready", "is not healthy", "Server not ready", "is not found", "unloaded", "Stub process")
+_RETRYABLE = (
+    "is not ready",
+    "is not healthy",
+    "Server not ready",
+    "is not found",
+    "unloaded",
+    "Stub process",
+    "stopped accepting new",
+    "Exceeds maximum queue size",
+)
 
 
 class ModelCallError(Exception):

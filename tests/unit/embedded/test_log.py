@@ -1,6 +1,8 @@
 from pathlib import Path
 
-from embedded.log import first_error
+import pytest
+
+from embedded.log import first_error, was_told_to_stop
 
 HARMLESS = 'E1122 17:24:17.711115 3235 server.cc:241] "CudaDriverHelper has not been initialized."\n'
 FAILURE = (
@@ -23,3 +25,17 @@ def test_a_log_without_errors_or_without_a_file_has_none(tmp_path: Path) -> None
     assert first_error(tmp_path / "none.log") is None
     (tmp_path / "server.log").write_text(HARMLESS)
     assert first_error(tmp_path / "server.log") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Signal (15) received.\nI1123 shutting down\nExit timeout expired. Exiting immediately.\n", True),
+        ("Signal (2) received.\n", True),
+        ("Signal (11) received.\n 0# 0x000055\n", False),
+        ("", False),
+    ],
+)
+def test_a_server_that_was_told_to_stop_is_known_by_its_log(text: str, told: bool, tmp_path: Path) -> None:
+    (tmp_path / "server.log").write_text(text)
+    assert was_told_to_stop(tmp_path / "server.log") is told

@@ -1,0 +1,115 @@
+"""When a dead server gets a follower, and when it was the last."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from embedded import supervisor
+from embedded.errors import ServerError
+from embedded.options import ServerOptions
+from embedded.supervisor import STEADY_S, Supervisor
+from wan_t2v.operate.run_directory import RunDirectory
+
+SEGFAULT = -11
+
+
+@dataclass
+class FakeTriton:
+    """Lives for so long on the test's clock; 0 is a start that fails."""
+
+    lives_s: float
+    world: "World"
+    pid: int = 1
+    dies_at: float = 0.0
+    exit_code: int | None = None
+
+    def is_ready(self) -> bool:
+        self.dies_at = self.world.now + self.lives_s
+        if not self.lives_s:
+            self.exit_code = 1
+            raise ServerError("the server did not start")
+        return True
+
+    def end(self) -> None:
+        self.exit_code = SEGFAULT if self.exit_code is None else self.exit_code
+
+
+@dataclass
+class World:
+    """A clock, and servers that live for `lives_s` in turn; after the last the supervisor is told to stop."""
+
+    lives_s: Sequence[float]
+    now: float = 0.0
+    events: list[dict[str, Any]] = field(default_factory=list)
+    started: list[FakeTriton] = field(default_factory=list)
+
+    def start(self, *args: Any, **options: Any) -> FakeTriton:
+        self.started.append(FakeTriton(self.lives_s[len(self.started)], self))
+        return self.started[-1]
+
+    def pause(self, keeper: Supervisor, seconds: float) -> None:
+        self.now += 1.0
+        triton = self.started[-1]
+        if triton.exit_code is None and self.now >= triton.dies_at:
+            triton.exit_code = SEGFAULT
+            keeper.stopping = len(self.started) == len(self.lives_s)
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+        monkeypatch.setattr(supervisor.TritonProcess, "started", self.start)
+        monkeypatch.setattr(supervisor, "Repair", lambda *args, **options: SimpleNamespace(look=lambda: None))
+        monkeypatch.setattr(supervisor.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(Supervisor, "_pause", lambda keeper, seconds: self.pause(keeper, seconds))
+        log = tmp_path / "server.log"
+        log.touch()
+        Supervisor(ServerOptions(log=log), report=self.events.append).run()
+        return [event["event"] for event in self.events]
+
+
+def test_a_server_that_died_gets_a_follower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = World([5.0, 5.0])
+    assert world.run(monkeypatch, tmp_path) == ["ready", "server died", "started again"]
+    assert (tmp_path / "server.log.died").exists() and world.events[1]["exit_code"] == SEGFAULT
+
+
+def test_the_third_death_in_a_row_is_the_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    events = World([5.0, 5.0, 5.0, 5.0]).run(monkeypatch, tmp_path)
+    assert events == ["ready", *["server died", "started again"] * 2, "failed"]
+
+
+def test_a_server_that_served_for_a_while_starts_the_count_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    events = World([5.0, 5.0, 2 * STEADY_S, 5.0, 5.0, 5.0]).run(monkeypatch, tmp_path)
+    assert events == ["ready", *["server died", "started again"] * 5]
+
+
+def test_a_follower_that_does_not_start_counts_as_a_death(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    events = World([2 * STEADY_S, 0, 0, 5.0]).run(monkeypatch, tmp_path)
+    again = ["not started again", "server died"]
+    assert events == ["ready", "server died", *again, *again, "started again"]
+
+
+def test_a_first_start_that_fails_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert World([0, 5.0]).run(monkeypatch, tmp_path) == ["failed"]
+
+
+def test_a_log_that_somebody_removed_does_not_end_the_supervisor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World([5.0, 5.0])
+    monkeypatch.setattr(supervisor, "died_log", lambda log: tmp_path / "no folder" / "log")
+    assert world.run(monkeypatch, tmp_path) == ["ready", "server died", "started again"]
+
+
+def test_a_server_that_died_while_it_drained_was_the_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(RunDirectory, "draining", property(lambda run: True))
+    assert World([5.0, 5.0]).run(monkeypatch, tmp_path) == ["ready", "failed"]
+
+
+def test_a_server_that_was_told_to_stop_was_the_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(supervisor, "was_told_to_stop", lambda log: True)
+    assert World([5.0, 5.0]).run(monkeypatch, tmp_path) == ["ready", "failed"]
