@@ -2,9 +2,10 @@
 
 import gzip
 import json
+import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,10 +16,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from wan_t2v_client import Connection, TextToVideo
 
 from embedded.options import ServerOptions
-from embedded.server import running_server
+from embedded.server import Server, running_server
 
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CLIENTS_SPAN = "00f067aa0ba902b7"
+DOORS = ("generate", "generate_unary")
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
 
 
@@ -61,14 +62,22 @@ class Collector:
     url: str = ""
     spans: list[Span] = field(default_factory=list)
 
-    def named(self, name: str, trace: str = TRACE) -> list[Span]:
+    def named(self, name: str, trace: str) -> list[Span]:
         return [span for span in self.spans if span.name == name and span.trace == trace]
 
-    def wait_for(self, name: str, trace: str = TRACE) -> None:
+    def without_parent(self) -> int:
+        """How many requests Triton began a trace of its own for."""
+        return sum(span.name == "InferRequest" and not span.parent for span in self.spans)
+
+    def gets(self, name: str, trace: str, *, unless: Callable[[], bool]) -> bool:
+        """Whether the span comes, or `unless` becomes true first."""
         ends = time.monotonic() + 60
         while not self.named(name, trace):
+            if unless():
+                return False
             assert time.monotonic() < ends, f"no span {name}; there are {sorted({span.name for span in self.spans})}"
             time.sleep(0.2)
+        return True
 
 
 @contextmanager
@@ -110,38 +119,61 @@ def ancestors(span: Span, spans: list[Span]) -> list[str]:
     return [*above, span.parent]
 
 
+@dataclass(frozen=True)
+class Collected:
+    """Everything that a collector got, and under which trace each door's video is there."""
+
+    collector: Collector
+    traces: dict[str, str]
+
+    def named(self, name: str, door: str) -> list[Span]:
+        return self.collector.named(name, self.traces[door])
+
+
+def traced(collector: Collector, server: Server, door: str) -> str:
+    """A video through the door; returns the caller's trace.
+
+    About one gRPC call in a hundred, Triton 2.51 reads the header `traceparent` past its end, takes it for a bad one and
+    begins a trace of its own: that call is made again.
+    """
+    for _ in range(5):
+        trace, strayed = f"{random.getrandbits(128):032x}", collector.without_parent()
+        header = {"traceparent": f"00-{trace}-{CLIENTS_SPAN}-01"}
+        with TextToVideo(replace(Connection(server.grpc_url), headers=header)) as client:
+            assert getattr(client, door)("a red ball", **SMALL).video
+        if collector.gets("encode", trace, unless=lambda before=strayed: collector.without_parent() > before):
+            assert collector.gets("denoise", trace, unless=lambda: False)
+            return trace
+    raise AssertionError(f"five times no trace of the caller's at {door}")
+
+
 @pytest.fixture(scope="module")
-def collected(repository, tmp_path_factory) -> Iterator[Collector]:
-    """A video through each door: the caller's trace ends in 6 at the streaming door and in 7 at the unary one."""
+def collected(repository, tmp_path_factory) -> Iterator[Collected]:
+    """A video through each door."""
     log = tmp_path_factory.mktemp("traced") / "server.log"
     with collecting() as collector:
         options = ServerOptions(repository=repository, log=log, traces_url=collector.url)
         with running_server(options) as server:
-            for door, last in (("generate", "6"), ("generate_unary", "7")):
-                header = {"traceparent": f"00-{TRACE[:-1]}{last}-{CLIENTS_SPAN}-01"}
-                with TextToVideo(replace(Connection(server.grpc_url), headers=header)) as client:
-                    assert getattr(client, door)("a red ball", **SMALL).video
-                collector.wait_for("encode", TRACE[:-1] + last)
-                collector.wait_for("denoise", TRACE[:-1] + last)
-        yield collector  # the server has stopped: everything was sent
+            traces = {door: traced(collector, server, door) for door in DOORS}
+        yield Collected(collector, traces)  # the server has stopped: everything was sent
 
 
-@pytest.mark.parametrize("last", ["6", "7"])
-def test_every_stage_is_a_span_under_the_clients_own(collected: Collector, last: str) -> None:
+@pytest.mark.parametrize("door", DOORS)
+def test_every_stage_is_a_span_under_the_clients_own(collected: Collected, door: str) -> None:
     for stage in ("prepare", "denoise", "decode", "encode"):
-        found = collected.named(stage, TRACE[:-1] + last)
+        found = collected.named(stage, door)
         assert found, stage
-        assert ancestors(found[-1], collected.spans)[-1] == CLIENTS_SPAN
+        assert ancestors(found[-1], collected.collector.spans)[-1] == CLIENTS_SPAN
         assert found[-1].end_ns > found[-1].start_ns
 
 
-@pytest.mark.parametrize("last", ["6", "7"])
-def test_every_step_is_a_span_under_denoise_and_says_which_expert(collected: Collector, last: str) -> None:
-    steps = collected.named("denoise_step", TRACE[:-1] + last)
+@pytest.mark.parametrize("door", DOORS)
+def test_every_step_is_a_span_under_denoise_and_says_which_expert(collected: Collected, door: str) -> None:
+    steps = collected.named("denoise_step", door)
     assert [span.attributes["step"] for span in steps] == [1, 2, 3, 4]
     assert {span.attributes["expert"] for span in steps} == {"high_noise_expert", "low_noise_expert"}
-    assert all(ancestors(span, collected.spans)[0] == "denoise" for span in steps)
-    within = collected.named("denoise", TRACE[:-1] + last)[0]
+    assert all(ancestors(span, collected.collector.spans)[0] == "denoise" for span in steps)
+    within = collected.named("denoise", door)[0]
     for span in steps:
         assert within.start_ns - 5_000_000 <= span.start_ns < span.end_ns
         assert span.end_ns <= within.end_ns
