@@ -147,6 +147,8 @@ class FakePbUtils:
             def log_error(message: str) -> None:
                 outer.logged.append(message)
 
+            log_warn = log_error
+
         class InferenceRequest:
             def __init__(
                 self,

@@ -56,6 +56,7 @@ class Denoiser:
     def finalize(self) -> None:
         """Triton's exit point."""
         self._denoising.close()
+        self._metrics.close()
         self._living.free()
         self._spans.close()
 

@@ -1,7 +1,8 @@
 """What both doors tell on Triton's own metrics endpoint, named by Prometheus' conventions."""
 
-import threading
+import traceback
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +62,14 @@ METRICS = (
 class Metrics:
     """The families of METRICS, told for one door; several processes share the families.
 
-    Each change is a call to the server's process, so it is made a step and not a tensor. One at a time: Triton's
-    `Metric` keeps its message in itself, so a second thread's call frees what the server still reads of the first
-    (python_backend's `Metric::SaveToSharedMemory`). The server then dies of signal 11, or of a `lock_exception`.
+    Each change is a call to the server's process. One thread makes them all, in order: Triton's `Metric` keeps its
+    message in itself, so a second thread's call frees what the server still reads of the first (python_backend's
+    `Metric::SaveToSharedMemory`). The server then dies of signal 11, or of a `lock_exception`. A loop does not wait for
+    that thread; the end of a request does, so that who has an answer finds all of it counted.
     """
 
     def __init__(self, pb_utils: Any, *, door: str) -> None:
-        self._door = door
+        self._pb_utils, self._door = pb_utils, door
         self._families = {
             spec.name: pb_utils.MetricFamily(
                 name=spec.name, description=spec.description, kind=getattr(pb_utils.MetricFamily, spec.kind)
@@ -76,24 +78,27 @@ class Metrics:
         }
         self._buckets = {spec.name: list(spec.buckets) for spec in METRICS}
         self._metrics: dict[tuple[str, str], Any] = {}
-        self._one_at_a_time = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         for name in OUTCOMES:  # from 0 on: Prometheus' increase() does not see the first event of a new series
-            self._increment("wan_t2v_generations_ended_total", 0, outcome=name)
-        self._increment("wan_t2v_generations_admitted_total", 0)
+            self._increment("wan_t2v_generations_ended_total", 0, outcome=name).result()
+        self._increment("wan_t2v_generations_admitted_total", 0).result()
+
+    def close(self) -> None:
+        """Tell what is left, and end the thread."""
+        self._thread.shutdown()
 
     def loaded(self, load: Load) -> None:
         """How full the server is now, over both doors."""
-        for name, value in (("in_flight", load.in_flight), ("queued", load.queued)):
-            with self._one_at_a_time:
-                self._metric(f"wan_t2v_generations_{name}", {}).set(value)
+        self._change("wan_t2v_generations_in_flight", "set", load.in_flight, {})
+        self._change("wan_t2v_generations_queued", "set", load.queued, {}).result()
 
     def admitted(self) -> None:
         """A request got a place."""
-        self._increment("wan_t2v_generations_admitted_total")
+        self._increment("wan_t2v_generations_admitted_total").result()
 
     def ended(self, error: BaseException | None) -> None:
         """A request ended, with an error or well."""
-        self._increment("wan_t2v_generations_ended_total", outcome=outcome(error))
+        self._increment("wan_t2v_generations_ended_total", outcome=outcome(error)).result()
 
     def stepped(self, expert: str, seconds: float) -> None:
         """A denoising step was done."""
@@ -112,16 +117,24 @@ class Metrics:
         """Frames were decoded."""
         self._increment("wan_t2v_frames_total", frames)
 
-    def _increment(self, name: str, by: float = 1, **labels: str) -> None:
-        with self._one_at_a_time:
-            self._metric(name, {"door": self._door, **labels}).increment(by)
+    def _increment(self, name: str, by: float = 1, **labels: str) -> Future[None]:
+        return self._change(name, "increment", by, {"door": self._door, **labels})
 
-    def _observe(self, name: str, seconds: float, **labels: str) -> None:
-        with self._one_at_a_time:
-            self._metric(name, {"door": self._door, **labels}).observe(seconds)
+    def _observe(self, name: str, seconds: float, **labels: str) -> Future[None]:
+        return self._change(name, "observe", seconds, {"door": self._door, **labels})
+
+    def _change(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> Future[None]:
+        return self._thread.submit(self._changed, name, method, value, labels)
+
+    def _changed(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> None:
+        """In the thread. A figure that Triton does not take is no reason to lose a video: it goes to the log."""
+        try:
+            getattr(self._metric(name, labels), method)(value)
+        except Exception as error:
+            self._pb_utils.Logger.log_warn(f"{name}: {''.join(traceback.format_exception_only(error)).strip()}")
 
     def _metric(self, name: str, labels: Mapping[str, str]) -> Any:
-        """The metric of a family with these labels, made when it is first needed. The lock is held."""
+        """The metric of a family with these labels, made when it is first needed."""
         key = (name, str(sorted(labels.items())))
         if key not in self._metrics:
             options = {"buckets": self._buckets[name]} if self._buckets[name] else {}

@@ -71,6 +71,7 @@ class Prepare:
 
     def finalize(self) -> None:
         """Triton's exit point."""
+        self._door.close()
         self._spans.close()
 
     def _answer(self, request: Any) -> list[Any]:

@@ -93,6 +93,7 @@ class TextToVideoStream:
         self._watch.join()
         self._threads.shutdown(cancel_futures=True)
         self._denoising.close()
+        self._metrics.close()
         self._spans.close()
 
     def _let_in(self, request: Any, sender: Any) -> None:

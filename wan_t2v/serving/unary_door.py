@@ -27,6 +27,10 @@ class UnaryDoor:
         self._key = self._run.key()
         self._metrics = Metrics(pb_utils, door=UNARY)
 
+    def close(self) -> None:
+        """Tell what is left to tell."""
+        self._metrics.close()
+
     @contextlib.contextmanager
     def passing(self, request: Any) -> Iterator[Callable[[Settings], None]]:
         """Yield what lets the request in, once its settings are known, or raises Refused.

@@ -1,4 +1,4 @@
-"""What the doors' metrics must do beside counting: never meet in Triton."""
+"""What the doors' metrics must do beside counting: never meet in Triton, and never hold up or end a generation."""
 
 import threading
 import time
@@ -53,3 +53,45 @@ def test_threads_never_change_metrics_at_the_same_time() -> None:
     families = FakeMetricFamily.families
     assert families["wan_t2v_frames_total"].values == {"{'door': 'a door'}": 64.0}
     assert families["wan_t2v_generations_ended_total"].values["{'door': 'a door', 'outcome': 'finished'}"] == 16.0
+
+
+def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_steps_counted() -> None:
+    served = threading.Event()
+
+    class Unserved(FakeMetricFamily):
+        def Metric(self, labels: dict[str, str], buckets: Any = ()) -> Any:
+            if "expert" in labels:  # a step's
+                assert served.wait(10)
+            return super().Metric(labels, buckets)
+
+    pb_utils = FakePbUtils()
+    pb_utils.MetricFamily = Unserved  # type: ignore[misc]
+    metrics = Metrics(pb_utils, door="a door")
+    metrics.stepped("low_noise_expert", 0.1)  # returns, although the server does not take it
+    ended = threading.Thread(target=metrics.ended, args=(None,))
+    ended.start()
+    ended.join(0.2)
+    assert ended.is_alive()
+    served.set()
+    ended.join(10)
+    assert not ended.is_alive()
+    steps = FakeMetricFamily.families["wan_t2v_steps_total"].values
+    assert steps == {"{'door': 'a door', 'expert': 'low_noise_expert'}": 1.0}
+    metrics.close()
+
+
+def test_a_figure_that_triton_does_not_take_costs_a_line_in_the_log() -> None:
+    class Refusing(FakeMetricFamily):
+        def Metric(self, labels: dict[str, str], buckets: Any = ()) -> Any:
+            if "stage" in labels:
+                raise RuntimeError("no such family")
+            return super().Metric(labels, buckets)
+
+    pb_utils = FakePbUtils()
+    pb_utils.MetricFamily = Refusing  # type: ignore[misc]
+    metrics = Metrics(pb_utils, door="a door")
+    metrics.staged("decode", 0.1)
+    metrics.decoded(5)
+    metrics.close()
+    assert pb_utils.logged == ["wan_t2v_stage_seconds: RuntimeError: no such family"]
+    assert FakeMetricFamily.families["wan_t2v_frames_total"].values == {"{'door': 'a door'}": 5.0}
