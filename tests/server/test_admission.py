@@ -65,7 +65,7 @@ def test_a_deadline_that_can_be_met_changes_nothing(door: str, server: Server) -
 def test_a_priority_goes_before_who_came_earlier(door: str, server: Server) -> None:
     ended: list[str] = []
     with ThreadPoolExecutor(3) as pool:
-        running = in_background(pool, "text_to_video_stream", server, **{**SMALL, "num_inference_steps": 300})
+        running = in_background(pool, "text_to_video_stream", server, **LONG)
         wait_until_in_flight(server, 1)
 
         def later(name: str, **parameters: int) -> None:
@@ -104,7 +104,7 @@ def test_nobody_walks_in_with_a_made_up_key(server: Server) -> None:
 def test_a_clip_that_cannot_be_served_counts_for_nothing_while_it_waits(server: Server) -> None:
     assert isinstance(streamed(server, SMALL), bytes)  # seconds of a step are known
     with ThreadPoolExecutor(2) as pool:
-        running = in_background(pool, "text_to_video_stream", server, **{**SMALL, "num_inference_steps": 900})
+        running = in_background(pool, "text_to_video_stream", server, **LONG)
         wait_until_in_flight(server, 1)
         bad = in_background(pool, "text_to_video_stream", server, **{**SMALL, "width": 2**30})
         while load_of(RunDirectory(server.run_directory)).queued < 1:

@@ -17,8 +17,6 @@ from embedded.server import Server, running_server
 from tests.server.calls import DOORS, LONG, SMALL, in_background, operate, probe, samples, unary
 from wan_t2v.operate.processes import stub_pids
 
-RUNNING = {**SMALL, "num_inference_steps": 200}
-
 
 def wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
     deadline = time.monotonic() + limit_s
@@ -59,7 +57,7 @@ def a_deadline_that_passes_stops_the_loop_of_a_unary_caller(server: Server) -> N
 
 
 def a_drain_ends_when_the_running_video_does(server: Server, pool: ThreadPoolExecutor, door: str) -> None:
-    running = in_background(pool, door, server, **RUNNING)
+    running = in_background(pool, door, server, **LONG)
     wait_until(lambda: under_way(server, 1, 0))
     waiting = [in_background(pool, name, server, **SMALL) for name in DOORS]
     wait_until(lambda: under_way(server, 1, 2))

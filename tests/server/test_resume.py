@@ -160,7 +160,7 @@ def test_duplicates_other_requests_and_servers_without_a_folder_are_told(
     server: Server, keeping: ServerOptions
 ) -> None:
     with running_server(keeping) as kept:
-        with Stream(kept, "one", {**FIELDS, "num_inference_steps": 400}) as first:
+        with Stream(kept, "one", {**FIELDS, "num_inference_steps": 900}) as first:
             first.until_step(1)
             with Stream(kept, "one") as second, pytest.raises(Exception, match="'one' is being worked on"):
                 second.video()
