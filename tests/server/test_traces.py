@@ -133,8 +133,8 @@ class Collected:
 def traced(collector: Collector, server: Server, door: str) -> str:
     """A video through the door; returns the caller's trace.
 
-    About one gRPC call in a hundred, Triton 2.51 reads the header `traceparent` past its end, takes it for a bad one and
-    begins a trace of its own: that call is made again.
+    Now and then Triton 2.51 ignores the header `traceparent` of a gRPC call and begins a trace of its own (see
+    docs/tracing.md): that call is made again.
     """
     for _ in range(5):
         trace, strayed = f"{random.getrandbits(128):032x}", collector.without_parent()

@@ -80,7 +80,7 @@ class Metrics:
         self._metrics: dict[tuple[str, str], Any] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         for name in OUTCOMES:  # from 0 on: Prometheus' increase() does not see the first event of a new series
-            self._increment("wan_t2v_generations_ended_total", 0, outcome=name).result()
+            self._increment("wan_t2v_generations_ended_total", 0, outcome=name)
         self._increment("wan_t2v_generations_admitted_total", 0).result()
 
     def close(self) -> None:
