@@ -109,8 +109,9 @@ class Denoising:
             latents = torch_from_triton(tensors["latents"]).clone()
         else:
             latents = starting_noise(self._facts.grid.latent_shape(settings.video_shape), settings.seed)
+        # + 0.0: the zero rows of padding may come as -0.0, which is the same video and must be the same request
         embeds = {
-            name: torch_from_triton(tensors[name]).to(self._device, self._expert_type)
+            name: torch_from_triton(tensors[name]).to(self._device, self._expert_type) + 0.0
             for name in ("prompt_embeds", "negative_prompt_embeds")
         }
         return {"latents": latents.to(self._device), **embeds}
