@@ -1,4 +1,4 @@
-"""An empty entry of Triton's response cache costs a prompt one more call, for ever none of its requests."""
+"""An empty entry of Triton's response cache costs one more call of the text encoder, and no request."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -314,6 +314,13 @@ def test_the_lock_holds_between_processes_and_is_free_when_one_is_killed(one_loa
     clip(swap_on(one_loaded, lock_name=name))
 
 
+def test_the_python_backends_own_model_control_is_not_used(root: Path) -> None:
+    """It silences the process while it runs, and fails in ways of its own: see `wan_t2v/serving/expert_swap.py`."""
+    for path in (root / "wan_t2v/serving").glob("*.py"):
+        for call in ("load_model(", "is_model_ready("):
+            assert call not in path.read_text(encoding="utf-8"), path
+
+
 def test_the_lock_is_the_servers() -> None:
     assert str(threading.get_native_id()) not in server_lock_name()
     assert server_lock_name().endswith(f"-{os.getppid()}")
