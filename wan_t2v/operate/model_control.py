@@ -113,7 +113,7 @@ def _refusal(status: int, text: str) -> ModelControlError:
         told: Any = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError):
         told = text or f"HTTP status {status}"
-    if status in (http.HTTPStatus.FORBIDDEN, http.HTTPStatus.UNAUTHORIZED):
+    if status in (http.HTTPStatus.FORBIDDEN, http.HTTPStatus.UNAUTHORIZED) or "is restricted" in str(told):
         remedy = f"the server wants the administrator's key in {FILE} of the run directory or in {KEY_VARIABLE}"
         return ModelControlError(f"{remedy}: {told}", passes=False)
     if "explicit model load / unload is not allowed" in str(told):
