@@ -15,6 +15,7 @@ from embedded.leftovers import remove_shared_memory
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line, environment
 from embedded.wheel import installed_wheel
+from wan_t2v.operate.model_control import ControlAddress
 from wan_t2v.operate.run_directory import VARIABLE
 
 
@@ -32,6 +33,7 @@ class TritonProcess:
         wheel = installed_wheel()
         command = command_line(options, wheel, wheel.assemble_backends(folder), shm_prefix=shm_prefix)
         options.log.parent.mkdir(parents=True, exist_ok=True)
+        ControlAddress(options.host, options.http_port, options.admin_key).publish(run_directory)
         with options.log.open("wb") as log:
             process = subprocess.Popen(
                 command,

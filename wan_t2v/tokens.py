@@ -43,6 +43,12 @@ class PromptTokenizer:
         self._tokenizer.no_truncation()
         self._text_length = text_length
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are, from 0."""
+        size: int = self._tokenizer.get_vocab_size()
+        return size
+
     def __call__(self, prompt: str) -> Tokens:
         """Tokenise, cut to the text length (the end token stays last) and pad with zeros."""
         ids = self._tokenizer.encode(prompt).ids

@@ -36,7 +36,7 @@ class Heartbeat:
     """What the server tells while there is nothing new: the request is not forgotten.
 
     Attributes:
-        stage: `queue`, `prepare`, `denoise`, `decode` or `encode`.
+        stage: `queue`, `prepare`, `denoise`, `load` (of an expert, where they take turns), `decode` or `encode`.
         stage_s: seconds that the request has been in it.
         ahead: in the queue, how many generations go first.
     """

@@ -47,7 +47,13 @@ class ProgressBar:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-_STAGES = {"queue": "waiting for its turn", "prepare": "reading the prompt", "decode": "decoding", "encode": "encoding"}
+_STAGES = {
+    "queue": "waiting for its turn",
+    "prepare": "reading the prompt",
+    "load": "loading an expert",
+    "decode": "decoding",
+    "encode": "encoding",
+}
 
 
 def waiting_line(beat: Heartbeat) -> str:

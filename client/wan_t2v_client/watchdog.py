@@ -11,6 +11,7 @@ from wan_t2v_client.progress import Heartbeat, Progress
 
 IDLE_LIMIT_S = 30.0  # the server's heart beats every 5 s
 IDLE_STEPS = 5
+LOADING = "load"  # the stage of a heartbeat: an expert is being loaded, for as long as that takes
 DECODE_STEPS = 30  # decoding took 5 to 8 steps' time with guidance on, wan-mini at its smallest and largest sizes
 
 
@@ -30,7 +31,8 @@ class Watchdog:
 
     The work: after a step, `idle_limit_s` or the time of five of the longest steps if that is longer, whatever its
     heart tells. The longest step counts, not the last: one that loads the other expert takes longer. After the last
-    step the clip is decoded and encoded: there it is 30 steps.
+    step the clip is decoded and encoded: there it is 30 steps. While the heart tells that an expert is being loaded
+    this limit waits; the server has a limit of its own for that.
     """
 
     def __init__(self, idle_limit_s: float, deadline: Deadline, now: Callable[[], float] = time.monotonic) -> None:
@@ -49,7 +51,7 @@ class Watchdog:
         """A message came."""
         if isinstance(told, Heartbeat):
             self._beats = True
-            self._waited_s += self._now() - self._listening
+            self._waited_s = 0.0 if told.stage == LOADING else self._waited_s + self._now() - self._listening
         else:
             self._waited_s = 0.0
             self._longest_step_s = max(self._longest_step_s or 0.0, told.step_s)

@@ -19,6 +19,7 @@ from tests.faults.faults import (
     EXPECTED,
     HALVES,
     fail_an_expert,
+    fail_the_text_encoder,
     fill_the_disk,
     kill,
     kill_the_server,
@@ -27,7 +28,7 @@ from tests.faults.faults import (
     read_slowly,
 )
 from tests.faults.footprint import TRITON
-from tests.faults.harmed_repository import MountRefused, harmed_repository, small_disk
+from tests.faults.harmed_repository import TEXT_CACHE_BYTES, MountRefused, harmed_repository, small_disk
 from tests.faults.victim import Outcome, Victim
 
 DISK_BYTES = 2**18
@@ -55,12 +56,14 @@ def faults_of_limits_and_experts(repository: Path, folder: Path, not_tried: list
         except MountRefused as error:
             not_tried.append(f"a full disk for checkpoints: {error}")
         harmed = harmed_repository(repository, folder, checkpoints=disk)
-        options = ServerOptions(repository=harmed.path, log=folder / "harmed.log", start_limit_s=600)
+        log = folder / "harmed.log"
+        options = ServerOptions(repository=harmed.path, log=log, start_limit_s=600, text_cache_bytes=TEXT_CACHE_BYTES)
         victim = Victim(stack.enter_context(running_server(options)))
         yield overload(victim, 50)
         for kind in EXPECTED:
             for expert in HALVES:
                 yield fail_an_expert(victim, harmed, kind, expert=expert)
+        yield fail_the_text_encoder(victim, harmed)
         if not not_tried:
             yield fill_the_disk(victim, harmed)
 

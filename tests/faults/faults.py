@@ -11,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import tritonclient.grpc
+
 from tests.faults.footprint import Footprint
-from tests.faults.harmed_repository import PLACES, HarmedRepository, filled
+from tests.faults.harmed_repository import PLACES, TEXT_CACHE_BYTES, HarmedRepository, filled
 from tests.faults.messages import Message, grpc_messages, http_messages
 from tests.faults.victim import DOORS, LARGE, LEAK, LONG, SMALL, Outcome, Victim, holds_no_place
 from wan_t2v.operate.load import load_of
@@ -28,6 +31,7 @@ EXPECTED = {
 }
 # Pictures at each step and frames at the end, so that there is much to read: 1 MB.
 UNREAD = {**LARGE, "num_inference_steps": 60, "output_type": "frames"}
+PROMPT_TOKENS, PROMPT_IDS, PROMPT_BYTES = 64, 100, 64 * 192 * 4  # of wan-mini: length, some ids, embeddings
 HELD_S = 20.0  # for allocators to settle while nobody reads
 UNREAD_AT = {"gRPC": {**UNREAD, "preview_every": 1}, "HTTP": UNREAD}  # a picture's bytes are no JSON
 
@@ -149,6 +153,35 @@ def fail_an_expert(victim: Victim, harmed: HarmedRepository, kind: str, *, exper
             faults.append(f"an error that does not tell: {answer}")
     callers = tuple("video" if isinstance(answer, bytes) else answer for answer in told)
     return victim.outcome(f"{expert}: {kind} in the middle", callers, faults, since=began)
+
+
+def fail_the_text_encoder(victim: Victim, harmed: HarmedRepository) -> Outcome:
+    """The text encoder fails once for a prompt. Triton's cache keeps that, and all later requests must do without."""
+    began = time.monotonic()
+    forget_prompts(victim)
+    with harmed.failing_prompt() as has_failed:
+        told = [victim.asked(DOORS[0], SMALL)]
+        faults = [] if has_failed() else ["the text encoder was not asked"]
+    if not re.search(r"text_encoder: RuntimeError: a fault of a test: no memory for this prompt", str(told[0])):
+        faults.append(f"an error that does not tell: {str(told[0])[:100]}")
+    for door in (*DOORS, *DOORS):
+        told.append(victim.asked(door, SMALL))
+        faults += [] if victim.is_right(door, told[-1]) else [f"at the {door} endpoint then: {str(told[-1])[:100]}"]
+    callers = tuple("video" if isinstance(answer, bytes) else answer for answer in told)
+    return victim.outcome("text_encoder: an error for one prompt, once", callers, faults, since=began)
+
+
+def forget_prompts(victim: Victim) -> None:
+    """Fill Triton's response cache with other prompts."""
+    random = np.random.default_rng(0)
+    mask = np.ones((1, PROMPT_TOKENS), np.int64)
+    with tritonclient.grpc.InferenceServerClient(victim.server.grpc_url) as client:
+        for _ in range(2 * TEXT_CACHE_BYTES // PROMPT_BYTES):
+            arrays = {"input_ids": random.integers(1, PROMPT_IDS, mask.shape), "attention_mask": mask}
+            inputs = [tritonclient.grpc.InferInput(name, mask.shape, "INT64") for name in arrays]
+            for given, array in zip(inputs, arrays.values(), strict=True):
+                given.set_data_from_numpy(array)
+            client.infer("text_encoder", inputs)
 
 
 def fill_the_disk(victim: Victim, harmed: HarmedRepository) -> Outcome:

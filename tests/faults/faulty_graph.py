@@ -1,7 +1,8 @@
 """A Triton model for tests: a graph that goes wrong when a file tells it to, and else is the real one.
 
-`tests/faults/harmed_repository.py` puts it in the place of `1/model.py` of the experts and of the decoder of later
-frames. The parameter `fault_file` names a JSON file that need not be there; see `Fault`.
+`tests/faults/harmed_repository.py` puts it in the place of `1/model.py` of the experts, of the decoder of later frames
+and of the text encoder. The parameter `fault_file` names a JSON file that need not be there; see `Fault`. The text
+encoder's is an empty file: the call that finds it takes it away and fails.
 """
 
 import json
@@ -72,11 +73,26 @@ class FaultyEngine:
         return answer
 
 
+class OnceFailingEngine:
+    """A text encoder, one call of which fails each time that a file is put there."""
+
+    def __init__(self, engine, path):
+        self._engine, self._path = engine, path
+
+    def __call__(self, inputs, outputs=None, **options):
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return self._engine(inputs, outputs, **options)
+        raise RuntimeError("a fault of a test: no memory for this prompt")
+
+
 class TritonPythonModel:
     def initialize(self, args):
-        parameters = json.loads(args["model_config"])["parameters"]
+        config = json.loads(args["model_config"])
+        harm = OnceFailingEngine if config["name"] == "text_encoder" else FaultyEngine
         self.model = GraphModel(pb_utils, args)
-        self.model._engine = FaultyEngine(self.model._engine, Path(parameters["fault_file"]["string_value"]))
+        self.model._engine = harm(self.model._engine, Path(config["parameters"]["fault_file"]["string_value"]))
 
     def execute(self, requests):
         return self.model.execute(requests)

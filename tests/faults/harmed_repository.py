@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +14,19 @@ from benchmarks.repository_copy import copied_repository
 FAULTY_GRAPH = Path(__file__).with_name("faulty_graph.py")  # only Triton's own processes can import it
 FAULTY = ("high_noise_expert", "low_noise_expert", "vae_decoder_next")
 LOOPS = ("denoiser", "text_to_video_stream")
+TEXT_ENCODER = "text_encoder"
+TEXT_CACHE_BYTES = 2**20  # of Triton's response cache: about 20 prompts of wan-mini, so that they are soon forgotten
 PLACES = 4  # one runs, three wait
 FILLED_BYTES = 2**16  # written at once
 
 
 @dataclass(frozen=True)
 class HarmedRepository:
-    """Where it is, the file that makes graphs fail, and the folder of its checkpoints."""
+    """Where it is, the files that make graphs and the text encoder fail, and the folder of its checkpoints."""
 
     path: Path
     fault_file: Path
+    prompt_fault_file: Path
     checkpoints: Path
 
     @contextlib.contextmanager
@@ -37,13 +40,24 @@ class HarmedRepository:
         finally:
             self.fault_file.unlink()
 
+    @contextlib.contextmanager
+    def failing_prompt(self) -> Iterator[Callable[[], bool]]:
+        """Have the next call of the text encoder fail; yields whether it did."""
+        self.prompt_fault_file.touch()
+        try:
+            yield lambda: not self.prompt_fault_file.exists()
+        finally:
+            self.prompt_fault_file.unlink(missing_ok=True)
+
 
 def harmed_repository(repository: Path, folder: Path, *, checkpoints: Path) -> HarmedRepository:
     """Make a copy under `folder` with room for four requests in all, that keeps checkpoints after every step."""
-    harmed = HarmedRepository(copied_repository(repository, folder), folder / "fault.json", checkpoints)
-    for graph in FAULTY:
+    files = folder / "fault.json", folder / "prompt_fault"
+    harmed = HarmedRepository(copied_repository(repository, folder), *files, checkpoints)
+    for graph in (*FAULTY, TEXT_ENCODER):
         shutil.copy(FAULTY_GRAPH, harmed.path / graph / "1/model.py")
-        _configure(harmed.path / graph, {"fault_file": str(harmed.fault_file)})
+        file = harmed.prompt_fault_file if graph == TEXT_ENCODER else harmed.fault_file
+        _configure(harmed.path / graph, {"fault_file": str(file)})
     limits = {"max_in_flight": "1", "max_queued": str(PLACES - 1)}
     for loop in LOOPS:
         _configure(harmed.path / loop, {**limits, "checkpoint_folder": str(checkpoints), "checkpoint_every": "1"})

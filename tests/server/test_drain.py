@@ -46,7 +46,7 @@ def test_drain_probe_repair_deadline_and_sigterm(own_server: tuple[Server, list[
         for door in DOORS:
             a_drain_ends_when_the_running_video_does(server, pool, door)
         a_dead_process_is_seen_until_it_is_repaired(server, events)
-        sigterm_ends_running_videos_at_once_and_tells_their_callers(server, pool)
+        sigterm_tells_the_callers_whose_videos_it_ends(server, pool)
 
 
 def a_deadline_that_passes_stops_the_loop_of_a_unary_caller(server: Server) -> None:
@@ -89,13 +89,17 @@ def a_dead_process_is_seen_until_it_is_repaired(server: Server, events: list[dic
     assert probe(server, "live") == (0, "") and probe(server, "ready") == (0, "")
 
 
-def sigterm_ends_running_videos_at_once_and_tells_their_callers(server: Server, pool: ThreadPoolExecutor) -> None:
+def sigterm_tells_the_callers_whose_videos_it_ends(server: Server, pool: ThreadPoolExecutor) -> None:
+    """All of them on 2.51, which refuses the calls between models from then on; 2.71 lets running videos go on for
+    `--exit-timeout-secs`.
+    """
     callers: list[Future[Any]] = [in_background(pool, door, server, **LONG) for door in DOORS]
     wait_until(lambda: under_way(server, 1, 1))
     process = psutil.Process(server.pid)
     process.terminate()
-    answers = [str(caller.result(timeout=60)) for caller in callers]
-    assert all("try again" in answer and "Server not ready" in answer for answer in answers), answers
+    answers = [caller.result(timeout=60) for caller in callers]
+    told = [str(answer) for answer in answers if not isinstance(answer, bytes)]
+    assert all("try again" in answer and "Server not ready" in answer for answer in told), told
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 

@@ -7,8 +7,22 @@ import pytest
 
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from tests.faults.faults import fail_an_expert, fill_the_disk, kill, lose_a_caller, overload, read_slowly
-from tests.faults.harmed_repository import HarmedRepository, MountRefused, harmed_repository, small_disk
+from tests.faults.faults import (
+    fail_an_expert,
+    fail_the_text_encoder,
+    fill_the_disk,
+    kill,
+    lose_a_caller,
+    overload,
+    read_slowly,
+)
+from tests.faults.harmed_repository import (
+    TEXT_CACHE_BYTES,
+    HarmedRepository,
+    MountRefused,
+    harmed_repository,
+    small_disk,
+)
 from tests.faults.victim import Victim
 
 DISK_BYTES = 2**18
@@ -27,7 +41,8 @@ def harmed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def victim(harmed: HarmedRepository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     log = tmp_path_factory.mktemp("harmed-log") / "server.log"
-    with running_server(ServerOptions(repository=harmed.path, log=log)) as server:
+    options = ServerOptions(repository=harmed.path, log=log, text_cache_bytes=TEXT_CACHE_BYTES)
+    with running_server(options) as server:
         yield Victim(server)
 
 
@@ -47,6 +62,10 @@ def test_an_expert_that_fails_ends_its_own_clips_alone(
     outcome = fail_an_expert(victim, harmed, kind, expert=expert)
     assert outcome.faults == ()
     assert all(told.startswith("ServerFault") for told in outcome.callers)
+
+
+def test_a_cached_failure_of_the_text_encoder_ends_no_later_request(victim: Victim, harmed: HarmedRepository) -> None:
+    assert fail_the_text_encoder(victim, harmed).faults == ()
 
 
 def test_fifty_at_once_against_four_places(victim: Victim) -> None:

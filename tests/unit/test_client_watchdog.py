@@ -60,6 +60,21 @@ def test_a_heart_that_beats_over_hung_work_does_not_help_for_ever() -> None:
     assert limit.seconds == 5 and "told nothing for 50 s after a step" in str(limit.error)
 
 
+def test_a_load_that_the_server_tells_of_may_take_as_long_as_it_does() -> None:
+    """Longer than five of the steps before it; afterwards the work has its whole time again."""
+    seconds = 0.0
+    watchdog = Watchdog(IDLE_LIMIT_S, Deadline(None), lambda: seconds)
+    watchdog.heard(step_of(1.0))
+    for _ in range(100):
+        assert watchdog.limit().seconds == 30
+        seconds += 5
+        watchdog.heard(Heartbeat("load", 5.0))
+    assert watchdog.limit().seconds == 30
+    seconds += 5
+    watchdog.heard(Heartbeat("denoise", 5.0))
+    assert watchdog.limit().seconds == 25
+
+
 def test_who_reads_late_is_not_counted() -> None:
     seconds = 0.0
     watchdog = Watchdog(IDLE_LIMIT_S, Deadline(None), lambda: seconds)

@@ -1,4 +1,4 @@
-"""Let a server run empty before it is stopped: Triton's own SIGTERM ends running videos."""
+"""Let a server run empty before it is stopped: after SIGTERM Triton ends running videos, 2.71 a while later."""
 
 import time
 from collections.abc import Callable

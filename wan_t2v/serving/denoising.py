@@ -16,7 +16,7 @@ from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.checkpoints import Kept
-from wan_t2v.serving.expert_swap import ExpertSwap, swap_report, swaps_experts
+from wan_t2v.serving.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
 from wan_t2v.serving.passes import pass_executor, passes_in_turn, wanted_experts
 from wan_t2v.serving.remote import RemoteEngine
@@ -56,11 +56,13 @@ class Denoising:
         is_cancelled: Callable[[], bool],
         after_step: Callable[[Step], None] = lambda step: None,
         keeping: Keeping | None = None,
+        loading: Loading = contextlib.nullcontext,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Clean latents (1, C, F, h, w) float32, and the report that goes into the metadata.
 
         `tensors` are Triton's: `prompt_embeds`, `negative_prompt_embeds` and perhaps `latents`, the starting noise.
-        With `keeping` the generation is taken up where it was, and kept on its way.
+        With `keeping` the generation is taken up where it was, and kept on its way. `loading` is entered around each
+        load of an expert, where the experts take turns in memory.
         Raises Cancelled after the step in which the caller left, or its first pass; ModelCallError,
         KeyOfAnotherRequest.
         """
@@ -79,7 +81,7 @@ class Denoising:
             if is_cancelled():
                 raise Cancelled(f"cancelled after step {step.index} of {step.count}")
 
-        with self._experts_for(is_cancelled) as experts:
+        with self._experts_for(is_cancelled, loading) as experts:
             asked = wanted_experts(experts, is_cancelled) if self._in_turn else experts
             latents = self._denoised(given, settings, schedule, kept=kept, experts=asked, after_step=finished)
         return latents, {**self._report(schedule, kept), **swap_report(experts), "denoise_ms": _ms_since(started)}
@@ -94,11 +96,11 @@ class Denoising:
         }
 
     @contextlib.contextmanager
-    def _experts_for(self, is_cancelled: Callable[[], bool]) -> Iterator[Experts]:
+    def _experts_for(self, is_cancelled: Callable[[], bool], loading: Loading) -> Iterator[Experts]:
         if self._swap is None:
             yield self._experts
         else:
-            with self._swap.turn(self._experts, is_cancelled) as experts:
+            with self._swap.turn(self._experts, is_cancelled, loading) as experts:
                 yield experts
 
     def _given(self, tensors: Mapping[str, Any], settings: Settings) -> dict[str, Tensor]:
@@ -107,8 +109,9 @@ class Denoising:
             latents = torch_from_triton(tensors["latents"]).clone()
         else:
             latents = starting_noise(self._facts.grid.latent_shape(settings.video_shape), settings.seed)
+        # + 0.0: the zero rows of padding may come as -0.0, which is the same video and must be the same request
         embeds = {
-            name: torch_from_triton(tensors[name]).to(self._device, self._expert_type)
+            name: torch_from_triton(tensors[name]).to(self._device, self._expert_type) + 0.0
             for name in ("prompt_embeds", "negative_prompt_embeds")
         }
         return {"latents": latents.to(self._device), **embeds}

@@ -10,6 +10,7 @@ from wan_t2v.cancellation import Cancelled
 from wan_t2v.operate.load import Load
 from wan_t2v.request import RequestError
 from wan_t2v.serving.admission import Refused
+from wan_t2v.serving.keys import AlreadyRunning, KeyOfAnotherRequest
 from wan_t2v.serving.remote import RequestRefusedError
 
 # Bounds in seconds that fit a wan-mini on a CPU and an A14B on any GPU alike.
@@ -150,6 +151,6 @@ def outcome(error: BaseException | None) -> str:
         return "cancelled"
     if isinstance(error, Refused):
         return f"refused_{error.reason}"
-    if isinstance(error, RequestError | RequestRefusedError):
+    if isinstance(error, RequestError | RequestRefusedError | AlreadyRunning | KeyOfAnotherRequest):
         return "refused_invalid"
     return "failed"

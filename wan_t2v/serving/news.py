@@ -1,10 +1,11 @@
 """What one caller of the streaming door is told: steps, the end, and between them that the work goes on."""
 
+import contextlib
 import json
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from wan_t2v.progress import Progress
@@ -12,7 +13,7 @@ from wan_t2v.serving.answers import streamed_failure
 from wan_t2v.serving.tensors import text_to_triton
 
 HEARTBEAT_S = 5.0  # of silence before a caller hears that the server is still there
-QUEUE, PREPARE, DENOISE, DECODE, ENCODE = "queue", "prepare", "denoise", "decode", "encode"
+QUEUE, PREPARE, DENOISE, LOAD, DECODE, ENCODE = "queue", "prepare", "denoise", "load", "decode", "encode"
 
 
 class News:
@@ -32,6 +33,16 @@ class News:
     def entered(self, stage: str) -> None:
         """The request is in this stage from now on."""
         self._stage, self._stage_since = stage, self._now()
+
+    @contextlib.contextmanager
+    def during(self, stage: str) -> Iterator[None]:
+        """The request is in this stage inside, and then again in the one that it was in."""
+        before = self._stage, self._stage_since
+        self.entered(stage)
+        try:
+            yield
+        finally:
+            self._stage, self._stage_since = before
 
     def stepped(self, progress: Progress, preview: bytes | None) -> None:
         """Tell of a step, with a picture or without."""

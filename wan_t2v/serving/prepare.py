@@ -24,13 +24,13 @@ from wan_t2v.request import (
 )
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.asked import QUEUE_PARAMETERS
+from wan_t2v.serving.cached_text_encoder import CachedTextEncoder
 from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
 from wan_t2v.serving.pace import publish_largest
 from wan_t2v.serving.parameters import ModelParameters, graph_identity
-from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.run import server_run_directory
 from wan_t2v.serving.spans import Spans
-from wan_t2v.serving.tensors import bytes_from_triton, renamed, text_to_triton, unread
+from wan_t2v.serving.tensors import bytes_from_triton, renamed, text_to_triton
 from wan_t2v.serving.unary_door import UnaryDoor
 from wan_t2v.shapes import VideoShape
 from wan_t2v.tokens import PromptTokenizer, Tokens, clean_prompt
@@ -58,8 +58,7 @@ class Prepare:
             self._facts.grid,
             self._served,
         )
-        # outputs in CPU memory: the response cache holds nothing else
-        self._text_encoder = RemoteEngine(pb_utils, "text_encoder", read=unread, on_cpu=True)
+        self._text_encoder = CachedTextEncoder(pb_utils, vocabulary=self._tokenizer.vocabulary)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
         self._door = UnaryDoor(pb_utils, parameters)
         publish_largest(server_run_directory(parameters), self._served.listed or (self._served.largest,))

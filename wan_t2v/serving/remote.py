@@ -18,7 +18,9 @@ _RETRYABLE = (
     "Stub process",
     "stopped accepting new",
     "Exceeds maximum queue size",
+    "Request for unknown model",  # 2.71, of a model that is being loaded again
 )
+_AGAIN = "cannot answer at the moment, try again"
 
 
 class ModelCallError(Exception):
@@ -35,6 +37,10 @@ class RequestRefusedError(ModelCallError):
     def __init__(self, model: str, message: str, code: Any) -> None:
         super().__init__(model, message, code)
         self.args = (message,)
+
+
+class MissingOutput(ModelCallError):
+    """A called model answered without an error and without an output that was asked of it."""
 
 
 class RemoteEngine:
@@ -65,12 +71,16 @@ class RemoteEngine:
         self._parameters = dict(parameters or {})
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Call the model. Raises ModelCallError."""
+        """Call the model. Raises ModelCallError, of which MissingOutput is one."""
         wanted = self._outputs if outputs is None else outputs
         response = self._respond(inputs, wanted)
         if response.has_error():
             raise self._error(response.error().message(), response.error().code())
         answered = {tensor.name(): tensor for tensor in response.output_tensors()}
+        missing = [name for name in wanted if name not in answered]
+        if missing:
+            reason = f"{_AGAIN}: it answered without {', '.join(missing)}"
+            raise MissingOutput(self._model, reason, self._pb_utils.TritonError.UNAVAILABLE)
         return {name: self._read(answered[name]) for name in wanted}
 
     def _respond(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Any:
@@ -93,5 +103,5 @@ class RemoteEngine:
         if is_refusal(message):  # 2.51 calls every error of a called model INTERNAL, whatever code it had
             return RequestRefusedError(self._model, message, self._pb_utils.TritonError.INVALID_ARG)
         if any(text in message for text in _RETRYABLE):
-            message, code = f"cannot answer at the moment, try again: {message}", self._pb_utils.TritonError.UNAVAILABLE
+            message, code = f"{_AGAIN}: {message}", self._pb_utils.TritonError.UNAVAILABLE
         return ModelCallError(self._model, message, code)

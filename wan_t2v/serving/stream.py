@@ -33,7 +33,7 @@ from wan_t2v.serving.denoising import Denoising
 from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
 from wan_t2v.serving.metrics import Metrics
 from wan_t2v.serving.mp4_encoder import encoded_video, metadata
-from wan_t2v.serving.news import DECODE, DENOISE, ENCODE, PREPARE, News
+from wan_t2v.serving.news import DECODE, DENOISE, ENCODE, LOAD, PREPARE, News
 from wan_t2v.serving.pace import Work, work_to_expect
 from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.remote import RemoteEngine
@@ -159,6 +159,7 @@ class TextToVideoStream:
                 is_cancelled=underway.caller.has_left,
                 after_step=self._teller(underway, preview_every, turn=turn),
                 keeping=underway.keeping,
+                loading=lambda: underway.news.during(LOAD),
             )
         reports = [json.loads(bytes_from_triton(prepared["prepare_report"])), denoised]
         return self._answer(latents, settings, reports=reports, underway=underway)

@@ -12,7 +12,10 @@ def to_triton(pb_utils: Any, name: str, array: Array) -> Any:
     """A Triton tensor over a numpy array, or over a torch tensor on any device.
 
     A torch tensor is handed over as it is, not as a DLPack capsule: only then does Triton wait for its CUDA stream.
+    An empty one is always made on the CPU: on a GPU Triton logs a failed allocation for it.
     """
+    if not isinstance(array, np.ndarray) and array.numel() == 0:
+        array = array.new_empty(array.shape, device="cpu")
     if not isinstance(array, np.ndarray) and array.device.type == "cpu" and array.dtype.itemsize != 2:
         array = array.detach().numpy()  # numpy has no BF16; everything else on the CPU goes the plain way
     if isinstance(array, np.ndarray):

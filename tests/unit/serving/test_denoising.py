@@ -131,6 +131,26 @@ def test_other_embeddings_are_another_request(repository: Path, tmp_path: Path) 
     loop.close()
 
 
+def test_the_sign_of_a_zero_makes_no_other_request_and_no_other_call(repository: Path, tmp_path: Path) -> None:
+    """The rows of padding may come as -0.0 once and as 0.0 the next time."""
+    seen = []
+
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        seen.append(inputs["encoder_hidden_states"].tobytes())
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    loop = denoising(repository, FakePbUtils(answer))
+    checkpoints = Checkpoints(tmp_path, Limits(3600.0, 10**9))
+    names = ("prompt_embeds", "negative_prompt_embeds")
+    for zero in (0.0, -0.0):
+        embeds = {name: FakeTensor(name, torch.full((1, 4, 8), zero)) for name in names}
+        with checkpoints.held("key") as checkpoint:
+            loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=Keeping(checkpoint, 2))
+        loop.latents(embeds, SETTINGS, is_cancelled=lambda: False)
+    loop.close()
+    assert len(set(seen)) == 1
+
+
 def test_a_full_disk_does_not_stop_a_video(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

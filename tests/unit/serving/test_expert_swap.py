@@ -1,6 +1,8 @@
 """One expert at a time: the order of unloading, waiting and loading, the lock, and every way in which it can fail."""
 
+import contextlib
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.fakes import FakeExpert, FakePbUtils
+from tests.unit.fakes import FakeExpert, FakeTritonError
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.experts import Experts
-from wan_t2v.serving import expert_swap
-from wan_t2v.serving.expert_swap import ExpertSwap, server_lock_name, swap_report, swaps_experts
+from wan_t2v.operate.model_control import ModelControlError
+from wan_t2v.serving import expert_lock, expert_swap
+from wan_t2v.serving.expert_lock import server_lock_name
+from wan_t2v.serving.expert_swap import ExpertSwap, swap_report, swaps_experts
 from wan_t2v.serving.parameters import ModelParameters, ParameterError
 from wan_t2v.serving.remote import ModelCallError
 
@@ -23,43 +27,52 @@ GPU_BYTES, PLAN_BYTES = 100, 60  # both experts do not fit
 
 
 @dataclass
-class FakeServer(FakePbUtils):
-    """A server with one small GPU: it unloads as late as Triton does, and cannot load what does not fit."""
+class FakeServer:
+    """The model control of a server with one small GPU: it unloads as late as Triton does, tells of that in its index,
+    and cannot load what does not fit.
+    """
 
     loaded: set[str] = field(default_factory=lambda: {HIGH, LOW})
     held: dict[str, int] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
-    frees_after_calls: int = 3  # of free_bytes()
+    frees_after_calls: int = 3  # of free_bytes(), once the index calls it gone
+    unloads_after_calls: int = 2  # of state()
     broken: set[str] = field(default_factory=set)
     on_load: Callable[[str], None] = lambda name: None
 
     def __post_init__(self) -> None:
-        super().__init__()
         one = len(self.loaded) == 1  # a server that began with both has memory for both
         self.held = dict.fromkeys(self.loaded, PLAN_BYTES if one else 0)
-        self._ending: dict[str, int] = {}
+        self._unloading: dict[str, int] = {}
+        self._freeing: dict[str, int] = {}
 
-    def is_model_ready(self, name: str) -> bool:
-        return name in self.loaded
+    def state(self, name: str) -> str:
+        if name in self._unloading:
+            self._unloading[name] -= 1
+            if self._unloading[name] > 0:
+                return "UNLOADING"
+            del self._unloading[name]
+            self._freeing[name] = self.frees_after_calls
+        return "READY" if name in self.loaded else "UNAVAILABLE"
 
-    def unload_model(self, name: str) -> None:
+    def unload(self, name: str) -> None:
         self.done.append(f"unload {name}")
         self.loaded.remove(name)
-        self._ending[name] = self.frees_after_calls
+        self._unloading[name] = self.unloads_after_calls
 
-    def load_model(self, name: str) -> None:
+    def load(self, name: str) -> None:
         self.done.append(f"load {name}")
         self.on_load(name)
-        if name in self.broken or sum(self.held.values()) + PLAN_BYTES > GPU_BYTES:
-            raise self.TritonModelException(f"failed to load '{name}': out of memory")
+        if name in self.broken or self.free_bytes() < PLAN_BYTES:
+            raise ModelControlError(f"failed to load '{name}': out of memory")
         self.loaded.add(name)
         self.held[name] = PLAN_BYTES
 
     def free_bytes(self) -> int:
-        for name in list(self._ending):
-            self._ending[name] -= 1
-            if self._ending[name] <= 0:
-                del self._ending[name]
+        for name in list(self._freeing):
+            self._freeing[name] -= 1
+            if self._freeing[name] <= 0:
+                del self._freeing[name]
                 self.held.pop(name)
         return GPU_BYTES - sum(self.held.values())
 
@@ -75,7 +88,7 @@ def swap_on(server: FakeServer, **settings: object) -> ExpertSwap:
         "lock_name": f"wan-t2v-test-{time.monotonic_ns()}",
         **settings,
     }
-    return ExpertSwap(server, **options)
+    return ExpertSwap(FakeTritonError, server, **options)  # type: ignore[arg-type]
 
 
 def never() -> bool:
@@ -85,6 +98,8 @@ def never() -> bool:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(expert_swap, "POLL_S", 0.001)
+    monkeypatch.setattr(expert_lock, "POLL_S", 0.001)
+    monkeypatch.setattr(expert_swap, "SLACK_BYTES", 0)
     yield
 
 
@@ -99,7 +114,7 @@ def clip(swap: ExpertSwap, is_cancelled: Callable[[], bool] = never) -> None:
         for name in (HIGH, HIGH, LOW, LOW):
             expert = experts[name]
             assert expert is EXPERTS[name]
-            assert swap.pb_utils.loaded == {name}
+            assert swap.control.loaded == {name}  # type: ignore[attr-defined]
 
 
 def test_an_expert_is_unloaded_before_the_other_is_loaded_and_once_a_clip(one_loaded: FakeServer) -> None:
@@ -171,12 +186,73 @@ def test_after_a_failed_load_no_expert_counts_as_loaded(one_loaded: FakeServer) 
     assert one_loaded.loaded == {HIGH}
 
 
-def test_a_caller_who_left_is_noticed_right_after_the_load(one_loaded: FakeServer) -> None:
-    left = []
-    one_loaded.on_load = left.append
+def test_a_caller_who_leaves_during_a_load_is_noticed_then_and_the_next_clip_waits_for_its_end(
+    one_loaded: FakeServer,
+) -> None:
+    """A load cannot be taken back. Until it is over nobody else may touch the experts."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def load_slowly(name: str) -> None:
+        begun.set()
+        assert may_end.wait(60)
+
+    one_loaded.on_load = load_slowly
+    swap = swap_on(one_loaded)
     with pytest.raises(Cancelled, match=f"cancelled while {LOW} was loaded"):
-        clip(swap_on(one_loaded), lambda: bool(left))
-    clip(swap_on(one_loaded))
+        clip(swap, begun.is_set)
+    assert one_loaded.loaded == set(), "the load was still under way"
+    assert expert_lock.bound(swap.lock_name) is None
+    with pytest.raises(Cancelled, match="another clip had the experts"):
+        clip(swap, lambda: True)
+    may_end.set()
+    clip(swap)
+    assert one_loaded.done.count(f"load {LOW}") == 2, "the first load came to its end"
+
+
+def test_the_callers_are_told_of_a_load_and_of_nothing_else(one_loaded: FakeServer) -> None:
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def loading() -> Iterator[None]:
+        told.append("begins")
+        one_loaded.on_load = lambda name: told.append(f"loads {name}")
+        yield
+        told.append("ends")
+
+    with swap_on(one_loaded).turn(EXPERTS, never, loading) as experts:
+        for name in (HIGH, HIGH, LOW, LOW):
+            _ = experts[name]
+    assert told == ["begins", "ends", "begins", f"loads {LOW}", "ends"]
+
+
+def test_what_the_server_must_be_told_first_is_no_reason_to_try_again(one_loaded: FakeServer) -> None:
+    def refuse(name: str) -> None:
+        raise ModelControlError("the server wants the administrator's key", passes=False)
+
+    one_loaded.on_load = refuse
+    with pytest.raises(ModelCallError, match=f"{LOW}: could not be swapped in for {HIGH}: the server wants") as failure:
+        clip(swap_on(one_loaded))
+    assert failure.value.code == "INTERNAL"
+
+
+def test_an_expert_that_is_still_on_its_way_out_is_waited_for(one_loaded: FakeServer) -> None:
+    """As after a turn that ended in the wait: Triton refuses to load what it is unloading."""
+    one_loaded.unloads_after_calls, one_loaded.frees_after_calls = 5, 1
+    one_loaded.unload(HIGH)
+
+    def load_what_is_gone(name: str) -> None:
+        assert one_loaded.state(name) == "UNAVAILABLE"
+
+    one_loaded.on_load = load_what_is_gone
+    clip(swap_on(one_loaded, plan_bytes={}))
+
+
+def test_others_who_take_memory_of_the_gpu_meanwhile_do_not_hold_up_the_load(
+    one_loaded: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expert_swap, "SLACK_BYTES", 20)
+    taken = iter([0, *[10] * 1000])
+    clip(swap_on(one_loaded, free_bytes=lambda: one_loaded.free_bytes() - next(taken)))
 
 
 def test_a_caller_who_left_while_another_clip_has_the_experts_does_not_wait(one_loaded: FakeServer) -> None:
@@ -221,7 +297,7 @@ def test_a_failure_gives_the_turn_back(one_loaded: FakeServer) -> None:
 
 
 def hold(name: str, held: Event) -> None:
-    with expert_swap._held(name, never):
+    with expert_lock.held(name, never):
         held.set()
         time.sleep(60)
 
@@ -232,15 +308,22 @@ def test_the_lock_holds_between_processes_and_is_free_when_one_is_killed(one_loa
     other = context.Process(target=hold, args=(name, held))
     other.start()
     assert held.wait(60)
-    assert expert_swap._bound(name) is None
+    assert expert_lock.bound(name) is None
     other.kill()
     other.join()
     clip(swap_on(one_loaded, lock_name=name))
 
 
+def test_the_python_backends_own_model_control_is_not_used(root: Path) -> None:
+    """It silences the process while it runs, and fails in ways of its own: see `wan_t2v/serving/expert_swap.py`."""
+    for path in (root / "wan_t2v/serving").glob("*.py"):
+        for call in ("load_model(", "is_model_ready("):
+            assert call not in path.read_text(encoding="utf-8"), path
+
+
 def test_the_lock_is_the_servers() -> None:
     assert str(threading.get_native_id()) not in server_lock_name()
-    assert server_lock_name().endswith(f"-{expert_swap.os.getppid()}")
+    assert server_lock_name().endswith(f"-{os.getppid()}")
 
 
 def test_processes_are_those_of_this_server_and_model(tmp_path: Path) -> None:

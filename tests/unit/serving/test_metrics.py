@@ -5,9 +5,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from tests.unit.fakes import FakeMetricFamily, FakePbUtils
+from wan_t2v.cancellation import Cancelled
 from wan_t2v.operate.load import Load
-from wan_t2v.serving.metrics import Metrics
+from wan_t2v.request import RequestError
+from wan_t2v.serving.admission import Draining, OutOfTime, Overloaded
+from wan_t2v.serving.answers import failure
+from wan_t2v.serving.keys import AlreadyRunning, KeyOfAnotherRequest
+from wan_t2v.serving.metrics import Metrics, outcome
+from wan_t2v.serving.remote import ModelCallError, RequestRefusedError
 
 
 class Meeting(FakeMetricFamily):
@@ -78,6 +86,30 @@ def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_
     steps = FakeMetricFamily.families["wan_t2v_steps_total"].values
     assert steps == {"{'door': 'a door', 'expert': 'low_noise_expert'}": 1.0}
     metrics.close()
+
+
+CALLERS_CODES = {"INVALID_ARG", "ALREADY_EXISTS", "CANCELLED"}
+ENDED = {
+    RequestError("height", 100, "a multiple of 16"): "refused_invalid",
+    RequestRefusedError("prepare", "height: got 100", "INVALID_ARG"): "refused_invalid",
+    KeyOfAnotherRequest("used for a request with other fields"): "refused_invalid",
+    AlreadyRunning("being worked on"): "refused_invalid",
+    Cancelled("cancelled after step 1 of 4"): "cancelled",
+    Overloaded("no place is free"): "refused_overloaded",
+    OutOfTime("cannot be met"): "refused_deadline",
+    Draining(): "refused_draining",
+    ModelCallError("low_noise_expert", "out of memory", "INTERNAL"): "failed",
+    ModelCallError("low_noise_expert", "is not ready", "UNAVAILABLE"): "failed",
+    KeyError("a fault of ours"): "failed",
+}
+
+
+@pytest.mark.parametrize(("error", "expected"), ENDED.items(), ids=lambda value: getattr(value, "args", (value,))[0])
+def test_only_what_an_operator_must_see_counts_as_failed(error: Exception, expected: str) -> None:
+    """The code that the caller gets and the outcome that the operator gets agree on whose fault it was."""
+    assert outcome(error) == expected
+    code = failure(FakePbUtils(), error).error().code()
+    assert (code in CALLERS_CODES) == (expected in ("refused_invalid", "cancelled"))
 
 
 def test_a_figure_that_triton_does_not_take_costs_a_line_in_the_log() -> None:

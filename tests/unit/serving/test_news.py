@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.unit.fakes import FakePbUtils
 from wan_t2v.progress import Progress
-from wan_t2v.serving.news import DECODE, HEARTBEAT_S, News
+from wan_t2v.serving.news import DECODE, DENOISE, HEARTBEAT_S, LOAD, News
 
 STEP = Progress(step=1, num_inference_steps=4, timestep=999, expert="low_noise_expert", step_s=0.1, left_s=0.3)
 
@@ -42,6 +42,18 @@ def test_the_heart_beats_only_where_nothing_else_was_told() -> None:
     told.news.beat()
     told.news.beat()
     assert told.beats() == [{"stage": "decode", "stage_s": 0.2}]
+
+
+def test_after_a_load_the_stage_before_it_goes_on() -> None:
+    told = Told()
+    told.news.entered(DENOISE)
+    told.seconds += 10
+    with told.news.during(LOAD):
+        told.seconds += 7
+        told.news.beat()
+        told.seconds += 7
+    told.news.beat()
+    assert told.beats() == [{"stage": "load", "stage_s": 7.0}, {"stage": "denoise", "stage_s": 24.0}]
 
 
 def test_a_preview_goes_with_its_step() -> None:

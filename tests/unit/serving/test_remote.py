@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.unit.fakes import FakePbUtils, FakeResponse, FakeTensor, FakeTritonError
-from wan_t2v.serving.remote import ModelCallError, RemoteEngine
+from wan_t2v.serving.remote import MissingOutput, ModelCallError, RemoteEngine
 from wan_t2v.serving.tensors import numpy_from_triton
 
 
@@ -26,12 +26,26 @@ def test_an_error_names_the_model_and_keeps_its_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["Stub process 'x_0_0' is not healthy.", "Server not ready", "Model x is not ready"]
+    "message",
+    [
+        "Stub process 'x_0_0' is not healthy.",
+        "Server not ready",
+        "Model x is not ready",
+        "Failed for execute the inference request. Request for unknown model: 'x' is not found",
+        "Request for unknown model: 'x' has no available versions",
+    ],
 )
 def test_what_passes_by_itself_is_unavailable_and_says_to_try_again(message: str) -> None:
     pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError(message, "INTERNAL")))
     with pytest.raises(ModelCallError, match="try again") as failure:
         engine(pb_utils)({"x": np.ones(3)}, ["y"])
+    assert failure.value.code == "UNAVAILABLE"
+
+
+def test_an_output_that_did_not_come_is_named_and_may_come_later() -> None:
+    pb_utils = FakePbUtils(lambda model, inputs, outputs: FakeResponse([FakeTensor("y", inputs["x"])]))
+    with pytest.raises(MissingOutput, match="low_noise_expert: .*try again: it answered without z, w") as failure:
+        engine(pb_utils)({"x": np.ones(3)}, ["y", "z", "w"])
     assert failure.value.code == "UNAVAILABLE"
 
 

@@ -1,0 +1,121 @@
+"""Triton's model control over HTTP: load and unload models of one server, and ask which are loaded.
+
+Where the server is and the administrator's key stand in a file of the run directory that only the server's user can
+read; the embedded server's launcher writes it. Without that file it is Triton's default address on this machine, and
+the key is the environment's, which the chart sets from its Secret. Neither is ever on a command line of ours.
+"""
+
+import http.client
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE = "model_control.json"
+KEY_VARIABLE = "WAN_T2V_ADMIN_KEY"
+KEY_HEADER = "admin-key"  # as `--http-restricted-api=model-repository:admin-key=...` names it
+LOAD_LIMIT_S = 1800.0  # for 30 GB from a slow disk
+CALL_LIMIT_S = 30.0
+READY, UNLOADING, UNAVAILABLE = "READY", "UNLOADING", "UNAVAILABLE"
+
+
+class ModelControlError(Exception):
+    """The server did not do it; the message is its reason. `passes` says whether the same may go well later."""
+
+    def __init__(self, message: str, *, passes: bool = True) -> None:
+        super().__init__(message)
+        self.passes = passes
+
+
+@dataclass(frozen=True)
+class ControlAddress:
+    """Where a server takes model control over HTTP. `key` is the administrator's, empty where none is asked for."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    key: str = field(default="", repr=False)
+
+    @classmethod
+    def of_server(cls, run_directory: Path) -> "ControlAddress":
+        """As the server's run directory says, else the default. Raises ModelControlError."""
+        path = run_directory / FILE
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return cls(str(found["host"]), int(found["port"]), str(found["key"]))
+        except FileNotFoundError:
+            return cls(key=os.environ.get(KEY_VARIABLE, ""))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelControlError(f"{path} cannot be read: {error}", passes=False) from None
+
+    def publish(self, run_directory: Path) -> None:
+        """Tell the server's own processes; the file is readable for its user alone, from its first byte on."""
+        run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = run_directory / f".{FILE}"
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(asdict(self), file)
+        partial.replace(run_directory / FILE)
+
+
+@dataclass(frozen=True)
+class ModelControl:
+    """Model control of the server that owns a run directory. All methods raise ModelControlError."""
+
+    run_directory: Path
+
+    def state(self, model: str) -> str:
+        """`READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`: of the version that serves, else of any.
+
+        From the repository index, since both readiness calls mislead: `UNLOADING` is `not ready` there, and 2.71 calls
+        a model not ready whose process died, and answers with an error for one that is not loaded.
+        """
+        text = self._posted("/v2/repository/index", limit_s=CALL_LIMIT_S)
+        try:
+            states = {entry.get("state") for entry in json.loads(text) if entry["name"] == model}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ModelControlError(f"no repository index: {text[:200]!r}") from None
+        return next((state for state in (READY, "LOADING", UNLOADING) if state in states), UNAVAILABLE)
+
+    def load(self, model: str) -> None:
+        """Load a model; returns when it is ready. One that is ready already stays as it is."""
+        self._posted(f"/v2/repository/models/{model}/load", limit_s=LOAD_LIMIT_S)
+
+    def unload(self, model: str) -> None:
+        """Begin to unload a model. Triton returns at once and calls it `UNLOADING` until its memory is given back."""
+        self._posted(f"/v2/repository/models/{model}/unload", limit_s=CALL_LIMIT_S)
+
+    def _posted(self, path: str, *, limit_s: float) -> str:
+        address = ControlAddress.of_server(self.run_directory)
+        # not urllib: an environment's http_proxy is not for one's own server
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=limit_s)
+        try:
+            connection.request("POST", path, body="{}", headers=_headers(address))
+            response = connection.getresponse()
+            text = response.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            reason = f"no answer from {address.host}:{address.port}{path}: {type(error).__name__} {error}".rstrip()
+            raise ModelControlError(reason) from None
+        finally:
+            connection.close()
+        if response.status != http.HTTPStatus.OK:
+            raise _refusal(response.status, text)
+        return text
+
+
+def _headers(address: ControlAddress) -> Mapping[str, str]:
+    return {"Content-Type": "application/json", **({KEY_HEADER: address.key} if address.key else {})}
+
+
+def _refusal(status: int, text: str) -> ModelControlError:
+    try:
+        told: Any = json.loads(text)["error"]
+    except (ValueError, KeyError, TypeError):
+        told = text or f"HTTP status {status}"
+    if status in (http.HTTPStatus.FORBIDDEN, http.HTTPStatus.UNAUTHORIZED) or "is restricted" in str(told):
+        remedy = f"the server wants the administrator's key in {FILE} of the run directory or in {KEY_VARIABLE}"
+        return ModelControlError(f"{remedy}: {told}", passes=False)
+    if "explicit model load / unload is not allowed" in str(told):
+        return ModelControlError(f"start the server with --model-control-mode=explicit: {told}", passes=False)
+    return ModelControlError(" ".join(str(told).split()))

@@ -1,0 +1,45 @@
+"""The lock on a server's experts: one clip at a time has them, whichever process it runs in."""
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from wan_t2v.cancellation import Cancelled
+
+POLL_S = 0.05
+
+
+def server_lock_name() -> str:
+    """A name that all Python models of this server share and no other server does.
+
+    Their parent process is the server; its number is unique within its process namespace.
+    """
+    return f"wan-t2v-expert-swap-{Path('/proc/self/ns/pid').stat().st_ino}-{os.getppid()}"
+
+
+def held(name: str, is_cancelled: Callable[[], bool]) -> socket.socket:
+    """A lock between threads and processes, held until it is closed. Raises Cancelled.
+
+    An abstract socket's name is bound once, leaves no file, and the kernel frees it when its process dies.
+    """
+    while (lock := bound(name)) is None:
+        if is_cancelled():
+            raise Cancelled("cancelled while another clip had the experts")
+        time.sleep(POLL_S)
+    return lock
+
+
+def bound(name: str) -> socket.socket | None:
+    """The lock, or None if somebody holds it."""
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        lock.bind(f"\0{name}")
+    except OSError as error:
+        lock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return None
+    return lock
