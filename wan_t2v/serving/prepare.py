@@ -29,6 +29,7 @@ from wan_t2v.serving.pace import publish_largest
 from wan_t2v.serving.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.signed_settings import Generation, SettingsSigner
 from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, renamed, text_to_triton, unread
 from wan_t2v.serving.unary_door import UnaryDoor
@@ -62,7 +63,9 @@ class Prepare:
         self._text_encoder = RemoteEngine(pb_utils, "text_encoder", read=unread, on_cpu=True)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
         self._door = UnaryDoor(pb_utils, parameters)
-        publish_largest(server_run_directory(parameters), self._served.listed or (self._served.largest,))
+        run = server_run_directory(parameters)
+        self._signer = SettingsSigner(run.key())
+        publish_largest(run, self._served.listed or (self._served.largest,))
         self._spans = Spans.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -76,12 +79,12 @@ class Prepare:
 
     def _answer(self, request: Any) -> list[Any]:
         with self._spans.of_request(request).span("prepare"), self._door.passing(request) as let_in:
-            settings = self._settings(request)
-            let_in(settings)
-            return self._prepared(settings)
+            generation = Generation.of(self._settings(request))
+            let_in(generation)
+            return self._prepared(generation)
 
-    def _prepared(self, settings: Settings) -> list[Any]:
-        started = time.monotonic()
+    def _prepared(self, generation: Generation) -> list[Any]:
+        started, settings = time.monotonic(), generation.settings
         prompt = self._tokenizer(settings.prompt)
         negative = self._tokenizer(settings.negative_prompt)
         prompt_embeds = text_embeddings(prompt, self._text_encoder)
@@ -96,7 +99,7 @@ class Prepare:
         return [
             renamed(self._pb_utils, "prompt_embeds", prompt_embeds),
             renamed(self._pb_utils, "negative_prompt_embeds", negative_embeds),
-            text_to_triton(self._pb_utils, "settings", settings.to_json()),
+            text_to_triton(self._pb_utils, "settings", self._signer.sign(generation)),
             text_to_triton(self._pb_utils, "prepare_report", json.dumps(report)),
         ]
 

@@ -39,6 +39,7 @@ from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.resuming import Resuming
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.signed_settings import SettingsSigner
 from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, unread
 from wan_t2v.serving.unary_door import LET_IN
@@ -65,6 +66,7 @@ class TextToVideoStream:
         self._prepare = RemoteEngine(
             pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={LET_IN: run.key()}
         )
+        self._signer = SettingsSigner(run.key())
         self._denoising = Denoising(pb_utils, args, at_once=rules.in_flight)
         self._decoder = VaeDecoder(pb_utils, args)
         self._resuming = Resuming.of_model(parameters)
@@ -151,7 +153,7 @@ class TextToVideoStream:
         inputs = _checked_inputs(underway.request)
         preview_every = _preview_every(inputs.pop("preview_every", None))
         prepared = self._prepared(underway, inputs)
-        settings = Settings.from_json(bytes_from_triton(prepared["settings"]))
+        settings = self._signer.read(bytes_from_triton(prepared["settings"])).settings
         with underway.stage(DENOISE):
             latents, denoised = self._denoising.latents(
                 {**inputs, **prepared},

@@ -8,13 +8,13 @@ from typing import Any
 
 from wan_t2v.operate.load import UNARY
 from wan_t2v.operate.run_directory import IN_TRANSIT
-from wan_t2v.request import Settings
 from wan_t2v.serving.admission import Admission, Rules
 from wan_t2v.serving.asked import Asked
 from wan_t2v.serving.metrics import Metrics
 from wan_t2v.serving.pace import Work
 from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.signed_settings import Generation
 
 LET_IN = "let_in"  # a parameter whose value only this server's own processes know
 
@@ -32,26 +32,27 @@ class UnaryDoor:
         self._metrics.close()
 
     @contextlib.contextmanager
-    def passing(self, request: Any) -> Iterator[Callable[[Settings], None]]:
+    def passing(self, request: Any) -> Iterator[Callable[[Generation], None]]:
         """Yield what lets the request in, once its settings are known, or raises Refused.
 
         What fails after it gives its place back; each end is counted.
         """
-        ours, reserved = self._is_let_in(request), False
+        ours, reserved_id = self._is_let_in(request), ""
 
-        def let_in(settings: Settings) -> None:
-            nonlocal reserved
+        def let_in(generation: Generation) -> None:
+            nonlocal reserved_id
             rules = Rules.published(self._run)
             if not ours and rules is not None:  # else the denoiser, which is loading, decides
-                Admission(self._run, door=UNARY, rules=rules).reserve(Asked.by(request, Work.of(settings)))
-                reserved = True
+                asked = Asked.by(request, Work.of(generation.settings))
+                Admission(self._run, door=UNARY, rules=rules).reserve(asked, generation.id)
+                reserved_id = generation.id
                 self._metrics.admitted()
 
         try:
             yield let_in
         except Exception as error:
-            if reserved:
-                self._run.unmark(IN_TRANSIT)
+            if reserved_id:
+                self._run.unmark(IN_TRANSIT, reserved_id)
             if not ours:
                 self._metrics.ended(error)
             raise

@@ -12,6 +12,7 @@ from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import RequestError, Settings
 from wan_t2v.serving.admission import Overloaded, Rules
 from wan_t2v.serving.parameters import ModelParameters
+from wan_t2v.serving.signed_settings import Generation
 from wan_t2v.serving.unary_door import LET_IN, UnaryDoor
 
 SETTINGS = Settings("x", "", 64, 64, 17, 10, 4.0, 3.0, 12.0, 7, 16, "mp4", "raw")
@@ -30,7 +31,7 @@ def door() -> UnaryDoor:
 
 def pass_through(door: UnaryDoor, request: FakeRequest) -> None:
     with door.passing(request) as let_in:
-        let_in(SETTINGS)
+        let_in(Generation.of(SETTINGS))
 
 
 def ended(outcome: str) -> float:
@@ -65,7 +66,7 @@ def test_who_does_not_know_the_key_is_not_let_past(guess: object, run: RunDirect
 
 def test_a_failure_after_it_gives_the_place_back(run: RunDirectory) -> None:
     with pytest.raises(ZeroDivisionError), door().passing(FakeRequest()) as let_in:
-        let_in(SETTINGS)
+        let_in(Generation.of(SETTINGS))
         raise ZeroDivisionError
     assert load_of(run).queued == 0
     assert ended("failed") == 1
