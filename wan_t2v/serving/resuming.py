@@ -19,7 +19,8 @@ from torch import Tensor
 from wan_t2v.denoise import Step
 from wan_t2v.request import RequestError, Settings
 from wan_t2v.schedule import Schedule
-from wan_t2v.serving.checkpoints import Checkpoint, Checkpoints, Generation, Kept, Limits
+from wan_t2v.serving.checkpoint_file import Generation, Kept
+from wan_t2v.serving.checkpoints import Checkpoint, Checkpoints, Limits
 from wan_t2v.serving.keys import KEY, asked_key
 from wan_t2v.serving.parameters import ModelParameters
 
