@@ -24,7 +24,7 @@ from wan_t2v.request import (
 )
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.asked import QUEUE_PARAMETERS
-from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
+from wan_t2v.serving.keys import RESUME_PARAMETERS, TrustedProxy, spelled_alike
 from wan_t2v.serving.pace import publish_largest
 from wan_t2v.serving.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.remote import RemoteEngine
@@ -63,6 +63,7 @@ class Prepare:
         self._text_encoder = RemoteEngine(pb_utils, "text_encoder", read=unread, on_cpu=True)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
         self._door = UnaryDoor(pb_utils, parameters)
+        self._proxy = TrustedProxy.of_environment()
         run = server_run_directory(parameters)
         self._signer = SettingsSigner(run.key())
         publish_largest(run, self._served.listed or (self._served.largest,))
@@ -104,10 +105,12 @@ class Prepare:
         ]
 
     def _settings(self, request: Any) -> Settings:
-        check_known(sorted(self._door.callers_parameters(request)), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS))
+        check_known(
+            spelled_alike(self._door.callers_parameters(request)), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
+        )
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         latents = tensors.pop("latents", None)
-        seed = seed_of_key(request)
+        key = self._proxy.key_of(request)
         fields = {name: _value(name, tensor) for name, tensor in tensors.items()}
         if latents is not None:
             _check_finite(latents.as_numpy())
@@ -117,7 +120,7 @@ class Prepare:
             defaults=self._defaults,
             grid=self._facts.grid,
             served=self._served,
-            fallback_seed=secrets.randbelow(2**32) if seed is None else seed,
+            fallback_seed=key.seed if key else secrets.randbelow(2**32),
         )
 
 

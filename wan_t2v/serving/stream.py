@@ -30,7 +30,7 @@ from wan_t2v.request import RequestError, Settings, check_known
 from wan_t2v.serving.admission import Admission, Rules, Turn
 from wan_t2v.serving.asked import QUEUE_PARAMETERS, Asked
 from wan_t2v.serving.denoising import Denoising
-from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
+from wan_t2v.serving.keys import RESUME_PARAMETERS, TrustedProxy, spelled_alike
 from wan_t2v.serving.metrics import Metrics
 from wan_t2v.serving.mp4_encoder import encoded_video, metadata
 from wan_t2v.serving.news import DECODE, DENOISE, ENCODE, PREPARE, News
@@ -70,6 +70,7 @@ class TextToVideoStream:
         self._denoising = Denoising(pb_utils, args, at_once=rules.in_flight)
         self._decoder = VaeDecoder(pb_utils, args)
         self._resuming = Resuming.of_model(parameters)
+        self._proxy = TrustedProxy.of_environment()
         self._metrics = Metrics(pb_utils, door=DOOR)
         self._spans = Spans.of_process(parameters.model)
         self._admission = Admission(run, door=DOOR, rules=rules)
@@ -168,9 +169,9 @@ class TextToVideoStream:
     def _prepared(self, underway: Underway, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the model `prepare` makes of the fields."""
         fields = {name: tensor.as_numpy() for name, tensor in inputs.items()}
-        seed = seed_of_key(underway.request)
-        if seed is not None:
-            fields.setdefault("seed", np.array([seed], dtype=np.int64))
+        key = self._proxy.key_of(underway.request)
+        if key is not None:
+            fields.setdefault("seed", np.array([key.seed], dtype=np.int64))
         with underway.stage(PREPARE):
             return self._prepare(fields)
 
@@ -226,7 +227,9 @@ class TextToVideoStream:
 
 def _checked_inputs(request: Any) -> dict[str, Any]:
     """The request's tensors by name. Raises RequestError for a parameter that is no field."""
-    check_known(sorted(json.loads(request.parameters() or "{}")), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS))
+    check_known(
+        spelled_alike(json.loads(request.parameters() or "{}")), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
+    )
     return {tensor.name(): tensor for tensor in request.inputs()}
 
 
