@@ -153,11 +153,11 @@ class Admission:
     def _wait(self, waiting: "Waiting", is_cancelled: Callable[[], bool]) -> Place:
         try:
             while True:
+                if waiting.asked.is_late(self._now()):
+                    raise OutOfTime("the deadline passed while the request waited for its turn")
                 running = self._started(waiting)
                 if running is not None:
                     return running
-                if waiting.asked.is_late(self._now()):
-                    raise OutOfTime("the deadline passed while the request waited for its turn")
                 if is_cancelled():
                     raise Cancelled("cancelled while waiting for its turn")
                 if self._run.draining:

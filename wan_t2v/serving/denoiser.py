@@ -7,6 +7,7 @@ Each process runs one request at a time, and what comes meanwhile waits in Trito
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class Denoiser:
         generation = self._signer.read(bytes_from_triton(tensors["settings"]))
         settings = generation.settings
         self._check_shapes(tensors, settings)
-        asked = Asked.by(request, Work.of(settings))
+        asked = replace(Asked.by(request, Work.of(settings)), deadline=generation.deadline)
 
         def has_left() -> bool:  # an ensemble tells no step of a caller who left, but a deadline tells itself
             return bool(request.is_cancelled()) or asked.is_late(time.monotonic())

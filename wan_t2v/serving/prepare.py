@@ -38,6 +38,7 @@ from wan_t2v.tokens import PromptTokenizer, Tokens, clean_prompt
 
 _PROMPTS = ("prompt", "negative_prompt")
 _NAMES = tuple(field.name for field in REQUEST)
+_KNOWN = (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
 _TEXTS = frozenset(field.name for field in REQUEST if field.dtype is Dtype.BYTES)
 
 
@@ -52,7 +53,9 @@ class Prepare:
         self._defaults = ServingDefaults.read(folder)
         self._tokenizer = PromptTokenizer(folder, text_length=self._facts.text_length)
         self._served = ServedSizes(
-            largest=parameters.video_shape("largest_clip"), listed=parameters.video_shapes("served_clips")
+            largest=parameters.video_shape("largest_clip"),
+            listed=parameters.video_shapes("served_clips"),
+            token_passes=parameters.integer("max_token_passes", least=1),
         )
         check_size(
             VideoShape(self._defaults.num_frames, self._defaults.height, self._defaults.width),
@@ -80,9 +83,7 @@ class Prepare:
 
     def _answer(self, request: Any) -> list[Any]:
         with self._spans.of_request(request).span("prepare"), self._door.passing(request) as let_in:
-            generation = Generation.of(self._settings(request))
-            let_in(generation)
-            return self._prepared(generation)
+            return self._prepared(let_in(self._settings(request)))
 
     def _prepared(self, generation: Generation) -> list[Any]:
         started, settings = time.monotonic(), generation.settings
@@ -105,9 +106,7 @@ class Prepare:
         ]
 
     def _settings(self, request: Any) -> Settings:
-        check_known(
-            spelled_alike(self._door.callers_parameters(request)), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
-        )
+        check_known(spelled_alike(self._door.callers_parameters(request)), _KNOWN)
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         latents = tensors.pop("latents", None)
         key = self._proxy.key_of(request)

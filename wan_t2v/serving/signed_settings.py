@@ -13,20 +13,26 @@ from dataclasses import dataclass
 
 from wan_t2v.request import RequestError, Settings
 
-LONGEST_BYTES = 4 * 2**20  # two prompts of 64 KiB, every character escaped twice as JSON
+LONGEST_BYTES = 4 * 2**20  # two prompts of 64 KiB, every character escaped three times as JSON
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One request on its way through the models. `id` tells its marks in the run directory from those of others."""
+    """One request on its way through the models.
+
+    Attributes:
+        id: tells its marks in the run directory from those of others.
+        deadline: when the unary endpoint stops working on it, on the steady clock; None for never.
+    """
 
     settings: Settings
     id: str
+    deadline: float | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> "Generation":
+    def of(cls, settings: Settings, deadline: float | None = None) -> "Generation":
         """Begin a generation with a new id."""
-        return cls(settings, secrets.token_hex(16))
+        return cls(settings, secrets.token_hex(16), deadline)
 
 
 class SettingsSigner:
@@ -37,9 +43,10 @@ class SettingsSigner:
 
     def sign(self, generation: Generation) -> str:
         """The tensor `settings`: one JSON object with the id, the settings and their signature (HMAC-SHA256)."""
-        settings = generation.settings.to_json()
-        signature = self._signature(generation.id, settings)
-        return json.dumps({"id": generation.id, "settings": settings, "signature": signature})
+        signed = json.dumps(
+            {"id": generation.id, "deadline": generation.deadline, "settings": generation.settings.to_json()}
+        )
+        return json.dumps({"signed": signed, "signature": self._signature(signed)})
 
     def read(self, text: bytes) -> Generation:
         """Read what `sign` wrote. Raises RequestError for anything else, before any of it is used."""
@@ -47,15 +54,16 @@ class SettingsSigner:
             raise _unsigned(f"{len(text)} bytes")
         try:
             told = json.loads(text)
-            generation_id, settings, signature = (str(told[name]) for name in ("id", "settings", "signature"))
+            signed, signature = (str(told[name]) for name in ("signed", "signature"))
         except (ValueError, KeyError, TypeError, RecursionError):
             raise _unsigned("a text without a signature") from None
-        if not hmac.compare_digest(signature.encode(), self._signature(generation_id, settings).encode()):
+        if not hmac.compare_digest(signature.encode(), self._signature(signed).encode()):
             raise _unsigned("a signature that is not this server's")
-        return Generation(Settings.from_json(settings), generation_id)
+        content = json.loads(signed)
+        return Generation(Settings.from_json(content["settings"]), content["id"], content["deadline"])
 
-    def _signature(self, generation_id: str, settings: str) -> str:
-        return hmac.new(self._key, f"{generation_id}\n{settings}".encode(), hashlib.sha256).hexdigest()
+    def _signature(self, signed: str) -> str:
+        return hmac.new(self._key, signed.encode(), hashlib.sha256).hexdigest()
 
 
 def check_shape(name: str, shape: Sequence[int], *expected: tuple[int, ...]) -> None:

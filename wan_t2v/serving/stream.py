@@ -49,6 +49,7 @@ from wan_t2v.serving.vae_decoder import NO_FRAMES, VaeDecoder
 DOOR = "text_to_video_stream"
 LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
+_KNOWN = (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
 
 
@@ -227,9 +228,7 @@ class TextToVideoStream:
 
 def _checked_inputs(request: Any) -> dict[str, Any]:
     """The request's tensors by name. Raises RequestError for a parameter that is no field."""
-    check_known(
-        spelled_alike(json.loads(request.parameters() or "{}")), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
-    )
+    check_known(spelled_alike(json.loads(request.parameters() or "{}")), _KNOWN)
     return {tensor.name(): tensor for tensor in request.inputs()}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from wan_t2v.operate.load import UNARY
 from wan_t2v.operate.run_directory import IN_TRANSIT
+from wan_t2v.request import Settings
 from wan_t2v.serving.admission import Admission, Rules
 from wan_t2v.serving.asked import Asked
 from wan_t2v.serving.metrics import Metrics
@@ -16,6 +17,7 @@ from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.run import server_run_directory
 from wan_t2v.serving.signed_settings import Generation
 
+DEFAULT_TIMEOUT_S = 14_400
 LET_IN = "let_in"  # a parameter whose value only this server's own processes know
 
 
@@ -26,27 +28,33 @@ class UnaryDoor:
         self._run = server_run_directory(parameters)
         self._key = self._run.key()
         self._metrics = Metrics(pb_utils, door=UNARY)
+        self._default_timeout_s = parameters.integer("default_timeout_s", least=1, default=DEFAULT_TIMEOUT_S)
 
     def close(self) -> None:
         """Tell what is left to tell."""
         self._metrics.close()
 
     @contextlib.contextmanager
-    def passing(self, request: Any) -> Iterator[Callable[[Generation], None]]:
+    def passing(self, request: Any) -> Iterator[Callable[[Settings], Generation]]:
         """Yield what lets the request in, once its settings are known, or raises Refused.
 
+        An ensemble never hears that a caller left, so a request of this endpoint always has a deadline.
         What fails after it gives its place back; each end is counted.
         """
         ours, reserved_id = self._is_let_in(request), ""
 
-        def let_in(generation: Generation) -> None:
+        def let_in(settings: Settings) -> Generation:
             nonlocal reserved_id
+            if ours:
+                return Generation.of(settings)
+            asked = Asked.by(request, Work.of(settings), default_timeout_s=self._default_timeout_s)
+            generation = Generation.of(settings, asked.deadline)
             rules = Rules.published(self._run)
-            if not ours and rules is not None:  # else the denoiser, which is loading, decides
-                asked = Asked.by(request, Work.of(generation.settings))
+            if rules is not None:  # else the denoiser, which is loading, decides
                 Admission(self._run, door=UNARY, rules=rules).reserve(asked, generation.id)
                 reserved_id = generation.id
                 self._metrics.admitted()
+            return generation
 
         try:
             yield let_in

@@ -20,7 +20,7 @@ def encoder(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
 
 
 def prepare(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> Prepare:
-    values = {"largest_clip": "256x256x81", "served_clips": "", **parameters}
+    values = {"largest_clip": "256x256x81", "served_clips": "", "max_token_passes": "500000", **parameters}
     config = {"name": "prepare", "parameters": {name: {"string_value": value} for name, value in values.items()}}
     args = {"model_config": json.dumps(config), "model_repository": str(repository / "prepare"), "model_version": "1"}
     return Prepare(pb_utils, args)

@@ -1,6 +1,7 @@
 """Later steps take only what `prepare` checked in this run of the server."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ SIGNER = SettingsSigner("a key")
 
 
 def test_what_was_signed_is_read_back() -> None:
-    generation = Generation.of(replace(SETTINGS, prompt="ein Ball \U0001f600 " * 100))
+    generation = Generation.of(replace(SETTINGS, prompt="ein Ball \U0001f600 " * 100), deadline=12.5)
     assert SIGNER.read(SIGNER.sign(generation).encode()) == generation
 
 
@@ -40,8 +41,9 @@ def forged(**changes: Any) -> bytes:
     [
         SETTINGS.to_json().encode(),
         SettingsSigner("another key").sign(Generation(SETTINGS, "1")).encode(),
-        forged(settings=replace(SETTINGS, num_inference_steps=200_000).to_json()),
-        forged(id="2"),
+        forged(signed=json.dumps({"id": "1", "settings": replace(SETTINGS, seed=8).to_json(), "deadline": None})),
+        forged(signed=""),
+        forged(signed=None),
         forged(signature=""),
         forged(signature="\u00e4"),
         forged(signature=None),
@@ -89,6 +91,16 @@ def test_a_tensor_of_another_shape_than_the_signed_settings_is_refused(
     )
     assert response.error().code() == "INVALID_ARG", response.error().message()
     assert f"{tensor}: got shape {list(larger.shape)}" in response.error().message()
+    assert pb_utils.called == []
+
+
+def test_the_loop_ends_at_the_deadline_that_prepare_signed(repository: Path) -> None:
+    """Also if the request waited for it in Triton's own queue, where its timeout is not counted."""
+    pb_utils = FakePbUtils()
+    late = signed(SETTINGS, deadline=time.monotonic() - 1.0)
+    (response,) = made("denoiser", repository, pb_utils).execute([call("denoiser", repository, settings=late)])
+    assert response.error().code() == "UNAVAILABLE"
+    assert "the deadline" in response.error().message()
     assert pb_utils.called == []
 
 

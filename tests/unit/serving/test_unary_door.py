@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import RequestError, Settings
 from wan_t2v.serving.admission import Overloaded, Rules
 from wan_t2v.serving.parameters import ModelParameters
-from wan_t2v.serving.signed_settings import Generation
 from wan_t2v.serving.unary_door import LET_IN, UnaryDoor
 
 SETTINGS = Settings("x", "", 64, 64, 17, 10, 4.0, 3.0, 12.0, 7, 16, "mp4", "raw")
@@ -31,7 +31,7 @@ def door() -> UnaryDoor:
 
 def pass_through(door: UnaryDoor, request: FakeRequest) -> None:
     with door.passing(request) as let_in:
-        let_in(Generation.of(SETTINGS))
+        let_in(SETTINGS)
 
 
 def ended(outcome: str) -> float:
@@ -66,10 +66,21 @@ def test_who_does_not_know_the_key_is_not_let_past(guess: object, run: RunDirect
 
 def test_a_failure_after_it_gives_the_place_back(run: RunDirectory) -> None:
     with pytest.raises(ZeroDivisionError), door().passing(FakeRequest()) as let_in:
-        let_in(Generation.of(SETTINGS))
+        let_in(SETTINGS)
         raise ZeroDivisionError
     assert load_of(run).queued == 0
     assert ended("failed") == 1
+
+
+@pytest.mark.parametrize(("timeout_us", "seconds"), [(0, 100.0), (2_000_000, 2.0)])
+def test_a_request_always_has_a_deadline(timeout_us: int, seconds: float, run: RunDirectory) -> None:
+    """An ensemble never hears that its caller left."""
+    unary = UnaryDoor(FakePbUtils(), ModelParameters("prepare", Path(), {"default_timeout_s": "100"}))
+    before = time.monotonic()
+    with unary.passing(FakeRequest(timeout_us=timeout_us)) as let_in:
+        generation = let_in(SETTINGS)
+    assert generation.deadline is not None
+    assert before + seconds <= generation.deadline <= time.monotonic() + seconds
 
 
 def test_bad_fields_are_counted_as_such(run: RunDirectory) -> None:

@@ -43,10 +43,10 @@ def decoder(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> VaeDe
     )
 
 
-def signed(settings: Settings = SETTINGS, generation_id: str = "1") -> str:
+def signed(settings: Settings = SETTINGS, generation_id: str = "1", deadline: float | None = None) -> str:
     """As `prepare` hands settings on in this server's run."""
     key = RunDirectory.of_server(chosen_path(), os.getppid()).key()
-    return SettingsSigner(key).sign(Generation(settings, generation_id))
+    return SettingsSigner(key).sign(Generation(settings, generation_id, deadline))
 
 
 @pytest.fixture(scope="module")
