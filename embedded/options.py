@@ -20,7 +20,7 @@ class ServerOptions:
         text_cache_bytes: size of Triton's response cache, which holds text embeddings.
         start_limit_s, stop_limit_s: how long a start may take, and a stop before the server is killed.
         traces_url: an OpenTelemetry collector's address for traces over HTTP; empty for none.
-        admin_key: needed to load and unload models where the server is not on loopback.
+        admin_key: needed to load and unload models, to register shared memory, and to change traces and the log.
     """
 
     repository: Path = Path("model_repository")
@@ -44,7 +44,7 @@ class ServerOptions:
     @property
     def admin_header(self) -> dict[str, str]:
         """What a gRPC call to load or unload a model carries."""
-        return {} if self.on_loopback else {"triton-grpc-protocol-admin-key": self.admin_key}
+        return {"triton-grpc-protocol-admin-key": self.admin_key}
 
     def with_ports(self) -> "ServerOptions":
         """The same with a free port for each 0. Raises ServerError if a chosen port is taken."""
@@ -63,6 +63,11 @@ KEEPALIVE = (
     "--grpc-http2-max-pings-without-data=0",
     "--grpc-http2-min-recv-ping-interval-without-data=10000",
 )
+
+
+# Whoever may load a model runs code as the server's user; whoever knows a region of shared memory reads and writes it.
+RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
+RESTRICTION_OPTIONS = ("grpc-restricted-protocol", "http-restricted-api")
 
 
 def environment(options: ServerOptions) -> dict[str, str]:
@@ -101,9 +106,6 @@ def command_line(options: ServerOptions, wheel: TritonWheel, backends: Path, *, 
             "--trace-config=level=TIMESTAMPS",
             "--trace-config=rate=1",
         ]
-    if not options.on_loopback:
-        command += [
-            f"--grpc-restricted-protocol=model-repository:admin-key={options.admin_key}",
-            f"--http-restricted-api=model-repository:admin-key={options.admin_key}",
-        ]
+    # On loopback too: other users of the machine reach it, and so does every web page in a browser on it.
+    command += [f"--{option}={','.join(RESTRICTED)}:admin-key={options.admin_key}" for option in RESTRICTION_OPTIONS]
     return command

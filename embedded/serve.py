@@ -35,8 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", file=sys.stderr
             )
             print(f"run directory (python -m wan_t2v.operate): {server.run_directory}", file=sys.stderr)
-            if not options.on_loopback:
-                print(f"loading and unloading models needs the admin key {options.admin_key}", file=sys.stderr)
             stop.wait()
             print("stopping ...", file=sys.stderr)
             failed = bool(ended)

@@ -1,7 +1,6 @@
 """One tritonserver process: started with everything it needs, asked whether it is ready, ended with all of its own."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedded.confinement import confine
 from embedded.errors import ServerError
 from embedded.leftovers import remove_shared_memory
 from embedded.log import first_error
@@ -43,7 +43,7 @@ class TritonProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the server in order
-                preexec_fn=die_with_parent,
+                preexec_fn=confine,
             )
         return cls(options, shm_prefix, process)
 
@@ -74,12 +74,6 @@ class TritonProcess:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         remove_shared_memory(self.shm_prefix)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process if its parent is killed and cannot."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def bracketed(host: str) -> str:

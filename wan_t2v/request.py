@@ -41,10 +41,14 @@ def is_refusal(message: str) -> bool:
 
 @dataclass(frozen=True)
 class ServedSizes:
-    """Which clips a deployment serves: a closed list, or anything up to a largest one if the list is empty."""
+    """Which clips a deployment serves: a closed list, or anything up to a largest one if the list is empty.
+
+    `token_passes` is the most work of one request: transformer tokens of the clip times passes of the experts.
+    """
 
     largest: VideoShape
     listed: tuple[VideoShape, ...] = ()
+    token_passes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class Settings:
     def video_shape(self) -> VideoShape:
         """The clip in pixels."""
         return VideoShape(self.num_frames, self.height, self.width)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of the experts."""
+        return self.num_inference_steps * (2 if self.guided else 1)
 
     @property
     def guided(self) -> bool:
@@ -118,6 +127,7 @@ def checked_settings(
         video_encoding=_choice("video_encoding", value["video_encoding"], VIDEO_ENCODINGS),
     )
     check_size(settings.video_shape, grid, served)
+    _check_work(settings, grid, served)
     _check_latents(latents_shape, settings.video_shape, grid)
     return settings
 
@@ -210,6 +220,19 @@ def _check_listed(video: VideoShape, served: ServedSizes) -> None:
         nearest = min(served.listed, key=lambda one: sum(abs(a - b) for a, b in zip(one, video, strict=True)))
         accepted = ", ".join(str(one) for one in served.listed)
         raise RequestError("height, width, num_frames", video, f"height x width x frames {accepted}", nearest=nearest)
+
+
+def _check_work(settings: Settings, grid: LatentGrid, served: ServedSizes) -> None:
+    tokens = grid.tokens(settings.video_shape)
+    if served.token_passes is None or settings.passes * tokens <= served.token_passes:
+        return
+    steps = served.token_passes // tokens // (settings.passes // settings.num_inference_steps)
+    raise RequestError(
+        "num_inference_steps",
+        f"{settings.num_inference_steps} for {settings.video_shape}, {settings.passes} passes over {tokens} tokens",
+        f"at most {served.token_passes} tokens x passes in one request",
+        nearest=steps if steps else None,
+    )
 
 
 def _check_latents(shape: Sequence[int] | None, video: VideoShape, grid: LatentGrid) -> None:

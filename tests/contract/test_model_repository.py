@@ -95,6 +95,15 @@ def test_both_doors_have_the_same_limits(repository: Path) -> None:
             assert denoiser.parameters[name].string_value == stream.parameters[name].string_value != "", (which, name)
 
 
+def test_graphs_on_the_embedded_server_take_no_larger_clip_than_prepare(repository: Path) -> None:
+    prepare = config_of(repository, "prepare", "cpu")
+    assert prepare is not None
+    for graph in set(GRAPHS) - {"text_encoder"}:
+        config = config_of(repository, graph, "cpu")
+        assert config is not None
+        assert config.parameters["largest_clip"] == prepare.parameters["largest_clip"], graph
+
+
 def test_only_the_text_encoder_is_cached(repository: Path) -> None:
     for model, which, config in configs(repository):
         assert config.response_cache.enable == (model == "text_encoder"), f"{model} {which}"

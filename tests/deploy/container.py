@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedded.confinement import end_with_parent
 from embedded.leftovers import remove_shared_memory
-from embedded.triton_process import die_with_parent
 from embedded.wheel import installed_wheel
 from tests.deploy.rendering import ROOT
 
@@ -114,7 +114,7 @@ class Container:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=end_with_parent,
             )
             try:
                 yield process

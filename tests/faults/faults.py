@@ -194,7 +194,9 @@ def fill_the_disk(victim: Victim, harmed: HarmedRepository) -> Outcome:
         began = time.monotonic()
         with filled(harmed.checkpoints):
             heard += list(messages)
-            kept = sorted(path.suffix for path in harmed.checkpoints.iterdir() if path.name != "filler")
+            kept = sorted(
+                path.suffix for path in harmed.checkpoints.iterdir() if path.suffix in (".lock", ".checkpoint")
+            )
             met = {door: victim.is_right(door, victim.asked(door, SMALL)) for door in DOORS}
             with grpc_messages(victim.server.grpc_url, SMALL, {"idempotency_key": "no room"}) as messages:
                 unkept = [message.answer for message in messages if message.answer is not None]
@@ -202,7 +204,7 @@ def fill_the_disk(victim: Victim, harmed: HarmedRepository) -> Outcome:
         last = [message for message in messages if message.answer is not None][-1]
     resumed = (last.metadata or {}).get("resumed_after_step")
     faults = _incomplete(heard, expected, steps=MARKED["num_inference_steps"])
-    faults += [] if kept == [".lock", ".npz"] else [f"the folder held {kept}"]
+    faults += [] if kept == [".checkpoint", ".lock"] else [f"the folder held {kept}"]
     faults += [] if all(met.values()) else ["a request without a key got no right video"]
     faults += [] if [victim.is_right("stream", answer) for answer in unkept] == [True] else ["nor did one with another"]
     faults += [] if last.answer == expected and resumed else [f"taken up after step {resumed} with other bytes"]

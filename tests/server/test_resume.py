@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pytest
 import tritonclient.grpc
 
@@ -20,6 +19,7 @@ from embedded.server import Server, running_server
 from tests.faults.harmed_repository import HarmedRepository, harmed_repository
 from tests.server.calls import SMALL, inputs, unary
 from wan_t2v.operate.processes import stub_pids
+from wan_t2v.serving.checkpoint_file import CheckpointFile
 
 # Four steps of the high-noise expert, two of the other, and two calls of the decoder.
 FIELDS = {**SMALL, "num_inference_steps": 6}
@@ -132,9 +132,8 @@ def asked_unary(server: Server, key: str) -> tuple[bytes, dict[str, Any]]:
 
 def steps_kept(folder: Path) -> int:
     """Of the one checkpoint in the folder; 0 if there is none yet."""
-    for path in folder.glob("*.npz"):
-        with np.load(path) as kept:
-            return int(json.loads(bytes(kept["belongs_to"]))["steps_done"])
+    for path in folder.glob("*.checkpoint"):
+        return CheckpointFile.from_bytes(path.read_bytes()).kept.steps_done
     return 0
 
 

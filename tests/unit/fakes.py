@@ -36,6 +36,9 @@ class FakeTensor:
     def as_numpy(self) -> np.ndarray:
         return np.asarray(self._array)
 
+    def shape(self) -> list[int]:
+        return list(self._array.shape)
+
     def to_dlpack(self) -> Any:
         return torch.utils.dlpack.to_dlpack(torch.as_tensor(self._array))
 

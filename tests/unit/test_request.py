@@ -38,6 +38,22 @@ def test_absent_fields_take_their_defaults() -> None:
     assert settings.video_shape == VideoShape(17, 128, 128)
 
 
+def test_a_request_of_too_much_work_is_refused_with_the_steps_that_are_not() -> None:
+    """Seventeen requests of 200 bytes were 90 hours of work that nothing but a restart ended."""
+    served = replace(ANY, token_passes=500_000)
+    largest = {"height": 256, "width": 256, "num_frames": 81}
+    checked({**largest, "num_inference_steps": 46}, served=served)
+    checked({**largest, "num_inference_steps": 93, "guidance_scale": 1.0}, served=served)
+    with pytest.raises(RequestError) as refusal:
+        checked({**largest, "num_inference_steps": 47}, served=served)
+    assert str(refusal.value) == (
+        "num_inference_steps: got 47 for 256x256x81, 94 passes over 5376 tokens; "
+        "accepted: at most 500000 tokens x passes in one request. Nearest: 46."
+    )
+    with pytest.raises(RequestError, match=r"in one request\.$"):
+        checked(largest, served=replace(ANY, token_passes=5376))
+
+
 def test_settings_survive_json() -> None:
     settings = checked({"prompt": "ein Ball, 漢字", "seed": 2**63 - 1})
     assert Settings.from_json(settings.to_json()) == settings

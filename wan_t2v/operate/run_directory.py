@@ -146,16 +146,17 @@ class RunDirectory:
                 os.close(descriptor)
         return found
 
-    def mark(self, name: str) -> None:
-        """Leave a mark."""
-        (self.path / name / f"{time.monotonic_ns():020d}-{uuid.uuid4().hex}").touch()
+    def mark(self, name: str, generation_id: str) -> None:
+        """Leave a mark of one generation. `generation_id` is letters and digits."""
+        (self.path / name / f"{time.monotonic_ns():020d}-{generation_id}").touch()
 
-    def unmark(self, name: str) -> bool:
-        """Take the oldest mark away. Returns whether there was one."""
+    def unmark(self, name: str, generation_id: str) -> bool:
+        """Take this generation's mark away. Returns whether there was one."""
         for mark in self._marks(name):
-            with contextlib.suppress(FileNotFoundError):
-                mark.unlink()
-                return True
+            if mark.name.partition("-")[2] == generation_id:
+                with contextlib.suppress(FileNotFoundError):
+                    mark.unlink()
+                    return True
         return False
 
     def clear(self, name: str, *, older_than_s: float) -> int:

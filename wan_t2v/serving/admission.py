@@ -113,16 +113,16 @@ class Admission:
         self._pace = Pace(run, now)
         self._freed = threading.Condition()
 
-    def reserve(self, asked: Asked) -> None:
+    def reserve(self, asked: Asked, generation_id: str) -> None:
         """Let a request in that goes on to another process through Triton's own queue. Raises Refused."""
         with self._run.exclusive():
             self._check(asked)
-            self._run.mark(IN_TRANSIT)
+            self._run.mark(IN_TRANSIT, generation_id)
 
-    def enter(self, asked: Asked, *, reserved: bool = False) -> "Waiting":
-        """Take a place in the queue. Raises Refused. A `reserved` one takes the place of a mark, if it is there."""
+    def enter(self, asked: Asked, *, reserved_id: str = "") -> "Waiting":
+        """Take a place in the queue. Raises Refused. A `reserved_id` takes the place of its mark, if that is there."""
         with self._run.exclusive():
-            if not (reserved and self._run.unmark(IN_TRANSIT)):
+            if not (reserved_id and self._run.unmark(IN_TRANSIT, reserved_id)):
                 self._check(asked)
             return Waiting(self._run.take(WAITING, self._claim(asked)), asked)
 
@@ -153,11 +153,11 @@ class Admission:
     def _wait(self, waiting: "Waiting", is_cancelled: Callable[[], bool]) -> Place:
         try:
             while True:
+                if waiting.asked.is_late(self._now()):
+                    raise OutOfTime("the deadline passed while the request waited for its turn")
                 running = self._started(waiting)
                 if running is not None:
                     return running
-                if waiting.asked.is_late(self._now()):
-                    raise OutOfTime("the deadline passed while the request waited for its turn")
                 if is_cancelled():
                     raise Cancelled("cancelled while waiting for its turn")
                 if self._run.draining:

@@ -29,14 +29,14 @@ class Asked:
     priority: int = USUAL
 
     @classmethod
-    def by(cls, request: Any, work: Work) -> "Asked":
-        """Read Triton's request. Raises RequestError.
+    def by(cls, request: Any, work: Work, *, default_timeout_s: float = 0.0) -> "Asked":
+        """Read Triton's request; without a timeout of its own it has the default one, 0 for none. Raises RequestError.
 
         Triton keeps its own `timeout` (microseconds) out of the parameters over gRPC and leaves it in over HTTP's
         `generate`. Its `priority` reaches no Python model, so ours has another name.
         """
         parameters = json.loads(request.parameters() or "{}")
-        timeout_us = request.timeout() or _integer(parameters, TIMEOUT, least=1) or 0
+        timeout_us = request.timeout() or _integer(parameters, TIMEOUT, least=1) or default_timeout_s * 1e6
         deadline = time.monotonic() + timeout_us / 1e6 if timeout_us else None
         return cls(work, deadline, _integer(parameters, PRIORITY, least=FIRST, most=LAST) or USUAL)
 

@@ -1,48 +1,30 @@
 """Generations under way, kept on disk: after a crash, a drain or a kill the same request goes on where it was.
 
-<folder>/<hash of caller and key>.npz     latents, solver state, step, and what they belong to
-<folder>/<hash of caller and key>.lock    held by the process that works on it; freed by the kernel when it dies
+<folder>/<hash of caller and key>.checkpoint   latents, solver state, step, and what they belong to
+<folder>/<hash of caller and key>.lock         held by the process that works on it; freed by the kernel when it dies
+<folder>/index.sqlite3                         size and age of each, to decide what to remove
 """
 
 import contextlib
 import fcntl
 import hashlib
-import json
+import logging
 import os
 import time
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from wan_t2v.serving.checkpoint_file import CheckpointFile, DamagedCheckpoint, Generation, Kept
+from wan_t2v.serving.checkpoint_index import CheckpointIndex
 from wan_t2v.serving.keys import AlreadyRunning, KeyOfAnotherRequest
 
-_BELONGS_TO = "belongs_to"
-_STATE = "state."
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Generation:
-    """What a checkpoint is of: `fields` is the request with all defaults and the seed, `graphs` the identity of each
-    expert's build. Only both together give the same bytes.
-    """
-
-    fields: Mapping[str, Any]
-    graphs: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Where a generation was: `latents` after `steps_done` steps, and what the solver remembered."""
-
-    steps_done: int
-    latents: Tensor
-    solver: Mapping[str, Tensor]
+SUFFIX = ".checkpoint"
+FORMER_SUFFIX = ".npz"  # of the format without a digest: never read, removed when its time has come
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -54,82 +36,95 @@ class Limits:
 
 
 class Checkpoints:
-    """A folder of checkpoints that several processes share. Its file names tell nothing of callers and keys."""
+    """A folder of checkpoints that several processes share. Its file names tell nothing of callers and keys.
+
+    The folder is listed here, once per process, and by no request.
+    """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder, self._limits = folder, limits
+        self._index = CheckpointIndex(folder)
+        self._index.rebuild(_listed(folder))
+        self.clean()
 
     @contextlib.contextmanager
     def held(self, key: str, caller: str = "") -> Iterator["Checkpoint"]:
         """Work alone on what this caller asked for with this key. Raises AlreadyRunning if another does."""
         name = hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()
-        with _locked(self._folder / f"{name}.lock", key):
-            self.clean()
-            yield Checkpoint(self._folder / f"{name}.npz")
+        with _locked(self._folder / f"{name}{_LOCK}", key):
+            yield Checkpoint(self._folder / f"{name}{SUFFIX}", self)
 
     def clean(self, now: float | None = None) -> list[Path]:
         """Remove what is too old or too much, never what is worked on; returns what was removed."""
         now = time.time() if now is None else now
-        kept = sorted(self._folder.glob("*.npz"), key=_written, reverse=True)
-        removed, total = [], 0
-        for path in kept:
-            total += path.stat().st_size
-            if (now - _written(path) > self._limits.age_s or total > self._limits.total_bytes) and _removed(path):
-                removed.append(path)
-        return removed
+        names = self._index.surplus(older_than=now - self._limits.age_s, total_bytes=self._limits.total_bytes)
+        return [path for path in map(self._folder.joinpath, names) if self._removed(path)]
+
+    def written(self, path: Path, size_bytes: int) -> None:
+        """Take note of a checkpoint, and make room for it."""
+        self._index.record(path.name, size_bytes, time.time())
+        self.clean()
+
+    def removed(self, path: Path) -> None:
+        """Remove a checkpoint whose lock the caller holds."""
+        path.unlink(missing_ok=True)
+        self._index.forget(path.name)
+
+    def _removed(self, path: Path) -> bool:
+        """Remove a checkpoint that nobody works on."""
+        with contextlib.suppress(AlreadyRunning), _locked(path.with_suffix(_LOCK), ""):
+            self.removed(path)
+            return True
+        return False
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One caller's and key's file; whoever has this holds its lock."""
+    """One caller's and key's file in `home`; whoever has this holds its lock."""
 
     path: Path
+    home: Checkpoints
 
     def read(self, generation: Generation) -> Kept | None:
         """Where the generation was; None if nothing was kept, or by other builds of the experts.
 
-        Raises KeyOfAnotherRequest.
+        Any damage is told in the log, costs the checkpoint and not the video. Raises KeyOfAnotherRequest.
         """
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            belongs_to = json.loads(bytes(arrays.pop(_BELONGS_TO)))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent, or not whole after a disk fault
+            file = CheckpointFile.from_bytes(self.path.read_bytes())
+        except FileNotFoundError:
             return None
-        if belongs_to["fields"] != _as_json(generation.fields):
+        except (OSError, DamagedCheckpoint) as error:
+            logger.warning("the checkpoint %s cannot be read, the generation begins anew: %s", self.path.name, error)
+            with contextlib.suppress(OSError):
+                self.home.removed(self.path)
+            return None
+        wanted = generation.as_json()
+        if file.belongs_to["fields"] != wanted["fields"]:
             raise KeyOfAnotherRequest(
                 "idempotency_key was used for a request with other fields. Send that one again, or take another key."
             )
-        if belongs_to["graphs"] != dict(generation.graphs):
-            return None
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        solver = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
-        return Kept(belongs_to["steps_done"], tensors["latents"], solver)
+        return file.kept if file.belongs_to["graphs"] == wanted["graphs"] else None
 
     def write(self, generation: Generation, kept: Kept) -> None:
         """Keep where the generation is, whole or not at all. Raises OSError, such as for a full disk."""
-        belongs_to = {
-            "fields": _as_json(generation.fields),
-            "graphs": dict(generation.graphs),
-            "steps_done": kept.steps_done,
-        }
-        arrays = {"latents": kept.latents, **{f"{_STATE}{name}": tensor for name, tensor in kept.solver.items()}}
+        whole = CheckpointFile(generation.as_json(), kept).to_bytes()
         partial = self.path.with_suffix(".partial")
         try:
             with partial.open("wb") as file:
-                text = np.frombuffer(json.dumps(belongs_to).encode(), np.uint8)
-                np.savez(file, **{_BELONGS_TO: text}, **{name: t.cpu().numpy() for name, t in arrays.items()})
+                file.write(whole)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self.path)
         finally:
             partial.unlink(missing_ok=True)
+        self.home.written(self.path, len(whole))
 
 
 @contextlib.contextmanager
 def _locked(path: Path, key: str) -> Iterator[None]:
-    """Hold the lock file. Raises AlreadyRunning if another process or thread does."""
+    """Hold the lock file, which is there only meanwhile. Raises AlreadyRunning if another process or thread does."""
     while True:
         with path.open("ab") as file:
             try:
@@ -139,7 +134,10 @@ def _locked(path: Path, key: str) -> Iterator[None]:
                     f"a request with idempotency_key {key!r} is being worked on; wait for its answer or take another"
                 ) from None
             if _is_still(path, file):  # else it was removed between our opening and our locking it
-                yield
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
                 return
 
 
@@ -150,23 +148,18 @@ def _is_still(path: Path, file: BinaryIO) -> bool:
         return False
 
 
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # another process removed it
-        return 0.0
+def _listed(folder: Path) -> Iterator[tuple[str, int, float]]:
+    """Name, bytes and time of each checkpoint. Locks of killed processes and halves of files are removed."""
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it meanwhile
+            if entry.name.endswith((SUFFIX, FORMER_SUFFIX)):
+                status = entry.stat()
+                yield entry.name, status.st_size, status.st_mtime
+            elif entry.name.endswith((_LOCK, ".partial")):
+                _remove_abandoned(Path(entry.path))
 
 
-def _removed(path: Path) -> bool:
-    """Remove a checkpoint that nobody works on."""
-    lock = path.with_suffix(".lock")
-    with contextlib.suppress(AlreadyRunning), _locked(lock, ""):
-        path.unlink(missing_ok=True)
-        lock.unlink(missing_ok=True)
-        return True
-    return False
-
-
-def _as_json(fields: Mapping[str, Any]) -> Any:
-    """As it comes back from a file."""
-    return json.loads(json.dumps(dict(fields)))
+def _remove_abandoned(path: Path) -> None:
+    with contextlib.suppress(AlreadyRunning), _locked(path.with_suffix(_LOCK), ""):
+        if path.suffix != _LOCK:
+            path.unlink(missing_ok=True)

@@ -7,11 +7,13 @@ Each process runs one request at a time, and what comes meanwhile waits in Trito
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from wan_t2v.denoise import Step
+from wan_t2v.facts import ModelFacts
 from wan_t2v.operate.load import LOOPS, UNARY
 from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, Claim
 from wan_t2v.progress import StepClock
@@ -25,6 +27,7 @@ from wan_t2v.serving.pace import Work
 from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.resuming import Resuming
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.signed_settings import SettingsSigner, check_shape
 from wan_t2v.serving.spans import Spans, Trace
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton
 
@@ -37,11 +40,13 @@ class Denoiser:
         torch.set_num_threads(1)
         parameters = ModelParameters.from_args(args)
         self._pb_utils = pb_utils
+        self._facts = ModelFacts.read(parameters.version_folder)
         self._denoising = Denoising(pb_utils, args)
         self._resuming = Resuming.of_model(parameters)
         self._metrics = Metrics(pb_utils, door=UNARY)
         self._spans = Spans.of_process(parameters.model)
         self._run = server_run_directory(parameters)
+        self._signer = SettingsSigner(self._run.key())
         rules = Rules.of_model(parameters)
         self._admission = Admission(self._run, door=UNARY, rules=rules)
         with self._run.exclusive():
@@ -74,13 +79,15 @@ class Denoiser:
 
     def _answer(self, request: Any) -> list[Any]:
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
-        settings = Settings.from_json(bytes_from_triton(tensors["settings"]))
-        asked = Asked.by(request, Work.of(settings))
+        generation = self._signer.read(bytes_from_triton(tensors["settings"]))
+        settings = generation.settings
+        self._check_shapes(tensors, settings)
+        asked = replace(Asked.by(request, Work.of(settings)), deadline=generation.deadline)
 
         def has_left() -> bool:  # an ensemble tells no step of a caller who left, but a deadline tells itself
             return bool(request.is_cancelled()) or asked.is_late(time.monotonic())
 
-        waiting, trace = self._admission.enter(asked, reserved=True), self._spans.of_request(request)
+        waiting, trace = self._admission.enter(asked, reserved_id=generation.id), self._spans.of_request(request)
         with (
             self._admission.turn(waiting, has_left) as turn,
             self._resuming.held(request) as keeping,
@@ -89,7 +96,7 @@ class Denoiser:
             latents, report = self._denoising.latents(
                 tensors, settings, is_cancelled=has_left, after_step=self._teller(turn, trace), keeping=keeping
             )
-            self._run.mark(FINISHING)
+            self._run.mark(FINISHING, generation.id)
         self._metrics.staged("denoise", report["denoise_ms"] / 1e3)
         none = latents[:0]
         wanted = settings.output_type == "latents"
@@ -98,6 +105,14 @@ class Denoiser:
             to_triton(self._pb_utils, "latents_to_return", latents if wanted else none),
             text_to_triton(self._pb_utils, "denoise_report", json.dumps(report)),
         ]
+
+    def _check_shapes(self, tensors: Mapping[str, Any], settings: Settings) -> None:
+        """Refuse tensors that are not those of the signed settings. Raises RequestError."""
+        for name in ("prompt_embeds", "negative_prompt_embeds"):
+            check_shape(name, tensors[name].shape(), (1, self._facts.text_length, self._facts.text_dim))
+        if "latents" in tensors:
+            expected = self._facts.grid.latent_shape(settings.video_shape).tensor_shape
+            check_shape("latents", tensors["latents"].shape(), expected)
 
     def _teller(self, turn: Turn, trace: Trace) -> Callable[[Step], None]:
         clock = StepClock()

@@ -15,7 +15,7 @@ from wan_t2v.facts import ModelFacts
 from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
-from wan_t2v.serving.checkpoints import Kept
+from wan_t2v.serving.checkpoint_file import Kept
 from wan_t2v.serving.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
 from wan_t2v.serving.passes import pass_executor, passes_in_turn, wanted_experts

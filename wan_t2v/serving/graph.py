@@ -18,6 +18,7 @@ from wan_t2v.engines.tensorrt_module import tensorrt_module
 from wan_t2v.facts import missing, read_installed
 from wan_t2v.plan_match import PLAN_MANIFEST, Running, check_plan
 from wan_t2v.serving.answers import answered
+from wan_t2v.serving.graph_limits import GraphLimits
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, instance_device, read_manifest
 from wan_t2v.serving.tensors import numpy_from_triton, to_triton, torch_from_triton
 
@@ -31,6 +32,7 @@ class GraphModel:
         self._pb_utils = pb_utils
         # numpy has no BF16 and knows no GPU, so the engines that have both get torch's tensors
         self._read = numpy_from_triton if settings.engine == "onnxruntime" else torch_from_triton
+        self._limits = GraphLimits.of_model(parameters)
         self._engine: Engine = installed_engine(parameters, parameters.version_folder, settings)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -39,6 +41,7 @@ class GraphModel:
         answers: dict[int, dict[str, Array]] = {}
 
         def answer(index: int) -> list[Any]:
+            self._limits.check(calls[index].inputs)
             if index not in answers:
                 together = [other for other, call in enumerate(calls) if call.merges_with(calls[index])]
                 answers.update(zip(together, merged(self._engine, [calls[other] for other in together]), strict=True))

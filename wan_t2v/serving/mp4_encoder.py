@@ -17,6 +17,7 @@ from wan_t2v.request import Settings
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.signed_settings import Generation, SettingsSigner, check_shape
 from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, numpy_from_triton, text_to_triton
 
@@ -30,30 +31,33 @@ class Mp4Encoder:
         self._pb_utils = pb_utils
         parameters = ModelParameters.from_args(args)
         self._run = server_run_directory(parameters)
+        self._signer = SettingsSigner(self._run.key())
         self._spans = Spans.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
-        responses = answered(self._pb_utils, requests, self._answer)
-        for _ in requests:
-            self._run.unmark(FINISHING)  # what the denoiser left: one clip of the unary door is no longer on its way
-        return responses
+        return answered(self._pb_utils, requests, self._answer)
 
     def finalize(self) -> None:
         """Triton's exit point."""
         self._spans.close()
 
     def _answer(self, request: Any) -> list[Any]:
-        with self._spans.of_request(request).span("encode"):
-            return self._encoded_for(request)
-
-    def _encoded_for(self, request: Any) -> list[Any]:
-        started = time.monotonic()
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
-        settings = Settings.from_json(bytes_from_triton(tensors["settings"]))
+        generation = self._signer.read(bytes_from_triton(tensors["settings"]))
+        try:
+            with self._spans.of_request(request).span("encode"):
+                return self._encoded_for(generation, tensors)
+        finally:
+            self._run.unmark(FINISHING, generation.id)  # left by the denoiser: this clip is no longer on its way
+
+    def _encoded_for(self, generation: Generation, tensors: Mapping[str, Any]) -> list[Any]:
+        started, settings = time.monotonic(), generation.settings
         videos = []
         if settings.output_type == "mp4":
-            videos = [encoded_video(numpy_from_triton(tensors["frames_to_encode"]), settings)]
+            frames = numpy_from_triton(tensors["frames_to_encode"])
+            check_shape("frames_to_encode", frames.shape, (*settings.video_shape, 3))
+            videos = [encoded_video(frames, settings)]
         reports = [json.loads(bytes_from_triton(tensors[name])) for name in _REPORTS]
         encode = {"encode_ms": 1e3 * (time.monotonic() - started)}
         return [

@@ -25,10 +25,11 @@ from wan_t2v.request import (
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.asked import QUEUE_PARAMETERS
 from wan_t2v.serving.cached_text_encoder import CachedTextEncoder
-from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
+from wan_t2v.serving.keys import RESUME_PARAMETERS, TrustedProxy, spelled_alike
 from wan_t2v.serving.pace import publish_largest
 from wan_t2v.serving.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.signed_settings import Generation, SettingsSigner
 from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, renamed, text_to_triton
 from wan_t2v.serving.unary_door import UnaryDoor
@@ -37,6 +38,7 @@ from wan_t2v.tokens import PromptTokenizer, Tokens, clean_prompt
 
 _PROMPTS = ("prompt", "negative_prompt")
 _NAMES = tuple(field.name for field in REQUEST)
+_KNOWN = (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
 _TEXTS = frozenset(field.name for field in REQUEST if field.dtype is Dtype.BYTES)
 
 
@@ -51,7 +53,9 @@ class Prepare:
         self._defaults = ServingDefaults.read(folder)
         self._tokenizer = PromptTokenizer(folder, text_length=self._facts.text_length)
         self._served = ServedSizes(
-            largest=parameters.video_shape("largest_clip"), listed=parameters.video_shapes("served_clips")
+            largest=parameters.video_shape("largest_clip"),
+            listed=parameters.video_shapes("served_clips"),
+            token_passes=parameters.integer("max_token_passes", least=1),
         )
         check_size(
             VideoShape(self._defaults.num_frames, self._defaults.height, self._defaults.width),
@@ -61,7 +65,10 @@ class Prepare:
         self._text_encoder = CachedTextEncoder(pb_utils, vocabulary=self._tokenizer.vocabulary)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
         self._door = UnaryDoor(pb_utils, parameters)
-        publish_largest(server_run_directory(parameters), self._served.listed or (self._served.largest,))
+        self._proxy = TrustedProxy.of_environment()
+        run = server_run_directory(parameters)
+        self._signer = SettingsSigner(run.key())
+        publish_largest(run, self._served.listed or (self._served.largest,))
         self._spans = Spans.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -75,12 +82,10 @@ class Prepare:
 
     def _answer(self, request: Any) -> list[Any]:
         with self._spans.of_request(request).span("prepare"), self._door.passing(request) as let_in:
-            settings = self._settings(request)
-            let_in(settings)
-            return self._prepared(settings)
+            return self._prepared(let_in(self._settings(request)))
 
-    def _prepared(self, settings: Settings) -> list[Any]:
-        started = time.monotonic()
+    def _prepared(self, generation: Generation) -> list[Any]:
+        started, settings = time.monotonic(), generation.settings
         prompt = self._tokenizer(settings.prompt)
         negative = self._tokenizer(settings.negative_prompt)
         prompt_embeds = text_embeddings(prompt, self._text_encoder)
@@ -95,15 +100,15 @@ class Prepare:
         return [
             renamed(self._pb_utils, "prompt_embeds", prompt_embeds),
             renamed(self._pb_utils, "negative_prompt_embeds", negative_embeds),
-            text_to_triton(self._pb_utils, "settings", settings.to_json()),
+            text_to_triton(self._pb_utils, "settings", self._signer.sign(generation)),
             text_to_triton(self._pb_utils, "prepare_report", json.dumps(report)),
         ]
 
     def _settings(self, request: Any) -> Settings:
-        check_known(sorted(self._door.callers_parameters(request)), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS))
+        check_known(spelled_alike(self._door.callers_parameters(request)), _KNOWN)
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         latents = tensors.pop("latents", None)
-        seed = seed_of_key(request)
+        key = self._proxy.key_of(request)
         fields = {name: _value(name, tensor) for name, tensor in tensors.items()}
         if latents is not None:
             _check_finite(latents.as_numpy())
@@ -113,7 +118,7 @@ class Prepare:
             defaults=self._defaults,
             grid=self._facts.grid,
             served=self._served,
-            fallback_seed=secrets.randbelow(2**32) if seed is None else seed,
+            fallback_seed=key.seed if key else secrets.randbelow(2**32),
         )
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from wan_t2v.denoise import Step
 from wan_t2v.request import RequestError, Settings
 from wan_t2v.schedule import Schedule
-from wan_t2v.serving.checkpoints import Checkpoint, Checkpoints, Generation, Kept, Limits
-from wan_t2v.serving.keys import KEY, asked_key
+from wan_t2v.serving.checkpoint_file import Generation, Kept
+from wan_t2v.serving.checkpoints import Checkpoint, Checkpoints, Limits
+from wan_t2v.serving.keys import KEY, TrustedProxy
 from wan_t2v.serving.parameters import ModelParameters
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Resuming:
     def __init__(self, folder: Path | None, limits: Limits, every: int) -> None:
         self._checkpoints = None if folder is None else Checkpoints(folder, limits)
         self._every = every
+        self._proxy = TrustedProxy.of_environment()
 
     @classmethod
     def of_model(cls, parameters: ModelParameters) -> "Resuming":
@@ -61,13 +63,13 @@ class Resuming:
 
         Raises RequestError, AlreadyRunning.
         """
-        asked = asked_key(request)
-        if asked is None:
+        key = self._proxy.key_of(request)
+        if key is None:
             yield None
         elif self._checkpoints is None:
-            raise RequestError(KEY, asked[0], "none: this server keeps no checkpoints (parameter checkpoint_folder)")
+            raise RequestError(KEY, key.key, "none: this server keeps no checkpoints (parameter checkpoint_folder)")
         else:
-            with self._checkpoints.held(*asked) as checkpoint:
+            with self._checkpoints.held(key.key, key.caller) as checkpoint:
                 yield Keeping(checkpoint, self._every)
 
 

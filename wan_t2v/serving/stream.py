@@ -30,7 +30,7 @@ from wan_t2v.request import RequestError, Settings, check_known
 from wan_t2v.serving.admission import Admission, Rules, Turn
 from wan_t2v.serving.asked import QUEUE_PARAMETERS, Asked
 from wan_t2v.serving.denoising import Denoising
-from wan_t2v.serving.keys import RESUME_PARAMETERS, seed_of_key
+from wan_t2v.serving.keys import RESUME_PARAMETERS, TrustedProxy, spelled_alike
 from wan_t2v.serving.metrics import Metrics
 from wan_t2v.serving.mp4_encoder import encoded_video, metadata
 from wan_t2v.serving.news import DECODE, DENOISE, ENCODE, LOAD, PREPARE, News
@@ -39,6 +39,7 @@ from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.resuming import Resuming
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.signed_settings import SettingsSigner
 from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, unread
 from wan_t2v.serving.unary_door import LET_IN
@@ -48,6 +49,7 @@ from wan_t2v.serving.vae_decoder import NO_FRAMES, VaeDecoder
 DOOR = "text_to_video_stream"
 LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
+_KNOWN = (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
 
 
@@ -65,9 +67,11 @@ class TextToVideoStream:
         self._prepare = RemoteEngine(
             pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={LET_IN: run.key()}
         )
+        self._signer = SettingsSigner(run.key())
         self._denoising = Denoising(pb_utils, args, at_once=rules.in_flight)
         self._decoder = VaeDecoder(pb_utils, args)
         self._resuming = Resuming.of_model(parameters)
+        self._proxy = TrustedProxy.of_environment()
         self._metrics = Metrics(pb_utils, door=DOOR)
         self._spans = Spans.of_process(parameters.model)
         self._admission = Admission(run, door=DOOR, rules=rules)
@@ -151,7 +155,7 @@ class TextToVideoStream:
         inputs = _checked_inputs(underway.request)
         preview_every = _preview_every(inputs.pop("preview_every", None))
         prepared = self._prepared(underway, inputs)
-        settings = Settings.from_json(bytes_from_triton(prepared["settings"]))
+        settings = self._signer.read(bytes_from_triton(prepared["settings"])).settings
         with underway.stage(DENOISE):
             latents, denoised = self._denoising.latents(
                 {**inputs, **prepared},
@@ -167,9 +171,9 @@ class TextToVideoStream:
     def _prepared(self, underway: Underway, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the model `prepare` makes of the fields."""
         fields = {name: tensor.as_numpy() for name, tensor in inputs.items()}
-        seed = seed_of_key(underway.request)
-        if seed is not None:
-            fields.setdefault("seed", np.array([seed], dtype=np.int64))
+        key = self._proxy.key_of(underway.request)
+        if key is not None:
+            fields.setdefault("seed", np.array([key.seed], dtype=np.int64))
         with underway.stage(PREPARE):
             return self._prepare(fields)
 
@@ -225,7 +229,7 @@ class TextToVideoStream:
 
 def _checked_inputs(request: Any) -> dict[str, Any]:
     """The request's tensors by name. Raises RequestError for a parameter that is no field."""
-    check_known(sorted(json.loads(request.parameters() or "{}")), (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS))
+    check_known(spelled_alike(json.loads(request.parameters() or "{}")), _KNOWN)
     return {tensor.name(): tensor for tensor in request.inputs()}
 
 

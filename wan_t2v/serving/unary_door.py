@@ -15,7 +15,9 @@ from wan_t2v.serving.metrics import Metrics
 from wan_t2v.serving.pace import Work
 from wan_t2v.serving.parameters import ModelParameters
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.signed_settings import Generation
 
+DEFAULT_TIMEOUT_S = 14_400
 LET_IN = "let_in"  # a parameter whose value only this server's own processes know
 
 
@@ -26,32 +28,39 @@ class UnaryDoor:
         self._run = server_run_directory(parameters)
         self._key = self._run.key()
         self._metrics = Metrics(pb_utils, door=UNARY)
+        self._default_timeout_s = parameters.integer("default_timeout_s", least=1, default=DEFAULT_TIMEOUT_S)
 
     def close(self) -> None:
         """Tell what is left to tell."""
         self._metrics.close()
 
     @contextlib.contextmanager
-    def passing(self, request: Any) -> Iterator[Callable[[Settings], None]]:
+    def passing(self, request: Any) -> Iterator[Callable[[Settings], Generation]]:
         """Yield what lets the request in, once its settings are known, or raises Refused.
 
+        An ensemble never hears that a caller left, so a request of this endpoint always has a deadline.
         What fails after it gives its place back; each end is counted.
         """
-        ours, reserved = self._is_let_in(request), False
+        ours, reserved_id = self._is_let_in(request), ""
 
-        def let_in(settings: Settings) -> None:
-            nonlocal reserved
+        def let_in(settings: Settings) -> Generation:
+            nonlocal reserved_id
+            if ours:
+                return Generation.of(settings)
+            asked = Asked.by(request, Work.of(settings), default_timeout_s=self._default_timeout_s)
+            generation = Generation.of(settings, asked.deadline)
             rules = Rules.published(self._run)
-            if not ours and rules is not None:  # else the denoiser, which is loading, decides
-                Admission(self._run, door=UNARY, rules=rules).reserve(Asked.by(request, Work.of(settings)))
-                reserved = True
+            if rules is not None:  # else the denoiser, which is loading, decides
+                Admission(self._run, door=UNARY, rules=rules).reserve(asked, generation.id)
+                reserved_id = generation.id
                 self._metrics.admitted()
+            return generation
 
         try:
             yield let_in
         except Exception as error:
-            if reserved:
-                self._run.unmark(IN_TRANSIT)
+            if reserved_id:
+                self._run.unmark(IN_TRANSIT, reserved_id)
             if not ours:
                 self._metrics.ended(error)
             raise

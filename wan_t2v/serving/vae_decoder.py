@@ -19,12 +19,12 @@ from wan_t2v.facts import ModelFacts
 from wan_t2v.frames import decoded_frames
 from wan_t2v.latents import vae_from_diffusion
 from wan_t2v.operate.run_directory import FINISHING
-from wan_t2v.request import Settings
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.graph import engine_settings, installed_engine
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.run import server_run_directory
+from wan_t2v.serving.signed_settings import Generation, SettingsSigner, check_shape
 from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, torch_from_triton
 from wan_t2v.serving.versions import EngineByVersion, version_of_size
@@ -46,6 +46,7 @@ class VaeDecoder:
         parameters = ModelParameters.from_args(args)
         self._spans = Spans.of_process(parameters.model)
         self._run = server_run_directory(parameters)
+        self._signer = SettingsSigner(self._run.key())
         torch.set_num_threads(1)  # frames to bytes is little work; the graphs' engines set their own threads
         self._pb_utils = pb_utils
         self._facts = ModelFacts.read(parameters.version_folder)
@@ -82,20 +83,22 @@ class VaeDecoder:
         self._spans.close()
 
     def _answer(self, request: Any) -> list[Any]:
+        tensors = {tensor.name(): tensor for tensor in request.inputs()}
+        generation = self._signer.read(bytes_from_triton(tensors["settings"]))
         try:
             with self._spans.of_request(request).span("decode"):
-                return self._decoded_for(request)
+                return self._decoded_for(generation, tensors["latents_to_decode"], request.is_cancelled)
         except Exception:
-            self._run.unmark(FINISHING)  # else `mp4_encoder` does it, which is not called now
+            self._run.unmark(FINISHING, generation.id)  # else `mp4_encoder` does it, which is not called now
             raise
 
-    def _decoded_for(self, request: Any) -> list[Any]:
-        started = time.monotonic()
-        tensors = {tensor.name(): tensor for tensor in request.inputs()}
-        settings = Settings.from_json(bytes_from_triton(tensors["settings"]))
+    def _decoded_for(self, generation: Generation, latents: Any, is_cancelled: Callable[[], bool]) -> list[Any]:
+        started, settings = time.monotonic(), generation.settings
         frames = NO_FRAMES
         if settings.output_type != "latents":
-            frames = self.decoded(torch_from_triton(tensors["latents_to_decode"]), request.is_cancelled)
+            expected = self._facts.grid.latent_shape(settings.video_shape).tensor_shape
+            check_shape("latents_to_decode", latents.shape(), expected)
+            frames = self.decoded(torch_from_triton(latents), is_cancelled)
         encode = settings.output_type == "mp4"
         return [
             to_triton(self._pb_utils, "frames_to_encode", frames if encode else NO_FRAMES),

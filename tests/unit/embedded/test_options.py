@@ -13,9 +13,20 @@ from embedded.wheel import installed_wheel
     ("host", "loopback"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False)]
 )
 def test_loopback_is_known_by_name_and_by_number(host: str, loopback: bool) -> None:
-    options = ServerOptions(host=host)
-    assert options.on_loopback == loopback
-    assert bool(options.admin_header) != loopback
+    assert ServerOptions(host=host).on_loopback == loopback
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_what_runs_code_or_reads_memory_needs_the_key_on_every_host(host: str, root: Path) -> None:
+    """A web page in a browser on the same machine reaches loopback, too."""
+    options = ServerOptions(repository=root, host=host)
+    command = command_line(options, installed_wheel(), root, shm_prefix="x")
+    for option in ("--grpc-restricted-protocol=", "--http-restricted-api="):
+        (restricted,) = [argument.removeprefix(option) for argument in command if argument.startswith(option)]
+        protocols, _, key = restricted.partition(":")
+        assert set(protocols.split(",")) == {"model-repository", "shared-memory", "trace", "logging"}
+        assert key == f"admin-key={options.admin_key}"
+    assert options.admin_header == {"triton-grpc-protocol-admin-key": options.admin_key}
 
 
 def test_a_host_that_is_none_is_told_plainly() -> None:

@@ -46,7 +46,7 @@ def test_it_waits_for_what_runs_and_tells_of_it(run: RunDirectory, capsys: pytes
 def test_it_gives_up_at_the_limit_and_leaves_the_switch_on(
     what: str, run: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = run.take(RUNNING, Claim("text_to_video")) if what == "running" else run.mark(FINISHING)
+    place = run.take(RUNNING, Claim("text_to_video")) if what == "running" else run.mark(FINISHING, "1")
     assert main(["drain", "--wait-s", "0.2"]) == 1
     assert "not empty after 0.2 s" in capsys.readouterr().out
     assert run.draining

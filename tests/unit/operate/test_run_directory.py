@@ -22,7 +22,7 @@ def test_a_new_server_takes_over_from_a_dead_one_and_clears_what_it_left(run_dir
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as last:
         old = RunDirectory.of_server(run_directory, last.pid)
         old.drain()
-        old.mark(FINISHING)
+        old.mark(FINISHING, "1")
         last.kill()
     new = RunDirectory.of_server(run_directory, os.getpid())
     assert not new.draining
@@ -62,12 +62,12 @@ def test_the_environment_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_oldest_mark_goes_first_and_old_ones_can_be_cleared(run_directory: Path) -> None:
     run = RunDirectory.of_server(run_directory, os.getpid())
-    assert not run.unmark(FINISHING)
+    assert not run.unmark(FINISHING, "1")
     (run.path / FINISHING / f"{time.monotonic_ns() - 10**11:020d}-a").touch()
-    run.mark(FINISHING)
+    run.mark(FINISHING, "1")
     assert run.clear(FINISHING, older_than_s=1000) == 2
     assert run.clear(FINISHING, older_than_s=50) == 1
-    assert run.unmark(FINISHING) and not run.unmark(FINISHING)
+    assert not run.unmark(FINISHING, "2") and run.unmark(FINISHING, "1") and not run.unmark(FINISHING, "1")
 
 
 def test_a_process_that_is_gone_has_no_identity() -> None:

@@ -205,7 +205,7 @@ def test_a_drain_refuses_new_and_waiting_requests_and_lets_running_ones_end(run:
     with pytest.raises(Draining, match="takes no new work"):
         door.enter(asked())
     with pytest.raises(Draining):
-        door.reserve(asked())
+        door.reserve(asked(), "1")
     running.end()
     assert running.error is None
     run.undrain()
@@ -214,11 +214,11 @@ def test_a_drain_refuses_new_and_waiting_requests_and_lets_running_ones_end(run:
 
 def test_what_is_on_its_way_to_the_denoiser_counts_and_is_taken_over(run: RunDirectory) -> None:
     door = admission(run, 1, 1, door=UNARY)
-    door.reserve(asked())
-    door.reserve(asked())
+    door.reserve(asked(), "1")
+    door.reserve(asked(), "1")
     with pytest.raises(Overloaded, match=r"0 generations are under way \(limit 1\) and 2 wait"):
-        door.reserve(asked())
-    with door.turn(door.enter(asked(), reserved=True), STAYS):
+        door.reserve(asked(), "1")
+    with door.turn(door.enter(asked(), reserved_id="1"), STAYS):
         assert (load_of(run).in_flight, load_of(run).queued) == (1, 1)
 
 

@@ -12,8 +12,10 @@ from tests.unit.engines import fake_tensorrt
 from tests.unit.fakes import FakePbUtils, FakeRequest
 from wan_t2v.engines.choice import ENGINES, GRAPH_FILES, EngineSettings
 from wan_t2v.plan_match import PlanMismatch, RunningGpu
+from wan_t2v.request import RequestError
 from wan_t2v.serving import graph
 from wan_t2v.serving.graph import GraphModel, engine_settings, installed_graph, matching_module
+from wan_t2v.serving.graph_limits import GraphLimits
 from wan_t2v.serving.parameters import ModelParameters, ParameterError
 from wan_t2v.serving.tensors import numpy_from_triton, torch_from_triton
 
@@ -40,6 +42,7 @@ class Request(FakeRequest):
 def model(engine: RecordingEngine, read: Any = numpy_from_triton) -> GraphModel:
     made = GraphModel.__new__(GraphModel)
     made._pb_utils, made._engine, made._read = FakePbUtils(), engine, read
+    made._limits = GraphLimits({"x": ("width",)}, {"width": 3})
     return made
 
 
@@ -68,6 +71,36 @@ def test_requests_of_other_shapes_run_apart() -> None:
     requests = [Request(x=np.ones((1, width))) for width in (2, 3, 2)]
     assert values(model(engine).execute(requests)) == [[[2, 2]], [[2, 2, 2]], [[2, 2]]]
     assert sorted(engine.batches) == [1, 2]
+
+
+def test_a_request_that_is_larger_than_what_is_served_never_reaches_the_engine() -> None:
+    """Else anyone makes an expert take gigabytes, which it keeps."""
+    engine = RecordingEngine()
+    refused, done = model(engine).execute([Request(x=np.ones((1, 4))), Request(x=np.ones((1, 3)))])
+    assert refused.error().code() == "INVALID_ARG"
+    assert refused.error().message() == "x: got shape [1, 4]; accepted: width of at most 3, as served."
+    assert engine.batches == [1] and not done.has_error()
+
+
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [
+        ("high_noise_expert", {"hidden_states": (1, 16, 5, 8, 8), "encoder_hidden_states": (1, 64, 192)}),
+        ("vae_decoder_next", {"latents": (1, 16, 5, 8, 8), "cache_in_1": (1, 64, 2, 64, 64)}),
+        ("text_encoder", {"input_ids": (8, 64), "attention_mask": (8, 64)}),
+    ],
+)
+def test_a_graph_takes_the_largest_clip_and_nothing_beyond(
+    name: str, largest: dict[str, tuple[int, ...]], repository: Path
+) -> None:
+    limits = GraphLimits.of_model(ModelParameters(name, repository / name / "1", {"largest_clip": "64x64x17"}))
+    limits.check({tensor: np.empty(shape) for tensor, shape in largest.items()})
+    free = {"hidden_states": (2, 3, 4), "latents": (2, 3, 4), "cache_in_1": (3, 4), "encoder_hidden_states": (1, 2)}
+    for tensor, shape in largest.items():
+        for axis in free.get(tensor, (1,)):
+            beyond = (*shape[:axis], shape[axis] + 1, *shape[axis + 1 :])
+            with pytest.raises(RequestError, match=f"{tensor}: got shape .*of at most {shape[axis]}, as served"):
+                limits.check({tensor: np.empty(beyond)})
 
 
 def test_a_failure_is_the_answer_of_each_request_that_it_touches_and_of_no_other() -> None:

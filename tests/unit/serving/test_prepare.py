@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tests.unit.fakes import FakePbUtils, FakeRequest, FakeResponse, FakeTensor, FakeTritonError
-from wan_t2v.request import RequestError, Settings
+from wan_t2v.operate.run_directory import RunDirectory, chosen_path
+from wan_t2v.request import RequestError
 from wan_t2v.serving.prepare import Prepare
+from wan_t2v.serving.signed_settings import SettingsSigner
 
 
 def encoder(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
@@ -18,7 +20,7 @@ def encoder(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
 
 
 def prepare(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> Prepare:
-    values = {"largest_clip": "256x256x81", "served_clips": "", **parameters}
+    values = {"largest_clip": "256x256x81", "served_clips": "", "max_token_passes": "500000", **parameters}
     config = {"name": "prepare", "parameters": {name: {"string_value": value} for name, value in values.items()}}
     args = {"model_config": json.dumps(config), "model_repository": str(repository / "prepare"), "model_version": "1"}
     return Prepare(pb_utils, args)
@@ -34,7 +36,7 @@ def answer(repository: Path, pb_utils: FakePbUtils, **fields: Any) -> Any:
 def test_both_prompts_are_embedded_and_the_settings_resolved(repository: Path) -> None:
     pb_utils = FakePbUtils(encoder)
     found = answer(repository, pb_utils, prompt="  a red&nbsp;ball ", seed=np.array([7]))
-    settings = Settings.from_json(found["settings"][0])
+    settings = SettingsSigner(RunDirectory(chosen_path()).key()).read(found["settings"][0]).settings
     assert (settings.prompt, settings.seed, settings.num_inference_steps) == ("a red ball", 7, 40)
     assert pb_utils.called == ["text_encoder", "text_encoder"]
     assert found["prompt_embeds"].max() == 4  # a, red, ball, end

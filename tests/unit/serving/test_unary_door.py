@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,17 @@ def test_a_failure_after_it_gives_the_place_back(run: RunDirectory) -> None:
         raise ZeroDivisionError
     assert load_of(run).queued == 0
     assert ended("failed") == 1
+
+
+@pytest.mark.parametrize(("timeout_us", "seconds"), [(0, 100.0), (2_000_000, 2.0)])
+def test_a_request_always_has_a_deadline(timeout_us: int, seconds: float, run: RunDirectory) -> None:
+    """An ensemble never hears that its caller left."""
+    unary = UnaryDoor(FakePbUtils(), ModelParameters("prepare", Path(), {"default_timeout_s": "100"}))
+    before = time.monotonic()
+    with unary.passing(FakeRequest(timeout_us=timeout_us)) as let_in:
+        generation = let_in(SETTINGS)
+    assert generation.deadline is not None
+    assert before + seconds <= generation.deadline <= time.monotonic() + seconds
 
 
 def test_bad_fields_are_counted_as_such(run: RunDirectory) -> None:

@@ -14,9 +14,10 @@ from tests.unit.fakes import FakePbUtils, FakeRequest, FakeResponse, FakeTensor,
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
 from wan_t2v.operate.load import load_of
-from wan_t2v.operate.run_directory import FINISHING, RunDirectory
+from wan_t2v.operate.run_directory import FINISHING, RunDirectory, chosen_path
 from wan_t2v.request import Settings
 from wan_t2v.serving.parameters import ParameterError
+from wan_t2v.serving.signed_settings import Generation, SettingsSigner
 from wan_t2v.serving.vae_decoder import FIRST, NEXT, VaeDecoder
 from wan_t2v.serving.versions import version_of_size
 from wan_t2v.shapes import VideoShape
@@ -42,6 +43,12 @@ def decoder(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> VaeDe
     )
 
 
+def signed(settings: Settings = SETTINGS, generation_id: str = "1", deadline: float | None = None) -> str:
+    """As `prepare` hands settings on in this server's run."""
+    key = RunDirectory.of_server(chosen_path(), os.getppid()).key()
+    return SettingsSigner(key).sign(Generation(settings, generation_id, deadline))
+
+
 @pytest.fixture(scope="module")
 def server(repository: Path) -> FakePbUtils:
     """Answers calls to the two graphs as the server would."""
@@ -57,7 +64,7 @@ def frames(model: VaeDecoder) -> list[Any]:
     found = []
     for seed in (1, 2):
         latents = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(seed))
-        (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=SETTINGS.to_json())])
+        (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=signed())])
         assert not response.has_error(), response.error().message()
         found.append(response.output_tensors()[1].as_numpy())
     return found
@@ -92,9 +99,9 @@ def test_the_version_of_the_clips_own_size_is_called(repository: Path, server: F
 
 
 def test_a_size_that_no_version_takes_is_refused(repository: Path, server: FakePbUtils) -> None:
-    latents = torch.zeros(1, 16, 1, 4, 6)
+    latents = torch.zeros(1, 16, 6, 4, 6)
     model = decoder(repository, server, version_sizes="64x64x17,64x96x17")
-    (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=SETTINGS.to_json())])
+    (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=signed())])
     assert "latents: got height and width 4x6; accepted: 8x8, 8x12" in response.error().message()
 
 
@@ -112,7 +119,7 @@ def test_a_clip_that_cannot_be_decoded_is_no_longer_on_its_way(repository: Path,
         return FakeResponse(failure=FakeTritonError("out of memory"))
 
     model = decoder(repository, FakePbUtils(fail))
-    run.mark(FINISHING)
+    run.mark(FINISHING, "1")
     latents = torch.zeros(1, 16, 6, 4, 6)
-    (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=SETTINGS.to_json())])
+    (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=signed())])
     assert response.has_error() and load_of(run).finishing == 0

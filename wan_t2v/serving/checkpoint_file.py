@@ -1,0 +1,96 @@
+"""One kept generation as bytes: a digest over everything, then the arrays.
+
+<format line> \\n <SHA-256 of the rest, in hex> \\n <npz with latents, solver state, and what they belong to>
+
+The zip format inside has checksums of its own, which do not cover names and directory: with four flipped bits a tensor
+was missing and nobody noticed. So nothing is read before the digest fits.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FORMAT = b"wan-t2v checkpoint 2"
+_BELONGS_TO = "belongs_to"
+_STATE = "state."
+
+
+class DamagedCheckpoint(Exception):
+    """The bytes are not a whole checkpoint of this format; the message says what is wrong with them."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a checkpoint is of: `fields` is the request with all defaults and the seed, `graphs` the identity of each
+    expert's build. Only both together give the same bytes.
+    """
+
+    fields: Mapping[str, Any]
+    graphs: Mapping[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """As it comes back from a file."""
+        found: dict[str, Any] = json.loads(json.dumps({"fields": dict(self.fields), "graphs": dict(self.graphs)}))
+        return found
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where a generation was: `latents` after `steps_done` steps, and what the solver remembered."""
+
+    steps_done: int
+    latents: Tensor
+    solver: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """What a file holds: a state, and the request and builds that it belongs to, as `Generation.as_json` gives them."""
+
+    belongs_to: Mapping[str, Any]
+    kept: Kept
+
+    def to_bytes(self) -> bytes:
+        """The whole file."""
+        told = json.dumps({**self.belongs_to, "steps_done": self.kept.steps_done}).encode()
+        solver = {f"{_STATE}{name}": tensor.cpu().numpy() for name, tensor in self.kept.solver.items()}
+        arrays = {_BELONGS_TO: np.frombuffer(told, np.uint8), "latents": self.kept.latents.cpu().numpy(), **solver}
+        written = io.BytesIO()
+        np.savez(written, **arrays)
+        content = written.getvalue()
+        return b"\n".join((FORMAT, _digest(content), content))
+
+    @classmethod
+    def from_bytes(cls, whole: bytes) -> "CheckpointFile":
+        """Read what `to_bytes` wrote. Raises DamagedCheckpoint for anything else."""
+        head = whole[: len(FORMAT) + 66]
+        if head.count(b"\n") < 2 or head.split(b"\n")[0] != FORMAT:
+            raise DamagedCheckpoint("not of this version's format")
+        content = whole[len(head) :]
+        if head.split(b"\n")[1] != _digest(content):
+            raise DamagedCheckpoint("the digest does not fit: a bit is wrong, or the end is missing")
+        try:
+            return cls._from_content(content)
+        except Exception as error:  # the digest fits, so this is another version's idea of the content
+            raise DamagedCheckpoint(f"{type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _from_content(cls, content: bytes) -> "CheckpointFile":
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        told = json.loads(bytes(arrays.pop(_BELONGS_TO)))
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        solver = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
+        belongs_to = {"fields": told["fields"], "graphs": told["graphs"]}
+        return cls(belongs_to, Kept(told["steps_done"], tensors["latents"], solver))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
