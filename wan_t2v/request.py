@@ -21,6 +21,8 @@ MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_FPS = 120
 MAX_FLOW_SHIFT = 100.0
+MAX_QUOTED = 200  # characters of what came, in an error
+LONGEST_NAME = 64  # of a field, parameter or choice; what is longer is compared with nothing
 MAX_PROMPT_BYTES = 65536  # far beyond any text length; what is longer is a mistake, not a prompt
 
 
@@ -29,9 +31,14 @@ class RequestError(ValueError):
 
     def __init__(self, field: str, came: object, accepted: str, *, nearest: object = None) -> None:
         hint = "" if nearest is None else f" Nearest: {nearest}."
-        super().__init__(f"{field}: got {came}; accepted: {accepted}.{hint}")
+        super().__init__(f"{_quoted(field)}: got {_quoted(str(came))}; accepted: {accepted}.{hint}")
         self.field = field
         self.nearest = nearest
+
+
+def _quoted(text: str) -> str:
+    """What the caller sent, at most MAX_QUOTED characters of it."""
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}... ({len(text)} characters)"
 
 
 def is_refusal(message: str) -> bool:
@@ -142,18 +149,36 @@ def check_size(video: VideoShape, grid: LatentGrid, served: ServedSizes) -> None
     _check_num_frames(video.frames, grid, served.largest.frames)
 
 
-def check_known(names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse a name that is no field: callers' typing errors arrive silently as request parameters."""
+def check_parameters(names: Sequence[str], *, fields: Sequence[str], parameters: Sequence[str]) -> None:
+    """Refuse request parameters that would be ignored: unknown names, and fields, which are tensors.
+
+    A typing error and a field that was not sent as a tensor arrive silently as request parameters. Raises RequestError.
+    """
     for name in names:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            raise RequestError(name, "an unknown field", ", ".join(known), nearest=close[0] if close else None)
+        if name in fields:
+            raise RequestError(name, "a request parameter", "a tensor of this name: send the field as an input")
+        if name not in parameters:
+            known = (*fields, *parameters)
+            raise RequestError(name, "an unknown field", ", ".join(known), nearest=_closest(name, known))
+
+
+def _closest(name: str, known: Sequence[str]) -> str | None:
+    """The most alike of the known names; comparing takes long where the name is long."""
+    close = get_close_matches(name, known, n=1) if len(name) <= LONGEST_NAME else []
+    return close[0] if close else None
 
 
 def check_prompt_bytes(field: str, raw: bytes) -> str:
     """Decode a prompt. Raises RequestError if it is not UTF-8 or absurdly long."""
     if len(raw) > MAX_PROMPT_BYTES:
         raise RequestError(field, f"{len(raw)} bytes", f"at most {MAX_PROMPT_BYTES} bytes of UTF-8 text")
+    return check_text(field, raw)
+
+
+def check_word(field: str, raw: bytes) -> str:
+    """Decode a text field that is one of a few words. Raises RequestError."""
+    if len(raw) > LONGEST_NAME:
+        raise RequestError(field, f"{len(raw)} bytes", f"a word of at most {LONGEST_NAME} bytes")
     return check_text(field, raw)
 
 
@@ -210,8 +235,7 @@ def _flow_shift(value: float) -> float:
 
 def _choice(field: str, value: str, choices: Sequence[str]) -> str:
     if value not in choices:
-        close = get_close_matches(value, choices, n=1)
-        raise RequestError(field, repr(value[:40]), " or ".join(choices), nearest=close[0] if close else None)
+        raise RequestError(field, repr(value), " or ".join(choices), nearest=_closest(value, choices))
     return value
 
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from wan_t2v.facts import TOKENIZER_FILE, read_installed
+from wan_t2v.request import MAX_PROMPT_BYTES, RequestError, check_prompt_bytes
+
+# `html.unescape` gives up on more than 4300 digits; an ampersand may itself be escaped
+_ENDLESS_REFERENCE = re.compile(r"#[0-9]{1000}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,21 @@ def clean_prompt(text: str) -> str:
     """
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     return re.sub(r"\s+", " ", text).strip()
+
+
+def cleaned_prompt(field: str, raw: bytes) -> str:
+    """A prompt as it came, decoded, cleaned and of a length that can be tokenised. Raises RequestError.
+
+    Cleaning and the tokenizer's normalisation (NFKC) may make a text up to 18 times as long.
+    """
+    text = check_prompt_bytes(field, raw)
+    if _ENDLESS_REFERENCE.search(text):
+        raise RequestError(field, "a character reference of over a thousand digits", "a text that describes the video")
+    text = clean_prompt(text)
+    length = len(unicodedata.normalize("NFKC", text))
+    if length > MAX_PROMPT_BYTES:
+        raise RequestError(field, f"{length} characters after normalisation", f"at most {MAX_PROMPT_BYTES} characters")
+    return text
 
 
 class PromptTokenizer:

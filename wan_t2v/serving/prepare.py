@@ -16,10 +16,9 @@ from wan_t2v.request import (
     RequestError,
     ServedSizes,
     Settings,
-    check_known,
-    check_prompt_bytes,
+    check_parameters,
     check_size,
-    check_text,
+    check_word,
     checked_settings,
 )
 from wan_t2v.serving.answers import answered
@@ -34,11 +33,11 @@ from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, renamed, text_to_triton
 from wan_t2v.serving.unary_door import UnaryDoor
 from wan_t2v.shapes import VideoShape
-from wan_t2v.tokens import PromptTokenizer, Tokens, clean_prompt
+from wan_t2v.tokens import PromptTokenizer, Tokens, cleaned_prompt
 
 _PROMPTS = ("prompt", "negative_prompt")
 _NAMES = tuple(field.name for field in REQUEST)
-_KNOWN = (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
+_PARAMETERS = (*QUEUE_PARAMETERS, *RESUME_PARAMETERS)
 _TEXTS = frozenset(field.name for field in REQUEST if field.dtype is Dtype.BYTES)
 
 
@@ -105,7 +104,7 @@ class Prepare:
         ]
 
     def _settings(self, request: Any) -> Settings:
-        check_known(spelled_alike(self._door.callers_parameters(request)), _KNOWN)
+        check_parameters(spelled_alike(self._door.callers_parameters(request)), fields=_NAMES, parameters=_PARAMETERS)
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         latents = tensors.pop("latents", None)
         key = self._proxy.key_of(request)
@@ -125,9 +124,9 @@ class Prepare:
 def _value(name: str, tensor: Any) -> str | int | float:
     """The one element of a field's tensor; texts decoded, prompts cleaned."""
     if name in _PROMPTS:
-        return clean_prompt(check_prompt_bytes(name, bytes_from_triton(tensor)))
+        return cleaned_prompt(name, bytes_from_triton(tensor))
     if name in _TEXTS:
-        return check_text(name, bytes_from_triton(tensor))
+        return check_word(name, bytes_from_triton(tensor))
     element: np.generic = tensor.as_numpy().reshape(-1)[0]
     value: int | float = element.item()
     return value

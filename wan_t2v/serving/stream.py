@@ -26,7 +26,7 @@ from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.preview import PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
-from wan_t2v.request import RequestError, Settings, check_known
+from wan_t2v.request import RequestError, Settings, check_parameters
 from wan_t2v.serving.admission import Admission, Rules, Turn
 from wan_t2v.serving.asked import QUEUE_PARAMETERS, Asked
 from wan_t2v.serving.denoising import Denoising
@@ -49,7 +49,7 @@ from wan_t2v.serving.vae_decoder import NO_FRAMES, VaeDecoder
 DOOR = "text_to_video_stream"
 LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
-_KNOWN = (*_NAMES, *QUEUE_PARAMETERS, *RESUME_PARAMETERS)
+_PARAMETERS = (*QUEUE_PARAMETERS, *RESUME_PARAMETERS)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
 
 
@@ -229,7 +229,8 @@ class TextToVideoStream:
 
 def _checked_inputs(request: Any) -> dict[str, Any]:
     """The request's tensors by name. Raises RequestError for a parameter that is no field."""
-    check_known(spelled_alike(json.loads(request.parameters() or "{}")), _KNOWN)
+    given = spelled_alike(json.loads(request.parameters() or "{}"))
+    check_parameters(given, fields=_NAMES, parameters=_PARAMETERS)
     return {tensor.name(): tensor for tensor in request.inputs()}
 
 
