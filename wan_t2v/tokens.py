@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from wan_t2v.facts import TOKENIZER_FILE, read_installed
+from wan_t2v.facts import TOKENIZER_FILE
+from wan_t2v.installed_files import read_installed
 
 
 @dataclass(frozen=True)
