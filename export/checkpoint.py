@@ -1,38 +1,33 @@
-"""A diffusers checkpoint folder, checked: facts, defaults, modules and hashes of Wan2.2-T2V."""
+"""A diffusers checkpoint folder, checked: facts, defaults, modules and hashes of Wan2.2-T2V.
+
+The libraries are imported where they are needed, so that a fault in a config file is told at once.
+"""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from torch import nn
-from transformers import UMT5EncoderModel
+from typing import TYPE_CHECKING, Any
 
 from export.architecture import Architecture
 from export.checkpoint_layout import check_layout
 from export.component_configs import check_experts_alike, read_architecture
-from export.component_weights import check_weights
 from export.config_file import CheckpointError as CheckpointError
 from export.config_file import ConfigFile
-from export.library_defaults import check_value_types
 from export.precision import torch_dtype
 from export.preview_file import check_preview
+from export.safetensors_index import stored_tensors
 from export.scheduler_config import read_scheduler
 from export.serving_defaults import serving_defaults
 from export.tokenizer import check_tokenizer
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import LatentGrid
 
+if TYPE_CHECKING:
+    from torch import nn
+
 MAX_WEIGHTS_BYTES = 900_000_000  # half-precision weights double when they are loaded in FP32; protobuf ends at 2 GiB
-_LOADERS: dict[str, Any] = {
-    "text_encoder": UMT5EncoderModel,
-    "transformer": WanTransformer3DModel,
-    "transformer_2": WanTransformer3DModel,
-    "vae": AutoencoderKLWan,
-}
-COMPONENTS = tuple(_LOADERS)
+COMPONENTS = ("text_encoder", "transformer", "transformer_2", "vae")
 
 
 @dataclass(frozen=True)
@@ -60,13 +55,22 @@ class Checkpoint:
         check_preview(folder, channels=facts.grid.channels)
         return cls(folder, facts, serving_defaults(folder, facts.grid))
 
+    def check_files(self, *, links_allowed: bool = True) -> None:
+        """Check the tokenizer, and the headers of all files of weights. Raises CheckpointError."""
+        check_tokenizer(self.folder)
+        for component in COMPONENTS:
+            stored_tensors(self.folder, component, links_allowed=links_allowed)
+
     def check(self, *, beside: bool = False) -> None:
-        """Check the tokenizer and every tensor of every component. Raises CheckpointError.
+        """Check the files, and name, shape and type of every tensor of every component. Raises CheckpointError.
 
         Values are read only of components that are small. With `beside` no file may be a link, since graphs refer to
         them. That both experts were swapped cannot be seen: they differ in their values alone.
         """
-        check_tokenizer(self.folder)
+        self.check_files(links_allowed=not beside)
+        from export.component_weights import check_weights
+        from export.library_defaults import check_value_types
+
         for component in COMPONENTS:
             check_value_types(self.folder, component)
             small = weights_bytes(self.folder, component) <= MAX_WEIGHTS_BYTES
@@ -127,18 +131,23 @@ def _facts(folder: Path, index: ConfigFile, *, architecture: Architecture, sched
     )
 
 
-def module_from_checkpoint(folder: Path, component: str, precision: str = "fp32") -> nn.Module:
+def module_from_checkpoint(folder: Path, component: str, precision: str = "fp32") -> "nn.Module":
     """Load one component for inference; `text_encoder` with eager attention, which exports.
 
     In half precision diffusers keeps its FP32 islands, since the weights are loaded so and not converted after.
     The libraries only warn of tensors that do not fit, so `Checkpoint.check` must have passed.
     """
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from transformers import UMT5EncoderModel
+
+    loaders = {"text_encoder": UMT5EncoderModel, "vae": AutoencoderKLWan}
+    loader: Any = loaders.get(component, WanTransformer3DModel)
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     if component == "text_encoder":
         options |= {"dtype": torch_dtype(precision), "attn_implementation": "eager"}
     else:
         options |= {"torch_dtype": torch_dtype(precision)}
-    module: Any = _LOADERS[component].from_pretrained(folder / component, **options)
+    module: Any = loader.from_pretrained(folder / component, **options)
     if component == "text_encoder" and not module.encoder.embed_tokens.weight.any():
         raise CheckpointError(f"{folder / component}: the embedding is all zeros: every prompt would mean the same.")
     loaded: nn.Module = module.eval().requires_grad_(False)

@@ -40,8 +40,8 @@ _FOREIGN_FOLDERS = (  # a pattern of paths in the folder, what that is
     ("split_files", "a folder of ComfyUI"),
     ("diffusion_models", "a folder of ComfyUI"),
     ("*.gguf", "a folder of GGUF files, whose weights are quantised"),
-    ("adapter_config.json", "a PEFT adapter, which changes a model and is none"),
-    ("*lora*.safetensors", "a LoRA, which changes a model and is none"),
+    ("adapter_config.json", "a PEFT adapter, which is no model by itself"),
+    ("*lora*.safetensors", "a LoRA, which is no model by itself"),
     ("config.json", "a single component and no pipeline"),
 )
 

@@ -12,8 +12,8 @@ _CONVERT = (
     "Take the checkpoint in diffusers' layout, or convert it with `scripts/convert_wan_to_diffusers.py` of diffusers."
 )
 _MERGE = (
-    "It changes a model and is none. Load the pipeline with diffusers, `load_lora_weights`, `fuse_lora`, "
-    "`unload_lora_weights`, `save_pretrained`, and export that folder."
+    "An adapter must be merged into its model first: load the pipeline with diffusers, `load_lora_weights`, "
+    "`fuse_lora`, `unload_lora_weights`, `save_pretrained`, and export that folder."
 )
 _UNQUANTISED = f"Take the published weights (`{DOWNLOAD}`); PRECISION=fp8 quantises them here."
 _UNWRAP = "Save the module itself (`module.save_pretrained`), not the wrapper that trained it."
@@ -71,7 +71,7 @@ def foreign_layout(surplus: list[str], missing: list[str]) -> str | None:
     for layout in LAYOUTS:
         named = next((name for name in surplus if any(mark in f".{name}" for mark in layout.marks)), None)
         if named is not None:
-            return f"this is {layout.what} (it has {named}). {layout.remedy}"
+            return f"this looks like {layout.what} (it has {named}). {layout.remedy}"
     return None
 
 

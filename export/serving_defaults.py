@@ -61,4 +61,4 @@ def _check(path: Path, entries: dict[str, Any], grid: LatentGrid, remedy: str) -
             fallback_seed=0,
         )
     except ValueError as error:  # RequestError is one
-        raise CheckpointError(f"{path}: {error} {remedy}") from None
+        raise CheckpointError(f"{path}: {str(error).rstrip('.')}. {remedy}") from None

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from export.config_file import DOWNLOAD, CheckpointError, ConfigFile, read_object, read_text
 from wan_t2v.facts import TOKENIZER_FILE
@@ -39,6 +38,8 @@ def check_tokenizer(folder: Path) -> None:
 
 def save_tokenizer(folder: Path, target: Path) -> None:
     """Write the checkpoint's tokenizer as one `tokenizer.json`, the form that serving reads. Raises CheckpointError."""
+    from transformers import AutoTokenizer  # seconds to import, and a fault of the file is told before
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except (ValueError, OSError, ImportError) as error:  # what transformers raises for configs that it does not know

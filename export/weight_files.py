@@ -24,11 +24,11 @@ _CONVERT_PICKLE = (
     f"`{DOWNLOAD}`."
 )
 _ELSEWHERE = (  # what may lie in the place of the weights: file names, what that is, the remedy
-    (("adapter_*.safetensors", "adapter_*.json", "adapter_*.bin", "*lora*"), "a LoRA or PEFT adapter, which changes a "
-     "model and is none", "Merge it into the model, `save_pretrained`, and export that folder."),
+    (("adapter_*.safetensors", "adapter_*.json", "adapter_*.bin", "*lora*"), "a LoRA or PEFT adapter, which is "
+     "no model by itself", "Merge it into the model, `save_pretrained`, and export that folder."),
     (("*.gguf",), "a GGUF file, whose weights are quantised", f"Take the published weights: `{DOWNLOAD}`."),
-    (("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt"), "pickled weights alone", _CONVERT_PICKLE),
-    (("*.msgpack", "*.h5", "*.onnx"), "weights for another library alone", f"Download the rest: `{DOWNLOAD}`."),
+    (("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt"), "pickled weights", _CONVERT_PICKLE),
+    (("*.msgpack", "*.h5", "*.onnx"), "weights for another library", f"Download the rest: `{DOWNLOAD}`."),
 )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def _why_missing(path: Path) -> str:
     for patterns, what, remedy in _ELSEWHERE:
         for name in names:
             if any(fnmatch(name, pattern) for pattern in patterns):
-                return f"{path} is missing; there is {what} ({name}). {remedy}"
+                return f"{path} is missing; in its place is {name}: {what}. {remedy}"
     other = [name for name in names if name.endswith(".safetensors")]
     hint = " Shards need their index file." if any("-of-" in name for name in other) else ""
     return f"{path} is missing (found: {', '.join(names) or 'nothing'}).{hint} Download the checkpoint again."

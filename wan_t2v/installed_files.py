@@ -73,14 +73,14 @@ def check_installed(folder: Path, names: Iterable[str]) -> FilesManifest:
     return manifest
 
 
-def parse_installed(path: Path, parse: Callable[[str], _Parsed]) -> _Parsed:
+def parse_installed(path: Path, parse: Callable[[str], _Parsed], *, command: str = "make export") -> _Parsed:
     """Read and parse an installed file. Raises FileNotFoundError, or InstalledFileError for content of another form."""
     try:
         return parse(read_installed(path))
     except (ValueError, KeyError, TypeError) as error:  # no JSON, or JSON of another shape
         if isinstance(error, InstalledFileError):
             raise
-        raise InstalledFileError(f"{path} is damaged ({error!r}). Run `make export` again.") from None
+        raise InstalledFileError(f"{path} is damaged ({error!r}). Run `{command}` again.") from None
 
 
 def read_installed(path: Path) -> str:

@@ -142,7 +142,7 @@ def installed_graph(folder: Path, engine: str = DEFAULT_ENGINE) -> Path:
     for needed in (manifest, path):
         if not needed.exists():
             raise _missing(needed, engine)
-    expected = parse_installed(manifest, lambda text: json.loads(text)[file.hash_key])
+    expected = parse_installed(manifest, lambda text: json.loads(text)[file.hash_key], command=file.command)
     with path.open("rb") as opened:
         if hashlib.file_digest(opened, "sha256").hexdigest() != expected:
             raise ValueError(f"{path} is not the file that its manifest describes. Run `{file.command}` again.")

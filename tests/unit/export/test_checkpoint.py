@@ -4,6 +4,8 @@ import inspect
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,9 +256,12 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "another end token": (edited("text_encoder/config.json", eos_token_id=2), "expects its end token 2 last"),
     "a text length of none": (edited("tokenizer/tokenizer_config.json", model_max_length="x"), "model_max_length is"),
     "scaled FP8": (tensors("transformer", scaled_fp8), "is stored in FP8 .F8_E4M3.*; PRECISION=fp8 quantises"),
-    "scales beside": (tensors("transformer", scales_alone), "this is scaled FP8 weights, .* PRECISION=fp8 quantises"),
-    "a LoRA": (tensors("transformer", lora), "transformer: this is a LoRA .*fuse_lora"),
-    "an unmerged PEFT model": (tensors("transformer_2", unmerged_peft), "this is an unmerged PEFT model"),
+    "scales beside": (
+        tensors("transformer", scales_alone),
+        "this looks like scaled FP8 weights, .* PRECISION=fp8 quantises",
+    ),
+    "a LoRA": (tensors("transformer", lora), "transformer: this looks like a LoRA .*fuse_lora"),
+    "an unmerged PEFT model": (tensors("transformer_2", unmerged_peft), "this looks like an unmerged PEFT model"),
     "Wan's own names": (
         tensors("transformer", original_names),
         "names of Wan's original code .*convert_wan_to_diffusers",
@@ -278,13 +283,13 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "pickled weights": (
         renamed("text_encoder", ".safetensors", ".bin"),
-        "pickled weights alone .model.bin.*save_pretr",
+        "in its place is model.bin: pickled weights. .*save_pretr",
     ),
-    "GGUF": (renamed("transformer", ".safetensors", "-Q4_K_M.gguf"), "there is a GGUF file"),
+    "GGUF": (renamed("transformer", ".safetensors", "-Q4_K_M.gguf"), "in its place is .*Q4_K_M.gguf: a GGUF file"),
     "the fp16 variant": (renamed("vae", ".safetensors", ".fp16.safetensors"), "there is only the variant 'fp16'"),
     "an adapter": (
         renamed("transformer", "diffusion_pytorch_model.safetensors", "adapter_model.safetensors"),
-        "a LoRA or PEFT adapter",
+        "in its place is adapter_model.safetensors: a LoRA or PEFT adapter",
     ),
     "shards without index": (
         renamed("transformer", ".safetensors", "-00001-of-00002.safetensors"),
@@ -330,6 +335,16 @@ def test_an_intact_checkpoint_passes_both_ways(folder: Path) -> None:
 
 def test_the_trained_checkpoint_passes(checkpoint: Path) -> None:
     check_checkpoint(checkpoint)
+
+
+def test_files_are_checked_before_the_libraries_are_imported(checkpoint: Path) -> None:
+    """They take seconds, and most faults are seen without them."""
+    code = (
+        "import sys; from pathlib import Path; from export.checkpoint import Checkpoint\n"
+        f"Checkpoint.open(Path({str(checkpoint)!r})).check_files(); print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "diffusers", "transformers", "onnx"} & set(loaded)
 
 
 def test_prompts_are_as_long_as_in_diffusers_pipeline() -> None:
