@@ -42,8 +42,9 @@ def save_tokenizer(folder: Path, target: Path) -> None:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (ValueError, OSError, ImportError) as error:  # what transformers raises for configs that it does not know
-        reason = str(error).strip().splitlines()[0]
+    except (ValueError, OSError, ImportError, TypeError, KeyError, AttributeError) as error:
+        # transformers' own words for a config that it does not know, and what its code meets in values of other types
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise CheckpointError(f"{folder / 'tokenizer'} cannot be loaded: {reason}. Download it again.") from None
     tokenizer.backend_tokenizer.save(str(target))
 

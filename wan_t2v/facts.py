@@ -108,4 +108,6 @@ def _value(name: str, entry: Any, kind: Any) -> Any:
     accepted = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise ValueError(f"{name} is {value!r}, accepted: {_TYPE_NAMES[kind]}")
+    if isinstance(value, str):
+        value.encode("utf-8")  # JSON can hold halves of characters, which no tokeniser takes; the error is a ValueError
     return value

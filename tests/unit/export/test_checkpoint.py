@@ -21,6 +21,7 @@ from export.architecture import WANS_TEXT_LENGTH
 from export.checkpoint import COMPONENTS, Checkpoint, check_checkpoint
 from export.component_configs import read_architecture
 from export.config_file import CheckpointError
+from export.tokenizer import save_tokenizer
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 134904664\n"
 DEFAULTS = "serving_defaults.json"
@@ -239,6 +240,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "defaults without sources": (defaults(height=64), "height is 64, accepted: an object with a value and its source"),
     "a default of another type": (defaults(fps={"value": "16"}), "fps is '16', accepted: an integer"),
     "a default that is missing": (defaults(fps=...), "defaults.json: fps is missing or unknown"),
+    "half a character": (defaults(negative_prompt={"value": "\ud800"}), "surrogates not allowed"),
     "a default off the grid": (defaults(height={"value": 100}), "height: got 100; accepted: a multiple of 16"),
     "a default beyond the limit": (defaults(flow_shift={"value": math.inf}), "flow_shift: got inf"),
     "a preview map of another shape": (replaced("latent_preview.json", "[]"), "is no preview map .* new one is fitted"),
@@ -426,6 +428,15 @@ def test_what_is_no_pipeline_is_named(layout: str, message: str, tmp_path: Path)
         path.write_text("{}")
     with pytest.raises(CheckpointError, match=message):
         check_checkpoint(tmp_path / Path(layout).parts[0])
+
+
+@pytest.mark.parametrize("config", [{"tokenizer_class": 7}, {"added_tokens_decoder": 5}])
+def test_a_tokenizer_config_that_transformers_trips_over_is_named(
+    config: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    edited("tokenizer/tokenizer_config.json", **config)(folder)
+    with pytest.raises(CheckpointError, match="tokenizer cannot be loaded: .* Download it again"):
+        save_tokenizer(folder, tmp_path / "tokenizer.json")
 
 
 def test_every_component_is_checked(folder: Path) -> None:
