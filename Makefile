@@ -78,7 +78,7 @@ demo adherence pictures test: must_install := --must-install
 
 .PHONY: installed
 installed: setup  # whatever was exported last is served; wan-mini if nothing was
-	@test -f "$(REPOSITORY)/prepare/1/model_facts.json" || $(MAKE) --no-print-directory export
+	@test -f "$(REPOSITORY)/prepare/1/manifest.json" || $(MAKE) --no-print-directory export
 
 parity: export ## compare the exported graphs with the checkpoint's modules, the experts also along a generation
 	@$(python) -m export parity --checkpoint "$(CHECKPOINT)" $(precision)

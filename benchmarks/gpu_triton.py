@@ -26,7 +26,7 @@ def triton(scale: Scale, *, repository: Path = REPOSITORY) -> Iterator[Row]:
     engine = "torch" if on_gpu and (repository / "high_noise_expert/1/program.json").exists() else "onnxruntime"
 
     def measure() -> Row:
-        if not (repository / "prepare/1/model_facts.json").exists():
+        if not (repository / "prepare/1/manifest.json").exists():
             raise Skipped(f"nothing is installed in {repository}: make export")
         try:
             from benchmarks.repository_copy import copied_repository, log_intervals

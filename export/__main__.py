@@ -22,6 +22,7 @@ from export.parity_command import add_parity
 from export.placement_command import add_placement
 from export.plans_command import PLAN_ERRORS, add_plans
 from export.precision import PrecisionError
+from wan_t2v.installed_files import InstalledFileError
 
 MINI = Path("checkpoints/wan-mini")
 REPOSITORY = Path("model_repository")
@@ -34,13 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("export").setLevel(logging.INFO)
     _hide_progress_bars()
-    from export.checkpoint import CheckpointError
+    from export.config_file import CheckpointError
     from export.graph_check import GraphError
     from export.parity import ParityError
 
     try:
         options.command(options)
-    except (CheckpointError, GraphError, ParityError, PrecisionError, *PLAN_ERRORS) as error:
+    except (CheckpointError, GraphError, ParityError, PrecisionError, InstalledFileError, *PLAN_ERRORS) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

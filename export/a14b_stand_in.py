@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.atomic import written_folder
-from export.attached_weights import EMBEDDINGS
+from export.component_weights import EMBEDDINGS
 from export.mini_tokenizer import trained_tokenizer
 from export.safetensors_index import BYTES_OF
 from export.weightless import shell_of

@@ -1,19 +1,12 @@
-"""Layer sizes of a Wan2.2 checkpoint, from its config files, and the parameter counts that follow from them.
+"""Layer sizes of a Wan2.2 checkpoint, and the parameter counts that follow from them.
 
-Standard library only: what fits on a GPU can be told before 69 GB are downloaded.
+`component_configs.py` reads them from config files. Standard library only.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 WANS_TEXT_LENGTH = 512  # what WanPipeline pads to; it stands in no config file
-
-
-class ArchitectureError(ValueError):
-    """A config file that is missing or does not describe the part of a Wan2.2 checkpoint that it should."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +20,6 @@ class ExpertArchitecture:
     frequency_dim: int
     channels: int
     patch: tuple[int, int, int]
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "ExpertArchitecture":
-        """Read `transformer/config.json`."""
-        return cls(
-            dim=config["num_attention_heads"] * config["attention_head_dim"],
-            ffn_dim=config["ffn_dim"],
-            layers=config["num_layers"],
-            text_dim=config["text_dim"],
-            frequency_dim=config["freq_dim"],
-            channels=config["in_channels"],
-            patch=tuple(config["patch_size"]),
-        )
 
     @property
     def linear_parameters_of_a_block(self) -> int:
@@ -83,19 +63,6 @@ class TextEncoderArchitecture:
     vocabulary: int
     position_buckets: int
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "TextEncoderArchitecture":
-        """Read `text_encoder/config.json`."""
-        return cls(
-            dim=config["d_model"],
-            inner=config["num_heads"] * config["d_kv"],
-            heads=config["num_heads"],
-            ffn_dim=config["d_ff"],
-            layers=config["num_layers"],
-            vocabulary=config["vocab_size"],
-            position_buckets=config["relative_attention_num_buckets"],
-        )
-
     @property
     def parameters(self) -> int:
         """5,680,910,336 for A14B. Every layer of UMT5 has its own position bias; feed-forward is gated."""
@@ -137,17 +104,6 @@ class VaeArchitecture:
     multipliers: tuple[int, ...]
     residual_blocks: int
     upsamples_time: tuple[bool, ...]
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "VaeArchitecture":
-        """Read `vae/config.json`."""
-        return cls(
-            base_dim=config["base_dim"],
-            latent_channels=config["z_dim"],
-            multipliers=tuple(config["dim_mult"]),
-            residual_blocks=config["num_res_blocks"],
-            upsamples_time=tuple(config["temperal_downsample"][::-1]),  # diffusers' spelling
-        )
 
     @property
     def widest(self) -> int:
@@ -209,35 +165,6 @@ class Architecture:
     text_encoder: TextEncoderArchitecture
     vae: VaeArchitecture
     text_length: int = WANS_TEXT_LENGTH
-
-    @classmethod
-    def from_checkpoint(cls, folder: Path) -> "Architecture":
-        """Read a folder in diffusers' layout; no weights are needed. Raises ArchitectureError."""
-        return cls(
-            expert=_part(folder / "transformer/config.json", ExpertArchitecture),
-            text_encoder=_part(folder / "text_encoder/config.json", TextEncoderArchitecture),
-            vae=_part(folder / "vae/config.json", VaeArchitecture),
-            text_length=_text_length(folder / "tokenizer/tokenizer_config.json"),
-        )
-
-
-def _text_length(path: Path) -> int:
-    longest: int = WANS_TEXT_LENGTH
-    if path.exists():
-        longest = json.loads(path.read_text(encoding="utf-8")).get("model_max_length", WANS_TEXT_LENGTH)
-    return min(longest, WANS_TEXT_LENGTH)
-
-
-def _part(path: Path, part: Any) -> Any:
-    try:
-        return part.from_config(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ArchitectureError(
-            f"{path} is missing. --checkpoint takes a folder in diffusers' layout, such as "
-            "Wan2.2-T2V-A14B-Diffusers; without it the sizes of A14B are used."
-        ) from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ArchitectureError(f"{path} is not the config of a Wan2.2-T2V checkpoint: {error!r}") from None
 
 
 # transformer, text_encoder and vae of Wan-AI/Wan2.2-T2V-A14B-Diffusers

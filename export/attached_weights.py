@@ -4,20 +4,14 @@ ONNX Runtime and TensorRT take such a location only inside the graph's folder, s
 shards.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
-from torch import nn
 
-from export.checkpoint import CheckpointError
-from export.safetensors_index import StoredTensor, stored_tensors
+from export.safetensors_index import StoredTensor
 
 ONNX_TYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
-EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # one matrix of UMT5 under two names
-_NAMED = 5  # tensors that a message lists before it counts the rest
-_CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -28,64 +22,6 @@ class Attached:
     parameters: int
     casts: int
     files: tuple[str, ...]
-
-
-def check_tensors(
-    where: str,
-    expected: Mapping[str, tuple[int, ...]],
-    stored: Mapping[str, StoredTensor],
-    *,
-    ignored: Iterable[str] = (),
-) -> None:
-    """Compare names and shapes that a component's config asks for with those that its files hold.
-
-    Names that contain one of `ignored` may be surplus. Raises CheckpointError, which names what is wrong.
-    """
-    missing = [name for name in expected if name not in stored]
-    surplus = [n for n in stored if n not in expected and not any(pattern in n for pattern in ignored)]
-    shapes = [
-        f"{name} is {stored[name].shape}, expected {shape}"
-        for name, shape in expected.items()
-        if name in stored and stored[name].shape != shape
-    ]
-    faults = {"missing": missing, "surplus": surplus, "of another shape": shapes}
-    told = [f"{len(found)} {fault}: {_listed(found)}" for fault, found in faults.items() if found]
-    if told:
-        raise CheckpointError(
-            f"{where}: the weights do not fit config.json; tensors {'; '.join(told)}. "
-            "Take both from one download of the checkpoint."
-        )
-
-
-def with_one_embedding(where: str, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """UMT5's tensors with the embedding under both of its names, whichever the checkpoint holds.
-
-    Some versions of transformers save or load `encoder.embed_tokens` as zeros beside a good `shared`
-    (huggingface/transformers#43992); every prompt then means the same. Raises CheckpointError if no good one is there.
-    """
-    there = {name: stored[name] for name in EMBEDDINGS if name in stored}
-    good = {name: tensor for name, tensor in there.items() if _any_bit(tensor)}
-    if there and not good:
-        raise CheckpointError(f"{where}: {' and '.join(there)} holds only zeros: every prompt would mean the same.")
-    if len(good) == 2 and not _equal(*good.values()):
-        raise CheckpointError(f"{where}: {EMBEDDINGS[0]} and {EMBEDDINGS[1]} should be one matrix and differ.")
-    chosen = next(iter(good.values()), None)
-    return {**stored, **(dict.fromkeys(EMBEDDINGS, chosen) if chosen else {})}
-
-
-def weights_of(checkpoint: Path, component: str, shell: nn.Module) -> dict[str, StoredTensor]:
-    """The component's tensors by the checkpoint's names, all there and of the shapes of `shell` (its bare module).
-
-    Raises CheckpointError.
-    """
-    where = str(checkpoint / component)
-    stored = stored_tensors(checkpoint, component)
-    if component == "text_encoder":
-        stored = with_one_embedding(where, stored)
-    expected = {name: tuple(tensor.shape) for name, tensor in shell.state_dict().items()}
-    ignored = getattr(shell, "_keys_to_ignore_on_load_unexpected", None) or ()
-    check_tensors(where, expected, stored, ignored=ignored)
-    return stored
 
 
 def attach(model: ir.Model, weights: Mapping[str, StoredTensor]) -> Attached:
@@ -135,27 +71,3 @@ def _insert_cast(graph: ir.Graph, value: ir.Value, stored: StoredTensor) -> None
     result.name = name
     graph.register_initializer(source)
     graph.insert_before(graph[0], node)
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _any_bit(tensor: StoredTensor) -> bool:
-    with tensor.path.open("rb") as file:
-        file.seek(tensor.offset)
-        return any(any(file.read(size)) for size in _chunks(tensor.nbytes))
-
-
-def _equal(first: StoredTensor, second: StoredTensor) -> bool:
-    if replace(first, path=Path(), offset=0) != replace(second, path=Path(), offset=0):
-        return False
-    with first.path.open("rb") as one, second.path.open("rb") as other:
-        one.seek(first.offset)
-        other.seek(second.offset)
-        return all(one.read(size) == other.read(size) for size in _chunks(first.nbytes))
-
-
-def _chunks(total: int) -> Iterable[int]:
-    return (min(_CHUNK_BYTES, total - start) for start in range(0, total, _CHUNK_BYTES))

@@ -16,7 +16,6 @@ from export.exported import checkpoint_hash
 from export.fp8_ranges import Fp8Ranges
 from export.graphs.fp8 import ATTENTION_INPUTS, needed_ranges
 from export.precision import blocks_in_fp8
-from export.serving_defaults import serving_defaults
 
 EXPERTS = ("transformer", "transformer_2")
 _PIPELINE_FIELDS = ("height", "width", "num_frames", "guidance_scale", "guidance_scale_2", "negative_prompt")
@@ -38,10 +37,10 @@ class CalibrationSettings:
 
 def calibrated(checkpoint: Path, settings: CalibrationSettings) -> Fp8Ranges:
     """Make the videos and return the largest absolute values that the experts' layers saw. Raises CheckpointError."""
-    check_checkpoint(checkpoint)
+    opened = check_checkpoint(checkpoint)
     pipeline = _pipeline(checkpoint)
     experts = nn.ModuleDict({name: getattr(pipeline, name) for name in EXPERTS})
-    fields = {name: field["value"] for name, field in serving_defaults(checkpoint).items()}
+    fields = {name: field["value"] for name, field in opened.defaults.items()}
     watched = _watched(experts, lambda: _make_videos(pipeline, settings, fields))
     return Fp8Ranges(
         checkpoint_hashes={name: next(iter(checkpoint_hash(checkpoint, name).values())) for name in EXPERTS},

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from export.checkpoint import CheckpointError
+from export.config_file import CheckpointError, read_text
 
 PROMPTS_FILE = "calibration_prompts.txt"
 
@@ -13,7 +13,7 @@ def calibration_prompts(checkpoint: Path, file: Path | None = None) -> tuple[str
     chosen = file or (own if own.is_file() else Path(__file__).parent / PROMPTS_FILE)
     if not chosen.is_file():
         raise CheckpointError(f"{chosen} is missing; it should have a prompt a line.")
-    prompts = tuple(line.strip() for line in chosen.read_text(encoding="utf-8").splitlines() if line.strip())
+    prompts = tuple(line.strip() for line in read_text(chosen).splitlines() if line.strip())
     if not prompts:
         raise CheckpointError(f"{chosen} has no prompt; it should have one a line.")
     return prompts

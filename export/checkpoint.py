@@ -1,61 +1,97 @@
-"""Read a diffusers checkpoint folder: is it Wan2.2-T2V, what are its facts, its modules, its hash."""
+"""A diffusers checkpoint folder, checked: facts, defaults, modules and hashes of Wan2.2-T2V.
+
+The libraries are imported where they are needed, so that a fault in a config file is told at once.
+"""
 
 import hashlib
-import inspect
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-from torch import nn
-from transformers import AutoTokenizer, UMT5EncoderModel
-
+from export.architecture import Architecture
+from export.checkpoint_layout import check_layout
+from export.component_configs import check_experts_alike, read_architecture
+from export.config_file import CheckpointError as CheckpointError
+from export.config_file import ConfigFile
 from export.precision import torch_dtype
+from export.preview_file import check_preview
+from export.safetensors_index import stored_tensors
+from export.scheduler_config import read_scheduler
+from export.serving_defaults import serving_defaults
+from export.tokenizer import check_tokenizer
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import LatentGrid
 
-EXPECTED_CLASSES = {
-    "scheduler": "UniPCMultistepScheduler",
-    "text_encoder": "UMT5EncoderModel",
-    "transformer": "WanTransformer3DModel",
-    "transformer_2": "WanTransformer3DModel",
-    "vae": "AutoencoderKLWan",
-}
+if TYPE_CHECKING:
+    from torch import nn
+
 MAX_WEIGHTS_BYTES = 900_000_000  # half-precision weights double when they are loaded in FP32; protobuf ends at 2 GiB
-_LOADERS: dict[str, Any] = {
-    "text_encoder": UMT5EncoderModel,
-    "transformer": WanTransformer3DModel,
-    "transformer_2": WanTransformer3DModel,
-    "vae": AutoencoderKLWan,
-}
+COMPONENTS = ("text_encoder", "transformer", "transformer_2", "vae")
 
 
-class CheckpointError(Exception):
-    """The folder is no Wan2.2-T2V checkpoint in diffusers' layout; the message says what is wrong and the remedy."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder whose config files were read and checked, each value once.
+
+    Attributes:
+        folder: in diffusers' layout.
+        facts: what the server needs to know of it.
+        defaults: `{field: {"value": ..., "source": ...}}` of request fields that are left out.
+    """
+
+    folder: Path
+    facts: ModelFacts
+    defaults: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Checkpoint":
+        """Read and check the config files; no weights. Raises CheckpointError."""
+        index = check_layout(folder)
+        scheduler = read_scheduler(folder)
+        architecture = read_architecture(folder)
+        check_experts_alike(folder)
+        facts = _facts(folder, index, architecture=architecture, scheduler=scheduler)
+        check_preview(folder, channels=facts.grid.channels)
+        return cls(folder, facts, serving_defaults(folder, facts.grid))
+
+    def check_files(self, *, links_allowed: bool = True) -> None:
+        """Check the tokenizer, and the headers of all files of weights. Raises CheckpointError."""
+        check_tokenizer(self.folder)
+        for component in COMPONENTS:
+            stored_tensors(self.folder, component, links_allowed=links_allowed)
+
+    def check(self, *, beside: bool = False) -> None:
+        """Check the files, and name, shape and type of every tensor of every component. Raises CheckpointError.
+
+        Values are read only of components that are small. With `beside` no file may be a link, since graphs refer to
+        them. That both experts were swapped cannot be seen: they differ in their values alone.
+        """
+        self.check_files(links_allowed=not beside)
+        from export.component_weights import check_weights
+        from export.library_defaults import check_value_types
+
+        for component in COMPONENTS:
+            check_value_types(self.folder, component)
+            small = weights_bytes(self.folder, component) <= MAX_WEIGHTS_BYTES
+            check_weights(self.folder, component, links_allowed=not beside, values=small)
 
 
-def check_checkpoint(folder: Path) -> None:
+def check_checkpoint(folder: Path, *, beside: bool = False) -> Checkpoint:
     """Refuse, before any work, a folder that this project cannot serve. Raises CheckpointError."""
-    index = _config(folder, "model_index.json")
-    for component, expected in EXPECTED_CLASSES.items():
-        found = (index.get(component) or [None, "nothing"])[1]
-        if found != expected:
-            raise CheckpointError(
-                f"{folder}: {component} is {found}, expected {expected}. "
-                "This is not Wan2.2-T2V-A14B-Diffusers (or wan-mini); other Wan models are not served here."
-            )
-    if index.get("boundary_ratio") is None or index.get("expand_timesteps"):
-        raise CheckpointError(f"{folder}: model_index.json has no boundary_ratio: not a two-expert Wan2.2-T2V model.")
+    checkpoint = Checkpoint.open(folder)
+    checkpoint.check(beside=beside)
+    return checkpoint
 
 
 def is_small(folder: Path) -> bool:
     """Whether the weights of every component fit inside an ONNX file, also in FP32."""
-    return all(weights_bytes(folder, component) <= MAX_WEIGHTS_BYTES for component in _LOADERS)
+    return all(weights_bytes(folder, component) <= MAX_WEIGHTS_BYTES for component in COMPONENTS)
 
 
 def check_small_enough(folder: Path) -> None:
     """Refuse weights that do not fit in one ONNX file. Raises CheckpointError."""
-    for component in _LOADERS:
+    for component in COMPONENTS:
         stored = weights_bytes(folder, component)
         if stored > MAX_WEIGHTS_BYTES:
             raise CheckpointError(
@@ -66,58 +102,56 @@ def check_small_enough(folder: Path) -> None:
 
 def weights_bytes(folder: Path, component: str) -> int:
     """Size of a component's `.safetensors` files."""
-    return sum(path.stat().st_size for path in (folder / component).glob("*.safetensors"))
+    return sum(path.stat().st_size for path in (folder / component).glob("*.safetensors") if path.is_file())
 
 
 def facts_from_checkpoint(folder: Path) -> ModelFacts:
-    """Collect the model's facts from its config files. Raises CheckpointError."""
-    check_checkpoint(folder)
-    index = _config(folder, "model_index.json")
-    scheduler = _config(folder, "scheduler/scheduler_config.json")
-    transformer = _config(folder, "transformer/config.json")
-    vae = _config(folder, "vae/config.json")
+    """The model's facts, from its config files. Raises CheckpointError."""
+    return Checkpoint.open(folder).facts
+
+
+def _facts(folder: Path, index: ConfigFile, *, architecture: Architecture, scheduler: Mapping[str, Any]) -> ModelFacts:
+    vae = ConfigFile.open(folder / "vae/config.json")
+    halvings = architecture.vae.upsamples_time
+    channels = architecture.vae.latent_channels
     return ModelFacts(
         grid=LatentGrid(
-            channels=vae["z_dim"],
-            time_stride=2 ** sum(vae["temperal_downsample"]),  # diffusers' spelling
-            space_stride=2 ** len(vae["temperal_downsample"]),
-            patch=transformer["patch_size"][1],
+            channels=channels,
+            time_stride=2 ** sum(halvings),
+            space_stride=2 ** len(halvings),
+            patch=architecture.expert.patch[1],
         ),
-        latents_mean=tuple(vae["latents_mean"]),
-        latents_std=tuple(vae["latents_std"]),
-        boundary_ratio=index["boundary_ratio"],
+        latents_mean=vae.numbers("latents_mean", count=channels),
+        latents_std=vae.numbers("latents_std", count=channels, above=0.0),
+        boundary_ratio=index.number("boundary_ratio", above=0.0, below=1.0),
         num_train_timesteps=scheduler["num_train_timesteps"],
         scheduler=scheduler,
-        text_length=_text_length(folder),
-        text_dim=transformer["text_dim"],
+        text_length=architecture.text_length,
+        text_dim=architecture.expert.text_dim,
     )
 
 
-def _text_length(folder: Path) -> int:
-    """What WanPipeline pads to (512, in no config file), unless the tokenizer says less."""
-    pipeline_default: int = inspect.signature(WanPipeline.__call__).parameters["max_sequence_length"].default
-    longest: int = _config(folder, "tokenizer/tokenizer_config.json").get("model_max_length", pipeline_default)
-    return min(pipeline_default, longest)
-
-
-def module_from_checkpoint(folder: Path, component: str, precision: str = "fp32") -> nn.Module:
+def module_from_checkpoint(folder: Path, component: str, precision: str = "fp32") -> "nn.Module":
     """Load one component for inference; `text_encoder` with eager attention, which exports.
 
     In half precision diffusers keeps its FP32 islands, since the weights are loaded so and not converted after.
+    The libraries only warn of tensors that do not fit, so `Checkpoint.check` must have passed.
     """
-    options: dict[str, Any] = {"torch_dtype": torch_dtype(precision), "local_files_only": True}
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from transformers import UMT5EncoderModel
+
+    loaders = {"text_encoder": UMT5EncoderModel, "vae": AutoencoderKLWan}
+    loader: Any = loaders.get(component, WanTransformer3DModel)
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     if component == "text_encoder":
-        options = {"dtype": torch_dtype(precision), "local_files_only": True, "attn_implementation": "eager"}
-    module: Any = _LOADERS[component].from_pretrained(folder / component, **options)
+        options |= {"dtype": torch_dtype(precision), "attn_implementation": "eager"}
+    else:
+        options |= {"torch_dtype": torch_dtype(precision)}
+    module: Any = loader.from_pretrained(folder / component, **options)
     if component == "text_encoder" and not module.encoder.embed_tokens.weight.any():
         raise CheckpointError(f"{folder / component}: the embedding is all zeros: every prompt would mean the same.")
     loaded: nn.Module = module.eval().requires_grad_(False)
     return loaded
-
-
-def save_tokenizer(folder: Path, target: Path) -> None:
-    """Write the checkpoint's tokenizer as one `tokenizer.json`, the form that serving reads."""
-    AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True).backend_tokenizer.save(str(target))
 
 
 def component_sha256(folder: Path, component: str) -> str:
@@ -129,17 +163,3 @@ def component_sha256(folder: Path, component: str) -> str:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _config(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is missing. CHECKPOINT must be a folder in diffusers' layout, such as Wan2.2-T2V-A14B-Diffusers; "
-            "`python -m export mini` makes a small one."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}). Download it again.") from None
-    return config

@@ -22,14 +22,13 @@ from torch import nn
 
 from export.atomic import written_file, written_folder
 from export.checkpoint import (
+    Checkpoint,
     CheckpointError,
-    check_checkpoint,
     check_small_enough,
     component_sha256,
     facts_from_checkpoint,
     is_small,
     module_from_checkpoint,
-    save_tokenizer,
     weights_bytes,
 )
 from export.exported_beside import CHECKED_SIZES, Beside, export_beside, path_beside
@@ -39,14 +38,13 @@ from export.graph_check import check_shapes
 from export.graph_table import GRAPHS
 from export.graphs.fp8 import needed_ranges
 from export.manifest import is_current, manifest, origin
+from export.model_files import seal_model_files, write_model_files
 from export.onnx_file import MANIFEST, ONNX
 from export.parity import Comparison, parity_of, tolerance
 from export.precision import FOR_LARGE_WEIGHTS, IN_ONNX_RUNTIME, Precisions, blocks_in_fp8, is_fp8
 from export.preview_fit import write_preview
 from export.safetensors_index import content_sample_sha256
-from export.serving_defaults import serving_defaults
 from export.to_onnx import onnx_from_module
-from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -94,15 +92,16 @@ def exported_checkpoint(
     Raises CheckpointError for a folder that is not Wan2.2-T2V or whose weights do not fit its config, GraphError for a
     graph that is not whole, ParityError for one that differs from its module.
     """
-    check_checkpoint(checkpoint)
+    opened = Checkpoint.open(checkpoint)
     if not settings.beside:
         check_small_enough(checkpoint)
+    opened.check(beside=settings.beside)
     if is_fp8(settings.precisions.experts):
         for graph in _EXPERTS:
             _ranges(checkpoint, graph, settings, blocks=0)  # missing ranges are told before minutes of tracing
     folder.mkdir(parents=True, exist_ok=True)
     _check_space(checkpoint, folder, beside=settings.beside)
-    _write_facts(checkpoint, folder)
+    write_model_files(opened, folder)
     stale = [g for g in GRAPHS if not is_current(folder / g, _origin_of(checkpoint, g, settings))]
     logger.info("%d of %d graphs are current, exporting %d", len(GRAPHS) - len(stale), len(GRAPHS), len(stale))
     if not settings.stand_in:
@@ -110,6 +109,7 @@ def exported_checkpoint(
     beside = _export_all(checkpoint, folder, stale, settings, written)
     for graph in (graph for graph in GRAPHS if graph in stale):
         _check_and_seal(checkpoint, folder, graph, settings, beside.get(graph))
+    seal_model_files(folder, {graph: checkpoint_hash(checkpoint, GRAPHS[graph].component) for graph in GRAPHS})
     return folder
 
 
@@ -128,15 +128,6 @@ def _check_space(checkpoint: Path, folder: Path, *, beside: bool) -> None:
         check_space(checkpoint, BYTES_FOR_GRAPHS)
     else:  # half-precision weights may be written in FP32
         check_space(folder, BYTES_FOR_GRAPHS + 2 * sum(weights_bytes(checkpoint, g.component) for g in GRAPHS.values()))
-
-
-def _write_facts(checkpoint: Path, folder: Path) -> None:
-    with written_file(folder / FACTS_FILE) as partial:
-        partial.write_text(facts_from_checkpoint(checkpoint).to_json(), encoding="utf-8")
-    with written_file(folder / DEFAULTS_FILE) as partial:
-        partial.write_text(json.dumps(serving_defaults(checkpoint), indent=2) + "\n", encoding="utf-8")
-    with written_file(folder / TOKENIZER_FILE) as partial:
-        save_tokenizer(checkpoint, partial)
 
 
 def _export_all(

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from torch import nn
 
-from export.attached_weights import Attached, attach, weights_of
+from export.attached_weights import Attached, attach
 from export.checkpoint import facts_from_checkpoint
+from export.component_weights import weights_of
 from export.graph_check import Structure, check_shapes, structure
 from export.graph_table import GRAPHS
 from export.process_cost import ProcessCost, process_cost

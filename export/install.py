@@ -7,15 +7,16 @@ from pathlib import Path
 from export.atomic import written_file
 from export.graph_table import GRAPHS
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
+from wan_t2v.installed_files import FILES_MANIFEST
 from wan_t2v.preview import PREVIEW_FILE
 
 VERSION = "1"
-# what each model reads besides its graph
+# what each model reads besides the graphs; the manifest goes last
 READ_BY = {
-    "prepare": (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE),
-    "denoiser": (FACTS_FILE,),
-    "vae_decoder": (FACTS_FILE,),
-    "text_to_video_stream": (FACTS_FILE, PREVIEW_FILE),
+    "prepare": (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE, FILES_MANIFEST),
+    "denoiser": (FACTS_FILE, FILES_MANIFEST),
+    "vae_decoder": (FACTS_FILE, FILES_MANIFEST),
+    "text_to_video_stream": (FACTS_FILE, PREVIEW_FILE, FILES_MANIFEST),
 }
 
 

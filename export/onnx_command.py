@@ -75,11 +75,12 @@ def disk_error(error: OSError) -> str:
 
 
 def _onnx(options: argparse.Namespace, folder: Path) -> None:
-    from export.checkpoint import CheckpointError, check_checkpoint, is_small
+    from export.checkpoint import Checkpoint, CheckpointError, is_small
+
+    Checkpoint.open(options.checkpoint).check_files()  # before the imports below, which take seconds
     from export.exported import ExportSettings, default_precisions, exported_checkpoint
     from export.install import installed
 
-    check_checkpoint(options.checkpoint)
     defaults = default_precisions(options.checkpoint)
     precisions = _precisions(options, defaults)
     place = _PLACES[options.weights]

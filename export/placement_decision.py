@@ -5,7 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from export.architecture import A14B, Architecture, ArchitectureError
+from export.architecture import A14B
+from export.component_configs import read_architecture
+from export.config_file import CheckpointError
 from export.gpu_memory import (
     STREAM,
     UNARY,
@@ -33,7 +35,7 @@ def decide(options: argparse.Namespace) -> None:
         _print(tried, choice, ways_out, deployed=deployed, as_json=options.json)
         if choice is None:
             raise SettingsError(_nothing_fits(tried, ways_out))
-    except (SettingsError, ArchitectureError, FileNotFoundError) as error:
+    except (SettingsError, CheckpointError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 
@@ -46,7 +48,7 @@ def _asked(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
         vae=options.vae_precision,
         doors=_doors(options.door, options.repository),
     )
-    architecture = Architecture.from_checkpoint(options.checkpoint) if options.checkpoint else A14B
+    architecture = read_architecture(options.checkpoint) if options.checkpoint else A14B
     memory = GpuMemory(architecture, deployment, measured_contexts(options.repository, deployment))
     return memory, [Gpu.parsed(text) for text in options.gpu]
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from export.atomic import written_file
 from export.checkpoint import module_from_checkpoint
+from export.config_file import read_text
 from wan_t2v.latents import diffusion_from_vae
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
@@ -30,7 +31,7 @@ def write_preview(checkpoint: Path, folder: Path, *, again: bool) -> None:
     if target.exists() and not again and not own.exists():
         return
     if own.exists():
-        text = own.read_text(encoding="utf-8")
+        text = read_text(own)
     else:
         vae = cast(AutoencoderKLWan, module_from_checkpoint(checkpoint, "vae"))
         text = fitted_preview(vae).to_json()

@@ -8,15 +8,17 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.checkpoint import CheckpointError
+from export.config_file import CheckpointError, object_without_repeats, unreadable
+from export.foreign_weights import foreign_type
+from export.weight_files import shard_of_tensor, weight_files
 
 BYTES_OF = {"F32": 4, "F16": 2, "BF16": 2}  # types that Wan's checkpoints are stored in
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-_STEMS = {"text_encoder": "model"}  # transformers' file name; diffusers' models have another
 _SAMPLE_BYTES = 4096
 
 
@@ -31,30 +33,19 @@ class StoredTensor:
     nbytes: int
 
 
-def stored_tensors(checkpoint: Path, component: str) -> dict[str, StoredTensor]:
+def stored_tensors(checkpoint: Path, component: str, *, links_allowed: bool = False) -> dict[str, StoredTensor]:
     """Every tensor of a component by name.
 
-    Raises CheckpointError for files that are missing, truncated, damaged, or links (see `check_files_are_here`).
+    Raises CheckpointError for files that are missing, truncated, damaged, or links where a graph would refer to them.
     """
     found: dict[str, StoredTensor] = {}
-    for path in weight_files(checkpoint, component):
+    for path in weight_files(checkpoint, component, links_allowed=links_allowed):
         for name, tensor in _tensors_of(path).items():
             if name in found:
                 raise CheckpointError(f"{name} is in two files: {found[name].path} and {path}.")
             found[name] = tensor
     _check_index(checkpoint, component, found)
     return found
-
-
-def weight_files(checkpoint: Path, component: str) -> list[Path]:
-    """The component's `.safetensors` files: the shards that its index names, or the one file."""
-    folder = checkpoint / component
-    single = folder / f"{_STEMS.get(component, 'diffusion_pytorch_model')}.safetensors"
-    index = _index(checkpoint, component)
-    files = sorted({folder / name for name in index.values()}) if index else [single]
-    for path in files:
-        _check_is_here(path)
-    return files
 
 
 def content_sample_sha256(checkpoint: Path, component: str) -> str:
@@ -72,76 +63,64 @@ def content_sample_sha256(checkpoint: Path, component: str) -> str:
     return digest.hexdigest()
 
 
-def _index(checkpoint: Path, component: str) -> dict[str, str]:
-    path = checkpoint / component / f"{_STEMS.get(component, 'diffusion_pytorch_model')}.safetensors.index.json"
-    if not path.exists():
-        return {}
-    try:
-        weight_map: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError(f"{path} is not an index of shards ({error!r}). Download it again.") from None
-    return weight_map
-
-
 def _check_index(checkpoint: Path, component: str, found: dict[str, StoredTensor]) -> None:
-    for name, file in _index(checkpoint, component).items():
+    for name, file in shard_of_tensor(checkpoint, component).items():
         if name not in found or found[name].path.name != file:
             raise CheckpointError(
                 f"{checkpoint / component}: the index puts {name} into {file}, where it is not. Download both again."
             )
 
 
-def _check_is_here(path: Path) -> None:
-    """A file of its own: ONNX Runtime refuses symbolic links out of its folder, the ONNX checker hard ones too."""
-    link = path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1)
-    if link:
-        kind = f"a symbolic link (to {path.readlink()})" if path.is_symlink() else "a hard link"
-        raise CheckpointError(
-            f"{path} is {kind}, as in the hub's cache. The graph refers to the weights beside it, and ONNX's tools "
-            "refuse links there. Copy the checkpoint as real files: "
-            "`hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers --local-dir FOLDER` or `cp -rL SNAPSHOT FOLDER`."
-        )
-    if not path.is_file():
-        there = ", ".join(sorted(p.name for p in path.parent.glob("*"))) if path.parent.is_dir() else "no such folder"
-        raise CheckpointError(f"{path} is missing (found: {there}). Download the checkpoint again.")
-
-
 def _tensors_of(path: Path) -> dict[str, StoredTensor]:
     header, start = _header(path)
-    tensors = {
-        name: _tensor(path, name, entry, start=start) for name, entry in header.items() if name != "__metadata__"
-    }
-    expected = max((tensor.offset + tensor.nbytes for tensor in tensors.values()), default=start)
-    if path.stat().st_size != expected:
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    tensors = {name: _tensor(path, name, entry, start=start, names=entries) for name, entry in entries.items()}
+    end = start
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if tensor.offset != end:
+            raise _damaged(path, f"{name} begins at byte {tensor.offset:,} and not at {end:,}")
+        end += tensor.nbytes
+    if path.stat().st_size != end:
         raise CheckpointError(
-            f"{path} has {path.stat().st_size:,} bytes and its header describes {expected:,}: truncated or damaged. "
+            f"{path} has {path.stat().st_size:,} bytes and its header describes {end:,}: truncated or damaged. "
             "Download it again."
         )
     return tensors
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
-            raise CheckpointError(f"{path} is no safetensors file, or is truncated in its header. Download it again.")
-        try:
-            header: dict[str, Any] = json.loads(file.read(length))
-        except ValueError as error:
-            raise CheckpointError(f"{path} has a damaged header ({error}). Download it again.") from None
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+                raise CheckpointError(
+                    f"{path} is no safetensors file, or is truncated in its header. Download it again."
+                )
+            header = json.loads(file.read(length), object_pairs_hook=object_without_repeats)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(header, dict):
+        raise _damaged(path, f"it is a JSON {type(header).__name__}")
     return header, 8 + length
 
 
-def _tensor(path: Path, name: str, entry: dict[str, Any], *, start: int) -> StoredTensor:
-    begin, end = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    itemsize = BYTES_OF.get(entry["dtype"])
+def _tensor(path: Path, name: str, entry: Any, *, start: int, names: Mapping[str, object]) -> StoredTensor:
+    try:
+        dtype, shape, (begin, end) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"{name}: {error!r}") from None
+    if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+        raise _damaged(path, f"{name}: shape {shape}, offsets {begin} and {end}")
+    itemsize = BYTES_OF.get(dtype)
     if itemsize is None:
-        raise CheckpointError(
-            f"{path}: {name} is stored as {entry['dtype']}, accepted: {', '.join(BYTES_OF)}. Quantised checkpoints are "
-            "not exported; take the published one."
-        )
+        raise CheckpointError(foreign_type(str(path), name, dtype, names))
     if end - begin != math.prod(shape) * itemsize:
-        raise CheckpointError(f"{path}: {name} {shape} {entry['dtype']} does not have {end - begin:,} bytes: damaged.")
-    return StoredTensor(path, entry["dtype"], shape, start + begin, end - begin)
+        raise CheckpointError(f"{path}: {name} {shape} {dtype} does not have {end - begin:,} bytes: damaged.")
+    return StoredTensor(path, dtype, shape, start + begin, end - begin)
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} has a damaged header ({reason}). Download it again.")

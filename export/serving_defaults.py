@@ -1,11 +1,14 @@
 """Values that no config file of the checkpoint holds: Wan2.2-T2V-A14B's recommendations, each with its source."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from wan_t2v.facts import DEFAULTS_FILE
+from export.config_file import CheckpointError, read_object
+from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
+from wan_t2v.request import ServedSizes, checked_settings
+from wan_t2v.shapes import LatentGrid, VideoShape
 
+_LARGEST = VideoShape(frames=100_000, height=100_000, width=100_000)  # each deployment has its own, smaller limits
 _CONFIG = "Wan2.2 wan/configs/wan_t2v_A14B.py"
 _SHARED = "Wan2.2 wan/configs/shared_config.py"
 
@@ -29,10 +32,33 @@ A14B = {
 }
 
 
-def serving_defaults(checkpoint: Path) -> dict[str, dict[str, Any]]:
-    """The checkpoint's own `serving_defaults.json` if it brings one (wan-mini does), else A14B's."""
+def serving_defaults(checkpoint: Path, grid: LatentGrid) -> dict[str, dict[str, Any]]:
+    """The checkpoint's own `serving_defaults.json` if it brings one (wan-mini does), else A14B's.
+
+    A request that leaves every field out must be served, so the values are checked as a request's are.
+    Raises CheckpointError.
+    """
     own = checkpoint / DEFAULTS_FILE
     if own.exists():
-        found: dict[str, dict[str, Any]] = json.loads(own.read_text(encoding="utf-8"))
-        return found
-    return {name: {"value": value, "source": source} for name, (value, source) in A14B.items()}
+        entries = read_object(own)
+        remedy = "Mend it, or remove it: the defaults of Wan2.2-T2V-A14B are then taken."
+    else:
+        entries = {name: {"value": value, "source": source} for name, (value, source) in A14B.items()}
+        remedy = "The defaults of Wan2.2-T2V-A14B do not fit this checkpoint, so it needs a file of its own."
+    _check(own, entries, grid, remedy)
+    return entries
+
+
+def _check(path: Path, entries: dict[str, Any], grid: LatentGrid, remedy: str) -> None:
+    try:
+        defaults = ServingDefaults.from_entries(entries)
+        checked_settings(
+            {"prompt": "a request with nothing else"},
+            latents_shape=None,
+            defaults=defaults,
+            grid=grid,
+            served=ServedSizes(largest=_LARGEST),
+            fallback_seed=0,
+        )
+    except ValueError as error:  # RequestError is one
+        raise CheckpointError(f"{path}: {str(error).rstrip('.')}. {remedy}") from None

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from export.checkpoint import facts_from_checkpoint, module_from_checkpoint, save_tokenizer
+from export.checkpoint import Checkpoint, module_from_checkpoint
 from export.graph_table import GRAPHS
 from export.graphs.text_encoder import TextEncoderGraph
 from export.onnx_file import onnx_file
 from export.precision import torch_dtype
-from export.serving_defaults import serving_defaults
+from export.tokenizer import save_tokenizer
 from wan_t2v.denoise import denoise
 from wan_t2v.engines.choice import GRAPH_FILES, EngineSettings, engine_from_file
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
@@ -92,8 +92,9 @@ def plan_experts(repository: Path, precision: str, device: str = "cuda:0") -> Ma
 
 def followed(checkpoint: Path, asked: Asked, tell: Callable[[int], object] = lambda step: None) -> list[ForcedCall]:
     """Generate with the reference at the checkpoint's default size and guidance, and keep every pass."""
-    facts = facts_from_checkpoint(checkpoint)
-    fields = {name: field["value"] for name, field in serving_defaults(checkpoint).items()}
+    opened = Checkpoint.open(checkpoint)
+    facts = opened.facts
+    fields = {name: field["value"] for name, field in opened.defaults.items()}
     video = VideoShape(fields["num_frames"], fields["height"], fields["width"])
     recorder = _Recorder(torch_experts(checkpoint, "fp32"))
     embeds, negative = _text_embeddings(checkpoint, facts, [asked.prompt, fields["negative_prompt"]])

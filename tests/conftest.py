@@ -29,7 +29,7 @@ def root() -> Path:
 def repository() -> Path:
     """The model repository with wan-mini installed, as `make export` leaves it."""
     path = ROOT / "model_repository"
-    if not (path / "prepare/1/model_facts.json").exists():
+    if not (path / "prepare/1/manifest.json").exists():
         pytest.fail("nothing is installed in model_repository; run `make export` (or `make test`, which does)")
     return path
 

@@ -6,15 +6,17 @@ serving defaults stand in no config file, so `serving_defaults.json` carries eac
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from wan_t2v.installed_files import parse_installed
 from wan_t2v.shapes import LatentGrid
 
 FACTS_FILE = "model_facts.json"
 DEFAULTS_FILE = "serving_defaults.json"
 TOKENIZER_FILE = "tokenizer.json"
+_TYPE_NAMES = {int: "an integer", float: "a number", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ class ModelFacts:
     @classmethod
     def read(cls, folder: Path) -> "ModelFacts":
         """Read `model_facts.json` in `folder`. Raises FileNotFoundError naming the command that makes it."""
-        raw = json.loads(read_installed(folder / FACTS_FILE))
+        return parse_installed(folder / FACTS_FILE, cls._from_json)
+
+    @classmethod
+    def _from_json(cls, text: str) -> "ModelFacts":
+        raw = json.loads(text)
         return cls(
             **{
                 **raw,
@@ -79,21 +85,29 @@ class ServingDefaults:
 
     @classmethod
     def read(cls, folder: Path) -> "ServingDefaults":
-        """Read `serving_defaults.json`: `{field: {"value": ..., "source": ...}}`."""
-        raw = json.loads(read_installed(folder / DEFAULTS_FILE))
-        return cls(**{name: entry["value"] for name, entry in raw.items()})
+        """Read `serving_defaults.json` in `folder`. Raises FileNotFoundError naming the command that makes it."""
+        return parse_installed(folder / DEFAULTS_FILE, lambda text: cls.from_entries(json.loads(text)))
+
+    @classmethod
+    def from_entries(cls, entries: Any) -> "ServingDefaults":
+        """Read `{field: {"value": ..., "source": ...}}`. Raises ValueError naming the field that is wrong."""
+        types = {field.name: field.type for field in fields(cls)}
+        if not isinstance(entries, dict):
+            raise ValueError(f"a JSON {type(entries).__name__}, accepted: an object")
+        if entries.keys() != types.keys():
+            wrong = sorted(entries.keys() ^ types.keys())
+            raise ValueError(f"{', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} missing or unknown")
+        return cls(**{name: _value(name, entry, types[name]) for name, entry in entries.items()})
 
 
-def read_installed(path: Path) -> str:
-    """Text of a file that `make export` installs; its absence is answered with that command."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise missing(path) from None
-
-
-def missing(path: Path) -> FileNotFoundError:
-    """The error for a file that `make export` installs."""
-    return FileNotFoundError(
-        f"{path} is missing. Run `make export` (wan-mini) or `make export CHECKPOINT=<diffusers folder>` first."
-    )
+def _value(name: str, entry: Any, kind: Any) -> Any:
+    """The value of an entry if it has the field's type; an integer stands for a number too."""
+    if not isinstance(entry, dict) or "value" not in entry:
+        raise ValueError(f"{name} is {entry!r}, accepted: an object with a value and its source")
+    value = entry["value"]
+    accepted = (int, float) if kind is float else kind
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        raise ValueError(f"{name} is {value!r}, accepted: {_TYPE_NAMES[kind]}")
+    if isinstance(value, str):
+        value.encode("utf-8")  # JSON can hold halves of characters, which no tokeniser takes; the error is a ValueError
+    return value

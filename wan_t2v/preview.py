@@ -13,7 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from wan_t2v.facts import read_installed
+from wan_t2v.installed_files import parse_installed
 
 PREVIEW_FILE = "latent_preview.json"
 
@@ -39,7 +39,23 @@ class PreviewMap:
     @classmethod
     def read(cls, folder: Path) -> "PreviewMap":
         """Read `latent_preview.json` in `folder`. Raises FileNotFoundError naming the command that makes it."""
-        return cls(**json.loads(read_installed(folder / PREVIEW_FILE)))
+        return parse_installed(folder / PREVIEW_FILE, cls.from_json)
+
+    @classmethod
+    def from_json(cls, text: str) -> "PreviewMap":
+        """Read what `to_json` wrote. Raises ValueError if it is no such map."""
+        raw = json.loads(text)
+        if not isinstance(raw, dict) or raw.keys() != {"weights", "bias"}:
+            raise ValueError("accepted: an object with weights and bias")
+        try:
+            weights, bias = (np.asarray(raw[name], dtype=np.float64) for name in ("weights", "bias"))
+        except TypeError as error:
+            raise ValueError(f"weights and bias are lists of numbers ({error})") from None
+        if weights.ndim != 2 or weights.shape[1] != 3 or bias.shape != (3,):
+            raise ValueError(f"weights have the shape {weights.shape} and bias {bias.shape}, accepted: (n, 3) and (3,)")
+        if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
+            raise ValueError("weights or bias hold values that are no finite numbers")
+        return cls(raw["weights"], raw["bias"])
 
 
 def png_from_picture(picture: NDArray[np.uint8]) -> bytes:

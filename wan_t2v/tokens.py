@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from wan_t2v.facts import TOKENIZER_FILE, read_installed
+from wan_t2v.facts import TOKENIZER_FILE
+from wan_t2v.installed_files import read_installed
 from wan_t2v.request import MAX_PROMPT_BYTES, RequestError, check_prompt_bytes
 
 # `html.unescape` gives up on more than 4300 digits; an ampersand may itself be escaped

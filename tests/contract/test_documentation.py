@@ -43,9 +43,10 @@ def test_every_request_field_stands_in_the_readme_with_its_type(root: Path) -> N
 
 
 def test_the_defaults_in_the_readme_are_those_that_are_served(root: Path) -> None:
-    from export.serving_defaults import A14B, serving_defaults
+    from export.checkpoint import Checkpoint
+    from export.serving_defaults import A14B
 
-    mini = serving_defaults(root / "training/wan-mini")
+    mini = Checkpoint.open(root / "training/wan-mini").defaults
 
     rows = {
         row[0]: row for row in re.findall(r"^\| `(\w+)` \| \w+ \| .* \| (.*) \| (.*) \|$", readme(root), re.MULTILINE)

@@ -11,12 +11,13 @@ from torch import Tensor
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.denoise import Step, denoise
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, EngineExpert, Experts
-from wan_t2v.facts import ModelFacts
+from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.checkpoint_file import Kept
 from wan_t2v.serving.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
+from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
 from wan_t2v.serving.passes import pass_executor, passes_in_turn, wanted_experts
 from wan_t2v.serving.remote import RemoteEngine
@@ -32,6 +33,7 @@ class Denoising:
     def __init__(self, pb_utils: Any, args: Mapping[str, str], *, at_once: int = 1) -> None:
         parameters = ModelParameters.from_args(args)
         self._device = instance_device(args)
+        check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=(HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT))
         self._facts = ModelFacts.read(parameters.version_folder)
         self._experts = Experts(
             high_noise_expert=EngineExpert(RemoteEngine(pb_utils, HIGH_NOISE_EXPERT, read=torch_from_triton)),

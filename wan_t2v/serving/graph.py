@@ -15,7 +15,7 @@ from wan_t2v.engines.engine import Array, BufferedEngine, Engine
 from wan_t2v.engines.logged import LoggedEngine
 from wan_t2v.engines.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt_module import tensorrt_module
-from wan_t2v.facts import missing, read_installed
+from wan_t2v.installed_files import missing, parse_installed, read_installed
 from wan_t2v.plan_match import PLAN_MANIFEST, Running, check_plan
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.graph_limits import GraphLimits
@@ -145,7 +145,7 @@ def installed_graph(folder: Path, engine: str = DEFAULT_ENGINE) -> Path:
     for needed in (manifest, path):
         if not needed.exists():
             raise _missing(needed, engine)
-    expected = json.loads(read_installed(manifest))[file.hash_key]
+    expected = parse_installed(manifest, lambda text: json.loads(text)[file.hash_key], command=file.command)
     with path.open("rb") as opened:
         if hashlib.file_digest(opened, "sha256").hexdigest() != expected:
             raise ValueError(f"{path} is not the file that its manifest describes. Run `{file.command}` again.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wan_t2v.facts import read_installed
+from wan_t2v.installed_files import parse_installed
 from wan_t2v.shapes import VideoShape
 
 
@@ -84,5 +84,4 @@ def graph_identity(parameters: ModelParameters, graph: str) -> str:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a graph's version folder. Raises FileNotFoundError naming the command that makes it."""
-    found: dict[str, Any] = json.loads(read_installed(folder / "manifest.json"))
-    return found
+    return parse_installed(folder / "manifest.json", lambda text: dict(json.loads(text)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wan_t2v.contract import REQUEST, Dtype
 from wan_t2v.embeddings import text_embeddings
-from wan_t2v.facts import ModelFacts, ServingDefaults
+from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE, ModelFacts, ServingDefaults
 from wan_t2v.request import (
     RequestError,
     ServedSizes,
@@ -25,6 +25,7 @@ from wan_t2v.serving.answers import answered
 from wan_t2v.serving.asked import QUEUE_PARAMETERS
 from wan_t2v.serving.cached_text_encoder import CachedTextEncoder
 from wan_t2v.serving.keys import RESUME_PARAMETERS, TrustedProxy, spelled_alike
+from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.pace import publish_largest
 from wan_t2v.serving.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.run import server_run_directory
@@ -47,6 +48,7 @@ class Prepare:
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
         folder = parameters.version_folder
+        check_model_files(folder, (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE), graphs=("text_encoder",))
         self._pb_utils = pb_utils
         self._facts = ModelFacts.read(folder)
         self._defaults = ServingDefaults.read(folder)

@@ -21,10 +21,10 @@ from torch import Tensor
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import MODELS, STREAM_REQUEST
 from wan_t2v.denoise import Step
-from wan_t2v.facts import ServingDefaults
+from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.preview import PreviewMap, png_from_picture
+from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
 from wan_t2v.request import RequestError, Settings, check_parameters
 from wan_t2v.serving.admission import Admission, Rules, Turn
@@ -32,6 +32,7 @@ from wan_t2v.serving.asked import QUEUE_PARAMETERS, Asked
 from wan_t2v.serving.denoising import Denoising
 from wan_t2v.serving.keys import RESUME_PARAMETERS, TrustedProxy, spelled_alike
 from wan_t2v.serving.metrics import Metrics
+from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.mp4_encoder import encoded_video, metadata
 from wan_t2v.serving.news import DECODE, DENOISE, ENCODE, LOAD, PREPARE, News
 from wan_t2v.serving.pace import Work, work_to_expect
@@ -44,7 +45,7 @@ from wan_t2v.serving.spans import Spans
 from wan_t2v.serving.tensors import bytes_from_triton, text_to_triton, to_triton, unread
 from wan_t2v.serving.unary_door import LET_IN
 from wan_t2v.serving.underway import Caller, Underway
-from wan_t2v.serving.vae_decoder import NO_FRAMES, VaeDecoder
+from wan_t2v.serving.vae_decoder import FIRST, NO_FRAMES, VaeDecoder
 
 DOOR = "text_to_video_stream"
 LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
@@ -62,7 +63,9 @@ class TextToVideoStream:
         rules = Rules.of_model(parameters)
         self._run = run = server_run_directory(parameters)
         self._pb_utils = pb_utils
+        check_model_files(parameters.version_folder, (PREVIEW_FILE,), graphs=(FIRST,))
         self._preview = PreviewMap.read(parameters.version_folder)
+        check_model_files(_beside(parameters, "prepare"), (DEFAULTS_FILE,), graphs=())
         self._defaults = ServingDefaults.read(_beside(parameters, "prepare"))
         self._prepare = RemoteEngine(
             pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={LET_IN: run.key()}

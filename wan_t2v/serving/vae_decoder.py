@@ -15,12 +15,13 @@ from wan_t2v.engines.by_shape import EngineByShape
 from wan_t2v.engines.choice import GRAPH_FILES
 from wan_t2v.engines.engine import Engine
 from wan_t2v.engines.ping_pong import PingPongCaches
-from wan_t2v.facts import ModelFacts
+from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.frames import decoded_frames
 from wan_t2v.latents import vae_from_diffusion
 from wan_t2v.operate.run_directory import FINISHING
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.graph import engine_settings, installed_engine
+from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, graph_identity, instance_device
 from wan_t2v.serving.remote import RemoteEngine
 from wan_t2v.serving.run import server_run_directory
@@ -49,6 +50,7 @@ class VaeDecoder:
         self._signer = SettingsSigner(self._run.key())
         torch.set_num_threads(1)  # frames to bytes is little work; the graphs' engines set their own threads
         self._pb_utils = pb_utils
+        check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=(FIRST, NEXT))
         self._facts = ModelFacts.read(parameters.version_folder)
         self._first, self._next = self._graphs(parameters, instance_device(args))
         self._latent_frames_per_call = parameters.integer("latent_frames_per_call", least=1)

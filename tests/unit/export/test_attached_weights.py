@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.attached_weights import EMBEDDINGS, attach, check_tensors, with_one_embedding
-from export.checkpoint import CheckpointError
+from export.attached_weights import attach
+from export.component_weights import EMBEDDINGS, check_tensors, with_one_embedding
+from export.config_file import CheckpointError
 from export.safetensors_index import StoredTensor, stored_tensors
 
 

@@ -8,6 +8,7 @@ import pytest
 from export.a14b_stand_in import A14B_CONFIGS, A14B_PARAMETERS, small_configs, write_stand_in
 from export.architecture import A14B, Architecture
 from export.checkpoint import check_checkpoint, facts_from_checkpoint, is_small
+from export.component_configs import read_architecture
 from export.dry_run import dry_run
 from export.exported import ExportSettings, exported_checkpoint
 from export.exported_beside import Beside
@@ -17,6 +18,8 @@ from export.onnx_file import onnx_file
 from export.precision import FOR_LARGE_WEIGHTS
 from export.safetensors_index import stored_tensors
 from export.weightless import shell_of
+from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
+from wan_t2v.installed_files import FilesManifest, check_installed
 
 KEYS = {"graph", "seconds", "peak_mb", "nodes", "parameters"}
 
@@ -54,7 +57,7 @@ def test_the_stand_in_is_a_checkpoint_of_a14b(a14b: Path) -> None:
     check_checkpoint(a14b)
     facts = facts_from_checkpoint(a14b)
     assert (facts.text_length, facts.text_dim, facts.boundary_timestep) == (512, 4096, 875.0)
-    assert Architecture.from_checkpoint(a14b) == A14B
+    assert read_architecture(a14b) == A14B
     for name, config in A14B_CONFIGS.items():
         assert json.loads((a14b / name).read_text()) == config
     for component in ("transformer_2", "vae"):
@@ -66,7 +69,7 @@ def test_the_stand_in_is_a_checkpoint_of_a14b(a14b: Path) -> None:
 def rows_and_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, object]], Path]:
     folder = tmp_path_factory.mktemp("dry-run") / "stand-in"
     write_stand_in(folder, small_configs())
-    expected = parameters(Architecture.from_checkpoint(folder))
+    expected = parameters(read_architecture(folder))
     rows: list[dict[str, object]] = []
     dry_run(
         folder,
@@ -102,6 +105,9 @@ def test_the_manifests_say_precision_and_where_the_graph_stands(
         assert onnx_file(exported / graph) == path.resolve() and path.exists()
         assert "stand-in without values" in manifest["parity"]["not_compared"] or precision == "bf16"
         assert manifest["weights"]["files"]
+        made_from = FilesManifest.read(exported).graphs[graph]
+        assert made_from.items() <= manifest.items() and len(made_from) == 1
+    assert check_installed(exported, [FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE])
     doors = json.loads((exported / "low_noise_expert/manifest.json").read_text())["dtypes"]
     assert doors == {
         "hidden_states": "BFLOAT16",

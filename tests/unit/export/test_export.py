@@ -9,9 +9,12 @@ from onnx import numpy_helper
 
 from export.__main__ import main
 from export.checkpoint import CheckpointError, check_checkpoint, check_small_enough, facts_from_checkpoint
-from export.install import installed
+from export.graph_table import GRAPHS
+from export.install import READ_BY, installed
 from export.manifest import is_current
+from export.model_files import seal_model_files
 from export.parity import ParityError, parity_of
+from wan_t2v.installed_files import FILES_MANIFEST, check_installed
 
 
 @pytest.fixture
@@ -83,6 +86,15 @@ def test_weights_that_one_onnx_file_cannot_hold_are_refused_before_any_work(conf
         CheckpointError, match=r"transformer holds 28.6 GB of weights; a graph can have at most 0.9 GB inside"
     ):
         check_small_enough(configs)
+
+
+def test_every_model_gets_the_files_that_it_reads_under_a_manifest(broken: Path, tmp_path: Path) -> None:
+    seal_model_files(broken, {graph: {"checkpoint_sha256": graph} for graph in GRAPHS})
+    repository = installed(broken, tmp_path / "repository")
+    for model, names in READ_BY.items():
+        manifest = check_installed(repository / model / "1", set(names) - {FILES_MANIFEST})
+        assert manifest.graphs["text_encoder"] == {"checkpoint_sha256": "text_encoder"}
+        assert names[-1] == FILES_MANIFEST, "the manifest goes last"
 
 
 def test_installing_leaves_equal_files_alone_and_names_an_unfinished_export(broken: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from tests.unit.engines import fake_tensorrt
 from tests.unit.fakes import FakePbUtils, FakeRequest
 from wan_t2v.engines.choice import ENGINES, GRAPH_FILES, EngineSettings
+from wan_t2v.installed_files import InstalledFileError
 from wan_t2v.plan_match import PlanMismatch, RunningGpu
 from wan_t2v.request import RequestError
 from wan_t2v.serving import graph
@@ -119,6 +120,14 @@ def test_a_graph_that_is_not_its_manifests_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"half of it")
     with pytest.raises(ValueError, match=r"is not the file that its manifest describes. Run `make export` again."):
         installed_graph(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"onnx_sha256'])
+def test_a_damaged_manifest_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "model.plan").write_bytes(b"a plan")
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(InstalledFileError, match=r"plan.json is damaged .*. Run `make plans` again"):
+        installed_graph(tmp_path, "tensorrt")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

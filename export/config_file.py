@@ -1,0 +1,162 @@
+"""Text and JSON files of a checkpoint. Each value is checked where it is taken out, so nothing wrong travels on.
+
+Standard library only: what fits on a GPU can be told before 69 GB are downloaded.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+DOWNLOAD = "hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers --local-dir FOLDER"
+MOST = 2**24  # no size, count or length in a config is larger
+
+
+class CheckpointError(Exception):
+    """The folder is no Wan2.2-T2V checkpoint in diffusers' layout; the message says what is wrong and the remedy."""
+
+
+def read_text(path: Path) -> str:
+    """Text of a file of the checkpoint. Raises CheckpointError."""
+    content = _content(path)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8 text (byte {error.start}). Download it again.") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the checkpoint. Raises CheckpointError."""
+    text = read_text(path)
+    try:
+        found = json.loads(text, object_pairs_hook=object_without_repeats)
+    except (ValueError, RecursionError) as error:  # not only JSONDecodeError: also numbers of thousands of digits
+        raise CheckpointError(f"{path} is not valid JSON ({error}). Download it again.") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(found).__name__}, accepted: an object. Download it again.")
+    return found
+
+
+def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads`, which else takes the last of two values without a word. Raises ValueError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} stands there twice")
+    return found
+
+
+def check_is_no_pointer(path: Path) -> None:
+    """Refuse the few lines that Git leaves in place of a large file. Raises CheckpointError."""
+    if _first_bytes(path).startswith(LFS_POINTER):
+        raise CheckpointError(
+            f"{path} is a pointer file of Git LFS and not the file itself: the checkpoint was cloned without its "
+            f"contents. Run `git lfs pull` in the clone, or `{DOWNLOAD}`."
+        )
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The error for a file that is there and cannot be read."""
+    return CheckpointError(f"{path} cannot be read ({error.strerror}). Mend its rights or kind, or download it again.")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        check_is_no_pointer(path)
+        return path.read_bytes()
+    except FileNotFoundError:
+        broken = " (a link to a file that is not there)" if path.is_symlink() else ""
+        raise CheckpointError(
+            f"{path} is missing{broken}. CHECKPOINT must be a folder in diffusers' layout, such as "
+            "Wan2.2-T2V-A14B-Diffusers; `python -m export mini` makes a small one."
+        ) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER))
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """The values of one config file. Every method raises CheckpointError naming file, value and what is accepted."""
+
+    path: Path
+    values: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> "ConfigFile":
+        """Read the file."""
+        return cls(path, read_object(path))
+
+    def refused(self, name: str, accepted: str, hint: str = "") -> CheckpointError:
+        """The error for a value; `hint` says what the file probably belongs to."""
+        came = f"{name} is {_shown(self.values[name])}" if name in self.values else f"{name} is missing"
+        remedy = hint or "Take every file from one download of a Wan2.2-T2V checkpoint."
+        return CheckpointError(f"{self.path}: {came}, accepted: {accepted}. {remedy}")
+
+    def integer(self, name: str, *, least: int = 1, most: int = MOST, default: int | None = None) -> int:
+        """An integer."""
+        value = self.values.get(name, default)
+        if not _is_integer(value) or not least <= value <= most:
+            raise self.refused(name, f"an integer from {least} to {most}")
+        return value
+
+    def number(self, name: str, *, above: float, below: float = math.inf) -> float:
+        """A finite number between two limits, both left out."""
+        value = self.values.get(name)
+        if not is_number(value) or not above < value < below:
+            limit = f" and below {below:g}" if below < math.inf else ""
+            raise self.refused(name, f"a number above {above:g}{limit}")
+        return float(value)
+
+    def choice(self, name: str, accepted: Sequence[Any], *, default: Any = None, hint: str = "") -> Any:
+        """One of a few values; `True` is not taken for 1."""
+        value = self.values.get(name, default)
+        if not any(value == one and type(value) is type(one) for one in accepted):
+            raise self.refused(name, " or ".join(_shown(one) for one in accepted), hint)
+        return value
+
+    def integers(self, name: str, *, count: int) -> tuple[int, ...]:
+        """A list of `count` integers from 1 up."""
+        value: Any = self.values.get(name)
+        fits = isinstance(value, list) and len(value) == count
+        if not fits or not all(_is_integer(one) and 0 < one <= MOST for one in value):
+            raise self.refused(name, f"a list of {count} integers from 1 up")
+        return tuple(value)
+
+    def booleans(self, name: str) -> tuple[bool, ...]:
+        """A list of truth values with at least one."""
+        value = self.values.get(name)
+        if not isinstance(value, list) or not value or not all(isinstance(one, bool) for one in value):
+            raise self.refused(name, "a list of true and false")
+        return tuple(value)
+
+    def numbers(self, name: str, *, count: int, above: float = -math.inf) -> tuple[float, ...]:
+        """A list of `count` finite numbers above a limit."""
+        value = self.values.get(name)
+        if not isinstance(value, list) or len(value) != count or not all(is_number(v) and v > above for v in value):
+            limit = f" above {above:g}" if above > -math.inf else ""
+            raise self.refused(name, f"a list of {count} finite numbers{limit}")
+        return tuple(float(one) for one in value)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a JSON value is a finite number; `true` is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 2**1000 and math.isfinite(value)  # a longer integer has no float
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."

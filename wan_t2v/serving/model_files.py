@@ -1,0 +1,24 @@
+"""The check of what a Python model reads beside the graphs: nothing damaged, nothing of another checkpoint."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from wan_t2v.installed_files import InstalledFileError, check_installed
+from wan_t2v.serving.parameters import read_manifest
+
+
+def check_model_files(folder: Path, names: Iterable[str], *, graphs: Iterable[str]) -> None:
+    """Check files of a version folder, and that they were exported from the same weights as `graphs` beside them.
+
+    Raises FileNotFoundError or InstalledFileError, with the command that mends it.
+    """
+    manifest = check_installed(folder, names)
+    for graph in graphs:
+        made_from = manifest.graphs.get(graph, {})
+        graph_folder = folder.parent.parent / graph / folder.name
+        found = read_manifest(graph_folder)
+        if not made_from or any(found.get(key) != value for key, value in made_from.items()):
+            raise InstalledFileError(
+                f"{folder} and {graph_folder} come from different checkpoints, or an installation broke off. "
+                "Run `make export` again, for the checkpoint that is to be served."
+            )
