@@ -19,7 +19,8 @@ class Progress:
         timestep, expert: where it was on the schedule, and who ran it.
         step_s: seconds it took on the server.
         left_s: the server's estimate of the seconds for the steps that are left.
-        preview: a small PNG of what the clip is becoming, if it was asked for and this step has one.
+        preview: a small PNG of what the clip is becoming, if it was asked for and this step has one; its base64 if
+            the request's `video_encoding` is.
     """
 
     step: int

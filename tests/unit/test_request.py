@@ -38,6 +38,11 @@ def test_absent_fields_take_their_defaults() -> None:
     assert settings.video_shape == VideoShape(17, 128, 128)
 
 
+@pytest.mark.parametrize(("encoding", "carried"), [("raw", b"a PNG"), ("base64", b"YSBQTkc=")])
+def test_pictures_are_carried_as_the_request_asks(encoding: str, carried: bytes) -> None:
+    assert checked({"video_encoding": encoding}).encoded(b"a PNG") == carried
+
+
 def test_settings_survive_json() -> None:
     settings = checked({"prompt": "ein Ball, 漢字", "seed": 2**63 - 1})
     assert Settings.from_json(settings.to_json()) == settings
