@@ -4,13 +4,18 @@ import os
 import sys
 from collections.abc import Sequence
 
+STOPPED = 130
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC logs to standard error, and reads this when it is imported
-    from wan_t2v_client.command_line import run
+    try:
+        from wan_t2v_client.command_line import run
 
-    return run(arguments)
+        return run(arguments)
+    except KeyboardInterrupt:  # while the libraries were being imported
+        return STOPPED
 
 
 if __name__ == "__main__":

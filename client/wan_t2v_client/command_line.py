@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from wan_t2v_client.arguments import add_connection_options, connection_from
 from wan_t2v_client.batch_command import add_batch
+from wan_t2v_client.command import STOPPED
 from wan_t2v_client.errors import ClientError
 from wan_t2v_client.generate_command import add_generate
 from wan_t2v_client.standard_streams import StandardOutputError, print_result, tell
@@ -13,7 +14,6 @@ from wan_t2v_client.termination import Terminated, raise_on_termination
 from wan_t2v_client.text_to_video import TextToVideo
 
 CANNOT_WRITE = 6
-STOPPED = 130
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

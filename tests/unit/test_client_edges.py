@@ -370,17 +370,16 @@ def test_an_ascii_terminal_gets_escapes(tmp_path: Path, environment: dict[str, s
 def test_an_unwritable_folder_is_known_before_anything_is_asked_for(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
 ) -> None:
-    (tmp_path / "file").touch()
     (tmp_path / "prompts.txt").write_text("a ball\n")
     arguments = {
         "generate": ["generate", "x", "--out", "/proc/x.mp4"],
-        "previews": ["generate", "x", "--out", str(tmp_path / "x.mp4"), "--previews", str(tmp_path / "file")],
+        "previews": ["generate", "x", "--out", str(tmp_path / "x.mp4"), "--previews", "/proc"],
         "batch": ["batch", str(tmp_path / "prompts.txt"), "--out", "/proc/videos"],
     }[command]
     with serving(MADE) as server:
         assert main([*arguments, "--url", server.url]) == 6
         assert server.requests == []
-    named = {"generate": "/proc/x.mp4", "previews": str(tmp_path / "file"), "batch": "/proc/videos"}[command]
+    named = {"generate": "/proc/x.mp4", "previews": "/proc", "batch": "/proc/videos"}[command]
     assert_one_line(capsys.readouterr().err, f"wan-t2v: {named}: ")
 
 

@@ -264,6 +264,12 @@ def test_a_full_standard_error_ends_nothing(server: ScriptedServer, tmp_path: Pa
     assert code == 0 and b"2 made" in output
 
 
+def test_what_a_closed_standard_error_would_have_had_does_not_go_into_the_video(server: ScriptedServer) -> None:
+    options = ["generate", "a ball", "--out", "-", "--url", server.url]
+    done = subprocess.run(["sh", "-c", '"$0" "$@" 2>&-', *COMMAND, *options], stdout=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stdout) == (0, VIDEO)
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_end_nothing(server: ScriptedServer, tmp_path: Path, closed: str) -> None:
     out = tmp_path / "video.mp4"
