@@ -1,4 +1,4 @@
-"""Frames to an MP4: H.264 in BT.709, fragmented so that it can be streamed, the same bytes for the same frames."""
+"""Frames to an MP4: H.264 in BT.709, the index before the frames, the same bytes for the same frames."""
 
 import io
 from collections.abc import Callable
@@ -22,6 +22,23 @@ _BT709_LIMITED = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorR
 _BT709 = 1  # primaries, transfer and matrix alike, ITU-T H.273
 
 
+# The index ("moov") is about 800 bytes and, per frame, at most its time (8), offset from that (8), size (4), place in
+# the list of key frames (4) and, for a frame of a megabyte, a chunk of its own (16).
+_INDEX_BYTES, _INDEX_BYTES_PER_FRAME = 1024, 40
+_TICKS_PER_FRAME = 1000
+
+
+def container_options(frames: int, *, fps: int) -> dict[str, str]:
+    """Options of FFmpeg's MP4 writer: room for the index at the front, and clocks that count frames exactly.
+
+    FFmpeg's `faststart` writes a file twice and so needs one on disk; a reserved index works in memory. Without clocks
+    of their own, durations in the header are rounded up to a millisecond and differ from the sum of the frames.
+    """
+    ticks = str(_TICKS_PER_FRAME * fps)
+    index_bytes = _INDEX_BYTES + _INDEX_BYTES_PER_FRAME * frames
+    return {"moov_size": str(index_bytes), "movie_timescale": ticks, "video_track_timescale": ticks}
+
+
 def mp4_from_frames(frames: NDArray[np.uint8], *, fps: int, is_cancelled: Callable[[], bool] = lambda: False) -> bytes:
     """Encode (T, height, width, 3) uint8 RGB frames; height and width are even. Returns the file's bytes.
 
@@ -29,8 +46,7 @@ def mp4_from_frames(frames: NDArray[np.uint8], *, fps: int, is_cancelled: Callab
     """
     buffer = io.BytesIO()
     converter = VideoReformatter()  # frame.reformat() would set up a new one for each frame
-    movflags = "frag_keyframe+empty_moov+default_base_moof"  # faststart cannot work on a buffer
-    with av.open(buffer, "w", format="mp4", options={"movflags": movflags}) as container:
+    with av.open(buffer, "w", format="mp4", options=container_options(len(frames), fps=fps)) as container:
         stream = container.add_stream("libx264", rate=fps, options=CODEC_OPTIONS)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

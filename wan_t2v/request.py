@@ -4,6 +4,7 @@ Nothing is bent: a value that cannot be served is refused with what came, what i
 works. Standard library only.
 """
 
+import base64
 import json
 import math
 import re
@@ -93,6 +94,10 @@ class Settings:
     def guided(self) -> bool:
         """Whether a negative pass runs. As in diffusers this looks at `guidance_scale` alone."""
         return self.guidance_scale > 1.0
+
+    def encoded(self, data: bytes) -> bytes:
+        """A video's or a preview's bytes as the answer carries them: as they are, or in base64."""
+        return base64.b64encode(data) if self.video_encoding == "base64" else data
 
     def to_json(self) -> str:
         """One JSON object; `from_json` is the inverse."""

@@ -1,12 +1,19 @@
-"""Client of a Wan2.2 text-to-video server: `TextToVideo(Connection()).generate("a red ball rolls left").video`."""
+"""Client of a Wan2.2 text-to-video server: `TextToVideo(Connection()).generate("a red ball rolls left").video`.
 
-from wan_t2v_client.async_text_to_video import AsyncTextToVideo
-from wan_t2v_client.connection import Connection
-from wan_t2v_client.errors import ClientError, DeadlineExceeded, RequestRefused, ServerFault, Unavailable
-from wan_t2v_client.generation import Generation
-from wan_t2v_client.progress import Heartbeat, Progress
-from wan_t2v_client.retry import RetryPolicy
-from wan_t2v_client.text_to_video import TextToVideo
+A name is imported when it is first used: the command sets gRPC's environment before gRPC is imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wan_t2v_client.async_text_to_video import AsyncTextToVideo
+    from wan_t2v_client.connection import Connection
+    from wan_t2v_client.errors import ClientError, DeadlineExceeded, RequestRefused, ServerFault, Unavailable
+    from wan_t2v_client.generation import Generation
+    from wan_t2v_client.progress import Heartbeat, Progress
+    from wan_t2v_client.retry import RetryPolicy
+    from wan_t2v_client.text_to_video import TextToVideo
 
 __all__ = [
     "AsyncTextToVideo",
@@ -22,3 +29,21 @@ __all__ = [
     "TextToVideo",
     "Unavailable",
 ]
+_ERRORS = ("ClientError", "DeadlineExceeded", "RequestRefused", "ServerFault", "Unavailable")
+_MODULES = {
+    "AsyncTextToVideo": "async_text_to_video",
+    "Connection": "connection",
+    "Generation": "generation",
+    "Heartbeat": "progress",
+    "Progress": "progress",
+    "RetryPolicy": "retry",
+    "TextToVideo": "text_to_video",
+    **dict.fromkeys(_ERRORS, "errors"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of `__all__`."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,14 +1,21 @@
 """Arguments that the commands share, and what they become."""
 
 import argparse
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from wan_t2v_client.connection import Connection
-from wan_t2v_client.keepalive import KEEPALIVE_S
+from wan_t2v_client.deadline import LONGEST_S, check_seconds
+from wan_t2v_client.errors import RequestRefused
+from wan_t2v_client.headers import header_from_text, headers_from_file, headers_from_lines
+from wan_t2v_client.keepalive import KEEPALIVE_S, LEAST_KEEPALIVE_S, LONGEST_KEEPALIVE_S
 from wan_t2v_client.retry import RetryPolicy
+from wan_t2v_client.standard_streams import tell
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
 
+HEADERS_VARIABLE = "WAN_T2V_HEADERS"
 _FIELDS = (
     "negative_prompt",
     "num_frames",
@@ -52,23 +59,41 @@ def add_connection_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--key-file", type=Path, help="PEM file of this client's key")
     group.add_argument("--certificate-file", type=Path, help="PEM file of this client's certificate")
     group.add_argument("--header", type=_header, action="append", default=[], metavar="NAME:VALUE",
-                       help="sent with every call, such as 'authorization:Bearer ...'; may be repeated")  # fmt: skip
-    group.add_argument("--deadline-s", type=float, help="give up after this many seconds, for each video")
-    group.add_argument("--keepalive-s", type=float, default=KEEPALIVE_S, metavar="SECONDS",
+                       help="sent with every call; may be repeated. Any user of this machine can read it in the list "
+                            "of processes")  # fmt: skip
+    group.add_argument("--header-file", type=Path, metavar="FILE",
+                       help="a NAME:VALUE per line, for headers that are secret; "
+                            f"so has the variable {HEADERS_VARIABLE}")  # fmt: skip
+    group.add_argument("--deadline-s", type=_seconds(), metavar="SECONDS",
+                       help="give up after this long, for each video")  # fmt: skip
+    keepalive = _seconds(least=LEAST_KEEPALIVE_S, longest=LONGEST_KEEPALIVE_S)
+    group.add_argument("--keepalive-s", type=keepalive, default=KEEPALIVE_S, metavar="SECONDS",
                        help="between pings during a call (default: %(default)s, which any server accepts)")  # fmt: skip
 
 
 def connection_from(options: argparse.Namespace) -> Connection:
-    """The connection that the options describe."""
-    return Connection(
+    """The connection that the options describe, checked. Warns of a secret that anybody on its way can read."""
+    connection = Connection(
         url=options.url,
         tls=options.tls,
         ca_file=options.ca_file,
         key_file=options.key_file,
         certificate_file=options.certificate_file,
-        headers=dict(options.header),
+        headers=_headers(options),
         keepalive_s=options.keepalive_s,
     )
+    connection.check()
+    for name in connection.readable_headers():
+        tell(f"wan-t2v: warning: the header {name} goes out unencrypted; add --tls")
+    return connection
+
+
+def _headers(options: argparse.Namespace) -> dict[str, str]:
+    """Those of the environment, the file and the options; the later ones win."""
+    headers = headers_from_lines(os.environ.get(HEADERS_VARIABLE, ""), source=HEADERS_VARIABLE)
+    if options.header_file is not None:
+        headers |= headers_from_file(options.header_file)
+    return headers | dict(options.header)
 
 
 def add_patience_options(command: argparse.ArgumentParser) -> None:
@@ -78,7 +103,7 @@ def add_patience_options(command: argparse.ArgumentParser) -> None:
                        help="tries while the server is unavailable; 1 for no retry (default: %(default)s)")  # fmt: skip
     group.add_argument("--retry-after-progress", action="store_true",
                        help="try again also after steps were done, which are then paid for twice")  # fmt: skip
-    group.add_argument("--idle-limit-s", type=float, default=IDLE_LIMIT_S, metavar="SECONDS",
+    group.add_argument("--idle-limit-s", type=_seconds(), default=IDLE_LIMIT_S, metavar="SECONDS",
                        help="how long a running video may be silent (default: %(default)s, or five steps)")  # fmt: skip
 
 
@@ -102,7 +127,22 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:VALUE")
-    return name.strip().lower(), value.strip()
+    try:
+        return header_from_text(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(*, least: float = 0.0, longest: float = LONGEST_S) -> Callable[[str], float]:
+    """The type of an option that is a number of seconds."""
+
+    def seconds(text: str) -> float:
+        try:
+            number = float(text)
+            check_seconds(text, number, least=least, longest=longest)
+        except (ValueError, RequestRefused):
+            accepted = f"a number of seconds from {least:g} to {longest:.0f}"
+            raise argparse.ArgumentTypeError(f"got {text[:40]!r}; accepted: {accepted}") from None
+        return number
+
+    return seconds

@@ -7,7 +7,9 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 
+from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline
+from wan_t2v_client.endpoint_probe import explain
 from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error, client_error_from_rpc
 from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
@@ -21,7 +23,7 @@ async def streamed_asyncio(
     client: Any,
     fields: Mapping[str, Any],
     *,
-    headers: Mapping[str, str],
+    connection: Connection,
     deadline_s: float | None = None,
     idle_limit_s: float = IDLE_LIMIT_S,
     on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
@@ -35,7 +37,9 @@ async def streamed_asyncio(
     while True:
         watchdog = Watchdog(idle_limit_s, deadline)
         try:
-            async with contextlib.aclosing(_one_try(client, sent, headers=headers, watchdog=watchdog)) as news:
+            async with contextlib.aclosing(
+                _one_try(client, sent, headers=connection.headers, watchdog=watchdog)
+            ) as news:
                 async for told in news:
                     if isinstance(told, Heartbeat):
                         on_heartbeat(told)
@@ -43,7 +47,8 @@ async def streamed_asyncio(
                         yield told
             return
         except ClientError as error:
-            wait_s = retries.wait_s(error, progressed=watchdog.progressed)
+            explained = await asyncio.to_thread(explain, error, connection.url)
+            wait_s = retries.wait_s(explained, progressed=watchdog.progressed)
         await sleep(wait_s)
 
 

@@ -9,7 +9,8 @@ from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.async_streaming import streamed_asyncio
 from wan_t2v_client.connection import Connection
-from wan_t2v_client.deadline import Deadline
+from wan_t2v_client.deadline import Deadline, check_seconds
+from wan_t2v_client.endpoint_probe import explain
 from wan_t2v_client.errors import client_error
 from wan_t2v_client.fields import sent_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
@@ -78,10 +79,11 @@ class AsyncTextToVideo:
         **fields: Any,
     ) -> AsyncGenerator[Progress | Generation, None]:
         """A Progress for each step and the Generation last. Close it (`contextlib.aclosing`) to stop early."""
+        check_seconds("idle_limit_s", idle_limit_s)
         return streamed_asyncio(
             self._opened(),
             {"prompt": prompt, **fields},
-            headers=self._connection.headers,
+            connection=self._connection,
             deadline_s=deadline_s,
             idle_limit_s=idle_limit_s,
             on_heartbeat=on_heartbeat,
@@ -106,17 +108,18 @@ class AsyncTextToVideo:
                 )
                 return generation_from_answer(answer)
             except InferenceServerException as error:
-                wait_s = retries.wait_s(client_error(error))
+                explained = await asyncio.to_thread(explain, client_error(error), self._connection.url)
+                wait_s = retries.wait_s(explained)
             await asyncio.sleep(wait_s)
 
     async def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
         """Every loaded model with its version and how often it ran."""
         try:
             answer = await self._opened().get_inference_statistics(
-                as_json=True, headers=dict(self._connection.headers), client_timeout=deadline_s
+                as_json=True, headers=dict(self._connection.headers), client_timeout=Deadline(deadline_s).timeout_s()
             )
         except InferenceServerException as error:
-            raise client_error(error) from None
+            raise await asyncio.to_thread(explain, client_error(error), self._connection.url) from None
         return models_from_statistics(answer)
 
     def _opened(self) -> Any:

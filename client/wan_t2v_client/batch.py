@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from wan_t2v_client.async_text_to_video import AsyncTextToVideo
 from wan_t2v_client.batch_folder import BatchFolder
 from wan_t2v_client.batch_lines import BatchRequest
-from wan_t2v_client.errors import ClientError
+from wan_t2v_client.errors import ClientError, WrongEndpoint
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
 
 
@@ -59,7 +59,7 @@ async def make_videos(
     """Make what is unfinished, at most `concurrency` at a time. `told` hears of each as it ends.
 
     A request that fails is put down in the report and the others go on. Cancelling stops the work on the server.
-    Raises OSError if a video cannot be written: the next would be lost as well.
+    Raises OSError if a video cannot be written, and WrongEndpoint: the next would be lost as well.
     """
     waiting = iter(report.unfinished())
 
@@ -71,7 +71,7 @@ async def make_videos(
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
+            for _ in range(min(concurrency, len(report.unfinished()))):
                 group.create_task(make_some())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
@@ -88,6 +88,8 @@ async def _made(
     started = time.monotonic()
     try:
         generation = await server.generate(**request.fields, deadline_s=deadline_s, idle_limit_s=idle_limit_s)
+    except WrongEndpoint:
+        raise  # so is every other request
     except ClientError as error:
         return Outcome(request, "failed", time.monotonic() - started, str(error))
     seconds = time.monotonic() - started

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from wan_t2v_client.async_text_to_video import AsyncTextToVideo
 from wan_t2v_client.batch import Outcome, Report, make_videos, skip_finished
 from wan_t2v_client.batch_folder import BatchFolder
 from wan_t2v_client.batch_lines import requests_from_file
+from wan_t2v_client.connection import Connection
+from wan_t2v_client.standard_streams import print_result, tell
 
 SOME_FAILED = 1
 
@@ -41,25 +42,26 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _batch(options: argparse.Namespace) -> int:
+    connection = connection_from(options)
     report = Report(requests_from_file(options.prompts, fields_from(options)))
     folder = BatchFolder(options.out)
     skip_finished(report, folder)
     started = time.monotonic()
     try:
-        asyncio.run(_videos(report, folder, options=options))
+        asyncio.run(_videos(report, folder, connection, options=options))
     finally:  # after Ctrl-C too
         seconds = round(time.monotonic() - started, 2)
-        print(json.dumps(_facts(report, folder, seconds=seconds)) if options.json else _text(report, seconds))
+        print_result(json.dumps(_facts(report, folder, seconds=seconds)) if options.json else _text(report, seconds))
     return SOME_FAILED if report.ended("failed") else 0
 
 
-async def _videos(report: Report, folder: BatchFolder, *, options: argparse.Namespace) -> None:
-    def tell(outcome: Outcome) -> None:
+async def _videos(report: Report, folder: BatchFolder, connection: Connection, *, options: argparse.Namespace) -> None:
+    def show(outcome: Outcome) -> None:
         line = f"{outcome.kind} {folder.video(outcome.request)} in {outcome.seconds:.1f} s"
         reason = f", line {outcome.request.line}: {outcome.reason}" if outcome.reason else ""
-        print(f"[{len(report.outcomes)}/{len(report.requests)}] {line}{reason}", file=sys.stderr, flush=True)
+        tell(f"[{len(report.outcomes)}/{len(report.requests)}] {line}{reason}")
 
-    async with AsyncTextToVideo(connection_from(options), retry=retry_from(options)) as server:
+    async with AsyncTextToVideo(connection, retry=retry_from(options)) as server:
         await make_videos(
             report,
             server=server,
@@ -67,7 +69,7 @@ async def _videos(report: Report, folder: BatchFolder, *, options: argparse.Name
             concurrency=options.concurrency,
             deadline_s=options.deadline_s,
             idle_limit_s=options.idle_limit_s,
-            told=tell,
+            told=show,
         )
 
 

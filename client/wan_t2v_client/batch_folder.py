@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import tempfile
+import os
 from pathlib import Path
 from typing import Any
 
 from wan_t2v_client.batch_lines import BatchRequest
 from wan_t2v_client.errors import RequestRefused
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.output_file import written
+from wan_t2v_client.output_file import OutputFile, make_folder
 
 
 class BatchFolder:
@@ -17,24 +17,22 @@ class BatchFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        make_folder(path)
 
     def video(self, request: BatchRequest) -> Path:
         """Where the request's video lies."""
-        return self._path / f"{request.name}.mp4"
+        return self._path / _file_name(request, "mp4")
 
     def description(self, request: BatchRequest) -> Path:
         """Where it is said what that is the video of."""
-        return self._path / f"{request.name}.json"
+        return self._path / _file_name(request, "json")
 
     def has(self, request: BatchRequest) -> bool:
         """Whether the request's video is finished and whole. Raises RequestRefused if its place is another's."""
         try:
             told = json.loads(self.description(request).read_bytes())
             asked, digest = told["request"], told["sha256"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return False
         video = self.video(request)
         if not video.is_file() or _sha256(video.read_bytes()) != digest:
@@ -51,15 +49,20 @@ class BatchFolder:
         assert generation.video is not None  # no other output is asked for
         told: dict[str, Any] = {
             "request": dict(request.fields),
-            "video": self.video(request).name,
+            "video": f"{request.name}.mp4",
             "sha256": _sha256(generation.video),
             "seconds": seconds,
             "metadata": generation.metadata,
         }
-        with written(self.video(request)) as file:
+        with OutputFile(self.video(request)) as file:
             file.write(generation.video)
-        with written(self.description(request)) as file:
+        with OutputFile(self.description(request)) as file:
             file.write(json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _file_name(request: BatchRequest, suffix: str) -> str:
+    """Its name in UTF-8, also where the locale's encoding of names lacks a character."""
+    return os.fsdecode(f"{request.name}.{suffix}".encode())
 
 
 def _sha256(data: bytes) -> str:

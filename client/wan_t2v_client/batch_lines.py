@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from wan_t2v_client.errors import RequestRefused
-from wan_t2v_client.fields import FIELD_TYPES, plain_value, unknown_field
+from wan_t2v_client.fields import FIELD_TYPES, not_sendable, plain_value, unknown_field
 
 _NOT_HERE = {"latents", "output_type", "video_encoding", "preview_every"}  # a batch writes MP4 files, no more
 _KNOWN = [name for name in FIELD_TYPES if name not in _NOT_HERE]
 _NAME = re.compile(r"\w[\w .-]{0,99}")
+_LONGEST_NAME = 100
+_LONGEST_FILE_NAME = 255  # bytes, of nearly every file system
 _SLUG_LENGTH = 40
 
 
@@ -70,6 +72,8 @@ def _fields_from_json(text: str) -> dict[str, Any]:
         fields = json.loads(text)
     except json.JSONDecodeError as error:
         raise RequestRefused(f"is not JSON: {error.msg} at character {error.pos + 1}") from None
+    except (ValueError, RecursionError):
+        raise RequestRefused("is JSON with too many levels, or with a number of too many digits") from None
     if not isinstance(fields, dict):
         raise RequestRefused(f'is not a JSON object, such as {{"prompt": "a red ball rolls left"}}: got {text[:40]}')
     return fields
@@ -83,7 +87,11 @@ def _request(line: int, given: dict[str, Any], taken: Mapping[str, BatchRequest]
     if name is None:
         return BatchRequest(line, _free_name(fields, taken), fields)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise RequestRefused(f"name: got {name!r}; accepted are up to 100 letters, digits, spaces, '_', '-' and '.'")
+        raise RequestRefused(
+            f"name: got {str(name)[:_LONGEST_NAME]!r}; accepted are up to 100 letters, digits, spaces, '_', '-' and '.'"
+        )
+    if len(f"{name}.json".encode()) > _LONGEST_FILE_NAME:
+        raise RequestRefused(f"name: {name!r} is longer than a file's name may be, in UTF-8")
     if name in taken:
         raise RequestRefused(f"name: {name!r} is that of line {taken[name].line} too")
     return BatchRequest(line, name, fields)
@@ -98,7 +106,7 @@ def _checked(name: str, value: Any) -> Any:
     try:
         plain = plain_value(FIELD_TYPES[name], value)
     except (OverflowError, ValueError, TypeError) as error:
-        raise RequestRefused(f"{name}: got {value!r}, which cannot be sent ({error})") from None
+        raise not_sendable(name, value, error) from None
     return plain.decode() if isinstance(plain, bytes) else plain
 
 

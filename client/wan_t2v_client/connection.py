@@ -1,5 +1,6 @@
 """Where the server is and how to speak to it."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Any
 
 import tritonclient.grpc
 
+from wan_t2v_client.address import check_address
+from wan_t2v_client.deadline import check_seconds
 from wan_t2v_client.errors import RequestRefused
-from wan_t2v_client.keepalive import KEEPALIVE_S, channel_arguments
+from wan_t2v_client.headers import check_headers, secret_headers
+from wan_t2v_client.keepalive import KEEPALIVE_S, LEAST_KEEPALIVE_S, LONGEST_KEEPALIVE_S, channel_arguments
 
 
 @dataclass(frozen=True)
@@ -16,9 +20,9 @@ class Connection:
     """A gRPC address and how it is secured.
 
     Attributes:
-        url: `host:port`, without a scheme.
+        url: `host:port`, without a scheme; or an address that gRPC resolves itself, such as `dns:///host:port`.
         tls: encrypt; `ca_file`, `key_file` and `certificate_file` (PEM) override the system's roots and name a client.
-        headers: sent with every call, such as `{"authorization": "Bearer ..."}`.
+        headers: sent with every call, such as `{"authorization": "Bearer ..."}`. Case does not matter in their names.
         keepalive_s: seconds between pings during a call; less than the default only where the server allows it, see
             `wan_t2v_client.keepalive`.
     """
@@ -31,6 +35,20 @@ class Connection:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     keepalive_s: float = KEEPALIVE_S
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "headers", {str(name).lower(): value for name, value in self.headers.items()})
+
+    def check(self) -> None:
+        """Raise RequestRefused for settings that cannot work, before anything is sent."""
+        check_address(self.url)
+        check_headers(self.headers)
+        check_seconds("keepalive_s", self.keepalive_s, least=LEAST_KEEPALIVE_S, longest=LONGEST_KEEPALIVE_S)
+        self._check_files()
+
+    def readable_headers(self) -> list[str]:
+        """The names of headers that look secret and go out unencrypted."""
+        return [] if self.tls or self.url.startswith("unix") else secret_headers(self.headers)
+
     def open(self) -> tritonclient.grpc.InferenceServerClient:
         """A gRPC client; it connects at the first call. Raises RequestRefused if the settings cannot work."""
         return self._opened(tritonclient.grpc.InferenceServerClient)
@@ -42,7 +60,7 @@ class Connection:
         return self._opened(tritonclient.grpc.aio.InferenceServerClient)
 
     def _opened(self, client: Any) -> Any:
-        self._check()
+        self.check()
         try:
             return client(
                 self.url,
@@ -55,15 +73,31 @@ class Connection:
         except OSError as error:
             raise RequestRefused(f"cannot read {error.filename}: {error.strerror}") from None
 
-    def _check(self) -> None:
+    def _check_files(self) -> None:
         files = [path for path in (self.ca_file, self.key_file, self.certificate_file) if path is not None]
         if files and not self.tls:
             raise RequestRefused(f"{files[0]} is given without TLS, so nothing would be encrypted; add --tls")
         for path in files:
             if not path.is_file():
                 raise RequestRefused(f"{path} is not a file")
-        if not self.keepalive_s > 0:
-            raise RequestRefused(f"keepalive_s: got {self.keepalive_s}; accepted is a number of seconds above 0")
+        if (self.key_file is None) != (self.certificate_file is None):
+            raise RequestRefused("a client's key_file and certificate_file go together; got one of them")
+        try:
+            self._load_files()
+        except ssl.SSLError as error:
+            names = ", ".join(map(str, files))
+            raise RequestRefused(f"{names}: no usable PEM ({error.reason or 'unknown reason'})") from None
+        except OSError as error:
+            raise RequestRefused(f"cannot read {error.filename or files[0]}: {error.strerror}") from None
+
+    def _load_files(self) -> None:
+        """Read them as gRPC will. It would log what is wrong and report an unreachable server."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # whether a key is long enough is for the server to say
+        if self.ca_file is not None:
+            context.load_verify_locations(self.ca_file)
+        if self.certificate_file is not None:
+            context.load_cert_chain(self.certificate_file, self.key_file, password="")  # gRPC takes no password
 
 
 def _text(path: Path | None) -> str | None:

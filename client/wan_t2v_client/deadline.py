@@ -3,12 +3,28 @@
 import math
 import time
 from collections.abc import Callable
+from numbers import Real
+
+from wan_t2v_client.errors import RequestRefused
+
+LONGEST_S = 1e8  # three years; clocks and protocols overflow at figures far beyond
+
+
+def check_seconds(name: str, value: float, *, least: float = 0.0, longest: float = LONGEST_S) -> None:
+    """Raise RequestRefused for what is no usable number of seconds."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and least <= value <= longest):
+        raise RequestRefused(
+            f"{name}: got {value!r:.40}; accepted: a number of seconds from {least:g} to {longest:.0f}"
+        )
 
 
 class Deadline:
-    """`seconds` from now, or never. `now` gives seconds on any steady clock."""
+    """`seconds` from now, or never. `now` gives seconds on any steady clock. Raises RequestRefused."""
 
     def __init__(self, seconds: float | None, now: Callable[[], float] = time.monotonic) -> None:
+        if seconds is not None:
+            check_seconds("deadline_s", seconds)
         self._now = now
         self._ends = math.inf if seconds is None else now() + seconds
 

@@ -18,6 +18,10 @@ class RequestRefused(ClientError):
     exit_code = 2
 
 
+class WrongEndpoint(RequestRefused):
+    """What answers at the address is no gRPC endpoint, so no request can be served there."""
+
+
 class Unavailable(ClientError):
     """The server cannot be reached, or cannot take the request at the moment. Try again.
 

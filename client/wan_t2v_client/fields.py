@@ -32,7 +32,9 @@ _NUMPY = {"BYTES": np.object_, "INT32": np.int32, "INT64": np.int64, "FP32": np.
 
 
 # When a video is made and whether one is taken up again, not what it is: parameters of Triton's request.
-PARAMETERS = ("idempotency_key", "queue_priority")
+PARAMETERS = {"idempotency_key": "BYTES", "queue_priority": "INT64"}
+_LONGEST_NAME = 64
+_MOST_QUOTED = 200
 
 
 class Sent(NamedTuple):
@@ -47,7 +49,7 @@ def sent_fields(fields: Mapping[str, Any]) -> Sent:
 
     Raises TypeError for a name that is no field, RequestRefused.
     """
-    parameters = {name: fields[name] for name in PARAMETERS if fields.get(name) is not None}
+    parameters = {name: _parameter(name, fields[name]) for name in PARAMETERS if fields.get(name) is not None}
     return Sent(_inputs({name: value for name, value in fields.items() if name not in PARAMETERS}), parameters)
 
 
@@ -61,8 +63,26 @@ def _inputs(fields: Mapping[str, Any]) -> list[tritonclient.grpc.InferInput]:
 
 def unknown_field(name: str) -> str:
     """What to say about a name that is no field: it, and the nearest one."""
+    if len(name) > _LONGEST_NAME:  # comparing takes long
+        return f"unknown field {name[:_LONGEST_NAME]!r}..."
     near = difflib.get_close_matches(name, FIELD_TYPES, n=1)
     return f"unknown field {name!r}" + (f" (is {near[0]} meant?)" if near else "")
+
+
+def _parameter(name: str, value: Any) -> Any:
+    """One parameter as tritonclient takes it. Raises RequestRefused for a value that its type cannot hold."""
+    try:
+        plain = plain_value(PARAMETERS[name], value)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise not_sendable(name, value, error) from None
+    return value if isinstance(plain, bytes) else plain
+
+
+def not_sendable(name: str, value: Any, error: Exception) -> RequestRefused:
+    """The refusal of a value that the field's type cannot hold."""
+    shown = repr(value)
+    shown = shown if len(shown) <= _MOST_QUOTED else f"{shown[:_MOST_QUOTED]}..."
+    return RequestRefused(f"{name}: got {shown}, which cannot be sent ({str(error)[:_MOST_QUOTED]})")
 
 
 def input_from_field(name: str, value: Any) -> tritonclient.grpc.InferInput:
@@ -72,7 +92,7 @@ def input_from_field(name: str, value: Any) -> tritonclient.grpc.InferInput:
         plain = value if name == "latents" else [plain_value(datatype, value)]
         array = np.asarray(plain, dtype=_NUMPY[datatype])
     except (OverflowError, ValueError, TypeError) as error:
-        raise RequestRefused(f"{name}: got {value!r}, which cannot be sent ({error})") from None
+        raise not_sendable(name, value, error) from None
     tensor = tritonclient.grpc.InferInput(name, list(array.shape), datatype)
     tensor.set_data_from_numpy(array)
     return tensor

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +19,9 @@ from wan_t2v_client.arguments import (
 )
 from wan_t2v_client.fields import PARAMETERS
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.output_file import written
+from wan_t2v_client.output_file import OutputFile, make_folder
 from wan_t2v_client.progress_bar import ProgressBar
+from wan_t2v_client.standard_streams import is_terminal, print_result, tell
 from wan_t2v_client.text_to_video import TextToVideo
 
 
@@ -30,7 +30,8 @@ def add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = commands.add_parser("generate", help="one prompt to one MP4")
     command.set_defaults(run=_generate)
     command.add_argument("prompt", help="what the video shows")
-    command.add_argument("--out", type=Path, default=Path("video.mp4"), help="file to write (default: %(default)s)")
+    command.add_argument("--out", type=Path, default=Path("video.mp4"),
+                         help="file to write; - is standard output (default: %(default)s)")  # fmt: skip
     command.add_argument("--json", action="store_true", help="print one JSON object about the video, for programs")
     command.add_argument("--unary", action="store_true",
                          help="use the unary door: no progress, and Ctrl-C does not stop the work")  # fmt: skip
@@ -47,12 +48,16 @@ def add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _generate(options: argparse.Namespace) -> int:
-    with written(options.out) as file:
+    with OutputFile(options.out) as out:
         started = time.monotonic()
         generation = _generated(options)
         assert generation.video is not None  # no other output is asked for
-        file.write(generation.video)
-    _tell(options, generation, seconds=round(time.monotonic() - started, 2))
+        out.write(generation.video)
+        report = _report(options, generation, seconds=round(time.monotonic() - started, 2))
+        if out.is_standard_output:
+            tell(report)
+        else:
+            print_result(report)
     return 0
 
 
@@ -63,7 +68,7 @@ def _generated(options: argparse.Namespace) -> Generation:
         with _elapsed_shown(), TextToVideo(connection_from(options), retry=retry_from(options)) as server:
             return server.generate_unary(options.prompt, deadline_s=options.deadline_s, **fields)
     if options.previews is not None:
-        options.previews.mkdir(parents=True, exist_ok=True)
+        make_folder(options.previews)
         fields["preview_every"] = options.preview_every
     with ProgressBar(options.previews) as bar:
         retry = dataclasses.replace(retry_from(options), on_wait=bar.show_wait)
@@ -78,10 +83,10 @@ def _generated(options: argparse.Namespace) -> Generation:
             )
 
 
-def _tell(options: argparse.Namespace, generation: Generation, *, seconds: float) -> None:
+def _report(options: argparse.Namespace, generation: Generation, *, seconds: float) -> str:
     settings = generation.metadata["settings"]
     if generation.metadata["prompt_truncated"]:
-        print("wan-t2v: the prompt was longer than the model reads; its end was left out", file=sys.stderr)
+        tell("wan-t2v: the prompt was longer than the model reads; its end was left out")
     told = {
         "video": str(options.out),
         "frames": settings["num_frames"],
@@ -91,9 +96,8 @@ def _tell(options: argparse.Namespace, generation: Generation, *, seconds: float
         "seed": settings["seed"],
     }
     if options.json:
-        print(json.dumps({**told, "metadata": generation.metadata}))
-    else:
-        print("{video}: {frames} frames of {height}x{width} in {seconds} s, seed {seed}".format(**told))
+        return json.dumps({**told, "metadata": generation.metadata})
+    return "{video}: {frames} frames of {height}x{width} in {seconds} s, seed {seed}".format(**told)
 
 
 @contextmanager
@@ -104,11 +108,11 @@ def _elapsed_shown() -> Iterator[None]:
     def count() -> None:
         started = time.monotonic()
         while not done.wait(0.5):
-            print(f"\rgenerating, {time.monotonic() - started:.0f} s ", end="", file=sys.stderr, flush=True)
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+            tell(f"\rgenerating, {time.monotonic() - started:.0f} s ", end="")
+        tell("\r\033[K", end="")
 
     thread = threading.Thread(target=count, daemon=True)
-    if sys.stderr.isatty():
+    if is_terminal():
         thread.start()
     try:
         yield

@@ -7,6 +7,10 @@ from typing import Any
 import tritonclient.grpc
 from numpy.typing import NDArray
 
+from wan_t2v_client.errors import ServerFault
+
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what reading raises
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -23,11 +27,19 @@ class Generation:
 
 
 def generation_from_answer(answer: tritonclient.grpc.InferResult) -> Generation:
-    """Read an answer; outputs that were not asked for are empty in it."""
-    video, frames, latents = (answer.as_numpy(name) for name in ("video", "frames", "denoised_latents"))
-    return Generation(
-        video=video[0] if video.size else None,
-        frames=frames if frames.size else None,
-        latents=latents if latents.size else None,
-        metadata=json.loads(answer.as_numpy("metadata")[0]),
-    )
+    """Read an answer; outputs that were not asked for are empty in it. Raises ServerFault for another model's."""
+    try:
+        video, frames, latents = (answer.as_numpy(name) for name in ("video", "frames", "denoised_latents"))
+        return Generation(
+            video=video[0] if video.size else None,
+            frames=frames if frames.size else None,
+            latents=latents if latents.size else None,
+            metadata=json.loads(answer.as_numpy("metadata")[0]),
+        )
+    except UNREADABLE as error:
+        raise unreadable(error) from None
+
+
+def unreadable(error: Exception) -> ServerFault:
+    """What to say of an answer that is not as this client knows it."""
+    return ServerFault(f"the server's answer cannot be read ({type(error).__name__}: {str(error)[:100]})")

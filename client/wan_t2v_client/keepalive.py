@@ -9,6 +9,7 @@ from typing import Any
 
 # a tenth above what a server accepts by default: with 299 s, tritonserver 2.51 ended a silent call after 1495 s
 KEEPALIVE_S = 330.0
+LEAST_KEEPALIVE_S, LONGEST_KEEPALIVE_S = 0.001, 2e6  # gRPC counts milliseconds in 32 bits
 KEEPALIVE_ANSWER_S = 20.0  # gRPC's default of keepalive_timeout; that of ping_timeout, 60 s, was seen to win
 _INT32_MAX = 2**31 - 1
 # gRPC waits ever longer, up to 120 s, before it connects again, and fails every call meanwhile; retries have a

@@ -7,7 +7,7 @@ from typing import Any
 import tritonclient.grpc
 
 from wan_t2v_client.errors import ServerFault
-from wan_t2v_client.generation import Generation, generation_from_answer
+from wan_t2v_client.generation import UNREADABLE, Generation, generation_from_answer, unreadable
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Progress:
         timestep, expert: where it was on the schedule, and who ran it.
         step_s: seconds it took on the server.
         left_s: the server's estimate of the seconds for the steps that are left.
-        preview: a small PNG of what the clip is becoming, if it was asked for and this step has one.
+        preview: a small PNG of what the clip is becoming, if it was asked for and this step has one; its base64 if
+            the request's `video_encoding` is.
     """
 
     step: int
@@ -49,18 +50,26 @@ class Heartbeat:
 def told_by(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | Generation:
     """A step's progress, a sign of life or, at the end, the generation.
 
-    Raises ServerFault for a last answer that holds none of them.
+    Raises ServerFault for a last answer that holds none of them, and for one that cannot be read.
     """
+    try:
+        news = _news(answer)
+    except UNREADABLE as error:
+        raise unreadable(error) from None
+    if news is not None:
+        return news
+    if answer.as_numpy("metadata") is None:
+        raise ServerFault("the server ended the stream without a video and without an error")
+    return generation_from_answer(answer)
+
+
+def _news(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | None:
     told = answer.as_numpy("progress")
     if told is not None:
         preview = answer.as_numpy("preview")
         return Progress(**_known(Progress, told[0]), preview=None if preview is None else preview[0])
     told = answer.as_numpy("heartbeat")
-    if told is not None:
-        return Heartbeat(**_known(Heartbeat, told[0]))
-    if answer.as_numpy("metadata") is None:
-        raise ServerFault("the server ended the stream without a video and without an error")
-    return generation_from_answer(answer)
+    return None if told is None else Heartbeat(**_known(Heartbeat, told[0]))
 
 
 def _known(kind: type[Progress] | type[Heartbeat], text: bytes) -> dict[str, Any]:

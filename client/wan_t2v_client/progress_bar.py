@@ -1,11 +1,12 @@
 """What the command shows while a video is made: a bar on a terminal, and previews as files."""
 
-import sys
 from pathlib import Path
 from types import TracebackType
 
 from wan_t2v_client.errors import Unavailable
+from wan_t2v_client.output_file import OutputFile
 from wan_t2v_client.progress import Heartbeat, Progress
+from wan_t2v_client.standard_streams import is_terminal, tell
 
 WIDTH = 24
 WAIT_WIDTH = 79  # a longer line wraps, and only its last row would be overwritten
@@ -16,7 +17,7 @@ class ProgressBar:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._shown = sys.stderr.isatty()
+        self._shown = is_terminal()
 
     def __enter__(self) -> "ProgressBar":
         self._print("waiting for the first step ")
@@ -30,7 +31,8 @@ class ProgressBar:
     def show(self, progress: Progress) -> None:
         """Show a finished step."""
         if progress.preview is not None and self._folder is not None:
-            (self._folder / f"step-{progress.step:04d}.png").write_bytes(progress.preview)
+            with OutputFile(self._folder / f"step-{progress.step:04d}.png") as file:
+                file.write(progress.preview)
         self._print(line(progress))
 
     def show_heartbeat(self, beat: Heartbeat) -> None:
@@ -44,7 +46,7 @@ class ProgressBar:
 
     def _print(self, text: str) -> None:
         if self._shown:
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            tell(f"\r\033[K{text}", end="")
 
 
 _STAGES = {

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import ClientError, Unavailable
 
+_MOST_DOUBLINGS = 64  # beyond any wait; a thousand would be no number any more
+
 
 def _tell_nobody(error: Unavailable, wait_s: float) -> None:
     pass
@@ -39,7 +41,7 @@ class RetryPolicy:
 
     def wait_s(self, failures: int, retry_after_s: float | None) -> float:
         """Seconds to wait after the `failures`-th failure, from 1."""
-        backoff_s: float = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (failures - 1))
+        backoff_s: float = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
         return (retry_after_s or 0.0) + backoff_s * (1 + self.random()) / 2
 
 

@@ -12,6 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline
+from wan_t2v_client.endpoint_probe import explain
 from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error
 from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
@@ -56,7 +57,7 @@ def streamed(
                         yield told
             return
         except ClientError as error:
-            wait_s = retries.wait_s(error, progressed=watchdog.progressed)
+            wait_s = retries.wait_s(explain(error, connection.url), progressed=watchdog.progressed)
         sleep(wait_s)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.connection import Connection
-from wan_t2v_client.deadline import Deadline
+from wan_t2v_client.deadline import Deadline, check_seconds
+from wan_t2v_client.endpoint_probe import explain
 from wan_t2v_client.errors import client_error
 from wan_t2v_client.fields import sent_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
@@ -76,6 +77,7 @@ class TextToVideo:
         **fields: Any,
     ) -> Generator[Progress | Generation, None, None]:
         """Yield a Progress after each step and the Generation last; see `wan_t2v_client.streaming`."""
+        check_seconds("idle_limit_s", idle_limit_s)
         return streamed(
             self._connection,
             {"prompt": prompt, **fields},
@@ -105,15 +107,15 @@ class TextToVideo:
                 )
                 return generation_from_answer(answer)
             except InferenceServerException as error:
-                wait_s = retries.wait_s(client_error(error))
+                wait_s = retries.wait_s(explain(client_error(error), self._connection.url))
             time.sleep(wait_s)
 
     def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
         """Every loaded model with its version and how often it ran."""
         try:
             answer = self._client.get_inference_statistics(
-                as_json=True, headers=dict(self._connection.headers), client_timeout=deadline_s
+                as_json=True, headers=dict(self._connection.headers), client_timeout=Deadline(deadline_s).timeout_s()
             )
         except InferenceServerException as error:
-            raise client_error(error) from None
+            raise explain(client_error(error), self._connection.url) from None
         return models_from_statistics(answer)

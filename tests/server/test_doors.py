@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
+import pytest
 from wan_t2v_client import TextToVideo
 from wan_t2v_client.command import main
 
@@ -140,3 +142,12 @@ def test_the_commands_errors_are_one_line_and_an_exit_code(server: Server, tmp_p
     assert len(errors) == 4 and all(line.startswith("wan-t2v: ") for line in errors)
     assert "height: got 100" in errors[0]
     assert list(tmp_path.iterdir()) == [], "a failed command leaves no file"
+
+
+@pytest.mark.parametrize("endpoint", ["http_url", "metrics_url"])
+def test_the_command_says_at_once_that_a_port_is_not_grpcs(
+    server: Server, capsys: pytest.CaptureFixture[str], endpoint: str
+) -> None:
+    url = urlsplit(getattr(server, endpoint)).netloc
+    assert main(["models", "--url", url]) == 2
+    assert f"got '{url}', where HTTP answers and not gRPC" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The streaming door: the same bytes as the unary one, news of every step, and work that stops with its caller."""
 
+import base64
 import io
 import json
 import subprocess
@@ -152,14 +153,16 @@ def test_more_than_the_door_holds_are_refused_at_once_and_nobody_else_is_harmed(
 
 
 def test_a_stream_over_http_is_read_by_curl(server: Server) -> None:
-    """Server-sent events: a line of JSON for each step, the video as base64 in the last."""
+    """Server-sent events: a line of JSON for each step, pictures and the video in base64."""
     url = f"{server.http_url}/v2/models/text_to_video_stream/generate_stream"
-    body = json.dumps({"prompt": "a red ball", "video_encoding": "base64", **SMALL})
+    body = json.dumps({"prompt": "a red ball", "video_encoding": "base64", "preview_every": 2, **SMALL})
     answer = subprocess.run(["curl", "-sfN", url, "-d", body], capture_output=True, check=True, text=True).stdout
     events = [json.loads(line.removeprefix("data: ")) for line in answer.splitlines() if line.startswith("data: ")]
     assert [json.loads(event["progress"])["step"] for event in events if "progress" in event] == [1, 2, 3, 4]
+    previews = [base64.b64decode(event["preview"], validate=True) for event in events if "preview" in event]
+    assert [preview[:8] for preview in previews] == [b"\x89PNG\r\n\x1a\n"] * 2
     assert json.loads(events[-1]["metadata"])["settings"]["seed"] == SMALL["seed"]
-    assert events[-1]["video"]
+    assert base64.b64decode(events[-1]["video"], validate=True)[4:8] == b"ftyp"
 
 
 def test_the_command_keeps_previews_and_tells_the_result(server: Server, tmp_path: Path, capsys) -> None:

@@ -73,6 +73,7 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     requests: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     finished: int = 0
+    began: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
     most_at_once: int = 0
     _under_way: int = 0
@@ -104,6 +105,7 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         with self._lock:
             self.requests.append(request)
             self.headers.append(dict(context.invocation_metadata()))
+            self.began.set()
             self._under_way += 1
             self.most_at_once = max(self.most_at_once, self._under_way)
             return self.scripts[min(len(self.requests), len(self.scripts)) - 1]

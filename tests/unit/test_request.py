@@ -56,6 +56,11 @@ def test_a_request_of_too_much_work_is_refused_with_the_steps_that_are_not() -> 
         checked(largest, served=replace(ANY, token_passes=5376))
 
 
+@pytest.mark.parametrize(("encoding", "carried"), [("raw", b"a PNG"), ("base64", b"YSBQTkc=")])
+def test_pictures_are_carried_as_the_request_asks(encoding: str, carried: bytes) -> None:
+    assert checked({"video_encoding": encoding}).encoded(b"a PNG") == carried
+
+
 def test_settings_survive_json() -> None:
     settings = checked({"prompt": "ein Ball, 漢字", "seed": 2**63 - 1})
     assert Settings.from_json(settings.to_json()) == settings
@@ -146,7 +151,9 @@ def test_guidance_is_decided_by_the_first_scale_alone() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    with pytest.raises(RequestError, match="promt: got an unknown field; accepted: prompt, seed, timeout. Nearest: prompt."):
+    with pytest.raises(
+        RequestError, match="promt: got an unknown field; accepted: prompt, seed, timeout. Nearest: prompt."
+    ):
         check_parameters(["promt"], fields=["prompt", "seed"], parameters=["timeout"])
 
 

@@ -1,6 +1,5 @@
 """Last step of the unary door: frames to an MP4, and the reports of all steps to one metadata object."""
 
-import base64
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -70,8 +69,7 @@ def encoded_video(
     frames: NDArray[np.uint8], settings: Settings, *, is_cancelled: Callable[[], bool] = lambda: False
 ) -> bytes:
     """Frames (T, H, W, 3) as the answer's `video`: an MP4, or its base64. Raises Cancelled."""
-    video = mp4_from_frames(frames, fps=settings.fps, is_cancelled=is_cancelled)
-    return base64.b64encode(video) if settings.video_encoding == "base64" else video
+    return settings.encoded(mp4_from_frames(frames, fps=settings.fps, is_cancelled=is_cancelled))
 
 
 def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -164,7 +164,7 @@ class TextToVideoStream:
                 {**inputs, **prepared},
                 settings,
                 is_cancelled=underway.caller.has_left,
-                after_step=self._teller(underway, preview_every, turn=turn),
+                after_step=self._teller(underway, settings, preview_every=preview_every, turn=turn),
                 keeping=underway.keeping,
                 loading=lambda: underway.news.during(LOAD),
             )
@@ -180,7 +180,7 @@ class TextToVideoStream:
         with underway.stage(PREPARE):
             return self._prepare(fields)
 
-    def _teller(self, underway: Underway, preview_every: int, *, turn: Turn) -> Any:
+    def _teller(self, underway: Underway, settings: Settings, *, preview_every: int, turn: Turn) -> Any:
         """What to do after each step: send its progress, and every `preview_every` steps a picture beside it."""
         clock = StepClock()
 
@@ -190,7 +190,7 @@ class TextToVideoStream:
             underway.trace.step(step, progress.step_s)
             turn.stepped(step.index, step.count)
             shown = preview_every and step.index % preview_every == 0
-            underway.news.stepped(progress, self._pictured(step) if shown else None)
+            underway.news.stepped(progress, settings.encoded(self._pictured(step)) if shown else None)
 
         return tell
 

@@ -1,0 +1,40 @@
+"""Whether a failed connection met an HTTP endpoint: Triton's closes it without a word, so gRPC cannot tell."""
+
+import re
+import socket
+
+from wan_t2v_client.address import host_and_port
+from wan_t2v_client.errors import ClientError, Unavailable, WrongEndpoint
+
+PROBE_LIMIT_S = 2.0
+_REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+# What gRPC says where something accepted the connection and did not speak HTTP/2.
+_NO_HTTP_2 = re.compile(r"http1\.x server|Failed parsing HTTP/2|missing selected ALPN")
+_PERHAPS_HTTP_1 = re.compile(
+    r"failed to connect to all addresses.*(Socket closed|Connection reset|WRONG_VERSION_NUMBER)"
+)
+
+
+def explain(error: ClientError, url: str) -> ClientError:
+    """The error, or WrongEndpoint if an HTTP server answers at the address. Takes up to PROBE_LIMIT_S."""
+    if not isinstance(error, Unavailable):
+        return error
+    message = str(error)
+    if _NO_HTTP_2.search(message) or (_PERHAPS_HTTP_1.search(message) and _speaks_http_1(url)):
+        return WrongEndpoint(
+            f"url: got {url!r}, where HTTP answers and not gRPC; accepted: HOST:PORT of the gRPC endpoint "
+            "(port 8001 by Triton's default; 8000 is HTTP, 8002 metrics), with --tls if it is encrypted"
+        )
+    return error
+
+
+def _speaks_http_1(url: str) -> bool:
+    address = host_and_port(url)
+    if address is None:
+        return False
+    try:
+        with socket.create_connection(address, timeout=PROBE_LIMIT_S) as connection:
+            connection.sendall(_REQUEST)
+            return connection.recv(7).startswith(b"HTTP/1.")
+    except OSError:
+        return False

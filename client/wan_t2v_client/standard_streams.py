@@ -1,0 +1,45 @@
+"""Standard output and standard error: what they cannot take ends in one line, never in a traceback."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+
+class StandardOutputError(Exception):
+    """Standard output is closed, full, or its reader is gone."""
+
+
+def print_result(text: str) -> None:
+    """Print to standard output. Characters that its encoding lacks become escapes. Raises StandardOutputError."""
+    if sys.stdout is None:  # it was closed before the command began
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        _abandon(sys.stdout)
+        raise StandardOutputError(f"standard output: {error.strerror}") from None
+
+
+def tell(text: str, *, end: str = "\n") -> None:
+    """Print to standard error, if it can be printed to: what is told there never ends the work."""
+    if sys.stderr is None:  # print would take standard output
+        return
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        _abandon(sys.stderr)
+
+
+def is_terminal() -> bool:
+    """Whether a person watches standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _abandon(stream: TextIO) -> None:
+    """Let what is left go nowhere. The interpreter would try again at its end, and complain in lines of its own."""
+    with suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

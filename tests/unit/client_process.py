@@ -1,0 +1,30 @@
+"""The command `wan-t2v` as a process of its own: exit codes, signals and open files are as users have them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+DEFAULT_SIGNALS = ["env", "--default-signal=INT,TERM,HUP"]  # whatever the tests' own parent ignores
+COMMAND = [*DEFAULT_SIGNALS, sys.executable, "-m", "wan_t2v_client.command"]
+SIZE = ["--size", "32x48", "--frames", "5"]
+
+
+def started(*arguments: str, environment: Mapping[str, str] | None = None, **streams: Any) -> subprocess.Popen[bytes]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return subprocess.Popen([*COMMAND, *arguments], env={**os.environ, **(environment or {})}, **pipes)
+
+
+def finished(*arguments: str, **options: Any) -> tuple[int, bytes, str]:
+    """The exit code, standard output and standard error."""
+    process = started(*arguments, **options)
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output or b"", (errors or b"").decode()
+
+
+def assert_one_line(errors: str, *parts: str) -> None:
+    """What a failure may say: one line of the command's own, no traceback, no log of gRPC's."""
+    assert errors.count("\n") == 1 and errors.startswith("wan-t2v"), errors
+    for part in parts:
+        assert part in errors

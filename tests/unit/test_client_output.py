@@ -1,0 +1,301 @@
+"""Where the command writes: nothing but regular files is replaced, and what goes wrong is said of what it is about."""
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from wan_t2v_client.output_file import OutputFile, make_folder
+
+from tests.unit.client_process import COMMAND, SIZE, assert_one_line, finished, started
+from tests.unit.scripted_server import MADE, VIDEO, Pause, ScriptedServer, Step, serving
+
+HUNG = (Step(1), Pause())
+
+
+@pytest.fixture
+def usual_umask():
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def write(path: Path, data: bytes = VIDEO) -> None:
+    with OutputFile(path) as file:
+        file.write(data)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_file_has_the_mode_that_the_umask_leaves(usual_umask: None, tmp_path: Path) -> None:
+    write(tmp_path / "deep" / "video.mp4")
+    assert mode(tmp_path / "deep" / "video.mp4") == 0o640
+
+
+@pytest.mark.parametrize("kept", [0o600, 0o666, 0o755, 0o444])
+def test_a_file_that_is_replaced_keeps_its_mode(usual_umask: None, tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"something longer than a video")
+    path.chmod(kept)
+    before = path.stat().st_ino
+    write(path)
+    assert path.read_bytes() == VIDEO and mode(path) == kept
+    assert path.stat().st_ino != before  # in one step
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    target, link, second = tmp_path / "there" / "target.mp4", tmp_path / "link.mp4", tmp_path / "second.mp4"
+    target.parent.mkdir()
+    target.write_bytes(b"before")
+    target.chmod(0o600)
+    link.symlink_to("there/target.mp4")
+    second.symlink_to(link)
+    write(second)
+    assert second.readlink() == link and link.readlink() == Path("there/target.mp4")
+    assert target.read_bytes() == VIDEO and mode(target) == 0o600
+
+
+def test_a_link_to_nothing_gets_a_target(tmp_path: Path) -> None:
+    link = tmp_path / "link.mp4"
+    link.symlink_to("not there yet/target.mp4")
+    write(link)
+    assert link.is_symlink() and (tmp_path / "not there yet" / "target.mp4").read_bytes() == VIDEO
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a device takes root")
+def test_a_device_stays_a_device(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        device.write_bytes(b"")
+    except PermissionError:
+        pytest.skip("no devices here")
+    before = device.stat()
+    write(device)
+    assert stat.S_ISCHR(device.stat().st_mode) and device.stat().st_ino == before.st_ino
+
+
+def test_a_device_stays_a_device_for_any_user() -> None:
+    write(Path("/dev/null"))
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_pipe_stays_a_pipe_and_its_reader_gets_the_video(tmp_path: Path) -> None:
+    fifo, read = tmp_path / "fifo", []
+    os.mkfifo(fifo)
+    reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()))
+    reader.start()
+    write(fifo, VIDEO * 100_000)  # more than a pipe holds
+    reader.join()
+    assert read == [VIDEO * 100_000] and fifo.is_fifo()
+
+
+@pytest.mark.parametrize("name", ["v" * 251 + ".mp4", "é" * 125 + ".mp4", "v" * 255])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("v" * 256, errno.ENAMETOOLONG),
+        ("folder", errno.EISDIR),
+        ("file/video.mp4", errno.ENOTDIR),
+        ("loop", errno.ELOOP),
+    ],
+)
+def test_what_cannot_be_written_is_known_before_and_named(tmp_path: Path, name: str, number: int) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError) as refusal:
+        OutputFile(tmp_path / name)
+    assert (refusal.value.errno, refusal.value.filename) == (number, str(tmp_path / name))
+
+
+def test_an_error_while_writing_names_the_file_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "video.mp4").write_bytes(b"before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: '.*video.mp4'"):
+        write(tmp_path / "video.mp4")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+def test_a_stop_while_writing_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "video.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_replaced_is_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's mount of one file says EBUSY."""
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"something longer than a video")
+
+    def busy(self: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(Path, "replace", busy)
+    write(path)
+    assert path.read_bytes() == VIDEO and [found.name for found in tmp_path.iterdir()] == ["video.mp4"]
+
+
+def test_a_file_in_a_folder_that_takes_no_other_is_written_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"something longer than a video")
+
+    def refused(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("wan_t2v_client.output_file._check_folder", refused)
+    write(path)
+    assert path.read_bytes() == VIDEO
+    with pytest.raises(PermissionError, match="another.mp4"):
+        OutputFile(tmp_path / "another.mp4")
+    with pytest.raises(PermissionError, match="previews"):
+        make_folder(tmp_path / "previews")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving(MADE) as scripted:
+        yield scripted
+
+
+def generate(server: ScriptedServer, out: str, *options: str, **streams) -> tuple[int, bytes, str]:
+    return finished("generate", "a ball", "--out", out, "--url", server.url, *SIZE, *options, **streams)
+
+
+@pytest.mark.parametrize("out", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_standard_output_takes_the_video_and_nothing_else(server: ScriptedServer, out: str) -> None:
+    code, output, errors = generate(server, out)
+    assert (code, output) == (0, VIDEO)
+    assert "5 frames of 32x48" in errors
+
+
+def test_redirected_standard_output_is_written_into(server: ScriptedServer, tmp_path: Path) -> None:
+    """Replaced by its name, the shell's file would be another one."""
+    redirected = tmp_path / "redirected"
+    with redirected.open("wb") as file:
+        file.write(b"before:")
+        file.flush()
+        assert generate(server, "/dev/stdout", stdout=file)[0] == 0
+        assert os.fstat(file.fileno()).st_nlink == 1
+    assert redirected.read_bytes() == b"before:" + VIDEO
+
+
+def test_any_open_file_takes_the_video(server: ScriptedServer) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe:
+        code, output, _ = generate(server, f"/dev/fd/{writing}", pass_fds=[writing])
+        os.close(writing)
+        assert (code, pipe.read()) == (0, VIDEO)
+    assert b"5 frames of 32x48" in output
+
+
+@pytest.mark.parametrize("out", ["/dev/fd/77", "/dev/fd/0"])
+def test_a_descriptor_that_takes_nothing_is_refused_before_any_work(server: ScriptedServer, out: str) -> None:
+    """One that is not open, and one that is open for reading alone."""
+    asked = len(server.requests)
+    with open("/dev/null", "rb") as only_for_reading:  # noqa: PTH123
+        code, _, errors = generate(server, out, stdin=only_for_reading)
+    assert code == 6
+    assert_one_line(errors, f"{out}: Bad file descriptor")
+    assert len(server.requests) == asked
+
+
+def test_a_full_device_is_an_error_of_the_video(server: ScriptedServer) -> None:
+    code, output, errors = generate(server, "/dev/full")
+    assert (code, output) == (6, b"")
+    assert_one_line(errors, "/dev/full: No space left on device")
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_a_full_standard_output_does_not_blame_the_video(server: ScriptedServer, tmp_path: Path, json: list) -> None:
+    out = tmp_path / "video.mp4"
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        code, _, errors = generate(server, str(out), *json, stdout=full)
+    assert code == 6 and out.read_bytes() == VIDEO
+    assert_one_line(errors, "wan-t2v: standard output: No space left on device")
+
+
+def test_a_closed_pipe_does_not_blame_the_video(server: ScriptedServer, tmp_path: Path) -> None:
+    out = tmp_path / "video.mp4"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        code, _, errors = generate(server, str(out), stdout=pipe)
+    assert code == 6 and out.read_bytes() == VIDEO
+    assert_one_line(errors, "wan-t2v: standard output: Broken pipe")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"]])
+def test_help_that_cannot_be_printed_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        code, _, errors = finished(*arguments, stdout=full)
+    assert code == 6
+    assert_one_line(errors, "standard output: No space left on device")
+
+
+def test_a_full_standard_error_ends_nothing(server: ScriptedServer, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a ball\na cube\n")
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        code, output, _ = finished("batch", str(prompts), "--out", str(tmp_path), "--url", server.url, stderr=full)
+    assert code == 0 and b"2 made" in output
+
+
+def test_what_a_closed_standard_error_would_have_had_does_not_go_into_the_video(server: ScriptedServer) -> None:
+    options = ["generate", "a ball", "--out", "-", "--url", server.url]
+    done = subprocess.run(["sh", "-c", '"$0" "$@" 2>&-', *COMMAND, *options], stdout=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stdout) == (0, VIDEO)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_nothing(server: ScriptedServer, tmp_path: Path, closed: str) -> None:
+    out = tmp_path / "video.mp4"
+    options = ["generate", "a ball", "--out", str(out), "--url", server.url]
+    shell = ["sh", "-c", f'"$0" "$@" {closed}', *COMMAND, *options]
+    assert subprocess.run(shell, capture_output=True, timeout=120).returncode == 0
+    assert out.read_bytes() == VIDEO
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda x: str(int(x))
+)
+@pytest.mark.parametrize("command", ["generate", "batch"])
+def test_a_signal_stops_the_work_and_leaves_no_half_file(
+    tmp_path: Path, command: str, number: signal.Signals, code: int
+) -> None:
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
+    prompts.write_text("a ball\n")
+    with serving(HUNG) as hung:
+        where = ["--out", str(out / "video.mp4" if command == "generate" else out), "--url", hung.url]
+        begin = ["generate", "a ball"] if command == "generate" else ["batch", str(prompts)]
+        process = started(*begin, *where)
+        hung.began.wait(60)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert hung.cancelled.wait(60)
+    assert process.returncode == code
+    assert_one_line(errors.decode(), "stopped")
+    assert list(out.iterdir()) == []
