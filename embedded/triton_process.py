@@ -5,8 +5,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from embedded.leftovers import remove_shared_memory
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line, environment
 from embedded.wheel import installed_wheel
+from wan_t2v.operate.own_server import http_status, without_proxy
 from wan_t2v.operate.run_directory import VARIABLE
 
 
@@ -36,7 +35,7 @@ class TritonProcess:
             process = subprocess.Popen(
                 command,
                 # a directory of its own, whatever the caller's environment says: servers must not share one
-                env={**wheel.environment(), **environment(options), VARIABLE: str(run_directory)},
+                env={**without_proxy(wheel.environment()), **environment(options), VARIABLE: str(run_directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -87,7 +86,6 @@ def bracketed(host: str) -> str:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+        return http_status(url, timeout_s=2.0) == 200
+    except OSError:
         return False

@@ -48,9 +48,10 @@ def has_lost_a_process(
     living: Callable[[], Mapping[str, set[int]]],
     is_loaded: Callable[[str], bool],
 ) -> bool:
-    """Whether a model is short of processes while Triton calls it loaded.
+    """Whether a model is short of processes while Triton has it loaded.
 
-    Asked before the processes are counted and after: the denoiser unloads and loads experts, and a count from before
+    `is_loaded` must not be Triton's readiness of the model, which 2.71 also denies to one with a dead process. It is
+    asked before the processes are counted and after: the denoiser unloads and loads experts, and a count from before
     its load would look like a death.
     """
     if not is_loaded(model):
