@@ -9,6 +9,7 @@ import tritonclient.grpc
 
 from wan_t2v_client.errors import RequestRefused
 from wan_t2v_client.keepalive import KEEPALIVE_S, channel_arguments
+from wan_t2v_client.proxy import proxy_arguments
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Connection:
                 root_certificates=_text(self.ca_file),
                 private_key=_text(self.key_file),
                 certificate_chain=_text(self.certificate_file),
-                channel_args=channel_arguments(self.keepalive_s),
+                channel_args=[*channel_arguments(self.keepalive_s), *proxy_arguments(self.url)],
             )
         except OSError as error:
             raise RequestRefused(f"cannot read {error.filename}: {error.strerror}") from None
