@@ -78,7 +78,7 @@ bring_with_uv() {
         "$uv" python install --no-config --no-progress 3.12 >"$scratch/told" 2>&1; then
         look_with_uv "$uv"
     fi
-    reason="uv could not bring one: $(tail -n 1 "$scratch/told" | sed 's/^ *//')"
+    reason="uv could not bring one: $(tail -n 1 "$scratch/told" | sed 's/^ *\(cause: \)*//')"
 }
 
 refuse() {

@@ -3,7 +3,7 @@
 import tritonclient.grpc
 
 from embedded.options import ServerOptions
-from embedded.triton_process import bracketed
+from embedded.ports import bracketed
 
 _CHANNEL = [
     ("grpc.enable_http_proxy", 0),

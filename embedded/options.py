@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from embedded.folder import ServerFolder
 from embedded.ports import addresses, check_free, free_ports
 from embedded.wheel import TritonWheel
 
@@ -70,12 +71,13 @@ def environment(options: ServerOptions) -> dict[str, str]:
     return {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": options.traces_url} if options.traces_url else {}
 
 
-def command_line(options: ServerOptions, wheel: TritonWheel, backends: Path, *, shm_prefix: str) -> list[str]:
+def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolder, *, shm_prefix: str) -> list[str]:
     """Triton's command line; every default that matters is spelled out."""
     command = [
         str(wheel.binary),
-        f"--model-repository={options.repository.resolve()}",
-        f"--backend-directory={backends}",
+        f"--model-repository={folder.models}",
+        f"--model-repository={folder.checks}",
+        f"--backend-directory={folder.backends}",
         f"--cache-directory={wheel.caches}",
         f"--cache-config=local,size={options.text_cache_bytes}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",

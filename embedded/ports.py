@@ -36,6 +36,11 @@ def addresses(host: str) -> list[str]:
         raise ServerError(f"HOST={host} is no address of this machine ({error.strerror})") from None
 
 
+def bracketed(host: str) -> str:
+    """The host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in addresses(host)[0] else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)

@@ -15,13 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedded.errors import ServerError
+from embedded.folder import temporary_folder
 from embedded.leftovers import FOLDER_PREFIX, SHM_PREFIX, remove_leftovers
-from embedded.log import first_error, was_told_to_stop
+from embedded.log import was_told_to_stop
 from embedded.options import ServerOptions
 from embedded.repair import Repair
 from embedded.triton_process import TritonProcess
@@ -40,13 +41,14 @@ class Supervisor:
     options: ServerOptions
     report: Callable[[dict[str, Any]], None]
     stopping: bool = False
-    _folder: Path = field(init=False)
+    _folder: Path | None = None
     _triton: TritonProcess | None = None
+    _serving: bool = False
 
     def run(self) -> int:
         """Serve until told to stop. Returns an exit code; nothing of the server is left, whatever happened."""
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
         try:
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=temporary_folder()))
             remove_leftovers()
             self._serve()
         except ServerError as error:
@@ -56,10 +58,19 @@ class Supervisor:
             self.report({"event": "failed", "error": f"the supervisor failed: {type(error).__name__}: {error}"})
             raise
         finally:
-            if self._triton is not None:
-                self._triton.end()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._end()
         return 0
+
+    def _end(self) -> None:
+        """Leave nothing."""
+        self._end_triton()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end_triton(self) -> None:
+        """End the server and all of its processes; one that never served at once, since nobody waits for it."""
+        if self._triton is not None:
+            (self._triton.end if self._serving else self._triton.kill)()
 
     def _serve(self) -> None:
         """A server, and another for each that died. Raises ServerError if the first does not start, or none lives."""
@@ -88,21 +99,30 @@ class Supervisor:
         return True
 
     def _started(self) -> None:
-        """A new server, ready or told to stop meanwhile. Raises ServerError."""
+        """A new server, checked and ready, or told to stop meanwhile. Raises ServerError."""
+        self._serving = False
         self._triton = triton = TritonProcess.started(
-            self.options, self._folder, run_directory=self._run_directory, shm_prefix=f"{SHM_PREFIX}{os.getpid()}_"
+            self.options, self._own_folder, run_directory=self._run_directory, shm_prefix=f"{SHM_PREFIX}{os.getpid()}_"
         )
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
         while not triton.is_ready() and not self.stopping:
             if time.monotonic() > deadline:
-                reason = first_error(self.options.log) or "no error in its log"
+                reason = triton.first_error() or "no error in its log"
                 raise ServerError(f"not ready after {limit_s:g} s: {reason} (log: {self.options.log})")
             self._pause(POLL_S)
+        if not self.stopping:
+            triton.check()
+            self._serving = True
+
+    @property
+    def _own_folder(self) -> Path:
+        assert self._folder is not None, "it is made before a server is started"
+        return self._folder
 
     @property
     def _run_directory(self) -> Path:
-        return self._folder / "run"
+        return self._own_folder / "run"
 
     def _tell_ready(self, event: str) -> None:
         if self.stopping or self._triton is None:
@@ -131,7 +151,7 @@ class Supervisor:
         if triton is None:
             return
         told = triton.exit_code is not None and was_told_to_stop(log)  # else it hangs, and is ended here
-        triton.end()
+        self._end_triton()
         code = triton.exit_code
         if told or deaths >= DEATHS_IN_A_ROW or RunDirectory(self._run_directory).draining:
             times = "" if deaths <= 1 else f", {deaths} times in a row"

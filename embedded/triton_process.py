@@ -5,16 +5,26 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from embedded.errors import ServerError
+from embedded.folder import ServerFolder
+from embedded.grpc_client import own_client
 from embedded.leftovers import remove_shared_memory
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line, environment
+from embedded.ports import bracketed
+from embedded.tensor_check import MODEL, check_tensors, unload
 from embedded.wheel import installed_wheel
 from wan_t2v.operate.own_server import http_status, without_proxy
+from wan_t2v.operate.processes import group_lives, stub_pids
 from wan_t2v.operate.run_directory import VARIABLE
+
+KILLED_LIMIT_S = 5.0
+KILLED_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -22,27 +32,32 @@ class TritonProcess:
     """A started server. `shm_prefix` begins the names of its shared memory."""
 
     options: ServerOptions
+    folder: ServerFolder
     shm_prefix: str
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def started(cls, options: ServerOptions, folder: Path, *, run_directory: Path, shm_prefix: str) -> "TritonProcess":
-        """Start it; `folder` is for what the server needs on disk. Raises ServerError."""
+    def started(cls, options: ServerOptions, path: Path, *, run_directory: Path, shm_prefix: str) -> "TritonProcess":
+        """Start it; `path` is a folder for what the server needs on disk. Raises ServerError."""
         wheel = installed_wheel()
-        command = command_line(options, wheel, wheel.assemble_backends(folder), shm_prefix=shm_prefix)
-        options.log.parent.mkdir(parents=True, exist_ok=True)
-        with options.log.open("wb") as log:
+        folder = ServerFolder.linked(path, wheel, repository=options.repository)
+        with _opened(options.log) as log:
             process = subprocess.Popen(
-                command,
-                # a directory of its own, whatever the caller's environment says: servers must not share one
-                env={**without_proxy(wheel.environment()), **environment(options), VARIABLE: str(run_directory)},
+                command_line(options, wheel, folder, shm_prefix=shm_prefix),
+                env={
+                    **without_proxy(wheel.environment()),
+                    "LD_LIBRARY_PATH": os.pathsep.join(map(str, folder.libraries)),
+                    **environment(options),
+                    # a directory of its own, whatever the caller's environment says: servers must not share one
+                    VARIABLE: str(run_directory),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the server in order
                 preexec_fn=die_with_parent,
             )
-        return cls(options, shm_prefix, process)
+        return cls(options, folder, shm_prefix, process)
 
     @property
     def pid(self) -> int:
@@ -57,9 +72,20 @@ class TritonProcess:
     def is_ready(self) -> bool:
         """Whether it answers and has loaded every model. Raises ServerError if it ended instead."""
         if self.exit_code is not None:
-            reason = first_error(self.options.log) or f"exit code {self.exit_code}"
+            reason = self.first_error() or f"exit code {self.exit_code}"
             raise ServerError(f"the server did not start: {reason} (log: {self.options.log})")
         return _answers(f"http://{bracketed(self.options.host)}:{self.options.http_port}/v2/health/ready")
+
+    def check(self) -> None:
+        """Raise ServerError unless tensors pass through its Python processes unchanged."""
+        client = own_client(self.options)
+        check_tensors(client)
+        unload(client, headers=self.options.admin_header, is_gone=lambda: MODEL not in stub_pids(self.pid))
+
+    def first_error(self) -> str | None:
+        """The first error of its log that matters; a model's file has the path that the user knows."""
+        error = first_error(self.options.log)
+        return error and error.replace(str(self.folder.models), str(self.options.repository))
 
     def end(self) -> None:
         """SIGTERM, then SIGKILL to the whole process group, Python processes included; nothing of it is left."""
@@ -67,10 +93,21 @@ class TritonProcess:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(self.options.stop_limit_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to all of it. Right for one that serves nobody yet: while it loads models it heeds no SIGTERM."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
+        self._wait_for_the_group()
         remove_shared_memory(self.shm_prefix)
+
+    def _wait_for_the_group(self) -> None:
+        """Python processes outlive tritonserver by a moment, and could make shared memory in it."""
+        deadline = time.monotonic() + KILLED_LIMIT_S
+        while group_lives(self.pid) and time.monotonic() < deadline:
+            time.sleep(KILLED_POLL_S)
 
 
 def die_with_parent() -> None:
@@ -79,9 +116,13 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def bracketed(host: str) -> str:
-    """The host as it stands in a URL."""
-    return f"[{host}]" if ":" in host else host
+def _opened(log: Path) -> IO[bytes]:
+    """Triton's log, empty. Raises ServerError."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("wb")
+    except OSError as error:
+        raise ServerError(f"the log {log} cannot be written ({error.strerror}): choose another with --log") from None
 
 
 def _answers(url: str) -> bool:

@@ -15,6 +15,7 @@ from embedded.supervisor import STEADY_S, Supervisor
 from wan_t2v.operate.run_directory import RunDirectory
 
 SEGFAULT = -11
+STARTS_FOR_EVER = -1.0
 
 
 @dataclass
@@ -26,16 +27,29 @@ class FakeTriton:
     pid: int = 1
     dies_at: float = 0.0
     exit_code: int | None = None
+    ended_by: str = ""
+
+    def check(self) -> None:
+        pass
+
+    def first_error(self) -> str | None:
+        return None
 
     def is_ready(self) -> bool:
         self.dies_at = self.world.now + self.lives_s
+        if self.lives_s == STARTS_FOR_EVER:
+            return False
         if not self.lives_s:
             self.exit_code = 1
             raise ServerError("the server did not start")
         return True
 
-    def end(self) -> None:
+    def end(self, how: str = "end") -> None:
+        self.ended_by = how
         self.exit_code = SEGFAULT if self.exit_code is None else self.exit_code
+
+    def kill(self) -> None:
+        self.end("kill")
 
 
 @dataclass
@@ -113,3 +127,42 @@ def test_a_server_that_died_while_it_drained_was_the_last(monkeypatch: pytest.Mo
 def test_a_server_that_was_told_to_stop_was_the_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(supervisor, "was_told_to_stop", lambda log: True)
     assert World([5.0, 5.0]).run(monkeypatch, tmp_path) == ["ready", "failed"]
+
+
+def test_a_stop_during_the_start_kills_it_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """While it loads models tritonserver heeds no SIGTERM, and nobody waits for an answer of it."""
+    world = World([STARTS_FOR_EVER])
+
+    def pause(keeper: Supervisor, seconds: float) -> None:
+        keeper.stopping = True
+
+    monkeypatch.setattr(world, "pause", pause)
+    assert world.run(monkeypatch, tmp_path) == []
+    assert world.started[0].ended_by == "kill"
+
+
+def test_a_start_that_takes_too_long_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = World([STARTS_FOR_EVER])
+    monkeypatch.setattr(world, "pause", lambda keeper, seconds: setattr(world, "now", world.now + 100.0))
+    assert world.run(monkeypatch, tmp_path) == ["failed"]
+    assert "not ready after 180 s: no error in its log" in world.events[0]["error"]
+    assert world.started[0].ended_by == "kill"
+
+
+def test_a_server_that_serves_is_told_to_stop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = World([5.0])
+    monkeypatch.setattr(world, "pause", lambda keeper, seconds: setattr(keeper, "stopping", True))
+    assert world.run(monkeypatch, tmp_path) == ["ready"]
+    assert world.started[0].ended_by == "end"
+
+
+def test_a_server_that_changes_tensors_never_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = World([5.0])
+
+    def changes_tensors(triton: FakeTriton) -> None:
+        raise ServerError("Triton's Python backend changes tensors")
+
+    monkeypatch.setattr(FakeTriton, "check", changes_tensors)
+    assert world.run(monkeypatch, tmp_path) == ["failed"]
+    assert world.events[0]["error"] == "Triton's Python backend changes tensors"
+    assert world.started[0].ended_by == "kill"
