@@ -82,19 +82,24 @@ def running_server(
 
 
 def _listen(events: IO[bytes], on_event: Callable[[dict[str, Any]], None]) -> "queue.SimpleQueue[dict[str, Any]]":
-    """Read the supervisor's events, so that it never blocks on a full pipe. The first goes into the queue.
+    """Read the supervisor's events, so that it never blocks on a full pipe. How the start ended goes into the queue.
 
-    Those after it are passed on; so is the supervisor's silence if the first one was that the server is ready.
+    Other events are passed on; so is the supervisor's silence after the server was ready.
     """
     first: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def listen() -> None:
-        line = events.readline()
-        event: dict[str, Any] = json.loads(line) if line else {}
-        first.put(event)
+        start: dict[str, Any] | None = None
         for line in events:
-            on_event(json.loads(line))
-        if event.get("event") == "ready":
+            event: dict[str, Any] = json.loads(line)
+            if start is None and event["event"] in ("ready", "failed"):
+                start = event
+                first.put(start)
+            else:
+                on_event(event)
+        if start is None:
+            first.put({})
+        elif start["event"] == "ready":
             on_event({"event": "ended"})
 
     threading.Thread(target=listen, daemon=True).start()

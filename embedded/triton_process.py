@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tritonclient.utils import InferenceServerException
+
 from embedded.errors import ServerError
 from embedded.folder import ServerFolder
 from embedded.grpc_client import own_client
@@ -23,6 +25,7 @@ from wan_t2v.operate.own_server import http_status, without_proxy
 from wan_t2v.operate.processes import group_lives, stub_pids
 from wan_t2v.operate.run_directory import VARIABLE
 
+ANSWER_LIMIT_S = 2.0
 KILLED_LIMIT_S = 5.0
 KILLED_POLL_S = 0.02
 
@@ -76,6 +79,14 @@ class TritonProcess:
             raise ServerError(f"the server did not start: {reason} (log: {self.options.log})")
         return _answers(f"http://{bracketed(self.options.host)}:{self.options.http_port}/v2/health/ready")
 
+    def answers(self) -> bool:
+        """Whether it says over HTTP or gRPC that it is alive, ready or not."""
+        if _answers(f"http://{bracketed(self.options.host)}:{self.options.http_port}/v2/health/live"):
+            return True
+        with own_client(self.options) as client, contextlib.suppress(InferenceServerException):
+            return bool(client.is_server_live(client_timeout=ANSWER_LIMIT_S))
+        return False
+
     def check(self) -> None:
         """Raise ServerError unless tensors pass through its Python processes unchanged."""
         client = own_client(self.options)
@@ -127,6 +138,6 @@ def _opened(log: Path) -> IO[bytes]:
 
 def _answers(url: str) -> bool:
     try:
-        return http_status(url, timeout_s=2.0) == 200
+        return http_status(url, timeout_s=ANSWER_LIMIT_S) == 200
     except OSError:
         return False

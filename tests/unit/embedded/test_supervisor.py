@@ -10,12 +10,15 @@ import pytest
 
 from embedded import supervisor
 from embedded.errors import ServerError
+from embedded.hang import HANG_S, Hang
 from embedded.options import ServerOptions
-from embedded.supervisor import STEADY_S, Supervisor
+from embedded.restarts import PAUSES_S, STEADY_S, Restarts
+from embedded.supervisor import Supervisor
 from wan_t2v.operate.run_directory import RunDirectory
 
 SEGFAULT = -11
 STARTS_FOR_EVER = -1.0
+ABORTS = -2.0
 
 
 @dataclass
@@ -24,6 +27,7 @@ class FakeTriton:
 
     lives_s: float
     world: "World"
+    started_at: float
     pid: int = 1
     dies_at: float = 0.0
     exit_code: int | None = None
@@ -32,6 +36,9 @@ class FakeTriton:
     def check(self) -> None:
         pass
 
+    def answers(self) -> bool:
+        return self.world.now - self.started_at < self.world.hangs_after_s
+
     def first_error(self) -> str | None:
         return None
 
@@ -39,8 +46,8 @@ class FakeTriton:
         self.dies_at = self.world.now + self.lives_s
         if self.lives_s == STARTS_FOR_EVER:
             return False
-        if not self.lives_s:
-            self.exit_code = 1
+        if self.lives_s in (0, ABORTS):
+            self.exit_code = SEGFAULT if self.lives_s else 1
             raise ServerError("the server did not start")
         return True
 
@@ -58,11 +65,12 @@ class World:
 
     lives_s: Sequence[float]
     now: float = 0.0
+    hangs_after_s: float = 1e9
     events: list[dict[str, Any]] = field(default_factory=list)
     started: list[FakeTriton] = field(default_factory=list)
 
     def start(self, *args: Any, **options: Any) -> FakeTriton:
-        self.started.append(FakeTriton(self.lives_s[len(self.started)], self))
+        self.started.append(FakeTriton(self.lives_s[len(self.started)], self, self.now))
         return self.started[-1]
 
     def pause(self, keeper: Supervisor, seconds: float) -> None:
@@ -75,6 +83,8 @@ class World:
     def run(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         monkeypatch.setattr(supervisor.TritonProcess, "started", self.start)
         monkeypatch.setattr(supervisor, "Repair", lambda *args, **options: SimpleNamespace(look=lambda: None))
+        monkeypatch.setattr(supervisor, "Restarts", lambda: Restarts(lambda: self.now))
+        monkeypatch.setattr(supervisor, "Hang", lambda answers: Hang(answers, lambda: self.now))
         monkeypatch.setattr(supervisor.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(Supervisor, "_pause", lambda keeper, seconds: self.pause(keeper, seconds))
         log = tmp_path / "server.log"
@@ -89,22 +99,59 @@ def test_a_server_that_died_gets_a_follower(monkeypatch: pytest.MonkeyPatch, tmp
     assert (tmp_path / "server.log.died").exists() and world.events[1]["exit_code"] == SEGFAULT
 
 
-def test_the_third_death_in_a_row_is_the_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    events = World([5.0, 5.0, 5.0, 5.0]).run(monkeypatch, tmp_path)
-    assert events == ["ready", *["server died", "started again"] * 2, "failed"]
-
-
-def test_a_server_that_served_for_a_while_starts_the_count_anew(
+def test_a_server_that_was_ready_once_is_never_given_up_but_started_ever_later(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    events = World([5.0, 5.0, 2 * STEADY_S, 5.0, 5.0, 5.0]).run(monkeypatch, tmp_path)
-    assert events == ["ready", *["server died", "started again"] * 5]
+    deaths = len(PAUSES_S) + 3
+    world = World([5.0] * deaths)
+    assert world.run(monkeypatch, tmp_path) == ["ready", *["server died", "started again"] * (deaths - 1)]
+    pauses = [event["next_start_in_s"] for event in world.events if event["event"] == "server died"]
+    assert pauses == [*PAUSES_S, *[PAUSES_S[-1]] * (deaths - 1 - len(PAUSES_S))]
+    starts = [triton.started_at for triton in world.started]
+    for pause_s, earlier, later in zip(pauses, starts, starts[1:], strict=False):
+        assert later - earlier >= 5.0 + pause_s
 
 
-def test_a_follower_that_does_not_start_counts_as_a_death(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    events = World([2 * STEADY_S, 0, 0, 5.0]).run(monkeypatch, tmp_path)
-    again = ["not started again", "server died"]
-    assert events == ["ready", "server died", *again, *again, "started again"]
+def test_a_server_that_served_for_a_while_starts_the_pauses_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World([5.0, 5.0, 2 * STEADY_S, 5.0, 5.0])
+    world.run(monkeypatch, tmp_path)
+    pauses = [event["next_start_in_s"] for event in world.events if event["event"] == "server died"]
+    assert pauses == [PAUSES_S[0], PAUSES_S[1], PAUSES_S[0], PAUSES_S[1]]
+
+
+def test_a_follower_that_does_not_start_is_followed_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    events = World([2 * STEADY_S, 0, 0, 0, 0, 5.0]).run(monkeypatch, tmp_path)
+    assert events == ["ready", "server died", *["not started again"] * 4, "started again"]
+
+
+@pytest.mark.parametrize("aborted", [1, 2])
+def test_a_first_start_that_ends_by_a_signal_is_tried_again(
+    aborted: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    events = World([*[ABORTS] * aborted, 5.0]).run(monkeypatch, tmp_path)
+    assert events == [*["start aborted"] * aborted, "ready"]
+
+
+def test_a_first_start_that_always_ends_by_a_signal_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert World([ABORTS] * 3).run(monkeypatch, tmp_path) == ["start aborted", "start aborted", "failed"]
+
+
+def test_a_server_that_hangs_is_killed_and_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = World([1e6, 5.0])
+    world.hangs_after_s = 100.0
+    assert world.run(monkeypatch, tmp_path) == ["ready", "server hangs", "server died", "started again"]
+    assert world.started[0].ended_by == "kill"
+    assert 100.0 + HANG_S <= world.started[1].started_at <= 110.0 + HANG_S
+
+
+def test_a_server_that_answers_late_now_and_then_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = World([200.0])
+    monkeypatch.setattr(FakeTriton, "answers", lambda triton: int(world.now) % int(HANG_S - 2) == 0)
+    assert world.run(monkeypatch, tmp_path) == ["ready"]
 
 
 def test_a_first_start_that_fails_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
