@@ -9,10 +9,8 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from typing import Any
 from embedded.errors import ServerError
 from embedded.folder import temporary_folder
 from embedded.hang import HANG_S, Hang
-from embedded.leftovers import FOLDER_PREFIX, SHM_PREFIX, remove_leftovers
+from embedded.leftovers import Belongings, remove_leftovers
 from embedded.log import was_told_to_stop
 from embedded.options import ServerOptions
 from embedded.repair import Repair
@@ -42,15 +40,16 @@ class Supervisor:
     options: ServerOptions
     report: Callable[[dict[str, Any]], None]
     stopping: bool = False
-    _folder: Path | None = None
+    _belongings: Belongings | None = None
     _triton: TritonProcess | None = None
     _serving: bool = False
 
     def run(self) -> int:
         """Serve until told to stop. Returns an exit code; nothing of the server is left, whatever happened."""
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=temporary_folder()))
-            remove_leftovers()
+            temporary = temporary_folder()
+            remove_leftovers(temporary)
+            self._belongings = Belongings.taken(temporary)
             self._serve()
         except ServerError as error:
             self.report({"event": "failed", "error": str(error)})
@@ -65,8 +64,8 @@ class Supervisor:
     def _end(self) -> None:
         """Leave nothing."""
         self._end_triton()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._belongings is not None:
+            self._belongings.remove()
 
     def _end_triton(self) -> None:
         """End the server and all of its processes; one that never served at once, since nobody waits for it."""
@@ -116,9 +115,7 @@ class Supervisor:
     def _started(self) -> None:
         """A new server, checked and ready, or told to stop meanwhile. Raises ServerError."""
         self._serving = False
-        self._triton = triton = TritonProcess.started(
-            self.options, self._own_folder, run_directory=self._run_directory, shm_prefix=f"{SHM_PREFIX}{os.getpid()}_"
-        )
+        self._triton = triton = TritonProcess.started(self.options, self._own)
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
         while not triton.is_ready() and not self.stopping:
@@ -131,13 +128,13 @@ class Supervisor:
             self._serving = True
 
     @property
-    def _own_folder(self) -> Path:
-        assert self._folder is not None, "it is made before a server is started"
-        return self._folder
+    def _own(self) -> Belongings:
+        assert self._belongings is not None, "they are made before a server is started"
+        return self._belongings
 
     @property
     def _run_directory(self) -> Path:
-        return self._own_folder / "run"
+        return self._own.run_directory
 
     def _tell_ready(self, event: str) -> None:
         if self.stopping or self._triton is None:
@@ -158,6 +155,11 @@ class Supervisor:
             if hang.is_seen():
                 self.report({"event": "server hangs", "without_an_answer_s": HANG_S})
                 triton.kill()  # SIGTERM would wait for it, too
+                return
+            if not self._own.are_there:
+                self.report({"event": "folder removed", "folder": str(self._own.folder)})
+                triton.kill()  # its processes count requests there, and start from there
+                self._own.remake_folder()
                 return
             repair.look()
             self._pause(WATCH_S)

@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 from embedded.errors import ServerError
 from embedded.folder import ServerFolder
 from embedded.grpc_client import own_client
-from embedded.leftovers import remove_shared_memory
+from embedded.leftovers import Belongings, remove_shared_memory
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line, environment
 from embedded.ports import bracketed
@@ -32,35 +32,36 @@ KILLED_POLL_S = 0.02
 
 @dataclass(frozen=True)
 class TritonProcess:
-    """A started server. `shm_prefix` begins the names of its shared memory."""
+    """A started server."""
 
     options: ServerOptions
     folder: ServerFolder
-    shm_prefix: str
+    belongings: Belongings
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def started(cls, options: ServerOptions, path: Path, *, run_directory: Path, shm_prefix: str) -> "TritonProcess":
-        """Start it; `path` is a folder for what the server needs on disk. Raises ServerError."""
+    def started(cls, options: ServerOptions, belongings: Belongings) -> "TritonProcess":
+        """Start it. Raises ServerError."""
         wheel = installed_wheel()
-        folder = ServerFolder.linked(path, wheel, repository=options.repository)
+        folder = ServerFolder.linked(belongings.folder, wheel, repository=options.repository)
         with _opened(options.log) as log:
             process = subprocess.Popen(
-                command_line(options, wheel, folder, shm_prefix=shm_prefix),
+                command_line(options, wheel, folder, shm_prefix=belongings.shm_prefix),
                 env={
                     **without_proxy(wheel.environment()),
                     "LD_LIBRARY_PATH": os.pathsep.join(map(str, folder.libraries)),
                     **environment(options),
                     # a directory of its own, whatever the caller's environment says: servers must not share one
-                    VARIABLE: str(run_directory),
+                    VARIABLE: str(belongings.run_directory),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=belongings.locks,  # held as long as one of its processes lives
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the server in order
                 preexec_fn=die_with_parent,
             )
-        return cls(options, folder, shm_prefix, process)
+        return cls(options, folder, belongings, process)
 
     @property
     def pid(self) -> int:
@@ -112,7 +113,7 @@ class TritonProcess:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         self._wait_for_the_group()
-        remove_shared_memory(self.shm_prefix)
+        remove_shared_memory(self.belongings.shm_prefix)
 
     def _wait_for_the_group(self) -> None:
         """Python processes outlive tritonserver by a moment, and could make shared memory in it."""

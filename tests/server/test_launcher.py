@@ -181,12 +181,17 @@ def test_a_server_that_dies_or_hangs_time_after_time_is_started_again(options: S
     ):
         expected = client.generate_unary("x", seed=1, **SMALL).video
         a_process_that_hangs_under_two_callers_harms_for_a_moment_only(server, client, expected)
-        for number in (signal.SIGSTOP, signal.SIGKILL, signal.SIGKILL):
+        harms: tuple[Callable[[], None], ...] = (
+            lambda: os.kill(server.pid, signal.SIGSTOP),
+            lambda: os.kill(server.pid, signal.SIGKILL),
+            lambda: shutil.rmtree(server.run_directory.parent),
+        )
+        for harm in harms:
             before = count(events, "started again")
-            os.kill(server.pid, number)
+            harm()
             wait_until(lambda before=before: count(events, "started again") > before, limit_s=180)
         wait_until(lambda: works(client, expected), limit_s=120)
-    assert count(events, "server hangs") == 1 and count(events, "failed") == 0
+    assert [count(events, kind) for kind in ("server hangs", "folder removed", "failed")] == [1, 1, 0]
 
 
 def a_process_that_hangs_under_two_callers_harms_for_a_moment_only(

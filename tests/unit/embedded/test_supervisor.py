@@ -11,6 +11,7 @@ import pytest
 from embedded import supervisor
 from embedded.errors import ServerError
 from embedded.hang import HANG_S, Hang
+from embedded.leftovers import Belongings
 from embedded.options import ServerOptions
 from embedded.restarts import PAUSES_S, STEADY_S, Restarts
 from embedded.supervisor import Supervisor
@@ -66,6 +67,7 @@ class World:
     lives_s: Sequence[float]
     now: float = 0.0
     hangs_after_s: float = 1e9
+    removed_at: float = 1e9
     events: list[dict[str, Any]] = field(default_factory=list)
     started: list[FakeTriton] = field(default_factory=list)
 
@@ -80,9 +82,13 @@ class World:
             triton.exit_code = SEGFAULT
             keeper.stopping = len(self.started) == len(self.lives_s)
 
+    def folder_is_there(self, own: Belongings) -> bool:
+        return self.now < self.removed_at or len(self.started) > 1
+
     def run(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         monkeypatch.setattr(supervisor.TritonProcess, "started", self.start)
         monkeypatch.setattr(supervisor, "Repair", lambda *args, **options: SimpleNamespace(look=lambda: None))
+        monkeypatch.setattr(Belongings, "are_there", property(self.folder_is_there))
         monkeypatch.setattr(supervisor, "Restarts", lambda: Restarts(lambda: self.now))
         monkeypatch.setattr(supervisor, "Hang", lambda answers: Hang(answers, lambda: self.now))
         monkeypatch.setattr(supervisor.time, "monotonic", lambda: self.now)
@@ -213,3 +219,12 @@ def test_a_server_that_changes_tensors_never_serves(monkeypatch: pytest.MonkeyPa
     assert world.run(monkeypatch, tmp_path) == ["failed"]
     assert world.events[0]["error"] == "Triton's Python backend changes tensors"
     assert world.started[0].ended_by == "kill"
+
+
+def test_a_server_whose_folder_was_removed_is_followed_with_a_new_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World([200.0, 5.0], removed_at=50.0)
+    assert world.run(monkeypatch, tmp_path) == ["ready", "folder removed", "server died", "started again"]
+    assert world.started[0].ended_by == "kill"
+    assert not Path(world.events[1]["folder"]).exists(), "the new one is removed at the end"
