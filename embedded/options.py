@@ -47,12 +47,16 @@ class ServerOptions:
         """What a gRPC call to load or unload a model carries."""
         return {} if self.on_loopback else {"triton-grpc-protocol-admin-key": self.admin_key}
 
+    @property
+    def ports(self) -> dict[str, int]:
+        """Every port by the name of its setting."""
+        return {"GRPC_PORT": self.grpc_port, "HTTP_PORT": self.http_port, "METRICS_PORT": self.metrics_port}
+
     def with_ports(self) -> "ServerOptions":
         """The same with a free port for each 0. Raises ServerError if a chosen port is taken."""
-        settings = {"GRPC_PORT": self.grpc_port, "HTTP_PORT": self.http_port, "METRICS_PORT": self.metrics_port}
-        check_free([(name, port) for name, port in settings.items() if port], self.host)
+        check_free([(name, port) for name, port in self.ports.items() if port], self.host)
         found = iter(free_ports(3, self.host))
-        grpc, http, metrics = (port or next(found) for port in settings.values())
+        grpc, http, metrics = (port or next(found) for port in self.ports.values())
         return replace(self, grpc_port=grpc, http_port=http, metrics_port=metrics)
 
 

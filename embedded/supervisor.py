@@ -22,6 +22,7 @@ from embedded.folder import temporary_folder
 from embedded.hang import HANG_S, Hang
 from embedded.leftovers import Belongings, remove_leftovers
 from embedded.log import was_told_to_stop
+from embedded.open_files import LEAST, raise_limit
 from embedded.options import ServerOptions
 from embedded.repair import Repair
 from embedded.restarts import Restarts
@@ -47,6 +48,8 @@ class Supervisor:
     def run(self) -> int:
         """Serve until told to stop. Returns an exit code; nothing of the server is left, whatever happened."""
         try:
+            if (limit := raise_limit()) < LEAST:
+                self.report({"event": "few open files", "limit": limit, "remedy": f"ulimit -n {LEAST} or more"})
             temporary = temporary_folder()
             remove_leftovers(temporary)
             self._belongings = Belongings.taken(temporary)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from embedded.grpc_client import own_client
 from embedded.leftovers import Belongings, remove_shared_memory
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line, environment
-from embedded.ports import bracketed
+from embedded.ports import bracketed, check_listening
 from embedded.tensor_check import MODEL, check_tensors, unload
 from embedded.wheel import installed_wheel
 from wan_t2v.operate.own_server import http_status, without_proxy
@@ -89,7 +90,8 @@ class TritonProcess:
         return False
 
     def check(self) -> None:
-        """Raise ServerError unless tensors pass through its Python processes unchanged."""
+        """Raise ServerError unless it has its ports, and tensors pass through its Python processes unchanged."""
+        check_listening(self.options.ports, self.pid)
         client = own_client(self.options)
         check_tensors(client)
         unload(client, headers=self.options.admin_header, is_gone=lambda: MODEL not in stub_pids(self.pid))
@@ -129,10 +131,17 @@ def die_with_parent() -> None:
 
 
 def _opened(log: Path) -> IO[bytes]:
-    """Triton's log, empty. Raises ServerError."""
+    """Triton's log, empty, and locked while one of its processes lives. Raises ServerError."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        return log.open("wb")
+        opened = log.open("ab")
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            opened.close()
+            raise ServerError(f"the log {log} is another running server's: choose another with --log") from None
+        opened.truncate(0)
+        return opened
     except OSError as error:
         raise ServerError(f"the log {log} cannot be written ({error.strerror}): choose another with --log") from None
 
