@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 VENV ?= .venv
-PYTHON ?= python3
+PYTHON ?=
 CHECKPOINT ?= training/wan-mini
 REPOSITORY ?= model_repository
 PRECISION ?=
@@ -38,6 +38,15 @@ GUIDANCE_SCALE_2 ?=
 FLOW_SHIFT ?=
 FPS ?=
 
+ifneq ($(words $(VENV)),1)
+$(error VENV=$(VENV): a path without spaces is needed)
+endif
+
+# what runs here asks no proxy about servers on this machine
+override no_proxy := $(or $(no_proxy),$(NO_PROXY)),127.0.0.1,localhost,::1
+override NO_PROXY := $(no_proxy)
+export no_proxy NO_PROXY
+
 python := $(VENV)/bin/python
 # what a graph computes in: of the experts, the text encoder, the VAE
 precision = $(if $(PRECISION),--precision $(PRECISION)) \
@@ -57,7 +66,7 @@ help: ## list the targets
 
 setup: $(VENV)/.ready ## make the virtual environment with pinned packages (PYTHON=..., VENV=...)
 
-$(VENV)/.ready: pyproject.toml client/pyproject.toml constraints.txt set_up_environment.sh deploy/monitoring/install_promtool.sh
+$(VENV)/.ready: pyproject.toml client/pyproject.toml constraints.txt set_up_environment.sh find_python.sh deploy/monitoring/install_promtool.sh
 	@PYTHON="$(PYTHON)" ./set_up_environment.sh "$(VENV)"
 	@deploy/monitoring/install_promtool.sh "$(VENV)"
 

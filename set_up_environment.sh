@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Make the virtual environment that every target uses. Usage: set_up_environment.sh FOLDER
+# PYTHON names the interpreter; without it find_python.sh looks for one.
 # What only the system's package manager can give is installed where that is allowed (root on Debian or Ubuntu),
 # and named in one line where it is not.
 set -euo pipefail
 venv=$1
-python=${PYTHON:-python3}
 cd "$(dirname "$0")"
 
 system_package() {
@@ -18,12 +18,12 @@ system_package() {
 }
 
 command -v curl >/dev/null || system_package curl "curl is missing, which the tests call"
-command -v "$python" >/dev/null || system_package python3 "there is no $python"
+if [ -x "$venv/bin/python" ]; then
+    python=$(./find_python.sh "$venv/bin/python") || { echo "error: remove $venv and run this again" >&2; exit 1; }
+else
+    python=$(./find_python.sh "${PYTHON:-}")
+fi
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-case $version in
-    3.11 | 3.12 | 3.13) ;;
-    *) echo "error: $python is Python $version; 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1 ;;
-esac
 "$python" -c 'import ensurepip' 2>/dev/null || system_package "python$version-venv" "Python's venv module is missing"
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/demo.mp4"))
     options, request = parser.parse_known_args(arguments)
     print("starting the server ...", file=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the client's process ends with this one, too
     try:
         with running_server(ServerOptions(repository=options.repository, log=Path("build/demo-server.log"))) as server:
             print(f"server ready at {server.grpc_url}, generating ...", file=sys.stderr)

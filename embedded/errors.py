@@ -3,3 +3,7 @@
 
 class ServerError(Exception):
     """The server cannot start or run; the message says why and what to do."""
+
+
+class StartStopped(Exception):
+    """The server was told to stop before it was ready; nothing of it is left."""

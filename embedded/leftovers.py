@@ -1,13 +1,85 @@
-"""What a server that was killed leaves on the machine, and its removal."""
+"""What one server has on the machine: a folder and shared memory, held by locks, and removed when nobody holds them.
+
+A lock decides whether a server lives, and not a process id: where /tmp or /dev/shm is shared with other containers,
+their processes cannot be seen from here, and ids come twice. The kernel frees a lock when the last process that has it
+ends. Only what carries the mark of this program is ever removed.
+"""
 
 import contextlib
+import fcntl
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's folder, nothing is created there
+from embedded.errors import ServerError
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's folder
 SHM_PREFIX = "wan_t2v_"
 FOLDER_PREFIX = "wan-t2v-"
+MARK = "folder-of-a-wan-t2v-server"
+LOCK_PREFIX = "wan_t2v.lock."  # beside the regions of SHM_PREFIX, not among them
+
+
+@dataclass
+class Belongings:
+    """The folder and the prefix of shared memory of one server, locked while `locks` are open in some process."""
+
+    folder: Path
+    shm_prefix: str
+    locks: tuple[int, int]
+
+    @classmethod
+    def taken(cls, temporary: Path) -> "Belongings":
+        """A folder of its own under `temporary`, and a prefix that no other server has. Raises ServerError."""
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=temporary))
+            name = folder.name.removeprefix(FOLDER_PREFIX).replace("-", "_")
+            return cls(folder, f"{SHM_PREFIX}{name}_", (_marked(folder), _locked_file(SHARED_MEMORY, name)))
+        except OSError as error:
+            raise ServerError(
+                f"the server's files cannot be made in {temporary} and {SHARED_MEMORY} ({error.strerror}): free some "
+                "space there, or set TMPDIR to another folder"
+            ) from None
+
+    @property
+    def run_directory(self) -> Path:
+        """What the server's processes share, see `wan_t2v.operate.run_directory`."""
+        return self.folder / "run"
+
+    @property
+    def are_there(self) -> bool:
+        """Whether the folder is still the one that was made, with its mark and its server's run directory."""
+        try:
+            same = os.path.samestat(self.folder.stat(), os.fstat(self.locks[0]))
+        except OSError:
+            return False
+        return same and (self.folder / MARK).exists() and self.run_directory.exists()
+
+    def remake_folder(self) -> None:
+        """A new one at the same path, where somebody removed it. Raises ServerError."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.folder.mkdir(mode=0o700)
+            lock = _marked(self.folder)
+        except OSError as error:
+            raise ServerError(
+                f"the server's folder {self.folder} was removed, and is not to be made again "
+                f"({error.strerror}): set TMPDIR to a folder that nobody cleans"
+            ) from None
+        os.close(self.locks[0])
+        self.locks = (lock, self.locks[1])
+
+    def remove(self) -> None:
+        """Leave nothing."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_shared_memory(self.shm_prefix)
+        name = self.shm_prefix.removeprefix(SHM_PREFIX).removesuffix("_")
+        (SHARED_MEMORY / f"{LOCK_PREFIX}{name}").unlink(missing_ok=True)
+        for lock in self.locks:
+            os.close(lock)
 
 
 def remove_shared_memory(prefix: str) -> None:
@@ -16,16 +88,57 @@ def remove_shared_memory(prefix: str) -> None:
         region.unlink(missing_ok=True)
 
 
-def remove_leftovers() -> None:
-    """Remove what supervisors that no longer live (killed, or the machine's power lost) left behind."""
-    for region in SHARED_MEMORY.glob(f"{SHM_PREFIX}*"):
-        if _is_gone(region.name.removeprefix(SHM_PREFIX).partition("_")[0]):
-            with contextlib.suppress(PermissionError):  # another user's
-                region.unlink(missing_ok=True)
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        if _is_gone(folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]):
-            shutil.rmtree(folder, ignore_errors=True)
+def remove_leftovers(temporary: Path) -> None:
+    """Remove what servers left behind that no process belongs to any more (killed, or the machine's power lost)."""
+    for folder in temporary.glob(f"{FOLDER_PREFIX}*"):
+        if (folder / MARK).exists():
+            with _abandoned(folder, os.O_RDONLY | os.O_DIRECTORY) as yes:
+                if yes:
+                    shutil.rmtree(folder, ignore_errors=True)
+    for lock in SHARED_MEMORY.glob(f"{LOCK_PREFIX}*"):
+        with _abandoned(lock, os.O_RDWR) as yes:
+            if yes:
+                remove_shared_memory(f"{SHM_PREFIX}{lock.name.removeprefix(LOCK_PREFIX)}_")
+                lock.unlink(missing_ok=True)
 
 
-def _is_gone(pid: str) -> bool:
-    return pid.isdecimal() and not Path(f"/proc/{pid}").exists()
+@contextlib.contextmanager
+def _abandoned(path: Path, flags: int) -> Iterator[bool]:
+    """Whether a file of this user's is locked by nobody; in the block it is locked."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # another user's, or gone meanwhile
+        yield False
+        return
+    try:
+        yield os.fstat(descriptor).st_uid == os.geteuid() and _locks(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _marked(folder: Path) -> int:
+    """Lock a folder, then mark it: before it has the mark nobody takes it for left behind."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (folder / MARK).touch(mode=0o600)
+    return lock
+
+
+def _locked_file(folder: Path, name: str) -> int:
+    """A locked file, whose lock was not taken for an abandoned one between its making and its locking."""
+    path = folder / f"{LOCK_PREFIX}{name}"
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(lock)):
+                return lock
+        os.close(lock)

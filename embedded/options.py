@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from embedded.folder import ServerFolder
 from embedded.ports import addresses, check_free, free_ports
 from embedded.wheel import TritonWheel
 
@@ -46,12 +47,16 @@ class ServerOptions:
         """What a gRPC call to load or unload a model carries."""
         return {"triton-grpc-protocol-admin-key": self.admin_key}
 
+    @property
+    def ports(self) -> dict[str, int]:
+        """Every port by the name of its setting."""
+        return {"GRPC_PORT": self.grpc_port, "HTTP_PORT": self.http_port, "METRICS_PORT": self.metrics_port}
+
     def with_ports(self) -> "ServerOptions":
         """The same with a free port for each 0. Raises ServerError if a chosen port is taken."""
-        settings = {"GRPC_PORT": self.grpc_port, "HTTP_PORT": self.http_port, "METRICS_PORT": self.metrics_port}
-        check_free([(name, port) for name, port in settings.items() if port], self.host)
+        check_free([(name, port) for name, port in self.ports.items() if port], self.host)
         found = iter(free_ports(3, self.host))
-        grpc, http, metrics = (port or next(found) for port in settings.values())
+        grpc, http, metrics = (port or next(found) for port in self.ports.values())
         return replace(self, grpc_port=grpc, http_port=http, metrics_port=metrics)
 
 
@@ -75,12 +80,13 @@ def environment(options: ServerOptions) -> dict[str, str]:
     return {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": options.traces_url} if options.traces_url else {}
 
 
-def command_line(options: ServerOptions, wheel: TritonWheel, backends: Path, *, shm_prefix: str) -> list[str]:
+def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolder, *, shm_prefix: str) -> list[str]:
     """Triton's command line; every default that matters is spelled out."""
     command = [
         str(wheel.binary),
-        f"--model-repository={options.repository.resolve()}",
-        f"--backend-directory={backends}",
+        f"--model-repository={folder.models}",
+        f"--model-repository={folder.checks}",
+        f"--backend-directory={folder.backends}",
         f"--cache-directory={wheel.caches}",
         f"--cache-config=local,size={options.text_cache_bytes}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",

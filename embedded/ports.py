@@ -1,9 +1,15 @@
 """Ports: find free ones, or tell early and plainly that a wanted one is taken."""
 
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
+
+import psutil
 
 from embedded.errors import ServerError
+
+LISTEN_LIMIT_S = 15.0  # Triton binds the port of its metrics last
+LISTEN_POLL_S = 0.1
 
 
 def free_ports(count: int, host: str) -> list[int]:
@@ -34,6 +40,31 @@ def addresses(host: str) -> list[str]:
         return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
     except OSError as error:
         raise ServerError(f"HOST={host} is no address of this machine ({error.strerror})") from None
+
+
+def check_listening(ports: Mapping[str, int], pid: int, *, limit_s: float = LISTEN_LIMIT_S) -> None:
+    """Raise ServerError if a process does not come to listen on a port, given with its setting's name."""
+    deadline = time.monotonic() + limit_s
+    while missing := {name: port for name, port in ports.items() if port not in _listening(pid)}:
+        if time.monotonic() >= deadline:
+            setting, port = next(iter(missing.items()))
+            raise ServerError(
+                f"{setting}={port} was taken by another program while the server started; free it or choose another"
+            )
+        time.sleep(LISTEN_POLL_S)
+
+
+def _listening(pid: int) -> set[int]:
+    try:
+        connections = psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.Error:  # it ended
+        return set()
+    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -1,4 +1,8 @@
-"""Load a model again whose Python process died: Triton 2.51 stays ready and never does."""
+"""Load a model again whose Python process died, which Triton never does by itself.
+
+Whether Triton has a model loaded is asked of its repository index. Readiness says something else on 2.71: it is false
+for a model with a dead process as it is for one that was unloaded on purpose.
+"""
 
 import time
 from collections.abc import Callable
@@ -9,15 +13,16 @@ from typing import Any
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
+from embedded.grpc_client import own_client
 from embedded.leftovers import SHARED_MEMORY
 from embedded.options import ServerOptions
 from embedded.retired import Regions, Retired
-from embedded.triton_process import bracketed
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids, stubs
 
 RETRY_S = 10.0
 CALL_LIMIT_S = 5.0
 LOAD_LIMIT_S = 120.0
+LOADED = "READY"  # state of a model's version in the index, also while a process of it is dead
 
 
 class Repair:
@@ -53,16 +58,19 @@ class Repair:
 
     @cached_property
     def _client(self) -> tritonclient.grpc.InferenceServerClient:
-        return tritonclient.grpc.InferenceServerClient(f"{bracketed(self._options.host)}:{self._options.grpc_port}")
+        return own_client(self._options)
 
     def _living(self) -> dict[str, set[int]]:
         return {model: pids - self._retired.pids for model, pids in stub_pids(self._pid).items()}
 
     def _is_loaded(self, model: str) -> bool:
         try:
-            return bool(self._client.is_model_ready(model, client_timeout=CALL_LIMIT_S))
+            index = self._client.get_model_repository_index(
+                headers=self._options.admin_header, client_timeout=CALL_LIMIT_S
+            )
         except InferenceServerException:
             return False  # the server is ending or stuck: nothing to reload
+        return any(entry.name == model and entry.state == LOADED for entry in index.models)
 
     def _reloaded(self, model: str) -> bool:
         """Reload a model; True if it is back."""

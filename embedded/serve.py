@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from embedded.errors import ServerError
+from embedded.errors import ServerError, StartStopped
 from embedded.options import ServerOptions
 from embedded.server import running_server
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda signum, frame: stop.set())
     print(f"starting the server (log: {options.log}) ...", file=sys.stderr)
     try:
-        with running_server(options, on_event=lambda event: _tell(event, stop, ended)) as server:
+        with running_server(options, on_event=lambda event: _tell(event, stop, ended), stop=stop) as server:
             print(
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", file=sys.stderr
             )
@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
             stop.wait()
             print("stopping ...", file=sys.stderr)
             failed = bool(ended)
+    except StartStopped:
+        print("stopped before it was ready", file=sys.stderr)
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

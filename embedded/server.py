@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import queue
 import signal
 import subprocess
 import sys
@@ -13,8 +14,12 @@ from typing import IO, Any
 
 import psutil
 
-from embedded.errors import ServerError
+from embedded.errors import ServerError, StartStopped
+from embedded.folder import check_repository, temporary_folder
 from embedded.options import ServerOptions
+from embedded.ports import bracketed
+
+STOP_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,19 @@ class Server:
 
 @contextlib.contextmanager
 def running_server(
-    options: ServerOptions | None = None, *, on_event: Callable[[dict[str, Any]], None] | None = None
+    options: ServerOptions | None = None,
+    *,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Server]:
     """Start a server, yield it when it is ready, and stop it at the end, also if this process is killed.
 
-    Raises ServerError with the first error of the server's log if it does not start.
+    Raises ServerError with the first error of the server's log if it does not start, and StartStopped if `stop` was
+    set before it was ready.
     """
     options = (options or ServerOptions()).with_ports()
-    raw = {**asdict(options), "repository": str(options.repository), "log": str(options.log)}
+    check_repository(options.repository)
+    temporary_folder()
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "embedded.supervisor"],
         stdin=subprocess.PIPE,
@@ -60,36 +70,51 @@ def running_server(
     assert supervisor.stdin is not None and supervisor.stdout is not None
     try:
         # not on the command line, which every user of the machine can read: the admin key is among the options
+        raw = {**asdict(options), "repository": str(options.repository), "log": str(options.log)}
         supervisor.stdin.write(json.dumps(raw).encode() + b"\n")
         supervisor.stdin.flush()
-        ready = _first_event(supervisor.stdout)
+        ready = _first_event(_listen(supervisor.stdout, on_event or (lambda event: None)), stop)
         if ready.get("event") != "ready":
             raise ServerError(ready.get("error", "the server's supervisor ended without a word"))
-        _listen(supervisor.stdout, on_event or (lambda event: None))
         yield _server(ready, supervisor.pid, options.log)
     finally:
         _stop(supervisor, options.stop_limit_s + 10)
 
 
-def _first_event(events: IO[bytes]) -> dict[str, Any]:
-    line = events.readline()
-    event: dict[str, Any] = json.loads(line) if line else {}
-    return event
+def _listen(events: IO[bytes], on_event: Callable[[dict[str, Any]], None]) -> "queue.SimpleQueue[dict[str, Any]]":
+    """Read the supervisor's events, so that it never blocks on a full pipe. How the start ended goes into the queue.
 
-
-def _listen(events: IO[bytes], on_event: Callable[[dict[str, Any]], None]) -> None:
-    """Read on, so that the supervisor never blocks on a full pipe, and pass its events on; its silence is one too."""
+    Other events are passed on; so is the supervisor's silence after the server was ready.
+    """
+    first: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def listen() -> None:
+        start: dict[str, Any] | None = None
         for line in events:
-            on_event(json.loads(line))
-        on_event({"event": "ended"})
+            event: dict[str, Any] = json.loads(line)
+            if start is None and event["event"] in ("ready", "failed"):
+                start = event
+                first.put(start)
+            else:
+                on_event(event)
+        if start is None:
+            first.put({})
+        elif start["event"] == "ready":
+            on_event({"event": "ended"})
 
     threading.Thread(target=listen, daemon=True).start()
+    return first
+
+
+def _first_event(first: "queue.SimpleQueue[dict[str, Any]]", stop: threading.Event | None) -> dict[str, Any]:
+    while stop is None or not stop.is_set():
+        with contextlib.suppress(queue.Empty):
+            return first.get(timeout=STOP_POLL_S)
+    raise StartStopped
 
 
 def _server(ready: dict[str, Any], supervisor_pid: int, log: Path) -> Server:
-    host = f"[{ready['host']}]" if ":" in ready["host"] else ready["host"]
+    host = bracketed(ready["host"])
     return Server(
         grpc_url=f"{host}:{ready['grpc_port']}",
         http_url=f"http://{host}:{ready['http_port']}",

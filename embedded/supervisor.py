@@ -9,28 +9,29 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedded.errors import ServerError
-from embedded.leftovers import FOLDER_PREFIX, SHM_PREFIX, remove_leftovers
-from embedded.log import first_error, was_told_to_stop
+from embedded.folder import temporary_folder
+from embedded.hang import HANG_S, Hang
+from embedded.leftovers import Belongings, remove_leftovers
+from embedded.log import was_told_to_stop
+from embedded.open_files import LEAST, raise_limit
 from embedded.options import ServerOptions
 from embedded.repair import Repair
+from embedded.restarts import Restarts
 from embedded.triton_process import TritonProcess
 from wan_t2v.operate.run_directory import RunDirectory
 
 POLL_S = 0.25
 WATCH_S = 1.0
-STEADY_S = 60.0  # a server that served for so long did not die of its start
-DEATHS_IN_A_ROW = 3  # of servers that did not; then the reason is not of the kind that passes
+ABORTED_STARTS = 2  # a start that ends by a signal, as under load alone, is tried again so often
 
 
 @dataclass
@@ -40,14 +41,18 @@ class Supervisor:
     options: ServerOptions
     report: Callable[[dict[str, Any]], None]
     stopping: bool = False
-    _folder: Path = field(init=False)
+    _belongings: Belongings | None = None
     _triton: TritonProcess | None = None
+    _serving: bool = False
 
     def run(self) -> int:
         """Serve until told to stop. Returns an exit code; nothing of the server is left, whatever happened."""
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
         try:
-            remove_leftovers()
+            if (limit := raise_limit()) < LEAST:
+                self.report({"event": "few open files", "limit": limit, "remedy": f"ulimit -n {LEAST} or more"})
+            temporary = temporary_folder()
+            remove_leftovers(temporary)
+            self._belongings = Belongings.taken(temporary)
             self._serve()
         except ServerError as error:
             self.report({"event": "failed", "error": str(error)})
@@ -56,53 +61,83 @@ class Supervisor:
             self.report({"event": "failed", "error": f"the supervisor failed: {type(error).__name__}: {error}"})
             raise
         finally:
-            if self._triton is not None:
-                self._triton.end()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._end()
         return 0
 
+    def _end(self) -> None:
+        """Leave nothing."""
+        self._end_triton()
+        if self._belongings is not None:
+            self._belongings.remove()
+
+    def _end_triton(self) -> None:
+        """End the server and all of its processes; one that never served at once, since nobody waits for it."""
+        if self._triton is not None:
+            (self._triton.end if self._serving else self._triton.kill)()
+
     def _serve(self) -> None:
-        """A server, and another for each that died. Raises ServerError if the first does not start, or none lives."""
-        self._started()
+        """A server, and another for each that died. Raises ServerError if the first does not start."""
+        self._start_first()
         self._tell_ready("ready")
-        deaths = 0
+        restarts = Restarts()
         while not self.stopping:
-            began = time.monotonic()
+            restarts.serves()
             self._watch()
             if self.stopping:
                 return
-            deaths = 0 if time.monotonic() - began > STEADY_S else deaths + 1
-            self._bury(deaths)
-            while not self._started_again():
-                deaths += 1
-                self._bury(deaths)
+            restarts.died()
+            self._bury(restarts.pause_s)
+            while not self._started_again(restarts):
+                restarts.failed()
 
-    def _started_again(self) -> bool:
-        """Whether a dead server's follower came up; why not is told."""
+    def _start_first(self) -> None:
+        """Raises ServerError with what the log says, unless the process was ended by a signal: that may pass."""
+        for left in reversed(range(ABORTED_STARTS + 1)):
+            try:
+                return self._started()
+            except ServerError as error:
+                if self._triton is None or (self._triton.exit_code or 0) >= 0 or not left:
+                    raise
+                self._end_triton()
+                self.report({"event": "start aborted", "error": str(error), "tries_left": left})
+        return None
+
+    def _started_again(self, restarts: Restarts) -> bool:
+        """Whether a dead server's follower came up, or none is wanted any more; why not is told."""
+        self._wait(restarts.pause_s)
         try:
-            self._started()
+            if not self.stopping:
+                self._started()
         except ServerError as error:
+            self._end_triton()
             self.report({"event": "not started again", "error": str(error)})
             return False
         self._tell_ready("started again")
         return True
 
     def _started(self) -> None:
-        """A new server, ready or told to stop meanwhile. Raises ServerError."""
-        self._triton = triton = TritonProcess.started(
-            self.options, self._folder, run_directory=self._run_directory, shm_prefix=f"{SHM_PREFIX}{os.getpid()}_"
-        )
+        """A new server, checked and ready, or told to stop meanwhile. Raises ServerError."""
+        self._serving = False
+        self._triton = triton = TritonProcess.started(self.options, self._own)
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
         while not triton.is_ready() and not self.stopping:
             if time.monotonic() > deadline:
-                reason = first_error(self.options.log) or "no error in its log"
+                reason = triton.first_error() or "no error in its log"
                 raise ServerError(f"not ready after {limit_s:g} s: {reason} (log: {self.options.log})")
             self._pause(POLL_S)
+        if not self.stopping:
+            triton.check()
+            self._serving = True
+
+    @property
+    def _own(self) -> Belongings:
+        assert self._belongings is not None, "they are made before a server is started"
+        return self._belongings
 
     @property
     def _run_directory(self) -> Path:
-        return self._folder / "run"
+        return self._own.run_directory
 
     def _tell_ready(self, event: str) -> None:
         if self.stopping or self._triton is None:
@@ -118,11 +153,21 @@ class Supervisor:
         if triton is None:
             return
         repair = Repair(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
+        hang = Hang(triton.answers)
         while not self.stopping and triton.exit_code is None:
+            if hang.is_seen():
+                self.report({"event": "server hangs", "without_an_answer_s": HANG_S})
+                triton.kill()  # SIGTERM would wait for it, too
+                return
+            if not self._own.are_there:
+                self.report({"event": "folder removed", "folder": str(self._own.folder)})
+                triton.kill()  # its processes count requests there, and start from there
+                self._own.remake_folder()
+                return
             repair.look()
             self._pause(WATCH_S)
 
-    def _bury(self, deaths: int) -> None:
+    def _bury(self, pause_s: float) -> None:
         """End what is left of a dead server. Raises ServerError if there is to be no other.
 
         There is none after one that was told to stop, or that died while it drained: its follower would not drain.
@@ -130,15 +175,19 @@ class Supervisor:
         triton, log = self._triton, self.options.log
         if triton is None:
             return
-        told = triton.exit_code is not None and was_told_to_stop(log)  # else it hangs, and is ended here
-        triton.end()
+        triton.kill()
         code = triton.exit_code
-        if told or deaths >= DEATHS_IN_A_ROW or RunDirectory(self._run_directory).draining:
-            times = "" if deaths <= 1 else f", {deaths} times in a row"
-            raise ServerError(f"the server ended by itself{times}, exit code {code} (log: {log})")
+        if was_told_to_stop(log) or RunDirectory(self._run_directory).draining:
+            raise ServerError(f"the server ended by itself, exit code {code} (log: {log})")
         with contextlib.suppress(OSError):  # somebody removed it
             log.replace(died_log(log))
-        self.report({"event": "server died", "exit_code": code, "log": str(died_log(log))})
+        told = {"exit_code": code, "log": str(died_log(log)), "next_start_in_s": pause_s}
+        self.report({"event": "server died", **told})
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.stopping and (left := deadline - time.monotonic()) > 0:
+            self._pause(min(left, WATCH_S))
 
     def _pause(self, seconds: float) -> None:
         """Sleep, but notice at once that the caller is gone."""

@@ -1,51 +1,70 @@
 """One tritonserver process: started with everything it needs, asked whether it is ready, ended with all of its own."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
-import urllib.error
-import urllib.request
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+from tritonclient.utils import InferenceServerException
 
 from embedded.confinement import confine
 from embedded.errors import ServerError
-from embedded.leftovers import remove_shared_memory
+from embedded.folder import ServerFolder
+from embedded.grpc_client import own_client
+from embedded.leftovers import Belongings, remove_shared_memory
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line, environment
+from embedded.ports import bracketed, check_listening
+from embedded.tensor_check import MODEL, check_tensors, unload
 from embedded.wheel import installed_wheel
 from wan_t2v.operate.model_control import ControlAddress
+from wan_t2v.operate.own_server import http_status, without_proxy
+from wan_t2v.operate.processes import group_lives, stub_pids
 from wan_t2v.operate.run_directory import VARIABLE
+
+ANSWER_LIMIT_S = 2.0
+KILLED_LIMIT_S = 5.0
+KILLED_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
 class TritonProcess:
-    """A started server. `shm_prefix` begins the names of its shared memory."""
+    """A started server."""
 
     options: ServerOptions
-    shm_prefix: str
+    folder: ServerFolder
+    belongings: Belongings
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def started(cls, options: ServerOptions, folder: Path, *, run_directory: Path, shm_prefix: str) -> "TritonProcess":
-        """Start it; `folder` is for what the server needs on disk. Raises ServerError."""
+    def started(cls, options: ServerOptions, belongings: Belongings) -> "TritonProcess":
+        """Start it. Raises ServerError."""
         wheel = installed_wheel()
-        command = command_line(options, wheel, wheel.assemble_backends(folder), shm_prefix=shm_prefix)
-        options.log.parent.mkdir(parents=True, exist_ok=True)
-        ControlAddress(options.host, options.http_port, options.admin_key).publish(run_directory)
-        with options.log.open("wb") as log:
+        folder = ServerFolder.linked(belongings.folder, wheel, repository=options.repository)
+        ControlAddress(options.host, options.http_port, options.admin_key).publish(belongings.run_directory)
+        with _opened(options.log) as log:
             process = subprocess.Popen(
-                command,
-                # a directory of its own, whatever the caller's environment says: servers must not share one
-                env={**wheel.environment(), **environment(options), VARIABLE: str(run_directory)},
+                command_line(options, wheel, folder, shm_prefix=belongings.shm_prefix),
+                env={
+                    **without_proxy(wheel.environment()),
+                    "LD_LIBRARY_PATH": os.pathsep.join(map(str, folder.libraries)),
+                    **environment(options),
+                    # a directory of its own, whatever the caller's environment says: servers must not share one
+                    VARIABLE: str(belongings.run_directory),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=belongings.locks,  # held as long as one of its processes lives
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the server in order
                 preexec_fn=confine,
             )
-        return cls(options, shm_prefix, process)
+        return cls(options, folder, belongings, process)
 
     @property
     def pid(self) -> int:
@@ -60,9 +79,29 @@ class TritonProcess:
     def is_ready(self) -> bool:
         """Whether it answers and has loaded every model. Raises ServerError if it ended instead."""
         if self.exit_code is not None:
-            reason = first_error(self.options.log) or f"exit code {self.exit_code}"
+            reason = self.first_error() or f"exit code {self.exit_code}"
             raise ServerError(f"the server did not start: {reason} (log: {self.options.log})")
         return _answers(f"http://{bracketed(self.options.host)}:{self.options.http_port}/v2/health/ready")
+
+    def answers(self) -> bool:
+        """Whether it says over HTTP or gRPC that it is alive, ready or not."""
+        if _answers(f"http://{bracketed(self.options.host)}:{self.options.http_port}/v2/health/live"):
+            return True
+        with own_client(self.options) as client, contextlib.suppress(InferenceServerException):
+            return bool(client.is_server_live(client_timeout=ANSWER_LIMIT_S))
+        return False
+
+    def check(self) -> None:
+        """Raise ServerError unless it has its ports, and tensors pass through its Python processes unchanged."""
+        check_listening(self.options.ports, self.pid)
+        client = own_client(self.options)
+        check_tensors(client)
+        unload(client, headers=self.options.admin_header, is_gone=lambda: MODEL not in stub_pids(self.pid))
+
+    def first_error(self) -> str | None:
+        """The first error of its log that matters; a model's file has the path that the user knows."""
+        error = first_error(self.options.log)
+        return error and error.replace(str(self.folder.models), str(self.options.repository))
 
     def end(self) -> None:
         """SIGTERM, then SIGKILL to the whole process group, Python processes included; nothing of it is left."""
@@ -70,20 +109,41 @@ class TritonProcess:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(self.options.stop_limit_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to all of it. Right for one that serves nobody yet: while it loads models it heeds no SIGTERM."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
-        remove_shared_memory(self.shm_prefix)
+        self._wait_for_the_group()
+        remove_shared_memory(self.belongings.shm_prefix)
+
+    def _wait_for_the_group(self) -> None:
+        """Python processes outlive tritonserver by a moment, and could make shared memory in it."""
+        deadline = time.monotonic() + KILLED_LIMIT_S
+        while group_lives(self.pid) and time.monotonic() < deadline:
+            time.sleep(KILLED_POLL_S)
 
 
-def bracketed(host: str) -> str:
-    """The host as it stands in a URL."""
-    return f"[{host}]" if ":" in host else host
+def _opened(log: Path) -> IO[bytes]:
+    """Triton's log, empty, and locked while one of its processes lives. Raises ServerError."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        opened = log.open("ab")
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            opened.close()
+            raise ServerError(f"the log {log} is another running server's: choose another with --log") from None
+        opened.truncate(0)
+        return opened
+    except OSError as error:
+        raise ServerError(f"the log {log} cannot be written ({error.strerror}): choose another with --log") from None
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+        return http_status(url, timeout_s=ANSWER_LIMIT_S) == 200
+    except OSError:
         return False

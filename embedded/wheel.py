@@ -37,13 +37,19 @@ class TritonWheel:
         The stub takes its standard library from the `python3` first on PATH and libpython from the first folder on
         LD_LIBRARY_PATH; where the two are different builds, `import torch` dies inside the stub.
         """
-        libpython = str(_libpython_folder())
+        programs = str(Path(sys.executable).parent)
+        if os.pathsep in programs:
+            raise ServerError(f"the environment's path {programs} holds a colon, which PATH cannot: move it elsewhere")
         return {
             **os.environ,
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-            "LD_LIBRARY_PATH": os.pathsep.join([libpython, str(self.libraries)]),
+            "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
+            "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.library_folders())),
             "HF_HUB_OFFLINE": "1",
         }
+
+    def library_folders(self) -> tuple[Path, Path]:
+        """Where the loader finds libpython and Triton's own libraries, in this order. Raises ServerError."""
+        return _libpython_folder(), self.libraries
 
 
 def installed_wheel() -> TritonWheel:
@@ -71,7 +77,8 @@ def _libpython_folder() -> Path:
     """Where the shared libpython of this very interpreter lies; a static interpreter needs its distribution's."""
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     configured = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
-    for folder in (configured, configured / f"{platform.machine()}-linux-gnu"):
+    # an interpreter that was moved after its build, such as uv's, has its library beside it
+    for folder in (configured, configured / f"{platform.machine()}-linux-gnu", Path(sys.base_prefix) / "lib"):
         if (folder / name).exists():
             return folder
     package = name.removesuffix(".so.1.0")

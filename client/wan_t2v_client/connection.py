@@ -13,6 +13,7 @@ from wan_t2v_client.deadline import check_seconds
 from wan_t2v_client.errors import RequestRefused
 from wan_t2v_client.headers import check_headers, secret_headers
 from wan_t2v_client.keepalive import KEEPALIVE_S, LEAST_KEEPALIVE_S, LONGEST_KEEPALIVE_S, channel_arguments
+from wan_t2v_client.proxy import proxy_arguments
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Connection:
                 root_certificates=_text(self.ca_file),
                 private_key=_text(self.key_file),
                 certificate_chain=_text(self.certificate_file),
-                channel_args=channel_arguments(self.keepalive_s),
+                channel_args=[*channel_arguments(self.keepalive_s), *proxy_arguments(self.url)],
             )
         except OSError as error:
             raise RequestRefused(f"cannot read {error.filename}: {error.strerror}") from None

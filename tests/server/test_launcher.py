@@ -1,14 +1,17 @@
 """The embedded server starts with a clear failure or not at all, repairs itself, and leaves nothing behind."""
 
+import contextlib
 import json
 import os
-import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,10 @@ import pytest
 from wan_t2v_client import ClientError, Connection, TextToVideo
 
 from embedded.errors import ServerError
-from embedded.leftovers import SHM_PREFIX
+from embedded.leftovers import FOLDER_PREFIX, SHM_PREFIX
 from embedded.options import ServerOptions
-from embedded.server import running_server
-from embedded.supervisor import DEATHS_IN_A_ROW
+from embedded.server import Server, running_server
+from tests.server.calls import DOORS, LONG, in_background, operate, probe, samples
 from wan_t2v.operate.processes import stub_pids
 
 SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 4}
@@ -54,6 +57,81 @@ def test_a_port_in_use_is_told_before_anything_starts(options: ServerOptions) ->
         with pytest.raises(ServerError, match=message), running_server(replace(options, http_port=port)):
             pass
     assert not options.log.exists()
+
+
+ODD = 'it\'s $HOME; `id` "größe" & | > x\n'
+
+
+def test_a_path_that_a_shell_reads_and_a_proxy_in_the_environment_harm_nothing(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher, the models, the client and the probes: nobody asks the proxy, at which nobody listens."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    odd = shutil.copytree(repository, tmp_path / ODD / "models", ignore=shutil.ignore_patterns("__pycache__"))
+    events: list[dict[str, Any]] = []
+    options = ServerOptions(repository=odd, log=tmp_path / ODD / "server.log")
+    with running_server(options, on_event=events.append) as server:
+        assert probe(server, "ready") == (0, "") and probe(server, "live") == (0, "")
+        with TextToVideo(Connection(server.grpc_url)) as client:
+            expected = client.generate("x", seed=1, **SMALL).video
+            assert expected == client.generate_unary("x", seed=1, **SMALL).video
+            os.kill(min(stub_pids(server.pid)["mp4_encoder"]), signal.SIGKILL)
+            wait_until(lambda: repaired(events, "mp4_encoder") and works(client, expected), limit_s=120)
+        assert operate(server, "drain", "--wait-s", "60").wait(60) == 0
+        assert set(stub_pids(server.pid)) == {path.parent.parent.name for path in odd.glob("*/1/model.py")}
+
+
+STATES: dict[str, Callable[[Any], bool]] = {
+    "the supervisor runs": lambda processes: bool(processes),
+    "tritonserver runs": lambda processes: any(p.name() == "tritonserver" for p in processes),
+    "a model is being loaded": lambda processes: any(p.name().startswith("triton_python_b") for p in processes),
+    "most models are loaded": lambda processes: sum(p.name().startswith("triton_python_b") for p in processes) > 9,
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_start_is_stopped_at_once_at_whatever_moment(number: int, options: ServerOptions, root: Path) -> None:
+    for moment, reached in STATES.items():
+        with serving(options, root) as started:
+            top = psutil.Process(started.pid)
+            wait_until(lambda reached=reached, top=top: reached(descendants(top)), limit_s=120)
+            processes = descendants(top)
+            told_at = time.monotonic()
+            started.send_signal(number)
+            _, errors = started.communicate(timeout=60)
+            seconds = time.monotonic() - told_at
+        assert started.returncode == 0 and errors.endswith("stopped before it was ready\n"), (moment, errors)
+        assert "Traceback" not in errors and "ready: gRPC" not in errors, moment
+        assert seconds < 10, f"{moment}: {seconds:.1f} s"  # two on a quiet machine; ready it is after 12 to 23
+        assert not any(alive(process) for process in processes), moment
+        supervisor = processes[0].pid
+        assert shared_memory_of(supervisor) == [], moment
+        assert not list(Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}{supervisor}-*")), moment
+
+
+def descendants(top: psutil.Process) -> list[psutil.Process]:
+    """Parents before their children; those that ended meanwhile are left out."""
+    found = []
+    for process in top.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.name()
+            found.append(process)
+    return found
+
+
+@contextlib.contextmanager
+def serving(options: ServerOptions, root: Path) -> Iterator[subprocess.Popen[str]]:
+    """`make serve`'s command."""
+    command = [sys.executable, "-m", "embedded.serve", "--repository", str(options.repository)]
+    ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", "--log", str(options.log)]
+    with subprocess.Popen([*command, *ports], cwd=root, stderr=subprocess.PIPE, text=True) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
 
 
 def test_it_listens_on_loopback_only(options: ServerOptions) -> None:
@@ -95,16 +173,43 @@ def test_a_server_that_died_is_started_again_at_the_same_address(options: Server
     assert shared_memory_of(server.supervisor_pid) == []
 
 
-def test_a_server_that_dies_time_after_time_is_given_up(options: ServerOptions) -> None:
+def test_a_server_that_dies_or_hangs_time_after_time_is_started_again(options: ServerOptions) -> None:
     events: list[dict[str, Any]] = []
-    with running_server(options, on_event=events.append) as server:
-        for deaths in range(1, DEATHS_IN_A_ROW):
-            os.kill(server.pid, signal.SIGKILL)
-            wait_until(lambda deaths=deaths: count(events, "started again") == deaths, limit_s=120)
-        os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: count(events, "ended") == 1, limit_s=120)
-    (failed,) = (event for event in events if event["event"] == "failed")
-    assert re.match(r"the server ended by itself, 3 times in a row, exit code -9 \(log: ", failed["error"])
+    with (
+        running_server(options, on_event=events.append) as server,
+        TextToVideo(Connection(server.grpc_url)) as client,
+    ):
+        expected = client.generate_unary("x", seed=1, **SMALL).video
+        a_process_that_hangs_under_two_callers_harms_for_a_moment_only(server, client, expected)
+        harms: tuple[Callable[[], None], ...] = (
+            lambda: os.kill(server.pid, signal.SIGSTOP),
+            lambda: os.kill(server.pid, signal.SIGKILL),
+            lambda: shutil.rmtree(server.run_directory.parent),
+        )
+        for harm in harms:
+            before = count(events, "started again")
+            harm()
+            wait_until(lambda before=before: count(events, "started again") > before, limit_s=180)
+        wait_until(lambda: works(client, expected), limit_s=120)
+    assert [count(events, kind) for kind in ("server hangs", "folder removed", "failed")] == [1, 1, 0]
+
+
+def a_process_that_hangs_under_two_callers_harms_for_a_moment_only(
+    server: Server, client: TextToVideo, expected: bytes | None
+) -> None:
+    """2.51 ends an unhealthy process under its calls, and most often itself with it."""
+    victim = psutil.Process(min(stub_pids(server.pid)["low_noise_expert"]))
+    with ThreadPoolExecutor(2) as pool:
+        callers = [in_background(pool, "text_to_video", server, **{**LONG, "num_inference_steps": 40}) for _ in DOORS]
+        wait_until(lambda: samples(server)["wan_t2v_generations_in_flight"] > 0, limit_s=60)
+        victim.suspend()
+        until = time.monotonic() + 2.5
+        wait_until(lambda: time.monotonic() > until or not alive(victim), limit_s=60)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.resume()
+        for caller in callers:
+            caller.result(timeout=120)
+    wait_until(lambda: works(client, expected), limit_s=120)
 
 
 def count(events: list[dict[str, Any]], kind: str) -> int:
@@ -149,14 +254,12 @@ def alive(process: psutil.Process) -> bool:
 
 
 def test_serve_stops_cleanly_on_ctrl_c(options: ServerOptions, root: Path) -> None:
-    command = [sys.executable, "-m", "embedded.serve", "--repository", str(options.repository)]
-    ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", "--log", str(options.log)]
-    serving = subprocess.Popen([*command, *ports], cwd=root, stderr=subprocess.PIPE, text=True)
-    assert serving.stderr is not None
-    assert any(line.startswith("ready: gRPC 127.0.0.1:") for line in iter(serving.stderr.readline, ""))
-    serving.send_signal(signal.SIGINT)
-    _, errors = serving.communicate(timeout=120)
-    assert serving.returncode == 0
+    with serving(options, root) as started:
+        assert started.stderr is not None
+        assert any(line.startswith("ready: gRPC 127.0.0.1:") for line in iter(started.stderr.readline, ""))
+        started.send_signal(signal.SIGINT)
+        _, errors = started.communicate(timeout=120)
+    assert started.returncode == 0
     assert "Traceback" not in errors
 
 

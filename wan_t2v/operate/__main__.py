@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wan_t2v.operate.drain import drained
 from wan_t2v.operate.load import load_of
+from wan_t2v.operate.own_server import AddressError, http_address
 from wan_t2v.operate.probe import Probe, ProbeFailed
 from wan_t2v.operate.run_directory import VARIABLE, RunDirectory, RunDirectoryError, chosen_path
 
@@ -47,7 +48,7 @@ def _done(options: argparse.Namespace, run: RunDirectory) -> int:
     elif options.command == "status":
         _tell(json.dumps(asdict(load_of(run))))
     else:
-        probe = Probe(options.url.rstrip("/"), run, options.timeout_s)
+        probe = Probe(options.url, run, options.timeout_s)
         (probe.check_ready if options.what == "ready" else probe.check_live)()
         _tell(options.what)
     return 0
@@ -71,9 +72,21 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", parents=[where], help="how full the server is, as JSON")
     probe = commands.add_parser("probe", parents=[where], help="exit code 0 if the server is ready, or alive")
     probe.add_argument("what", choices=("ready", "live"))
-    probe.add_argument("--url", default="http://127.0.0.1:8000", help="Triton's HTTP address (default: %(default)s)")
+    probe.add_argument(
+        "--url",
+        type=_address,
+        default="http://127.0.0.1:8000",
+        help="Triton's HTTP address, asked without a proxy (default: %(default)s)",
+    )
     probe.add_argument("--timeout-s", type=float, default=4.0, help="for the whole probe (default: %(default)g)")
     return parser
+
+
+def _address(text: str) -> str:
+    try:
+        return http_address(text)
+    except AddressError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _tell(text: str) -> None:

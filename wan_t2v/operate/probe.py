@@ -1,14 +1,15 @@
 """Is the server ready, is it alive? What Kubernetes asks, answered from Triton's HTTP address and the process table.
 
-Triton 2.51 keeps saying that it is ready when a model's Python process is dead, and knows nothing of a drain.
+Triton 2.51 calls a model ready whose Python process is dead. Triton 2.71 calls it not ready, as it calls a model that
+was unloaded on purpose. Both answer for a model's metadata exactly while they have it loaded, whatever became of its
+processes, and need no key for that. Neither knows of a drain.
 """
 
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 
 from wan_t2v.operate.load import UNARY
+from wan_t2v.operate.own_server import http_status
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids
 from wan_t2v.operate.run_directory import RunDirectory
 
@@ -35,16 +36,15 @@ class Probe:
         if self.run.draining:
             raise ProbeFailed("the server is draining")
         expected = self._expected()
-        if not expected:
-            # Strict readiness, for the start alone: it also goes out each time an expert is swapped.
-            if not self._answers("/v2/health/ready"):
-                raise ProbeFailed("the server is not ready")
-            expected = self._remembered(expected)
+        # Strict readiness, for the start alone: it also goes out each time an expert is swapped.
+        if not expected and not self._answers("/v2/health/ready"):
+            raise ProbeFailed("the server is not ready")
+        expected = self._remembered(expected)
+        self._check_processes(expected)  # first, since it names the cause where readiness names the consequence
         models = [*expected, *([UNARY] if ITS_LOOP in expected else [])]
         for model in models:
-            if model not in SWAPPED and not self._is_loaded(model):
+            if model not in SWAPPED and not self._answers(f"/v2/models/{model}/ready"):
                 raise ProbeFailed(f"{model} is not ready")
-        self._check_processes(self._remembered(expected))
 
     def check_live(self) -> None:
         """Raise ProbeFailed if the server does not answer, or lacks a Python process that nobody brought back."""
@@ -62,7 +62,8 @@ class Probe:
 
     def _expected(self) -> dict[str, int]:
         """Processes by model that this server had when it was ready; empty before."""
-        return self.run.read_json("processes.json") or {}
+        found = self.run.read_json("processes.json") or {}
+        return {model: count for model, count in found.items() if isinstance(count, int)}
 
     def _remembered(self, expected: dict[str, int]) -> dict[str, int]:
         """The most that were ever seen, kept for the looks to come."""
@@ -79,16 +80,16 @@ class Probe:
         return stub_pids(server["pid"])
 
     def _is_loaded(self, model: str) -> bool:
-        return self._answers(f"/v2/models/{model}/ready")
+        """Whether Triton has the model loaded, be its processes alive or dead."""
+        return self._answers(f"/v2/models/{model}")
 
     def _answers(self, path: str) -> bool:
         left_s = self.timeout_s - (time.monotonic() - self._began)
         if left_s <= 0:
             raise ProbeFailed(f"{self.url} did not answer within {self.timeout_s:g} s")
         try:
-            with urllib.request.urlopen(self.url + path, timeout=left_s) as response:
-                return bool(response.status == 200)
-        except urllib.error.HTTPError:
-            return False
+            return http_status(self.url + path, timeout_s=left_s) == 200
+        except TimeoutError:
+            raise ProbeFailed(f"{self.url} did not answer within {self.timeout_s:g} s") from None
         except OSError as error:
-            raise ProbeFailed(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from None
+            raise ProbeFailed(f"{self.url} does not answer: {error.strerror or error}") from None

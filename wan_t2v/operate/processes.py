@@ -48,9 +48,10 @@ def has_lost_a_process(
     living: Callable[[], Mapping[str, set[int]]],
     is_loaded: Callable[[str], bool],
 ) -> bool:
-    """Whether a model is short of processes while Triton calls it loaded.
+    """Whether a model is short of processes while Triton has it loaded.
 
-    Asked before the processes are counted and after: the denoiser unloads and loads experts, and a count from before
+    `is_loaded` must not be Triton's readiness of the model, which 2.71 also denies to one with a dead process. It is
+    asked before the processes are counted and after: the denoiser unloads and loads experts, and a count from before
     its load would look like a death.
     """
     if not is_loaded(model):
@@ -65,18 +66,26 @@ def model_of(command: list[str]) -> str | None:
     return Path(command[1]).parents[1].name  # <repository>/<model>/<version>/model.py
 
 
+def group_lives(group: int) -> bool:
+    """Whether a process of this process group lives."""
+    return any(its_group == group for _, _, its_group in _living())
+
+
 def _parents() -> dict[int, int]:
-    """Every living process and its parent; a zombie is dead."""
-    found = {}
+    """Every living process and its parent."""
+    return {pid: parent for pid, parent, _ in _living()}
+
+
+def _living() -> Iterator[tuple[int, int, int]]:
+    """Every living process, its parent and its process group; a zombie is dead."""
     for folder in PROCESSES.iterdir():
         if folder.name.isdecimal():
             try:
-                state, parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+                state, parent, group = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
             except OSError:
                 continue  # it ended meanwhile
             if state not in "ZX":
-                found[int(folder.name)] = int(parent)
-    return found
+                yield int(folder.name), int(parent), int(group)
 
 
 def _descends(pid: int, ancestor: int, parents: Mapping[int, int]) -> bool:

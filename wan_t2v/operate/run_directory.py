@@ -6,8 +6,10 @@ an empty file for something that nobody can hold. Standard library only, for a l
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
+import re
 import secrets
 import time
 import uuid
@@ -22,6 +24,7 @@ RUNNING, WAITING = "running", "waiting"
 IN_TRANSIT, FINISHING = "in_transit", "finishing"
 MARKS = (IN_TRANSIT, FINISHING)
 _PADDED = 512  # every telling covers the one before
+_MARK = re.compile(r"\d{20}-")
 
 
 class RunDirectoryError(Exception):
@@ -111,8 +114,10 @@ class RunDirectory:
         self.write_json("server.json", ours)
 
     def server(self) -> dict[str, Any] | None:
-        """The identity of the server that uses the directory; None before any did."""
-        return self.read_json("server.json")
+        """The identity of the server that uses the directory; None before any did, or if nobody can tell any more."""
+        found = self.read_json("server.json") or {}
+        known = isinstance(found.get("pid"), int) and isinstance(found.get("started"), str)
+        return found if known else None
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -126,18 +131,20 @@ class RunDirectory:
 
     def take(self, kind: str, claim: Claim) -> Place:
         """Lock the first free place of a kind; there is always one more."""
-        index = 0
-        while True:
-            descriptor = os.open(self.path / f"{kind}-{index}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if _locked(descriptor):
-                return Place(descriptor, claim)
-            os.close(descriptor)
-            index += 1
+        for index in itertools.count():
+            with contextlib.suppress(IsADirectoryError):  # somebody else's
+                descriptor = os.open(self.path / f"{kind}-{index}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                if _locked(descriptor):
+                    return Place(descriptor, claim)
+                os.close(descriptor)
+        raise AssertionError("there is always one more")
 
     def held(self, kind: str) -> list[Claim]:
         """What the holders of a kind of place tell."""
         found = []
-        for path in sorted(self.path.glob(f"{kind}-*")):
+        for path in sorted(self.path.glob(f"{kind}-[0-9]*")):
+            if not path.is_file():
+                continue
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if not _locked(descriptor):
@@ -172,7 +179,7 @@ class RunDirectory:
 
     def _marks(self, name: str) -> list[Path]:
         folder = self.path / name
-        return sorted(folder.iterdir()) if folder.is_dir() else []
+        return sorted(path for path in folder.iterdir() if _MARK.match(path.name)) if folder.is_dir() else []
 
     @property
     def draining(self) -> bool:
@@ -197,12 +204,12 @@ class RunDirectory:
         return path.read_text(encoding="ascii")
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """A file of the directory; None if it is not there or was not written to its end."""
+        """A file of the directory; None if it is not there, was not written to its end, or is somebody else's."""
         try:
-            found: dict[str, Any] = json.loads((self.path / name).read_bytes())
-        except (FileNotFoundError, ValueError):
+            found = json.loads((self.path / name).read_bytes())
+        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
             return None
-        return found
+        return found if isinstance(found, dict) else None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a file of the directory, whole or not at all."""
@@ -235,6 +242,10 @@ def _locked(descriptor: int) -> bool:
 
 def _claim(told: bytes) -> Claim:
     try:
-        return Claim(**json.loads(told))
+        claim = Claim(**json.loads(told))
+        numbers = (claim.order, claim.told, claim.left_s or 0.0)
+        if isinstance(claim.door, str) and all(isinstance(number, int | float) for number in numbers):
+            return claim
     except (ValueError, TypeError):
-        return Claim("unknown")  # read while it was written; the place is held all the same
+        pass
+    return Claim("unknown")  # read while it was written, or damaged; the place is held all the same

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import MAX_STEPS, Settings
@@ -14,6 +15,7 @@ LARGEST_FILE = "largest_clip.json"
 SMOOTHING = 0.3  # weight of the newest generation in a mean
 # An estimate can turn requests away, and then nobody measures: it may not outlive what it was measured on.
 VALID_S = 600.0
+MOST_SIZES = 64  # a caller may ask for another size each time; the newest are kept
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ def work_to_expect(work: Work, run: RunDirectory) -> Work:
 
     Until then it may wait in the queue, and its seconds must not count for those behind it.
     """
-    largest = run.read_json(LARGEST_FILE)
-    too_large = largest is not None and work.size > largest["pixels"]
+    largest = (run.read_json(LARGEST_FILE) or {}).get("pixels")
+    too_large = isinstance(largest, int) and work.size > largest
     return NO_WORK if too_large or work.num_inference_steps > MAX_STEPS else work
 
 
@@ -107,10 +109,24 @@ class Pace:
                 step_s = _mixed(known.step_s, step_s)
                 after_s = known.after_s if after_s is None else _mixed(known.after_s or after_s, after_s)
             entries[name] = Measured(work.size, work.passes, step_s, after_s, self._now())
-            self._run.write_json(FILE, {name: vars(entry) for name, entry in entries.items()})
+            valid = [item for item in entries.items() if self._now() - item[1].at < VALID_S]
+            newest = sorted(valid, key=lambda item: item[1].at)[-MOST_SIZES:]
+            self._run.write_json(FILE, {name: vars(entry) for name, entry in newest})
 
     def _entries(self) -> dict[str, Measured]:
-        return {name: Measured(**entry) for name, entry in (self._run.read_json(FILE) or {}).items()}
+        """By size; what a damaged file holds is left out."""
+        found = {name: _measured(entry) for name, entry in (self._run.read_json(FILE) or {}).items()}
+        return {name: entry for name, entry in found.items() if entry is not None}
+
+
+def _measured(entry: Any) -> Measured | None:
+    try:
+        measured = Measured(**entry)
+        numbers = (measured.size, measured.passes, measured.step_s, measured.after_s or 0.0, measured.at)
+        positive = measured.size > 0 and measured.passes > 0 and all(math.isfinite(number) for number in numbers)
+    except TypeError:
+        return None
+    return measured if positive else None
 
 
 def _mixed(known: float, new: float) -> float:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from embedded.errors import ServerError
+from embedded.folder import ServerFolder
 from embedded.options import ServerOptions, command_line
 from embedded.ports import free_ports
 from embedded.wheel import installed_wheel
@@ -47,9 +48,11 @@ def test_the_admin_key_is_not_shown() -> None:
     assert options.admin_key not in repr(options)
 
 
-def test_the_server_asks_silent_clients_and_lets_them_ask(root: Path) -> None:
+def test_the_server_asks_silent_clients_and_lets_them_ask(root: Path, tmp_path: Path) -> None:
     """Triton's own limits end the call of a client that pings more often than once in five minutes."""
-    command = command_line(ServerOptions(repository=root), installed_wheel(), root, shm_prefix="x")
+    wheel = installed_wheel()
+    folder = ServerFolder.linked(tmp_path, wheel, repository=root)
+    command = command_line(ServerOptions(repository=root), wheel, folder, shm_prefix="x")
     assert "--grpc-keepalive-time=30000" in command
     allowed = next(option for option in command if "min-recv-ping-interval" in option)
     assert int(allowed.rpartition("=")[2]) <= 10_000

@@ -3,9 +3,12 @@
 import http.server
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -65,93 +68,162 @@ def test_a_directory_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "none").exists()
 
 
-@pytest.fixture
-def triton() -> Iterator[tuple[str, set[str]]]:
-    """Triton's health answers, and the set of what is ready."""
-    ready = {"live", "server", *MODELS}
+@dataclass
+class FakeTriton:
+    """Triton's HTTP answers, as 2.51 and 2.71 were seen to give them.
+
+    A model answers for its metadata while it is loaded. It is ready while it is loaded; on 2.71 its processes must
+    live, too. `answers` is what the server answers to at all.
+    """
+
+    is_271: bool
+    living: dict[str, set[int]]
+    loaded: set[str] = field(default_factory=lambda: set(MODELS))
+    answers: set[str] = field(default_factory=lambda: {"/v2/health/live", "/v2/health/ready"})
+    url: str = ""
+
+    def status(self, path: str) -> int:
+        if not path.startswith("/v2/models/"):
+            return 200 if path in self.answers else 400
+        model, _, question = path.removeprefix("/v2/models/").partition("/")
+        if model not in self.loaded:
+            return 404 if self.is_271 and not question else 400
+        dead = self.is_271 and model != "text_to_video" and not self.living.get(model)
+        return 400 if question == "ready" and dead else 200
+
+
+@contextmanager
+def serving_http(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(params=["2.51", "2.71"])
+def triton(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTriton]:
+    found = {model: {number} for number, model in enumerate(MODELS) if model != "text_to_video"}
+    monkeypatch.setattr(probe, "stub_pids", lambda pid: found)
+    fake = FakeTriton(request.param == "2.71", found)
 
     class Health(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            name = {"/v2/health/ready": "server", "/v2/health/live": "live"}.get(self.path, self.path.split("/")[-2])
-            self.send_response(200 if name in ready else 400)
+            self.send_response(fake.status(self.path))
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", ready
-        server.shutdown()
+    with serving_http(Health) as fake.url:
+        yield fake
 
 
-@pytest.fixture
-def living(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[int]]:
-    """The processes of the server."""
-    found = {model: {number} for number, model in enumerate(MODELS) if model != "text_to_video"}
-    monkeypatch.setattr(probe, "stub_pids", lambda pid: found)
-    return found
+def asked(what: str, triton: FakeTriton) -> int:
+    return main(["probe", what, "--url", triton.url])
 
 
-Triton = tuple[str, set[str]]
+def both(triton: FakeTriton) -> tuple[int, int]:
+    return asked("ready", triton), asked("live", triton)
 
 
-def asked(what: str, triton: Triton) -> int:
-    return main(["probe", what, "--url", triton[0]])
+def test_a_sound_server_is_ready_and_alive(run: RunDirectory, triton: FakeTriton) -> None:
+    assert both(triton) == (0, 0)
 
 
-def test_a_sound_server_is_ready_and_alive(run: RunDirectory, triton: Triton, living: dict) -> None:
-    assert (asked("ready", triton), asked("live", triton)) == (0, 0)
-
-
-def test_a_draining_server_is_alive_and_not_ready(run: RunDirectory, triton: Triton, living: dict, capsys) -> None:
+def test_a_draining_server_is_alive_and_not_ready(run: RunDirectory, triton: FakeTriton, capsys) -> None:
     run.drain()
-    assert (asked("ready", triton), asked("live", triton)) == (1, 0)
+    assert both(triton) == (1, 0)
     assert "the server is draining" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("model", ["text_to_video", "prepare", "text_to_video_stream"])
 def test_a_door_or_its_step_that_is_gone_is_not_ready(
-    model: str, run: RunDirectory, triton: Triton, living: dict, capsys
+    model: str, run: RunDirectory, triton: FakeTriton, capsys
 ) -> None:
     assert asked("ready", triton) == 0
-    triton[1].remove(model)
+    triton.loaded.remove(model)
     assert asked("ready", triton) == 1
     assert f"{model} is not ready" in capsys.readouterr().err
 
 
-def test_nothing_is_ready_before_the_whole_server_was(run: RunDirectory, triton: Triton, living: dict) -> None:
-    triton[1].remove("server")
+def test_nothing_is_ready_before_the_whole_server_was(run: RunDirectory, triton: FakeTriton) -> None:
+    triton.answers.remove("/v2/health/ready")
     assert asked("ready", triton) == 1
-    triton[1].add("server")
+    triton.answers.add("/v2/health/ready")
     assert asked("ready", triton) == 0
-    triton[1].remove("server")  # as each time that an expert is loaded
+    triton.answers.remove("/v2/health/ready")  # as each time that an expert is loaded
     assert asked("ready", triton) == 0
 
 
-def test_a_dead_process_is_neither_though_triton_calls_the_model_ready(
-    run: RunDirectory, triton: Triton, living: dict, capsys
+def test_a_dead_process_is_neither_ready_nor_alive_and_both_name_it(
+    run: RunDirectory, triton: FakeTriton, capsys
 ) -> None:
     assert asked("ready", triton) == 0
-    gone = living.pop("denoiser")
-    assert (asked("ready", triton), asked("live", triton)) == (1, 1)
-    assert "denoiser has 0 of its 1 Python processes" in capsys.readouterr().err
-    living["denoiser"] = gone
-    assert (asked("ready", triton), asked("live", triton)) == (0, 0)
+    gone = triton.living.pop("denoiser")
+    for what in ("ready", "live"):
+        assert asked(what, triton) == 1
+        assert capsys.readouterr().err == "error: denoiser has 0 of its 1 Python processes\n"
+    triton.living["denoiser"] = gone
+    assert both(triton) == (0, 0)
 
 
-def test_an_expert_that_is_swapped_out_is_not_dead(run: RunDirectory, triton: Triton, living: dict) -> None:
+def test_an_expert_that_is_swapped_out_is_not_dead(run: RunDirectory, triton: FakeTriton) -> None:
     assert asked("ready", triton) == 0
-    del living["high_noise_expert"]
-    triton[1].remove("high_noise_expert")
-    assert (asked("ready", triton), asked("live", triton)) == (0, 0)
-    triton[1].add("high_noise_expert")
-    assert (asked("ready", triton), asked("live", triton)) == (1, 1)
+    del triton.living["high_noise_expert"]
+    triton.loaded.remove("high_noise_expert")
+    assert both(triton) == (0, 0)
 
 
-def test_a_server_that_does_not_answer_is_dead(run: RunDirectory, living: dict, capsys) -> None:
+def test_an_expert_that_is_loaded_without_its_process_is_dead(run: RunDirectory, triton: FakeTriton, capsys) -> None:
+    assert asked("ready", triton) == 0
+    del triton.living["high_noise_expert"]
+    for what in ("ready", "live"):
+        assert asked(what, triton) == 1
+        assert "high_noise_expert is loaded but has 0 of its 1 Python processes" in capsys.readouterr().err
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def test_no_proxy_is_asked_about_ones_own_server(
+    run: RunDirectory, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PROXIES:
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert both(triton) == (0, 0)
+
+
+def test_a_server_that_does_not_answer_is_dead(run: RunDirectory, capsys) -> None:
     assert main(["probe", "live", "--url", "http://127.0.0.1:9", "--timeout-s", "1"]) == 1
-    assert "http://127.0.0.1:9 does not answer" in capsys.readouterr().err
+    assert "http://127.0.0.1:9 does not answer: Connection refused" in capsys.readouterr().err
+
+
+def test_a_server_that_hangs_is_dead(run: RunDirectory, capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert main(["probe", "live", "--url", url, "--timeout-s", "0.3"]) == 1
+    assert f"{url} did not answer within 0.3 s" in capsys.readouterr().err
+
+
+def test_something_else_at_the_address_is_told(run: RunDirectory, capsys) -> None:
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    with serving_http(Other) as url:
+        assert main(["probe", "live", "--url", url]) == 1
+    assert "does not answer: the answer is not HTTP (BadStatusLine)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8000", "https://127.0.0.1:8000", "http://", "http://x:y", "http://x:99999", "http://a b/\n"]
+)
+def test_an_address_that_is_none_is_refused(url: str, run: RunDirectory, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["probe", "live", "--url", url])
+    assert "accepted: http://HOST:PORT" in capsys.readouterr().err
 
 
 def test_it_needs_the_standard_library_alone() -> None:

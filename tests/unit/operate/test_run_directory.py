@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from wan_t2v.operate import run_directory as module
-from wan_t2v.operate.run_directory import FINISHING, RunDirectory, RunDirectoryError, chosen_path, server_identity
+from wan_t2v.operate.load import load_of
+from wan_t2v.operate.run_directory import (
+    FINISHING,
+    IN_TRANSIT,
+    RUNNING,
+    WAITING,
+    Claim,
+    RunDirectory,
+    RunDirectoryError,
+    chosen_path,
+    server_identity,
+)
 
 
 def test_a_second_living_server_is_refused_and_told_what_to_do(run_directory: Path) -> None:
@@ -74,3 +85,39 @@ def test_a_process_that_is_gone_has_no_identity() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     assert server_identity(ended.pid) is None
+
+
+JSON_DAMAGES = [b"", b"{", b"[]", b"null", b"7", b"\xff\xfe", b"[" * 100_000, b'{"pid": "x"}', b'{"pid": 1}']
+
+
+@pytest.mark.parametrize("content", JSON_DAMAGES)
+@pytest.mark.parametrize("name", ["server.json", "processes.json"])
+def test_a_damaged_file_is_as_good_as_none(name: str, content: bytes, tmp_path: Path) -> None:
+    run = RunDirectory.of_server(tmp_path, os.getpid())
+    (tmp_path / name).write_bytes(content)
+    if name == "server.json":
+        assert run.server() is None
+    again = RunDirectory.of_server(tmp_path, os.getpid())
+    assert again.server() == server_identity(os.getpid())
+    assert load_of(again).is_empty
+
+
+def test_what_somebody_else_put_there_is_passed_over(tmp_path: Path) -> None:
+    run = RunDirectory.of_server(tmp_path, os.getpid())
+    for name in (f"{RUNNING}-0", f"{RUNNING}-notes", f"{WAITING}-0", f"{FINISHING}/notes", f"{IN_TRANSIT}/1-x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f"{RUNNING}-txt").touch()
+    assert load_of(run).is_empty
+    place = run.take(RUNNING, Claim("text_to_video"))
+    assert [claim.door for claim in run.held(RUNNING)] == ["text_to_video"]
+    place.free()
+
+
+@pytest.mark.parametrize("told", [b"", b"{}", b"[]", b'{"door": 7}', b'{"door": "x", "left_s": "long"}', b"\xff" * 600])
+def test_a_place_that_is_held_counts_whatever_its_file_says(told: bytes, tmp_path: Path) -> None:
+    run = RunDirectory.of_server(tmp_path, os.getpid())
+    place = run.take(RUNNING, Claim("text_to_video"))
+    (tmp_path / f"{RUNNING}-0").write_bytes(told)
+    load = load_of(run)
+    assert (load.in_flight, load.left_s) == (1, None)
+    place.free()

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.serving.pace import NO_WORK, VALID_S, Pace, Work, publish_largest, work_to_expect
+from wan_t2v.serving.pace import (
+    FILE,
+    LARGEST_FILE,
+    MOST_SIZES,
+    NO_WORK,
+    VALID_S,
+    Pace,
+    Work,
+    publish_largest,
+    work_to_expect,
+)
 from wan_t2v.shapes import VideoShape
 
 SMALL = Work(64, 64, 16, 10, guided=True)
@@ -56,3 +66,33 @@ def test_what_is_never_served_is_no_work(run: RunDirectory) -> None:
     assert work_to_expect(served, run) is served
     for wrong in ({"width": 2**30}, {"num_frames": 21}, {"num_inference_steps": 10**9}):
         assert work_to_expect(replace(served, **wrong), run) is NO_WORK
+
+
+def test_only_the_newest_sizes_are_kept_and_old_ones_are_not(run: RunDirectory) -> None:
+    now = [0.0]
+    pace = Pace(run, now=lambda: now[0])
+    for number in range(2 * MOST_SIZES):
+        now[0] += 1.0
+        pace.learn(replace(SMALL, width=16 + number), step_s=1.0, after_s=None)
+    kept = run.read_json(FILE)
+    assert kept is not None and len(kept) == MOST_SIZES
+    assert {entry["at"] for entry in kept.values()} == {float(at) for at in range(MOST_SIZES + 1, 2 * MOST_SIZES + 1)}
+    now[0] += VALID_S
+    pace.learn(SMALL, step_s=1.0, after_s=None)
+    assert len(run.read_json(FILE) or {}) == 1
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [None, 7, "x", [], {}, {"size": 1}, {"size": 0, "passes": 1, "step_s": 1, "after_s": 1, "at": 1}]
+    + [{"size": "x", "passes": 1, "step_s": 1, "after_s": 1, "at": 1}]
+    + [{"size": 1, "passes": 1, "step_s": float("nan"), "after_s": 1, "at": 1}],
+)
+def test_what_is_damaged_is_left_out(entry: object, run: RunDirectory) -> None:
+    run.write_json(FILE, {"64x64x16 2": entry})
+    pace = Pace(run)
+    assert pace.estimate_s(SMALL) is None
+    pace.learn(SMALL, step_s=2.0, after_s=3.0)
+    assert pace.estimate_s(SMALL) == pytest.approx(23.0)
+    (run.path / LARGEST_FILE).write_text('{"pixels": "many"}')
+    assert work_to_expect(SMALL, run) == SMALL

@@ -1,0 +1,54 @@
+"""What the launcher makes of its supervisor's events."""
+
+import io
+import json
+import queue
+import threading
+from typing import Any
+
+import pytest
+
+from embedded import server
+from embedded.errors import StartStopped
+
+
+def listened(*kinds: str) -> tuple[dict[str, Any], list[str]]:
+    """How the start ended, and the events that were passed on."""
+    passed: list[str] = []
+    lines = io.BytesIO(b"".join(json.dumps({"event": kind}).encode() + b"\n" for kind in kinds))
+    first = server._listen(lines, lambda event: passed.append(event["event"]))
+    told = first.get(timeout=60)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.name.endswith("(listen)"):
+            thread.join(60)
+    return told, passed
+
+
+@pytest.mark.parametrize(
+    ("events", "told", "passed"),
+    [
+        (["ready", "died", "repaired"], "ready", ["died", "repaired", "ended"]),
+        (["start aborted", "ready"], "ready", ["start aborted", "ended"]),
+        (["few open files", "failed"], "failed", ["few open files"]),
+        (["failed"], "failed", []),
+        ([], None, []),
+    ],
+)
+def test_the_end_of_the_start_is_told_apart_from_other_events(
+    events: list[str], told: str | None, passed: list[str]
+) -> None:
+    first, others = listened(*events)
+    assert (first.get("event"), others) == (told, passed)
+
+
+def test_a_stop_is_obeyed_while_the_start_goes_on() -> None:
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(StartStopped):
+        server._first_event(queue.SimpleQueue(), stop)
+
+
+def test_what_is_ready_before_the_stop_is_told() -> None:
+    first: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    first.put({"event": "ready"})
+    assert server._first_event(first, threading.Event()) == {"event": "ready"}

@@ -1,0 +1,47 @@
+"""Ask a server on this machine, and never through a proxy: one that the environment names cannot reach it."""
+
+import http.client
+import urllib.parse
+from collections.abc import Mapping
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_EXCEPTIONS = ("no_proxy", "NO_PROXY")
+_EXCEPTIONS_OF_GRPC = "no_grpc_proxy"  # gRPC reads it before the others, where it is set
+
+
+class AddressError(ValueError):
+    """The text is no HTTP address; the message says what is one."""
+
+
+def http_address(text: str) -> str:
+    """The address of an HTTP server without a trailing slash. Raises AddressError."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        usable = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or any(character.isspace() or not character.isprintable() for character in text):
+        raise AddressError(f"got {text[:200]!r}; accepted: http://HOST:PORT")
+    return text.rstrip("/")
+
+
+def http_status(url: str, *, timeout_s: float) -> int:
+    """The status that a GET of this URL is answered with. Raises OSError if no HTTP answer comes in time."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        connection.request("GET", parts.path, headers={"Connection": "close"})
+        return connection.getresponse().status
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"the answer is not HTTP ({type(error).__name__})") from None
+    finally:
+        connection.close()
+
+
+def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """The same environment with this machine's addresses among those that no proxy is asked for."""
+    excepted = {name: environment[name] for name in (*_EXCEPTIONS, _EXCEPTIONS_OF_GRPC) if environment.get(name)}
+    hosts = [host.strip() for text in excepted.values() for host in text.split(",") if host.strip()]
+    together = ",".join(dict.fromkeys([*hosts, *LOOPBACK]))
+    names = {*_EXCEPTIONS, *excepted}
+    return {**environment, **dict.fromkeys(names, together)}
