@@ -81,6 +81,7 @@ class Scale:
         probe_mib: sizes of the tensors that go from process to process, from small to larger than Triton's own pool.
         pool_bytes: the large memory pool that is set against Triton's own.
         slow_load_s: how long an expert's load is made to take.
+        start_limit_s: how long a server may take to be ready.
     """
 
     device: str
@@ -94,6 +95,7 @@ class Scale:
     probe_mib: tuple[float, ...]
     pool_bytes: int
     slow_load_s: float
+    start_limit_s: float
 
     def tokens(self, size: VideoShape) -> int:
         """Tokens of a clip."""
@@ -124,6 +126,7 @@ def full_scale(device: str = "cuda:0") -> Scale:
         probe_mib=(1, 16, 48, 256, 1024),
         pool_bytes=12 * 2**30,
         slow_load_s=45,
+        start_limit_s=90,
     )
 
 
@@ -143,4 +146,5 @@ def rehearsal_scale(device: str = "cpu") -> Scale:
         probe_mib=(0.25, 1),
         pool_bytes=128 * 2**20,
         slow_load_s=2,
+        start_limit_s=300,
     )
