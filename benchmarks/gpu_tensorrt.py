@@ -1,5 +1,6 @@
 """One block of an expert as a TensorRT plan, built and run as production does it, against the same block in torch."""
 
+import copy
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -111,9 +112,9 @@ def _exported(scale: Scale, folder: Path) -> Exported:
     except ImportError as error:
         raise Skipped(f"{error}: pip install diffusers transformers onnx onnxscript") from error
     module = expert_module(scale, BLOCKS, "cpu")
+    graph = export_form(copy.deepcopy(module), scale)  # the export form changes the module that it is made of
     onnx = onnx_from_module(module, EXPERT, scale.facts(), folder / "block.onnx")
-    seconds = time.monotonic() - started
-    return Exported(export_form(module.to(scale.device), scale), onnx, seconds)
+    return Exported(graph, onnx, time.monotonic() - started)
 
 
 def _plan(trt: Any, scale: Scale, size: VideoShape, graph: Path, target: tuple[str, ...]) -> Path:
