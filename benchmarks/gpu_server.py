@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,11 @@ def _with_pool(scale: Scale, repository: Path, pool: int, keep: Path | None) -> 
         for mib in scale.probe_mib:
             values = int(mib * 2**18)
             yield from attempted(
-                {**about, "what": "probe", "mib": mib}, lambda values=values: _probed(url, values=values, repeats=6)
+                {**about, "what": "probe", "mib": mib}, partial(_probed, url, values=values, repeats=6)
             )
         for endpoint in ("stream", "unary"):
-            yield from attempted(
-                {**about, "what": "video", "endpoint": endpoint},
-                lambda endpoint=endpoint: _videos(url, scale, endpoint, intervals=copy.parent / "intervals", keep=keep),
-            )
+            videos = partial(_videos, url, scale, endpoint, intervals=copy.parent / "intervals", keep=keep)
+            yield from attempted({**about, "what": "video", "endpoint": endpoint}, videos)
         yield from attempted({**about, "what": "memory"}, gpu_processes)
         yield from attempted({**about, "what": "empty"}, lambda: _probed(url, values=0, repeats=2))
         yield from attempted({**about, "what": "after empty"}, lambda: _probed(url, values=16, repeats=2))

@@ -48,8 +48,8 @@ def attempted(about: Row, measure: Callable[[], Row]) -> Iterator[Row]:
     except Skipped as reason:
         yield {**about, "skipped": str(reason)}
     except Exception as error:
-        reason = f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}"
-        yield {**about, "error": reason, "traceback": traceback.format_exc().splitlines()[-TRACEBACK_LINES:]}
+        failure = f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}"
+        yield {**about, "error": failure, "traceback": traceback.format_exc().splitlines()[-TRACEBACK_LINES:]}
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

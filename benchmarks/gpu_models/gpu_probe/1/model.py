@@ -3,6 +3,7 @@
 import json
 import statistics
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,15 +11,15 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: Any) -> None:
         on_gpu = args["model_instance_kind"] == "GPU"
         self.device = f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu"
         torch.zeros(1, device=self.device)
 
-    def execute(self, requests):
+    def execute(self, requests: Any) -> list[Any]:
         return [self.answer(pb_utils.get_input_tensor_by_name(request, "asked")) for request in requests]
 
-    def answer(self, asked):
+    def answer(self, asked: Any) -> Any:
         try:
             told = self.probed(**json.loads(asked.as_numpy().reshape(-1)[0]))
         except Exception as error:
@@ -26,7 +27,7 @@ class TritonPythonModel:
         array = np.array([json.dumps(told).encode()], dtype=np.object_)
         return pb_utils.InferenceResponse([pb_utils.Tensor("told", array)])
 
-    def probed(self, values, repeats):
+    def probed(self, values: int, repeats: int) -> dict[str, Any]:
         sent = torch.rand(values, device=self.device)
         seconds = []
         for _ in range(repeats):
