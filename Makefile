@@ -142,8 +142,8 @@ bench: installed mini ## time a generation against diffusers, and the two doors 
 bench-all: installed mini ## all benchmarks but the GPU's, about 13 minutes, into out/bench (OUT=..., QUICK=1 to rehearse)
 	@$(python) -m benchmarks.suite --repository "$(REPOSITORY)" --out "$(or $(OUT),out/bench)" $(if $(QUICK),--quick)
 
-gpu: setup ## what a GPU does with an expert, attention, the VAE, TensorRT and the loop; under 9 minutes (OUT=...)
-	@$(python) -m benchmarks.gpu $(if $(OUT),--out "$(OUT)")
+gpu: setup ## what a GPU does with the server, attention, an expert, FP8, the VAE, TensorRT; under 9 minutes (OUT=..., REPOSITORY=...)
+	@$(python) -m benchmarks.gpu --repository "$(REPOSITORY)" $(if $(OUT),--out "$(OUT)")
 
 perf: installed ## perf_analyzer on both doors, with the composing models
 	@$(python) -m benchmarks.perf_analyzer --repository "$(REPOSITORY)"

@@ -75,10 +75,13 @@ class Scale:
         vae_base_dim: the VAE's `base_dim`.
         most_blocks: an expert is measured with at most so many blocks, and with about a quarter; the rest is a line
             through the two.
-        plan_blocks: the two counts of blocks for TensorRT, whose build takes a minute a gigabyte.
         matrix: rows, inner size and columns of the products that give the matrix rate.
         repeats: timed runs, after one that is not; the median counts.
-        steps: denoising steps of the generation through Triton.
+        steps: denoising steps of a generation through Triton.
+        probe_mib: sizes of the tensors that go from process to process, from small to larger than Triton's own pool.
+        pool_bytes: the large memory pool that is set against Triton's own.
+        slow_load_s: how long an expert's load is made to take.
+        start_limit_s: how long a server may take to be ready.
     """
 
     device: str
@@ -86,10 +89,13 @@ class Scale:
     sizes: tuple[VideoShape, ...]
     vae_base_dim: int
     most_blocks: int
-    plan_blocks: tuple[int, int]
     matrix: tuple[tuple[int, int, int], ...]
     repeats: int
     steps: int
+    probe_mib: tuple[float, ...]
+    pool_bytes: int
+    slow_load_s: float
+    start_limit_s: float
 
     def tokens(self, size: VideoShape) -> int:
         """Tokens of a clip."""
@@ -108,11 +114,37 @@ SIZES = (VideoShape(81, 480, 832), VideoShape(81, 720, 1280))
 def full_scale(device: str = "cuda:0") -> Scale:
     """Wan2.2-T2V-A14B at its two trained sizes."""
     products = ((8192, 8192, 8192), *((GRID.tokens(size), A14B.dim, A14B.ffn_dim) for size in SIZES))
-    return Scale(device, A14B, SIZES, 96, 8, (1, 3), products, repeats=5, steps=10)
+    return Scale(
+        device,
+        A14B,
+        SIZES,
+        vae_base_dim=96,
+        most_blocks=8,
+        matrix=products,
+        repeats=5,
+        steps=10,
+        probe_mib=(1, 16, 48, 256, 1024),
+        pool_bytes=12 * 2**30,
+        slow_load_s=45,
+        start_limit_s=90,
+    )
 
 
 def rehearsal_scale(device: str = "cpu") -> Scale:
     """The same at small dimensions."""
     sizes = (VideoShape(5, 32, 48), VideoShape(9, 64, 32))
     products = ((64, 64, 64), *((GRID.tokens(size), SMALL.dim, SMALL.ffn_dim) for size in sizes))
-    return Scale(device, SMALL, sizes, 4, 4, (1, 2), products, repeats=2, steps=2)
+    return Scale(
+        device,
+        SMALL,
+        sizes,
+        vae_base_dim=4,
+        most_blocks=4,
+        matrix=products,
+        repeats=2,
+        steps=2,
+        probe_mib=(0.25, 1),
+        pool_bytes=128 * 2**20,
+        slow_load_s=2,
+        start_limit_s=300,
+    )

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 Row = dict[str, Any]
 DIGITS = 4  # significant ones of a figure
+TRACEBACK_LINES = 25
 
 
 class Skipped(Exception):
@@ -40,13 +42,14 @@ def _device_seconds(work: Callable[[], object]) -> float:
 
 
 def attempted(about: Row, measure: Callable[[], Row]) -> Iterator[Row]:
-    """One row: what was measured, or the first line of why it could not be. The other rows go on."""
+    """One row: what was measured, or why it could not be, with the end of the traceback. The other rows go on."""
     try:
         yield {**about, **{key: rounded(value) for key, value in measure().items()}}
     except Skipped as reason:
         yield {**about, "skipped": str(reason)}
     except Exception as error:
-        yield {**about, "error": f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}"}
+        failure = f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}"
+        yield {**about, "error": failure, "traceback": traceback.format_exc().splitlines()[-TRACEBACK_LINES:]}
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What torch does on the GPU: the matrix rate, attention alone, one expert, the VAE. Weights and inputs are random."""
+"""What torch does on the GPU: the matrix rate, attention alone, one expert. Weights and inputs are random."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_scale import GRID, Scale, attention_flops, expert_flops
 from benchmarks.gpu_timing import Row, Skipped, attempted, median_seconds, rounded
@@ -24,7 +23,7 @@ def matrix_rate(scale: Scale) -> Iterator[Row]:
 
         def measure(shape: tuple[int, int, int] = (rows, inner, columns)) -> Row:
             rows, inner, columns = shape
-            left, right = _random(scale, rows, inner), _random(scale, inner, columns)
+            left, right = random_bf16(scale, rows, inner), random_bf16(scale, inner, columns)
             seconds = median_seconds(lambda: left @ right, scale.device, repeats=4 * scale.repeats)
             return {"seconds": seconds, "flops": 2 * rows * inner * columns}
 
@@ -38,7 +37,9 @@ def attention(scale: Scale) -> Iterator[Row]:
 
             def measure(size: VideoShape = size, backend: str = backend) -> Row:
                 tokens = scale.tokens(size)
-                query, key, value = (_random(scale, 1, scale.dims.heads, tokens, scale.dims.head_dim) for _ in range(3))
+                query, key, value = (
+                    random_bf16(scale, 1, scale.dims.heads, tokens, scale.dims.head_dim) for _ in range(3)
+                )
 
                 def attend() -> Tensor:
                     with sdpa_kernel(SDPBackend.__members__[backend]):
@@ -114,7 +115,11 @@ def blocks_that_fit(scale: Scale, size: VideoShape) -> int:
 
 def expert_graph(scale: Scale, blocks: int) -> Any:
     """The export form of `expert_module` on the device."""
-    module = expert_module(scale, blocks, scale.device)
+    return export_form(expert_module(scale, blocks, scale.device), scale)
+
+
+def export_form(module: Any, scale: Scale) -> Any:
+    """A module's export form on the device."""
     from export.graphs.expert import ExpertGraph
 
     return ExpertGraph(module).to(scale.device).eval()
@@ -165,9 +170,9 @@ def _made_in_bf16() -> Iterator[None]:
 def expert_inputs(scale: Scale, size: VideoShape) -> dict[str, Tensor]:
     """One call: random latents and text in BF16, timestep 875."""
     return {
-        "hidden_states": _random(scale, *GRID.latent_shape(size).tensor_shape),
+        "hidden_states": random_bf16(scale, *GRID.latent_shape(size).tensor_shape),
         "timestep": torch.full((1, 1), 875.0, device=scale.device),
-        "encoder_hidden_states": _random(scale, 1, scale.dims.text_length, scale.dims.text_dim),
+        "encoder_hidden_states": random_bf16(scale, 1, scale.dims.text_length, scale.dims.text_dim),
     }
 
 
@@ -181,54 +186,6 @@ def _pass_seconds(scale: Scale, graph: Any, blocks: int, inputs: tuple[Tensor, .
         graph.transformer.blocks = whole
 
 
-def vae(scale: Scale) -> Iterator[Row]:
-    """Both VAE graphs on one latent frame each, and the clip that follows: one first latent frame, then the others."""
-    for size in scale.sizes:
-        for precision in (torch.float32, torch.bfloat16):
-
-            def measure(size: VideoShape = size, precision: torch.dtype = precision) -> Row:
-                first, later = (graph.to(scale.device, precision) for graph in _vae_graphs(scale))
-                latents = _random(scale, *GRID.latent_shape(size).tensor_shape)[:, :, :1].to(precision)
-                with torch.inference_mode():
-                    _, *caches = first(latents)
-                    once, again = (
-                        (median_seconds(work, scale.device, repeats=scale.repeats), _counted_flops(work))
-                        for work in (lambda: first(latents), lambda: later(latents, *caches))
-                    )
-                others = GRID.latent_shape(size).frames - 1
-                return {
-                    "seconds_first": once[0],
-                    "seconds_next": again[0],
-                    "seconds": once[0] + others * again[0],
-                    "flops": once[1] + others * again[1],
-                }
-
-            about = {"size": str(size), "precision": str(precision).removeprefix("torch."), "mode": "eager"}
-            yield from attempted({**about, "tf32_convolutions": torch.backends.cudnn.allow_tf32}, measure)
-
-
-def _vae_graphs(scale: Scale) -> tuple[nn.Module, nn.Module]:
-    try:
-        from diffusers import AutoencoderKLWan
-
-        from export.graphs.vae_decoder import VaeDecoderFirstGraph, VaeDecoderNextGraph
-    except ImportError as error:
-        raise Skipped(f"{error}: pip install diffusers transformers") from error
-    module = AutoencoderKLWan(
-        base_dim=scale.vae_base_dim,
-        z_dim=GRID.channels,
-        dim_mult=[1, 2, 4, 4],
-        temperal_downsample=[False, True, True],
-    ).eval()
-    return VaeDecoderFirstGraph(module), VaeDecoderNextGraph(module)
-
-
-def _counted_flops(work: Callable[[], object]) -> int:
-    """Of matrix products and convolutions, by torch's own counter."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return int(counter.get_total_flops())
-
-
-def _random(scale: Scale, *shape: int) -> Tensor:
+def random_bf16(scale: Scale, *shape: int) -> Tensor:
+    """Normal numbers on the device: zeros would be faster than real data."""
     return torch.randn(*shape, device=scale.device, dtype=torch.bfloat16)

@@ -21,6 +21,7 @@ class ServerOptions:
         text_cache_bytes: size of Triton's response cache, which holds text embeddings.
         start_limit_s, stop_limit_s: how long a start may take, and a stop before the server is killed.
         traces_url: an OpenTelemetry collector's address for traces over HTTP; empty for none.
+        cuda_pool_bytes: Triton's memory pool on the first GPU; None leaves Triton's own 64 MiB.
         admin_key: needed to load and unload models, to register shared memory, and to change traces and the log.
     """
 
@@ -35,6 +36,7 @@ class ServerOptions:
     start_limit_s: float = 180.0
     stop_limit_s: float = 40.0
     traces_url: str = ""
+    cuda_pool_bytes: int | None = None
     admin_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
     @property
@@ -105,6 +107,8 @@ def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolde
         ("metrics", options.metrics_port),
     ):
         command += [f"--{protocol}-address={options.host}", f"--{protocol}-port={port}"]
+    if options.cuda_pool_bytes is not None:
+        command.append(f"--cuda-memory-pool-byte-size=0:{options.cuda_pool_bytes}")
     if options.traces_url:
         command += [
             "--trace-config=mode=opentelemetry",

@@ -1,6 +1,7 @@
 """Every part of the GPU benchmark at small dimensions on the GPU. The same runs on the CPU in tests/unit."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +10,9 @@ from benchmarks.gpu_scale import rehearsal_scale
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
-def test_each_part_measures_or_says_why_not(part: Part, gpu: str) -> None:
-    rows = list(part.rows()(replace(rehearsal_scale(gpu), repeats=1)))
+def test_each_part_measures_or_says_why_not(part: Part, gpu: str, repository: Path) -> None:
+    chosen = {"repository": repository} if part.name == "server" else {}
+    rows = list(part.rows()(replace(rehearsal_scale(gpu), repeats=1), **chosen))
     assert rows
     if part.name != "attention":  # not every kernel takes these dimensions
         assert not [row for row in rows if "error" in row]

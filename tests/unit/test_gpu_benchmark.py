@@ -1,9 +1,11 @@
 """The GPU benchmark, rehearsed on the CPU: the same code at small dimensions, so that it runs at first try on a GPU."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import gpu, gpu_tensorrt, gpu_torch, gpu_triton
+from benchmarks import gpu, gpu_fp8, gpu_processes, gpu_repository, gpu_server, gpu_tensorrt, gpu_torch, gpu_vae
 from benchmarks.gpu_scale import A14B, GRID, SMALL, Scale, expert_flops, full_scale, rehearsal_scale
 from benchmarks.gpu_timing import Row, Skipped, attempted
+from embedded.options import ServerOptions, command_line
+from embedded.wheel import TritonWheel
 from wan_t2v.engines.tensorrt_plan import PlanError
 from wan_t2v.shapes import VideoShape
 
@@ -83,7 +87,7 @@ def test_a_line_through_noise_is_no_figure(scale: Scale) -> None:
     assert "seconds" not in row and row["seconds_measured"] == [0.5, 0.125] and "not_extrapolated" in row
 
 
-@pytest.mark.parametrize("part", ["matrix_rate", "attention", "expert_eager", "vae"])
+@pytest.mark.parametrize("part", ["matrix_rate", "attention", "expert_eager"])
 def test_torchs_parts_measure(part: str, scale: Scale) -> None:
     rows = list(getattr(gpu_torch, part)(scale))
     measured = [row for row in rows if "error" not in row]
@@ -107,7 +111,49 @@ def test_the_measured_expert_has_diffusers_fp32_islands(scale: Scale) -> None:
     assert dtypes["condition_embedder.time_embedder.linear_1.weight"] == torch.float32
 
 
-def test_the_plan_is_built_by_the_real_tensorrt_and_run_by_an_engine(
+def test_the_vae_is_measured_in_each_arithmetic_against_fp32(scale: Scale) -> None:
+    rows = list(gpu_vae.vae(scale))
+    assert [row["precision"] for row in rows] == ["fp32", "tf32", "bf16"]
+    assert all(row["seconds"] > 0 and row["caches_gib"] > 0 for row in rows)
+    assert rows[0]["largest_difference"] == 0
+    assert 0 < rows[2]["relative_difference"] < 0.1, "BF16 rounds, and computes the same"
+
+
+def test_tf32_is_set_for_its_rows_alone(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def measured(*arguments: Any) -> Row:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return {}
+
+    monkeypatch.setattr(gpu_vae, "_measured", measured)
+    before = torch.backends.cudnn.allow_tf32
+    list(gpu_vae.vae(scale))
+    assert seen == [(False, False), (True, True), (False, False)]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_fp8_is_measured_by_each_kind_of_scale(scale: Scale) -> None:
+    rows = list(gpu_fp8.fp8(scale))
+    assert "seconds" in rows[0] and rows[0]["precision"] == "bf16"
+    assert [(row["scales"], row["fast_sum"]) for row in rows[1:]] == [
+        ("per tensor", True), ("per tensor", False), ("per row", True), ("per row", False)]  # fmt: skip
+    measured = [row for row in rows[1:] if "error" not in row]
+    assert measured, "a CPU multiplies in FP8 at least with one scale a tensor"
+    assert all(0 < row["relative_difference"] < 0.1 for row in measured)
+
+
+@pytest.mark.parametrize("per_row", [True, False])
+def test_scaled_values_fill_the_range_of_e4m3(per_row: bool) -> None:
+    matrix = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
+    found = gpu_fp8.scaled(matrix, per_row=per_row)
+    back = found.values.float() * found.scale
+    assert torch.equal(found.values.float().abs().amax(1) == 448, torch.ones(16, dtype=torch.bool)) or not per_row
+    assert found.values.float().abs().max() == 448
+    assert ((back - matrix).norm() / matrix.norm()).item() < 0.05
+
+
+def test_the_block_is_built_by_the_real_tensorrt_and_held_to_torch(
     scale: Scale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Built for real; run by a stand-in that checks what it is given, since a CPU cannot run a plan."""
@@ -121,8 +167,27 @@ def test_the_plan_is_built_by_the_real_tensorrt_and_run_by_an_engine(
         return lambda inputs: {"velocity": inputs["hidden_states"].clone()}
 
     (row,) = gpu_tensorrt.tensorrt(scale, load=load)
-    assert "error" not in row and row["blocks_measured"] == [1, 2]
-    assert len(row["build_seconds"]) == 2 and loaded == ["tensorrt_rtx"] * 2
+    assert "error" not in row and row["seconds"] > 0 and row["torch_seconds"] > 0 and row["plan_mb"] > 0
+    assert row["relative_difference"] > 0.1, "the stand-in computes something else, which must show"
+    assert loaded == ["tensorrt_rtx"]
+
+
+def test_a_target_that_is_refused_is_followed_by_the_other(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[str, ...]] = []
+
+    def measured(*arguments: Any, target: tuple[str, ...], **more: Any) -> Row:
+        tried.append(target)
+        if target:
+            raise PlanError("Hopper is not among the GPUs")
+        return {"seconds": 1.0}
+
+    monkeypatch.setattr(gpu_tensorrt, "MODULES", ("tensorrt_rtx",))
+    monkeypatch.setattr(gpu_tensorrt, "_on_gpu", lambda scale: True)
+    monkeypatch.setattr(gpu_tensorrt, "_module", lambda name: None)
+    monkeypatch.setattr(gpu_tensorrt, "_exported", lambda scale, folder: None)
+    monkeypatch.setattr(gpu_tensorrt, "_measured", measured)
+    refused, built = gpu_tensorrt.tensorrt(scale)
+    assert tried == [("current",), ()] and "Hopper" in refused["error"] and built["seconds"] == 1
 
 
 def test_a_tensorrt_that_is_not_installed_is_skipped_with_its_reason(
@@ -138,18 +203,81 @@ def _not_installed(name: str) -> None:
 
 
 def test_a_repository_without_graphs_is_skipped_with_its_reason(scale: Scale, tmp_path: Path) -> None:
-    (row,) = gpu_triton.triton(scale, repository=tmp_path)
-    assert "make export" in row["skipped"]
+    rows = list(gpu_server.server(scale, repository=tmp_path))
+    servers = [row for row in rows if row["what"] == "server"]
+    assert len(servers) == 3 and all("make export" in row["skipped"] for row in servers)
+    assert gpu.status_of(rows) == "skipped"
 
 
-def test_the_graphs_of_a_copy_are_put_on_the_gpu(repository: Path, tmp_path: Path) -> None:
-    from benchmarks.repository_copy import GRAPHS, copied_repository
+def test_every_model_of_a_copy_is_put_on_the_gpu_and_its_tensors_stay_there(repository: Path, tmp_path: Path) -> None:
+    copy = gpu_repository.gpu_repository(repository, tmp_path, on_gpu=True)
+    for model in (*gpu_repository.GRAPHS, *gpu_repository.LOOPS, *gpu_repository.PROBES):
+        text = (copy / model / "configs/cpu.pbtxt").read_text()
+        assert "kind: KIND_GPU, count: 1, gpus: [ 0 ]" in text and "KIND_CPU" not in text
+        assert text.count("FORCE_CPU_ONLY_INPUT_TENSORS") == 1
+        assert ('key: "engine"' in text) == (model in gpu_repository.GRAPHS)
 
-    copy = copied_repository(repository, tmp_path)
-    gpu_triton.choose_engine(copy, "torch", on_gpu=True)
-    for graph in GRAPHS:
-        text = (copy / graph / "configs/cpu.pbtxt").read_text()
-        assert "kind: KIND_GPU, count: 1, gpus: [ 0 ]" in text and '"torch"' in text
+
+def test_without_a_gpu_every_model_of_a_copy_stays_on_the_cpu(repository: Path, tmp_path: Path) -> None:
+    copy = gpu_repository.gpu_repository(repository, tmp_path, on_gpu=False)
+    assert not any("KIND_GPU" in path.read_text() for path in copy.glob("*/configs/cpu.pbtxt"))
+
+
+def test_a_load_is_slow_only_after_it_was_told_to_be(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    copy = gpu_repository.gpu_repository(repository, tmp_path, on_gpu=False)
+    gpu_repository.swapping(copy)
+    assert "one_at_a_time" in (copy / "denoiser/configs/cpu.pbtxt").read_text()
+    source = (copy / "low_noise_expert/1/model.py").read_text().split("TritonPythonModel.initialize")[1]
+    scope: dict[str, Any] = {"__file__": str(copy / "low_noise_expert/1/model.py")}
+    exec("class TritonPythonModel:\n    def initialize(self, args): ...\n_initialize = TritonPythonModel.initialize"
+         + source + "TritonPythonModel.initialize = _initialize_when_told", scope)  # fmt: skip
+    scope["TritonPythonModel"]().initialize({})
+    gpu_repository.slow_load(copy, "low_noise_expert", 45)
+    scope["TritonPythonModel"]().initialize({})
+    assert slept == [0, 45]
+
+
+def test_the_pools_size_reaches_triton() -> None:
+    nowhere = Path("/nowhere")
+    wheel = TritonWheel(nowhere, nowhere, nowhere, nowhere, nowhere)
+    for size, told in ((None, []), (2**20, ["--cuda-memory-pool-byte-size=0:1048576"])):
+        command = command_line(ServerOptions(cuda_pool_bytes=size), wheel, nowhere, shm_prefix="x")
+        assert [argument for argument in command if "pool" in argument] == told
+
+
+def test_memory_is_told_by_the_model_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    row = gpu_processes.gpu_processes()
+    assert row["used_mib"] == 2048
+    assert row["processes"][0]["mib"] == 512 and row["processes"][0]["process"].startswith("python")
+    assert row["processes"][1] == {"process": "of another namespace", "mib": None}
+
+
+class FakeNvml:
+    """NVIDIA's management library with this process on its GPU, and one that it knows nothing of."""
+
+    def nvmlInit(self) -> None: ...  # noqa: N802
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, gpu: int) -> Any:  # noqa: N802
+        return SimpleNamespace(used=2048 * 2**20)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, gpu: int) -> list[Any]:  # noqa: N802
+        own = SimpleNamespace(pid=os.getpid(), usedGpuMemory=512 * 2**20)
+        return [own, SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None)]
+
+
+def test_a_log_tells_each_kind_of_warning_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    lines = [f'W1128 04:00:00.1 7 memory.cc:70] "failed to allocate {size} bytes"' for size in (123456, 654321)]
+    log.write_text("\n".join([*lines, 'I1128 04:00:00.1 7 server.cc:1] "fine"']))
+    assert gpu_server.told_by(log) == ['2 x "failed to allocate N bytes"']
 
 
 def test_one_failed_row_does_not_cost_the_others() -> None:
@@ -160,6 +288,7 @@ def test_one_failed_row_does_not_cost_the_others() -> None:
         raise Skipped("no such package")
 
     rows = [*attempted({"size": "a"}, fails), *attempted({"size": "b"}, skips), *attempted({}, lambda: {"x": 0.123456})]
+    assert rows[0].pop("traceback")[-2:] == ["RuntimeError: CUDA out of memory", "with a long story"]
     assert rows == [
         {"size": "a", "error": "RuntimeError: CUDA out of memory"},
         {"size": "b", "skipped": "no such package"},
@@ -221,9 +350,47 @@ def test_on_a_cpu_a_built_plan_is_said_to_be_built_and_not_run(scale: Scale, mon
 
 
 def test_when_time_is_up_the_other_parts_are_named_and_not_run(tmp_path: Path) -> None:
-    parts = gpu.measured_parts(gpu.PARTS[:2], tmp_path / "out.json", {}, limit_s=0)
+    parts = gpu.measured_parts(gpu.PARTS[1:3], tmp_path / "out.json", {}, limit_s=0)
     assert [part["status"] for part in parts.values()] == ["stopped", "stopped"]
     assert json.loads((tmp_path / "out.json").read_text())["parts"] == parts
+
+
+@pytest.mark.parametrize(("gpu_name", "kept"), [("NVIDIA H100", True), ("NVIDIA H200", False)])
+def test_a_later_run_keeps_the_parts_of_the_same_gpu(gpu_name: str, kept: bool, tmp_path: Path) -> None:
+    out, about = tmp_path / "out.json", {"gpu": "NVIDIA H100", "rehearsal": False}
+    earlier = {"status": "measured", "reason": "", "rows": [{"seconds": 1.0}]}
+    out.write_text(json.dumps({**about, "parts": {"server": earlier}}))
+    gpu.measured_parts(gpu.PARTS[1:2], out, {**about, "gpu": gpu_name}, limit_s=0)
+    assert ("server" in json.loads(out.read_text())["parts"]) == kept
+
+
+def test_the_table_has_a_line_for_every_row() -> None:
+    row = {"size": "720x1280x81", "error": "RuntimeError: no memory", "traceback": ["far too long"]}
+    lines = gpu.table({"vae": {"status": "failed", "reason": "", "rows": [row]}}).splitlines()
+    assert lines == ["vae: failed ", "  size=720x1280x81 error=RuntimeError: no memory"]
+
+
+def test_a_part_that_is_stopped_may_stop_its_server_first(tmp_path: Path) -> None:
+    ended = tmp_path / "ended"
+    code = (
+        "import signal, sys, time, pathlib\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+        f"try:\n    open(sys.argv[-1], 'w').write('{{}}\\n'); time.sleep(600)\n"
+        f"finally:\n    pathlib.Path({str(ended)!r}).touch()"
+    )
+    assert gpu.part_in_process([sys.executable, "-c", code], 5)["status"] == "stopped"
+    assert ended.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_part_may_run_as_a_user_without_rights(tmp_path: Path) -> None:
+    code = "import os, sys; open(sys.argv[-1], 'w').write('{\"uid\": %d}\\n' % os.getuid())"
+    part = gpu.part_in_process([_python_for_all(), "-c", code], 60, user=gpu.USER)
+    assert part["rows"] == [{"uid": gpu.USER}], part
+
+
+def _python_for_all() -> str:
+    """An interpreter that every user can start; this environment's may lie where only its owner may look."""
+    return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 
 
 def test_all_parts_together_stay_under_nine_minutes() -> None:
