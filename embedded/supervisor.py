@@ -19,7 +19,7 @@ from typing import Any
 
 from embedded.errors import ServerError
 from embedded.folder import temporary_folder
-from embedded.hang import HANG_S, Hang
+from embedded.hang import HANG_S, Crash, Hang
 from embedded.leftovers import Belongings, remove_leftovers
 from embedded.log import was_told_to_stop
 from embedded.open_files import LEAST, raise_limit
@@ -153,10 +153,11 @@ class Supervisor:
         if triton is None:
             return
         repair = Repair(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
-        hang = Hang(triton.answers)
+        hang, crash = Hang(triton.answers), Crash(self.options.log)
         while not self.stopping and triton.exit_code is None:
-            if hang.is_seen():
-                self.report({"event": "server hangs", "without_an_answer_s": HANG_S})
+            if (stuck := crash.is_stuck()) or hang.is_seen():
+                why = "in its crash" if stuck else f"without an answer for {HANG_S:g} s"
+                self.report({"event": "server hangs", "why": why})
                 triton.kill()  # SIGTERM would wait for it, too
                 return
             if not self._own.are_there:

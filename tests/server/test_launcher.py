@@ -191,7 +191,8 @@ def test_a_server_that_dies_or_hangs_time_after_time_is_started_again(options: S
             harm()
             wait_until(lambda before=before: count(events, "started again") > before, limit_s=180)
         wait_until(lambda: works(client, expected), limit_s=120)
-    assert [count(events, kind) for kind in ("server hangs", "folder removed", "failed")] == [1, 1, 0]
+    assert count(events, "server hangs") >= 1  # once by SIGSTOP, and perhaps in the crash that a hanging process causes
+    assert [count(events, kind) for kind in ("folder removed", "failed")] == [1, 0]
 
 
 def a_process_that_hangs_under_two_callers_harms_for_a_moment_only(

@@ -10,7 +10,7 @@ import pytest
 
 from embedded import supervisor
 from embedded.errors import ServerError
-from embedded.hang import HANG_S, Hang
+from embedded.hang import HANG_S, Crash, Hang
 from embedded.leftovers import Belongings
 from embedded.options import ServerOptions
 from embedded.restarts import PAUSES_S, STEADY_S, Restarts
@@ -152,6 +152,22 @@ def test_a_server_that_hangs_is_killed_and_followed(monkeypatch: pytest.MonkeyPa
     assert world.run(monkeypatch, tmp_path) == ["ready", "server hangs", "server died", "started again"]
     assert world.started[0].ended_by == "kill"
     assert 100.0 + HANG_S <= world.started[1].started_at <= 110.0 + HANG_S
+
+
+def test_a_server_that_hangs_in_its_crash_is_killed_though_it_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World([1e6, 5.0])
+    monkeypatch.setattr(supervisor, "Crash", lambda log: Crash(log, lambda: world.now))
+
+    def answers(triton: FakeTriton) -> bool:
+        if triton is world.started[0] and world.now == 50.0:
+            (tmp_path / "server.log").write_text("terminate called\nSignal (6) received.\n")
+        return True
+
+    monkeypatch.setattr(FakeTriton, "answers", answers)
+    assert world.run(monkeypatch, tmp_path) == ["ready", "server hangs", "server died", "started again"]
+    assert world.events[1]["why"] == "in its crash" and world.started[1].started_at < 60.0
 
 
 def test_a_server_that_answers_late_now_and_then_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
