@@ -152,8 +152,12 @@ class ExpertSwap:
 
     def failed(self, name: str, error: ModelControlError) -> ModelCallError:
         """What a caller is told whose expert could not be loaded, or the other not unloaded."""
-        again, code = (", try again", self.codes.UNAVAILABLE) if error.passes else ("", self.codes.INTERNAL)
-        return ModelCallError(name, f"could not be swapped in for {_other(name)}{again}: {error}", code)
+        other = _other(name)
+        if error.passes:
+            reason, code = f"could not be swapped in for {other}, try again: {error}", self.codes.UNAVAILABLE
+        else:
+            reason, code = f"could not be swapped in for {other}: {error}", self.codes.INTERNAL
+        return ModelCallError(name, reason, code)
 
 
 @dataclass

@@ -20,7 +20,6 @@ _RETRYABLE = (
     "Exceeds maximum queue size",
     "Request for unknown model",  # 2.71, of a model that is being loaded again
 )
-_AGAIN = "cannot answer at the moment, try again"
 
 
 class ModelCallError(Exception):
@@ -79,7 +78,7 @@ class RemoteEngine:
         answered = {tensor.name(): tensor for tensor in response.output_tensors()}
         missing = [name for name in wanted if name not in answered]
         if missing:
-            reason = f"{_AGAIN}: it answered without {', '.join(missing)}"
+            reason = f"cannot answer at the moment, try again: it answered without {', '.join(missing)}"
             raise MissingOutput(self._model, reason, self._pb_utils.TritonError.UNAVAILABLE)
         return {name: self._read(answered[name]) for name in wanted}
 
@@ -103,5 +102,5 @@ class RemoteEngine:
         if is_refusal(message):  # 2.51 calls every error of a called model INTERNAL, whatever code it had
             return RequestRefusedError(self._model, message, self._pb_utils.TritonError.INVALID_ARG)
         if any(text in message for text in _RETRYABLE):
-            message, code = f"{_AGAIN}: {message}", self._pb_utils.TritonError.UNAVAILABLE
+            message, code = f"cannot answer at the moment, try again: {message}", self._pb_utils.TritonError.UNAVAILABLE
         return ModelCallError(self._model, message, code)
