@@ -16,14 +16,16 @@ def check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not _NAME.fullmatch(name):
             raise RequestRefused(f"header: got the name {name[:80]!r}; accepted: letters, digits, '-', '_' and '.'")
+        if name.startswith("grpc-") or name.endswith("-bin"):
+            raise RequestRefused(
+                f"header: got the name {name[:80]!r}; 'grpc-...' is gRPC's own, '...-bin' holds no text"
+            )
         if not isinstance(value, str):
             raise RequestRefused(f"header {name!r}: got a {type(value).__name__}; accepted: a text")
         wrong = _UNSENDABLE.search(value)
         if wrong:
-            raise RequestRefused(
-                f"header {name!r}: got {wrong[0]!r} as character {wrong.start() + 1} of its value; "
-                "accepted: printable ASCII"
-            )
+            where = f"{wrong[0]!r} as character {wrong.start() + 1} of its value"
+            raise RequestRefused(f"header {name!r}: got {where}; accepted: printable ASCII")
 
 
 def secret_headers(headers: Mapping[str, str]) -> list[str]:

@@ -201,6 +201,8 @@ def test_any_number_of_attempts_has_a_wait() -> None:
         (": secret", "NAME:VALUE"),
         ("x-\u00e9: secret", "got the name"),
         ("two words: secret", "got the name"),
+        ("grpc-status: secret", "gRPC's own"),
+        ("key-bin: secret", "holds no text"),
         ("a: secret\nb: c", r"got '\n' as character 7"),
         ("a: secret\u00e9", "accepted: printable ASCII"),
         ("a: secret\udcff", "accepted: printable ASCII"),
