@@ -140,8 +140,9 @@ def types_of_values(model: onnx.ModelProto) -> tuple[dict[str, str], Counter[tup
 def test_a_checkpoint_that_does_not_fit_its_config_fails_before_tracing(tmp_path: Path) -> None:
     configs = small_configs()
     checkpoint = write_stand_in(tmp_path / "checkpoint", configs)
-    path = checkpoint / "transformer/config.json"
-    path.write_text(json.dumps({**configs["transformer/config.json"], "num_layers": 3, "ffn_dim": 128}))
+    for component in ("transformer", "transformer_2"):
+        path = checkpoint / component / "config.json"
+        path.write_text(json.dumps({**configs["transformer/config.json"], "num_layers": 3, "ffn_dim": 128}))
     with pytest.raises(
         CheckpointError, match=r"transformer: the weights .* missing: blocks.2.* of another shape: blocks"
     ):
