@@ -1,6 +1,5 @@
 """The whole loop through Triton: a generation on the installed repository, and what the way between models costs."""
 
-import json
 import re
 import statistics
 import tempfile
@@ -12,6 +11,7 @@ import torch
 
 from benchmarks.gpu_scale import Scale
 from benchmarks.gpu_timing import Row, Skipped, attempted
+from wan_t2v.manifests import GRAPH_MANIFEST, GraphManifest, read_manifest
 
 REPOSITORY = Path("model_repository")
 PROMPT, SEED = "a red ball rolls left", 7
@@ -63,10 +63,10 @@ def choose_engine(repository: Path, engine: str, *, on_gpu: bool) -> None:
 def installed_checkpoint(repository: Path) -> str:
     """The start of the hash of the checkpoint that is installed, or nothing."""
     try:
-        manifest = json.loads((repository / "high_noise_expert/1/manifest.json").read_text(encoding="utf-8"))
+        manifest = read_manifest(GraphManifest, repository / "high_noise_expert/1" / GRAPH_MANIFEST)
     except FileNotFoundError:
         return ""
-    return str(manifest["checkpoint_sha256"])[:16]
+    return manifest.checkpoint_sha256[:16]
 
 
 def _measured(url: str, scale: Scale, log: Path) -> Row:

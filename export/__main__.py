@@ -20,8 +20,7 @@ from export.calibrate_command import add_calibrate
 from export.onnx_command import add_onnx, disk_error
 from export.parity_command import add_parity
 from export.placement_command import add_placement
-from export.plans_command import PLAN_ERRORS, add_plans
-from export.precision import PrecisionError
+from export.plans_command import add_plans
 
 MINI = Path("checkpoints/wan-mini")
 REPOSITORY = Path("model_repository")
@@ -30,35 +29,44 @@ REPOSITORY = Path("model_repository")
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; expected failures end in one line and exit code 1."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may fetch: what is missing must be said
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("export").setLevel(logging.INFO)
-    _hide_progress_bars()
-    from export.checkpoint import CheckpointError
-    from export.graph_check import GraphError
-    from export.parity import ParityError
-
     try:
         options.command(options)
-    except (CheckpointError, GraphError, ParityError, PrecisionError, *PLAN_ERRORS) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except OSError as error:
         print(f"error: {disk_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; nothing half-written is left behind", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _hide_progress_bars() -> None:
-    """The libraries draw bars of their own for files that load in milliseconds."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
+def _is_expected(error: Exception) -> bool:
+    """Whether a message says all; asked of an error only, since these modules import torch and more."""
+    from export.architecture import ArchitectureError
+    from export.checkpoint import CheckpointError
+    from export.disk_space import DiskSpaceError
+    from export.gpu_memory import SettingsError
+    from export.graph_check import GraphError
+    from export.network_check import NetworkError
+    from export.parity import ParityError
+    from export.plans_command import CompileCheckFailed
+    from export.precision import PrecisionError
+    from export.sizes import SizeError
+    from export.to_plan import BuildError
+    from wan_t2v.engines.tensorrt_module import TensorRtMissing
 
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
+    of_plans = (BuildError, NetworkError, SizeError, SettingsError, TensorRtMissing, CompileCheckFailed)
+    of_export = (ArchitectureError, CheckpointError, DiskSpaceError, GraphError, ParityError, PrecisionError)
+    return isinstance(error, (*of_plans, *of_export))
 
 
 def _parser() -> argparse.ArgumentParser:

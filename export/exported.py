@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import cast
@@ -38,8 +38,8 @@ from export.fp8_ranges import read_ranges, sha256_of
 from export.graph_check import check_shapes
 from export.graph_table import GRAPHS
 from export.graphs.fp8 import needed_ranges
-from export.manifest import is_current, manifest, origin
-from export.onnx_file import MANIFEST, ONNX
+from export.manifest import graph_manifest, is_current, origin
+from export.onnx_file import ONNX
 from export.parity import Comparison, parity_of, tolerance
 from export.precision import FOR_LARGE_WEIGHTS, IN_ONNX_RUNTIME, Precisions, blocks_in_fp8, is_fp8
 from export.preview_fit import write_preview
@@ -47,6 +47,7 @@ from export.safetensors_index import content_sample_sha256
 from export.serving_defaults import serving_defaults
 from export.to_onnx import onnx_from_module
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
+from wan_t2v.manifests import GRAPH_MANIFEST, CheckpointHash, GraphOrigin, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ def _ranges(checkpoint: Path, graph: str, settings: ExportSettings, *, blocks: i
     if settings.stand_in:
         return dict.fromkeys(names, 1.0)
     component = GRAPHS[graph].component
-    wanted = next(iter(checkpoint_hash(checkpoint, component).values()))
+    wanted = checkpoint_hash(checkpoint, component).sha256
     return read_ranges(settings.fp8_ranges, component, names=names, checkpoint_hash=wanted)
 
 
@@ -203,16 +204,16 @@ def _check_and_seal(checkpoint: Path, folder: Path, graph: str, settings: Export
     """Parity first, manifest last: a graph without a manifest was never shown to be right."""
     parity, reason = _compared(checkpoint, folder, graph, settings)
     path = found.path if found else folder / graph / ONNX
-    sealed = manifest(_origin_of(checkpoint, graph, settings), path, parity, not_compared=reason)
+    sealed = graph_manifest(_origin_of(checkpoint, graph, settings), path, parity, not_compared=reason)
     if found:
-        sealed = {
-            **sealed,
-            "onnx": str(found.path.resolve()),
-            "weights": asdict(found.attached),
-            "structure": asdict(found.structure),
-        }
-    with written_file(folder / graph / MANIFEST) as partial:
-        partial.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
+        sealed = replace(
+            sealed,
+            onnx=str(found.path.resolve()),
+            weights=asdict(found.attached),
+            structure=asdict(found.structure),
+        )
+    with written_file(folder / graph / GRAPH_MANIFEST) as partial:
+        partial.write_text(to_json(sealed), encoding="utf-8")
 
 
 def _compared(
@@ -232,16 +233,18 @@ def _compared(
     return parity, None
 
 
-def checkpoint_hash(checkpoint: Path, component: str) -> dict[str, str]:
-    """Hash of a component's weights and config, or, of a large one, of samples of it; the key says which."""
+def checkpoint_hash(checkpoint: Path, component: str) -> CheckpointHash:
+    """Hash of a component's weights and config, or, of a large one, of samples of it."""
     if is_small(checkpoint):
-        return {"checkpoint_sha256": component_sha256(checkpoint, component)}
-    return {"checkpoint_sample_sha256": content_sample_sha256(checkpoint, component)}
+        return CheckpointHash(component_sha256(checkpoint, component))
+    return CheckpointHash(content_sample_sha256(checkpoint, component), sampled=True)
 
 
-def _origin_of(checkpoint: Path, graph: str, settings: ExportSettings) -> dict[str, object]:
+def _origin_of(checkpoint: Path, graph: str, settings: ExportSettings) -> GraphOrigin:
     precision = settings.precisions.of(graph)
-    hashes = checkpoint_hash(checkpoint, GRAPHS[graph].component)
-    if is_fp8(precision):
-        hashes["fp8_ranges_sha256"] = sha256_of(settings.fp8_ranges)
-    return origin(graph, hashes, precision)
+    return origin(
+        graph,
+        checkpoint_hash(checkpoint, GRAPHS[graph].component),
+        precision,
+        fp8_ranges_sha256=sha256_of(settings.fp8_ranges) if is_fp8(precision) else None,
+    )

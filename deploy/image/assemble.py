@@ -17,10 +17,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from export.plan_manifest import sha256
+from export.file_hash import sha256
 from wan_t2v.engines.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt_module import TensorRtMissing, tensorrt_module
-from wan_t2v.plan_match import PLAN_MANIFEST, PlanMismatch, Running, check_plan
+from wan_t2v.manifests import PLAN_MANIFEST, ManifestError, PlanManifest, read_manifest
+from wan_t2v.plan_match import PlanMismatch, Running, check_plan
 
 IMAGE_REPOSITORY = Path("model_repository")
 PLAN_SET = "plan_set.json"
@@ -65,16 +66,21 @@ def checked_plan_set(plan_set: Path) -> dict[str, str]:
 
 
 def check_plans(repository: Path) -> None:
-    """Every plan fits this TensorRT, this GPU and its graph. Raises NotServableError."""
-    for manifest_path in sorted(repository.glob(f"*/*/{PLAN_MANIFEST}")):
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        module = manifest["tensorrt"]["module"]
+    """Every plan fits this TensorRT and this GPU, and its memory was measured. Raises NotServableError."""
+    for path in sorted(repository.glob(f"*/*/{PLAN_MANIFEST}")):
         try:
+            manifest = read_manifest(PlanManifest, path)
+            module = manifest.tensorrt.module
             check_plan(manifest, Running(module, tensorrt_module(module).__version__, running_gpu()))
-        except (PlanMismatch, TensorRtMissing) as error:
+        except (ManifestError, PlanMismatch, TensorRtMissing) as error:
             raise NotServableError(
                 f"{error}. In Kubernetes the chart's Job builds the set for this image and GPU."
             ) from error
+        if manifest.device_memory_bytes is None:
+            raise NotServableError(
+                f"{path} has no device_memory_bytes, so whether the plan fits beside the others is not known: it was "
+                "built where no GPU could load it. Build the set on the kind of GPU that will serve it."
+            )
 
 
 def linked(plan_set: Path, files: dict[str, str], repository: Path) -> None:

@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 from export.atomic import written_file
+from export.file_hash import sha256
 from export.install import READ_BY, VERSION
-from export.plan_manifest import sha256
+from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest, read_manifest
 
 PLAN_SET = "plan_set.json"
 REPOSITORY = "model_repository"
@@ -80,9 +81,9 @@ def written_plan_set(into: Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    manifest = path.with_name("plan.json")
+    manifest = path.with_name(PLAN_MANIFEST)
     if path.name == "model.plan" and manifest.exists():  # hashed when it was built; reading 28 GB again takes minutes
-        return str(json.loads(manifest.read_text(encoding="utf-8"))["plan_sha256"])
+        return read_manifest(PlanManifest, manifest).plan_sha256
     return sha256(path)
 
 

@@ -17,6 +17,7 @@ from export.onnx_file import onnx_file
 from export.precision import FOR_LARGE_WEIGHTS
 from export.safetensors_index import stored_tensors
 from export.weightless import shell_of
+from wan_t2v.manifests import GraphManifest, read_manifest
 
 KEYS = {"graph", "seconds", "peak_mb", "nodes", "parameters"}
 
@@ -95,14 +96,15 @@ def test_the_manifests_say_precision_and_where_the_graph_stands(
     _, folder = rows_and_folder
     exported = folder.with_name("stand-in-export")
     for graph in GRAPHS:
-        manifest = json.loads((exported / graph / "manifest.json").read_text())
+        manifest = read_manifest(GraphManifest, exported / graph / "manifest.json")
         precision = FOR_LARGE_WEIGHTS.of(graph)
         path = folder / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
-        assert manifest["precision"] == precision
+        assert manifest.precision == precision
         assert onnx_file(exported / graph) == path.resolve() and path.exists()
-        assert "stand-in without values" in manifest["parity"]["not_compared"] or precision == "bf16"
-        assert manifest["weights"]["files"]
-    doors = json.loads((exported / "low_noise_expert/manifest.json").read_text())["dtypes"]
+        assert "stand-in without values" in str(manifest.parity.not_compared) or precision == "bf16"
+        assert manifest.weights and manifest.weights["files"]
+        assert manifest.checkpoint_sha256
+    doors = read_manifest(GraphManifest, exported / "low_noise_expert/manifest.json").dtypes
     assert doors == {
         "hidden_states": "BFLOAT16",
         "timestep": "FLOAT",
