@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; expected failures end in one line and exit code 1."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may fetch: what is missing must be said
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("export").setLevel(logging.INFO)
     try:
@@ -42,14 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped; nothing half-written is left behind", file=sys.stderr)
         return 130
     except Exception as error:
-        if not _is_expected(error):
+        if not is_expected(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _is_expected(error: Exception) -> bool:
+def is_expected(error: Exception) -> bool:
     """Whether a message says all; asked of an error only, since these modules import torch and more."""
     from export.architecture import ArchitectureError
     from export.checkpoint import CheckpointError
@@ -63,15 +63,17 @@ def _is_expected(error: Exception) -> bool:
     from export.sizes import SizeError
     from export.to_plan import BuildError
     from wan_t2v.engines.tensorrt_module import TensorRtMissing
+    from wan_t2v.manifests import ManifestError
 
     of_plans = (BuildError, NetworkError, SizeError, SettingsError, TensorRtMissing, CompileCheckFailed)
-    of_export = (ArchitectureError, CheckpointError, DiskSpaceError, GraphError, ParityError, PrecisionError)
-    return isinstance(error, (*of_plans, *of_export))
+    of_export = (ArchitectureError, CheckpointError, GraphError, ManifestError, ParityError, PrecisionError)
+    return isinstance(error, (*of_plans, *of_export, DiskSpaceError))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    whole = argparse.ArgumentParser(prog="python -m export", description=(__doc__ or "").splitlines()[0])
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
     mini = commands.add_parser("mini", help="make the small checkpoint, weights seeded random")
     mini.add_argument("--out", type=Path, default=MINI, help="folder to write (default: %(default)s)")
     mini.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
@@ -81,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add_parity(commands, checkpoint=MINI, folder_of=_folder)
     add_plans(commands, checkpoint=MINI, folder_of=_folder)
     add_placement(commands, REPOSITORY)
-    return parser
+    return whole
 
 
 def _mini(options: argparse.Namespace) -> None:

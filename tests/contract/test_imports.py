@@ -97,9 +97,9 @@ def test_a_command_of_export_reads_its_arguments_before_it_imports_anything_heav
 
 
 def test_every_command_of_export_is_among_them() -> None:
-    from export.__main__ import _parser
+    from export.__main__ import parser
 
-    (commands,) = (action for action in _parser()._actions if action.metavar == "COMMAND")
+    (commands,) = (action for action in parser()._actions if action.metavar == "COMMAND")
     assert set(commands.choices) == {*COMMANDS_OF_EXPORT}
 
 

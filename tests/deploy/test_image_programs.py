@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from deploy.image import assemble, build_plans, check_image
+from export import disk_space
+from export.a14b_stand_in import write_stand_in
 from export.architecture import A14B
 from export.file_hash import sha256
 from export.gpu_memory import Deployment, GpuMemory, parsed_size
@@ -179,6 +181,52 @@ def test_the_jobs_command_exports_builds_and_closes_the_set(tmp_path: Path, monk
     files = json.loads((into / build_plans.PLAN_SET).read_text())["files"]
     assert files["text_encoder/1/model.plan"] == hashlib.sha256(b"text_encoder").hexdigest()
     assert "prepare/1/tokenizer.json" in files
+
+
+def test_a_full_disk_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plans' room too: they are built after the whole export."""
+    ran = steps(monkeypatch, 0)
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
+    arguments = ["--checkpoint", str(ROOT / "training/wan-mini"), "--into", str(tmp_path), "--sizes", "64x64x5"]
+    assert build_plans.main(arguments) == 1
+    told = capsys.readouterr().err
+    assert "of disk are needed and 0.1 GB are free" in told
+    assert f"graphs with their weights in {tmp_path}/graphs: " in told and f"plans in {tmp_path}: 0." in told
+    assert not ran
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--sizes", "100x64x5"], "multiples of 16 pixels"),
+        (["--sizes", "64x64x5", "--precision", "fp7"], "fp7"),
+        (["--sizes", "64x64x5", "--workspace-gib", "0.5", "--text-encoder-precision", "fp16"], "fp16"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    told: str,
+) -> None:
+    ran = steps(monkeypatch, 0)
+    arguments = ["--checkpoint", str(ROOT / "training/wan-mini"), "--into", str(tmp_path), *options]
+    assert build_plans.main(arguments) == 1
+    assert told in capsys.readouterr().err and not ran
+
+
+def test_the_room_for_a14b_follows_from_its_configs(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    write_stand_in(checkpoint)
+    arguments = ["--checkpoint", str(checkpoint), "--into", str(tmp_path / "set"), "--sizes", "480x832x81"]
+    options = build_plans.parser().parse_args([*arguments, "--bf16-shards"])
+    needs = {need.purpose: need.needed_bytes / 1e9 for need in build_plans.disk_needs(options)}
+    assert needs["plans"] == pytest.approx(83, abs=1)
+    assert needs["BF16 copies of the experts' shards"] == pytest.approx(57.3, abs=0.2)
+    assert needs["graphs beside the weights"] == 0.25
 
 
 def test_a_step_that_fails_leaves_no_whole_set(

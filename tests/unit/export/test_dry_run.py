@@ -9,7 +9,7 @@ from export.a14b_stand_in import A14B_CONFIGS, A14B_PARAMETERS, small_configs, w
 from export.architecture import A14B, Architecture
 from export.checkpoint import check_checkpoint, facts_from_checkpoint, is_small
 from export.dry_run import dry_run
-from export.exported import ExportSettings, exported_checkpoint
+from export.exported import ExportSettings, checkpoint_hash, exported_checkpoint
 from export.exported_beside import Beside
 from export.graph_check import GraphError
 from export.graph_table import GRAPHS
@@ -53,6 +53,7 @@ def test_the_stand_in_has_the_size_of_a14b_and_takes_no_disk(a14b: Path) -> None
 
 def test_the_stand_in_is_a_checkpoint_of_a14b(a14b: Path) -> None:
     check_checkpoint(a14b)
+    assert checkpoint_hash(a14b, "transformer").sampled, "one field for its hash, whatever was hashed"
     facts = facts_from_checkpoint(a14b)
     assert (facts.text_length, facts.text_dim, facts.boundary_timestep) == (512, 4096, 875.0)
     assert Architecture.from_checkpoint(a14b) == A14B

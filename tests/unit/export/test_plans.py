@@ -26,7 +26,7 @@ from export.to_plan import BuildError, BuildSettings
 from tests.conftest import ROOT
 from tests.unit.engines import fake_tensorrt
 from wan_t2v.facts import ModelFacts
-from wan_t2v.manifests import GraphManifest, PlanManifest, RunningGpu, TensorRtVersion, read_manifest
+from wan_t2v.manifests import GraphManifest, PlanManifest, RunningGpu, TensorRtVersion, read_manifest, to_json
 from wan_t2v.plan_match import PlanMismatch, Running, check_plan
 from wan_t2v.shapes import VideoShape
 
@@ -297,3 +297,14 @@ def test_a_manifest_of_before_is_refused_with_the_remedy(graphs: Path, capsys: p
     raw["checkpoint_sample_sha256"] = raw.pop("checkpoint_sha256")
     path.write_text(json.dumps(raw))
     assert "checkpoint_sha256 is missing. Run `make export` again" in refused(capsys, graphs)
+
+
+def test_plans_of_a_large_checkpoint_have_its_sampled_hash(graphs: Path) -> None:
+    """What once ended in a KeyError after the whole export of A14B."""
+    for graph in GRAPHS:
+        path = graphs / graph / "manifest.json"
+        path.write_text(to_json(replace(read_manifest(GraphManifest, path), checkpoint_sampled=True)))
+    built(graphs, builder=Recorded())
+    manifest = read_manifest(PlanManifest, graphs / "plans/low_noise_expert/1/plan.json")
+    graph_hash = read_manifest(GraphManifest, graphs / "low_noise_expert/manifest.json").checkpoint_sha256
+    assert (manifest.checkpoint_sha256, manifest.checkpoint_sampled) == (graph_hash, True)
