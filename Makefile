@@ -13,6 +13,8 @@ VAE_PRECISION ?=
 SIZES ?=
 EXPERT_BATCH ?= 1
 WORKSPACE_GIB ?=
+VAE_TF32 ?=
+BF16_SHARDS ?=
 PLANS_INTO ?=
 HOST ?= 127.0.0.1
 GRPC_PORT ?= 8001
@@ -59,7 +61,7 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup mini export calibrate a14b-dry-run parity plans compile-check serve generate demo adherence pictures train-mini test fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
+.PHONY: help setup mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve generate demo adherence pictures train-mini test fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,14 +75,18 @@ $(VENV)/.ready: pyproject.toml client/pyproject.toml constraints.txt set_up_envi
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
 
-export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=...)
-	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)" $(precision) $(must_install)
+export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., BF16_SHARDS=1)
+	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)" $(precision) \
+		$(if $(BF16_SHARDS),--bf16-shards) $(must_install)
 
 calibrate: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## watch the experts at work, for PRECISION=fp8 (CHECKPOINT=...)
 	@$(python) -m export calibrate --checkpoint "$(CHECKPOINT)"
 
 a14b-dry-run: setup ## export the shapes of A14B without its weights, and check the graphs (PRECISION=...)
 	@$(python) -m export dry-run $(precision)
+
+a14b-plans-rehearsal: setup ## from the shapes of A14B to plans and a loaded server, without weights or a GPU (OUT=...)
+	@$(python) -m deploy.rehearsal $(if $(OUT),--out "$(OUT)")
 
 # these serve what they export, so a checkpoint that cannot be served here is refused and not passed over
 demo adherence pictures test: must_install := --must-install
@@ -92,9 +98,10 @@ installed: setup  # whatever was exported last is served; wan-mini if nothing wa
 parity: export ## compare the exported graphs with the checkpoint's modules, the experts also along a generation
 	@$(python) -m export parity --checkpoint "$(CHECKPOINT)" $(precision)
 
-plans: export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., PLANS_INTO=repository)
+plans: export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., VAE_TF32=1, PLANS_INTO=repository)
 	@$(python) -m export plans --checkpoint "$(CHECKPOINT)" --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes $(SIZES)) \
-		$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(PLANS_INTO),--repository "$(PLANS_INTO)")
+		$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(VAE_TF32),--vae-tf32) \
+		$(if $(PLANS_INTO),--repository "$(PLANS_INTO)")
 
 compile-check: export ## compile every graph at every precision with TensorRT-RTX, without a GPU
 	@$(python) -m export compile-check --checkpoint "$(CHECKPOINT)"

@@ -20,9 +20,7 @@ from export.calibrate_command import add_calibrate
 from export.onnx_command import add_onnx, disk_error
 from export.parity_command import add_parity
 from export.placement_command import add_placement
-from export.plans_command import PLAN_ERRORS, add_plans
-from export.precision import PrecisionError
-from wan_t2v.installed_files import InstalledFileError
+from export.plans_command import add_plans
 
 MINI = Path("checkpoints/wan-mini")
 REPOSITORY = Path("model_repository")
@@ -31,40 +29,51 @@ REPOSITORY = Path("model_repository")
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; expected failures end in one line and exit code 1."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may fetch: what is missing must be said
-    options = _parser().parse_args(arguments)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("export").setLevel(logging.INFO)
-    _hide_progress_bars()
-    from export.config_file import CheckpointError
-    from export.graph_check import GraphError
-    from export.parity import ParityError
-
     try:
         options.command(options)
-    except (CheckpointError, GraphError, ParityError, PrecisionError, InstalledFileError, *PLAN_ERRORS) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except OSError as error:
         print(f"error: {disk_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; nothing half-written is left behind", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _hide_progress_bars() -> None:
-    """The libraries draw bars of their own for files that load in milliseconds."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
+def is_expected(error: Exception) -> bool:
+    """Whether a message says all; asked of an error only, since these modules import torch and more."""
+    from export.config_file import CheckpointError
+    from export.disk_space import DiskSpaceError
+    from export.gpu_memory import SettingsError
+    from export.graph_check import GraphError
+    from export.network_check import NetworkError
+    from export.parity import ParityError
+    from export.plans_command import CompileCheckFailed
+    from export.precision import PrecisionError
+    from export.sizes import SizeError
+    from export.to_plan import BuildError
+    from wan_t2v.engines.tensorrt_module import TensorRtMissing
+    from wan_t2v.installed_files import InstalledFileError
+    from wan_t2v.manifests import ManifestError
 
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
+    of_plans = (BuildError, NetworkError, SizeError, SettingsError, TensorRtMissing, CompileCheckFailed)
+    of_export = (CheckpointError, GraphError, InstalledFileError, ManifestError, ParityError, PrecisionError)
+    return isinstance(error, (*of_plans, *of_export, DiskSpaceError))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    whole = argparse.ArgumentParser(prog="python -m export", description=(__doc__ or "").splitlines()[0])
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
     mini = commands.add_parser("mini", help="make the small checkpoint, weights seeded random")
     mini.add_argument("--out", type=Path, default=MINI, help="folder to write (default: %(default)s)")
     mini.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
@@ -74,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add_parity(commands, checkpoint=MINI, folder_of=_folder)
     add_plans(commands, checkpoint=MINI, folder_of=_folder)
     add_placement(commands, REPOSITORY)
-    return parser
+    return whole
 
 
 def _mini(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What TensorRT says and how far it is, while it builds: a log file, the errors, a progress bar, and Ctrl-C."""
+"""What TensorRT calls back while it builds: a log file, the errors, a progress bar, Ctrl-C, and the plan's bytes."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from tqdm import tqdm
 
@@ -96,3 +96,23 @@ def progress_monitor(trt: Any, title: str, interrupted: Interrupted) -> Any:
                 self._bar = None
 
     return ProgressBar()
+
+
+def plan_writer(trt: Any, file: BinaryIO) -> Any:
+    """A TensorRT stream writer into `file`. An exception raised inside its callback would end the process, so `.error`
+    keeps it (a full disk) and TensorRT is told that nothing was written.
+    """
+
+    class PlanWriter(trt.IStreamWriter):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.error: OSError | None = None
+
+        def write(self, data: bytes) -> int:
+            try:
+                return file.write(data)
+            except OSError as error:
+                self.error = error
+                return 0
+
+    return PlanWriter()

@@ -43,7 +43,7 @@ def calibrated(checkpoint: Path, settings: CalibrationSettings) -> Fp8Ranges:
     fields = {name: field["value"] for name, field in opened.defaults.items()}
     watched = _watched(experts, lambda: _make_videos(pipeline, settings, fields))
     return Fp8Ranges(
-        checkpoint_hashes={name: next(iter(checkpoint_hash(checkpoint, name).values())) for name in EXPERTS},
+        checkpoint_hashes={name: checkpoint_hash(checkpoint, name).sha256 for name in EXPERTS},
         ranges={name: _ranges(watched[name]) for name in EXPERTS},
         made_with={
             "prompts": list(settings.prompts),

@@ -24,11 +24,13 @@ def _calibrate(options: argparse.Namespace) -> None:
     from export.calibrate import CalibrationSettings, calibrated
     from export.calibration_prompts import calibration_prompts
     from export.checkpoint import CheckpointError
+    from export.progress_bars import hide_progress_bars_of_diffusers
 
     if options.limit < 1 or options.steps < 2:
         raise CheckpointError(f"--limit {options.limit} --steps {options.steps}: at least 1 prompt and 2 steps.")
     prompts = calibration_prompts(options.checkpoint, options.prompts)[: options.limit]
     target = options.fp8_ranges or ranges_beside(options.folder_of(options))
+    hide_progress_bars_of_diffusers()
     found = calibrated(options.checkpoint, CalibrationSettings(prompts, options.steps))
     found.write(target)
     counts = ", ".join(f"{len(ranges)} of {name}" for name, ranges in found.ranges.items())

@@ -17,9 +17,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from export.compile_table import A14B_BLOCKS, SMALL, CompileCase
+from export.file_hash import sha256
 from export.network_check import NetworkError
 from export.onnx_file import manifest_of, onnx_file
-from export.plan_manifest import sha256
 from export.plan_table import TEXT_BATCH, axes_of
 from export.to_plan import Attention, BuildError, BuildSettings, PlanShapes, built
 from wan_t2v.engines.tensorrt_module import tensorrt_module
@@ -156,6 +156,6 @@ def _expert_blocks(model: str, checkpoint: Path) -> int:
 
 def _is_exported(path: Path, precision: str) -> bool:
     manifest = manifest_of(path.parent)
-    if manifest.get("precision") != precision or not path.exists():
+    if manifest is None or manifest.precision != precision or not path.exists():
         return False
-    return bool(sha256(path) == manifest["onnx_sha256"])
+    return sha256(path) == manifest.onnx_sha256

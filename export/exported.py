@@ -8,11 +8,10 @@ beside its shards instead (`exported_beside.py`), and the manifests say where.
 import functools
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import cast
@@ -21,9 +20,9 @@ from diffusers import WanTransformer3DModel
 from torch import nn
 
 from export.atomic import written_file, written_folder
+from export.bf16_shards import bf16_folder, bf16_shards_need, write_bf16_shards
 from export.checkpoint import (
     Checkpoint,
-    CheckpointError,
     check_small_enough,
     component_sha256,
     facts_from_checkpoint,
@@ -31,20 +30,30 @@ from export.checkpoint import (
     module_from_checkpoint,
     weights_bytes,
 )
+from export.disk_space import DiskNeed, check_disk_space
 from export.exported_beside import CHECKED_SIZES, Beside, export_beside, path_beside
 from export.fp8_expert import in_fp8
 from export.fp8_ranges import read_ranges, sha256_of
 from export.graph_check import check_shapes
 from export.graph_table import GRAPHS
 from export.graphs.fp8 import needed_ranges
-from export.manifest import is_current, manifest, origin
+from export.manifest import graph_manifest, is_current, origin
 from export.model_files import seal_model_files, write_model_files
-from export.onnx_file import MANIFEST, ONNX
+from export.onnx_file import ONNX
 from export.parity import Comparison, parity_of, tolerance
-from export.precision import FOR_LARGE_WEIGHTS, IN_ONNX_RUNTIME, Precisions, blocks_in_fp8, is_fp8
+from export.precision import (
+    FOR_LARGE_WEIGHTS,
+    IN_ONNX_RUNTIME,
+    PrecisionError,
+    Precisions,
+    between,
+    blocks_in_fp8,
+    is_fp8,
+)
 from export.preview_fit import write_preview
 from export.safetensors_index import content_sample_sha256
 from export.to_onnx import onnx_from_module
+from wan_t2v.manifests import GRAPH_MANIFEST, CheckpointHash, GraphOrigin, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +71,9 @@ class ExportSettings:
         stand_in: the checkpoint has shapes and no values, so its graphs are not compared with its modules.
         jobs: graphs traced at the same time.
         fp8_ranges: the file that calibration left; read for precisions in FP8 alone.
+        bf16_shards: whether the experts' weights are first copied into shards in BF16, and read from there.
+
+    Raises PrecisionError for BF16 shards under experts that are not between BF16.
     """
 
     precisions: Precisions = IN_ONNX_RUNTIME
@@ -69,6 +81,15 @@ class ExportSettings:
     stand_in: bool = False
     jobs: int = 2
     fp8_ranges: Path = Path("build/fp8-ranges.json")
+    bf16_shards: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bf16_shards and not self.beside:
+            raise PrecisionError("BF16 shards are for weights that stay beside the graphs: `--weights beside`")
+        if self.bf16_shards and between(self.precisions.experts) != "bf16":
+            raise PrecisionError(
+                f"BF16 shards: experts in {self.precisions.experts}, accepted: bf16, fp8, fp8-attention"
+            )
 
 
 AS_SERVED_ON_A_CPU = ExportSettings()
@@ -89,8 +110,8 @@ def exported_checkpoint(
     """Export and check all five graphs into `folder`; graphs that are already current are kept.
 
     `written` is told of each graph that was written beside the checkpoint's shards.
-    Raises CheckpointError for a folder that is not Wan2.2-T2V or whose weights do not fit its config, GraphError for a
-    graph that is not whole, ParityError for one that differs from its module.
+    Raises DiskSpaceError before any work; CheckpointError for a folder that is not Wan2.2-T2V or whose weights do not
+    fit its config; GraphError for a graph that is not whole; ParityError for one that differs from its module.
     """
     opened = Checkpoint.open(checkpoint)
     if not settings.beside:
@@ -100,7 +121,10 @@ def exported_checkpoint(
         for graph in _EXPERTS:
             _ranges(checkpoint, graph, settings, blocks=0)  # missing ranges are told before minutes of tracing
     folder.mkdir(parents=True, exist_ok=True)
-    _check_space(checkpoint, folder, beside=settings.beside)
+    copies = [bf16_shards_need(checkpoint)] if settings.bf16_shards else []
+    check_disk_space([*_graph_needs(checkpoint, folder, beside=settings.beside), *copies])
+    if settings.bf16_shards:
+        write_bf16_shards(checkpoint)
     write_model_files(opened, folder)
     stale = [g for g in GRAPHS if not is_current(folder / g, _origin_of(checkpoint, g, settings))]
     logger.info("%d of %d graphs are current, exporting %d", len(GRAPHS) - len(stale), len(GRAPHS), len(stale))
@@ -109,25 +133,21 @@ def exported_checkpoint(
     beside = _export_all(checkpoint, folder, stale, settings, written)
     for graph in (graph for graph in GRAPHS if graph in stale):
         _check_and_seal(checkpoint, folder, graph, settings, beside.get(graph))
-    seal_model_files(folder, {graph: checkpoint_hash(checkpoint, GRAPHS[graph].component) for graph in GRAPHS})
+    weights = {graph: checkpoint_hash(checkpoint, GRAPHS[graph].component).sha256 for graph in GRAPHS}
+    seal_model_files(folder, {graph: {"checkpoint_sha256": sha256} for graph, sha256 in weights.items()})
     return folder
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Refuse a disk with fewer than `needed` bytes free. Raises CheckpointError."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise CheckpointError(
-            f"{folder}: the export writes up to {needed / 1e9:.1f} GB there and {free / 1e9:.1f} GB are free. "
-            "Free some space and run it again."
-        )
+def graph_needs(checkpoint: Path, folder: Path) -> list[DiskNeed]:
+    """What the graphs of a checkpoint take, where weights as large as its own stay beside them or go inside."""
+    return _graph_needs(checkpoint, folder, beside=not is_small(checkpoint))
 
 
-def _check_space(checkpoint: Path, folder: Path, *, beside: bool) -> None:
+def _graph_needs(checkpoint: Path, folder: Path, *, beside: bool) -> list[DiskNeed]:
     if beside:
-        check_space(checkpoint, BYTES_FOR_GRAPHS)
-    else:  # half-precision weights may be written in FP32
-        check_space(folder, BYTES_FOR_GRAPHS + 2 * sum(weights_bytes(checkpoint, g.component) for g in GRAPHS.values()))
+        return [DiskNeed(checkpoint, BYTES_FOR_GRAPHS, "graphs beside the weights")]
+    inside = 2 * sum(weights_bytes(checkpoint, graph.component) for graph in GRAPHS.values())  # FP16 may become FP32
+    return [DiskNeed(folder, BYTES_FOR_GRAPHS + inside, "graphs with their weights")]
 
 
 def _export_all(
@@ -161,7 +181,8 @@ def _export(checkpoint: Path, folder: Path, graph: str, settings: ExportSettings
     with written_folder(folder / graph) as partial:  # replaces a stale graph together with its manifest
         if settings.beside:
             prepared = functools.partial(_in_precision, checkpoint=checkpoint, graph=graph, settings=settings)
-            found = export_beside(checkpoint, graph, precision, prepared=prepared)
+            copies = bf16_folder(checkpoint) if settings.bf16_shards and graph in _EXPERTS else None
+            found = export_beside(checkpoint, graph, precision, prepared=prepared, weights_folder=copies)
             return graph, time.monotonic() - started, found
         module = module_from_checkpoint(checkpoint, GRAPHS[graph].component, precision)
         module = _in_precision(module, checkpoint=checkpoint, graph=graph, settings=settings)
@@ -186,7 +207,7 @@ def _ranges(checkpoint: Path, graph: str, settings: ExportSettings, *, blocks: i
     if settings.stand_in:
         return dict.fromkeys(names, 1.0)
     component = GRAPHS[graph].component
-    wanted = next(iter(checkpoint_hash(checkpoint, component).values()))
+    wanted = checkpoint_hash(checkpoint, component).sha256
     return read_ranges(settings.fp8_ranges, component, names=names, checkpoint_hash=wanted)
 
 
@@ -194,16 +215,16 @@ def _check_and_seal(checkpoint: Path, folder: Path, graph: str, settings: Export
     """Parity first, manifest last: a graph without a manifest was never shown to be right."""
     parity, reason = _compared(checkpoint, folder, graph, settings)
     path = found.path if found else folder / graph / ONNX
-    sealed = manifest(_origin_of(checkpoint, graph, settings), path, parity, not_compared=reason)
+    sealed = graph_manifest(_origin_of(checkpoint, graph, settings), path, parity, not_compared=reason)
     if found:
-        sealed = {
-            **sealed,
-            "onnx": str(found.path.resolve()),
-            "weights": asdict(found.attached),
-            "structure": asdict(found.structure),
-        }
-    with written_file(folder / graph / MANIFEST) as partial:
-        partial.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
+        sealed = replace(
+            sealed,
+            onnx=str(found.path.resolve()),
+            weights=asdict(found.attached),
+            structure=asdict(found.structure),
+        )
+    with written_file(folder / graph / GRAPH_MANIFEST) as partial:
+        partial.write_text(to_json(sealed), encoding="utf-8")
 
 
 def _compared(
@@ -217,22 +238,30 @@ def _compared(
         return [], "the checkpoint is a stand-in without values; structure, types and shapes were checked"
     if not is_small(checkpoint):
         return [], "the module is too large to load beside the graph; structure, types and shapes were checked"
-    files = {g: path_beside(checkpoint, g, settings.precisions.of(g)) for g in GRAPHS} if settings.beside else None
+    files = {g: _path_beside(checkpoint, g, settings) for g in GRAPHS} if settings.beside else None
     parity = parity_of(graph, checkpoint, folder, precision=precision, files=files)
     logger.info("%s agrees with its module: relative error %.1e", graph, max(c.relative for c in parity))
     return parity, None
 
 
-def checkpoint_hash(checkpoint: Path, component: str) -> dict[str, str]:
-    """Hash of a component's weights and config, or, of a large one, of samples of it; the key says which."""
+def _path_beside(checkpoint: Path, graph: str, settings: ExportSettings) -> Path:
+    copies = settings.bf16_shards and graph in _EXPERTS
+    return path_beside(bf16_folder(checkpoint) if copies else checkpoint, graph, settings.precisions.of(graph))
+
+
+def checkpoint_hash(checkpoint: Path, component: str) -> CheckpointHash:
+    """Hash of a component's weights and config, or, of a large one, of samples of it."""
     if is_small(checkpoint):
-        return {"checkpoint_sha256": component_sha256(checkpoint, component)}
-    return {"checkpoint_sample_sha256": content_sample_sha256(checkpoint, component)}
+        return CheckpointHash(component_sha256(checkpoint, component))
+    return CheckpointHash(content_sample_sha256(checkpoint, component), sampled=True)
 
 
-def _origin_of(checkpoint: Path, graph: str, settings: ExportSettings) -> dict[str, object]:
+def _origin_of(checkpoint: Path, graph: str, settings: ExportSettings) -> GraphOrigin:
     precision = settings.precisions.of(graph)
-    hashes = checkpoint_hash(checkpoint, GRAPHS[graph].component)
-    if is_fp8(precision):
-        hashes["fp8_ranges_sha256"] = sha256_of(settings.fp8_ranges)
-    return origin(graph, hashes, precision)
+    return origin(
+        graph,
+        checkpoint_hash(checkpoint, GRAPHS[graph].component),
+        precision,
+        fp8_ranges_sha256=sha256_of(settings.fp8_ranges) if is_fp8(precision) else None,
+        bf16_shards=settings.bf16_shards and graph in _EXPERTS,
+    )

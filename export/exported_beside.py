@@ -41,20 +41,28 @@ def path_beside(checkpoint: Path, graph: str, precision: str) -> Path:
 
 
 def export_beside(
-    checkpoint: Path, graph: str, precision: str, *, prepared: Callable[[nn.Module], nn.Module] = lambda module: module
+    checkpoint: Path,
+    graph: str,
+    precision: str,
+    *,
+    prepared: Callable[[nn.Module], nn.Module] = lambda module: module,
+    weights_folder: Path | None = None,
 ) -> Beside:
     """Trace, attach, write, check; `prepared` may change the bare module before it is traced.
+
+    `weights_folder` holds copies of the component's shards, if the checkpoint's own are not to be used.
 
     Raises CheckpointError before tracing if the weights do not fit the config, and GraphError, with no graph left, if
     the result is not whole.
     """
     facts = facts_from_checkpoint(checkpoint)
     source = GRAPHS[graph]
-    shell = shell_of(checkpoint, source.component)
-    weights = weights_of(checkpoint, source.component, shell)
+    folder = weights_folder or checkpoint
+    shell = shell_of(folder, source.component)
+    weights = weights_of(folder, source.component, shell)
     model, call = weightless_graph(prepared(shell), graph, facts, precision)
     attached = attach(model, {f"{source.prefix}{name}": tensor for name, tensor in weights.items()})
-    path = path_beside(checkpoint, graph, precision)
+    path = path_beside(folder, graph, precision)
     save(model, call, path)
     try:
         check_shapes(path, graph, facts, CHECKED_SIZES)

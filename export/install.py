@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 from export.atomic import written_file
-from export.graph_table import GRAPHS
+from export.onnx_file import ONNX
+from export.precision import PART_OF
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 from wan_t2v.installed_files import FILES_MANIFEST
+from wan_t2v.manifests import GRAPH_MANIFEST
 from wan_t2v.preview import PREVIEW_FILE
 
 VERSION = "1"
@@ -29,8 +31,8 @@ def installed(folder: Path, repository: Path) -> Path:
     for model, names in READ_BY.items():
         for name in names:
             _copy(folder / name, repository / model / VERSION / name)
-    for graph in GRAPHS:
-        for name in ("model.onnx", "manifest.json"):
+    for graph in PART_OF:
+        for name in (ONNX, GRAPH_MANIFEST):
             _copy(folder / graph / name, repository / graph / VERSION / name)
     return repository
 

@@ -2,71 +2,75 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import onnx
 
+from export.file_hash import sha256
 from export.graph_check import dtypes
 from export.onnx_file import manifest_of, onnx_file
 from export.parity import Comparison, tolerance
 from export.to_onnx import OPSET
+from wan_t2v.manifests import CheckpointHash, GraphManifest, GraphOrigin, Parity, has_origin
 
 _PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 
 
-def origin(graph: str, checkpoint_hash: dict[str, str], precision: str = "fp32") -> dict[str, Any]:
-    """The part of a manifest that is known before the export: if it is unchanged, the export can be skipped.
+def origin(
+    graph: str,
+    checkpoint: CheckpointHash,
+    precision: str = "fp32",
+    *,
+    fp8_ranges_sha256: str | None = None,
+    bf16_shards: bool = False,
+) -> GraphOrigin:
+    """The part of a manifest that is known before the export: if it is unchanged, the export can be skipped."""
+    return GraphOrigin(
+        graph=graph,
+        checkpoint_sha256=checkpoint.sha256,
+        checkpoint_sampled=checkpoint.sampled,
+        exporter_sha256=_exporter_sha256(),
+        opset=OPSET,
+        precision=precision,
+        versions={name: version(name) for name in _PACKAGES},
+        fp8_ranges_sha256=fp8_ranges_sha256,
+        bf16_shards=bf16_shards,
+    )
 
-    `checkpoint_hash` is one entry that says by its name what was hashed, such as `checkpoint_sha256`.
-    """
-    return {
-        "graph": graph,
-        **checkpoint_hash,
-        "exporter_sha256": _exporter_sha256(),
-        "opset": OPSET,
-        "precision": precision,
-        "versions": {name: version(name) for name in _PACKAGES},
-    }
 
-
-def manifest(
-    made_from: dict[str, Any], path: Path, parity: Sequence[Comparison], *, not_compared: str | None = None
-) -> dict[str, Any]:
+def graph_manifest(
+    made_from: GraphOrigin, path: Path, parity: Sequence[Comparison], *, not_compared: str | None = None
+) -> GraphManifest:
     """The whole manifest of the ONNX file at `path`; `not_compared` is the reason why `parity` is empty."""
     model = onnx.load(path, load_external_data=False)
-    accepted = tolerance(made_from["graph"], made_from["precision"])
-    return {
-        **made_from,
-        "onnx_sha256": _sha256(path),
-        "inputs": {value.name: _shape(value) for value in model.graph.input},
-        "outputs": {value.name: _shape(value) for value in model.graph.output},
-        "dtypes": dtypes(model),
-        "parity": {
-            "reference": "the checkpoint's own torch module, fp32, in ONNX Runtime on CPU",
-            "tolerance_relative": accepted.relative if accepted else None,
-            "comparisons": [asdict(comparison) for comparison in parity],
-            **({"not_compared": not_compared} if not_compared else {}),
-        },
-    }
+    accepted = tolerance(made_from.graph, made_from.precision)
+    return GraphManifest(
+        **{field.name: getattr(made_from, field.name) for field in fields(made_from)},
+        onnx_sha256=sha256(path),
+        inputs={value.name: _shape(value) for value in model.graph.input},
+        outputs={value.name: _shape(value) for value in model.graph.output},
+        dtypes=dtypes(model),
+        parity=Parity(
+            reference="the checkpoint's own torch module, fp32, in ONNX Runtime on CPU",
+            tolerance_relative=accepted.relative if accepted else None,
+            comparisons=tuple(asdict(comparison) for comparison in parity),
+            not_compared=not_compared,
+        ),
+    )
 
 
-def is_current(folder: Path, made_from: dict[str, Any]) -> bool:
+def is_current(folder: Path, made_from: GraphOrigin) -> bool:
     """True if `folder` holds a graph with this origin, or the manifest of one that still stands elsewhere unchanged."""
     found, path = manifest_of(folder), onnx_file(folder)
-    unchanged = path.exists() and ("onnx" not in found or found["onnx_sha256"] == _sha256(path))
-    return unchanged and all(found.get(key) == value for key, value in made_from.items())
+    if found is None or not path.exists() or not has_origin(found, made_from):
+        return False
+    return found.onnx is None or found.onnx_sha256 == sha256(path)
 
 
-def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
-    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
 def _exporter_sha256() -> str:

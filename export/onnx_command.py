@@ -32,6 +32,9 @@ def add_onnx(
         help="inside the graphs, or beside them in the checkpoint's own files (default: by their size)",
     )
     onnx.add_argument("--fp8-ranges", type=Path, help="what `calibrate` wrote (default: under build/)")
+    onnx.add_argument(
+        "--bf16-shards", action="store_true", help="first copy the experts' FP32 shards into BF16 ones, 28.6 GB each"
+    )
     onnx.add_argument("--must-install", action="store_true", help="refuse what the embedded server could not serve")
     onnx.set_defaults(command=lambda options: _onnx(options, folder_of(options)))
     dry: argparse.ArgumentParser = commands.add_parser("dry-run", help="export A14B's true shapes without its weights")
@@ -90,7 +93,9 @@ def _onnx(options: argparse.Namespace, folder: Path) -> None:
         raise CheckpointError(f"{options.checkpoint} cannot be served here: {unserved}. `make export` exports it.")
     ranges = options.fp8_ranges or ranges_beside(folder)
     folder = chosen_folder(options, folder)
-    settings = ExportSettings(precisions, beside=beside, jobs=options.jobs, fp8_ranges=ranges)
+    settings = ExportSettings(
+        precisions, beside=beside, jobs=options.jobs, fp8_ranges=ranges, bf16_shards=options.bf16_shards
+    )
     exported_checkpoint(options.checkpoint, folder, settings)
     if unserved:
         print(f"exported {options.checkpoint.name} to {folder}; not installed: {unserved}", file=sys.stderr)

@@ -1,22 +1,21 @@
-"""Where the ONNX file of an exported graph lies, and what its manifest says."""
+"""Where the ONNX file of an exported graph lies."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-MANIFEST = "manifest.json"
+from wan_t2v.manifests import GRAPH_MANIFEST, GraphManifest, ManifestError, read_manifest
+
 ONNX = "model.onnx"
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
-    """The manifest in an exported graph's `folder`; empty where there is none that can be read."""
+def manifest_of(folder: Path) -> GraphManifest | None:
+    """The manifest in an exported graph's `folder`; None where there is none that can be read."""
     try:
-        found: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return found
+        return read_manifest(GraphManifest, folder / GRAPH_MANIFEST)
+    except (FileNotFoundError, ManifestError):
+        return None
 
 
 def onnx_file(folder: Path) -> Path:
     """`model.onnx` in a graph's `folder`, or the file beside the checkpoint's shards that its manifest names."""
-    return folder / str(manifest_of(folder).get("onnx", ONNX))
+    manifest = manifest_of(folder)
+    return folder / (ONNX if manifest is None or manifest.onnx is None else manifest.onnx)

@@ -45,7 +45,8 @@ def _compare_graphs(checkpoint: Path, folder: Path) -> dict[str, str]:
     from export.onnx_file import manifest_of
     from export.parity import parity_of, tolerance
 
-    precisions = {graph: str(manifest_of(folder / graph).get("precision", "fp32")) for graph in GRAPHS}
+    manifests = {graph: manifest_of(folder / graph) for graph in GRAPHS}
+    precisions = {graph: manifest.precision if manifest else "fp32" for graph, manifest in manifests.items()}
     for graph, precision in precisions.items():
         accepted = tolerance(graph, precision)
         if accepted is None:
@@ -61,9 +62,11 @@ def _follow(options: argparse.Namespace, folder: Path, precision: str) -> None:
     from tqdm import tqdm
 
     from export.parity import ParityError
+    from export.progress_bars import hide_progress_bars_of_diffusers
     from export.trajectory import Asked, errors_along, followed
     from export.trajectory_report import NOISE_FLOOR, limit_of, report, worst_median, write_report
 
+    hide_progress_bars_of_diffusers()
     with tqdm(total=options.steps, desc="reference", unit="step") as bar:
         calls = followed(options.checkpoint, Asked(options.prompt, options.steps), lambda _: bar.update())
     candidates = _candidates(options, folder, precision)

@@ -1,19 +1,29 @@
-"""`plan.json`, the manifest beside each plan: what it was built from, with what, for what."""
+"""The manifest of each plan: what it was built from, with what, for what (the file: `wan_t2v/manifests.py`)."""
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import onnx
 
+from export.file_hash import sha256
 from export.network_check import NetworkFacts
-from export.onnx_file import manifest_of, onnx_file
+from export.onnx_file import onnx_file
 from export.plan_table import Deployment, PlanSpec
 from export.to_plan import BuildError, profile_ranges
-from wan_t2v.plan_match import PORTABLE, RunningGpu
+from wan_t2v.manifests import (
+    GRAPH_MANIFEST,
+    PLAN_MANIFEST,
+    PORTABLE,
+    GraphManifest,
+    ManifestError,
+    PlanManifest,
+    PlannedDeployment,
+    PlanOrigin,
+    RunningGpu,
+    TensorRtVersion,
+    has_origin,
+    read_manifest,
+)
 
 PLAN_FILE = "model.plan"
 
@@ -29,88 +39,88 @@ class Toolchain:
     version: str
     gpu: RunningGpu | None
     compute_capabilities: tuple[str, ...]
-    workspace_gib: float | None = None
 
     @property
-    def target(self) -> str | list[str]:
+    def target(self) -> str | tuple[str, ...]:
         """As manifests name it."""
-        return list(self.compute_capabilities) or PORTABLE
+        return self.compute_capabilities or PORTABLE
 
 
-def graph_manifest(folder: Path) -> dict[str, Any]:
+def graph_manifest(folder: Path) -> GraphManifest:
     """The manifest of the exported graph in `folder`, if it is the graph that lies there.
 
     Raises BuildError naming the command that mends it.
     """
-    manifest = manifest_of(folder)
+    try:
+        manifest = read_manifest(GraphManifest, folder / GRAPH_MANIFEST)
+    except FileNotFoundError:
+        raise BuildError(f"{folder / GRAPH_MANIFEST} is missing. Run `make export CHECKPOINT=...` first.") from None
+    except ManifestError as error:
+        raise BuildError(str(error)) from None
     path = onnx_file(folder)
-    missing = path if manifest else folder / "manifest.json"
-    if not manifest or not path.exists():
-        raise BuildError(f"{missing} is missing. Run `make export CHECKPOINT=...` first.")
-    if sha256(path) != manifest["onnx_sha256"]:
+    if not path.exists():
+        raise BuildError(f"{path} is missing. Run `make export CHECKPOINT=...` first.")
+    if sha256(path) != manifest.onnx_sha256:
         raise BuildError(f"{path} changed since its manifest was written. Run `make export` again.")
     return manifest
 
 
-def plan_origin(spec: PlanSpec, graph: Mapping[str, Any], deployment: Deployment, tools: Toolchain) -> dict[str, Any]:
+def plan_origin(
+    spec: PlanSpec, graph: GraphManifest, tools: Toolchain, *, workspace_gib: float, tf32: bool
+) -> PlanOrigin:
     """The part of a manifest that is known before the build: while it is unchanged, the plan is kept."""
-    return {
-        "graph": spec.graph,
-        "version": spec.version,
-        "sizes": [str(size) for size in spec.sizes],
-        "precision": graph["precision"],
-        "checkpoint_sha256": graph["checkpoint_sha256"],
-        "onnx_sha256": graph["onnx_sha256"],
-        "tensorrt": {"module": tools.module, "version": tools.version},
-        "gpu": None if tools.gpu is None else asdict(tools.gpu),
-        "target": tools.target,
-        "workspace_gib": tools.workspace_gib,
-        "batch": spec.shapes.max_batch,
-        "axes": [dict(profile) for profile in spec.shapes.profiles],
-        "deployment": {
-            "sizes": [str(size) for size in deployment.sizes],
-            "expert_batch": deployment.expert_batch,
-        },
-    }
+    return PlanOrigin(
+        graph=spec.graph,
+        version=spec.version,
+        sizes=tuple(map(str, spec.sizes)),
+        precision=graph.precision,
+        checkpoint_sha256=graph.checkpoint_sha256,
+        checkpoint_sampled=graph.checkpoint_sampled,
+        onnx_sha256=graph.onnx_sha256,
+        tensorrt=TensorRtVersion(tools.module, tools.version),
+        gpu=tools.gpu,
+        target=tools.target,
+        workspace_gib=workspace_gib,
+        tf32=tf32,
+        batch=spec.shapes.max_batch,
+        axes=tuple(dict(profile) for profile in spec.shapes.profiles),
+    )
 
 
-def plan_manifest(
-    origin: Mapping[str, Any], spec: PlanSpec, source: Path, plan: Path, *, network: NetworkFacts, seconds: float
-) -> dict[str, Any]:
-    """The whole manifest of a plan that was just built from `source`."""
-    ranges = profile_ranges(onnx.load(source, load_external_data=False), spec.shapes)
-    return {
-        **origin,
-        "plan_sha256": sha256(plan),
-        "plan_bytes": plan.stat().st_size,
-        "profiles": [
-            {name: dict(zip(("min", "opt", "max"), map(list, shapes), strict=True)) for name, shapes in profile.items()}
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A plan that was just built; `device_memory_bytes` is None where it could not be loaded to be measured."""
+
+    path: Path
+    source: Path
+    network: NetworkFacts
+    device_memory_bytes: tuple[int, ...] | None
+    seconds: float
+
+
+def plan_manifest(origin: PlanOrigin, spec: PlanSpec, deployment: Deployment, plan: BuiltPlan) -> PlanManifest:
+    """The whole manifest of a plan."""
+    ranges = profile_ranges(onnx.load(plan.source, load_external_data=False), spec.shapes)
+    return PlanManifest(
+        **{field.name: getattr(origin, field.name) for field in fields(origin)},
+        deployment=PlannedDeployment(tuple(map(str, deployment.sizes)), deployment.expert_batch),
+        plan_sha256=sha256(plan.path),
+        plan_bytes=plan.path.stat().st_size,
+        profiles=tuple(
+            {name: dict(zip(("min", "opt", "max"), shapes, strict=True)) for name, shapes in profile.items()}
             for profile in ranges
-        ],
-        "network": asdict(network),
-        "build_seconds": round(seconds, 1),
-    }
+        ),
+        network=asdict(plan.network),
+        build_seconds=round(plan.seconds, 1),
+        device_memory_bytes=plan.device_memory_bytes,
+    )
 
 
-def is_current(folder: Path, origin: Mapping[str, Any]) -> bool:
+def is_current(folder: Path, origin: PlanOrigin) -> bool:
     """True if `folder` holds a plan of this origin. The deployment's other sizes do not make a plan stale."""
     try:
-        found = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        found = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
         size = (folder / PLAN_FILE).stat().st_size
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ManifestError):
         return False
-    wanted = {key: value for key, value in origin.items() if key != "deployment"}
-    return size == found.get("plan_bytes") and all(found.get(key) == value for key, value in wanted.items())
-
-
-def weight_bytes(path: Path) -> int:
-    """Bytes of a graph's weights, inside the file and beside it: about what its plan will have."""
-    model = onnx.load(path, load_external_data=False)
-    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
-    return path.stat().st_size + sum(int(entry.value) for entry in entries if entry.key == "length")
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return size == found.plan_bytes and has_origin(found, origin)

@@ -5,41 +5,69 @@ Layout of the folder, that of a model repository: `<graph>/<version>/model.plan`
 build, which for A14B takes long.
 """
 
-import json
 import logging
+import math
 import os
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.architecture import Architecture
 from export.atomic import written_file, written_folder
+from export.disk_space import DiskNeed, check_disk_space
 from export.onnx_file import onnx_file
+from export.plan_builder import PlanBuilder, TensorRtBuilder
+from export.plan_estimates import PlanEstimates
 from export.plan_manifest import (
     PLAN_FILE,
+    BuiltPlan,
     Toolchain,
     graph_manifest,
     is_current,
     plan_manifest,
     plan_origin,
-    weight_bytes,
 )
 from export.plan_table import EXPERT_BATCHES, Deployment, PlanSpec, plans_of
+from export.precision import PART_OF
 from export.sizes import is_trained
-from export.to_plan import GIB, BuildError, BuildSettings, plan_from_onnx
+from export.to_plan import BuildError, BuildSettings
 from wan_t2v.engines.running_gpu import running_gpu
-from wan_t2v.engines.tensorrt_module import tensorrt_module
 from wan_t2v.facts import ModelFacts
-from wan_t2v.plan_match import PLAN_MANIFEST
+from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, GraphManifest, PlanManifest, PlanOrigin, to_json
 
 logger = logging.getLogger(__name__)
 
-DISK_FACTOR = 1.2  # a plan of wan-mini is up to 1.1 times its graph; the old plan stays until the new one is whole
 _RTX = "tensorrt_rtx"
 
 
-def toolchain(trt: Any, compute_capability: str | None, workspace_gib: float | None) -> Toolchain:
+@dataclass(frozen=True)
+class PlanChoices:
+    """What the user of `make plans` may choose beside the deployment.
+
+    Attributes:
+        architecture: of the checkpoint; the limits of workspace are estimated from it.
+        workspace_gib: one limit for all plans in place of those estimates.
+        vae_tf32: whether the VAE's FP32 products may be computed in TF32; nothing else may.
+    """
+
+    architecture: Architecture
+    workspace_gib: float | None = None
+    vae_tf32: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises BuildError."""
+        if self.workspace_gib is not None and not 0 < self.workspace_gib < math.inf:
+            raise BuildError(f"workspace of {self.workspace_gib} GiB, accepted: a number above 0")
+
+    def tf32(self, spec: PlanSpec) -> bool:
+        """Whether this plan may use TF32."""
+        return self.vae_tf32 and PART_OF[spec.graph] == "vae"
+
+
+def toolchain(trt: Any, compute_capability: str | None) -> Toolchain:
     """Decide what plans are for: by default the GPU of this machine, without one TensorRT-RTX's portable choice.
 
     `compute_capability` is `current`, `portable` or numbers such as `8.6,8.9`. Raises BuildError.
@@ -55,10 +83,18 @@ def toolchain(trt: Any, compute_capability: str | None, workspace_gib: float | N
             + "Build on the machine that will serve, or with TensorRT-RTX (--tensorrt tensorrt_rtx)."
         )
     capabilities = () if wanted == "portable" else tuple(part.strip() for part in wanted.split(","))
-    return Toolchain(trt.__name__, trt.__version__, gpu, capabilities, workspace_gib)
+    return Toolchain(trt.__name__, trt.__version__, gpu, capabilities)
 
 
-def built_plans(folder: Path, plans: Path, deployment: Deployment, tools: Toolchain) -> list[PlanSpec]:
+def built_plans(
+    folder: Path,
+    plans: Path,
+    deployment: Deployment,
+    tools: Toolchain,
+    choices: PlanChoices,
+    *,
+    builder: PlanBuilder | None = None,
+) -> list[PlanSpec]:
     """Build what is not current from the graphs in `folder` into `plans`; every plan appears whole or not at all.
 
     Raises BuildError or NetworkError; plans that were finished before stay.
@@ -70,12 +106,16 @@ def built_plans(folder: Path, plans: Path, deployment: Deployment, tools: Toolch
         if not is_trained(size, facts):
             logger.warning("%s is not a size that the checkpoint was trained for", size)
     specs = plans_of(deployment, facts)
-    origins = [(spec, _origin(spec, folder, deployment, tools)) for spec in specs]
+    graphs = {spec.graph: graph_manifest(folder / spec.graph) for spec in specs}
+    precisions = {name: graph.precision for name, graph in graphs.items()}
+    estimates = PlanEstimates(choices.architecture, precisions, deployment)
+    origins = [(spec, _origin(spec, graphs[spec.graph], tools, choices, estimates)) for spec in specs]
     stale = [(spec, origin) for spec, origin in origins if not is_current(_home(plans, spec), origin)]
-    _check_disk(folder, plans, [spec for spec, _ in stale])
+    check_disk_space([DiskNeed(plans, estimates.disk_bytes(spec for spec, _ in stale), f"{len(stale)} plans")])
     logger.info("%d of %d plans are current, building %d", len(specs) - len(stale), len(specs), len(stale))
+    work = _Work(folder, plans, deployment, tools, builder or TensorRtBuilder(tools))
     for spec, origin in stale:
-        _build(spec, folder, plans, tools, origin)
+        work.build(spec, origin)
     return specs
 
 
@@ -86,7 +126,7 @@ def installed_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, reposi
     """
     for spec in specs:
         home = repository / spec.graph / str(spec.version)
-        _placed(folder / spec.graph / "manifest.json", home / "manifest.json")
+        _placed(folder / spec.graph / GRAPH_MANIFEST, home / GRAPH_MANIFEST)
         for name in (PLAN_FILE, PLAN_MANIFEST):
             _placed(_home(plans, spec) / name, home / name)
 
@@ -95,44 +135,50 @@ def _home(plans: Path, spec: PlanSpec) -> Path:
     return plans / spec.graph / str(spec.version)
 
 
-def _origin(spec: PlanSpec, folder: Path, deployment: Deployment, tools: Toolchain) -> dict[str, Any]:
-    return plan_origin(spec, graph_manifest(folder / spec.graph), deployment, tools)
+def _origin(
+    spec: PlanSpec, graph: GraphManifest, tools: Toolchain, choices: PlanChoices, estimates: PlanEstimates
+) -> PlanOrigin:
+    limit_gib = choices.workspace_gib
+    if limit_gib is None:
+        limit_gib = estimates.workspace_gib(spec)
+    return plan_origin(spec, graph, tools, workspace_gib=limit_gib, tf32=choices.tf32(spec))
 
 
-def _check_disk(folder: Path, plans: Path, specs: Sequence[PlanSpec]) -> None:
-    needed = sum(weight_bytes(onnx_file(folder / spec.graph)) for spec in specs) * DISK_FACTOR
-    plans.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(plans).free
-    if needed > free:
-        raise BuildError(
-            f"{plans}: {len(specs)} plans need about {needed / GIB:.1f} GiB of disk, {free / GIB:.1f} GiB are free. "
-            "Free some, or name another folder with --plans."
+@dataclass(frozen=True)
+class _Work:
+    """Where plans are built from and into, and by what."""
+
+    folder: Path
+    plans: Path
+    deployment: Deployment
+    tools: Toolchain
+    builder: PlanBuilder
+
+    def build(self, spec: PlanSpec, origin: PlanOrigin) -> None:
+        """Build one plan, measure it, and put it in its place with its manifest."""
+        with written_folder(_home(self.plans, spec)) as partial:
+            manifest = self._built(spec, origin, partial / PLAN_FILE)
+            (partial / PLAN_MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+        memory = manifest.device_memory_bytes
+        measured = "not measured" if memory is None else f"{max(memory) / 1e9:.2f} GB"
+        size, seconds = manifest.plan_bytes / 1e9, manifest.build_seconds
+        logger.info("built %s: %.2f GB in %.0f s, context memory %s", spec, size, seconds, measured)
+
+    def _built(self, spec: PlanSpec, origin: PlanOrigin, target: Path) -> PlanManifest:
+        started = time.monotonic()
+        source = onnx_file(self.folder / spec.graph)
+        settings = BuildSettings(
+            compute_capabilities=self.tools.compute_capabilities,
+            workspace_gib=origin.workspace_gib,
+            tf32=origin.tf32,
+            timing_cache=_timing_cache(self.plans, self.tools),
+            log=self.plans / "logs" / f"{spec.graph}-{spec.version}.log",
+            title=str(spec),
         )
-
-
-def _build(spec: PlanSpec, folder: Path, plans: Path, tools: Toolchain, origin: dict[str, Any]) -> None:
-    started = time.monotonic()
-    source = onnx_file(folder / spec.graph)
-    settings = BuildSettings(
-        compute_capabilities=tools.compute_capabilities,
-        workspace_gib=tools.workspace_gib,
-        timing_cache=_timing_cache(plans, tools),
-        log=plans / "logs" / f"{spec.graph}-{spec.version}.log",
-        title=str(spec),
-    )
-    with written_folder(_home(plans, spec)) as partial:
-        network = plan_from_onnx(
-            tensorrt_module(tools.module),
-            source,
-            partial / PLAN_FILE,
-            spec.shapes,
-            settings,
-            attention=spec.attention,
-        )
+        network = self.builder.build(spec, source, target, settings)
         seconds = time.monotonic() - started
-        manifest = plan_manifest(origin, spec, source, partial / PLAN_FILE, network=network, seconds=seconds)
-        (partial / PLAN_MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    logger.info("built %s: %.2f GB in %.0f s", spec, manifest["plan_bytes"] / 1e9, seconds)
+        memory = self.builder.device_memory_bytes(spec, target)
+        return plan_manifest(origin, spec, self.deployment, BuiltPlan(target, source, network, memory, seconds))
 
 
 def _timing_cache(plans: Path, tools: Toolchain) -> Path | None:

@@ -4,19 +4,16 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from export.network_check import NetworkError
-from export.sizes import SizeError
-from export.to_plan import BuildError
-from wan_t2v.engines.tensorrt_module import MODULES, TensorRtMissing
+from wan_t2v.engines.tensorrt_module import MODULES
+
+if TYPE_CHECKING:
+    from export.plan_builder import PlanBuilder
 
 
 class CompileCheckFailed(Exception):
     """Some graph of the table does not compile, or none was asked for."""
-
-
-PLAN_ERRORS = (BuildError, NetworkError, SizeError, TensorRtMissing, CompileCheckFailed)
 
 
 def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> None:
@@ -28,8 +25,11 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
     plans.add_argument("--repository", type=Path, help="model repository to put the plans into as well")
     plans.add_argument("--tensorrt", choices=MODULES, help="which TensorRT (default: the first that is installed)")
     plans.add_argument("--compute-capability", help="current, portable or such as 8.6,8.9 (default: by the machine)")
-    plans.add_argument("--workspace-gib", type=float, help="most memory for activations (default: TensorRT's choice)")
-    plans.set_defaults(command=lambda options: _plans(options, folder_of(options)))
+    plans.add_argument(
+        "--workspace-gib", type=float, help="most memory for one layer of any plan (default: estimated for each plan)"
+    )
+    plans.add_argument("--vae-tf32", action="store_true", help="let the VAE's FP32 products be computed in TF32")
+    plans.set_defaults(command=lambda options: build_plans(options, folder_of(options)))
     check: argparse.ArgumentParser = commands.add_parser("compile-check", help="does TensorRT compile every graph?")
     check.add_argument("--only", metavar="TEXT", action="append", default=[], help="rows that contain TEXT; repeatable")
     check.add_argument("--jobs", type=int, default=2, help="graphs exported at the same time (default: %(default)s)")
@@ -40,9 +40,11 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
         command.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
 
 
-def _plans(options: argparse.Namespace, folder: Path) -> None:
+def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
+    """The work of `plans`; a rehearsal brings a `builder` of its own."""
+    from export.architecture import Architecture
     from export.plan_table import Deployment
-    from export.plans import built_plans, installed_plans, toolchain
+    from export.plans import PlanChoices, built_plans, installed_plans, toolchain
     from export.sizes import named_sizes
     from wan_t2v.engines.tensorrt_module import tensorrt_module
     from wan_t2v.facts import ModelFacts, ServingDefaults
@@ -50,9 +52,12 @@ def _plans(options: argparse.Namespace, folder: Path) -> None:
     defaults = ServingDefaults.read(folder)
     default = f"{defaults.height}x{defaults.width}x{defaults.num_frames}"
     sizes = named_sizes(options.sizes or default, ModelFacts.read(folder))
-    tools = toolchain(tensorrt_module(options.tensorrt), options.compute_capability, options.workspace_gib)
+    architecture = Architecture.from_checkpoint(options.checkpoint)
+    choices = PlanChoices(architecture, options.workspace_gib, vae_tf32=options.vae_tf32)
+    tools = toolchain(tensorrt_module(options.tensorrt), options.compute_capability)
     plans = options.plans or folder / "plans"
-    specs = built_plans(folder, plans, Deployment(sizes, options.expert_batch), tools)
+    deployment = Deployment(sizes, options.expert_batch)
+    specs = built_plans(folder, plans, deployment, tools, choices, builder=builder)
     if options.repository is not None:
         installed_plans(specs, folder, plans, options.repository)
     print(f"{len(specs)} plans for {', '.join(map(str, sizes))} in {options.repository or plans}")

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import onnx
 
 from export.atomic import written_file
-from export.build_log import build_log, interruptible, progress_monitor
+from export.build_log import Interrupted, build_log, interruptible, plan_writer, progress_monitor
 from export.network_check import NetworkFacts, check_attention, demand_fused_attention, network_facts
 from export.static_shapes import Shape, free_axes, input_shapes, with_fixed_axes
 
@@ -48,7 +48,8 @@ class BuildSettings:
     Attributes:
         compute_capabilities: what the plan will run on, such as ("8.9",); ("current",) is the GPU of this machine;
             empty is TensorRT-RTX's own choice, a plan for all GPUs from 8.0 up.
-        workspace_gib: memory that TensorRT may plan for activations; None leaves it to TensorRT.
+        workspace_gib: memory that one layer may use for itself; None leaves it to TensorRT.
+        tf32: whether FP32 products may be computed in TF32 (ten bits of fraction), as TensorRT does by default.
         timing_cache: file of measurements that makes the next build shorter; TensorRT-RTX has none.
         log: file for what TensorRT says.
         title: of the progress bar.
@@ -56,6 +57,7 @@ class BuildSettings:
 
     compute_capabilities: tuple[str, ...] = ()
     workspace_gib: float | None = None
+    tf32: bool = False
     timing_cache: Path | None = None
     log: Path | None = None
     title: str = ""
@@ -75,10 +77,13 @@ def plan_from_onnx(
 
     `trt` is the module to build with; `attention` is None where softmax is no part of fused attention.
     """
-    with built(trt, source, shapes, settings, attention=attention) as (plan, facts):
-        with written_file(target) as partial, partial.open("wb") as file:
-            file.write(plan)
-        return facts
+    with _prepared(trt, source, shapes, settings, attention=attention) as build, written_file(target) as partial:
+        with partial.open("wb") as file, interruptible() as interrupted:
+            done = _write_plan(trt, build, settings, file, interrupted)
+        if not done:
+            raise BuildError(f"{trt.__name__} cannot build {source}: {_reason(build.log)}{_where(settings)}")
+        _save_timing_cache(build.config, settings)
+        return build.facts
 
 
 @contextlib.contextmanager
@@ -86,6 +91,33 @@ def built(
     trt: Any, source: Path, shapes: PlanShapes, settings: BuildSettings, *, attention: Attention | None
 ) -> Iterator[tuple[Any, NetworkFacts]]:
     """Yield the plan as a buffer, which lives as long as the context. Raises BuildError or NetworkError."""
+    with _prepared(trt, source, shapes, settings, attention=attention) as build:
+        with interruptible() as interrupted:
+            _show_progress(trt, build, settings, interrupted)
+            plan = build.builder.build_serialized_network(build.network, build.config)
+        if plan is None:
+            raise BuildError(f"{trt.__name__} cannot build {source}: {_reason(build.log)}{_where(settings)}")
+        _save_timing_cache(build.config, settings)
+        yield plan, build.facts
+
+
+@dataclass
+class _Build:
+    """What TensorRT builds from. The monitor is held here, since TensorRT keeps no reference of its own."""
+
+    log: Any
+    builder: Any
+    network: Any
+    config: Any
+    facts: NetworkFacts
+    monitor: Any = None
+
+
+@contextlib.contextmanager
+def _prepared(
+    trt: Any, source: Path, shapes: PlanShapes, settings: BuildSettings, *, attention: Attention | None
+) -> Iterator[_Build]:
+    """Parse and check the network and set what is asked for. Raises BuildError or NetworkError."""
     model = with_fixed_axes(onnx.load(source, load_external_data=False), shapes.fixed)
     with build_log(trt, settings.log) as log, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT-RTX has a timing cache's calls but no cache
@@ -102,15 +134,27 @@ def built(
         )
         if attention is not None:
             check_attention(facts, attention.layers)
-        config = _config(trt, builder, model, shapes, settings)
-        with interruptible() as interrupted:
-            monitor = progress_monitor(trt, settings.title or source.parent.name, interrupted)
-            config.progress_monitor = monitor  # TensorRT keeps no reference of its own
-            plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise BuildError(f"{trt.__name__} cannot build {source}: {_reason(log)}{_where(settings)}")
-        _save_timing_cache(config, settings)
-        yield plan, facts
+        yield _Build(log, builder, network, _config(trt, builder, model, shapes, settings), facts)
+
+
+def _write_plan(trt: Any, build: _Build, settings: BuildSettings, file: BinaryIO, interrupted: Interrupted) -> bool:
+    """Build into `file`, as a stream where this TensorRT has one: a plan of 28 GB is then in no second place."""
+    _show_progress(trt, build, settings, interrupted)
+    if hasattr(build.builder, "build_serialized_network_to_stream"):
+        writer = plan_writer(trt, file)
+        done = build.builder.build_serialized_network_to_stream(build.network, build.config, writer)
+        if writer.error is not None:
+            raise writer.error
+        return bool(done)
+    plan = build.builder.build_serialized_network(build.network, build.config)
+    if plan is not None:
+        file.write(plan)
+    return plan is not None
+
+
+def _show_progress(trt: Any, build: _Build, settings: BuildSettings, interrupted: Interrupted) -> None:
+    build.monitor = progress_monitor(trt, settings.title or "plan", interrupted)
+    build.config.progress_monitor = build.monitor
 
 
 def _facts(
@@ -123,6 +167,8 @@ def _config(trt: Any, builder: Any, model: onnx.ModelProto, shapes: PlanShapes, 
     config = builder.create_builder_config()
     if settings.workspace_gib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, math.floor(settings.workspace_gib * GIB))
+    if not settings.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
     _set_target(trt, config, settings.compute_capabilities)
     if settings.timing_cache is not None:
         stored = settings.timing_cache.read_bytes() if settings.timing_cache.exists() else b""

@@ -63,15 +63,20 @@ def weightless_graph(shell: nn.Module, graph: str, facts: ModelFacts, precision:
     return model, call
 
 
-def _fill_with_fakes(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give every parameter the type that `from_pretrained(torch_dtype=dtype)` would: FP32 for diffusers' keep list."""
-    kept = set(getattr(module, "_keep_in_fp32_modules", None) or ())
+def is_fp32_island(module: nn.Module, name: str) -> bool:
+    """Whether `from_pretrained` keeps the parameter in FP32 at every precision (diffusers' keep list)."""
     if isinstance(module, UMT5EncoderModel):
-        kept = set()  # transformers applies its list to FP16 alone, which is not offered for the text encoder
+        return False  # transformers applies its list to FP16 alone, which is not offered for the text encoder
+    kept = set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    return not kept.isdisjoint(name.split("."))
+
+
+def _fill_with_fakes(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give every parameter the type that `from_pretrained(torch_dtype=dtype)` would."""
     fakes: dict[int, nn.Parameter] = {}  # tied parameters stay one
     for prefix, child in module.named_modules():
         for name, parameter in child.named_parameters(recurse=False):
-            island = not kept.isdisjoint(f"{prefix}.{name}".split("."))
+            island = is_fp32_island(module, f"{prefix}.{name}")
             fake = torch.empty(parameter.shape, dtype=torch.float32 if island else dtype, device="cpu")
             setattr(child, name, fakes.setdefault(id(parameter), nn.Parameter(fake, requires_grad=False)))
 

@@ -3,26 +3,15 @@
 A plan is machine code: it fits one version of one TensorRT and one kind of GPU, and it is a build of one ONNX graph.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-PLAN_MANIFEST = "plan.json"
-PORTABLE = "portable"  # TensorRT-RTX's own choice of targets
+from wan_t2v.manifests import PORTABLE, PlanManifest, RunningGpu
+
 OLDEST_PORTABLE = (8, 0)  # NVIDIA: such a plan runs on compute capability 8.0, 8.6, 8.9, 12.0 and later
 
 
 class PlanMismatch(Exception):
     """A plan that must not be loaded here; the message says why and holds the command that builds the right one."""
-
-
-@dataclass(frozen=True)
-class RunningGpu:
-    """A GPU as the driver names it; `compute_capability` such as `9.0`, `driver` such as `580.65.06`."""
-
-    name: str
-    compute_capability: str
-    driver: str
 
 
 @dataclass(frozen=True)
@@ -35,52 +24,52 @@ class Running:
     onnx_sha256: str | None = None
 
 
-def mismatches(manifest: Mapping[str, Any], running: Running) -> list[str]:
+def mismatches(manifest: PlanManifest, running: Running) -> list[str]:
     """Every reason why the plan of this manifest does not fit; empty if it does."""
-    built = manifest["tensorrt"]
+    built = manifest.tensorrt
     found = []
-    if (built["module"], built["version"]) != (running.module, running.version):
-        found.append(
-            f"it was built with {built['module']} {built['version']}, here runs {running.module} {running.version}"
-        )
+    if (built.module, built.version) != (running.module, running.version):
+        found.append(f"it was built with {built.module} {built.version}, here runs {running.module} {running.version}")
     if running.gpu is None:
         found.append("it needs a GPU, and the driver shows none")
     else:
         found += _gpu_mismatch(manifest, running.gpu)
-    if running.onnx_sha256 is not None and running.onnx_sha256 != manifest["onnx_sha256"]:
+    if running.onnx_sha256 is not None and running.onnx_sha256 != manifest.onnx_sha256:
         found.append("the ONNX graph was exported again after it was built")
     return found
 
 
-def check_plan(manifest: Mapping[str, Any], running: Running) -> None:
+def check_plan(manifest: PlanManifest, running: Running) -> None:
     """Raises PlanMismatch with all reasons and the command that rebuilds the plan."""
     reasons = mismatches(manifest, running)
     if reasons:
         raise PlanMismatch(
-            f"the plan of {manifest['graph']} does not fit: {'; '.join(reasons)}. Build it again: "
+            f"the plan of {manifest.graph} does not fit: {'; '.join(reasons)}. Build it again: "
             f"{rebuild_command(manifest)}"
         )
 
 
-def rebuild_command(manifest: Mapping[str, Any]) -> str:
+def rebuild_command(manifest: PlanManifest) -> str:
     """What to type, on the machine and in the image that the plan is to run in."""
-    parts = ["make plans", "CHECKPOINT=<diffusers folder>", f"SIZES={','.join(manifest['deployment']['sizes'])}"]
-    if manifest["deployment"]["expert_batch"] != 1:
-        parts.append(f"EXPERT_BATCH={manifest['deployment']['expert_batch']}")
+    parts = ["make plans", "CHECKPOINT=<diffusers folder>", f"SIZES={','.join(manifest.deployment.sizes)}"]
+    if manifest.deployment.expert_batch != 1:
+        parts.append(f"EXPERT_BATCH={manifest.deployment.expert_batch}")
+    if manifest.tf32:
+        parts.append("VAE_TF32=1")
     return " ".join(parts)
 
 
-def _gpu_mismatch(manifest: Mapping[str, Any], gpu: RunningGpu) -> list[str]:
-    target = manifest["target"]
+def _gpu_mismatch(manifest: PlanManifest, gpu: RunningGpu) -> list[str]:
+    target = manifest.target
     if target == PORTABLE:
         if tuple(map(int, gpu.compute_capability.split("."))) >= OLDEST_PORTABLE:
             return []
         return [f"it is for compute capability 8.0 and later, {gpu.name} has {gpu.compute_capability}"]
-    if target == ["current"]:
-        built_on = manifest["gpu"]
-        if (built_on["name"], built_on["compute_capability"]) == (gpu.name, gpu.compute_capability):
+    if target == ("current",) and manifest.gpu is not None:
+        built_on = manifest.gpu
+        if (built_on.name, built_on.compute_capability) == (gpu.name, gpu.compute_capability):
             return []
-        return [f"it was built on {built_on['name']} ({built_on['compute_capability']}), here is {_named(gpu)}"]
+        return [f"it was built on {_named(built_on)}, here is {_named(gpu)}"]
     if gpu.compute_capability in target:
         return []
     return [f"it is for compute capability {', '.join(target)}, here is {_named(gpu)}"]

@@ -17,10 +17,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from export.plan_manifest import sha256
+from export.file_hash import sha256
 from wan_t2v.engines.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt_module import TensorRtMissing, tensorrt_module
-from wan_t2v.plan_match import PLAN_MANIFEST, PlanMismatch, Running, check_plan
+from wan_t2v.manifests import PLAN_MANIFEST, ManifestError, PlanManifest, RunningGpu, read_manifest
+from wan_t2v.plan_match import PlanMismatch, Running, check_plan
 
 IMAGE_REPOSITORY = Path("model_repository")
 PLAN_SET = "plan_set.json"
@@ -64,17 +65,22 @@ def checked_plan_set(plan_set: Path) -> dict[str, str]:
     return files
 
 
-def check_plans(repository: Path) -> None:
-    """Every plan fits this TensorRT, this GPU and its graph. Raises NotServableError."""
-    for manifest_path in sorted(repository.glob(f"*/*/{PLAN_MANIFEST}")):
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        module = manifest["tensorrt"]["module"]
+def check_plans(repository: Path, gpu: RunningGpu | None) -> None:
+    """Every plan fits this TensorRT and `gpu`, and its memory was measured. Raises NotServableError."""
+    for path in sorted(repository.glob(f"*/*/{PLAN_MANIFEST}")):
         try:
-            check_plan(manifest, Running(module, tensorrt_module(module).__version__, running_gpu()))
-        except (PlanMismatch, TensorRtMissing) as error:
+            manifest = read_manifest(PlanManifest, path)
+            module = manifest.tensorrt.module
+            check_plan(manifest, Running(module, tensorrt_module(module).__version__, gpu))
+        except (ManifestError, PlanMismatch, TensorRtMissing) as error:
             raise NotServableError(
                 f"{error}. In Kubernetes the chart's Job builds the set for this image and GPU."
             ) from error
+        if manifest.device_memory_bytes is None:
+            raise NotServableError(
+                f"{path} has no device_memory_bytes, so whether the plan fits beside the others is not known: it was "
+                "built where no GPU could load it. Build the set on the kind of GPU that will serve it."
+            )
 
 
 def linked(plan_set: Path, files: dict[str, str], repository: Path) -> None:
@@ -83,7 +89,7 @@ def linked(plan_set: Path, files: dict[str, str], repository: Path) -> None:
         target = repository / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        target.symlink_to(plan_set / REPOSITORY / name)
+        target.symlink_to((plan_set / REPOSITORY / name).resolve())
 
 
 def placed(repository: Path, placement: list[str], expected: list[str], name: str) -> None:
@@ -115,14 +121,14 @@ def exported(checkpoint: Path, repository: Path, folder: Path) -> None:
         raise NotServableError(f"{checkpoint} could not be exported, see above")
 
 
-def assemble(options: argparse.Namespace) -> None:
-    """Make the repository. Raises NotServableError."""
+def assemble(options: argparse.Namespace, *, gpu: RunningGpu | None = None) -> None:
+    """Make the repository for `gpu`, by default the one that is here. Raises NotServableError."""
     copied(options.image_repository, options.repository)
     if options.checkpoint is not None:
         exported(options.checkpoint, options.repository, options.folder)
         return
     files = checked_plan_set(options.plan_set)
-    check_plans(options.plan_set / REPOSITORY)
+    check_plans(options.plan_set / REPOSITORY, gpu or running_gpu())
     linked(options.plan_set, files, options.repository)
     placed(options.repository, options.placement, json.loads(options.expected_options), options.config_set)
 

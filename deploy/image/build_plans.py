@@ -11,11 +11,16 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+from export.__main__ import is_expected
 from export.atomic import written_file
+from export.disk_space import DiskNeed, check_disk_space
+from export.file_hash import sha256
 from export.install import READ_BY, VERSION
-from export.plan_manifest import sha256
+from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest, read_manifest
 
 PLAN_SET = "plan_set.json"
 REPOSITORY = "model_repository"
@@ -44,20 +49,66 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
         "--plans",
         str(options.into / "plans"),
     ]
+    if options.workspace_gib is not None:
+        plans += ["--workspace-gib", str(options.workspace_gib)]
+    if options.vae_tf32:
+        plans += ["--vae-tf32"]
     if options.tensorrt:
         plans += ["--tensorrt", options.tensorrt]
     if options.fp8_ranges:
         precisions += ["--fp8-ranges", str(options.fp8_ranges)]
+    if options.bf16_shards:
+        precisions += ["--bf16-shards"]
     return [["onnx", *source, *precisions], ["plans", *source, *plans]]
 
 
-def built(options: argparse.Namespace) -> Path:
-    """Run every step, install the model's facts, and write `plan_set.json`. Returns its path."""
+def run_export(command: list[str]) -> int:
+    """Run one step in a process of its own; its exit code."""
+    return subprocess.run([sys.executable, "-m", "export", *command], check=False).returncode
+
+
+def built(
+    options: argparse.Namespace,
+    *,
+    run: Callable[[list[str]], int] = run_export,
+    needs: Callable[[argparse.Namespace], list[DiskNeed]] | None = None,
+) -> Path:
+    """Run every step, install the model's facts, and write `plan_set.json`. Returns its path.
+
+    `needs` says how much disk it will take, by default `disk_needs`. Raises StepFailedError, or DiskSpaceError before
+    the first step.
+    """
+    check_disk_space((needs or disk_needs)(options))
     for command in commands(options):
-        if subprocess.run([sys.executable, "-m", "export", *command], check=False).returncode != 0:
+        if run(command) != 0:
             raise StepFailedError(f"python -m export {command[0]} failed; what was finished before is kept")
     install_facts(options.into / "graphs", options.into / REPOSITORY)
     return written_plan_set(options.into)
+
+
+def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
+    """What the whole set will take, told from the checkpoint's config files. What is there already is not counted."""
+    from export.architecture import Architecture
+    from export.bf16_shards import bf16_shards_need
+    from export.checkpoint import facts_from_checkpoint
+    from export.exported import default_precisions, graph_needs
+    from export.plan_estimates import PlanEstimates
+    from export.plan_table import Deployment, plans_of
+    from export.precision import PART_OF
+    from export.sizes import named_sizes
+
+    facts = facts_from_checkpoint(options.checkpoint)
+    named = (options.precision, options.text_encoder_precision, options.vae_precision)
+    defaults = asdict(default_precisions(options.checkpoint))
+    chosen = dict(zip(("experts", "text_encoder", "vae"), named, strict=True))
+    precisions = {graph: chosen[part] or defaults[part] for graph, part in PART_OF.items()}
+    deployment = Deployment(named_sizes(options.sizes, facts), options.expert_batch)
+    estimates = PlanEstimates(Architecture.from_checkpoint(options.checkpoint), precisions, deployment)
+    there = sum(path.stat().st_size for path in options.into.glob("plans/*/*/model.plan"))
+    plans = max(0.0, estimates.disk_bytes(plans_of(deployment, facts)) - there)
+    copies = [bf16_shards_need(options.checkpoint)] if options.bf16_shards else []
+    graphs = graph_needs(options.checkpoint, options.into / "graphs")
+    return [*graphs, *copies, DiskNeed(options.into, plans, "plans")]
 
 
 def install_facts(graphs: Path, repository: Path) -> None:
@@ -80,9 +131,9 @@ def written_plan_set(into: Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    manifest = path.with_name("plan.json")
+    manifest = path.with_name(PLAN_MANIFEST)
     if path.name == "model.plan" and manifest.exists():  # hashed when it was built; reading 28 GB again takes minutes
-        return str(json.loads(manifest.read_text(encoding="utf-8"))["plan_sha256"])
+        return read_manifest(PlanManifest, manifest).plan_sha256
     return sha256(path)
 
 
@@ -95,6 +146,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--expert-batch", type=int, default=1, help="1, or 2 to merge guidance (default: %(default)s)")
     found.add_argument("--fp8-ranges", type=Path, help="what `python -m export calibrate` wrote, for experts in FP8")
     found.add_argument("--tensorrt", choices=("tensorrt", "tensorrt_rtx"), help="default: the first that is installed")
+    found.add_argument("--bf16-shards", action="store_true", help="first copy the experts' FP32 shards into BF16 ones")
+    found.add_argument("--workspace-gib", type=float, help="most memory for one layer of a plan (default: estimated)")
+    found.add_argument("--vae-tf32", action="store_true", help="let the VAE's FP32 products be computed in TF32")
     for name in PRECISIONS:
         found.add_argument(f"--{name}", help="as of `python -m export onnx`")
     return found
@@ -112,7 +166,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     try:
         print(f"the set is whole: {built(options)}")
-    except StepFailedError as error:
+    except (StepFailedError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not is_expected(error):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

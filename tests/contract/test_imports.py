@@ -61,7 +61,8 @@ def test_only_one_file_builds_inference_requests(root: Path) -> None:
 def modules_after(statement: str, *, blocked: str = "") -> set[str]:
     """Modules loaded by a statement in a fresh interpreter, with some made impossible to import."""
     code = f"import sys\nfor name in {blocked.split()!r}: sys.modules[name] = None\n{statement}\nprint(*sys.modules)"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())  # the statement may have printed something too
 
 
 @pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
@@ -77,3 +78,37 @@ def test_the_client_needs_no_torch_and_nothing_of_the_server() -> None:
 def test_models_that_need_no_torch_do_not_load_it(module: str) -> None:
     """Each Python model is a process of its own: torch would cost it two seconds and 200 MB."""
     assert "torch" not in modules_after(f"import wan_t2v.serving.{module}")
+
+
+COMMANDS_OF_EXPORT = ("mini", "onnx", "dry-run", "calibrate", "parity", "plans", "compile-check", "placement")
+HEAVY = {"torch", "diffusers", "transformers", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "numpy"}
+
+
+def modules_of_export(*arguments: str) -> set[str]:
+    """Modules loaded when `python -m export` ends with these arguments."""
+    statement = f"from export.__main__ import main\ntry: main({list(arguments)!r})\nexcept SystemExit: pass"
+    return modules_after(statement)
+
+
+@pytest.mark.parametrize("command", COMMANDS_OF_EXPORT)
+def test_a_command_of_export_reads_its_arguments_before_it_imports_anything_heavy(command: str) -> None:
+    assert not modules_of_export(command, "--help") & HEAVY
+    assert not modules_of_export(command, "--no-such-option") & HEAVY
+
+
+def test_every_command_of_export_is_among_them() -> None:
+    from export.__main__ import parser
+
+    (commands,) = (action for action in parser()._actions if action.metavar == "COMMAND")
+    assert set(commands.choices) == {*COMMANDS_OF_EXPORT}
+
+
+def test_placement_needs_no_torch_for_its_work_either() -> None:
+    heavy = HEAVY - {"numpy"}  # the format of configs brings it
+    assert not modules_of_export("placement", "--gpu", "80", "--size", "480x832") & heavy
+
+
+@pytest.mark.parametrize("program", ["build_plans", "assemble"])
+def test_the_images_programs_read_their_arguments_first_as_well(program: str) -> None:
+    statement = f"from deploy.image.{program} import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert not modules_after(statement) & (HEAVY - {"numpy"})  # the file of the preview's map brings it

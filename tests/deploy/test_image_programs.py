@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,23 @@ from typing import Any
 import pytest
 
 from deploy.image import assemble, build_plans, check_image
+from export import disk_space
+from export.a14b_stand_in import write_stand_in
+from export.architecture import A14B
+from export.file_hash import sha256
+from export.gpu_memory import Deployment, GpuMemory, parsed_size
 from export.graph_table import GRAPHS
 from export.install import READ_BY
 from tests.deploy.rendering import ROOT, named, pod, server
-from wan_t2v.plan_match import RunningGpu
+from tests.manifests import plan_manifest
+from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
 
 GPU = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "610.43")
+# what was measured agrees with what was estimated
+ESTIMATED = {
+    graph: (memory.context,)
+    for graph, memory in GpuMemory(A14B, Deployment((parsed_size("720x1280x81"),)), {}).plans.items()
+}
 PLACEMENT = [
     "--gpu",
     "141",
@@ -36,18 +48,17 @@ def plan_set(folder: Path, **changed: Any) -> Path:
         home = repository / graph / "1"
         home.mkdir(parents=True)
         (home / "model.plan").write_bytes(graph.encode())
-        manifest = {
-            "graph": graph,
-            "precision": "bf16",
-            "sizes": ["720x1280x81"],
-            "tensorrt": {"module": "tensorrt", "version": "11.1.0.106"},
-            "gpu": {"name": GPU.name, "compute_capability": GPU.compute_capability, "driver": GPU.driver},
-            "target": ["current"],
-            "deployment": {"sizes": ["720x1280x81"], "expert_batch": 1},
-            "plan_sha256": hashlib.sha256(graph.encode()).hexdigest(),
-            **changed,
-        }
-        (home / "plan.json").write_text(json.dumps(manifest))
+        content = graph.encode()
+        manifest = plan_manifest(
+            graph=graph,
+            sizes=("720x1280x81",),
+            tensorrt=TensorRtVersion("tensorrt", "11.1.0.106"),
+            gpu=GPU,
+            deployment=PlannedDeployment(("720x1280x81",), 1),
+            plan_sha256=hashlib.sha256(content).hexdigest(),
+            device_memory_bytes=ESTIMATED[graph],
+        )
+        (home / "plan.json").write_text(to_json(replace(manifest, **changed)))
         (home / "manifest.json").write_text("{}")
     (folder / "graphs").mkdir()
     for name in {name for names in READ_BY.values() for name in names}:
@@ -97,6 +108,23 @@ def test_a_missing_set_is_told_with_those_that_are_there(
     assert "wanted holds no whole set of plans" in told and "(there)" in told and "Job" in told
 
 
+def test_a_plan_of_an_older_version_is_refused_with_the_remedy(
+    tmp_path: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as one without the memory that was measured: nothing is guessed."""
+    plans = plan_set(tmp_path / "set")
+    manifest = plans / "model_repository/text_encoder/1/plan.json"
+    raw = json.loads(manifest.read_text())
+    del raw["workspace_gib"]
+    manifest.write_text(json.dumps(raw))
+    listing = plans / build_plans.PLAN_SET
+    files = json.loads(listing.read_text())["files"]
+    listing.write_text(json.dumps({"files": {**files, "text_encoder/1/plan.json": sha256(manifest)}}))
+    assert assembled(plans, tmp_path / "repository") == 1
+    told = capsys.readouterr().err
+    assert "workspace_gib is missing. Run `make plans` again" in told and "Job" in told
+
+
 def test_a_plan_that_changed_is_refused(tmp_path: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str]) -> None:
     plans = plan_set(tmp_path / "set")
     (plans / "model_repository/low_noise_expert/1/model.plan").write_bytes(b"cut short")
@@ -107,8 +135,9 @@ def test_a_plan_that_changed_is_refused(tmp_path: Path, on_a_gpu: None, capsys: 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"tensorrt": {"module": "tensorrt", "version": "11.2.1.2"}}, "built with tensorrt 11.2.1.2, here runs"),
-        ({"gpu": {"name": "NVIDIA A100", "compute_capability": "8.0", "driver": "1"}}, "it was built on NVIDIA A100"),
+        ({"tensorrt": TensorRtVersion("tensorrt", "11.2.1.2")}, "built with tensorrt 11.2.1.2, here runs"),
+        ({"gpu": RunningGpu("NVIDIA A100", "8.0", "1")}, "it was built on NVIDIA A100"),
+        ({"device_memory_bytes": None}, "has no device_memory_bytes, so whether the plan fits"),
     ],
 )
 def test_a_set_for_another_machine_is_refused(
@@ -121,7 +150,7 @@ def test_a_set_for_another_machine_is_refused(
 def test_measured_plans_that_need_other_options_are_refused_with_them(
     tmp_path: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plans = plan_set(tmp_path / "set", device_memory_bytes=20 * 2**30)
+    plans = plan_set(tmp_path / "set", device_memory_bytes=(20 * 2**30,))
     assert assembled(plans, tmp_path / "repository") == 1
     assert "Set placement.options to the former" in capsys.readouterr().err
 
@@ -152,6 +181,52 @@ def test_the_jobs_command_exports_builds_and_closes_the_set(tmp_path: Path, monk
     files = json.loads((into / build_plans.PLAN_SET).read_text())["files"]
     assert files["text_encoder/1/model.plan"] == hashlib.sha256(b"text_encoder").hexdigest()
     assert "prepare/1/tokenizer.json" in files
+
+
+def test_a_full_disk_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plans' room too: they are built after the whole export."""
+    ran = steps(monkeypatch, 0)
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
+    arguments = ["--checkpoint", str(ROOT / "training/wan-mini"), "--into", str(tmp_path), "--sizes", "64x64x5"]
+    assert build_plans.main(arguments) == 1
+    told = capsys.readouterr().err
+    assert "of disk are needed and 0.1 GB are free" in told
+    assert f"graphs with their weights in {tmp_path}/graphs: " in told and f"plans in {tmp_path}: 0." in told
+    assert not ran
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--sizes", "100x64x5"], "multiples of 16 pixels"),
+        (["--sizes", "64x64x5", "--precision", "fp7"], "fp7"),
+        (["--sizes", "64x64x5", "--workspace-gib", "0.5", "--text-encoder-precision", "fp16"], "fp16"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    told: str,
+) -> None:
+    ran = steps(monkeypatch, 0)
+    arguments = ["--checkpoint", str(ROOT / "training/wan-mini"), "--into", str(tmp_path), *options]
+    assert build_plans.main(arguments) == 1
+    assert told in capsys.readouterr().err and not ran
+
+
+def test_the_room_for_a14b_follows_from_its_configs(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    write_stand_in(checkpoint)
+    arguments = ["--checkpoint", str(checkpoint), "--into", str(tmp_path / "set"), "--sizes", "480x832x81"]
+    options = build_plans.parser().parse_args([*arguments, "--bf16-shards"])
+    needs = {need.purpose: need.needed_bytes / 1e9 for need in build_plans.disk_needs(options)}
+    assert needs["plans"] == pytest.approx(83, abs=1)
+    assert needs["BF16 copies of the experts' shards"] == pytest.approx(57.3, abs=0.2)
+    assert needs["graphs beside the weights"] == 0.25
 
 
 def test_a_step_that_fails_leaves_no_whole_set(

@@ -1,32 +1,21 @@
-import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.manifests import H100, plan_manifest
 from wan_t2v.engines.running_gpu import running_gpu
-from wan_t2v.plan_match import PlanMismatch, Running, RunningGpu, check_plan, mismatches
+from wan_t2v.manifests import PlannedDeployment, RunningGpu
+from wan_t2v.plan_match import PlanMismatch, Running, check_plan, mismatches
 
-H100 = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "580.65.06")
 RTX_4090 = RunningGpu("NVIDIA GeForce RTX 4090", "8.9", "580.65.06")
-MANIFEST: dict[str, Any] = {
-    "graph": "high_noise_expert",
-    "tensorrt": {"module": "tensorrt", "version": "11.4.0.106"},
-    "gpu": {"name": H100.name, "compute_capability": "9.0", "driver": "550.1"},
-    "target": ["current"],
-    "onnx_sha256": "abc",
-    "deployment": {"sizes": ["480x832x81", "720x1280x81"], "expert_batch": 1},
-}
+MANIFEST = plan_manifest()
 HERE = Running("tensorrt", "11.4.0.106", H100, "abc")
-
-
-def other(**changes: Any) -> dict[str, Any]:
-    return {**copy.deepcopy(MANIFEST), **changes}
 
 
 def test_a_plan_fits_where_it_was_built_whatever_the_driver() -> None:
     assert mismatches(MANIFEST, HERE) == []
-    check_plan(MANIFEST, HERE)
+    check_plan(MANIFEST, replace(HERE, gpu=replace(H100, driver="550.1")))
 
 
 @pytest.mark.parametrize(
@@ -49,13 +38,15 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_command_that_mends_it(runn
 
 
 def test_all_reasons_are_told_at_once_and_the_batch_is_in_the_command() -> None:
-    manifest = other(deployment={"sizes": ["480x832x81"], "expert_batch": 2})
-    with pytest.raises(PlanMismatch, match="here runs tensorrt 1; it needs a GPU.*SIZES=480x832x81 EXPERT_BATCH=2"):
+    manifest = plan_manifest(deployment=PlannedDeployment(("480x832x81",), 2), tf32=True)
+    with pytest.raises(
+        PlanMismatch, match="here runs tensorrt 1; it needs a GPU.*SIZES=480x832x81 EXPERT_BATCH=2 VAE_TF32=1"
+    ):
         check_plan(manifest, Running("tensorrt", "1", None))
 
 
 def test_a_portable_plan_fits_ampere_and_later() -> None:
-    portable = other(target="portable", gpu=None)
+    portable = plan_manifest(target="portable", gpu=None)
     assert mismatches(portable, HERE) == []
     turing = Running("tensorrt", "11.4.0.106", RunningGpu("T4", "7.5", "1"))
     assert mismatches(portable, turing) == ["it is for compute capability 8.0 and later, T4 has 7.5"]
@@ -64,7 +55,7 @@ def test_a_portable_plan_fits_ampere_and_later() -> None:
 
 
 def test_a_plan_for_named_capabilities_fits_those() -> None:
-    named = other(target=["8.6", "8.9"], gpu=None)
+    named = plan_manifest(target=("8.6", "8.9"), gpu=None)
     assert mismatches(named, Running("tensorrt", "11.4.0.106", RTX_4090)) == []
     assert "it is for compute capability 8.6, 8.9, here is" in mismatches(named, HERE)[0]
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 
-from wan_t2v.plan_match import RunningGpu
+from wan_t2v.manifests import RunningGpu
 
 _FIELDS = "name,compute_cap,driver_version"
 

@@ -16,7 +16,9 @@ from wan_t2v.engines.logged import LoggedEngine
 from wan_t2v.engines.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt_module import tensorrt_module
 from wan_t2v.installed_files import missing, parse_installed, read_installed
-from wan_t2v.plan_match import PLAN_MANIFEST, Running, check_plan
+from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest
+from wan_t2v.manifests import read_manifest as read_plan_manifest
+from wan_t2v.plan_match import Running, check_plan
 from wan_t2v.serving.answers import answered
 from wan_t2v.serving.graph_limits import GraphLimits
 from wan_t2v.serving.parameters import ModelParameters, ParameterError, instance_device, read_manifest
@@ -125,10 +127,10 @@ def installed_engine(parameters: ModelParameters, folder: Path, settings: Engine
 def matching_module(folder: Path) -> str:
     """Which TensorRT the plan in a version folder was built with, if it fits what is installed and the GPU here.
 
-    Raises TensorRtMissing or PlanMismatch.
+    Raises TensorRtMissing, PlanMismatch, or ManifestError.
     """
-    manifest = json.loads(read_installed(folder / PLAN_MANIFEST))
-    module: str = manifest["tensorrt"]["module"]
+    manifest = read_plan_manifest(PlanManifest, folder / PLAN_MANIFEST)
+    module = manifest.tensorrt.module
     graph = folder / GRAPH_FILES["onnxruntime"].manifest
     onnx_sha256 = read_manifest(folder)["onnx_sha256"] if graph.exists() else None
     check_plan(manifest, Running(module, tensorrt_module(module).__version__, running_gpu(), onnx_sha256))

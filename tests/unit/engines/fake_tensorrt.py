@@ -77,6 +77,9 @@ class Engine:
     def num_optimization_profiles(self) -> int:
         return len(self.profiles)
 
+    def get_device_memory_size_for_profile_v2(self, index: int) -> int:
+        return self.device_memory_size_v2 - index
+
     def get_tensor_name(self, index: int) -> str:
         names = [*self.inputs, *(f"out_{name}" for name in self.inputs)]
         return names[index]

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from export.manifest import is_current
 from export.model_files import seal_model_files
 from export.parity import ParityError, parity_of
 from wan_t2v.installed_files import FILES_MANIFEST, check_installed
+from wan_t2v.manifests import GraphManifest, GraphOrigin, read_manifest
 
 
 @pytest.fixture
@@ -54,11 +56,12 @@ def test_a_graph_that_differs_from_its_module_fails_the_command(
 
 
 def test_a_manifest_tells_whether_a_graph_is_current(broken: Path) -> None:
-    manifest = json.loads((broken / "text_encoder/manifest.json").read_text())
-    origin = {key: manifest[key] for key in ("graph", "checkpoint_sha256", "exporter_sha256", "opset", "versions")}
+    manifest = read_manifest(GraphManifest, broken / "text_encoder/manifest.json")
+    origin = GraphOrigin(**{field.name: getattr(manifest, field.name) for field in fields(GraphOrigin)})
     assert is_current(broken / "text_encoder", origin)
-    assert not is_current(broken / "text_encoder", {**origin, "checkpoint_sha256": "another"})
-    assert len(manifest["parity"]["comparisons"]) >= 3
+    assert not is_current(broken / "text_encoder", replace(origin, checkpoint_sha256="another"))
+    assert not is_current(broken / "text_encoder", replace(origin, checkpoint_sampled=True))
+    assert len(manifest.parity.comparisons) >= 3
 
 
 def test_another_models_checkpoint_is_refused(configs: Path) -> None:

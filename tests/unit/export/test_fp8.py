@@ -143,7 +143,7 @@ def test_calibration_watches_both_experts_in_the_real_pipeline(checkpoint: Path)
     for component in ("transformer", "transformer_2"):
         assert sorted(found.ranges[component]) == sorted(names)
         assert all(0.0 < value < 1e4 for value in found.ranges[component].values())
-        assert found.checkpoint_hashes[component] == checkpoint_hash(checkpoint, component)["checkpoint_sha256"]
+        assert found.checkpoint_hashes[component] == checkpoint_hash(checkpoint, component).sha256
     assert found.ranges["transformer"] != found.ranges["transformer_2"]
     shared = {found.ranges["transformer"][f"blocks.1.attn1.{name}.input"] for name in ("to_q", "to_k", "to_v")}
     assert len(shared) == 1, "query, key and value read one tensor"

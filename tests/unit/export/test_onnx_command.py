@@ -2,13 +2,13 @@
 
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from export import disk_space
 from export.__main__ import main
 from export.a14b_stand_in import write_stand_in
-from export.checkpoint import CheckpointError
-from export.exported import check_space
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     assert "File too large" in said and "Nothing half-written was left. Free some space" in said
 
 
-def test_too_little_space_is_told_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"the export writes up to 1000000.0 GB there and [\d.]+ GB are free"):
-        check_space(tmp_path, 10**15)
+def test_too_little_space_is_told_before_any_work(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
+    said = refused(["--checkpoint", str(checkpoint)], tmp_path / "export", capsys)
+    assert "of disk are needed and 0.1 GB are free (graphs with their weights in" in said

@@ -1,20 +1,33 @@
 import json
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from export import plans
+from export import disk_space, plan_builder, plans
 from export.__main__ import main
-from export.plan_manifest import sha256
-from export.plan_table import Deployment, plans_of
-from export.plans import built_plans, installed_plans, toolchain
-from export.to_plan import BuildError
+from export.architecture import A14B, Architecture
+from export.file_hash import sha256
+from export.gpu_memory import GIB, GpuMemory, measured_contexts
+from export.gpu_memory import Deployment as ServedDeployment
+from export.graph_table import GRAPHS
+from export.network_check import NetworkFacts
+from export.plan_builder import context_bytes
+from export.plan_estimates import PlanEstimates
+from export.plan_manifest import Toolchain
+from export.plan_table import Deployment, PlanSpec, plans_of
+from export.plans import PlanChoices, built_plans, installed_plans, toolchain
+from export.precision import FOR_LARGE_WEIGHTS
+from export.to_plan import BuildError, BuildSettings
+from tests.conftest import ROOT
+from tests.unit.engines import fake_tensorrt
 from wan_t2v.facts import ModelFacts
-from wan_t2v.plan_match import PlanMismatch, Running, RunningGpu, check_plan
+from wan_t2v.manifests import GraphManifest, PlanManifest, RunningGpu, TensorRtVersion, read_manifest, to_json
+from wan_t2v.plan_match import PlanMismatch, Running, check_plan
 from wan_t2v.shapes import VideoShape
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -40,14 +53,20 @@ def text_encoder_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "plans_of", lambda *args: [s for s in plans_of(*args) if s.graph == "text_encoder"])
 
 
+WAN_MINI = Architecture.from_checkpoint(ROOT / "training/wan-mini")
+
+
 def built(graphs: Path, *sizes: VideoShape, **options: Any) -> list[Any]:
-    tools = toolchain(trt, options.pop("target", None), options.pop("workspace_gib", None))
-    return built_plans(graphs, graphs / "plans", Deployment(sizes or (CLIP,), **options), tools)
+    tools = toolchain(trt, options.pop("target", None))
+    builder = options.pop("builder", None)
+    choices = PlanChoices(WAN_MINI, options.pop("workspace_gib", None), vae_tf32=options.pop("vae_tf32", False))
+    deployment = Deployment(sizes or (CLIP,), **options)
+    return built_plans(graphs, graphs / "plans", deployment, tools, choices, builder=builder)
 
 
 def refused(capsys: pytest.CaptureFixture[str], graphs: Path, *options: str) -> str:
     """What `python -m export plans` says when it ends with 1; nothing may have been built."""
-    assert main(["plans", "--folder", str(graphs), *options]) == 1
+    assert main(["plans", "--checkpoint", str(ROOT / "training/wan-mini"), "--folder", str(graphs), *options]) == 1
     assert not list(graphs.glob("plans/*/*/model.plan"))
     return capsys.readouterr().err
 
@@ -76,15 +95,16 @@ def test_every_plan_of_wan_mini_is_built_on_a_cpu_and_installed(graphs: Path, tm
     installed_plans(specs, graphs, graphs / "plans", repository)
     for spec in specs:
         home = repository / spec.graph / "1"
-        manifest = json.loads((home / "plan.json").read_text())
-        assert manifest["plan_sha256"] == sha256(home / "model.plan")
+        manifest = read_manifest(PlanManifest, home / "plan.json")
+        assert manifest.plan_sha256 == sha256(home / "model.plan")
         assert (home / "manifest.json").read_bytes() == (graphs / spec.graph / "manifest.json").read_bytes()
         assert (graphs / f"plans/logs/{spec.graph}-1.log").stat().st_size
-        graph = json.loads((graphs / spec.graph / "manifest.json").read_text())
-        for key in ("onnx_sha256", "checkpoint_sha256", "precision"):
-            assert manifest[key] == graph[key], key
-        assert manifest["tensorrt"] == {"module": "tensorrt_rtx", "version": trt.__version__}
-        assert (manifest["gpu"], manifest["target"]) == (None, "portable")
+        graph = read_manifest(GraphManifest, graphs / spec.graph / "manifest.json")
+        for key in ("onnx_sha256", "checkpoint_sha256", "checkpoint_sampled", "precision"):
+            assert getattr(manifest, key) == getattr(graph, key), key
+        assert manifest.tensorrt == TensorRtVersion("tensorrt_rtx", trt.__version__)
+        assert (manifest.gpu, manifest.target, manifest.device_memory_bytes) == (None, "portable", None)
+        assert manifest.workspace_gib == 0.25 and not manifest.tf32
     assert not list((graphs / "plans").rglob("*.partial")) and not list((graphs / "plans").rglob("*.old"))
 
 
@@ -109,7 +129,7 @@ def test_a_plan_is_kept_until_something_changes(graphs: Path, text_encoder_only:
 
 def test_a_new_plan_is_refused_where_it_does_not_fit(graphs: Path, text_encoder_only: None) -> None:
     built(graphs, target="8.6")
-    manifest = json.loads((graphs / "plans/text_encoder/1/plan.json").read_text())
+    manifest = read_manifest(PlanManifest, graphs / "plans/text_encoder/1/plan.json")
     check_plan(manifest, Running("tensorrt_rtx", trt.__version__, RunningGpu("A10", "8.6", "580")))
     with pytest.raises(PlanMismatch, match="for compute capability 8.6, here is NVIDIA L4.*SIZES=128x128x17"):
         check_plan(manifest, Running("tensorrt_rtx", trt.__version__, GPU))
@@ -144,8 +164,9 @@ def test_a_full_disk_is_told_before_the_first_build(
     graphs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(plans.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
-    assert "5 plans need about 0.1 GiB of disk, 0.0 GiB are free" in refused(capsys, graphs)
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
+    told = refused(capsys, graphs)
+    assert f"0.4 GB of disk are needed and 0.0 GB are free (5 plans in {graphs}/plans: 0.4 GB)" in told
 
 
 def test_this_machines_gpu_cannot_be_meant_where_there_is_none(
@@ -156,13 +177,134 @@ def test_this_machines_gpu_cannot_be_meant_where_there_is_none(
 
 
 def test_what_plans_are_for_follows_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert toolchain(trt, None, None).target == "portable"
-    assert toolchain(trt, "8.6, 8.9", None).target == ["8.6", "8.9"]
+    assert toolchain(trt, None).target == "portable"
+    assert toolchain(trt, "8.6, 8.9").target == ("8.6", "8.9")
     fake = ModuleType("tensorrt")
     fake.__version__ = "11.4"  # type: ignore[attr-defined]
     with pytest.raises(BuildError, match=r"mainline TensorRT \(11.4\) builds for the GPU .* there is none here"):
-        toolchain(fake, None, None)
+        toolchain(fake, None)
     monkeypatch.setattr(plans, "running_gpu", lambda: GPU)
-    assert toolchain(fake, None, None).target == ["current"] == toolchain(trt, None, None).target
+    assert toolchain(fake, None).target == ("current",) == toolchain(trt, None).target
     with pytest.raises(BuildError, match="not for '8.9'"):
-        toolchain(fake, "8.9", None)
+        toolchain(fake, "8.9")
+
+
+class Recorded:
+    """A builder that writes what it was asked for, and says what it is told of memory."""
+
+    def __init__(self, memory: tuple[int, ...] | None = (7,)) -> None:
+        self.memory = memory
+        self.settings: dict[str, BuildSettings] = {}
+
+    def build(self, spec: PlanSpec, source: Path, target: Path, settings: BuildSettings) -> NetworkFacts:
+        self.settings[spec.graph] = settings
+        target.write_bytes(b"plan")
+        return NetworkFacts(1, 2, 0, 3)
+
+    def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...] | None:
+        assert plan.read_bytes() == b"plan"
+        return self.memory
+
+
+def test_the_memory_that_was_measured_is_in_the_manifest_and_placement_reads_it(graphs: Path) -> None:
+    built(graphs, builder=Recorded((7,)))
+    manifest = read_manifest(PlanManifest, graphs / "plans/high_noise_expert/1/plan.json")
+    assert manifest.device_memory_bytes == (7,)
+    served = ServedDeployment((CLIP,), experts="fp32", text_encoder="fp32", vae="fp32")
+    assert measured_contexts(graphs / "plans", served) == dict.fromkeys(GRAPHS, 7)
+    shutil.rmtree(graphs / "plans")
+    built(graphs, builder=Recorded(None))
+    assert measured_contexts(graphs / "plans", served) == {}
+
+
+def test_a_plan_is_loaded_once_and_measured_under_each_profile(tmp_path: Path) -> None:
+    axes = {"x": [[1, 4], [1, 4], [1, 4]]}
+    plan = fake_tensorrt.plan(tmp_path / "model.plan", {"x": ("FLOAT", [-1, 4])}, [axes, axes])
+    assert context_bytes(fake_tensorrt, plan) == (1024, 1023)
+    assert hasattr(trt.ICudaEngine, "get_device_memory_size_for_profile_v2"), "TensorRT's own has it too"
+    static = fake_tensorrt.plan(tmp_path / "static.plan", {"x": ("FLOAT", [1, 4])})
+    assert context_bytes(fake_tensorrt, static) == (1024,)
+
+
+def test_a_plan_that_cannot_be_loaded_where_it_was_built_is_refused(graphs: Path, text_encoder_only: None) -> None:
+    """TensorRT-RTX's own refusal, on a machine without a driver."""
+    built(graphs)
+    plan = graphs / "plans/text_encoder/1/model.plan"
+    with pytest.raises(BuildError, match=r"built model.plan and cannot load it here.*[Cc]uda"):
+        context_bytes(trt, plan)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "target", "measured"),
+    [
+        (None, (), False),
+        (GPU, (), True),
+        (GPU, ("current",), True),
+        (GPU, ("8.6", "8.9"), True),
+        (GPU, ("8.6",), False),
+    ],
+)
+def test_plans_are_measured_where_they_run(
+    gpu: RunningGpu | None, target: tuple[str, ...], measured: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plan_builder, "tensorrt_module", lambda name: fake_tensorrt)
+    plan = fake_tensorrt.plan(tmp_path / "model.plan", {"x": ("FLOAT", [1, 4])})
+    builder = plan_builder.TensorRtBuilder(Toolchain("tensorrt", "1", gpu, target))
+    spec = plans_of(Deployment((CLIP,)), ModelFacts.read(ROOT / "build/training-wan-mini"))[0]
+    assert builder.device_memory_bytes(spec, plan) == ((1024,) if measured else None)
+
+
+def test_each_plan_has_a_limit_of_workspace_and_no_tf32(graphs: Path) -> None:
+    recorded = Recorded()
+    built(graphs, builder=recorded)
+    assert {graph: settings.workspace_gib for graph, settings in recorded.settings.items()} == dict.fromkeys(
+        GRAPHS, 0.25
+    )
+    assert not any(settings.tf32 for settings in recorded.settings.values())
+    built(graphs, builder=recorded, workspace_gib=3.0, vae_tf32=True)
+    assert {settings.workspace_gib for settings in recorded.settings.values()} == {3.0}
+    assert [graph for graph, settings in recorded.settings.items() if settings.tf32] == [
+        "vae_decoder_first",
+        "vae_decoder_next",
+    ]
+    manifest = read_manifest(PlanManifest, graphs / "plans/vae_decoder_next/1/plan.json")
+    assert (manifest.workspace_gib, manifest.tf32) == (3.0, True)
+
+
+def test_the_limits_of_a14b_are_placements_estimates_and_a_quarter(exported: Path) -> None:
+    facts = replace(ModelFacts.read(exported), text_dim=4096)
+    small, large = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
+    precisions = {graph: FOR_LARGE_WEIGHTS.of(graph) for graph in GRAPHS}
+    for sizes, rows in (((small,), 1), ((small, large), 1), ((small,), 2)):
+        deployment = Deployment(sizes, rows)
+        estimates = PlanEstimates(A14B, precisions, deployment)
+        expert = next(s for s in plans_of(deployment, facts) if s.graph == "high_noise_expert")
+        context = GpuMemory(A14B, ServedDeployment(sizes[-1:]), {}).plans["high_noise_expert"].context
+        assert 0 <= estimates.workspace_gib(expert) - 1.25 * rows * context / GIB < 0.25
+    vae = [s for s in plans_of(Deployment((small, large)), facts) if s.graph == "vae_decoder_next"]
+    limits = [PlanEstimates(A14B, precisions, Deployment((small, large))).workspace_gib(spec) for spec in vae]
+    assert limits[0] < limits[1], "each of the VAE's plans is for one size"
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf"])
+def test_a_limit_that_is_none_is_refused(graphs: Path, capsys: pytest.CaptureFixture[str], limit: str) -> None:
+    assert "accepted: a number above 0" in refused(capsys, graphs, "--workspace-gib", limit)
+
+
+def test_a_manifest_of_before_is_refused_with_the_remedy(graphs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = graphs / "text_encoder/manifest.json"
+    raw = json.loads(path.read_text())
+    raw["checkpoint_sample_sha256"] = raw.pop("checkpoint_sha256")
+    path.write_text(json.dumps(raw))
+    assert "checkpoint_sha256 is missing. Run `make export` again" in refused(capsys, graphs)
+
+
+def test_plans_of_a_large_checkpoint_have_its_sampled_hash(graphs: Path) -> None:
+    """What once ended in a KeyError after the whole export of A14B."""
+    for graph in GRAPHS:
+        path = graphs / graph / "manifest.json"
+        path.write_text(to_json(replace(read_manifest(GraphManifest, path), checkpoint_sampled=True)))
+    built(graphs, builder=Recorded())
+    manifest = read_manifest(PlanManifest, graphs / "plans/low_noise_expert/1/plan.json")
+    graph_hash = read_manifest(GraphManifest, graphs / "low_noise_expert/manifest.json").checkpoint_sha256
+    assert (manifest.checkpoint_sha256, manifest.checkpoint_sampled) == (graph_hash, True)

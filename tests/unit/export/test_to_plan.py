@@ -1,6 +1,8 @@
+import errno
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
+from export import to_plan
 from export.network_check import NetworkError
 from export.static_shapes import free_axes, input_shapes, with_fixed_axes
 from export.to_plan import Attention, BuildError, BuildSettings, PlanShapes, built, plan_from_onnx
@@ -130,8 +133,6 @@ def test_an_unknown_compute_capability_lists_those_that_are_known(tmp_path: Path
 
 
 def test_ctrl_c_stops_a_build_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from export import to_plan
-
     monitored = to_plan.progress_monitor
 
     def pressing_ctrl_c(*arguments: Any) -> Any:
@@ -161,3 +162,49 @@ def test_progress_is_counted_to_its_end(tmp_path: Path, monkeypatch: pytest.Monk
     build(small_graphs.attention_graph(tmp_path / "model.onnx"), TOKENS, title="expert")
     (bar,) = bars
     assert bar.desc.startswith("expert") and bar.n == bar.total > 1
+
+
+def test_tf32_is_cleared_unless_it_is_wanted(tmp_path: Path) -> None:
+    """TensorRT computes FP32 products in TF32 by default."""
+    builder = trt.Builder(trt.Logger())
+    model = onnx.load(small_graphs.attention_graph(tmp_path / "model.onnx"))
+    assert builder.create_builder_config().get_flag(trt.BuilderFlag.TF32), "its default"
+    for wanted in (False, True):
+        config = to_plan._config(trt, builder, model, PlanShapes((TOKENS,)), BuildSettings(tf32=wanted))
+        assert config.get_flag(trt.BuilderFlag.TF32) is wanted
+
+
+def test_a_plan_is_written_as_it_is_made_and_the_same_without_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = small_graphs.attention_graph(tmp_path / "model.onnx")
+    pieces: list[int] = []
+    original = to_plan.plan_writer
+
+    def counted(module: Any, file: Any) -> Any:
+        def write(data: bytes) -> int:
+            pieces.append(len(data))
+            return int(file.write(data))
+
+        return original(module, SimpleNamespace(write=write))
+
+    monkeypatch.setattr(to_plan, "plan_writer", counted)
+    streamed = build(source, TOKENS).read_bytes()
+    assert pieces and sum(pieces) == len(streamed)
+    shapes = PlanShapes((TOKENS,))
+    with built(trt, source, shapes, BuildSettings(), attention=None) as (plan, _):
+        assert len(bytes(plan)) == len(streamed)
+
+
+def test_a_disk_that_fills_up_during_the_build_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    original = to_plan.plan_writer
+    monkeypatch.setattr(to_plan, "plan_writer", lambda module, file: original(module, SimpleNamespace(write=full)))
+    source = small_graphs.attention_graph(tmp_path / "model.onnx")
+    with pytest.raises(OSError, match="No space left"):
+        build(source, TOKENS)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

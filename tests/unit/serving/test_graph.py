@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.manifests import plan_manifest
 from tests.unit.engines import fake_tensorrt
 from tests.unit.fakes import FakePbUtils, FakeRequest
 from wan_t2v.engines.choice import ENGINES, GRAPH_FILES, EngineSettings
 from wan_t2v.installed_files import InstalledFileError
-from wan_t2v.plan_match import PlanMismatch, RunningGpu
+from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
+from wan_t2v.plan_match import PlanMismatch
 from wan_t2v.request import RequestError
 from wan_t2v.serving import graph
 from wan_t2v.serving.graph import GraphModel, engine_settings, installed_graph, matching_module
@@ -169,15 +171,15 @@ def test_a_plan_is_loaded_only_where_it_fits(tmp_path: Path, monkeypatch: pytest
     here = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "580.1")
     monkeypatch.setattr(graph, "running_gpu", lambda: here)
     monkeypatch.setattr(graph, "tensorrt_module", lambda name: fake_tensorrt)
-    manifest = {
-        "graph": "text_encoder",
-        "tensorrt": {"module": "tensorrt", "version": fake_tensorrt.__version__},
-        "gpu": {"name": here.name, "compute_capability": "9.0", "driver": "580.1"},
-        "target": ["current"],
-        "onnx_sha256": "a",
-        "deployment": {"sizes": ["480x832x81"], "expert_batch": 1},
-    }
-    (tmp_path / "plan.json").write_text(json.dumps(manifest))
+    version = TensorRtVersion("tensorrt", fake_tensorrt.__version__)
+    manifest = plan_manifest(
+        graph="text_encoder",
+        tensorrt=version,
+        gpu=here,
+        onnx_sha256="a",
+        deployment=PlannedDeployment(("480x832x81",), 1),
+    )
+    (tmp_path / "plan.json").write_text(to_json(manifest))
     assert matching_module(tmp_path) == "tensorrt"
     monkeypatch.setattr(graph, "running_gpu", lambda: None)
     with pytest.raises(PlanMismatch, match="the driver shows none.*make plans .*SIZES=480x832x81"):

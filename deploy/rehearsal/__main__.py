@@ -1,0 +1,155 @@
+"""From A14B's checkpoint to a loaded server without a GPU: every step of the image's programs, in their own order.
+
+python -m deploy.rehearsal --out build/a14b-plans-rehearsal
+
+The checkpoint is the stand-in (no values), the plans are what TensorRT-RTX can build on a CPU (`builder.py`), the
+server is tritonserver on the CPU with a backend that loads no plan (`tensorrt_backend.py`). All else is the real thing:
+`build_plans` with its export and its manifests, `assemble` with its checks and its placement.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from deploy.image import assemble, build_plans
+from embedded.errors import ServerError
+from export.__main__ import is_expected
+from export.disk_space import DiskNeed
+from wan_t2v.manifests import RunningGpu
+
+SIZE = "480x832x81"
+GPU_GB = "141"  # the VAE runs as Triton plans there, so that every model is loaded
+GPU = RunningGpu("rehearsed GPU", "9.0", "0")
+PRECISIONS = {"--precision": "bf16", "--text-encoder-precision": "bf16", "--vae-precision": "fp32"}
+CUT = frozenset({"text_encoder", "high_noise_expert", "low_noise_expert"})
+CONFIG_SET = "placed"
+CUT_PLANS_BYTES = 5e9  # in place of 83 GB
+
+
+def build_set(checkpoint: Path, into: Path, *, size: str = SIZE, cut: frozenset[str] = CUT) -> Path:
+    """Run `build_plans` with a builder that needs no GPU. Returns the path of its `plan_set.json`."""
+    arguments = ["--checkpoint", str(checkpoint), "--into", str(into), "--sizes", size, "--tensorrt", "tensorrt_rtx"]
+    options = build_plans.parser().parse_args([*arguments, *(part for pair in PRECISIONS.items() for part in pair)])
+
+    def run(command: list[str]) -> int:
+        if command[0] != "plans":
+            return subprocess.run([sys.executable, "-m", "export", *command], check=False).returncode
+        _build_plans(command, into / "scratch", cut=cut)
+        return 0
+
+    def needs(options: argparse.Namespace) -> list[DiskNeed]:
+        whole = build_plans.disk_needs(options)
+        print(json.dumps({"step": "disk", "gb": {need.purpose: round(need.needed_bytes / 1e9, 1) for need in whole}}))
+        return [*whole[:-1], DiskNeed(into, CUT_PLANS_BYTES, "plans of one block")]
+
+    return build_plans.built(options, run=run, needs=needs)
+
+
+def _build_plans(command: list[str], scratch: Path, *, cut: frozenset[str]) -> None:
+    """`python -m export plans` with its own arguments and another builder."""
+    from deploy.rehearsal.builder import RehearsalBuilder
+    from export.__main__ import parser
+    from export.gpu_memory import parsed_size
+    from export.onnx_file import manifest_of
+    from export.plans_command import build_plans as build
+    from export.precision import PART_OF
+
+    options = parser().parse_args(command)
+    manifests = {graph: manifest_of(options.folder / graph) for graph in PART_OF}
+    precisions = {graph: manifest.precision for graph, manifest in manifests.items() if manifest}
+    first = parsed_size(options.sizes.split(",")[0])
+    builder = RehearsalBuilder(options.checkpoint, precisions, scratch, cut=cut, size=first)
+    build(options, options.folder, builder=builder)
+
+
+def assemble_repository(checkpoint: Path, plan_set: Path, repository: Path, *, size: str = SIZE) -> list[str]:
+    """Run `assemble` as the init container does. Returns the server's options that the placement asks for."""
+    parts = ["--gpu", GPU_GB, "--size", size, "--precision", "bf16", "--vae-precision", "fp32", "--door", "both"]
+    placement = [*parts, "--checkpoint", str(checkpoint)]
+    expected = _placement_options(placement)
+    arguments = ["--repository", str(repository), "--plan-set", str(plan_set), "--config-set", CONFIG_SET]
+    options = assemble.parser().parse_args([*arguments, "--expected-options", json.dumps(expected), "--", *placement])
+    assemble.assemble(options, gpu=GPU)
+    return expected
+
+
+def _placement_options(placement: list[str]) -> list[str]:
+    """What a person reads off `python -m export placement` before there are plans."""
+    command = [sys.executable, "-m", "export", "placement", *placement, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    options: list[str] = json.loads(done.stdout)["options"]
+    return [option.replace("--model-config-name=NAME", f"--model-config-name={CONFIG_SET}") for option in options]
+
+
+def check_server(repository: Path, log: Path, placement_options: list[str]) -> dict[str, Any]:
+    """Load the repository, ask for a video in a good and in a bad way. Raises RehearsalError, or ServerError."""
+    from deploy.rehearsal.server import RehearsalError, rehearsal_server, write_cpu_configs
+    from deploy.rehearsal.tensorrt_backend import ANSWER
+
+    write_cpu_configs(repository, CONFIG_SET)
+    with rehearsal_server(repository, log, placement_options) as server:
+        states = server.states()
+        if set(states.values()) != {"READY"}:
+            raise RehearsalError(f"not every model is loaded: {states} (log: {log})")
+        for model in ("text_to_video", "text_to_video_stream"):
+            for fields, expected in (({"prompt": "a", "height": 100}, "height"), ({"prompt": "a"}, ANSWER)):
+                status, text = server.generated(model, fields)
+                if expected not in text:
+                    raise RehearsalError(f"{model} answered {fields} with {status} {text!r}, expected {expected!r}")
+    return states
+
+
+def rehearse(out: Path) -> None:
+    """The whole way; prints a JSON line per step. Raises what its steps raise."""
+    from export.a14b_stand_in import A14B_CONFIGS, write_stand_in
+    from wan_t2v.preview import PREVIEW_FILE, PreviewMap
+
+    for name in ("set", "repository"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    checkpoint = write_stand_in(out / "checkpoint")
+    # a checkpoint may bring its own map; fitting one to the VAE takes a quarter of an hour of CPU
+    channels = A14B_CONFIGS["vae/config.json"]["z_dim"]
+    preview = PreviewMap([[0.0] * 3] * channels, [0.5] * 3)
+    (checkpoint / PREVIEW_FILE).write_text(preview.to_json(), encoding="utf-8")
+    plan_set = build_set(checkpoint, out / "set").parent
+    plans = {str(path.relative_to(plan_set)): path.stat().st_size for path in sorted(plan_set.rglob("*/1/model.plan"))}
+    print(json.dumps({"step": "plans", "plan_bytes": plans}), flush=True)
+    options = assemble_repository(checkpoint, plan_set, out / "repository")
+    print(json.dumps({"step": "assembled", "server_options": options}), flush=True)
+    states = check_server(out / "repository", out / "server.log", options)
+    print(json.dumps({"step": "served", "models": states}), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rehearse; exit code 1 with one line of what went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.rehearsal", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("build/a14b-plans-rehearsal"), help="default: %(default)s")
+    parser.add_argument("--keep", action="store_true", help="leave checkpoint, plans and repository in that folder")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("export").setLevel(logging.INFO)
+    logging.getLogger("deploy").setLevel(logging.INFO)
+    from deploy.rehearsal.server import RehearsalError
+
+    try:
+        rehearse(options.out)
+    except (RehearsalError, ServerError, build_plans.StepFailedError, assemble.NotServableError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not options.keep:
+        shutil.rmtree(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Builds plans without a GPU: whole where TensorRT-RTX can, else one block at true widths in the place of forty.
+
+Their memory cannot be measured here; placement's estimate is recorded as if it had been.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from export.architecture import Architecture
+from export.gpu_memory import Deployment as ServedDeployment
+from export.gpu_memory import GpuMemory
+from export.network_check import NetworkFacts
+from export.plan_table import PlanSpec
+from export.precision import PART_OF
+from export.to_plan import Attention, BuildSettings, plan_from_onnx
+from wan_t2v.engines.tensorrt_module import tensorrt_module
+from wan_t2v.shapes import VideoShape
+
+logger = logging.getLogger(__name__)
+CUT_MODEL = "A14B"  # the name of the cut networks in export/compile_modules.py
+ATTENTIONS_PER_BLOCK = 2
+
+
+class RehearsalBuilder:
+    """A PlanBuilder (`export/plan_builder.py`).
+
+    Attributes:
+        checkpoint: the stand-in.
+        precisions: of each graph.
+        scratch: folder for the cut graphs, emptied after each build.
+        cut: graphs that are too large to build here.
+        size: the clip that the text encoder's figures are asked for; any will do.
+    """
+
+    def __init__(
+        self, checkpoint: Path, precisions: Mapping[str, str], scratch: Path, *, cut: frozenset[str], size: VideoShape
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.precisions = precisions
+        self.scratch = scratch
+        self.cut = cut
+        self.size = size
+        self._trt = tensorrt_module("tensorrt_rtx")
+
+    def build(self, spec: PlanSpec, source: Path, target: Path, settings: BuildSettings) -> NetworkFacts:
+        """Build the plan of `source`, or of its first block."""
+        if spec.graph not in self.cut:
+            return plan_from_onnx(self._trt, source, target, spec.shapes, settings, attention=spec.attention)
+        from export.compile_modules import compile_graph
+
+        precision = self.precisions[spec.graph]
+        try:
+            block = compile_graph(CUT_MODEL, spec.graph, precision, self.checkpoint, self.scratch / "model.onnx")
+            attention = None if spec.attention is None else Attention(ATTENTIONS_PER_BLOCK)
+            logger.info("%s: one block of it stands for the plan", spec.graph)
+            return plan_from_onnx(self._trt, block, target, spec.shapes, settings, attention=attention)
+        finally:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...]:
+        """Placement's estimate under each profile."""
+        architecture = Architecture.from_checkpoint(self.checkpoint)
+        choice: dict[str, Any] = {PART_OF[spec.graph]: self.precisions[spec.graph]}
+        served = ServedDeployment((self.size,), **choice)
+        return tuple(
+            GpuMemory(architecture, replace(served, sizes=(size,)), {}).plans[spec.graph].context
+            for size in spec.sizes or (self.size,)
+        )

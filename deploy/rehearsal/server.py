@@ -1,0 +1,126 @@
+"""Start a CPU-only tritonserver on an assembled repository, with a backend that stands in for TensorRT's."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from embedded.leftovers import SHM_PREFIX
+from embedded.log import first_error
+from embedded.options import ServerOptions, command_line
+from embedded.triton_process import TritonProcess, die_with_parent
+from embedded.wheel import installed_wheel
+from wan_t2v.operate.run_directory import VARIABLE
+
+CONFIG_SET = "rehearsal"
+BACKEND = Path(__file__).with_name("tensorrt_backend.py")
+POLL_S = 0.5
+
+
+class RehearsalError(Exception):
+    """Something in the rehearsal that did not go as it should; the message says what."""
+
+
+@dataclass(frozen=True)
+class RehearsalServer:
+    """A server that is up."""
+
+    url: str
+
+    def states(self) -> dict[str, str]:
+        """Every model of the repository with its state, `READY` for one that is loaded."""
+        index: list[dict[str, str]] = json.loads(self._asked("/v2/repository/index", {})[1])
+        return {model["name"]: model.get("state", "not loaded") for model in index}
+
+    def generated(self, model: str, fields: Mapping[str, Any]) -> tuple[int, str]:
+        """HTTP status and text of a request for a video."""
+        verb = "generate_stream" if model.endswith("_stream") else "generate"
+        return self._asked(f"/v2/models/{model}/{verb}", fields)
+
+    def _asked(self, path: str, body: Mapping[str, Any]) -> tuple[int, str]:
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode())
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=120) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+
+def write_cpu_configs(repository: Path, placed: str) -> None:
+    """Write the config set CONFIG_SET: that of a placement with every instance on the CPU."""
+    for original in sorted(repository.glob("*/config.pbtxt")):
+        folder = original.parent / "configs"
+        chosen = folder / f"{placed}.pbtxt"
+        source = chosen if chosen.exists() else original
+        config = text_format.Parse(source.read_text(encoding="utf-8"), ModelConfig())
+        for group in config.instance_group:
+            if group.kind == ModelInstanceGroup.KIND_GPU:
+                group.kind = ModelInstanceGroup.KIND_CPU
+                del group.gpus[:]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{CONFIG_SET}.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def rehearsal_server(repository: Path, log: Path, placement_options: list[str]) -> Iterator[RehearsalServer]:
+    """Serve `repository`, whose CPU configs were written, until the context ends. Raises RehearsalError."""
+    options = ServerOptions(repository=repository, log=log, config_name=CONFIG_SET, start_limit_s=600).with_ports()
+    prefix = f"{SHM_PREFIX}{os.getpid()}_"
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-rehearsal-") as name:
+        folder = Path(name)
+        triton = TritonProcess(options, prefix, _started(options, folder, prefix, placement_options))
+        try:
+            _wait(triton)
+            yield RehearsalServer(f"http://{options.host}:{options.http_port}")
+        finally:
+            triton.end()
+
+
+def _started(
+    options: ServerOptions, folder: Path, prefix: str, placement_options: list[str]
+) -> "subprocess.Popen[bytes]":
+    wheel = installed_wheel()
+    backends = wheel.assemble_backends(folder)
+    for part in (backends / "python").iterdir():  # for a backend in Python, Triton takes no library behind a link
+        copy = part.with_name(f"{part.name}.copy")
+        shutil.copy(part, copy)
+        copy.replace(part)
+    (backends / "tensorrt").mkdir()
+    shutil.copyfile(BACKEND, backends / "tensorrt" / "model.py")
+    command = command_line(options, wheel, backends, shm_prefix=prefix)
+    known = {argument.partition("=")[0] for argument in command}
+    command += [option for option in placement_options if option.partition("=")[0] not in known]
+    options.log.parent.mkdir(parents=True, exist_ok=True)
+    with options.log.open("wb") as log:
+        return subprocess.Popen(
+            command,
+            env={**wheel.environment(), VARIABLE: str(folder / "run")},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+
+def _wait(triton: TritonProcess) -> None:
+    """Until the server answers that it is ready: with `--exit-on-error` it ends when a model cannot be loaded."""
+    deadline = time.monotonic() + triton.options.start_limit_s
+    while not triton.is_ready():
+        if time.monotonic() > deadline:
+            reason = first_error(triton.options.log) or "no error in its log"
+            raise RehearsalError(f"the server is not ready: {reason} (log: {triton.options.log})")
+        time.sleep(POLL_S)

@@ -1,0 +1,232 @@
+"""`manifest.json` of an exported graph and `plan.json` of a TensorRT plan: what each was made from, and with what.
+
+The only place that knows the keys of these files. `parse` reads either, `to_json` writes either.
+"""
+
+import dataclasses
+import json
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+GRAPH_MANIFEST = "manifest.json"
+PLAN_MANIFEST = "plan.json"
+PORTABLE = "portable"  # TensorRT-RTX's own choice of targets
+
+T = TypeVar("T")
+
+
+class ManifestError(ValueError):
+    """A manifest that does not say what it must; the message names the file, the key and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointHash:
+    """SHA-256 of a checkpoint's component. `sampled`: of its headers and the first 4 KiB of every tensor only."""
+
+    sha256: str
+    sampled: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraphOrigin:
+    """What is known of a graph before its export: while it is unchanged, the graph is kept.
+
+    Attributes:
+        checkpoint_sha256, checkpoint_sampled: the component's CheckpointHash.
+        fp8_ranges_sha256: of the calibrated ranges; None for a precision that needs none.
+        bf16_shards: whether the weights are read from BF16 copies of the checkpoint's shards.
+    """
+
+    graph: str
+    checkpoint_sha256: str
+    checkpoint_sampled: bool = False
+    exporter_sha256: str
+    opset: int
+    precision: str
+    versions: Mapping[str, str]
+    fp8_ranges_sha256: str | None = None
+    bf16_shards: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far a graph is from its module; `not_compared` is the reason why `comparisons` is empty."""
+
+    reference: str
+    tolerance_relative: float | None = None
+    comparisons: tuple[Mapping[str, Any], ...] = ()
+    not_compared: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraphManifest(GraphOrigin):
+    """`manifest.json`. Of a graph that stands beside its weights: `onnx` is its path, `weights` and `structure` count
+    what it holds.
+    """
+
+    onnx_sha256: str
+    inputs: Mapping[str, tuple[int | str, ...]]
+    outputs: Mapping[str, tuple[int | str, ...]]
+    dtypes: Mapping[str, str]
+    parity: Parity
+    onnx: str | None = None
+    weights: Mapping[str, Any] | None = None
+    structure: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunningGpu:
+    """A GPU as the driver names it; `compute_capability` such as `9.0`, `driver` such as `580.65.06`."""
+
+    name: str
+    compute_capability: str
+    driver: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorRtVersion:
+    """`module` is `tensorrt` or `tensorrt_rtx`."""
+
+    module: str
+    version: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedDeployment:
+    """The `make plans` that a plan came from: its sizes and rows in an expert's batch."""
+
+    sizes: tuple[str, ...]
+    expert_batch: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanOrigin:
+    """What is known of a plan before its build: while it is unchanged, the plan is kept.
+
+    Attributes:
+        version: Triton's model version.
+        sizes: of the clips, one per profile; empty for the text encoder.
+        gpu: where it is built; None without one.
+        target: PORTABLE, or compute capabilities such as `8.9`, or `current` alone.
+        workspace_gib: memory that one layer of the plan may use for itself.
+        tf32: whether FP32 products may be computed in TF32.
+        axes: sizes of the graph's free axes under each profile.
+    """
+
+    graph: str
+    version: int
+    sizes: tuple[str, ...]
+    precision: str
+    checkpoint_sha256: str
+    checkpoint_sampled: bool = False
+    onnx_sha256: str
+    tensorrt: TensorRtVersion
+    gpu: RunningGpu | None = None
+    target: str | tuple[str, ...]
+    workspace_gib: float
+    tf32: bool
+    batch: int
+    axes: tuple[Mapping[str, int], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanManifest(PlanOrigin):
+    """`plan.json`.
+
+    Attributes:
+        profiles: smallest, best and largest shape of every input, per profile.
+        network: what was counted in the network, for people.
+        device_memory_bytes: memory of an execution context per profile, measured by loading the plan once. None where
+            no GPU was at hand that could load it.
+    """
+
+    deployment: PlannedDeployment
+    plan_sha256: str
+    plan_bytes: int
+    profiles: tuple[Mapping[str, Mapping[str, tuple[int, ...]]], ...]
+    network: Mapping[str, Any]
+    build_seconds: float
+    device_memory_bytes: tuple[int, ...] | None = None
+
+
+Manifest = TypeVar("Manifest", GraphManifest, PlanManifest)
+_MADE_BY: Mapping[type, str] = {GraphManifest: "make export", PlanManifest: "make plans"}
+
+
+def read_manifest(kind: type[Manifest], path: Path) -> Manifest:
+    """Read a manifest file. Raises FileNotFoundError, or ManifestError for one that is damaged or too old."""
+    try:
+        return parse(kind, path.read_text(encoding="utf-8"))
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}. Run `{_MADE_BY[kind]}` again.") from None
+
+
+def parse(kind: type[Manifest], text: str) -> Manifest:
+    """Read the text of a manifest; keys that this version does not know are passed over. Raises ManifestError."""
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise ManifestError(f"not valid JSON ({error})") from None
+    return _dataclass(kind, raw, "")
+
+
+def to_json(manifest: GraphManifest | PlanManifest) -> str:
+    """The text of a manifest; what is None is left out."""
+    return json.dumps(_without_none(dataclasses.asdict(manifest)), indent=2) + "\n"
+
+
+def has_origin(manifest: GraphOrigin | PlanOrigin, origin: GraphOrigin | PlanOrigin) -> bool:
+    """Whether a manifest's first part equals `origin`."""
+    names = [field.name for field in dataclasses.fields(origin)]
+    return all(getattr(manifest, name) == getattr(origin, name) for name in names)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
+    return [_without_none(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _dataclass(kind: type[T], raw: Any, where: str) -> T:
+    if not isinstance(raw, dict):
+        raise ManifestError(f"{where.rstrip('.') or 'the file'} is {type(raw).__name__}, expected an object")
+    hints = get_type_hints(kind)
+    values = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # every kind here is a dataclass
+        if field.name in raw:
+            values[field.name] = _value(hints[field.name], raw[field.name], f"{where}{field.name}")
+        elif field.default is dataclasses.MISSING:
+            raise ManifestError(f"{where}{field.name} is missing")
+    return kind(**values)
+
+
+def _value(hint: Any, raw: Any, where: str) -> Any:
+    """`raw` as JSON gives it, in the type `hint`. Raises ManifestError."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return raw
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(arguments, raw, where)
+    if dataclasses.is_dataclass(hint):
+        return _dataclass(hint, raw, f"{where}.")  # type: ignore[arg-type]
+    if origin is tuple and isinstance(raw, list):
+        return tuple(_value(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(raw))
+    if origin is not None and issubclass(origin, Mapping) and isinstance(raw, dict):
+        return {key: _value(arguments[1], entry, f"{where}.{key}") for key, entry in raw.items()}
+    if isinstance(hint, type) and isinstance(raw, hint) and isinstance(raw, bool) == (hint is bool):
+        return raw
+    if hint is float and type(raw) is int:
+        return float(raw)
+    expected = getattr(hint, "__name__", hint) if origin is None else {tuple: "list"}.get(origin, "object")
+    raise ManifestError(f"{where} is {type(raw).__name__}, expected {expected}")
+
+
+def _first_that_fits(hints: tuple[Any, ...], raw: Any, where: str) -> Any:
+    for hint in hints:
+        try:
+            return _value(hint, raw, where)
+        except ManifestError as error:
+            refusal = error
+    raise refusal
