@@ -6,7 +6,6 @@ beside its shards instead (`exported_beside.py`), and the manifests say where.
 """
 
 import functools
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from wan_t2v.engines.engine import Array, BufferedEngine, Engine
 from wan_t2v.engines.logged import LoggedEngine
 from wan_t2v.engines.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt_module import tensorrt_module
-from wan_t2v.installed_files import missing, parse_installed, read_installed
+from wan_t2v.installed_files import missing, parse_installed
 from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest
 from wan_t2v.manifests import read_manifest as read_plan_manifest
 from wan_t2v.plan_match import Running, check_plan
