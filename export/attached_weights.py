@@ -14,7 +14,12 @@ from torch import nn
 from export.checkpoint import CheckpointError
 from export.safetensors_index import StoredTensor, stored_tensors
 
-ONNX_TYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+ONNX_TYPES = {
+    "F32": ir.DataType.FLOAT,
+    "F16": ir.DataType.FLOAT16,
+    "BF16": ir.DataType.BFLOAT16,
+    "F8_E4M3": ir.DataType.FLOAT8E4M3FN,  # what the export rounded itself (fp8_weights.py)
+}
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # one matrix of UMT5 under two names
 _NAMED = 5  # tensors that a message lists before it counts the rest
 _CHUNK_BYTES = 1 << 24

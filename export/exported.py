@@ -35,6 +35,7 @@ from export.checkpoint import (
 from export.exported_beside import CHECKED_SIZES, Beside, export_beside, path_beside
 from export.fp8_expert import in_fp8
 from export.fp8_ranges import read_ranges, sha256_of
+from export.fp8_weights import fp8_bytes
 from export.graph_check import check_shapes
 from export.graph_table import GRAPHS
 from export.graphs.fp8 import needed_ranges
@@ -101,7 +102,7 @@ def exported_checkpoint(
         for graph in _EXPERTS:
             _ranges(checkpoint, graph, settings, blocks=0)  # missing ranges are told before minutes of tracing
     folder.mkdir(parents=True, exist_ok=True)
-    _check_space(checkpoint, folder, beside=settings.beside)
+    _check_space(checkpoint, folder, settings)
     _write_facts(checkpoint, folder)
     stale = [g for g in GRAPHS if not is_current(folder / g, _origin_of(checkpoint, g, settings))]
     logger.info("%d of %d graphs are current, exporting %d", len(GRAPHS) - len(stale), len(GRAPHS), len(stale))
@@ -123,9 +124,11 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _check_space(checkpoint: Path, folder: Path, *, beside: bool) -> None:
-    if beside:
-        check_space(checkpoint, BYTES_FOR_GRAPHS)
+def _check_space(checkpoint: Path, folder: Path, settings: ExportSettings) -> None:
+    if settings.beside:
+        in_fp8 = is_fp8(settings.precisions.experts) and not settings.stand_in  # whose zeros are written as holes
+        written = sum(fp8_bytes(checkpoint, GRAPHS[graph].component) for graph in _EXPERTS) if in_fp8 else 0
+        check_space(checkpoint, BYTES_FOR_GRAPHS + written)
     else:  # half-precision weights may be written in FP32
         check_space(folder, BYTES_FOR_GRAPHS + 2 * sum(weights_bytes(checkpoint, g.component) for g in GRAPHS.values()))
 

@@ -56,8 +56,21 @@ def manifest(
 def is_current(folder: Path, made_from: dict[str, Any]) -> bool:
     """True if `folder` holds a graph with this origin, or the manifest of one that still stands elsewhere unchanged."""
     found, path = manifest_of(folder), onnx_file(folder)
-    unchanged = path.exists() and ("onnx" not in found or found["onnx_sha256"] == _sha256(path))
+    unchanged = path.exists()
+    if unchanged and "onnx" in found:
+        unchanged = found["onnx_sha256"] == _sha256(path) and _weights_are_there(path)
     return unchanged and all(found.get(key) == value for key, value in made_from.items())
+
+
+def _weights_are_there(path: Path) -> bool:
+    """Whether the files that a graph refers to exist and are long enough."""
+    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if place:
+            file = path.parent / place["location"]
+            if not file.is_file() or file.stat().st_size < int(place["offset"]) + int(place["length"]):
+                return False
+    return True
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
@@ -72,7 +85,7 @@ def _sha256(path: Path) -> str:
 def _exporter_sha256() -> str:
     """Hash of the code that shapes a graph: a change in it makes earlier exports stale."""
     here = Path(__file__).parent
-    names = ("graph_table.py", "to_onnx.py", "weightless.py", "attached_weights.py", "fp8_expert.py")
+    names = ("graph_table.py", "to_onnx.py", "weightless.py", "attached_weights.py", "fp8_expert.py", "fp8_weights.py")
     digest = hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), *(here / name for name in names)]:
         digest.update(path.read_bytes())

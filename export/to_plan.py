@@ -3,7 +3,7 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class BuildSettings:
         timing_cache: file of measurements that makes the next build shorter; TensorRT-RTX has none.
         log: file for what TensorRT says.
         title: of the progress bar.
+        on_layers: is given TensorRT's listing of the layers that it built (export/engine_layers.py); None: not listed.
     """
 
     compute_capabilities: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class BuildSettings:
     timing_cache: Path | None = None
     log: Path | None = None
     title: str = ""
+    on_layers: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def built(
         if plan is None:
             raise BuildError(f"{trt.__name__} cannot build {source}: {_reason(log)}{_where(settings)}")
         _save_timing_cache(config, settings)
+        if settings.on_layers is not None:
+            settings.on_layers(log.listing)
         yield plan, facts
 
 
@@ -121,6 +125,8 @@ def _facts(
 
 def _config(trt: Any, builder: Any, model: onnx.ModelProto, shapes: PlanShapes, settings: BuildSettings) -> Any:
     config = builder.create_builder_config()
+    if settings.on_layers is not None:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if settings.workspace_gib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, math.floor(settings.workspace_gib * GIB))
     _set_target(trt, config, settings.compute_capabilities)
