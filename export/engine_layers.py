@@ -104,15 +104,24 @@ def check_linears(linears: Sequence[Linear], layers: Sequence[BuiltLayer]) -> No
     """
     for linear in linears:
         types = {
-            (layer.inputs[0].type if layer.inputs else "nothing", constant.type)
+            _type_of_product(layer, constant)
             for layer in layers
             if linear.node in layer.nodes
             for constant in layer.constants
             if constant.elements >= linear.elements
         }
-        if types != {(linear.type, linear.type)}:
-            told = ", ".join(f"{given} by {weight}" for given, weight in sorted(types)) or "no layer that reads it"
+        if types != {linear.type}:
+            told = ", ".join(sorted(types)) or "no layer that reads it"
             raise NetworkError(f"{linear.node} ({linear.weight}) is to run in {linear.type}, TensorRT built: {told}")
+
+
+def _type_of_product(layer: BuiltLayer, weight: Tensor) -> str:
+    """The weight's type; a weight in FP8 counts only beside an input in FP8, since it could be dequantised first.
+
+    In 16 bits the inputs say nothing: a norm in FP32 may be fused into the layer.
+    """
+    inputs = [tensor.type for tensor in layer.inputs]
+    return f"{inputs} by FP8" if weight.type == FP8 and FP8 not in inputs else weight.type
 
 
 def check_fp8_attention(model: onnx.ModelProto, layers: Sequence[BuiltLayer]) -> int:
