@@ -6,7 +6,7 @@ profiling verbosity it logs one line for each layer, with the tensors that it re
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -14,7 +14,7 @@ import onnx
 from export.graphs.fp8_attention import QUANTIZED_ATTENTION
 from export.network_check import NetworkError
 
-_TYPES = {
+_TYPES: Mapping[int, str] = {
     onnx.TensorProto.FLOAT: "Float",
     onnx.TensorProto.BFLOAT16: "BFloat16",
     onnx.TensorProto.FLOAT16: "Half",

@@ -114,6 +114,6 @@ def _rounded(stored: StoredTensor, scale: float, dtype: torch.dtype) -> Tensor:
 def _write(file: BinaryIO, tensor: Tensor) -> None:
     numbers = tensor.view(torch.uint8).numpy()
     if numbers.any():
-        file.write(numbers)
+        file.write(numbers.tobytes())
     else:
         file.seek(numbers.nbytes, 1)

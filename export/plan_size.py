@@ -48,5 +48,11 @@ def _inner_block(case: CompileCase, precision: str) -> int:
 
 def _weights(architecture: Architecture, graph: str, precision: str) -> int:
     """Of one plan for one size; the precision of the other parts does not matter."""
-    deployment = replace(Deployment((_ANY_SIZE,)), **{PART_OF[graph]: precision})
+    part = PART_OF[graph]
+    deployment = Deployment(
+        (_ANY_SIZE,),
+        experts=precision if part == "experts" else "bf16",
+        text_encoder=precision if part == "text_encoder" else "bf16",
+        vae=precision if part == "vae" else "fp32",
+    )
     return GpuMemory(architecture, deployment, {}).plans[graph].weights

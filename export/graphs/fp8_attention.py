@@ -104,6 +104,6 @@ def define_quantized_attention(model: ir.Model, opset: int) -> None:
         [helper.make_opsetid("", opset)],
         list(_ATTRIBUTES),
     )
-    defined = ir.from_proto(function)
+    defined = ir.serde.deserialize_function(function)
     model.functions[defined.identifier()] = defined
     model.opset_imports[DOMAIN] = 1
