@@ -11,7 +11,12 @@ import onnx_ir as ir
 
 from export.safetensors_index import StoredTensor
 
-ONNX_TYPES = {"F32": ir.DataType.FLOAT, "F16": ir.DataType.FLOAT16, "BF16": ir.DataType.BFLOAT16}
+ONNX_TYPES = {
+    "F32": ir.DataType.FLOAT,
+    "F16": ir.DataType.FLOAT16,
+    "BF16": ir.DataType.BFLOAT16,
+    "F8_E4M3": ir.DataType.FLOAT8E4M3FN,  # what the export rounded itself (fp8_weights.py)
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What TensorRT calls back while it builds: a log file, the errors, a progress bar, Ctrl-C, and the plan's bytes."""
+"""What TensorRT calls back while it builds: a log file, errors, layers, a progress bar, Ctrl-C, and the plan's bytes."""
 
 import contextlib
 import signal
@@ -11,11 +11,15 @@ from typing import Any, BinaryIO, TextIO
 from tqdm import tqdm
 
 _FATAL = ("ERROR", "INTERNAL_ERROR")
+_LISTING = "Layers:\n"  # how TensorRT's message about the layers of a plan begins
 
 
 @contextlib.contextmanager
 def build_log(trt: Any, path: Path | None) -> Iterator[Any]:
-    """Yield a TensorRT logger that writes to the file at `path` (None: nowhere) and keeps errors in `.errors`."""
+    """Yield a TensorRT logger that writes to the file at `path` (None: nowhere) and keeps errors in `.errors`.
+
+    `.listing` is what it said about the layers of the plan, which needs detailed profiling verbosity.
+    """
     with contextlib.ExitStack() as stack:
         file = None
         if path is not None:
@@ -29,10 +33,13 @@ def _logger(trt: Any, file: TextIO | None) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.errors: list[str] = []
+            self.listing = ""
 
         def log(self, severity: Any, message: str) -> None:
             if severity.name in _FATAL:
                 self.errors.append(message)
+            if message.startswith(_LISTING):
+                self.listing += message.removeprefix(_LISTING)
             if file is not None and severity.name != "VERBOSE":
                 file.write(f"{severity.name}: {message}\n")
 

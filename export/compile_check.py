@@ -1,13 +1,17 @@
 """The compile gate: every graph of the table through a real TensorRT compiler, on a CPU.
 
-TensorRT-RTX builds without a GPU. Besides that a plan comes out, it is checked that each attention of an expert is
-still one layer, that no tensor passes 2^31 elements, and, by a workspace too small for them, that the scores of that
-attention are never written down: at 480x832x81 they would take 86 GB.
+TensorRT-RTX builds without a GPU. Besides that a plan comes out, it is checked that
+* each attention of an expert is still one layer, of A14B in FP8 where the precision says so;
+* each linear layer of A14B's expert runs in the type that its graph says;
+* no tensor passes 2^31 elements, and, by a workspace too small for them, the scores of an attention are never written
+  down: at 480x832x81 they would take 86 GB;
+* the plan is as large as placement counts with.
 """
 
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -16,11 +20,17 @@ from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
-from export.compile_table import A14B_BLOCKS, SMALL, CompileCase
+import onnx
+
+from export.compile_table import A14B_BLOCKS, SMALL, CompileCase, fp8_blocks
+from export.engine_layers import FP8, built_layers, check_fp8_attention, check_linears, linears_of
 from export.file_hash import sha256
+from export.graphs.fp8 import LINEARS_OF_A_BLOCK
 from export.network_check import NetworkError
 from export.onnx_file import manifest_of, onnx_file
+from export.plan_size import check_plan_bytes
 from export.plan_table import TEXT_BATCH, axes_of
+from export.precision import attention_is_fp8, is_fp8
 from export.to_plan import Attention, BuildError, BuildSettings, PlanShapes, built
 from wan_t2v.engines.tensorrt_module import tensorrt_module
 from wan_t2v.facts import ModelFacts
@@ -103,7 +113,9 @@ def _checked_graph(cases: Sequence[CompileCase], checkpoint: Path, exported: Pat
         exporting = time.monotonic() - started
         blocks = _expert_blocks(first.model, checkpoint)
         return [
-            compiled_case(case, source, facts, blocks=blocks, before=exporting if case is first else 0.0)
+            compiled_case(
+                case, source, facts, blocks=blocks, checkpoint=checkpoint, before=exporting if case is first else 0.0
+            )
             for case in cases
         ]
     except Exception as error:  # whatever the exporter raises is a graph that does not compile
@@ -114,25 +126,68 @@ def _checked_graph(cases: Sequence[CompileCase], checkpoint: Path, exported: Pat
 
 
 def compiled_case(
-    case: CompileCase, source: Path, facts: ModelFacts, *, blocks: int, before: float = 0.0
+    case: CompileCase,
+    source: Path,
+    facts: ModelFacts,
+    *,
+    blocks: int,
+    checkpoint: Path | None = None,
+    before: float = 0.0,
 ) -> CaseResult:
-    """Compile one case from its ONNX file; an expert has `blocks` blocks, `before` are seconds already spent on it."""
+    """Compile one case from its ONNX file; an expert has `blocks` blocks, `before` are seconds already spent on it.
+
+    The size of the plan is compared with placement's for a graph of `checkpoint`.
+    """
     started = time.monotonic()
+    try:
+        detail = _compiled(case, source, facts, blocks=blocks, checkpoint=checkpoint)
+        return CaseResult(case, before + time.monotonic() - started, detail)
+    except (BuildError, NetworkError) as error:
+        return CaseResult(case, before + time.monotonic() - started, "", str(error))
+
+
+def _compiled(case: CompileCase, source: Path, facts: ModelFacts, *, blocks: int, checkpoint: Path | None) -> str:
+    """Raises BuildError or NetworkError."""
     shapes = PlanShapes(
         tuple(axes_of(case.graph, size, facts) for size in case.sizes or (None,)),
         max_batch=1 if case.sizes else TEXT_BATCH,
     )
     attention = Attention(case.attention_per_block * blocks) if case.attention_per_block else None
-    settings = BuildSettings(workspace_gib=WORKSPACE_GIB, title=str(case))
-    try:
-        with built(tensorrt_module("tensorrt_rtx"), source, shapes, settings, attention=attention) as (plan, found):
-            detail = (
-                f"{found.layers} layers, {found.attention_layers} attention, largest tensor {found.largest:,} "
-                f"elements, plan {plan.nbytes / 1e6:.0f} MB"
-            )
-        return CaseResult(case, before + time.monotonic() - started, detail)
-    except (BuildError, NetworkError) as error:
-        return CaseResult(case, before + time.monotonic() - started, "", str(error))
+    listings: list[str] = []
+    settings = BuildSettings(
+        workspace_gib=WORKSPACE_GIB, title=str(case), on_layers=listings.append if case.attention_per_block else None
+    )
+    with built(tensorrt_module("tensorrt_rtx"), source, shapes, settings, attention=attention) as (plan, found):
+        plan_bytes = int(plan.nbytes)
+    types = _checked_layers(case, source, listings[0], blocks) if listings else ""
+    if checkpoint is not None:
+        check_plan_bytes(case, checkpoint, plan_bytes)
+    return (
+        f"{found.layers} layers, {found.attention_layers} attention, {types}largest tensor {found.largest:,} "
+        f"elements, plan {plan_bytes / 1e6:.1f} MB"
+    )
+
+
+def _checked_layers(case: CompileCase, source: Path, listing: str, blocks: int) -> str:
+    """Compare the types in which TensorRT computes with the graph's. Raises NetworkError."""
+    model = onnx.load(source, load_external_data=False)
+    linears = linears_of(model)
+    count = Counter(linear.type for linear in linears)
+    quantised = len(fp8_blocks(case.model, blocks)) if is_fp8(case.precision) else 0
+    _check_count("linear layers have their weights", count[FP8], LINEARS_OF_A_BLOCK * quantised)
+    if case.model == SMALL:  # of so small layers TensorRT fuses others into the product, and the listing says less
+        return f"linear {dict(count)}, "
+    layers = built_layers(listing)
+    check_linears(linears, layers)
+    attended = check_fp8_attention(model, layers)
+    expected = case.attention_per_block * quantised if attention_is_fp8(case.precision) else 0
+    _check_count("attention layers are", attended, expected)
+    return f"linear {dict(count)}, {attended} attention in FP8, "
+
+
+def _check_count(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise NetworkError(f"{found} {what} in FP8, expected {expected}")
 
 
 def _exported(case: CompileCase, checkpoint: Path, exported: Path, folder: Path) -> tuple[Path, ModelFacts]:

@@ -1,7 +1,7 @@
 """The graphs that `make compile-check` compiles: a small checkpoint's own, and A14B's at true widths, cut short.
 
-A14B's are exported as the real ones are, without weights; a compiler reads shapes and types, not values, so every
-weight is then the same few random numbers, repeated in a file.
+A14B's are exported as the real ones are, without weights, and get random ones from a file. No two weights are alike:
+TensorRT keeps equal ones once, and the plan would be smaller than the real one.
 """
 
 import json
@@ -18,7 +18,7 @@ from torch import nn
 
 from export.a14b_stand_in import A14B_CONFIGS, TEXT_LENGTH
 from export.checkpoint import facts_from_checkpoint, module_from_checkpoint
-from export.compile_table import A14B_BLOCKS, SMALL
+from export.compile_table import A14B_BLOCKS, A14B_LAYERS, A14B_VOCABULARY, SMALL, fp8_blocks
 from export.graph_table import GRAPHS
 from export.graphs.fp8 import needed_ranges, put_in_fp8
 from export.precision import attention_is_fp8, is_fp8
@@ -29,13 +29,14 @@ from wan_t2v.facts import ModelFacts
 WEIGHTS_FILE = "random.weights"
 _CUTS: Mapping[str, Mapping[str, int]] = {
     "transformer": {"num_layers": A14B_BLOCKS},
-    "text_encoder": {"num_layers": 1, "vocab_size": 1024},
+    "text_encoder": {"num_layers": A14B_LAYERS, "vocab_size": A14B_VOCABULARY},
     "vae": {},
 }
 _TORCH_TYPES = {
     ir.DataType.FLOAT: torch.float32,
     ir.DataType.BFLOAT16: torch.bfloat16,
     ir.DataType.FLOAT16: torch.float16,
+    ir.DataType.FLOAT8E4M3FN: torch.float8_e4m3fn,
 }
 
 
@@ -53,21 +54,21 @@ def compile_graph(model: str, graph: str, precision: str, checkpoint: Path, path
     component = GRAPHS[graph].component
     if model == SMALL:
         module = module_from_checkpoint(checkpoint, component, precision)
-        return onnx_from_module(_in_fp8_if_asked(module, precision), graph, facts, path)
+        return onnx_from_module(_in_fp8_if_asked(module, model, precision), graph, facts, path)
     config = path.parent / component / "config.json"
     config.parent.mkdir(parents=True)
     config.write_text(json.dumps({**A14B_CONFIGS[f"{component}/config.json"], **_CUTS[component]}), encoding="utf-8")
-    shell = _in_fp8_if_asked(shell_of(path.parent, component), precision)
+    shell = _in_fp8_if_asked(shell_of(path.parent, component), model, precision)
     traced, call = weightless_graph(shell, graph, facts, precision)
     _attach_random(traced, path.parent)
     return save(traced, call, path)
 
 
-def _in_fp8_if_asked(module: nn.Module, precision: str) -> nn.Module:
-    """All blocks in FP8, also the outer ones, since A14B's only one is such; every range is one."""
+def _in_fp8_if_asked(module: nn.Module, model: str, precision: str) -> nn.Module:
+    """By ranges that are all one."""
     if is_fp8(precision):
         expert = cast(WanTransformer3DModel, module)
-        blocks = range(len(expert.blocks))
+        blocks = fp8_blocks(model, len(expert.blocks))
         ranges = dict.fromkeys(needed_ranges(blocks), 1.0)
         put_in_fp8(expert, ranges, blocks=blocks, attention=attention_is_fp8(precision))
     return module
@@ -93,8 +94,8 @@ def _attach_random(model: ir.Model, folder: Path) -> None:
 
 
 def _write_random(file: BinaryIO, size: int, dtype: torch.dtype) -> None:
-    """`size` bytes of small random numbers, the same million over and over."""
-    numbers = (torch.randn(2**20, generator=torch.Generator().manual_seed(0)) / 50).to(dtype)
+    """`size` bytes of small random numbers: a million that no other place in the file has, over and over."""
+    numbers = (torch.randn(2**20, generator=torch.Generator().manual_seed(file.tell())) / 50).to(dtype)
     block = numbers.view(torch.uint8).numpy().tobytes()
     for start in range(0, size, len(block)):
         file.write(block[: size - start])

@@ -6,11 +6,13 @@ twenty-four, a vocabulary of 1,024; every width is the true one. `docs/plans.md`
 
 from dataclasses import dataclass
 
-from export.precision import FP8_BETWEEN
+from export.precision import FP8_BETWEEN, blocks_in_fp8
 from wan_t2v.shapes import VideoShape
 
 SMALL, A14B = "wan-mini", "A14B"
 A14B_BLOCKS = 1  # of an expert's forty
+A14B_LAYERS = 1  # of the text encoder's twenty-four
+A14B_VOCABULARY = 1024
 
 _CLIP = VideoShape(17, 128, 128)
 _OTHER_CLIP = VideoShape(17, 128, 192)
@@ -38,6 +40,11 @@ class CompileCase:
     def __str__(self) -> str:
         sizes = " + ".join(map(str, self.sizes))
         return f"{self.model} {self.graph} {self.precision}{' ' if sizes else ''}{sizes}"
+
+
+def fp8_blocks(model: str, count: int) -> range:
+    """Blocks in FP8: of a whole expert those that a real export takes, of A14B the one that is left of its forty."""
+    return blocks_in_fp8(count) if model == SMALL else range(count)
 
 
 def _experts() -> list[CompileCase]:

@@ -33,6 +33,7 @@ from export.disk_space import DiskNeed, check_disk_space
 from export.exported_beside import CHECKED_SIZES, Beside, export_beside, path_beside
 from export.fp8_expert import in_fp8
 from export.fp8_ranges import read_ranges, sha256_of
+from export.fp8_weights import fp8_bytes
 from export.graph_check import check_shapes
 from export.graph_table import GRAPHS
 from export.graphs.fp8 import needed_ranges
@@ -121,7 +122,9 @@ def exported_checkpoint(
             _ranges(checkpoint, graph, settings, blocks=0)  # missing ranges are told before minutes of tracing
     folder.mkdir(parents=True, exist_ok=True)
     copies = [bf16_shards_need(checkpoint)] if settings.bf16_shards else []
-    check_disk_space([*_graph_needs(checkpoint, folder, beside=settings.beside), *copies])
+    check_disk_space(
+        [*_graph_needs(checkpoint, folder, beside=settings.beside), *_fp8_need(checkpoint, settings), *copies]
+    )
     if settings.bf16_shards:
         write_bf16_shards(checkpoint)
     write_model_files(opened, folder)
@@ -147,6 +150,14 @@ def _graph_needs(checkpoint: Path, folder: Path, *, beside: bool) -> list[DiskNe
         return [DiskNeed(checkpoint, BYTES_FOR_GRAPHS, "graphs beside the weights")]
     inside = 2 * sum(weights_bytes(checkpoint, graph.component) for graph in GRAPHS.values())  # FP16 may become FP32
     return [DiskNeed(folder, BYTES_FOR_GRAPHS + inside, "graphs with their weights")]
+
+
+def _fp8_need(checkpoint: Path, settings: ExportSettings) -> list[DiskNeed]:
+    """What the experts' weights in FP8 take beside the checkpoint's; a stand-in's zeros are written as holes."""
+    if not settings.beside or settings.stand_in or not is_fp8(settings.precisions.experts):
+        return []
+    written = sum(fp8_bytes(checkpoint, GRAPHS[graph].component) for graph in _EXPERTS)
+    return [DiskNeed(checkpoint, written, "weights in FP8")]
 
 
 def _export_all(

@@ -2,7 +2,8 @@
 
     <checkpoint>/transformer/high_noise_expert.bf16.onnx      beside diffusion_pytorch_model-00001-of-00012.safetensors
 
-Graphs of several precisions can stand there side by side. Nothing else in the checkpoint is touched.
+Weights in FP8 are no part of the checkpoint and get a file of their own there (`fp8_weights.py`). Graphs of
+several precisions can stand there side by side. Nothing else in the checkpoint is touched.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from torch import nn
 from export.attached_weights import Attached, attach
 from export.checkpoint import facts_from_checkpoint
 from export.component_weights import weights_of
+from export.fp8_weights import fp8_weights_beside
 from export.graph_check import Structure, check_shapes, structure
 from export.graph_table import GRAPHS
+from export.precision import torch_dtype
 from export.process_cost import ProcessCost, process_cost
 from export.to_onnx import save
 from export.weightless import shell_of, weightless_graph
@@ -60,13 +63,14 @@ def export_beside(
     folder = weights_folder or checkpoint
     shell = shell_of(folder, source.component)
     weights = weights_of(folder, source.component, shell)
-    model, call = weightless_graph(prepared(shell), graph, facts, precision)
-    attached = attach(model, {f"{source.prefix}{name}": tensor for name, tensor in weights.items()})
-    path = path_beside(folder, graph, precision)
-    save(model, call, path)
-    try:
-        check_shapes(path, graph, facts, CHECKED_SIZES)
-    except BaseException:
-        path.unlink()
-        raise
+    module, path = prepared(shell), path_beside(folder, graph, precision)
+    with fp8_weights_beside(path, module, weights, torch_dtype(precision)) as placed:
+        model, call = weightless_graph(module, graph, facts, precision)
+        attached = attach(model, {f"{source.prefix}{name}": tensor for name, tensor in placed.items()})
+        save(model, call, path)
+        try:
+            check_shapes(path, graph, facts, CHECKED_SIZES)
+        except BaseException:
+            path.unlink()
+            raise
     return Beside(graph, path, structure(path), attached, process_cost())

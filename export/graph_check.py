@@ -84,6 +84,7 @@ def inferred_outputs(model: onnx.ModelProto) -> Shapes:
     Shapes that the graph computes (of a Reshape, say) are folded to constants first; plain inference stops at them.
     """
     folded = ir.from_proto(model)
+    optimizer.inline(folded)  # TensorRT's own operators are functions in the graph
     for value in folded.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):  # nothing may be read from the checkpoint
             value.const_value = None

@@ -66,7 +66,18 @@ def is_current(folder: Path, made_from: GraphOrigin) -> bool:
     found, path = manifest_of(folder), onnx_file(folder)
     if found is None or not path.exists() or not has_origin(found, made_from):
         return False
-    return found.onnx is None or found.onnx_sha256 == sha256(path)
+    return found.onnx is None or (found.onnx_sha256 == sha256(path) and _weights_are_there(path))
+
+
+def _weights_are_there(path: Path) -> bool:
+    """Whether the files that a graph refers to exist and are long enough."""
+    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if place:
+            file = path.parent / place["location"]
+            if not file.is_file() or file.stat().st_size < int(place["offset"]) + int(place["length"]):
+                return False
+    return True
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
@@ -76,7 +87,7 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
 def _exporter_sha256() -> str:
     """Hash of the code that shapes a graph: a change in it makes earlier exports stale."""
     here = Path(__file__).parent
-    names = ("graph_table.py", "to_onnx.py", "weightless.py", "attached_weights.py", "fp8_expert.py")
+    names = ("graph_table.py", "to_onnx.py", "weightless.py", "attached_weights.py", "fp8_expert.py", "fp8_weights.py")
     digest = hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), *(here / name for name in names)]:
         digest.update(path.read_bytes())

@@ -20,7 +20,7 @@ OFFERED: Mapping[str, Mapping[str, str]] = {
         "bf16": "what Wan, diffusers and MLPerf run; the default for weights that one ONNX file cannot hold",
         "fp16": "what the design note asks for; unproven on A14B, whose activations may pass 65,504",
         "fp8": "linear layers in FP8 between BF16, half the weights; needs `python -m export calibrate` first",
-        "fp8-attention": "as fp8, and the inputs of attention in FP8 too",
+        "fp8-attention": "as fp8, and both products of attention in FP8",
         "fp32": "the reference, and what ONNX Runtime runs on a CPU; 57 GB for one expert of A14B",
         "fp8-fp32": "as fp8 between FP32: what FP8 alone costs in quality, on a CPU",
         "fp8-attention-fp32": "as fp8-attention between FP32",
@@ -72,7 +72,7 @@ def is_fp8(precision: str) -> bool:
 
 
 def attention_is_fp8(precision: str) -> bool:
-    """Whether the inputs of attention are in FP8."""
+    """Whether both products of attention are in FP8."""
     return precision.startswith("fp8-attention")
 
 

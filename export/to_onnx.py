@@ -14,7 +14,7 @@ from torch import nn
 
 from export.atomic import written_file
 from export.graph_table import GRAPHS, ExampleCall
-from export.graphs.fp8 import TO_ONNX
+from export.graphs import fp8, fp8_attention
 from wan_t2v.facts import ModelFacts
 
 OPSET = 23  # the first with Attention and RMSNormalization; TensorRT parses both since 10.15
@@ -48,7 +48,7 @@ def traced(exportable: nn.Module, call: ExampleCall, *, optimize: bool = True) -
             input_names=list(call.input_names),
             output_names=list(call.output_names),
             dynamic_shapes=call.dynamic_shapes,
-            custom_translation_table=dict(TO_ONNX),
+            custom_translation_table={**fp8.TO_ONNX, **fp8_attention.TO_ONNX},
             verbose=False,
             optimize=optimize,
         )
@@ -61,6 +61,7 @@ def save(model: ir.Model, call: ExampleCall, path: Path, *, data: str | None = N
     for node in model.graph:
         for key in _TRACES:
             node.metadata_props.pop(key, None)
+    fp8_attention.define_quantized_attention(model, OPSET)
     with written_file(path) as partial:
         ir.save(model, partial, external_data=data)
         _check_free_axes(onnx.load(partial, load_external_data=False), call)

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,6 +53,7 @@ class BuildSettings:
         timing_cache: file of measurements that makes the next build shorter; TensorRT-RTX has none.
         log: file for what TensorRT says.
         title: of the progress bar.
+        on_layers: is given TensorRT's listing of the layers that it built (export/engine_layers.py); None: not listed.
     """
 
     compute_capabilities: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ class BuildSettings:
     timing_cache: Path | None = None
     log: Path | None = None
     title: str = ""
+    on_layers: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def plan_from_onnx(
             done = _write_plan(trt, build, settings, file, interrupted)
         if not done:
             raise BuildError(f"{trt.__name__} cannot build {source}: {_reason(build.log)}{_where(settings)}")
-        _save_timing_cache(build.config, settings)
+        _finish(build, settings)
         return build.facts
 
 
@@ -97,8 +99,15 @@ def built(
             plan = build.builder.build_serialized_network(build.network, build.config)
         if plan is None:
             raise BuildError(f"{trt.__name__} cannot build {source}: {_reason(build.log)}{_where(settings)}")
-        _save_timing_cache(build.config, settings)
+        _finish(build, settings)
         yield plan, build.facts
+
+
+def _finish(build: "_Build", settings: BuildSettings) -> None:
+    """Keep the timing cache, and hand over the listing of layers."""
+    _save_timing_cache(build.config, settings)
+    if settings.on_layers is not None:
+        settings.on_layers(build.log.listing)
 
 
 @dataclass
@@ -165,6 +174,8 @@ def _facts(
 
 def _config(trt: Any, builder: Any, model: onnx.ModelProto, shapes: PlanShapes, settings: BuildSettings) -> Any:
     config = builder.create_builder_config()
+    if settings.on_layers is not None:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if settings.workspace_gib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, math.floor(settings.workspace_gib * GIB))
     if not settings.tf32:

@@ -77,7 +77,8 @@ def _fill_with_fakes(module: nn.Module, dtype: torch.dtype) -> None:
     for prefix, child in module.named_modules():
         for name, parameter in child.named_parameters(recurse=False):
             island = is_fp32_island(module, f"{prefix}.{name}")
-            fake = torch.empty(parameter.shape, dtype=torch.float32 if island else dtype, device="cpu")
+            kept_type = parameter.dtype if parameter.dtype == torch.float8_e4m3fn else dtype
+            fake = torch.empty(parameter.shape, dtype=torch.float32 if island else kept_type, device="cpu")
             setattr(child, name, fakes.setdefault(id(parameter), nn.Parameter(fake, requires_grad=False)))
 
 

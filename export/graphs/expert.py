@@ -16,7 +16,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.graphs.fp8 import through_fp8
+from export.graphs.fp8_attention import attended_in_fp8
 
 INPUTS = ("hidden_states", "timestep", "encoder_hidden_states")
 OUTPUTS = ("velocity",)
@@ -66,8 +66,9 @@ class _Attention:
             query, key = _rotated(query, rotary_emb), _rotated(key, rotary_emb)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, heads, tokens, head_dim)
         if scales := getattr(attn, "fp8_scales", None):
-            query, key, value = map(through_fp8, (query, key, value), scales)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+            attended = attended_in_fp8(query, key, value, scales)
+        else:
+            attended = functional.scaled_dot_product_attention(query, key, value)
         return attn.to_out[0](attended.transpose(1, 2).flatten(2, 3).type_as(query))
 
 

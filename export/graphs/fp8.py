@@ -1,7 +1,8 @@
-"""FP8 in an expert: what a layer reads is rounded to E4M3 and back, in the graph a QuantizeLinear and DequantizeLinear.
+"""FP8 in an expert: what a layer reads is rounded to E4M3, in the graph by QuantizeLinear and DequantizeLinear.
 
-TensorRT takes such a pair before a matrix product (or before `Attention`) for the order to compute it in FP8. One scale
-holds for a whole tensor: the largest absolute value that calibration saw, over 448, E4M3's largest number.
+A weight is stored in FP8, transposed as the product reads it, before a DequantizeLinear. An activation passes a
+QuantizeLinear and a DequantizeLinear. TensorRT then computes the product in FP8. One scale holds for a whole tensor:
+the largest absolute value that calibration saw, over 448, E4M3's largest number.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,23 +13,48 @@ from diffusers import WanTransformer3DModel
 from onnxscript import FLOAT8E4M3FN
 from onnxscript import opset23 as onnx_ops
 from torch import Tensor, nn
-from torch.nn import functional
 
 E4M3_MAX = 448.0
 ATTENTION_INPUTS = ("query", "key", "value")
+LINEARS_OF_A_BLOCK = 10  # query, key, value and output of both attentions, two of the feed-forward
 WEIGHT, INPUT = "weight", "input"
+_STORED = torch.float8_e4m3fn
+
+
+def to_fp8(x: Tensor, scale: float, of: torch.dtype) -> Tensor:
+    """`x` in multiples of `scale`, as E4M3; what lies beyond is clamped. The scale is rounded as the graph's is."""
+    return (x.float() / _rounded(scale, of)).clamp(-E4M3_MAX, E4M3_MAX).to(_STORED)
 
 
 @torch.library.custom_op("wan_t2v::through_fp8", mutates_args=())
 def through_fp8(x: Tensor, scale: float) -> Tensor:
     """`x` rounded to multiples of `scale` that E4M3 has, of the type of `x`; what lies beyond is clamped."""
-    scaled = (x.float() / scale).clamp(-E4M3_MAX, E4M3_MAX)
-    return (scaled.to(torch.float8_e4m3fn).float() * scale).to(x.dtype)
+    return dequantized(to_fp8(x, scale, x.dtype), scale, x.dtype)
 
 
 @through_fp8.register_fake
 def _shape_of_through_fp8(x: Tensor, scale: float) -> Tensor:
     return torch.empty_like(x)
+
+
+@torch.library.custom_op("wan_t2v::from_fp8", mutates_args=())
+def from_fp8(stored: Tensor, scale: float, like: Tensor) -> Tensor:
+    """The numbers that a tensor in E4M3 stands for, of the type of `like`."""
+    return dequantized(stored, scale, like.dtype)
+
+
+@from_fp8.register_fake
+def _shape_of_from_fp8(stored: Tensor, scale: float, like: Tensor) -> Tensor:
+    return torch.empty_like(stored, dtype=like.dtype)
+
+
+def _rounded(scale: float, of: torch.dtype) -> float:
+    return torch.tensor(scale, dtype=of).item()
+
+
+def dequantized(stored: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """The numbers of `dtype` that a tensor in E4M3 stands for."""
+    return (stored.float() * _rounded(scale, dtype)).to(dtype)
 
 
 def _quantize_and_dequantize(x: Any, scale: float) -> Any:
@@ -38,23 +64,32 @@ def _quantize_and_dequantize(x: Any, scale: float) -> Any:
     return onnx_ops.DequantizeLinear(quantised, scale_of_type, zero_point)
 
 
+def _dequantize(stored: Any, scale: float, like: Any) -> Any:
+    return onnx_ops.DequantizeLinear(stored, onnx_ops.CastLike(onnx_ops.Constant(value_float=scale), like))
+
+
 TO_ONNX: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.wan_t2v.through_fp8.default: _quantize_and_dequantize,
+    torch.ops.wan_t2v.from_fp8.default: _dequantize,
 }
 
 
 class Fp8Linear(nn.Linear):
-    """A linear layer whose weight and input go through FP8; parameters keep their names."""
+    """A linear layer whose weight is kept in FP8, transposed to (in, out), and whose input goes through FP8.
+
+    Parameters keep their names. A weight on the `meta` device stays there.
+    """
 
     def __init__(self, linear: nn.Linear, weight_range: float, input_range: float) -> None:
         super().__init__(1, 1, bias=False, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight_scale, self.input_scale = weight_range / E4M3_MAX, input_range / E4M3_MAX
+        stored = to_fp8(linear.weight, self.weight_scale, linear.weight.dtype).T.contiguous()
+        self.weight, self.bias = nn.Parameter(stored, requires_grad=False), linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = through_fp8(self.weight, self.weight_scale)
-        return functional.linear(through_fp8(x, self.input_scale), weight, self.bias)
+        product = through_fp8(x, self.input_scale) @ from_fp8(self.weight, self.weight_scale, x)
+        return product + self.bias
 
 
 def layers_in_fp8(blocks: range) -> list[str]:
@@ -76,11 +111,13 @@ def needed_ranges(blocks: range) -> list[str]:
     return linear + [f"{attention}.{kind}" for attention in attentions_in_fp8(blocks) for kind in ATTENTION_INPUTS]
 
 
-def pairs_in_graph(blocks: int, *, attention: bool) -> int:
-    """Pairs of QuantizeLinear and DequantizeLinear that so many blocks have in FP8: ten weights and six inputs each
-    (query, key and value of self-attention share one), the text once for all; with `attention`, six more each.
+def rounded_inputs(blocks: int, *, attention: bool) -> int:
+    """Activations that pass a QuantizeLinear in the graph of so many blocks in FP8.
+
+    Six of each block's ten linear layers have an input of their own: query, key and value of self-attention share one,
+    and the text is rounded once for all blocks. With `attention`, query, key and value of both attentions are too.
     """
-    return (16 + 6 * attention) * blocks + 1 if blocks else 0
+    return (6 + 6 * attention) * blocks + 1 if blocks else 0
 
 
 def put_in_fp8(

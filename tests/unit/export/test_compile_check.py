@@ -8,6 +8,7 @@ import pytest
 
 from export import compile_check
 from export.compile_check import CaseResult, checked, compiled_case, summary
+from export.compile_modules import compile_graph
 from export.compile_table import COMPILE_TABLE, SMALL, CompileCase
 from export.precision import OFFERED, PART_OF
 from wan_t2v.facts import ModelFacts
@@ -83,6 +84,37 @@ def test_broken_graphs_fail_the_gate(tmp_path: Path, facts: ModelFacts, monkeypa
     wide = small_graphs.outer_product_graph(tmp_path / "wide.onnx")
     vae = replace(EXPERT, attention_per_block=0)
     assert "2,500,000,000 elements; TensorRT takes at most" in (compiled_case(vae, wide, facts, blocks=1).error or "")
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp8-attention"])
+def test_an_expert_with_its_inner_blocks_in_fp8_compiles(
+    precision: str, tmp_path: Path, checkpoint: Path, facts: ModelFacts
+) -> None:
+    case = next(c for c in COMPILE_TABLE if (c.model, c.precision) == (SMALL, precision))
+    source = compile_graph(SMALL, case.graph, precision, checkpoint, tmp_path / "model.onnx")
+    result = compiled_case(case, source, facts, blocks=4, checkpoint=checkpoint)
+    assert result.error is None, result
+    assert (
+        "'FP8': 20" in result.detail and f"{4 if precision == 'fp8-attention' else 0} attention in FP8" in result.detail
+    )
+
+
+def test_a_graph_whose_weights_are_not_in_fp8_fails_the_row_of_fp8(
+    tmp_path: Path, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = small_graphs.attention_graph(tmp_path / "half.onnx")
+    tokens_case(monkeypatch)
+    result = compiled_case(replace(EXPERT, model="A14B", precision="fp8"), source, facts, blocks=1)
+    assert result.error == "0 linear layers have their weights in FP8, expected 10"
+
+
+def test_a_plan_of_another_size_than_placement_counts_fails_its_row(
+    tmp_path: Path, facts: ModelFacts, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = small_graphs.attention_graph(tmp_path / "half.onnx")
+    tokens_case(monkeypatch)
+    result = compiled_case(EXPERT, source, facts, blocks=1, checkpoint=checkpoint)
+    assert "placement counts 5.8 MB" in (result.error or ""), result
 
 
 def test_a_failure_fails_the_command_and_the_last_line_names_it(

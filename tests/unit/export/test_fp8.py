@@ -1,4 +1,6 @@
-"""FP8 by ModelOpt's ranges: what is quantised, that the graph computes it, and that missing ranges are told early."""
+"""FP8 by ModelOpt's ranges: what is quantised and how it is stored, that the graph computes it, and that missing ranges
+are told early.
+"""
 
 import json
 from collections import Counter
@@ -18,8 +20,8 @@ from export.checkpoint import CheckpointError, facts_from_checkpoint
 from export.exported import checkpoint_hash
 from export.fp8_expert import in_fp8
 from export.fp8_ranges import Fp8Ranges, read_ranges
-from export.graphs.fp8 import needed_ranges, pairs_in_graph, put_in_fp8, through_fp8
-from export.precision import blocks_in_fp8
+from export.graphs.fp8 import LINEARS_OF_A_BLOCK, needed_ranges, put_in_fp8, rounded_inputs, through_fp8
+from export.precision import attention_is_fp8, blocks_in_fp8
 from export.to_onnx import onnx_from_module
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 
@@ -83,28 +85,72 @@ def test_e4m3_has_four_bits_of_fraction_and_ends_at_448() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype", "pairs"), [("fp8", torch.float32, 17), ("fp8-attention", torch.bfloat16, 23)]
+    ("precision", "dtype", "rounded"),
+    [
+        ("fp8-fp32", torch.float32, 7),
+        ("fp8", torch.bfloat16, 7),
+        ("fp8-attention-fp32", torch.float32, 13),
+        ("fp8-attention", torch.bfloat16, 13),
+    ],
 )
-def test_the_graph_has_exactly_these_pairs_and_computes_what_torch_computes(
-    precision: str, dtype: torch.dtype, pairs: int, tiny: Path, tmp_path: Path
+def test_the_graph_holds_weights_in_fp8_and_computes_what_torch_computes(
+    precision: str, dtype: torch.dtype, rounded: int, tiny: Path, tmp_path: Path
 ) -> None:
     module = expert(tiny, dtype)
     inputs = call(module)
     ranges = ranges_of(expert(tiny))
     plain = expert(tiny)(*inputs, return_dict=False)[0].numpy()
     in_fp8(module, precision, ranges)
-    quantised = module(*inputs, return_dict=False)[0].numpy() if dtype == torch.float32 else None
+    attention = attention_is_fp8(precision)
     path = onnx_from_module(module, "high_noise_expert", facts_from_checkpoint(tiny), tmp_path / "m.onnx")
-    graph = onnx.load(path).graph
-    counts = Counter(node.op_type for node in graph.node)
-    assert (counts["QuantizeLinear"], counts["DequantizeLinear"]) == (pairs, pairs)
-    assert pairs_in_graph(1, attention=precision == "fp8-attention") == pairs
-    in_fp8_already = [i for i in graph.initializer if i.data_type == onnx.TensorProto.FLOAT8E4M3FN and i.dims]
-    assert not in_fp8_already, "the weights must stay the checkpoint's own"
-    if quantised is not None:
+    counts = check_storage(onnx.load(path))
+    assert counts["QuantizeLinear"] == rounded_inputs(1, attention=attention) == rounded
+    assert counts["DequantizeLinear"] == rounded + LINEARS_OF_A_BLOCK
+    assert counts["TRT_QuantizedAttention"] == (2 if attention else 0)
+    if dtype == torch.float32:
+        quantised = module(*inputs, return_dict=False)[0].numpy()
         found = OnnxRuntimeEngine(path)(arrays(*inputs))["velocity"]
         assert relative(found, quantised) < 2e-3  # what lies between two FP8 numbers may fall to either side
         assert 5e-3 < relative(plain, quantised) < 0.2
+
+
+def check_storage(model: onnx.ModelProto) -> Counter[str]:
+    """Ten weights in FP8, each read by one DequantizeLinear and that by one MatMul, with nothing between."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    stored = [i for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT8E4M3FN and i.dims]
+    assert len(stored) == LINEARS_OF_A_BLOCK
+    for weight in stored:
+        (dequantize,) = readers[weight.name]
+        (product,) = readers[dequantize.output[0]]
+        assert (dequantize.op_type, product.op_type) == ("DequantizeLinear", "MatMul")
+        assert product.input[1] == dequantize.output[0]
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def test_query_and_key_are_scaled_before_they_are_rounded_and_nothing_is_computed_after(
+    tiny: Path, tmp_path: Path
+) -> None:
+    module = expert(tiny, torch.bfloat16)
+    in_fp8(module, "fp8-attention", ranges_of(expert(tiny)))
+    model = onnx.load(
+        onnx_from_module(module, "high_noise_expert", facts_from_checkpoint(tiny), tmp_path / "attention.onnx")
+    )
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    attentions = [node for node in model.graph.node if node.op_type == "TRT_QuantizedAttention"]
+    assert len(attentions) == 2
+    for node in attentions:
+        for name, scaled in zip(node.input[:3], (True, True, False), strict=True):
+            rounded = makers[makers[name].input[0]]
+            assert (makers[name].op_type, rounded.op_type) == ("DequantizeLinear", "QuantizeLinear")
+            assert (makers[rounded.input[0]].op_type == "Mul") == scaled
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        assert attributes == {"scale": 1.0, "normalization_quantize_to_type": onnx.TensorProto.FLOAT8E4M3FN}
+        assert node.input[3] == ""
+        assert float(onnx.numpy_helper.to_array(constants[node.input[4]])) == pytest.approx(1 / 448, rel=4e-3)
 
 
 def arrays(latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> dict[str, np.ndarray]:

@@ -1,0 +1,109 @@
+"""Attention in FP8, as TensorRT fuses it: query, key, value and the softmax are rounded to E4M3.
+
+ONNX's `Attention` has no place for the scale of the softmax, and without one TensorRT-RTX 1.7 computes in BF16. So the
+node is TensorRT's own operator, `TRT_QuantizedAttention`. The graph also defines it as a function of standard
+operators, by which ONNX Runtime runs it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnx import helper
+from onnx.defs import OpSchema
+from onnxscript import FLOAT8E4M3FN
+from onnxscript import opset23 as onnx_ops
+from onnxscript.values import Op, Opset
+from torch import Tensor
+
+from export.graphs.fp8 import E4M3_MAX, dequantized, through_fp8, to_fp8
+
+DOMAIN, QUANTIZED_ATTENTION = "trt", "TRT_QuantizedAttention"
+SOFTMAX_SCALE = 1.0 / E4M3_MAX  # the softmax is at most one, whatever the data
+_INPUTS = ("query", "key", "value", "mask", "softmax_scale")  # of the operator; the mask is left out
+_ATTRIBUTES = {"scale": OpSchema.AttrType.FLOAT, "normalization_quantize_to_type": OpSchema.AttrType.INT}
+_OPERATOR = Op(
+    Opset(DOMAIN, 1),
+    QUANTIZED_ATTENTION,
+    OpSchema(
+        QUANTIZED_ATTENTION,
+        DOMAIN,
+        1,
+        inputs=[
+            OpSchema.FormalParameter(
+                name,
+                "T",
+                param_option=getattr(OpSchema.FormalParameterOption, "Optional" if name == "mask" else "Single"),
+            )
+            for name in _INPUTS
+        ],
+        outputs=[OpSchema.FormalParameter("attended", "T")],
+        type_constraints=[("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "")],
+        attributes=[OpSchema.Attribute(name, type_) for name, type_ in _ATTRIBUTES.items()],
+    ),
+)
+
+
+def attended_in_fp8(query: Tensor, key: Tensor, value: Tensor, scales: tuple[float, float, float]) -> Tensor:
+    """Attention in FP8, by scales of its inputs. Each of query and key takes half of the softmax's own factor first.
+
+    TensorRT fuses the three quantised tensors with both products only if nothing is computed between.
+    """
+    half = query.shape[-1] ** -0.25
+    query = through_fp8(query * half, scales[0] * half)
+    key = through_fp8(key * half, scales[1] * half)
+    return fp8_attention(query, key, through_fp8(value, scales[2]))
+
+
+@torch.library.custom_op("wan_t2v::fp8_attention", mutates_args=())
+def fp8_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention whose softmax is rounded to E4M3; query and key are scaled already."""
+    scores = torch.softmax(query.float() @ key.float().transpose(-1, -2), dim=-1).to(query.dtype)
+    rounded = dequantized(to_fp8(scores, SOFTMAX_SCALE, scores.dtype), SOFTMAX_SCALE, scores.dtype)
+    return rounded @ value
+
+
+@fp8_attention.register_fake
+def _shape_of_fp8_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(query)
+
+
+def _quantized_attention(query: Any, key: Any, value: Any) -> Any:
+    softmax_scale = onnx_ops.CastLike(onnx_ops.Constant(value_float=SOFTMAX_SCALE), query)
+    return _OPERATOR(
+        query, key, value, None, softmax_scale, scale=1.0, normalization_quantize_to_type=FLOAT8E4M3FN.dtype
+    )
+
+
+TO_ONNX: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.wan_t2v.fp8_attention.default: _quantized_attention,
+}
+
+
+def define_quantized_attention(model: ir.Model, opset: int) -> None:
+    """Add TensorRT's operator as a function of standard operators, if the graph has such a node."""
+    if not any(node.op_type == QUANTIZED_ATTENTION for node in model.graph):
+        return
+    zero = helper.make_tensor("zero", FLOAT8E4M3FN.dtype, [], b"\0", raw=True)
+    body = [
+        helper.make_node("Transpose", ["key"], ["turned"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["query", "turned"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["weights"], axis=-1),
+        helper.make_node("Constant", [], ["zero"], value=zero),
+        helper.make_node("QuantizeLinear", ["weights", "softmax_scale", "zero"], ["quantised"]),
+        helper.make_node("DequantizeLinear", ["quantised", "softmax_scale", "zero"], ["rounded"]),
+        helper.make_node("MatMul", ["rounded", "value"], ["attended"]),
+    ]
+    function = helper.make_function(
+        DOMAIN,
+        QUANTIZED_ATTENTION,
+        list(_INPUTS),
+        ["attended"],
+        body,
+        [helper.make_opsetid("", opset)],
+        list(_ATTRIBUTES),
+    )
+    defined = ir.serde.deserialize_function(function)
+    model.functions[defined.identifier()] = defined
+    model.opset_imports[DOMAIN] = 1
