@@ -1,4 +1,4 @@
-"""What TensorRT calls back while it builds: a log file, errors, layers, a progress bar, Ctrl-C, and the plan's bytes."""
+"""What TensorRT calls back while it builds: log file, errors, layers, progress bar, Ctrl-C, and the plan's bytes."""
 
 import contextlib
 import signal
