@@ -51,7 +51,8 @@ def vae(scale: Scale) -> Iterator[Row]:
 
 def _measured(scale: Scale, size: VideoShape, arithmetic: Arithmetic, latents: Tensor, reference: list[Tensor]) -> Row:
     first, later = (graph.to(scale.device, arithmetic.dtype) for graph in _vae_graphs(scale))
-    now, then = latents.to(arithmetic.dtype).split(1, dim=2)
+    rounded = latents.to(arithmetic.dtype)
+    now, then = rounded[:, :, :1], rounded[:, :, 1:]
     start, *caches = first(now)
     frames = torch.cat([start, later(then, *caches)[0]], dim=2).float().cpu()
     if arithmetic is ARITHMETICS[0]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from export.architecture import A14B, Architecture
 from export.compile_table import A14B_BLOCKS, A14B_LAYERS, A14B_VOCABULARY, SMALL, CompileCase
+from export.component_configs import read_architecture
 from export.gpu_memory import MIB, Deployment, GpuMemory
 from export.network_check import NetworkError
 from export.precision import PART_OF, between
@@ -29,7 +30,7 @@ def check_plan_bytes(case: CompileCase, checkpoint: Path, plan_bytes: int) -> No
 def placed_weight_bytes(case: CompileCase, checkpoint: Path) -> int:
     """Bytes of weights by placement's own computation, for the network as the row compiles it."""
     if case.model == SMALL:
-        return _weights(Architecture.from_checkpoint(checkpoint), case.graph, case.precision)
+        return _weights(read_architecture(checkpoint), case.graph, case.precision)
     cut = replace(
         A14B,
         expert=replace(A14B.expert, layers=A14B_BLOCKS),

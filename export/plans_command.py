@@ -42,7 +42,7 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
 
 def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
     """The work of `plans`; a rehearsal brings a `builder` of its own."""
-    from export.architecture import Architecture
+    from export.component_configs import read_architecture
     from export.plan_table import Deployment
     from export.plans import PlanChoices, built_plans, installed_plans, toolchain
     from export.sizes import named_sizes
@@ -52,7 +52,7 @@ def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuil
     defaults = ServingDefaults.read(folder)
     default = f"{defaults.height}x{defaults.width}x{defaults.num_frames}"
     sizes = named_sizes(options.sizes or default, ModelFacts.read(folder))
-    architecture = Architecture.from_checkpoint(options.checkpoint)
+    architecture = read_architecture(options.checkpoint)
     choices = PlanChoices(architecture, options.workspace_gib, vae_tf32=options.vae_tf32)
     tools = toolchain(tensorrt_module(options.tensorrt), options.compute_capability)
     plans = options.plans or folder / "plans"

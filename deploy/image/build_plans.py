@@ -88,9 +88,9 @@ def built(
 
 def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
     """What the whole set will take, told from the checkpoint's config files. What is there already is not counted."""
-    from export.architecture import Architecture
     from export.bf16_shards import bf16_shards_need
     from export.checkpoint import facts_from_checkpoint
+    from export.component_configs import read_architecture
     from export.exported import default_precisions, graph_needs
     from export.plan_estimates import PlanEstimates
     from export.plan_table import Deployment, plans_of
@@ -103,7 +103,7 @@ def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
     chosen = dict(zip(("experts", "text_encoder", "vae"), named, strict=True))
     precisions = {graph: chosen[part] or defaults[part] for graph, part in PART_OF.items()}
     deployment = Deployment(named_sizes(options.sizes, facts), options.expert_batch)
-    estimates = PlanEstimates(Architecture.from_checkpoint(options.checkpoint), precisions, deployment)
+    estimates = PlanEstimates(read_architecture(options.checkpoint), precisions, deployment)
     there = sum(path.stat().st_size for path in options.into.glob("plans/*/*/model.plan"))
     plans = max(0.0, estimates.disk_bytes(plans_of(deployment, facts)) - there)
     copies = [bf16_shards_need(options.checkpoint)] if options.bf16_shards else []

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from export.architecture import Architecture
+from export.component_configs import read_architecture
 from export.gpu_memory import Deployment as ServedDeployment
 from export.gpu_memory import GpuMemory
 from export.network_check import NetworkFacts
@@ -63,7 +63,7 @@ class RehearsalBuilder:
 
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...]:
         """Placement's estimate under each profile."""
-        architecture = Architecture.from_checkpoint(self.checkpoint)
+        architecture = read_architecture(self.checkpoint)
         choice: dict[str, Any] = {PART_OF[spec.graph]: self.precisions[spec.graph]}
         served = ServedDeployment((self.size,), **choice)
         return tuple(

@@ -5,23 +5,26 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from embedded.leftovers import SHM_PREFIX
+from embedded.confinement import confine
+from embedded.folder import ServerFolder, temporary_folder
+from embedded.leftovers import Belongings
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line
-from embedded.triton_process import TritonProcess, die_with_parent
+from embedded.tensor_check import MODEL as TENSOR_CHECK
+from embedded.triton_process import TritonProcess
 from embedded.wheel import installed_wheel
+from wan_t2v.operate.model_control import KEY_HEADER
 from wan_t2v.operate.run_directory import VARIABLE
 
 CONFIG_SET = "rehearsal"
@@ -35,14 +38,16 @@ class RehearsalError(Exception):
 
 @dataclass(frozen=True)
 class RehearsalServer:
-    """A server that is up."""
+    """A server that is up. `admin_key` opens its repository index."""
 
     url: str
+    admin_key: str = field(repr=False)
 
     def states(self) -> dict[str, str]:
         """Every model of the repository with its state, `READY` for one that is loaded."""
         index: list[dict[str, str]] = json.loads(self._asked("/v2/repository/index", {})[1])
-        return {model["name"]: model.get("state", "not loaded") for model in index}
+        models = [model for model in index if model["name"] != TENSOR_CHECK]
+        return {model["name"]: model.get("state", "not loaded") for model in models}
 
     def generated(self, model: str, fields: Mapping[str, Any]) -> tuple[int, str]:
         """HTTP status and text of a request for a video."""
@@ -50,7 +55,7 @@ class RehearsalServer:
         return self._asked(f"/v2/models/{model}/{verb}", fields)
 
     def _asked(self, path: str, body: Mapping[str, Any]) -> tuple[int, str]:
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode())
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {KEY_HEADER: self.admin_key})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=120) as answer:
@@ -78,42 +83,47 @@ def write_cpu_configs(repository: Path, placed: str) -> None:
 def rehearsal_server(repository: Path, log: Path, placement_options: list[str]) -> Iterator[RehearsalServer]:
     """Serve `repository`, whose CPU configs were written, until the context ends. Raises RehearsalError."""
     options = ServerOptions(repository=repository, log=log, config_name=CONFIG_SET, start_limit_s=600).with_ports()
-    prefix = f"{SHM_PREFIX}{os.getpid()}_"
-    with tempfile.TemporaryDirectory(prefix="wan-t2v-rehearsal-") as name:
-        folder = Path(name)
-        triton = TritonProcess(options, prefix, _started(options, folder, prefix, placement_options))
+    belongings = Belongings.taken(temporary_folder())
+    try:
+        triton = _started(options, belongings, placement_options)
         try:
             _wait(triton)
-            yield RehearsalServer(f"http://{options.host}:{options.http_port}")
+            yield RehearsalServer(f"http://{options.host}:{options.http_port}", options.admin_key)
         finally:
             triton.end()
+    finally:
+        belongings.remove()
 
 
-def _started(
-    options: ServerOptions, folder: Path, prefix: str, placement_options: list[str]
-) -> "subprocess.Popen[bytes]":
+def _started(options: ServerOptions, belongings: Belongings, placement_options: list[str]) -> TritonProcess:
     wheel = installed_wheel()
-    backends = wheel.assemble_backends(folder)
-    for part in (backends / "python").iterdir():  # for a backend in Python, Triton takes no library behind a link
+    folder = ServerFolder.linked(belongings.folder, wheel, repository=options.repository)
+    for part in (folder.backends / "python").iterdir():  # for a backend in Python, Triton takes no library by a link
         copy = part.with_name(f"{part.name}.copy")
         shutil.copy(part, copy)
         copy.replace(part)
-    (backends / "tensorrt").mkdir()
-    shutil.copyfile(BACKEND, backends / "tensorrt" / "model.py")
-    command = command_line(options, wheel, backends, shm_prefix=prefix)
+    (folder.backends / "tensorrt").mkdir()
+    shutil.copyfile(BACKEND, folder.backends / "tensorrt" / "model.py")
+    command = command_line(options, wheel, folder, shm_prefix=belongings.shm_prefix)
     known = {argument.partition("=")[0] for argument in command}
     command += [option for option in placement_options if option.partition("=")[0] not in known]
     options.log.parent.mkdir(parents=True, exist_ok=True)
     with options.log.open("wb") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
-            env={**wheel.environment(), VARIABLE: str(folder / "run")},
+            env={
+                **wheel.environment(),
+                "LD_LIBRARY_PATH": os.pathsep.join(map(str, folder.libraries)),
+                VARIABLE: str(belongings.run_directory),
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            pass_fds=belongings.locks,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=confine,
         )
+    return TritonProcess(options, folder, belongings, process)
 
 
 def _wait(triton: TritonProcess) -> None:

@@ -122,7 +122,7 @@ def test_a_failure_fails_the_command_and_the_last_line_names_it(
 ) -> None:
     """One exported graph is replaced by one that TensorRT cannot read; its neighbour is left alone."""
     from export.__main__ import main
-    from export.plan_manifest import sha256
+    from export.file_hash import sha256
 
     folder = tmp_path / "exported"
     for graph in ("text_encoder", "high_noise_expert"):

@@ -10,7 +10,8 @@ import pytest
 
 from export import disk_space, plan_builder, plans
 from export.__main__ import main
-from export.architecture import A14B, Architecture
+from export.architecture import A14B
+from export.component_configs import read_architecture
 from export.file_hash import sha256
 from export.gpu_memory import GIB, GpuMemory, measured_contexts
 from export.gpu_memory import Deployment as ServedDeployment
@@ -53,7 +54,7 @@ def text_encoder_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "plans_of", lambda *args: [s for s in plans_of(*args) if s.graph == "text_encoder"])
 
 
-WAN_MINI = Architecture.from_checkpoint(ROOT / "training/wan-mini")
+WAN_MINI = read_architecture(ROOT / "training/wan-mini")
 
 
 def built(graphs: Path, *sizes: VideoShape, **options: Any) -> list[Any]:
