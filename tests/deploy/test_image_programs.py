@@ -181,6 +181,9 @@ def test_the_jobs_command_exports_builds_and_closes_the_set(tmp_path: Path, monk
     files = json.loads((into / build_plans.PLAN_SET).read_text())["files"]
     assert files["text_encoder/1/model.plan"] == hashlib.sha256(b"text_encoder").hexdigest()
     assert "prepare/1/tokenizer.json" in files
+    defaults = json.loads((into / "model_repository/prepare/1/serving_defaults.json").read_text())
+    size = [defaults[name]["value"] for name in ("height", "width", "num_frames")]
+    assert size == [480, 832, 81], "the first that is served: `prepare` does not load with a default that is not"
 
 
 def test_a_full_disk_is_told_before_the_first_step(
