@@ -52,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="wan-t2v", description="Make videos from text on a Triton server.")
+    parser: argparse.ArgumentParser = _Parser(prog="wan-t2v", description="Make videos from text on a Triton server.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_generate(commands)
     add_batch(commands)
