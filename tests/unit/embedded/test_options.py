@@ -18,10 +18,10 @@ def test_loopback_is_known_by_name_and_by_number(host: str, loopback: bool) -> N
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_what_runs_code_or_reads_memory_needs_the_key_on_every_host(host: str, root: Path) -> None:
+def test_what_runs_code_or_reads_memory_needs_the_key_on_every_host(host: str, root: Path, tmp_path: Path) -> None:
     """A web page in a browser on the same machine reaches loopback, too."""
-    options = ServerOptions(repository=root, host=host)
-    command = command_line(options, installed_wheel(), root, shm_prefix="x")
+    options, wheel = ServerOptions(repository=root, host=host), installed_wheel()
+    command = command_line(options, wheel, ServerFolder.linked(tmp_path, wheel, repository=root), shm_prefix="x")
     for option in ("--grpc-restricted-protocol=", "--http-restricted-api="):
         (restricted,) = [argument.removeprefix(option) for argument in command if argument.startswith(option)]
         protocols, _, key = restricted.partition(":")
