@@ -91,7 +91,7 @@ def remove_shared_memory(prefix: str) -> None:
 def remove_leftovers(temporary: Path) -> None:
     """Remove what servers left behind that no process belongs to any more (killed, or the machine's power lost)."""
     for folder in temporary.glob(f"{FOLDER_PREFIX}*"):
-        if (folder / MARK).exists():
+        if _is_marked(folder):
             with _abandoned(folder, os.O_RDONLY | os.O_DIRECTORY) as yes:
                 if yes:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -100,6 +100,14 @@ def remove_leftovers(temporary: Path) -> None:
             if yes:
                 remove_shared_memory(f"{SHM_PREFIX}{lock.name.removeprefix(LOCK_PREFIX)}_")
                 lock.unlink(missing_ok=True)
+
+
+def _is_marked(folder: Path) -> bool:
+    """Whether this program made the folder; one of another user, which may not be read, is none of ours."""
+    try:
+        return (folder / MARK).exists()
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

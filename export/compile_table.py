@@ -6,7 +6,7 @@ twenty-four, a vocabulary of 1,024; every width is the true one. `docs/plans.md`
 
 from dataclasses import dataclass
 
-from export.precision import FP8_BETWEEN, blocks_in_fp8
+from export.precision import FP8_BETWEEN, attention_is_fp8, blocks_in_fp8
 from wan_t2v.shapes import VideoShape
 
 SMALL, A14B = "wan-mini", "A14B"
@@ -58,6 +58,7 @@ def _experts() -> list[CompileCase]:
         CompileCase(A14B, _EXPERTS[0], precision, sizes, _SELF_AND_CROSS)
         for precision in ("bf16", "fp16", "fp8", "fp8-attention")
         for sizes in ((_480P,), (_720P,), (_480P, _720P))
+        if len(sizes) == 1 or not attention_is_fp8(precision)  # such plans are for one size
     ]
     return [*small, two_profiles, *large]
 

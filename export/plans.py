@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from export.plan_manifest import (
     plan_origin,
 )
 from export.plan_table import EXPERT_BATCHES, Deployment, PlanSpec, plans_of
-from export.precision import PART_OF
+from export.precision import PART_OF, attention_is_fp8
 from export.sizes import is_trained
 from export.to_plan import BuildError, BuildSettings
 from wan_t2v.engines.running_gpu import running_gpu
@@ -108,6 +108,7 @@ def built_plans(
     specs = plans_of(deployment, facts)
     graphs = {spec.graph: graph_manifest(folder / spec.graph) for spec in specs}
     precisions = {name: graph.precision for name, graph in graphs.items()}
+    _check_fp8_attention(specs, precisions)
     estimates = PlanEstimates(choices.architecture, precisions, deployment)
     origins = [(spec, _origin(spec, graphs[spec.graph], tools, choices, estimates)) for spec in specs]
     stale = [(spec, origin) for spec, origin in origins if not is_current(_home(plans, spec), origin)]
@@ -117,6 +118,16 @@ def built_plans(
     for spec, origin in stale:
         work.build(spec, origin)
     return specs
+
+
+def _check_fp8_attention(specs: Sequence[PlanSpec], precisions: Mapping[str, str]) -> None:
+    """Refuse a plan whose attention TensorRT would take apart. Raises BuildError."""
+    for spec in specs:
+        if len(spec.sizes) > 1 and attention_is_fp8(precisions[spec.graph]):
+            raise BuildError(
+                f"{spec} in {precisions[spec.graph]}: TensorRT computes attention in FP8 as one layer only in a plan for "
+                "one size. Name one size, or export with PRECISION=fp8."
+            )
 
 
 def installed_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, repository: Path) -> None:

@@ -150,3 +150,16 @@ def test_a_folder_that_somebody_removed_is_noticed_and_made_again(gone: str, tem
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="cannot be made .* set TMPDIR to another folder"):
         Belongings.taken(tmp_path / "none")
+
+
+def test_a_folder_of_another_user_that_may_not_be_read_is_passed_over(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary / "wan-t2v-of-somebody-else").mkdir()
+
+    def refuse(path: Path, **_: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    remove_leftovers(temporary)
+    assert names(temporary) == {"wan-t2v-of-somebody-else"}

@@ -23,7 +23,7 @@ from export.plan_manifest import Toolchain
 from export.plan_table import Deployment, PlanSpec, plans_of
 from export.plans import PlanChoices, built_plans, installed_plans, toolchain
 from export.precision import FOR_LARGE_WEIGHTS
-from export.to_plan import BuildError, BuildSettings
+from export.to_plan import BuildError, BuildSettings, PlanShapes
 from tests.conftest import ROOT
 from tests.unit.engines import fake_tensorrt
 from wan_t2v.facts import ModelFacts
@@ -309,3 +309,13 @@ def test_plans_of_a_large_checkpoint_have_its_sampled_hash(graphs: Path) -> None
     manifest = read_manifest(PlanManifest, graphs / "plans/low_noise_expert/1/plan.json")
     graph_hash = read_manifest(GraphManifest, graphs / "low_noise_expert/manifest.json").checkpoint_sha256
     assert (manifest.checkpoint_sha256, manifest.checkpoint_sampled) == (graph_hash, True)
+
+
+def test_attention_in_fp8_is_for_one_size(tmp_path: Path) -> None:
+    """With two sizes TensorRT takes it apart, which would be slower than BF16 and nobody would notice."""
+    one, two = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
+    specs = [PlanSpec("high_noise_expert", 1, sizes, PlanShapes(()), None) for sizes in ((one,), (one, two))]
+    plans._check_fp8_attention(specs, {"high_noise_expert": "fp8"})
+    plans._check_fp8_attention(specs[:1], {"high_noise_expert": "fp8-attention"})
+    with pytest.raises(BuildError, match="only in a plan for one size. Name one size, or export with PRECISION=fp8"):
+        plans._check_fp8_attention(specs, {"high_noise_expert": "fp8-attention"})
