@@ -125,8 +125,8 @@ def _check_fp8_attention(specs: Sequence[PlanSpec], precisions: Mapping[str, str
     for spec in specs:
         if len(spec.sizes) > 1 and attention_is_fp8(precisions[spec.graph]):
             raise BuildError(
-                f"{spec} in {precisions[spec.graph]}: TensorRT computes attention in FP8 as one layer only in a plan for "
-                "one size. Name one size, or export with PRECISION=fp8."
+                f"{spec} in {precisions[spec.graph]}: TensorRT computes attention in FP8 as one layer in a plan for "
+                "one size only. Name one size, or export with PRECISION=fp8."
             )
 
 

@@ -317,5 +317,5 @@ def test_attention_in_fp8_is_for_one_size(tmp_path: Path) -> None:
     specs = [PlanSpec("high_noise_expert", 1, sizes, PlanShapes(()), None) for sizes in ((one,), (one, two))]
     plans._check_fp8_attention(specs, {"high_noise_expert": "fp8"})
     plans._check_fp8_attention(specs[:1], {"high_noise_expert": "fp8-attention"})
-    with pytest.raises(BuildError, match="only in a plan for one size. Name one size, or export with PRECISION=fp8"):
+    with pytest.raises(BuildError, match="in a plan for one size only. Name one size, or export with PRECISION=fp8"):
         plans._check_fp8_attention(specs, {"high_noise_expert": "fp8-attention"})
