@@ -46,6 +46,7 @@ def messages() -> tuple[str, ...]:
                     found.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                     found.append(node.value)
+    found += [path.read_text() for path in (*ROOT.glob("*.sh"), ROOT / "Makefile")]
     found += [path.read_text() for path in (ROOT / "deploy/helm").glob("*/templates/*") if path.suffix != ".txt"]
     return tuple(found)
 
