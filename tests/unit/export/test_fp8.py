@@ -33,8 +33,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Configs of a small Wan; its experts have three blocks here."""
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     write_stand_in(folder, small_configs())
-    path = folder / "transformer/config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": BLOCKS}))
+    for path in (folder / "transformer/config.json", folder / "transformer_2/config.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": BLOCKS}))
     return folder
 
 

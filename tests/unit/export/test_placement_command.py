@@ -34,9 +34,9 @@ def copied(repository: Path, tmp_path: Path) -> Path:
 
 
 def test_it_is_a_command_of_export() -> None:
-    from export.__main__ import _parser
+    from export.__main__ import parser
 
-    options = _parser().parse_args(["placement", "--gpu", "80", "--gpu", "80", "--size", "720x1280"])
+    options = parser().parse_args(["placement", "--gpu", "80", "--gpu", "80", "--size", "720x1280"])
     assert options.gpu == ["80", "80"]
 
 
