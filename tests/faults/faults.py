@@ -204,7 +204,7 @@ def fill_the_disk(victim: Victim, harmed: HarmedRepository) -> Outcome:
         last = [message for message in messages if message.answer is not None][-1]
     resumed = (last.metadata or {}).get("resumed_after_step")
     faults = _incomplete(heard, expected, steps=MARKED["num_inference_steps"])
-    faults += [] if kept == [".checkpoint", ".lock"] else [f"the folder held {kept}"]
+    faults += [] if kept == [".checkpoint"] else [f"the folder held {kept}"]
     faults += [] if all(met.values()) else ["a request without a key got no right video"]
     faults += [] if [victim.is_right("stream", answer) for answer in unkept] == [True] else ["nor did one with another"]
     faults += [] if last.answer == expected and resumed else [f"taken up after step {resumed} with other bytes"]
