@@ -85,14 +85,3 @@ def test_a_graph_of_sampled_hashes_has_the_same_field() -> None:
     sampled = graph_manifest(checkpoint_sampled=True)
     origin = GraphOrigin(**{field.name: getattr(sampled, field.name) for field in fields(GraphOrigin)})
     assert has_origin(sampled, origin) and not has_origin(graph_manifest(), origin)
-
-
-def test_the_benchmark_names_the_checkpoint_whatever_was_hashed(tmp_path: Path) -> None:
-    from benchmarks.gpu_triton import installed_checkpoint
-
-    assert installed_checkpoint(tmp_path) == ""
-    home = tmp_path / "high_noise_expert/1"
-    home.mkdir(parents=True)
-    for sampled in (False, True):
-        (home / "manifest.json").write_text(to_json(graph_manifest(checkpoint_sampled=sampled)))
-        assert installed_checkpoint(tmp_path) == "c" * 16
