@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import gpu, gpu_fp8, gpu_processes, gpu_repository, gpu_server, gpu_tensorrt, gpu_torch, gpu_vae
 from benchmarks.gpu_scale import A14B, GRID, SMALL, Scale, expert_flops, full_scale, rehearsal_scale
 from benchmarks.gpu_timing import Row, Skipped, attempted
+from embedded.folder import ServerFolder
 from embedded.options import ServerOptions, command_line
 from embedded.wheel import TritonWheel
 from wan_t2v.engines.tensorrt_plan import PlanError
@@ -244,8 +245,9 @@ def test_a_load_is_slow_only_after_it_was_told_to_be(
 def test_the_pools_size_reaches_triton() -> None:
     nowhere = Path("/nowhere")
     wheel = TritonWheel(nowhere, nowhere, nowhere, nowhere, nowhere)
+    folder = ServerFolder(nowhere, backends=nowhere, models=nowhere, checks=nowhere, libraries=())
     for size, told in ((None, []), (2**20, ["--cuda-memory-pool-byte-size=0:1048576"])):
-        command = command_line(ServerOptions(cuda_pool_bytes=size), wheel, nowhere, shm_prefix="x")
+        command = command_line(ServerOptions(cuda_pool_bytes=size), wheel, folder, shm_prefix="x")
         assert [argument for argument in command if "pool" in argument] == told
 
 
