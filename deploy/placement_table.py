@@ -13,9 +13,11 @@ from typing import Any
 
 from export.architecture import A14B
 from export.atomic import written_file
-from export.gpu_memory import GIB, STREAM, UNARY, Deployment, GpuMemory, unique_sizes
+from export.gpu_memory import GIB, STREAM, UNARY, Deployment, GpuMemory, VaeEngine, unique_sizes
 from export.gpus import Gpu
-from export.placement import Placement, best_of_each_layout, chosen
+from export.placement import Placement
+from export.placement_choice import best_of_each_layout, chosen
+from export.placement_command import VAE_ENGINE_NAMES
 from export.placement_configs import server_options
 from export.placement_offers import offers
 from export.placement_report import shortage
@@ -37,6 +39,7 @@ SIZES = (
 )
 EXPERTS = ("bf16", "fp8")
 VAE = ("fp32", "bf16")
+ENGINE_NAMES = dict(zip(VaeEngine, VAE_ENGINE_NAMES, strict=True))
 DOORS = {"both": (UNARY, STREAM), "stream": (STREAM,), "unary": (UNARY,)}
 
 # Estimates of host memory, none of them measured on a GPU.
@@ -45,6 +48,7 @@ PLAIN_PROCESS_GIB = 0.5  # one without: prepare and mp4_encoder, two of each
 SERVER_GIB = 4.0  # tritonserver, CUDA's host side, TensorRT
 SHM_GIB_A_PROCESS = 0.0625
 PROCESSES = {"torch": 3, "plain": 4}
+PROGRAM_COPIES = 2  # of a torch program's weights while it is loaded: the file's content and the tensors
 # A tensor of 214 MiB that crossed between two processes once left 1.17 GB of shared memory in use on 2.51, and such
 # memory is never given back. Four processes handle frames: vae_decoder, two of mp4_encoder, the streaming door.
 FRAMES_IN_SHM = 6
@@ -80,7 +84,8 @@ def placed(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, do
     return {
         "layout": choice.layout.name.lower(),
         "verdict": choice.verdict.name.lower(),
-        "vae": choice.vae_engine.name.lower(),
+        "textEncoder": "cpu" if choice.text_encoder_on_cpu else "gpu",
+        "vaeEngine": ENGINE_NAMES[choice.vae_engine],
         "gib": [round(choice.needed(gpu) / GIB, 1) for gpu in range(len(gpus))],
         "shmGib": shm_gib(choice),
         "memoryGib": memory_gib(choice),
@@ -97,14 +102,22 @@ def shm_gib(placement: Placement) -> int:
 def memory_gib(placement: Placement) -> int:
     """Host memory of the pod: the largest plan, which Triton reads whole before it loads it, processes, shared memory.
 
-    Where experts are swapped both their plans, so that a load comes from the page cache.
+    Where experts are swapped both their plans, so that a load comes from the page cache. A text encoder on the CPU has
+    its weights there, twice while they are loaded.
     """
     plans = placement.memory.plans
     expert = plans["high_noise_expert"].weights / GIB
     largest = max(plan.weights for plan in plans.values()) / GIB
     resident = 2 * expert if placement.layout.name == "ONE_AT_A_TIME" else 0.0
     processes = PROCESSES["torch"] * TORCH_PROCESS_GIB + PROCESSES["plain"] * PLAIN_PROCESS_GIB
-    return _ceiling(largest + resident + processes + SERVER_GIB) + shm_gib(placement)
+    on_cpu = _text_encoder_gib(placement) if placement.text_encoder_on_cpu else 0.0
+    return _ceiling(largest + resident + processes + on_cpu + SERVER_GIB) + shm_gib(placement)
+
+
+def _text_encoder_gib(placement: Placement) -> float:
+    """A torch process with the text encoder's program and its activations."""
+    plan = placement.memory.plans["text_encoder"]
+    return (PROGRAM_COPIES * plan.weights + plan.context) / GIB + TORCH_PROCESS_GIB
 
 
 def _ceiling(number: float) -> int:

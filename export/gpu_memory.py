@@ -1,18 +1,17 @@
 """What each part of a deployment needs in GPU memory, in bytes.
 
-Weights, bindings and caches follow from the architecture and the sizes. Execution contexts (a plan's activations),
-processes and the pool are estimates: only a build or a run measures them. A plan's manifest that names
-`device_memory_bytes` takes the place of the estimate of its context.
+Weights, bindings and caches follow from the architecture and the sizes. Execution contexts (a plan's activations) and
+processes are estimates: only a build or a run measures them. The manifest of a built plan has the context's measured
+size, which takes the place of the estimate (measured_plans.py). Triton's pool is in cuda_pool.py.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
-from pathlib import Path
 
 from export.architecture import Architecture, Convolution
-from export.precision import FP8_BETWEEN, OFFERED, PART_OF, REFUSED, blocks_in_fp8, is_fp8
+from export.precision import FP8_BETWEEN, OFFERED, REFUSED, blocks_in_fp8, is_fp8
 from export.sizes import FRAMES
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
 
@@ -23,10 +22,11 @@ CACHED_FRAMES = 2
 TEXT_BATCH = 8  # prompts that the text encoder's profile takes at once
 INDEX_BYTES = 8
 
-# A CUDA context with its loaded kernels, in each process that touches a GPU. Estimate.
-PROCESS_BYTES = GIB // 2
-# Tensors of an expert's or the text encoder's call on their way from process to process, several times over. Estimate.
-POOL_BYTES = GIB // 2
+# A CUDA context with its loaded kernels, per process and GPU that the process opens. Estimate.
+PROCESS_BYTES = GIB
+# torch's activations by those of a plan: it allocates every operator's result, cuDNN takes a workspace, and torch's
+# allocator keeps what it once had, in pieces. Estimate.
+TORCH_ACTIVATIONS = 2
 
 ACCEPTED_PRECISIONS = {part: tuple(dict.fromkeys(offered)) for part, offered in OFFERED.items()}
 VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -34,6 +34,20 @@ VALUE_BYTES |= {fp8: VALUE_BYTES[between] for fp8, between in FP8_BETWEEN.items(
 
 
 UNARY, STREAM = "text_to_video", "text_to_video_stream"  # the doors
+TEXT_ENCODER_DEVICES = ("gpu", "cpu")
+
+
+class VaeEngine(Enum):
+    """What runs the VAE, the preferred first."""
+
+    TRITON_PLANS = "as Triton plans"
+    IN_PROCESS = "in the process that decodes"
+    TORCH = "in torch in the process that decodes"
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it runs outside Triton's TensorRT backend."""
+        return self is not VaeEngine.TRITON_PLANS
 
 
 class SettingsError(ValueError):
@@ -42,13 +56,18 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Deployment:
-    """What is to be served: the sizes, the precision of each part, and the doors, each with one clip at a time."""
+    """What is to be served: the sizes, the precision of each part, and the doors, each with one clip at a time.
+
+    `text_encoder_device` and `vae_engine` are the operator's choice; None leaves it to placement.
+    """
 
     sizes: tuple[VideoShape, ...]
     experts: str = "bf16"
     text_encoder: str = "bf16"
     vae: str = "fp32"
     doors: tuple[str, ...] = (UNARY,)
+    text_encoder_device: str | None = None
+    vae_engine: VaeEngine | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingsError."""
@@ -75,14 +94,15 @@ class PlanMemory:
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """Needs of every part of one deployment. `measured` has a context's bytes by graph, from manifests of plans."""
+    """Needs of every part of one deployment. `measured` has the bytes of a graph's contexts, as built."""
 
     architecture: Architecture
     deployment: Deployment
     measured: Mapping[str, int]
 
     @cached_property
-    def _latents(self) -> list[LatentShape]:
+    def latents(self) -> list[LatentShape]:
+        """The latents' shape of each size. Raises SettingsError."""
         vae, expert = self.architecture.vae, self.architecture.expert
         grid = LatentGrid(
             channels=vae.latent_channels,
@@ -122,8 +142,8 @@ class GpuMemory:
         text = text_length * expert.text_dim * value
         return PlanMemory(
             weights=weights,
-            context=sum(self._expert_activations(latents) for latents in self._latents),
-            bindings=max(2 * _elements(latents) * value for latents in self._latents) + text + FP32,
+            context=sum(self._expert_activations(latents) for latents in self.latents),
+            bindings=max(2 * elements(latents) * value for latents in self.latents) + text + FP32,
         )
 
     def _expert_activations(self, latents: LatentShape) -> int:
@@ -162,14 +182,25 @@ class GpuMemory:
         pixels = 4 ** len(self.architecture.vae.upsamples_time)
         sets = 1 if first else 2
         bindings = 0
-        for latents in self._latents:
+        for latents in self.latents:
             area = latents.height * latents.width
             bindings += (latents.channels * area + 3 * frames_out * area * pixels) * value
             bindings += sets * self.cache_set(latents)
         return PlanMemory(
-            weights=len(self._latents) * self.architecture.vae.decoder_parameters * value,
-            context=sum(self._vae_activations(latents, first=first) for latents in self._latents),
+            weights=len(self.latents) * self.architecture.vae.decoder_parameters * value,
+            context=sum(self._vae_activations(latents, first=first) for latents in self.latents),
             bindings=bindings,
+        )
+
+    @property
+    def vae_in_torch(self) -> PlanMemory:
+        """Both VAE graphs as torch programs in one process: each serves all sizes, and they share torch's allocator."""
+        value = VALUE_BYTES[self.deployment.vae]
+        peaks = [self._vae_activations(latents, first=first) for latents in self.latents for first in (True, False)]
+        return PlanMemory(
+            weights=2 * self.architecture.vae.decoder_parameters * value,
+            context=TORCH_ACTIVATIONS * max(peaks),
+            bindings=0,
         )
 
     def _vae_activations(self, latents: LatentShape, *, first: bool) -> int:
@@ -203,7 +234,7 @@ class GpuMemory:
     @property
     def largest_cache_set(self) -> int:
         """That of the largest size."""
-        return max(self.cache_set(latents) for latents in self._latents)
+        return max(self.cache_set(latents) for latents in self.latents)
 
     @property
     def frames_bytes(self) -> int:
@@ -213,34 +244,13 @@ class GpuMemory:
     @property
     def denoiser_working_set(self) -> int:
         """Estimate: sixteen FP32 tensors of the latents' shape (the solver's history among them) and embeddings."""
-        latents = max(_elements(latents) for latents in self._latents)
+        latents = max(elements(latents) for latents in self.latents)
         text = self.architecture.text_length * self.architecture.expert.text_dim
         return 16 * latents * FP32 + 4 * text * FP32
 
 
-def measured_contexts(repository: Path, deployment: Deployment) -> dict[str, int]:
-    """Bytes of execution contexts by graph, from manifests of installed plans (`<version>/plan.json`).
-
-    `device_memory_bytes` there is one number or one for each profile. A graph is left out if a plan of it does not say,
-    or if its plans are for other sizes or another precision.
-    """
-    found = {}
-    for graph, part in PART_OF.items():
-        manifests = [json.loads(path.read_text(encoding="utf-8")) for path in repository.glob(f"{graph}/*/plan.json")]
-        precisions = {manifest.get("precision") for manifest in manifests}
-        sizes = sorted(size for manifest in manifests for size in manifest.get("sizes", []))
-        known = all("device_memory_bytes" in manifest for manifest in manifests)
-        right = sizes in ([], sorted(map(str, deployment.sizes)))  # the text encoder is for any
-        if known and right and precisions == {getattr(deployment, part)}:
-            found[graph] = sum(_total(manifest["device_memory_bytes"]) for manifest in manifests)
-    return found
-
-
-def _total(measured: int | list[int]) -> int:
-    return sum(measured) if isinstance(measured, list) else measured
-
-
-def _elements(latents: LatentShape) -> int:
+def elements(latents: LatentShape) -> int:
+    """How many numbers a clip's latents have."""
     return latents.channels * latents.frames * latents.height * latents.width
 
 

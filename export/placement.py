@@ -1,35 +1,24 @@
-"""What goes on which GPU: every arrangement of experts, text encoder and VAE, what each needs, and the best that fits.
+"""What goes on which GPU: an arrangement of experts, text encoder and VAE, what it needs, and whether it fits.
 
 Arrangements of the experts, best first. Both on each GPU: guidance's two passes run in parallel where there are two
 GPUs. An expert each, on two GPUs. One at a time: the denoiser swaps them once a clip.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from functools import cached_property
-from itertools import product
 
-from export.gpu_memory import (
-    POOL_BYTES,
-    PROCESS_BYTES,
-    STREAM,
-    UNARY,
-    Deployment,
-    GpuMemory,
-    PlanMemory,
-    SettingsError,
-)
-from export.gpus import Gpu
+from export.cuda_pool import caches_in_pool, pool_bytes
+from export.gpu_memory import PROCESS_BYTES, STREAM, UNARY, Deployment, GpuMemory, PlanMemory, VaeEngine
+from export.gpus import KEPT_FREE_BYTES, Gpu
 
 EXPERTS = ("high_noise_expert", "low_noise_expert")
 VAE_PLANS = ("vae_decoder_first", "vae_decoder_next")
-MARGIN = 0.25  # share of what is estimated that must stay free before a placement is said to fit
+MARGIN = 0.25  # share of what is estimated that must stay free, with the 4 GiB, before a placement is said to fit
 
-# Sets of caches alive during a call of vae_decoder_next, beside the plans' bindings (one set of vae_decoder_first, two
-# of vae_decoder_next): the last answer, the server's copy of it as input, the answer that is being made.
-SETS_IN_CALLS = 3
 SETS_IN_PROCESS = 2  # an engine in vae_decoder's own process writes to one set while it reads the other
+ON_CPU = -1  # in place of a GPU: the text encoder runs in torch on the CPU
 
 
 class Layout(Enum):
@@ -40,20 +29,8 @@ class Layout(Enum):
     ONE_AT_A_TIME = "one expert at a time, swapped once a clip"
 
 
-class VaeEngine(Enum):
-    """What runs the VAE's plans."""
-
-    TRITON_PLANS = "as Triton plans"
-    IN_PROCESS = "in the process that decodes"
-
-    @property
-    def in_process(self) -> bool:
-        """Whether it runs outside Triton's TensorRT backend."""
-        return self is VaeEngine.IN_PROCESS
-
-
 class Verdict(IntEnum):
-    """Whether a GPU can hold what it should; TIGHT rests on the estimates being right."""
+    """Whether a GPU can hold what it should and keep 4 GiB free; TIGHT rests on the estimates being right."""
 
     TOO_SMALL = 0
     TIGHT = 1
@@ -62,7 +39,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True)
 class Holding:
-    """What one component holds on one GPU, in bytes. `other` is a process or the pool; `estimated` a part of all."""
+    """What one component holds on one GPU, in bytes. `other`: a process, small tensors; `estimated`: a part of all."""
 
     component: str
     gpu: int
@@ -81,7 +58,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Placement:
-    """One arrangement. Components are named by model; GPUs by their place in `gpus`."""
+    """One arrangement. Components are named by model; GPUs by their place in `gpus`, or ON_CPU."""
 
     memory: GpuMemory
     gpus: tuple[Gpu, ...]
@@ -116,7 +93,8 @@ class Placement:
 
     def _plans(self) -> Iterator[Holding]:
         plans = self.memory.plans
-        yield _holding("text_encoder", self.text_encoder, plans["text_encoder"])
+        if not self.text_encoder_on_cpu:
+            yield _holding("text_encoder", self.text_encoder, plans["text_encoder"])
         if self.layout is Layout.ONE_AT_A_TIME:
             yield _holding("one expert at a time", 0, plans[EXPERTS[0]])
         else:
@@ -126,23 +104,28 @@ class Placement:
             yield from (_holding(name, self.vae, plans[name]) for name in VAE_PLANS)
 
     def _processes(self) -> Iterator[Holding]:
-        working = PROCESS_BYTES + self.memory.denoiser_working_set
+        working = self.memory.denoiser_working_set
+        experts = {gpu for gpus in self.expert_gpus.values() for gpu in gpus}
         if UNARY in self.deployment.doors:
-            yield Holding("denoiser", 0, other=working, estimated=working)
-            yield self._with_vae(Holding("vae_decoder", self.vae, other=PROCESS_BYTES, estimated=PROCESS_BYTES))
+            yield from _process("denoiser", 0, opens=experts, working=working)
+            for holding in _process("vae_decoder", self.vae, opens={0}):  # the denoiser's latents lie on the first GPU
+                yield self._with_vae(holding)
         if STREAM in self.deployment.doors:
-            yield self._with_vae(Holding(STREAM, self.stream, other=working, estimated=working))
-        if not self.vae_engine.in_process:
-            yield Holding("calls of the VAE", self.vae, caches=self.caches_in_calls)
+            for holding in _process(STREAM, self.stream, opens={*experts, self.vae}, working=working):
+                yield self._with_vae(holding)
         for gpu in range(len(self.gpus)):
-            both = PROCESS_BYTES + POOL_BYTES
-            yield Holding("tritonserver", gpu, other=both, estimated=both)
+            yield from _process("tritonserver", gpu)
+            caches = caches_in_pool(self.memory) if self.pool_holds_caches(gpu) else 0
+            yield Holding("CUDA pool", gpu, caches=caches, other=self.pool_bytes(gpu) - caches)
 
     def _with_vae(self, process: Holding) -> Holding:
-        """A process that decodes: with an engine in it, it holds the plans, and caches for bindings."""
-        if not self.vae_engine.in_process:
+        """A process on the VAE's GPU: with an engine in it, it holds the VAE, and caches for bindings."""
+        if not self.vae_engine.in_process or process.gpu != self.vae:
             return process
-        plans = [_holding(name, self.vae, self.memory.plans[name]) for name in VAE_PLANS]
+        held = [self.memory.plans[name] for name in VAE_PLANS]
+        if self.vae_engine is VaeEngine.TORCH:
+            held = [self.memory.vae_in_torch]
+        plans = [_holding(process.component, self.vae, plan) for plan in held]
         return replace(
             process,
             weights=sum(plan.weights for plan in plans),
@@ -152,21 +135,29 @@ class Placement:
         )
 
     @property
+    def text_encoder_on_cpu(self) -> bool:
+        """Whether the text encoder takes host memory in place of a GPU's."""
+        return self.text_encoder == ON_CPU
+
+    @property
     def stream(self) -> int:
         """GPU of the streaming door's process: the VAE's where that runs in it, else that of the first expert."""
         return self.vae if self.vae_engine.in_process else 0
 
-    @property
-    def caches_in_calls(self) -> int:
-        """Bytes of caches on their way from call to call, one clip being decoded at each door."""
-        return len(self.deployment.doors) * SETS_IN_CALLS * self.memory.largest_cache_set
+    def pool_holds_caches(self, gpu: int) -> bool:
+        """Whether the VAE's caches go through Triton's pool on this GPU."""
+        return self.vae == gpu and not self.vae_engine.in_process
+
+    def pool_bytes(self, gpu: int) -> int:
+        """Triton's CUDA pool on this GPU, which the server takes at its start."""
+        return pool_bytes(self.memory, vae_plans=self.pool_holds_caches(gpu))
 
     def needed(self, gpu: int) -> int:
         """Bytes that a GPU must hold."""
         return sum(holding.total for holding in self.holdings if holding.gpu == gpu)
 
     def free(self, gpu: int) -> int:
-        """Bytes that stay free; below 0, that are missing."""
+        """Bytes that stay free beside the 4 GiB that always do; below 0, that are missing."""
         return self.gpus[gpu].usable - self.needed(gpu)
 
     def verdict_of(self, gpu: int) -> Verdict:
@@ -174,7 +165,7 @@ class Placement:
         estimated = sum(holding.estimated for holding in self.holdings if holding.gpu == gpu)
         if self.free(gpu) < 0:
             return Verdict.TOO_SMALL
-        return Verdict.FITS if self.free(gpu) >= MARGIN * estimated else Verdict.TIGHT
+        return Verdict.FITS if self.free(gpu) + KEPT_FREE_BYTES >= MARGIN * estimated else Verdict.TIGHT
 
     @property
     def verdict(self) -> Verdict:
@@ -192,39 +183,8 @@ def _holding(component: str, gpu: int, plan: PlanMemory) -> Holding:
     return Holding(component, gpu, plan.weights, plan.context, plan.bindings, estimated=estimated)
 
 
-def placements(memory: GpuMemory, gpus: Sequence[Gpu], layout: Layout) -> list[Placement]:
-    """Every arrangement of this layout, the best first: those that fit before those that fit tightly, among them Triton
-    plans before an in-process engine; then, and where nothing fits only, the most memory free (or the least missing).
-    """
-    places = range(len(gpus))
-    found = [
-        Placement(memory, tuple(gpus), layout, text_encoder, vae, engine)
-        for text_encoder, vae, engine in product(places, places, VaeEngine)
-    ]
-    if layout is Layout.ONE_AT_A_TIME:  # who swaps watches the memory of its own GPU, and the experts are on the first
-        found = [p for p in found if STREAM not in memory.deployment.doors or p.stream == 0]
-    return sorted(found, key=lambda p: (-p.verdict, bool(p.verdict) and p.vae_engine.in_process, -p.least_free))
-
-
-def layouts(gpus: Sequence[Gpu]) -> list[Layout]:
-    """Layouts that so many GPUs allow, best first. Raises SettingsError."""
-    if not 1 <= len(gpus) <= 2:
-        raise SettingsError(
-            f"{len(gpus)} GPUs, accepted: one or two. One clip uses at most two (guidance has two passes); "
-            "for more, run a server for each one or two."
-        )
-    return [layout for layout in Layout if layout is not Layout.EXPERT_EACH or len(gpus) == 2]
-
-
-def best_of_each_layout(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Placement]:
-    """The best arrangement of each layout, in the order of preference, fitting or not."""
-    return [placements(memory, gpus, layout)[0] for layout in layouts(gpus)]
-
-
-def chosen(candidates: Sequence[Placement]) -> Placement | None:
-    """The first that fits; else the first that fits tightly, both experts resident before swapped ones; else None."""
-    order = sorted(
-        (candidate for candidate in candidates if candidate.verdict > Verdict.TOO_SMALL),
-        key=lambda p: (p.layout is Layout.ONE_AT_A_TIME, -p.verdict),
-    )
-    return order[0] if order else None
+def _process(component: str, gpu: int, *, opens: Iterable[int] = (), working: int = 0) -> Iterator[Holding]:
+    """A process on its own GPU with its tensors, and its CUDA context on each other GPU that it opens."""
+    yield Holding(component, gpu, other=PROCESS_BYTES + working, estimated=PROCESS_BYTES + working)
+    for other in sorted({*opens} - {gpu}):
+        yield Holding(component, other, other=PROCESS_BYTES, estimated=PROCESS_BYTES)

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+VAE_ENGINE_NAMES = ("triton", "in-process", "torch")  # as `VaeEngine` lists them
+
 
 def add_placement(commands: Any, repository: Path) -> None:
     """Add the command to the parsers of `python -m export`; `repository` is the default model repository."""
@@ -14,6 +16,13 @@ def add_placement(commands: Any, repository: Path) -> None:
     parser.add_argument("--text-encoder-precision", default="bf16", help="bf16 or fp32 (default: bf16)")
     parser.add_argument("--vae-precision", default="fp32", help="fp32, bf16 or fp16 (default: fp32)")
     parser.add_argument("--door", choices=("both", "stream", "unary"), default="both", help="served (default: both)")
+    parser.add_argument("--text-encoder", choices=("auto", "gpu", "cpu"), default="auto", help="where (default: auto)")
+    parser.add_argument(
+        "--vae-engine",
+        choices=("auto", *VAE_ENGINE_NAMES),
+        default="auto",
+        help="what runs the VAE: Triton's plans, those plans or torch in the process that decodes (default: auto)",
+    )
     parser.add_argument("--checkpoint", type=Path, help="folder with the model's configs (default: A14B's, built in)")
     parser.add_argument("--repository", type=Path, default=repository, help="model repository (default: %(default)s)")
     parser.add_argument("--out", metavar="NAME", help="write the configs, as <model>/configs/NAME.pbtxt")

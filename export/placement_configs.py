@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from export.atomic import written_file
-from export.gpu_memory import MIB, POOL_BYTES, STREAM, UNARY, SettingsError
+from export.gpu_memory import MIB, STREAM, UNARY, SettingsError, VaeEngine
 from export.placement import EXPERTS, VAE_PLANS, Layout, Placement
 from export.precision import between
 from wan_t2v.contract import MODELS, Dtype
@@ -25,6 +25,9 @@ PRECISION_OF = {
 }
 MODELS_OF_DOOR = {UNARY: {UNARY, "denoiser", "vae_decoder", "mp4_encoder"}, STREAM: {STREAM}}
 PINNED_BYTES = 256 * MIB  # Triton's default
+TEXT_ENCODER_THREADS = 8  # on the CPU: what the chart asks for a pod; torch's own choice would be every core of a node
+PROGRAM_PARTS = {"text_encoder": "text-encoder", **dict.fromkeys(VAE_PLANS, "vae")}  # of `export.to_program`'s options
+ENGINE_OF = {VaeEngine.IN_PROCESS: "tensorrt", VaeEngine.TORCH: "torch"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -74,7 +77,7 @@ def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
 def _place(config: Any, placement: Placement) -> None:
     model, deployment = config.name, placement.deployment
     gpus = {
-        "text_encoder": (placement.text_encoder,),
+        **({} if placement.text_encoder_on_cpu else {"text_encoder": (placement.text_encoder,)}),
         "denoiser": (0,),
         STREAM: (placement.stream,),
         **dict.fromkeys(("vae_decoder", *VAE_PLANS), (placement.vae,)),
@@ -82,6 +85,8 @@ def _place(config: Any, placement: Placement) -> None:
     }
     if model in gpus:
         _set_instances(config, gpus[model])
+    elif model == "text_encoder":
+        _set_on_cpu(config)
     if model in PRECISION_OF:
         _set_types(config, TRITON_TYPES[between(getattr(deployment, PRECISION_OF[model]))])
     several = len(deployment.sizes) > 1
@@ -98,6 +103,13 @@ def _place(config: Any, placement: Placement) -> None:
 def _set_instances(config: Any, gpus: tuple[int, ...]) -> None:
     del config.instance_group[:]
     config.instance_group.add(kind=ModelInstanceGroup.KIND_GPU, count=1, gpus=gpus)
+
+
+def _set_on_cpu(config: Any) -> None:
+    """The model's shell in the Python backend in place of its plan; names, types and cache stay as they are."""
+    config.backend = "python"
+    del config.instance_group[:]
+    config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=1)
 
 
 def _set_types(config: Any, type_name: str) -> None:
@@ -120,9 +132,12 @@ def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
         yield "guidance_passes", "together" if parallel else "in_turn"
     if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
         yield "engine_location", "in_process"
-        yield "engine", "tensorrt"
+        yield "engine", ENGINE_OF[placement.vae_engine]
     if model in ("vae_decoder", STREAM) and len(placement.deployment.sizes) > 1:
         yield "version_sizes", ",".join(map(str, placement.deployment.sizes))
+    if model == "text_encoder" and placement.text_encoder_on_cpu:
+        yield "engine", "torch"
+        yield "threads", str(TEXT_ENCODER_THREADS)
     if model == "prepare":
         yield "served_clips", ",".join(map(str, placement.deployment.sizes))
 
@@ -149,7 +164,7 @@ def server_options(placement: Placement, repository: Path, name: str) -> list[st
     """What to start tritonserver with beside its usual options: the config set, memory, which models to load."""
     options = [f"--model-config-name={name}", "--disable-auto-complete-config"]
     for gpu in range(len(placement.gpus)):
-        options.append(f"--cuda-memory-pool-byte-size={gpu}:{pool_bytes(placement, gpu)}")
+        options.append(f"--cuda-memory-pool-byte-size={gpu}:{placement.pool_bytes(gpu)}")
     options.append(f"--pinned-memory-pool-byte-size={max(PINNED_BYTES, _rounded(2 * placement.memory.frames_bytes))}")
     models = loaded_by_server(repository)
     unloaded = unloaded_models(placement) & set(models)
@@ -159,13 +174,18 @@ def server_options(placement: Placement, repository: Path, name: str) -> list[st
     return options
 
 
-def pool_bytes(placement: Placement, gpu: int) -> int:
-    """Triton's CUDA pool on a GPU: tensors between models, and where the VAE runs as Triton plans its caches too.
+def torch_graphs(placement: Placement) -> list[str]:
+    """Graphs that this placement runs in torch, so that their programs must lie beside them."""
+    encoder = ["text_encoder"] if placement.text_encoder_on_cpu else []
+    return [*encoder, *(VAE_PLANS if placement.vae_engine is VaeEngine.TORCH else ())]
 
-    What the pool cannot hold gets memory of its own by a slower way, once a tensor and call.
-    """
-    through_calls = placement.vae == gpu and not placement.vae_engine.in_process
-    return POOL_BYTES + (_rounded(placement.caches_in_calls) if through_calls else 0)
+
+def programs_command(placement: Placement, repository: Path) -> str:
+    """What makes the programs of `torch_graphs`."""
+    deployment, graphs = placement.deployment, torch_graphs(placement)
+    precisions = {PROGRAM_PARTS[graph]: getattr(deployment, PRECISION_OF[graph]) for graph in graphs}
+    options = [f"--graph {graph}" for graph in graphs] + [f"--{part}-precision {p}" for part, p in precisions.items()]
+    return f"python -m export.to_program --checkpoint FOLDER --repository {repository} {' '.join(options)}"
 
 
 def _rounded(size: int) -> int:

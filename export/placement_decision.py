@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from export.architecture import A14B
 from export.component_configs import read_architecture
@@ -14,13 +15,18 @@ from export.gpu_memory import (
     Deployment,
     GpuMemory,
     SettingsError,
-    measured_contexts,
+    VaeEngine,
     unique_sizes,
 )
 from export.gpus import Gpu
-from export.placement import Layout, Placement, Verdict, best_of_each_layout, chosen
+from export.measured_plans import check_programs, measured_contexts
+from export.placement import Layout, Placement, Verdict
+from export.placement_choice import best_of_each_layout, chosen
+from export.placement_command import VAE_ENGINE_NAMES
 from export.placement_offers import Offer, offers
 from export.placement_report import report_json, report_lines, shortage
+
+VAE_ENGINES = dict(zip(("auto", *VAE_ENGINE_NAMES), (None, *VaeEngine), strict=True))
 
 
 def decide(options: argparse.Namespace) -> None:
@@ -47,6 +53,8 @@ def _asked(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
         text_encoder=options.text_encoder_precision,
         vae=options.vae_precision,
         doors=_doors(options.door, options.repository),
+        text_encoder_device=None if options.text_encoder == "auto" else options.text_encoder,
+        vae_engine=VAE_ENGINES[options.vae_engine],
     )
     architecture = read_architecture(options.checkpoint) if options.checkpoint else A14B
     memory = GpuMemory(architecture, deployment, measured_contexts(options.repository, deployment))
@@ -62,13 +70,20 @@ def _doors(wanted: str, repository: Path) -> tuple[str, ...]:
     return found
 
 
-def _deployed(choice: Placement, options: argparse.Namespace) -> dict[str, list[str]]:
-    """The server's options for a placement; with --out its configs are written too."""
-    from export.placement_configs import server_options, written_configs
+def _deployed(choice: Placement, options: argparse.Namespace) -> dict[str, Any]:
+    """The server's options for a placement, and what to make first; with --out its configs are written too."""
+    from export.placement_configs import programs_command, server_options, torch_graphs, written_configs
 
-    name = options.out or "NAME"
+    name, graphs = options.out or "NAME", torch_graphs(choice)
+    command = programs_command(choice, options.repository) if graphs else ""
+    check_programs(options.repository, graphs, command)
     written = written_configs(choice, options.repository, options.out) if options.out else []
-    return {"options": server_options(choice, options.repository, name), "written": [str(path) for path in written]}
+    return {
+        "options": server_options(choice, options.repository, name),
+        "programs": graphs,
+        "programs_command": command,
+        "written": [str(path) for path in written],
+    }
 
 
 def _print(
@@ -76,13 +91,15 @@ def _print(
     choice: Placement | None,
     ways_out: list[Offer],
     *,
-    deployed: dict[str, list[str]],
+    deployed: dict[str, Any],
     as_json: bool,
 ) -> None:
     if as_json:
         print(json.dumps({**report_json(tried, choice, ways_out), **deployed}))
         return
     print("\n".join(report_lines(tried, choice, ways_out)))
+    if deployed and deployed["programs"]:
+        print(f"\nMake the programs of what runs in torch first:\n  {deployed['programs_command']}")
     if deployed:
         print("\nStart Triton with its usual options and:")
         print("\n".join(f"  {option}" for option in deployed["options"]))

@@ -1,11 +1,15 @@
-"""Ways out where both experts do not fit, in the order in which they should be weighed: FP8, two GPUs, swapping."""
+"""Ways out where both experts do not fit, in the order in which they should be weighed.
+
+The text encoder on the CPU where it was asked for on a GPU, FP8, two GPUs, swapping, one endpoint alone.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from export.gpu_memory import STREAM, Deployment, GpuMemory
 from export.gpus import Gpu
-from export.placement import Layout, Placement, Verdict, best_of_each_layout, chosen, placements
+from export.placement import Layout, Placement, Verdict
+from export.placement_choice import best_of_each_layout, chosen, placements
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,15 @@ class Offer:
 
 
 def offers(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Offer]:
-    """The three ways out; one that does not apply (FP8 is in use, two GPUs are given) is left out. Last, where both
-    doors are served, what one of them alone would need.
+    """The ways out; one that does not apply (FP8 is in use, two GPUs are given) is left out. Last, where both doors are
+    served, what one of them alone would need.
     """
     asked = memory.deployment
     smaller = _smaller(asked)
     found = []
+    if asked.text_encoder_device == "gpu":
+        on_cpu = replace(asked, text_encoder_device="cpu")
+        found.append(_resident("text encoder on the CPU, ", [on_cpu], memory=memory, gpus=gpus))
     if smaller:
         found.append(_resident("", smaller, memory=memory, gpus=gpus))
     if len(gpus) == 1:

@@ -1,20 +1,14 @@
 """A placement in words and as JSON: the table of what each GPU holds, the verdict, why, and what else would fit."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from export.gpu_memory import GIB
-from export.placement import (
-    SETS_IN_CALLS,
-    SETS_IN_PROCESS,
-    VAE_PLANS,
-    Holding,
-    Layout,
-    Placement,
-    Verdict,
-    placements,
-)
+from export.cuda_pool import CACHE_SETS_IN_POOL
+from export.gpu_memory import GIB, VaeEngine
+from export.gpus import KEPT_FREE_BYTES
+from export.placement import SETS_IN_PROCESS, VAE_PLANS, Holding, Layout, Placement, Verdict
+from export.placement_choice import placements
 from export.placement_offers import Offer, precisions
 
 VERDICTS = {
@@ -25,8 +19,9 @@ VERDICTS = {
 _COLUMNS = ("weights", "context", "bindings", "caches", "other")
 _ESTIMATED = ("context", "other")
 _NOTE = (
-    "GiB. Weights, bindings and caches follow from the architecture. ~ is an estimate, which only a build (context)\n"
-    "or a run (other: processes, Triton's pool) measures; `fits` keeps a quarter of what is estimated free."
+    "GiB. Weights, bindings, caches and Triton's pool follow from the architecture. ~ is an estimate, which only a\n"
+    f"build (context) or a run (processes) measures. {KEPT_FREE_BYTES // GIB} GiB of each GPU are not planned for;\n"
+    "`fits` keeps a quarter of what is estimated free with them."
 )
 
 
@@ -42,6 +37,7 @@ def report_lines(tried: Sequence[Placement], choice: Placement | None, ways_out:
     yield ""
     yield f"layout: {shown.words}: {VERDICTS[shown.verdict]}"
     yield from (f"  not {reason}" for reason in _passed_over(tried, shown))
+    yield f"text encoder {text_encoder_reason(shown)}"
     yield f"VAE {shown.vae_engine.value}: {vae_reason(shown)}"
     if ways_out:
         yield ""
@@ -54,7 +50,7 @@ def _swaps(choice: Placement | None) -> bool:
 
 
 def _gpus(placement: Placement) -> str:
-    return " + ".join(f"{gpu.name} ({gpu.usable / GIB:.1f} GiB usable)" for gpu in placement.gpus)
+    return " + ".join(f"{gpu.name} ({gpu.usable / GIB:.1f} GiB to plan for)" for gpu in placement.gpus)
 
 
 def _table(placement: Placement) -> Iterator[str]:
@@ -100,18 +96,49 @@ def shortage(placement: Placement) -> str:
     )
 
 
+def text_encoder_reason(placement: Placement) -> str:
+    """Where the text encoder runs, and why."""
+    if not placement.text_encoder_on_cpu:
+        return f"on GPU {placement.text_encoder}: it fits there, and a new prompt takes least time"
+    plan = placement.memory.plans["text_encoder"]
+    gib = _gib(plan.weights + plan.context + plan.bindings)
+    why = (
+        "asked for" if placement.deployment.text_encoder_device == "cpu" else f"with it on a GPU, {_on_gpu(placement)}"
+    )
+    return (
+        f"on the CPU: {why}. It takes {gib} GiB of host memory in place of a GPU's, and seconds for a prompt that is "
+        "not in the response cache"
+    )
+
+
+def _on_gpu(placement: Placement) -> str:
+    """What this layout would need with the text encoder on a GPU."""
+    deployment = replace(placement.deployment, text_encoder_device="gpu")
+    return shortage(placements(replace(placement.memory, deployment=deployment), placement.gpus, placement.layout)[0])
+
+
 def vae_reason(placement: Placement) -> str:
     """Why the VAE runs where it does."""
     one = f"a set of caches has {_gib(placement.memory.largest_cache_set)} GiB"
     bindings = sum(placement.memory.plans[name].bindings for name in VAE_PLANS)
-    calls = SETS_IN_CALLS * len(placement.deployment.doors)
-    plans = f"{calls} sets in its calls and {_gib(bindings)} GiB of bindings"
+    pool = CACHE_SETS_IN_POOL * len(placement.deployment.doors)
+    plans = f"{pool} sets in Triton's pool and {_gib(bindings)} GiB of bindings"
     if not placement.vae_engine.in_process:
         return f"{one}; {plans} fit beside the rest, and Triton schedules and counts its calls"
+    reason = f"{one}; {SETS_IN_PROCESS} sets for each door, where Triton plans would hold {plans}, "
+    reason += _not_with(placement, VaeEngine.TRITON_PLANS)
+    if placement.vae_engine is VaeEngine.TORCH:
+        reason += f". Plans in the process have a context per size, {_not_with(placement, VaeEngine.IN_PROCESS)}"
+    return reason
+
+
+def _not_with(placement: Placement, engine: VaeEngine) -> str:
+    """Why another engine was not taken for this layout."""
+    if placement.deployment.vae_engine is not None:
+        return "and this engine was asked for"
     others = placements(placement.memory, placement.gpus, placement.layout)
-    through = next(other for other in others if not other.vae_engine.in_process)
-    short = f"too much for this layout ({shortage(through)})" if through.verdict < Verdict.FITS else "more than needed"
-    return f"{one}; {SETS_IN_PROCESS} sets for each door, where Triton plans would hold {plans}, {short}"
+    other = next(other for other in others if other.vae_engine is engine)
+    return f"too much for this layout ({shortage(other)})" if other.verdict < Verdict.FITS else "more than needed"
 
 
 def _offer(offer: Offer) -> str:
@@ -144,7 +171,8 @@ def placement_json(placement: Placement) -> dict[str, Any]:
         "vae_engine": placement.vae_engine.name.lower(),
         "vae_reason": vae_reason(placement),
         "experts": {name: list(gpus) for name, gpus in placement.expert_gpus.items()},
-        "text_encoder": placement.text_encoder,
+        "text_encoder": "cpu" if placement.text_encoder_on_cpu else placement.text_encoder,
+        "text_encoder_reason": text_encoder_reason(placement),
         "vae": placement.vae,
         "precision": {
             "experts": deployment.experts,

@@ -1,10 +1,11 @@
 """torch module to a program that torch alone can load: what the engine `torch` of wan_t2v/engines runs.
 
     python -m export.to_program --checkpoint training/wan-mini --repository model_repository
+    python -m export.to_program --checkpoint FOLDER --graph text_encoder --text-encoder-precision bf16
 
 Writes `model.pt2` and its manifest `program.json` beside each installed graph. The program is the export form that the
 ONNX file is made from, traced by `torch.export` with the same free axes, so serving needs neither diffusers'
-nor transformers' modules nor this package. Weights are inside, in FP32.
+nor transformers' modules nor this package. Weights are inside, in the precision that is named (FP32 if none is).
 """
 
 import argparse
@@ -13,7 +14,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,21 +32,30 @@ from export.checkpoint import (
 )
 from export.graph_table import GRAPHS, ExampleCall
 from export.parity import TOLERANCES, ParityError
+from export.precision import IN_ONNX_RUNTIME, OFFERED, Precisions, is_fp8
 from wan_t2v.engines.choice import GRAPH_FILES
 from wan_t2v.engines.torch_program import NAMES_FILE, TorchEngine
 
 logger = logging.getLogger(__name__)
 FILE = GRAPH_FILES["torch"]
+_PRECISIONS = {"--precision": "experts", "--text-encoder-precision": "text_encoder", "--vae-precision": "vae"}
 
 
-def programs_from_checkpoint(checkpoint: Path, repository: Path, *, version_folder: str = "1") -> Path:
-    """Write the five programs into `repository`; those that are current are kept.
+def programs_from_checkpoint(
+    checkpoint: Path,
+    repository: Path,
+    *,
+    graphs: Sequence[str] = tuple(GRAPHS),
+    precisions: Precisions = IN_ONNX_RUNTIME,
+    version_folder: str = "1",
+) -> Path:
+    """Write the programs of these graphs into `repository`; those that are current are kept.
 
     Raises CheckpointError for a folder that is not Wan2.2-T2V, ParityError for a program that differs from its module.
     """
     check_checkpoint(checkpoint)
-    for graph in GRAPHS:
-        folder, made_from = repository / graph / version_folder, _origin(checkpoint, graph)
+    for graph in graphs:
+        folder, made_from = repository / graph / version_folder, _origin(checkpoint, graph, precisions.of(graph))
         if _is_current(folder, made_from):
             logger.info("%s is current", folder / FILE.name)
         else:
@@ -55,7 +65,8 @@ def programs_from_checkpoint(checkpoint: Path, repository: Path, *, version_fold
 
 def _write(graph: str, checkpoint: Path, folder: Path, made_from: Mapping[str, str]) -> None:
     origin = GRAPHS[graph]
-    module = origin.module(module_from_checkpoint(checkpoint, origin.component)).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    module = origin.module(module_from_checkpoint(checkpoint, origin.component, made_from["precision"])).eval()
     call = origin.example(facts_from_checkpoint(checkpoint), module)
     (folder / FILE.manifest).unlink(missing_ok=True)  # a program without one was never shown to be right
     path = program_from_module(module, call, folder / FILE.name)
@@ -67,13 +78,14 @@ def _write(graph: str, checkpoint: Path, folder: Path, made_from: Mapping[str, s
     logger.info("wrote %s: relative error against its module %.1e", path, worst)
 
 
-def _origin(checkpoint: Path, graph: str) -> dict[str, str]:
+def _origin(checkpoint: Path, graph: str, precision: str) -> dict[str, str]:
     """What a program is made from: if it is unchanged, the program is current."""
     here, digest = Path(__file__).parent, hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), here / "graph_table.py", Path(__file__)]:
         digest.update(path.read_bytes())
     return {
         "graph": graph,
+        "precision": precision,
         "checkpoint_sha256": component_sha256(checkpoint, GRAPHS[graph].component),
         "exporter_sha256": digest.hexdigest(),
         "torch": version("torch"),
@@ -143,11 +155,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m export.to_program", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, default=Path("training/wan-mini"), help="diffusers folder")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="where to install")
+    parser.add_argument("--graph", action="append", choices=tuple(GRAPHS), help="again for more (default: all five)")
+    for option, part in _PRECISIONS.items():
+        offered = [name for name in OFFERED[part] if not is_fp8(name)]
+        parser.add_argument(option, choices=offered, default="fp32", help="default: %(default)s")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logger.setLevel(logging.INFO)
     try:
-        programs_from_checkpoint(options.checkpoint, options.repository)
+        precisions = Precisions(options.precision, options.text_encoder_precision, options.vae_precision)
+        graphs = options.graph or tuple(GRAPHS)
+        programs_from_checkpoint(options.checkpoint, options.repository, graphs=graphs, precisions=precisions)
     except (CheckpointError, ParityError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ IMPORTED = (
     "av",
     "diffusers",
     "onnxruntime",
+    "tensorrt",
     "torch",
     "transformers",
     "tritonclient.grpc",
@@ -71,6 +72,16 @@ def wrong_tensorrt(pinned: str, library: str | None = None) -> Iterator[str]:
         yield f"TensorRT of the image is {'.'.join(map(str, found))}, the lock names {pinned}; {remedy}"
 
 
+def missing_parser(module: str = "tensorrt") -> Iterator[str]:
+    """Why TensorRT's ONNX parser cannot be used: its own library is loaded only with it, and the Job needs it."""
+    try:
+        tensorrt = importlib.import_module(module)
+    except (ImportError, OSError):
+        return  # told among the imports
+    if not callable(getattr(tensorrt, "OnnxParser", None)):
+        yield f"{module} has no OnnxParser: libnvonnxparser of the image cannot be loaded"
+
+
 def unwanted_files(repository: Path) -> Iterator[str]:
     """Weights that came into the model repository; they belong on a volume."""
     for path in sorted(repository.rglob("*")):
@@ -90,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         *wrong_packages({**locked(options.locks / "requirements.lock"), **tensorrt}),
         *wrong_tensorrt(tensorrt["tensorrt-cu13-bindings"]),
         *failing_imports(),
+        *missing_parser(),
         *unwanted_files(options.repository),
     ]
     print("\n".join(f"error: {problem}" for problem in problems) or "the image is what its locks say", file=sys.stderr)

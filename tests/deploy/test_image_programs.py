@@ -257,6 +257,9 @@ def test_the_images_check_finds_what_is_wrong(tmp_path: Path) -> None:
     assert problems[1].startswith("pytest is ") and len(problems) == 2
     assert list(check_image.failing_imports(("json",))) == []
     assert "no_such_module" in next(check_image.failing_imports(("no_such_module",)))
+    assert "tensorrt" in check_image.IMPORTED
+    assert "has no OnnxParser" in next(check_image.missing_parser("json"))
+    assert not list(check_image.missing_parser("no_such_module")), "told once, among the imports"
     (tmp_path / "expert").mkdir()
     (tmp_path / "expert/model.plan").touch()
     assert "holds weights" in next(check_image.unwanted_files(tmp_path))

@@ -54,6 +54,30 @@ def test_a_values_file_gives_the_server_the_options_that_the_command_prints(valu
     assert row["gib"] == [round(size / 2**30, 1) for size in needed]
 
 
+def test_a_text_encoder_on_the_cpu_counts_in_host_memory(table: dict[str, Any]) -> None:
+    """Twice its 10.6 GiB while it is loaded; the Job writes the program that a pod needs."""
+    on_cpu, swapped = (table["rows"][f"80 480x832x81 bf16 fp32 {doors}"] for doors in ("stream", "both"))
+    assert (on_cpu["layout"], on_cpu["textEncoder"]) == ("both", "cpu")
+    assert (swapped["layout"], swapped["textEncoder"]) == ("one_at_a_time", "gpu")
+    one_on_gpu = table["rows"]["141 480x832x81 bf16 fp32 stream"]
+    assert on_cpu["memoryGib"] >= one_on_gpu["memoryGib"] + 2 * 10
+
+
+@pytest.mark.parametrize("values", DEPLOYMENTS[1:])
+def test_the_job_writes_the_programs_of_what_runs_in_torch(values: str) -> None:
+    arguments = named(pod(values)["initContainers"], "repository")["args"]
+    on_cpu = arguments[arguments.index("--text-encoder") + 1] == "cpu"
+    job = pod(values, kind="Job")
+    assert on_cpu == bool(job.get("initContainers"))
+    if on_cpu:
+        (programs,) = job["initContainers"]
+        assert programs["command"] == ["python3", "-m", "export.to_program"]
+        assert "--graph=text_encoder" in programs["args"] and "--text-encoder-precision=bf16" in programs["args"]
+        into = programs["args"][programs["args"].index("--repository") + 1]
+        plans = job["containers"][0]["args"]
+        assert into == f"{plans[plans.index('--into') + 1]}/model_repository", "the set that the next step closes"
+
+
 def test_shared_memory_grows_with_the_clip(table: dict[str, Any]) -> None:
     small, large = (table["rows"][f"141 {size} bf16 fp32 both"]["shmGib"] for size in ("480x832x81", "720x1280x81"))
     assert small < large <= 8

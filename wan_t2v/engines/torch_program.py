@@ -12,6 +12,7 @@ from torch.export.passes import move_to_device_pass
 
 from wan_t2v.engines.engine import Array
 
+_CONTIGUOUS = {"memory_format": torch.contiguous_format}
 NAMES_FILE = "names.json"  # inside the program's archive: what its inputs and outputs are called
 
 
@@ -31,7 +32,7 @@ class TorchEngine:
             program = move_to_device_pass(program, self._device)
         self._inputs, self._outputs = names["inputs"], names["outputs"]
         # The tracer's guards refuse sizes of one (a clip one token high), which the same operators compute rightly.
-        self._module: Any = program.module(check_guards=False)
+        self._module: Any = _owning_its_answers(program.module(check_guards=False))
         if compile_backend:
             self._module = torch.compile(self._module, backend=compile_backend)
 
@@ -50,6 +51,23 @@ class TorchEngine:
             found = self._module(*arguments)
         results = dict(zip(self._outputs, (found,) if isinstance(found, Tensor) else found, strict=True))
         return {name: results[name] for name in (outputs if outputs is not None else self._outputs)}
+
+
+def _owning_its_answers(module: Any) -> Any:
+    """Copy answers that are slices as soon as they are there, so that what they are cut from is freed.
+
+    The VAE's caches are the last two frames of tensors that are up to three times as large.
+    """
+    graph = module.graph
+    (end,) = graph.find_nodes(op="output")
+    for answer in end.all_input_nodes:
+        if answer.target is torch.ops.aten.slice.Tensor:
+            with graph.inserting_after(answer):
+                owned = graph.call_function(torch.ops.aten.clone.default, (answer,), _CONTIGUOUS)
+            end.replace_input_with(answer, owned)
+    graph.lint()
+    module.recompile()
+    return module
 
 
 def _loaded(path: Path) -> tuple[Any, dict[str, list[str]]]:

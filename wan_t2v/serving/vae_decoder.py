@@ -40,7 +40,7 @@ class VaeDecoder:
     """The model `vae_decoder`.
 
     The two graphs are models of their own that it calls (`engine_location` `triton`, the default), or engines in this
-    process (`in_process`), which hold two sets of caches where calls through the server hold about four.
+    process (`in_process`: plans, or torch), which hold two sets of caches where calls through the server hold more.
     """
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
@@ -66,7 +66,9 @@ class VaeDecoder:
             versions = version_of_size(parameters.optional_video_shapes("version_sizes"), self._facts)
             return self._remote(FIRST, versions), self._remote(NEXT, versions)
         first, later = (_in_process(parameters, name, device) for name in (FIRST, NEXT))
-        return first, PingPongCaches(later)
+        # torch writes into no memory of ours, so a spare set would be a third one beside what it reads and writes
+        writes_into_buffers = engine_settings(parameters, device).engine != "torch"
+        return first, PingPongCaches(later) if writes_into_buffers else later
 
     def _remote(self, name: str, versions: Mapping[tuple[int, int], int]) -> Engine:
         """Calls to a graph: to its newest version, or, where it has one a size, to that of the latents' size."""

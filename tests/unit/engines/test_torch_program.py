@@ -1,6 +1,7 @@
 """The torch engine computes what ONNX Runtime computes from the same checkpoint."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,20 @@ def test_both_vae_graphs_give_the_same_clips(programs: Path, repository: Path) -
     first, later = (engine(programs, name) for name in ("vae_decoder_first", "vae_decoder_next"))
     check_decodes(first, later, repository)
     check_decodes(first, PingPongCaches(later), repository)
+
+
+def test_every_answer_has_memory_of_its_own(programs: Path, repository: Path) -> None:
+    """Caches that were views would keep tensors alive that are three times as large, for a whole clip."""
+    facts = ModelFacts.read(repository / "vae_decoder/1")
+    first, later = (engine(programs, name) for name in ("vae_decoder_first", "vae_decoder_next"))
+    latents = example_inputs("vae_decoder_first", facts, batch=1, size=4)
+    for answer in (caches := first(latents), later({**latents, **as_inputs(caches)})):
+        for name, tensor in answer.items():
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes, name
+
+
+def as_inputs(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("_out_", "_in_"): array for name, array in answer.items() if name.startswith("cache_")}
 
 
 def test_compiled_it_computes_the_same(programs: Path, repository: Path) -> None:

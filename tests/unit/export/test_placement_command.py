@@ -46,8 +46,10 @@ def test_the_table_says_what_each_gpu_holds_and_what_is_an_estimate(
     run("--gpu", "80", "--size", "720x1280", repository=copied)
     printed = capsys.readouterr().out
     rows = {line.split()[0]: line for line in printed.splitlines() if line[22:26].strip().isdecimal()}
-    assert rows.keys() == {"text_encoder", "one", "denoiser", "vae_decoder", "tritonserver", "all"}
-    assert rows["all"].endswith("of 79.0: fits")
+    assert rows.keys() == {"text_encoder", "one", "denoiser", "vae_decoder", "tritonserver", "CUDA", "all"}
+    assert rows["all"].endswith("of 75.0: fits")
+    assert "4 GiB of each GPU are not planned for" in printed
+    assert "text encoder on GPU 0: it fits there" in printed
     assert "10.58" in rows["text_encoder"] and "~" in rows["text_encoder"]
     assert "~ is an estimate" in printed
     assert "not both experts resident: GPU 0 needs" in printed
@@ -86,7 +88,7 @@ def test_where_nothing_fits_it_says_by_how_much_and_what_would(
         run("--gpu", "48", "--size", "720x1280", "--out", "x", repository=copied)
     assert end.value.code == 1
     printed = capsys.readouterr()
-    assert "nothing fits: even with one expert at a time, swapped once a clip, GPU 0 needs 70.9 of 44.4" in printed.err
+    assert "nothing fits: even with one expert at a time, swapped once a clip, GPU 0 needs 60.8 of 40.4" in printed.err
     assert "What would fit: two GPUs of 48 GB, experts in fp8" in printed.err
     assert "does not fit" in printed.out
     assert not list(copied.glob("*/configs/*"))
@@ -120,10 +122,53 @@ def test_wrong_settings_are_told_in_one_line(
     assert message in capsys.readouterr().err
 
 
+def test_a_text_encoder_on_the_cpu_is_told_with_its_reason_and_what_to_make_first(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--gpu", "80", "--size", "480x832", repository=copied)
+    printed = capsys.readouterr().out
+    assert "layout: both experts resident: fits" in printed
+    assert "text encoder on the CPU: with it on a GPU, GPU 0 needs 85.2 of 75.0 GiB" in printed
+    assert "11.61 GiB of host memory" in printed
+    assert "--graph text_encoder --text-encoder-precision bf16" in printed
+    run("--gpu", "80", "--size", "480x832", "--text-encoder", "gpu", repository=copied)
+    assert "text encoder on the CPU, experts in bf16" in capsys.readouterr().out, "as a way out"
+
+
+def test_torch_for_the_vae_can_be_asked_for(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--gpu", "141", "--size", "720x1280", "--vae-engine", "torch", "--json", repository=copied)
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["placement"]["vae_engine"] == "torch"
+    assert answer["programs"] == ["vae_decoder_first", "vae_decoder_next"]
+    run("--gpu", "141", "--size", "720x1280", "--vae-engine", "torch", repository=copied)
+    assert "VAE in torch in the process that decodes: " in capsys.readouterr().out
+
+
+def test_real_plans_without_their_figures_or_programs_are_refused(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = copied / "high_noise_expert/1"
+    home.mkdir()
+    manifest = {"sizes": ["480x832x81"], "precision": "bf16", "profiles": [{}]}
+    (home / "plan.json").write_text(json.dumps(manifest))
+    with pytest.raises(SystemExit):
+        run("--gpu", "80", "--size", "480x832", "--out", "x", repository=copied)
+    assert "plan.json does not tell how much memory the plan needs" in capsys.readouterr().err
+    (home / "plan.json").write_text(json.dumps({**manifest, "device_memory_bytes": [2**31]}))
+    with pytest.raises(SystemExit):
+        run("--gpu", "80", "--size", "480x832", "--out", "x", repository=copied)
+    assert "no model.pt2 of text_encoder" in capsys.readouterr().err
+    assert not list(copied.glob("*/configs/*"))
+    run("--gpu", "141", "--size", "480x832", "--json", repository=copied)
+    held = {h["component"]: h for h in json.loads(capsys.readouterr().out)["placement"]["holdings"]}
+    assert (held["high_noise_expert"]["context"], held["high_noise_expert"]["estimated"]) == (2**31, 0)
+    assert held["low_noise_expert"]["estimated"] > 0
+
+
 def test_another_checkpoint_is_read_from_its_configs(
     checkpoint: Path, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("--gpu", "8", "--size", "128x128x17", "--checkpoint", str(checkpoint), "--json", repository=copied)
+    run("--gpu", "16", "--size", "128x128x17", "--checkpoint", str(checkpoint), "--json", repository=copied)
     placement = json.loads(capsys.readouterr().out)["placement"]
     assert (placement["layout"], placement["vae_engine"], placement["verdict"]) == ("both", "triton_plans", "fits")
 
@@ -148,3 +193,4 @@ def test_the_table_in_the_documentation_is_what_the_command_says(
             needed = " + ".join(f"{entry['needed'] / 2**30:.1f}" for entry in placement["gpus"])
             assert f", {needed} GiB" in cell
             assert ("(tight)" in cell) == (placement["verdict"] == "tight")
+            assert ("text encoder on the CPU" in cell) == (placement["text_encoder"] == "cpu")

@@ -8,10 +8,11 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from export.architecture import A14B
-from export.gpu_memory import STREAM, UNARY, Deployment, GpuMemory, SettingsError, unique_sizes
+from export.gpu_memory import STREAM, UNARY, Deployment, GpuMemory, SettingsError, VaeEngine, unique_sizes
 from export.gpus import Gpu
-from export.placement import Layout, Placement, VaeEngine, placements
-from export.placement_configs import placed_configs, server_options, written_configs
+from export.placement import Layout, Placement
+from export.placement_choice import placements
+from export.placement_configs import placed_configs, programs_command, server_options, torch_graphs, written_configs
 
 
 def placed(
@@ -20,9 +21,11 @@ def placed(
     engine: VaeEngine,
     sizes: tuple[str, ...] = ("720x1280",),
     doors: tuple[str, ...] = (UNARY,),
+    text_encoder_device: str = "gpu",
     **precisions: str,
 ) -> Placement:
-    memory = GpuMemory(A14B, Deployment(unique_sizes(sizes), doors=doors, **precisions), {})
+    deployment = Deployment(unique_sizes(sizes), doors=doors, text_encoder_device=text_encoder_device, **precisions)
+    memory = GpuMemory(A14B, deployment, {})
     found = placements(memory, [Gpu.parsed(gpu) for gpu in gpus], layout)
     return next(placement for placement in found if placement.vae_engine is engine)
 
@@ -112,18 +115,63 @@ def test_in_process_the_vaes_plans_are_not_loaded_by_triton(copied: Path) -> Non
     }
 
 
+def test_in_torch_the_vae_is_told_so_and_its_programs_are_needed(copied: Path) -> None:
+    in_torch = placed(Layout.BOTH, "141", engine=VaeEngine.TORCH, sizes=("480x832", "832x480"))
+    parameters = placed_configs(in_torch, copied)["vae_decoder"].parameters
+    assert parameters["engine_location"].string_value == "in_process"
+    assert parameters["engine"].string_value == "torch"
+    assert torch_graphs(in_torch) == ["vae_decoder_first", "vae_decoder_next"] and torch_graphs(BOTH) == []
+    command = programs_command(in_torch, copied)
+    assert "--graph vae_decoder_first --graph vae_decoder_next --vae-precision fp32" in command
+    loaded = {o.partition("=")[2] for o in server_options(in_torch, copied, "x") if o.startswith("--load-model")}
+    assert loaded and not loaded & {"vae_decoder_first", "vae_decoder_next"}
+
+
+def test_on_the_cpu_the_text_encoder_is_its_python_model_in_torch(copied: Path) -> None:
+    on_cpu = placed(Layout.BOTH, "141", engine=VaeEngine.IN_PROCESS, text_encoder_device="cpu")
+    config = placed_configs(on_cpu, copied)["text_encoder"]
+    original = read(copied / "text_encoder/config.pbtxt")
+    (group,) = config.instance_group
+    assert (config.backend, group.kind, group.count, list(group.gpus)) == ("python", ModelInstanceGroup.KIND_CPU, 1, [])
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    assert parameters == {"engine": "torch", "threads": "8"}
+    assert (config.input, config.output, config.response_cache) == (
+        original.input,
+        original.output,
+        original.response_cache,
+    ), "callers see no difference, and its answers stay cached"
+    assert torch_graphs(on_cpu) == ["text_encoder"]
+    assert "--graph text_encoder --text-encoder-precision bf16" in programs_command(on_cpu, copied)
+    assert placed_configs(BOTH, copied)["text_encoder"].backend == original.backend == "tensorrt"
+
+
+def test_the_command_that_makes_programs_is_one_that_there_is(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import sys
+
+    from export import to_program
+
+    on_cpu = placed(Layout.BOTH, "141", engine=VaeEngine.TORCH, text_encoder_device="cpu", vae="bf16")
+    arguments = programs_command(on_cpu, copied).split()[3:]
+    arguments[arguments.index("FOLDER")] = "/nowhere"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["to_program", *arguments])
+        assert to_program.main() == 1
+    assert "/nowhere" in capsys.readouterr().err
+
+
 def test_a_server_that_loads_everything_needs_no_model_control(copied: Path) -> None:
     assert not [option for option in server_options(BOTH, copied, "x") if "model-control" in option or "load" in option]
 
 
 def test_the_pool_holds_the_caches_where_triton_runs_the_vae(copied: Path) -> None:
-    """Three sets of caches and 0.5 GiB; 0.5 GiB where they stay in one process."""
+    """Four sets of caches beside the small tensors; 0.5 GiB where they stay in one process."""
     pools = {
         name: next(o for o in server_options(p, copied, "x") if o.startswith("--cuda-memory-pool-byte-size=0:"))
         for name, p in (("plans", BOTH), ("in process", SWAPPED))
     }
     assert pools["in process"].endswith(f":{2**29}")
-    assert int(pools["plans"].rpartition(":")[2]) == pytest.approx(2**29 + 3 * BOTH.memory.largest_cache_set, rel=1e-3)
+    pool = int(pools["plans"].rpartition(":")[2])
+    assert pool == BOTH.pool_bytes(0) >= 2**29 + 4 * BOTH.memory.largest_cache_set
     pinned = next(o for o in server_options(BOTH, copied, "x") if o.startswith("--pinned"))
     assert int(pinned.rpartition("=")[2]) >= 2 * 81 * 720 * 1280 * 3
 

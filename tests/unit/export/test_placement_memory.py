@@ -15,8 +15,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from export.architecture import A14B
 from export.component_configs import read_architecture
 from export.config_file import CheckpointError
-from export.gpu_memory import GIB, Deployment, GpuMemory, SettingsError, measured_contexts, parsed_size, unique_sizes
+from export.gpu_memory import GIB, Deployment, GpuMemory, SettingsError, parsed_size, unique_sizes
 from export.gpus import Gpu
+from export.measured_plans import check_programs, measured_contexts
 from wan_t2v.shapes import VideoShape
 
 SIZES = {"480p": "480x832", "720p": "720x1280"}
@@ -124,11 +125,11 @@ def test_a_measured_context_takes_the_place_of_the_estimate() -> None:
 @pytest.mark.parametrize(
     ("manifest", "expected"),
     [
-        ({"device_memory_bytes": 5, "sizes": ["720x1280x81"], "precision": "bf16"}, 5),
+        ({"device_memory_bytes": [5], "sizes": ["720x1280x81"], "precision": "bf16", "profiles": [{}]}, 5),
         ({"device_memory_bytes": [5, 6], "sizes": ["720x1280x81"], "precision": "bf16"}, 11),
-        ({"device_memory_bytes": 5, "sizes": ["480x832x81"], "precision": "bf16"}, None),
-        ({"device_memory_bytes": 5, "sizes": ["720x1280x81"], "precision": "fp8"}, None),
-        ({"sizes": ["720x1280x81"], "precision": "bf16"}, None),
+        ({"device_memory_bytes": [5], "sizes": ["480x832x81"], "precision": "bf16"}, None),
+        ({"device_memory_bytes": [5], "sizes": ["720x1280x81"], "precision": "fp8"}, None),
+        ({"sizes": ["480x832x81"], "precision": "bf16"}, None),
     ],
 )
 def test_only_plans_for_these_sizes_and_precisions_are_believed(
@@ -138,11 +139,41 @@ def test_only_plans_for_these_sizes_and_precisions_are_believed(
     assert measured_contexts(tmp_path, memory("720x1280").deployment).get("high_noise_expert") == expected
 
 
+@pytest.mark.parametrize("measured", [None, 5, [], [5, 6], ["5"], [5.0], [True], [-1], {"0": 5}])
+def test_a_plan_that_was_not_measured_is_refused_with_the_remedy(measured: object, tmp_path: Path) -> None:
+    """One number for each of its profiles, of which this plan has one."""
+    manifest = {"sizes": ["720x1280x81"], "precision": "bf16", "profiles": [{}]}
+    written = manifest if measured is None else {**manifest, "device_memory_bytes": measured}
+    written_manifest(tmp_path, "low_noise_expert/1", written)
+    with pytest.raises(SettingsError) as refused:
+        measured_contexts(tmp_path, memory("720x1280").deployment)
+    told = str(refused.value)
+    assert told.startswith(str(tmp_path / "low_noise_expert/1/plan.json")) and "device_memory_bytes" in told
+    assert "make plans CHECKPOINT=... SIZES=720x1280x81" in told and "Job" in told
+
+
+def test_a_manifest_that_is_no_json_is_told(tmp_path: Path) -> None:
+    (tmp_path / "low_noise_expert/1").mkdir(parents=True)
+    (tmp_path / "low_noise_expert/1/plan.json").write_text("{")
+    with pytest.raises(SettingsError, match="plan.json is not valid JSON.*make plans"):
+        measured_contexts(tmp_path, memory("720x1280").deployment)
+
+
+def test_programs_that_are_missing_beside_plans_are_told_with_their_command(tmp_path: Path) -> None:
+    check_programs(tmp_path, ["text_encoder"], "make it")  # nothing is built yet: nothing to refuse
+    written_manifest(tmp_path, "low_noise_expert/1", {})
+    with pytest.raises(SettingsError, match="no model.pt2 of text_encoder, which.*in torch. Make it: make it"):
+        check_programs(tmp_path, ["text_encoder"], "make it")
+    (tmp_path / "text_encoder/1").mkdir(parents=True)
+    (tmp_path / "text_encoder/1/model.pt2").touch()
+    check_programs(tmp_path, ["text_encoder"], "make it")
+
+
 def test_the_versions_of_a_vae_plan_are_added_up(tmp_path: Path) -> None:
     for version, size in ((1, "480x832x81"), (2, "720x1280x81")):
-        manifest = {"device_memory_bytes": version, "sizes": [size], "precision": "fp32"}
+        manifest = {"device_memory_bytes": [version], "sizes": [size], "precision": "fp32"}
         written_manifest(tmp_path, f"vae_decoder_next/{version}", manifest)
-    written_manifest(tmp_path, "text_encoder/1", {"device_memory_bytes": 7, "sizes": [], "precision": "bf16"})
+    written_manifest(tmp_path, "text_encoder/1", {"device_memory_bytes": [7], "sizes": [], "precision": "bf16"})
     both, one = (memory(*sizes).deployment for sizes in (("720x1280", "480x832"), ("720x1280",)))
     assert measured_contexts(tmp_path, both) == {"vae_decoder_next": 3, "text_encoder": 7}
     assert measured_contexts(tmp_path, one) == {"text_encoder": 7}

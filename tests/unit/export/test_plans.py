@@ -13,9 +13,10 @@ from export.__main__ import main
 from export.architecture import A14B
 from export.component_configs import read_architecture
 from export.file_hash import sha256
-from export.gpu_memory import GIB, GpuMemory, measured_contexts
+from export.gpu_memory import GIB, GpuMemory, SettingsError
 from export.gpu_memory import Deployment as ServedDeployment
 from export.graph_table import GRAPHS
+from export.measured_plans import measured_contexts
 from export.network_check import NetworkFacts
 from export.plan_builder import context_bytes
 from export.plan_estimates import PlanEstimates
@@ -215,7 +216,8 @@ def test_the_memory_that_was_measured_is_in_the_manifest_and_placement_reads_it(
     assert measured_contexts(graphs / "plans", served) == dict.fromkeys(GRAPHS, 7)
     shutil.rmtree(graphs / "plans")
     built(graphs, builder=Recorded(None))
-    assert measured_contexts(graphs / "plans", served) == {}
+    with pytest.raises(SettingsError, match="plan.json does not tell how much memory the plan needs"):
+        measured_contexts(graphs / "plans", served)
 
 
 def test_a_plan_is_loaded_once_and_measured_under_each_profile(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.programs import installed_programs
 from tests.unit.fakes import FakePbUtils, FakeRequest, FakeResponse, FakeTensor, FakeTritonError
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
@@ -78,6 +80,52 @@ def test_in_process_the_frames_are_the_same_and_no_model_is_called(server: FakeP
         assert here.shape == (21, 32, 48, 3)
         np.testing.assert_array_equal(here, there)
     assert own.called == []
+
+
+@pytest.fixture(scope="module")
+def with_programs(repository: Path, checkpoint: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of the VAE alone, with torch programs beside the graphs' manifests and no ONNX file."""
+    programs, folder = installed_programs(checkpoint, root / "build/test-programs"), tmp_path_factory.mktemp("torch")
+    for model, source, names in (
+        ("vae_decoder", repository, ("model_facts.json", "manifest.json")),
+        *((name, repository, ("manifest.json",)) for name in (FIRST, NEXT)),
+        *((name, programs, ("model.pt2", "program.json")) for name in (FIRST, NEXT)),
+    ):
+        (folder / model / "1").mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / model / "1" / name).symlink_to(source / model / "1" / name)
+    return folder
+
+
+def test_in_torch_in_this_process_the_frames_are_those_of_the_onnx_graphs(
+    server: FakePbUtils, repository: Path, with_programs: Path
+) -> None:
+    """The engine that placement falls back to: of the bytes at most one in a thousand is another, and by one."""
+    own = FakePbUtils()
+    in_torch = frames(decoder(with_programs, own, engine_location="in_process", engine="torch"))
+    for here, there in zip(in_torch, frames(decoder(repository, server)), strict=True):
+        assert here.shape == there.shape == (21, 32, 48, 3)
+        difference = np.abs(here.astype(int) - there)
+        assert difference.max() <= 1 and (difference > 0).mean() <= 1e-3
+    assert own.called == []
+
+
+def test_in_torch_no_set_of_caches_is_kept_from_call_to_call(with_programs: Path) -> None:
+    """torch does not write into memory that is handed to it, so a spare set would be a third one."""
+    made = decoder(with_programs, FakePbUtils(), engine_location="in_process", engine="torch")
+    alive = [weakref.WeakSet[torch.Tensor]() for _ in range(5)]
+    engine, counts = made._next, []
+
+    def counted(inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        counts.append(sum(bool(len(step)) for step in alive))
+        answer = engine(inputs, outputs)
+        alive[len(counts) - 1].update(tensor for name, tensor in answer.items() if name != "frames")
+        return answer
+
+    made._next = counted
+    latents = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(1))
+    made.decoded(latents, lambda: False)
+    assert counts == [0, 1, 1, 1, 1], "the set that a call reads, and no other"
 
 
 def test_an_unknown_location_and_an_unknown_engine_are_refused(repository: Path) -> None:

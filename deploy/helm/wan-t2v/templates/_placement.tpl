@@ -34,6 +34,32 @@
 - {{ .Values.placement.vae }}
 - --door
 - {{ .Values.placement.doors }}
+- --text-encoder
+- {{ include "wan-t2v.textEncoder" . }}
+- --vae-engine
+- {{ include "wan-t2v.vaeEngine" . }}
+{{- end -}}
+
+{{/* Where the text encoder runs and what runs the VAE: the operator's choice, else the table's. */}}
+{{- define "wan-t2v.textEncoder" -}}
+{{- default (include "wan-t2v.placement" . | fromJson).textEncoder .Values.placement.textEncoder -}}
+{{- end -}}
+
+{{- define "wan-t2v.vaeEngine" -}}
+{{- default (include "wan-t2v.placement" . | fromJson).vaeEngine .Values.placement.vaeEngine -}}
+{{- end -}}
+
+{{/* Options of the Job's step that writes the programs of what runs in torch; nothing where nothing does. */}}
+{{- define "wan-t2v.programArguments" -}}
+{{- if eq (include "wan-t2v.textEncoder" .) "cpu" }}
+- --graph=text_encoder
+- --text-encoder-precision=bf16
+{{- end }}
+{{- if eq (include "wan-t2v.vaeEngine" .) "torch" }}
+- --graph=vae_decoder_first
+- --graph=vae_decoder_next
+- --vae-precision={{ .Values.placement.vae }}
+{{- end }}
 {{- end -}}
 
 {{- define "wan-t2v.planSet" -}}
