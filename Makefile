@@ -61,7 +61,7 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve generate demo adherence pictures train-mini test fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
+.PHONY: help setup mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,8 +103,8 @@ plans: export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT
 		$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(VAE_TF32),--vae-tf32) \
 		$(if $(PLANS_INTO),--repository "$(PLANS_INTO)")
 
-compile-check: export ## compile every graph at every precision with TensorRT-RTX, without a GPU
-	@$(python) -m export compile-check --checkpoint "$(CHECKPOINT)"
+compile-check: export ## compile every graph at every precision with TensorRT-RTX, without a GPU (SMALLEST_COVER=1: few)
+	@$(python) -m export compile-check --checkpoint "$(CHECKPOINT)" $(if $(SMALLEST_COVER),--smallest-cover)
 
 serve: installed ## run the server until Ctrl-C (HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=...)
 	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
@@ -125,8 +125,28 @@ pictures: export ## the README's pictures, generated through a server (OUT=...)
 train-mini: setup ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
 	@$(python) -m training all $(TRAIN_OPTIONS)
 
-test: export ## run all tests
+# without a server a test has one core, two at a time; each file stays in one process, for what its tests share
+without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadfile -m "not server and not nightly"
+
+test: export ## run all tests, or TESTS="..." as pytest takes them
+ifdef TESTS
 	@$(python) -m pytest $(TESTS)
+else
+	@$(without_server)
+	@$(python) -m pytest -m server $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
+endif
+
+test-fast: installed ## the tests that take under a minute: contracts and units, without export and servers
+	@$(without_server) --quiet tests/contract tests/unit --ignore tests/unit/export
+
+nightly: installed ## what takes too long for each change: the whole compile gate, dry run, fuzz, faults, soak
+	@$(python) -m pytest -m nightly
+	@$(MAKE) --no-print-directory compile-check
+	@$(MAKE) --no-print-directory a14b-dry-run
+	@$(MAKE) --no-print-directory a14b-plans-rehearsal
+	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory faults
+	@$(MAKE) --no-print-directory soak
 
 fuzz: installed ## thousands of bad requests through every door: each must be refused rightly (COUNT=..., FUZZ_SEED=...)
 	@$(python) -m tests.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))

@@ -10,6 +10,7 @@ from pathlib import Path
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
+from wan_t2v.contract import MODELS_OF_ENDPOINT, STREAM
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,10 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("out/demo.mp4"))
     options, request = parser.parse_known_args(arguments)
+    log, models = Path("build/demo-server.log"), MODELS_OF_ENDPOINT[STREAM]  # the command calls no other endpoint
     print("starting the server ...", file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the client's process ends with this one, too
     try:
-        with running_server(ServerOptions(repository=options.repository, log=Path("build/demo-server.log"))) as server:
+        with running_server(ServerOptions(repository=options.repository, log=log, models=models)) as server:
             print(f"server ready at {server.grpc_url}, generating ...", file=sys.stderr)
             command = [sys.executable, "-m", "wan_t2v_client.command", "generate", "--json", "--url", server.grpc_url]
             finished = subprocess.run(

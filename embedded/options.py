@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedded.folder import ServerFolder
 from embedded.ports import addresses, check_free, free_ports
+from embedded.tensor_check import MODEL as TENSOR_CHECK
 from embedded.wheel import TritonWheel
 
 TEXT_CACHE_BYTES = 16 * 2**20  # about 250 prompts of wan-mini, 4 of A14B
@@ -18,6 +19,7 @@ class ServerOptions:
 
     Attributes:
         config_name: which `configs/<name>.pbtxt` of each model is used; empty for `config.pbtxt` itself.
+        models: those that are loaded, such as one endpoint's; empty for all of the repository.
         text_cache_bytes: size of Triton's response cache, which holds text embeddings.
         start_limit_s, stop_limit_s: how long a start may take, and a stop before the server is killed.
         traces_url: an OpenTelemetry collector's address for traces over HTTP; empty for none.
@@ -31,6 +33,7 @@ class ServerOptions:
     http_port: int = 0
     metrics_port: int = 0
     config_name: str = "cpu"
+    models: tuple[str, ...] = ()
     log: Path = Path("build/server.log")
     text_cache_bytes: int = TEXT_CACHE_BYTES
     start_limit_s: float = 180.0
@@ -77,6 +80,10 @@ RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
 RESTRICTION_OPTIONS = ("grpc-restricted-protocol", "http-restricted-api")
 
 
+def _loaded(options: ServerOptions) -> tuple[str, ...]:
+    return (*options.models, TENSOR_CHECK) if options.models else ("*",)
+
+
 def environment(options: ServerOptions) -> dict[str, str]:
     """What the models' processes read: where their own spans go."""
     return {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": options.traces_url} if options.traces_url else {}
@@ -94,7 +101,7 @@ def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolde
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         "--disable-auto-complete-config",  # else every model is imported twice
         "--model-control-mode=explicit",  # the supervisor reloads a model whose process died
-        "--load-model=*",
+        *(f"--load-model={model}" for model in _loaded(options)),
         "--exit-on-error=true",
         "--exit-timeout-secs=10",  # it cannot save running videos: their calls fail as soon as the server is stopping
     ]

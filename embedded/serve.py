@@ -20,10 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--log", type=Path, default=Path("build/server.log"), help="Triton's log (default: %(default)s)"
     )
+    parser.add_argument("--models", nargs="+", default=(), help="the models to load (default: all of the repository)")
     parser.add_argument("--traces-url", default="", help="OpenTelemetry collector, such as http://host:4318/v1/traces")
     for port, default in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
         parser.add_argument(f"--{port}-port", type=int, default=default, help="0 for a free one (default: %(default)s)")
-    options = ServerOptions(**vars(parser.parse_args(arguments)))
+    raw = vars(parser.parse_args(arguments))
+    options = ServerOptions(**{**raw, "models": tuple(raw["models"])})
     stop, ended = threading.Event(), list[str]()
     failed = False
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -207,7 +207,8 @@ def died_log(log: Path) -> Path:
 def main() -> int:
     """Read options as one line of JSON from standard input and supervise; used by `embedded.server`."""
     raw = json.loads(sys.stdin.readline())
-    options = ServerOptions(**{**raw, "repository": Path(raw["repository"]), "log": Path(raw["log"])})
+    parsed = {"repository": Path(raw["repository"]), "log": Path(raw["log"]), "models": tuple(raw["models"])}
+    options = ServerOptions(**{**raw, **parsed})
     supervisor = Supervisor(options, report=lambda event: print(json.dumps(event), flush=True))
 
     def stop(signum: int, frame: Any) -> None:

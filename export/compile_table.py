@@ -4,9 +4,10 @@ The graphs of the small checkpoint are whole. A14B's are cut where they repeat: 
 twenty-four, a vocabulary of 1,024; every width is the true one. `docs/plans.md` holds the same list.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.precision import FP8_BETWEEN, attention_is_fp8, blocks_in_fp8
+from export.precision import FP8_BETWEEN, PART_OF, attention_is_fp8, blocks_in_fp8
 from wan_t2v.shapes import VideoShape
 
 SMALL, A14B = "wan-mini", "A14B"
@@ -78,3 +79,23 @@ def _vae_decoders() -> list[CompileCase]:
 
 
 COMPILE_TABLE: tuple[CompileCase, ...] = (*_experts(), *_text_encoders(), *_vae_decoders())
+
+
+def smallest_cover(cases: Sequence[CompileCase]) -> list[CompileCase]:
+    """Choose few of `cases` that cover each graph, and of each part every precision and every size of A14B.
+
+    Greedy: the case that adds most comes next, of equals one of A14B, whose layers are checked one by one.
+    """
+    missing = set().union(*map(_covered_by, cases))
+    cover: list[CompileCase] = []
+    while missing:
+        best = max(cases, key=lambda case: (len(missing & _covered_by(case)), case.model == A14B))
+        cover.append(best)
+        missing -= _covered_by(best)
+    return cover
+
+
+def _covered_by(case: CompileCase) -> set[tuple[str, str]]:
+    part = PART_OF[case.graph]
+    sizes = case.sizes if case.model == A14B else ()
+    return {("graph", case.graph), (part, case.precision), *((part, str(size)) for size in sizes)}

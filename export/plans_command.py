@@ -32,6 +32,9 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
     plans.set_defaults(command=lambda options: build_plans(options, folder_of(options)))
     check: argparse.ArgumentParser = commands.add_parser("compile-check", help="does TensorRT compile every graph?")
     check.add_argument("--only", metavar="TEXT", action="append", default=[], help="rows that contain TEXT; repeatable")
+    check.add_argument(
+        "--smallest-cover", action="store_true", help="few rows: each graph, and of each part every precision and size"
+    )
     check.add_argument("--jobs", type=int, default=2, help="graphs exported at the same time (default: %(default)s)")
     check.add_argument("--scratch", type=Path, default=Path("build/compile-check"), help="default: %(default)s")
     check.set_defaults(command=lambda options: _compile_check(options, folder_of(options)))
@@ -65,9 +68,10 @@ def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuil
 
 def _compile_check(options: argparse.Namespace, folder: Path) -> None:
     from export.compile_check import checked, summary
-    from export.compile_table import COMPILE_TABLE
+    from export.compile_table import COMPILE_TABLE, smallest_cover
 
-    cases = [case for case in COMPILE_TABLE if all(text in str(case) for text in options.only)]
+    table = smallest_cover(COMPILE_TABLE) if options.smallest_cover else COMPILE_TABLE
+    cases = [case for case in table if all(text in str(case) for text in options.only)]
     if not cases:
         raise CompileCheckFailed(f"no row of the table contains {' and '.join(options.only)}")
     started = time.monotonic()

@@ -1,6 +1,7 @@
 """What all tests share: where things are."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,18 @@ from wan_t2v.operate.run_directory import VARIABLE
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may fetch
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C also where a shell started the tests in the background, which they would pass on to what they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts servers: `make test` runs it last and one at a time, all else in two processes."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests/server"):
+            item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,15 @@
 import shutil
 from pathlib import Path
 
+from filelock import FileLock
+
 from export.to_program import programs_from_checkpoint
 from wan_t2v.engines.choice import GRAPH_FILES
 
 
 def installed_programs(checkpoint: Path, folder: Path) -> Path:
-    return programs_from_checkpoint(checkpoint, folder)
+    with FileLock(folder.with_suffix(".lock")):  # tests run in two processes
+        return programs_from_checkpoint(checkpoint, folder)
 
 
 def copy_programs(programs: Path, repository: Path) -> None:

@@ -51,12 +51,12 @@ def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Pa
         (partial / DEFAULTS_FILE).write_text(json.dumps(serving_defaults(video), indent=2) + "\n", encoding="utf-8")
         captions = [numbered_clip(0, index, video=video).caption for index in range(CALIBRATION_PROMPTS)]
         (partial / PROMPTS_FILE).write_text("\n".join(captions) + "\n", encoding="utf-8")
-        (partial / PREVIEW_FILE).write_text(preview_of(modules.vae, video=video).to_json(), encoding="utf-8")
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         if size > MAX_BYTES:
             raise TooLargeError(
                 f"wan-mini has {size:,} bytes, at most {MAX_BYTES:,} are allowed. Train smaller modules."
             )
+        (partial / PREVIEW_FILE).write_text(preview_of(modules.vae, video=video).to_json(), encoding="utf-8")
     logger.info("wrote %s: %s bytes", folder, f"{size:,}")
     return folder
 

@@ -160,3 +160,11 @@ MODELS: dict[str, ModelSpec] = {
         (TensorSpec("video", Dtype.BYTES, ("videos",)), TensorSpec("metadata", Dtype.BYTES)),
     ),
 }
+
+UNARY, STREAM = "text_to_video", "text_to_video_stream"
+GRAPHS = ("text_encoder", "high_noise_expert", "low_noise_expert", "vae_decoder_first", "vae_decoder_next")
+MODELS_OF_ENDPOINT: dict[str, tuple[str, ...]] = {
+    UNARY: (UNARY, "prepare", "denoiser", "vae_decoder", "mp4_encoder", *GRAPHS),
+    STREAM: (STREAM, "prepare", *GRAPHS),
+}
+"""What a server loads to serve one endpoint alone."""

@@ -37,6 +37,7 @@ from tests.deploy.rendering import ALL_VALUES, DEPLOYMENTS, named, pod, server
 from tests.server.calls import DOORS, LONG, SMALL, in_background, inputs, samples, streamed
 from wan_t2v.operate.processes import stub_pids
 
+pytestmark = pytest.mark.server
 KEY = "a-key"
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 VICTIM = "mp4_encoder"

@@ -10,6 +10,10 @@ from wan_t2v_client import Connection, TextToVideo
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from embedded.supervisor import died_log
+from wan_t2v.contract import GRAPHS
+
+WITHOUT_TORCH = ("mp4_encoder", "prepare", *GRAPHS)
+"""Models that start in a seventh of the whole repository's time, for what is about processes and not about videos."""
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +41,9 @@ def copied_repository(repository: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def options(copied_repository: Path, tmp_path: Path) -> ServerOptions:
     return ServerOptions(repository=copied_repository, log=tmp_path / "server.log")
+
+
+@pytest.fixture
+def light(repository: Path, tmp_path: Path) -> ServerOptions:
+    """A server without an endpoint, for tests of its life; its repository is not to be written to."""
+    return ServerOptions(repository=repository, log=tmp_path / "server.log", models=WITHOUT_TORCH)

@@ -19,11 +19,3 @@ def test_the_demo_writes_a_video_and_ends_in_one_json_object(
     assert told["seconds"] > 0
     assert out.read_bytes()[4:8] == b"ftyp"
     assert "server ready" in finished.stderr, "progress is shown"
-
-
-def test_a_refused_request_ends_the_demo_with_the_reason(repository: Path, root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "embedded.demo", "--repository", str(repository), "--out", str(tmp_path / "x.mp4")]
-    finished = subprocess.run([*command, "--frames", "16", "--", "x"], cwd=root, capture_output=True, text=True)
-    assert finished.returncode == 2
-    assert "num_frames: got 16" in finished.stderr
-    assert list(tmp_path.iterdir()) == []

@@ -30,19 +30,13 @@ def under_way(server: Server, in_flight: int, queued: int) -> bool:
     return (found["wan_t2v_generations_in_flight"], found["wan_t2v_generations_queued"]) == (in_flight, queued)
 
 
-@pytest.fixture
-def own_server(options: ServerOptions) -> Any:
-    events: list[dict[str, Any]] = []
-    with running_server(options, on_event=events.append) as server:
-        yield server, events
-
-
-def test_drain_probe_repair_deadline_and_sigterm(own_server: tuple[Server, list[dict[str, Any]]]) -> None:
+def test_drain_probe_repair_deadline_and_sigterm(options: ServerOptions) -> None:
     """One server for all of it: a start costs more than each of these."""
-    server, events = own_server
-    assert probe(server, "ready") == (0, "") and probe(server, "live") == (0, "")
-    a_deadline_that_passes_stops_the_loop_of_a_unary_caller(server)
-    with ThreadPoolExecutor(8) as pool:
+    events: list[dict[str, Any]] = []
+    with running_server(options, on_event=events.append) as server, ThreadPoolExecutor(8) as pool:
+        assert probe(server, "ready") == (0, "") and probe(server, "live") == (0, "")
+        a_deadline_that_passes_stops_the_loop_of_a_unary_caller(server)
+        another_server_that_is_given_its_directory_does_not_start(server, options)
         for door in DOORS:
             a_drain_ends_when_the_running_video_does(server, pool, door)
         a_dead_process_is_seen_until_it_is_repaired(server, events)
@@ -103,14 +97,12 @@ def sigterm_tells_the_callers_whose_videos_it_ends(server: Server, pool: ThreadP
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_two_servers_do_not_share_a_directory_by_accident(
-    own_server: tuple[Server, list[dict[str, Any]]], options: ServerOptions
-) -> None:
+def another_server_that_is_given_its_directory_does_not_start(server: Server, options: ServerOptions) -> None:
     """The launcher gives each its own; who names one for several is told."""
-    server, _ = own_server
     config = options.repository / "denoiser/configs/cpu.pbtxt"
     named = f'\nparameters {{ key: "run_directory", value {{ string_value: "{server.run_directory}" }} }}\n'
     config.write_text(config.read_text() + named)
     message = rf"belongs to the running server with pid {server.pid}: give each server a directory of its own"
-    with pytest.raises(ServerError, match=message), running_server(replace(options, log=options.log.with_name("2"))):
+    second = replace(options, log=options.log.with_name("2"), models=("denoiser",))
+    with pytest.raises(ServerError, match=message), running_server(second):
         pass

@@ -1,6 +1,7 @@
 """Other engines in a real server: the five graphs in torch, and the VAE's two graphs inside `vae_decoder`."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.engine_checks import relative
 from tests.programs import copy_programs, installed_programs
+from wan_t2v.contract import MODELS_OF_ENDPOINT, STREAM
 
 REQUEST = {"prompt": "a red ball rolls left", "seed": 7, "num_inference_steps": 4, "num_frames": 9,
            "height": 64, "width": 64}  # fmt: skip
@@ -21,7 +23,7 @@ VAE = ("vae_decoder_first", "vae_decoder_next")
 
 def generated(server: Server, **request: object) -> Generation:
     with TextToVideo(Connection(server.grpc_url)) as client:
-        return client.generate_unary(**{**REQUEST, **request})
+        return client.generate(**{**REQUEST, **request})
 
 
 def add_parameter(repository: Path, model: str, name: str, value: str) -> None:
@@ -38,7 +40,7 @@ def test_the_five_graphs_in_torch_make_the_same_video(
         add_parameter(repository, graph, "engine", "torch")
         (repository / graph / "1/model.onnx").unlink()
     expected = [generated(server, output_type=kind) for kind in ("latents", "frames")]
-    with running_server(options) as in_torch:
+    with running_server(replace(options, models=MODELS_OF_ENDPOINT[STREAM])) as in_torch:
         latents, frames = (generated(in_torch, output_type=kind) for kind in ("latents", "frames"))
     assert all(steps > 0 for steps in latents.metadata["steps"].values()), "both experts must take part"
     assert 0 < relative(latents.latents, expected[0].latents) < 1e-4, "another engine, so close and not equal"
@@ -51,12 +53,17 @@ def test_the_vae_in_process_gives_the_same_bytes_and_calls_no_model(server: Serv
     assert threads is not None
     add_parameter(options.repository, "vae_decoder", "engine_location", "in_process")
     add_parameter(options.repository, "vae_decoder", "threads", threads[1])
-    expected = generated(server)
+    expected = unary(server)
     with running_server(options) as in_process:
-        answer = generated(in_process)
+        answer = unary(in_process)
         assert vae_requests(in_process) == [0, 0]
     assert min(vae_requests(server)) > 0
     assert answer.video is not None and answer.video == expected.video
+
+
+def unary(server: Server) -> Generation:
+    with TextToVideo(Connection(server.grpc_url)) as client:
+        return client.generate_unary(**REQUEST)
 
 
 def vae_requests(server: Server) -> list[int]:
@@ -73,5 +80,6 @@ def test_an_engine_that_cannot_run_stops_the_start_with_its_reason(
     options: ServerOptions, engine: str, message: str
 ) -> None:
     add_parameter(options.repository, "text_encoder", "engine", engine)
-    with pytest.raises(ServerError, match=re.escape(message)), running_server(options):
+    alone = replace(options, models=("text_encoder",))
+    with pytest.raises(ServerError, match=re.escape(message)), running_server(alone):
         pass

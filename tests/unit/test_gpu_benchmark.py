@@ -341,6 +341,7 @@ def test_a_part_is_called_measured_only_if_it_was(rows: list[Row], status: str) 
     assert gpu.status_of(rows) == status
 
 
+@pytest.mark.nightly  # the same build as above
 def test_on_a_cpu_a_built_plan_is_said_to_be_built_and_not_run(scale: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr(gpu_tensorrt, "MODULES", ("tensorrt_rtx",))

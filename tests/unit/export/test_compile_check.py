@@ -8,8 +8,7 @@ import pytest
 
 from export import compile_check
 from export.compile_check import CaseResult, checked, compiled_case, summary
-from export.compile_modules import compile_graph
-from export.compile_table import COMPILE_TABLE, SMALL, CompileCase
+from export.compile_table import COMPILE_TABLE, SMALL, CompileCase, smallest_cover
 from export.precision import OFFERED, PART_OF
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
@@ -86,15 +85,15 @@ def test_broken_graphs_fail_the_gate(tmp_path: Path, facts: ModelFacts, monkeypa
     assert "2,500,000,000 elements; TensorRT takes at most" in (compiled_case(vae, wide, facts, blocks=1).error or "")
 
 
-@pytest.mark.parametrize("precision", ["fp8", "fp8-attention"])
-def test_an_expert_with_its_inner_blocks_in_fp8_compiles(
-    precision: str, tmp_path: Path, checkpoint: Path, facts: ModelFacts
-) -> None:
-    case = next(c for c in COMPILE_TABLE if (c.model, c.precision) == (SMALL, precision))
-    source = compile_graph(SMALL, case.graph, precision, checkpoint, tmp_path / "model.onnx")
-    result = compiled_case(case, source, facts, blocks=4, checkpoint=checkpoint)
-    assert result.error is None, result
-    assert "'FP8': 20" in result.detail
+def test_the_smallest_cover_leaves_no_graph_precision_or_size_of_a14b_out() -> None:
+    cover = smallest_cover(COMPILE_TABLE)
+    assert len(cover) == 12 and set(cover) < set(COMPILE_TABLE)
+    for covered_by in (
+        lambda case: {case.graph},
+        lambda case: {(PART_OF[case.graph], case.precision)},
+        lambda case: {(PART_OF[case.graph], size) for size in case.sizes if case.model == "A14B"},
+    ):
+        assert set().union(*map(covered_by, cover)) == set().union(*map(covered_by, COMPILE_TABLE))
 
 
 def test_a_graph_whose_weights_are_not_in_fp8_fails_the_row_of_fp8(

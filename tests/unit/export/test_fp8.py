@@ -88,9 +88,9 @@ def test_e4m3_has_four_bits_of_fraction_and_ends_at_448() -> None:
     ("precision", "dtype", "rounded"),
     [
         ("fp8-fp32", torch.float32, 7),
-        ("fp8", torch.bfloat16, 7),
+        pytest.param("fp8", torch.bfloat16, 7, marks=pytest.mark.nightly),
         ("fp8-attention-fp32", torch.float32, 13),
-        ("fp8-attention", torch.bfloat16, 13),
+        pytest.param("fp8-attention", torch.bfloat16, 13, marks=pytest.mark.nightly),
     ],
 )
 def test_the_graph_holds_weights_in_fp8_and_computes_what_torch_computes(

@@ -66,7 +66,15 @@ def ranges(checkpoint: Path) -> Mapping[str, Mapping[str, float]]:
     return calibrated(checkpoint, CalibrationSettings(prompts, num_inference_steps=6)).ranges
 
 
-@pytest.mark.parametrize("precision", [p for p in OFFERED["experts"] if between(p) != "bf16"])
+QUICK = ("fp32", "fp8-attention-fp32")  # in which FP8's other form is
+ON_A_CPU = [
+    pytest.param(precision, marks=() if precision in QUICK else pytest.mark.nightly)
+    for precision in OFFERED["experts"]
+    if between(precision) != "bf16"
+]
+
+
+@pytest.mark.parametrize("precision", ON_A_CPU)
 def test_a_graph_in_every_precision_that_a_cpu_runs_keeps_its_limit(
     precision: str,
     calls: list[ForcedCall],
