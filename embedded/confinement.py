@@ -5,6 +5,8 @@ import os
 import resource
 import signal
 
+from embedded.private_regions import keep_regions_private
+
 STACK_BYTES = 256 * 2**20
 PRIVATE_UMASK = 0o077
 _PR_SET_PDEATHSIG = 1
@@ -14,6 +16,7 @@ def confine() -> None:
     """End with the parent, make files and shared memory for this user alone, and take a deep stack."""
     end_with_parent()
     os.umask(PRIVATE_UMASK)
+    keep_regions_private()
     _deepen_stack()
 
 

@@ -125,9 +125,11 @@ class Supervisor:
             if time.monotonic() > deadline:
                 reason = triton.first_error() or "no error in its log"
                 raise ServerError(f"not ready after {limit_s:g} s: {reason} (log: {self.options.log})")
+            self._own.close_regions()
             self._pause(POLL_S)
         if not self.stopping:
             triton.check()
+            self._own.close_regions()
             self._serving = True
 
     @property
@@ -166,6 +168,7 @@ class Supervisor:
                 self._own.remake_folder()
                 return
             repair.look()
+            self._own.close_regions()
             self._pause(WATCH_S)
 
     def _bury(self, pause_s: float) -> None:
