@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from embedded.confinement import STACK_BYTES, confine
+from embedded.confinement import confine
 from embedded.private_regions import close_regions, keep_regions_private
+from wan_t2v.operate.stack import STACK_BYTES
 
 PRINT_LIMITS = """
 import os, resource
