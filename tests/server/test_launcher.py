@@ -277,6 +277,7 @@ def test_loading_models_needs_a_key_where_the_server_is_not_on_loopback(options:
     ):
         assert client.is_server_ready()
         regions = shared_memory_of(server.supervisor_pid)
+        assert server.http_url.startswith("http://127.0.0.1:") and probe(server, "ready") == (0, "")
         assert {stat.S_IMODE(region.stat().st_mode) for region in regions} == {0o600}
         with pytest.raises(InferenceServerException, match="This protocol is restricted"):
             client.unload_model("mp4_encoder")
