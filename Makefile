@@ -17,6 +17,8 @@ VAE_TF32 ?=
 BF16_SHARDS ?=
 PLANS_INTO ?=
 HOST ?= 127.0.0.1
+HTTP_HOST ?=
+METRICS_HOST ?=
 GRPC_PORT ?= 8001
 HTTP_PORT ?= 8000
 METRICS_PORT ?= 8002
@@ -106,9 +108,10 @@ plans: export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT
 compile-check: export ## compile every graph at every precision with TensorRT-RTX, without a GPU (SMALLEST_COVER=1: few)
 	@$(python) -m export compile-check --checkpoint "$(CHECKPOINT)" $(if $(SMALLEST_COVER),--smallest-cover)
 
-serve: installed ## run the server until Ctrl-C (HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=...)
+serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..., METRICS_HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=...)
 	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
-		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
+		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(if $(HTTP_HOST),--http-host $(HTTP_HOST)) \
+		$(if $(METRICS_HOST),--metrics-host $(METRICS_HOST)) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
 
 generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..., and the fields of a request)
 	@$(VENV)/bin/wan-t2v generate --url $(URL) --out "$(or $(OUT),out/video.mp4)" $(fields)

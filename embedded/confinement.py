@@ -2,10 +2,11 @@
 
 import ctypes
 import os
-import resource
 import signal
 
-STACK_BYTES = 256 * 2**20
+from embedded.private_regions import keep_regions_private
+from wan_t2v.operate.stack import deepen_stack
+
 PRIVATE_UMASK = 0o077
 _PR_SET_PDEATHSIG = 1
 
@@ -14,20 +15,10 @@ def confine() -> None:
     """End with the parent, make files and shared memory for this user alone, and take a deep stack."""
     end_with_parent()
     os.umask(PRIVATE_UMASK)
-    _deepen_stack()
+    keep_regions_private()
+    deepen_stack()
 
 
 def end_with_parent() -> None:
     """Ask the kernel to end this process if its parent is killed and cannot."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _deepen_stack() -> None:
-    """Raise the soft limit of the stack as far as is allowed.
-
-    Triton 2.51 reads an HTTP body into arrays on the stack of its thread: with 8 MiB a form of 5 MB ends it (server
-    issue 5840). Threads take their stack size from this limit; memory is used only as far as the stack is.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_STACK)
-    wanted = STACK_BYTES if most == resource.RLIM_INFINITY else min(STACK_BYTES, most)
-    resource.setrlimit(resource.RLIMIT_STACK, (wanted, most))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedded.errors import ServerError
+from embedded.private_regions import close_regions
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's folder
 SHM_PREFIX = "wan_t2v_"
@@ -57,6 +58,10 @@ class Belongings:
         except OSError:
             return False
         return same and (self.folder / MARK).exists() and self.run_directory.exists()
+
+    def close_regions(self) -> None:
+        """Take this server's shared memory away from other users, where the kernel did not keep it from them."""
+        close_regions(SHARED_MEMORY, self.shm_prefix)
 
     def remake_folder(self) -> None:
         """A new one at the same path, where somebody removed it. Raises ServerError."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedded.folder import ServerFolder
-from embedded.ports import addresses, check_free, free_ports
+from embedded.ports import addresses, bracketed, check_free, free_ports_of
 from embedded.tensor_check import MODEL as TENSOR_CHECK
 from embedded.wheel import TritonWheel
 
+LOOPBACK = "127.0.0.1"
 TEXT_CACHE_BYTES = 16 * 2**20  # about 250 prompts of wan-mini, 4 of A14B
 
 
@@ -18,6 +19,9 @@ class ServerOptions:
     """Settings of one embedded server. A port of 0 takes a free one.
 
     Attributes:
+        host: where gRPC listens.
+        http_host, metrics_host: where HTTP and the metrics do; empty for `host` if that is this machine alone, else for
+            loopback: Triton 2.51's HTTP is not for a network.
         config_name: which `configs/<name>.pbtxt` of each model is used; empty for `config.pbtxt` itself.
         models: those that are loaded, such as one endpoint's; empty for all of the repository.
         text_cache_bytes: size of Triton's response cache, which holds text embeddings.
@@ -28,7 +32,9 @@ class ServerOptions:
     """
 
     repository: Path = Path("model_repository")
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
+    http_host: str = ""
+    metrics_host: str = ""
     grpc_port: int = 0
     http_port: int = 0
     metrics_port: int = 0
@@ -43,9 +49,15 @@ class ServerOptions:
     admin_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
     @property
-    def on_loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
-        return all(ipaddress.ip_address(address).is_loopback for address in addresses(self.host))
+    def hosts(self) -> dict[str, str]:
+        """Where each protocol listens, by Triton's name of it."""
+        inside = self.host if _is_loopback(self.host) else LOOPBACK
+        return {"grpc": self.host, "http": self.http_host or inside, "metrics": self.metrics_host or inside}
+
+    @property
+    def http_address(self) -> str:
+        """Host and port of HTTP, as they stand in a URL."""
+        return f"{bracketed(self.hosts['http'])}:{self.http_port}"
 
     @property
     def admin_header(self) -> dict[str, str]:
@@ -59,10 +71,16 @@ class ServerOptions:
 
     def with_ports(self) -> "ServerOptions":
         """The same with a free port for each 0. Raises ServerError if a chosen port is taken."""
-        check_free([(name, port) for name, port in self.ports.items() if port], self.host)
-        found = iter(free_ports(3, self.host))
-        grpc, http, metrics = (port or next(found) for port in self.ports.values())
+        for (setting, port), host in zip(self.ports.items(), self.hosts.values(), strict=True):
+            if port:
+                check_free([(setting, port)], host)
+        free = free_ports_of(self.hosts.values())
+        grpc, http, metrics = (port or other for port, other in zip(self.ports.values(), free, strict=True))
         return replace(self, grpc_port=grpc, http_port=http, metrics_port=metrics)
+
+
+def _is_loopback(host: str) -> bool:
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses(host))
 
 
 # The server asks a silent client every 30 s whether it is there, and lets clients ask it as often; by default it waits
@@ -108,12 +126,8 @@ def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolde
     command += KEEPALIVE
     if options.config_name:
         command.append(f"--model-config-name={options.config_name}")
-    for protocol, port in (
-        ("grpc", options.grpc_port),
-        ("http", options.http_port),
-        ("metrics", options.metrics_port),
-    ):
-        command += [f"--{protocol}-address={options.host}", f"--{protocol}-port={port}"]
+    for (protocol, host), port in zip(options.hosts.items(), options.ports.values(), strict=True):
+        command += [f"--{protocol}-address={host}", f"--{protocol}-port={port}"]
     if options.cuda_pool_bytes is not None:
         command.append(f"--cuda-memory-pool-byte-size=0:{options.cuda_pool_bytes}")
     if options.traces_url:

@@ -13,9 +13,13 @@ LISTEN_POLL_S = 0.1
 
 
 def free_ports(count: int, host: str) -> list[int]:
-    """Ports that nobody listens on; held open together so that they differ from each other."""
-    addresses(host)
-    sockets = [_bound(host, 0) for _ in range(count)]
+    """Ports of one host that nobody listens on, all different."""
+    return free_ports_of([host] * count)
+
+
+def free_ports_of(hosts: Iterable[str]) -> list[int]:
+    """A port for each host that nobody listens on there; held open together so that they differ from each other."""
+    sockets = [_bound(host, 0) for host in hosts]
     try:
         return [held.getsockname()[1] for held in sockets]
     finally:

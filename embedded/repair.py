@@ -1,4 +1,4 @@
-"""Load a model again whose Python process died, which Triton never does by itself.
+"""Load a model again whose Python process died, or that somebody unloaded: Triton never does by itself.
 
 Whether Triton has a model loaded is asked of its repository index. Readiness says something else on 2.71: it is false
 for a model with a dead process as it is for one that was unloaded on purpose.
@@ -17,6 +17,7 @@ from embedded.grpc_client import own_client
 from embedded.leftovers import SHARED_MEMORY
 from embedded.options import ServerOptions
 from embedded.retired import Regions, Retired
+from embedded.unloaded import UnloadedModels
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids, stubs
 
 RETRY_S = 10.0
@@ -37,11 +38,13 @@ class Repair:
         self._expected = {model: len(pids) for model, pids in self._living().items()}
         # model to when to try again: its reload failed, so Triton calls it unloaded
         self._broken: dict[str, float] = {}
+        self._unloaded = UnloadedModels(options, self._client)
 
     def look(self) -> None:
-        """Unload and load again each model that lost a process (a plain load does nothing)."""
+        """Load again each model that was unloaded, and each that lost a process (for that it is unloaded first)."""
         self._retired.end_idle()
         self._regions.look((stub.pid, stub.region) for stub in stubs(self._pid))
+        self._load_unloaded()
         for model in models_short_of(self._expected, self._living()):
             if time.monotonic() < self._broken.get(model, 0.0):
                 continue
@@ -51,6 +54,18 @@ class Repair:
                 self._broken.pop(model, None)
             else:
                 self._broken[model] = time.monotonic() + RETRY_S
+
+    def _load_unloaded(self) -> None:
+        """The first of them alone: the index says something else afterwards."""
+        names = self._unloaded.names(failed=self._broken.keys())
+        model = next((name for name in names if time.monotonic() >= self._broken.get(name, 0.0)), None)
+        if model is None:
+            return
+        self._report({"event": "unloaded", "model": model})
+        if self._changed(model, self._client.load_model):
+            self._broken.pop(model, None)
+        else:
+            self._broken[model] = time.monotonic() + RETRY_S
 
     def lost_a_process(self, model: str) -> bool:
         """Whether a loaded model has fewer processes than it had."""
@@ -74,11 +89,15 @@ class Repair:
 
     def _reloaded(self, model: str) -> bool:
         """Reload a model; True if it is back."""
-        started = time.monotonic()
         self._report({"event": "died", "model": model})
         self._retired.add(self._living().get(model, ()))
+        return self._changed(model, self._client.unload_model, self._client.load_model)
+
+    def _changed(self, model: str, *changes: Callable[..., None]) -> bool:
+        """Unload or load a model; True if all went well."""
+        started = time.monotonic()
         try:
-            for change in (self._client.unload_model, self._client.load_model):
+            for change in changes:
                 change(model, headers=self._options.admin_header, client_timeout=LOAD_LIMIT_S)
         except InferenceServerException as error:
             self._report({"event": "not repaired", "model": model, "error": str(error)})

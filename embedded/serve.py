@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedded.errors import ServerError, StartStopped
-from embedded.options import ServerOptions
+from embedded.options import LOOPBACK, ServerOptions
 from embedded.server import running_server
 
 
@@ -16,7 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve; every event of the supervisor is told on standard error. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m embedded.serve", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on for gRPC (default: %(default)s)")
+    for protocol in ("http", "metrics"):
+        parser.add_argument(
+            f"--{protocol}-host", default="", help="the same; left out: HOST if that is loopback, else 127.0.0.1"
+        )
     parser.add_argument(
         "--log", type=Path, default=Path("build/server.log"), help="Triton's log (default: %(default)s)"
     )

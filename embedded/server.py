@@ -114,11 +114,14 @@ def _first_event(first: "queue.SimpleQueue[dict[str, Any]]", stop: threading.Eve
 
 
 def _server(ready: dict[str, Any], supervisor_pid: int, log: Path) -> Server:
-    host = bracketed(ready["host"])
+    grpc, http, metrics = (
+        f"{bracketed(ready[f'{protocol}_host'])}:{ready[f'{protocol}_port']}"
+        for protocol in ("grpc", "http", "metrics")
+    )
     return Server(
-        grpc_url=f"{host}:{ready['grpc_port']}",
-        http_url=f"http://{host}:{ready['http_port']}",
-        metrics_url=f"http://{host}:{ready['metrics_port']}/metrics",
+        grpc_url=grpc,
+        http_url=f"http://{http}",
+        metrics_url=f"http://{metrics}/metrics",
         supervisor_pid=supervisor_pid,
         run_directory=Path(ready["run_directory"]),
         log=log,

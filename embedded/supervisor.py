@@ -125,9 +125,11 @@ class Supervisor:
             if time.monotonic() > deadline:
                 reason = triton.first_error() or "no error in its log"
                 raise ServerError(f"not ready after {limit_s:g} s: {reason} (log: {self.options.log})")
+            self._own.close_regions()
             self._pause(POLL_S)
         if not self.stopping:
             triton.check()
+            self._own.close_regions()
             self._serving = True
 
     @property
@@ -143,9 +145,9 @@ class Supervisor:
         if self.stopping or self._triton is None:
             return
         options = self.options
-        ports = {"grpc_port": options.grpc_port, "http_port": options.http_port, "metrics_port": options.metrics_port}
+        ports = {f"{protocol}_port": port for protocol, port in zip(options.hosts, options.ports.values(), strict=True)}
         process = {"pid": self._triton.pid, "run_directory": str(self._run_directory)}
-        self.report({"event": event, "host": options.host, **ports, **process})
+        self.report({"event": event, **_hosts(options), **ports, **process})
 
     def _watch(self) -> None:
         """Until told to stop, or the server is dead."""
@@ -166,6 +168,7 @@ class Supervisor:
                 self._own.remake_folder()
                 return
             repair.look()
+            self._own.close_regions()
             self._pause(WATCH_S)
 
     def _bury(self, pause_s: float) -> None:
@@ -197,6 +200,10 @@ class Supervisor:
         readable, _, _ = select.select([sys.stdin], [], [], seconds)
         if readable and not os.read(sys.stdin.fileno(), 1):  # end of file
             self.stopping = True
+
+
+def _hosts(options: ServerOptions) -> dict[str, str]:
+    return {f"{protocol}_host": host for protocol, host in options.hosts.items()}
 
 
 def died_log(log: Path) -> Path:

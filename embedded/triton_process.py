@@ -19,7 +19,7 @@ from embedded.grpc_client import own_client
 from embedded.leftovers import Belongings, remove_shared_memory
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line, environment
-from embedded.ports import bracketed, check_listening
+from embedded.ports import check_listening
 from embedded.tensor_check import MODEL, check_tensors, unload
 from embedded.wheel import installed_wheel
 from wan_t2v.operate.model_control import ControlAddress
@@ -46,7 +46,8 @@ class TritonProcess:
         """Start it. Raises ServerError."""
         wheel = installed_wheel()
         folder = ServerFolder.linked(belongings.folder, wheel, repository=options.repository)
-        ControlAddress(options.host, options.http_port, options.admin_key).publish(belongings.run_directory)
+        control = ControlAddress(options.hosts["http"], options.http_port, options.admin_key)
+        control.publish(belongings.run_directory)
         with _opened(options.log) as log:
             process = subprocess.Popen(
                 command_line(options, wheel, folder, shm_prefix=belongings.shm_prefix),
@@ -81,11 +82,11 @@ class TritonProcess:
         if self.exit_code is not None:
             reason = self.first_error() or f"exit code {self.exit_code}"
             raise ServerError(f"the server did not start: {reason} (log: {self.options.log})")
-        return _answers(f"http://{bracketed(self.options.host)}:{self.options.http_port}/v2/health/ready")
+        return _answers(f"http://{self.options.http_address}/v2/health/ready")
 
     def answers(self) -> bool:
         """Whether it says over HTTP or gRPC that it is alive, ready or not."""
-        if _answers(f"http://{bracketed(self.options.host)}:{self.options.http_port}/v2/health/live"):
+        if _answers(f"http://{self.options.http_address}/v2/health/live"):
             return True
         with own_client(self.options) as client, contextlib.suppress(InferenceServerException):
             return bool(client.is_server_live(client_timeout=ANSWER_LIMIT_S))

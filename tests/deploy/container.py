@@ -18,7 +18,10 @@ from embedded.wheel import installed_wheel
 from tests.deploy.rendering import ROOT
 
 LOOPBACK = "127.0.0.1"
-NEWER = ("--grpc-max-response-pool-size",)  # options of the image's Triton that 2.51 does not know
+NEWER = (
+    "--grpc-max-response-pool-size",
+    "--http-max-input-size",
+)  # options of the image's Triton that 2.51 does not know
 STOP_LIMIT_S = 90.0
 
 

@@ -239,14 +239,6 @@ def test_the_proxy_gets_its_configuration_its_secrets_and_the_certificate() -> N
     assert named(proxy["env"], "CLIENT_SECRET")["valueFrom"]["secretKeyRef"]["name"] == "oidc"
 
 
-def test_an_ingress_waits_for_a_whole_video() -> None:
-    (ingress,) = objects("ci/everything-values", "Ingress")
-    annotations = ingress["metadata"]["annotations"]
-    assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) >= 3600
-    assert annotations["nginx.ingress.kubernetes.io/backend-protocol"] == "GRPCS"
-    assert annotations["nginx.ingress.kubernetes.io/proxy-next-upstream"] == "off"
-
-
 def test_generations_under_way_are_kept_where_a_volume_is_named() -> None:
     container = server("ci/everything-values")
     mount = named(container["volumeMounts"], "generations")
@@ -254,28 +246,6 @@ def test_generations_under_way_are_kept_where_a_volume_is_named() -> None:
     volume = named(pod("ci/everything-values")["volumes"], "generations")
     assert volume["persistentVolumeClaim"] == {"claimName": "wan-generations"}
     assert VARIABLE not in {entry["name"] for entry in server("values-cpu")["env"]}
-
-
-def test_a_gateway_waits_for_a_whole_video_and_speaks_tls_to_the_pods_that_do() -> None:
-    (route,) = objects("ci/everything-values", "GRPCRoute")
-    (header,) = route["spec"]["rules"][0]["filters"]
-    assert header["requestHeaderModifier"] == {"remove": ["triton_grpc_error"]}
-    (policy,) = objects("ci/everything-values", "BackendTrafficPolicy")
-    assert policy["spec"]["targetRefs"] == [
-        {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": route["metadata"]["name"]}
-    ]
-    limits = policy["spec"]["timeout"]["http"]
-    assert limits == {"requestTimeout": "0s", "maxStreamDuration": "0s", "streamIdleTimeout": "3600s"}
-    (policy,) = objects("ci/everything-values", "BackendTLSPolicy")
-    (service,) = objects("ci/everything-values", "Service")
-    (target,) = policy["spec"]["targetRefs"]
-    assert target["name"] == service["metadata"]["name"]
-    assert target["sectionName"] in [port["name"] for port in service["spec"]["ports"]]
-    assert policy["spec"]["validation"]["hostname"] == "video.example"
-    plain = 'gateway={"enabled":true,"parentRefs":[{"name":"public"}]}'
-    assert objects("values-cpu", "GRPCRoute", plain)
-    assert not objects("values-cpu", "BackendTLSPolicy", plain)
-    assert not objects("values-cpu", "BackendTrafficPolicy", plain)
 
 
 def test_traces_go_where_both_triton_and_the_models_are_told() -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -276,13 +277,20 @@ def test_serve_stops_cleanly_on_ctrl_c(light: ServerOptions, root: Path) -> None
 
 
 def test_loading_models_needs_a_key_where_the_server_is_not_on_loopback(light: ServerOptions) -> None:
-    """Bound to every interface, as a deployment would; called over loopback."""
-    open_to_all = replace(light, host="0.0.0.0")
-    with running_server(open_to_all) as server, InferenceServerClient(_on_loopback(server.grpc_url)) as client:
+    """Bound to every interface, as a deployment would; called over loopback. A model that is unloaded comes back."""
+    open_to_all, events = replace(light, host="0.0.0.0"), list[dict[str, Any]]()
+    with (
+        running_server(open_to_all, on_event=events.append) as server,
+        InferenceServerClient(_on_loopback(server.grpc_url)) as client,
+    ):
         assert client.is_server_ready()
+        regions = shared_memory_of(server.supervisor_pid)
+        assert server.http_url.startswith("http://127.0.0.1:") and probe(server, "ready") == (0, "")
+        assert {stat.S_IMODE(region.stat().st_mode) for region in regions} == {0o600}
         with pytest.raises(InferenceServerException, match="This protocol is restricted"):
             client.unload_model("mp4_encoder")
-        client.load_model("mp4_encoder", headers=open_to_all.admin_header)
+        client.unload_model("mp4_encoder", headers=open_to_all.admin_header)
+        wait_until(lambda: repaired(events, "mp4_encoder") and client.is_server_ready(), limit_s=120)
 
 
 def _on_loopback(url: str) -> str:

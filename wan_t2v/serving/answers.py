@@ -1,5 +1,6 @@
 """From a request to its response: every failure becomes an error with the right code, none ends the batch."""
 
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,10 @@ _STATUS = {
     "UNSUPPORTED": "UNIMPLEMENTED",
     **{same: same for same in ("UNAVAILABLE", "INTERNAL", "CANCELLED", "ALREADY_EXISTS", "NOT_FOUND")},
 }
+
+# Triton's Python backend names shared memory in its errors, such as that of a full /dev/shm; with the operator's key
+# other callers' requests can be read there. Names as they are by default, and as the embedded server makes them.
+_REGION = re.compile(r"/?(?:triton_python_backend_shm_region_|wan_t2v_\d+_)[\w-]+")
 
 
 def answered(pb_utils: Any, requests: Sequence[Any], answer: Callable[[Any], list[Any]]) -> list[Any]:
@@ -52,7 +57,13 @@ def streamed_failure(pb_utils: Any, error: BaseException) -> Any:
 
 
 def _told(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
-    """What to say of an error, and its code; the traceback of one that is ours goes to the log."""
+    """What to say of an error, without names of shared memory, and its code."""
+    message, code = _message(pb_utils, error)
+    return _REGION.sub("(a region)", message), code
+
+
+def _message(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
+    """An error's own words, and its code; the traceback of one that is ours goes to the log."""
     codes = pb_utils.TritonError
     if isinstance(error, ModelCallError):
         return str(error), error.code

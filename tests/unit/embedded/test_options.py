@@ -5,16 +5,29 @@ import pytest
 
 from embedded.errors import ServerError
 from embedded.folder import ServerFolder
-from embedded.options import ServerOptions, command_line
+from embedded.options import LOOPBACK, ServerOptions, command_line
 from embedded.ports import free_ports
 from embedded.wheel import installed_wheel
 
 
 @pytest.mark.parametrize(
-    ("host", "loopback"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False)]
+    ("host", "inside"),
+    [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("::1", "::1"), ("0.0.0.0", LOOPBACK), ("::", LOOPBACK)],
 )
-def test_loopback_is_known_by_name_and_by_number(host: str, loopback: bool) -> None:
-    assert ServerOptions(host=host).on_loopback == loopback
+def test_http_and_metrics_leave_loopback_only_by_name(host: str, inside: str, root: Path, tmp_path: Path) -> None:
+    """One request over HTTP could end Triton 2.51; gRPC is what a network gets."""
+    assert addresses_of(ServerOptions(repository=root, host=host), tmp_path / "a") == [host, inside, inside]
+    named = ServerOptions(repository=root, host=host, http_host="0.0.0.0", metrics_host="::")
+    assert addresses_of(named, tmp_path / "b") == [host, "0.0.0.0", "::"]
+
+
+def addresses_of(options: ServerOptions, folder: Path) -> list[str]:
+    folder.mkdir()
+    wheel = installed_wheel()
+    linked = ServerFolder.linked(folder, wheel, repository=options.repository)
+    command = command_line(options, wheel, linked, shm_prefix="x")
+    given = dict(argument.split("=", 1) for argument in command if "=" in argument)
+    return [given[f"--{protocol}-address"] for protocol in ("grpc", "http", "metrics")]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from embedded import repair
 from embedded.options import ServerOptions
 from embedded.repair import Repair
+from wan_t2v.operate.load import UNARY
 from wan_t2v.operate.processes import model_of
 
 MODEL = "low_noise_expert"
@@ -30,6 +32,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     is_271: bool
     states: list[str]
     living: int
+    ensemble: str = "READY"
+    residency: str = ""
+    reason: str = "unloaded"
+    fails_to_load: bool = False
     port: int = 0
     changes: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -38,10 +44,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.headers.append(dict(context.invocation_metadata()))
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         models = [
-            {"name": MODEL, "version": "1", "state": state, "reason": "" if state == "READY" else "unloaded"},
+            {"name": MODEL, "version": "1", "state": state, "reason": "" if state == "READY" else self.reason},
             {"name": "prepare", "version": "1", "state": "READY"},
+            {"name": UNARY, "version": "1", "state": self.ensemble, "reason": "unloaded"},
+            {"name": "tensor_check", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
         ]
         return service_pb2.RepositoryIndexResponse(models=models)
+
+    def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+        answer = service_pb2.ModelConfigResponse()
+        if self.residency:
+            answer.config.parameters["expert_residency"].string_value = self.residency
+        return answer
 
     def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
         if self.is_271 and self.states[0] != "READY":
@@ -56,6 +70,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def RepositoryModelLoad(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.changes.append(f"load {request.model_name}")
+        if request.model_name == UNARY:
+            self.ensemble = "READY"
+            return service_pb2.RepositoryModelLoadResponse()
+        if self.fails_to_load:
+            self.reason = "no such file"
+            context.abort(grpc.StatusCode.INTERNAL, self.reason)
         self.states, self.living = ["READY"], 2
         return service_pb2.RepositoryModelLoadResponse()
 
@@ -73,14 +93,23 @@ def triton(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     server.stop(None)
 
 
-def looking(triton: FakeTriton, events: list[dict[str, Any]], run: Path = Path()) -> Repair:
-    options = ServerOptions(grpc_port=triton.port)
-    return Repair(options, os.getpid(), run_directory=run, report=events.append)
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A model repository."""
+    for name in (MODEL, "prepare", UNARY):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.pbtxt").touch()
+    return tmp_path / "models"
 
 
-def test_a_model_with_a_dead_process_is_loaded_again(triton: FakeTriton, tmp_path: Path) -> None:
+def looking(triton: FakeTriton, events: list[dict[str, Any]], repository: Path = Path()) -> Repair:
+    options = ServerOptions(grpc_port=triton.port, repository=repository)
+    return Repair(options, os.getpid(), run_directory=repository, report=events.append)
+
+
+def test_a_model_with_a_dead_process_is_loaded_again(triton: FakeTriton, models: Path) -> None:
     events: list[dict[str, Any]] = []
-    watching = looking(triton, events, tmp_path)
+    watching = looking(triton, events, models)
     watching.look()
     assert triton.changes == []
     triton.living = 1
@@ -91,12 +120,61 @@ def test_a_model_with_a_dead_process_is_loaded_again(triton: FakeTriton, tmp_pat
     assert len(triton.changes) == 2
 
 
-@pytest.mark.parametrize("state", ["UNAVAILABLE", "UNLOADING", "LOADING"])
-def test_a_model_that_was_unloaded_on_purpose_stays_so(state: str, triton: FakeTriton, tmp_path: Path) -> None:
-    watching = looking(triton, [], tmp_path)
+def test_a_model_that_somebody_unloaded_is_loaded_again(triton: FakeTriton, models: Path) -> None:
+    events: list[dict[str, Any]] = []
+    watching = looking(triton, events, models)
+    triton.states, triton.living = ["UNAVAILABLE"], 0
+    watching.look()
+    watching.look()
+    assert triton.changes == [f"load {MODEL}"]
+    assert [(event["event"], event["model"]) for event in events] == [("unloaded", MODEL), ("repaired", MODEL)]
+
+
+@pytest.mark.parametrize("state", ["UNLOADING", "LOADING"])
+def test_a_model_on_its_way_is_left_alone(state: str, triton: FakeTriton, models: Path) -> None:
+    watching = looking(triton, [], models)
     triton.states, triton.living = [state], 0
     watching.look()
     assert triton.changes == []
+
+
+def test_the_ensemble_is_loaded_last_when_nothing_is_on_its_way(triton: FakeTriton, models: Path) -> None:
+    """It goes with the model that it needs; to load it too early would load all of its models anew."""
+    watching = looking(triton, [], models)
+    triton.ensemble, triton.living = "UNAVAILABLE", 0
+    for state in ("UNLOADING", "UNAVAILABLE", "READY"):
+        triton.states = [state]
+        watching.look()
+    assert triton.changes == [f"load {MODEL}", f"load {UNARY}"]
+
+
+def test_an_expert_that_the_denoiser_swaps_out_stays_so(triton: FakeTriton, models: Path) -> None:
+    """Between two clips it holds no lock, and one expert is unloaded all the same."""
+    watching = looking(triton, [], models)
+    triton.residency, triton.states, triton.living = "one_at_a_time", ["UNAVAILABLE"], 0
+    watching.look()
+    assert triton.changes == []
+
+
+def test_a_model_that_failed_to_load_at_somebody_elses_wish_is_left_alone(triton: FakeTriton, models: Path) -> None:
+    watching = looking(triton, [], models)
+    triton.states, triton.living, triton.reason = ["UNAVAILABLE"], 0, "no such file"
+    watching.look()
+    assert triton.changes == []
+
+
+def test_a_load_that_failed_is_tried_again(triton: FakeTriton, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[dict[str, Any]] = []
+    watching = looking(triton, events, models)
+    now = 0.0
+    monkeypatch.setattr(repair, "time", SimpleNamespace(monotonic=lambda: now))
+    triton.states, triton.living, triton.fails_to_load = ["UNAVAILABLE"], 0, True
+    watching.look()
+    watching.look()
+    triton.fails_to_load, now = False, repair.RETRY_S
+    watching.look()
+    assert [event["event"] for event in events] == ["unloaded", "not repaired", "unloaded", "repaired"]
+    assert triton.states == ["READY"]
 
 
 @pytest.mark.parametrize(
@@ -113,9 +191,9 @@ def test_a_model_that_is_being_swapped_lost_nothing(states: list[str], living: i
 
 
 def test_a_server_that_does_not_answer_has_nothing_to_repair(triton: FakeTriton) -> None:
-    watching = looking(triton, [])
+    options = ServerOptions(grpc_port=9)
+    watching = Repair(options, os.getpid(), run_directory=Path(), report=lambda event: None)
     triton.living = 0
-    watching._options = ServerOptions(grpc_port=9)
     assert not watching.lost_a_process(MODEL)
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -6,7 +7,7 @@ import pytest
 from tests.unit.fakes import FakePbUtils
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.request import RequestError
-from wan_t2v.serving.answers import answered, streamed_failure
+from wan_t2v.serving.answers import answered, failure, streamed_failure
 from wan_t2v.serving.keys import AlreadyRunning
 from wan_t2v.serving.remote import ModelCallError
 
@@ -41,6 +42,20 @@ def test_in_a_stream_the_message_begins_with_grpcs_name_of_the_code(error: Excep
     status = {"INVALID_ARG": "INVALID_ARGUMENT"}.get(code, code)
     assert (told.code(), told.message()) == (code, f"{status}: {message}")
     assert grpc.StatusCode[status]
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        "/triton_python_backend_shm_region_1b9ef882-2349-4ec8-bbc6-44ad595917d4",
+        "/wan_t2v_29122_and7_ryv_1b9ef882-2349-4ec8-bbc6-44ad595917d4",
+    ],
+)
+@pytest.mark.parametrize("kind", [RuntimeError, lambda text: ModelCallError("prepare", text, "INTERNAL")])
+def test_no_answer_names_a_region_of_shared_memory(kind: Callable[[str], Exception], region: str) -> None:
+    error = kind(f"Failed to increase the shared memory pool size for key '{region}' to 67108864 bytes")
+    for told in (failure(FakePbUtils(), error), streamed_failure(FakePbUtils(), error)):
+        assert told.error().message().endswith("for key '(a region)' to 67108864 bytes")
 
 
 def test_only_our_own_faults_are_logged_with_a_traceback() -> None:

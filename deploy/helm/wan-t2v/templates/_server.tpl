@@ -46,6 +46,7 @@
 - --grpc-max-connection-age={{ .maxConnectionAgeMs }}
 {{- end }}
 - --grpc-max-response-pool-size={{ .Values.server.responsePoolSize }}
+- --http-max-input-size={{ mul .Values.server.httpMaxInputMib 1048576 }}
 {{- with .Values.monitoring.tracing }}
 {{- if .url }}
 - --trace-config=mode=opentelemetry
@@ -85,4 +86,14 @@
 - --folder
 - /tmp/export
 {{- end }}
+{{- end -}}
+
+{{/* What callers from outside may ask over gRPC: a video, whether the server is ready, and what it serves. */}}
+{{- define "wan-t2v.callersMethods" -}}
+- ModelInfer
+- ModelStreamInfer
+- ServerLive
+- ServerReady
+- ModelReady
+- ModelStatistics
 {{- end -}}

@@ -1,0 +1,62 @@
+"""Find the models that somebody unloaded who had no reason to: nothing else would ever load them again."""
+
+from collections.abc import Iterable, Set
+from typing import Any
+
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+from embedded.options import ServerOptions
+from wan_t2v.operate.load import UNARY
+from wan_t2v.operate.probe import ITS_LOOP, SWAPPED
+
+CALL_LIMIT_S = 5.0
+_UNLOADED = "unloaded"  # the index's reason, where it says of a failed load what failed
+
+
+class UnloadedModels:
+    """Those of one server's repository; the check of the start, which is in another one, is none of them.
+
+    A denoiser that swaps its experts unloads them on purpose and loads the one that it needs. It does so under a lock
+    during a clip, and leaves one unloaded between clips, so its configuration decides and not the lock.
+    """
+
+    def __init__(self, options: ServerOptions, client: tritonclient.grpc.InferenceServerClient) -> None:
+        self._options, self._client = options, client
+        self._models = frozenset(config.parent.name for config in options.repository.glob("*/config.pbtxt"))
+        self._swaps: bool | None = None
+
+    def names(self, *, failed: Set[str]) -> list[str]:
+        """Those to load next. `failed` are those whose load failed here: the index gives another reason for them.
+
+        The ensemble is the last, when nothing is on its way: it goes and comes with its models, and to load it while
+        one of them is being unloaded loads all of them anew.
+        """
+        try:
+            index = self._client.get_model_repository_index(
+                headers=self._options.admin_header, client_timeout=CALL_LIMIT_S
+            )
+        except InferenceServerException:
+            return []  # the server is ending or stuck
+        gone = [name for name in sorted(self._models) if _is_unloaded(name, index.models, failed)]
+        models = [name for name in gone if name != UNARY and (name not in SWAPPED or not self._may_swap())]
+        on_its_way = any(entry.state in ("LOADING", "UNLOADING") for entry in index.models)
+        return models or ([UNARY] if UNARY in gone and not on_its_way else [])
+
+    def _may_swap(self) -> bool:
+        """Whether experts are unloaded on purpose; true as long as nobody can tell."""
+        if self._swaps is None:
+            try:
+                answer = self._client.get_model_config(ITS_LOOP, client_timeout=CALL_LIMIT_S)
+            except InferenceServerException:
+                return True
+            parameters = answer.config.parameters
+            self._swaps = parameters["expert_residency"].string_value == "one_at_a_time"
+        return self._swaps
+
+
+def _is_unloaded(name: str, index: Iterable[Any], failed: Set[str]) -> bool:
+    versions = [entry for entry in index if entry.name == name]
+    return bool(versions) and all(
+        entry.state == "UNAVAILABLE" and (entry.reason == _UNLOADED or name in failed) for entry in versions
+    )
