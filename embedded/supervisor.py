@@ -22,12 +22,14 @@ from embedded.folder import temporary_folder
 from embedded.hang import HANG_S, Crash, Hang
 from embedded.leftovers import Belongings, remove_leftovers
 from embedded.log import was_told_to_stop
+from embedded.memory_restart import MemoryRestart
 from embedded.open_files import LEAST, raise_limit
 from embedded.options import ServerOptions
 from embedded.repair import Repair
 from embedded.restarts import Restarts
 from embedded.triton_process import TritonProcess
 from wan_t2v.operate.run_directory import RunDirectory
+from wan_t2v.operate.shared_memory import shared_memory_of
 
 POLL_S = 0.25
 WATCH_S = 1.0
@@ -156,6 +158,7 @@ class Supervisor:
             return
         repair = Repair(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
         hang, crash = Hang(triton.answers), Crash(self.options.log)
+        memory = MemoryRestart(lambda: shared_memory_of(triton.pid), RunDirectory(self._run_directory))
         while not self.stopping and triton.exit_code is None:
             if (stuck := crash.is_stuck()) or hang.is_seen():
                 why = "in its crash" if stuck else f"without an answer for {HANG_S:g} s"
@@ -166,6 +169,10 @@ class Supervisor:
                 self.report({"event": "folder removed", "folder": str(self._own.folder)})
                 triton.kill()  # its processes count requests there, and start from there
                 self._own.remake_folder()
+                return
+            if memory.is_due():
+                self.report({"event": "restarted for its memory", **memory.found})
+                triton.kill()  # no request is under way; one that comes now is told to try again
                 return
             repair.look()
             self._own.close_regions()

@@ -8,6 +8,7 @@ from typing import Any
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.operate.load import Load
+from wan_t2v.operate.shared_memory import SharedMemoryUse
 from wan_t2v.request import RequestError
 from wan_t2v.serving.admission import Refused
 from wan_t2v.serving.keys import AlreadyRunning, KeyOfAnotherRequest
@@ -57,6 +58,12 @@ METRICS = (
         STEP_BUCKETS_S,
     ),
     MetricSpec("wan_t2v_frames_total", "COUNTER", "Frames that were decoded, by door"),
+    MetricSpec(
+        "wan_t2v_shared_memory_bytes",
+        "GAUGE",
+        "Memory of the regions between Triton and its models; never shrinks",
+    ),
+    MetricSpec("wan_t2v_shared_memory_size_bytes", "GAUGE", "Size of the file system in which these regions are"),
 )
 
 
@@ -92,6 +99,11 @@ class Metrics:
         """How full the server is now, over both doors."""
         self._change("wan_t2v_generations_in_flight", "set", load.in_flight, {})
         self._change("wan_t2v_generations_queued", "set", load.queued, {}).result()
+
+    def shared_memory(self, use: SharedMemoryUse) -> None:
+        """How much shared memory the server's regions occupy."""
+        self._change("wan_t2v_shared_memory_bytes", "set", use.region_bytes, {})
+        self._change("wan_t2v_shared_memory_size_bytes", "set", use.size_bytes, {}).result()
 
     def admitted(self) -> None:
         """A request got a place."""

@@ -7,6 +7,7 @@ the experts' queues.
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from wan_t2v.denoise import Step
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
+from wan_t2v.operate.shared_memory import shared_memory_of
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
 from wan_t2v.request import RequestError, Settings, check_parameters
@@ -49,6 +51,7 @@ from wan_t2v.serving.vae_decoder import FIRST, NO_FRAMES, VaeDecoder
 
 DOOR = "text_to_video_stream"
 LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
+MEMORY_LOOK_S = 10.0
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
 _PARAMETERS = (*QUEUE_PARAMETERS, *RESUME_PARAMETERS)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
@@ -126,9 +129,13 @@ class TextToVideoStream:
 
     def _watching(self, run: RunDirectory) -> None:
         """Set the gauges, and let those hear something who were told nothing for a while."""
+        look_at_memory = 0.0
         while not self._ended.is_set():
             self._changed.clear()
             self._metrics.loaded(load_of(run))
+            if time.monotonic() >= look_at_memory:  # it looks through all processes of the machine
+                self._metrics.shared_memory(shared_memory_of(os.getppid()))
+                look_at_memory = time.monotonic() + MEMORY_LOOK_S
             for news in tuple(self._told):
                 with contextlib.suppress(self._pb_utils.TritonModelException):  # who left cannot be told
                     news.beat()

@@ -1,0 +1,22 @@
+"""What the regions of a server occupy: memory, not length, and nothing for those that are gone."""
+
+from pathlib import Path
+
+from wan_t2v.operate.shared_memory import SharedMemoryUse, use_of
+
+MIB = 2**20
+
+
+def test_regions_count_by_the_memory_that_they_occupy(tmp_path: Path) -> None:
+    (tmp_path / "full").write_bytes(b"x" * MIB)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(MIB)
+    (tmp_path / "a_foreign_one").write_bytes(b"x" * MIB)
+    use = use_of(["/full", "sparse", "gone", ""], tmp_path)
+    assert MIB <= use.region_bytes < 1.1 * MIB
+    assert use.size_bytes > use.region_bytes
+
+
+def test_four_fifths_of_the_file_system_are_too_much() -> None:
+    assert not SharedMemoryUse(80, 100).is_full
+    assert SharedMemoryUse(81, 100).is_full

@@ -1,0 +1,47 @@
+"""Shared memory between a Triton server and its Python models: a region per process, which grows and never shrinks.
+
+A region grows with the largest tensors that a request carried, refused ones included: Triton copies a request's tensors
+before a model sees them.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_t2v.operate.processes import stubs
+
+FOLDER = Path("/dev/shm")  # noqa: S108 - the kernel's folder
+FULL_SHARE = 0.8  # of the folder; the alert WanT2vSharedMemory has the same
+
+
+@dataclass(frozen=True)
+class SharedMemoryUse:
+    """Bytes that the regions of one server occupy, and the size of the file system they are in."""
+
+    region_bytes: int
+    size_bytes: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next large request may find no room."""
+        return self.region_bytes > FULL_SHARE * self.size_bytes
+
+
+def shared_memory_of(server_pid: int) -> SharedMemoryUse:
+    """Look at the regions of the server's living Python processes."""
+    return use_of((stub.region for stub in stubs(server_pid)), FOLDER)
+
+
+def use_of(regions: Iterable[str], folder: Path) -> SharedMemoryUse:
+    """Look at the regions of these names in `folder`; those that are gone have no size."""
+    system = os.statvfs(folder)
+    occupied = sum(_occupied(folder / region.lstrip("/")) for region in regions if region)
+    return SharedMemoryUse(occupied, system.f_blocks * system.f_frsize)
+
+
+def _occupied(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512  # POSIX counts blocks of 512 bytes, whatever the file system has
+    except OSError:
+        return 0
