@@ -109,7 +109,7 @@ def rehearse(out: Path) -> None:
     from export.a14b_stand_in import A14B_CONFIGS, write_stand_in
     from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
-    for name in ("set", "repository"):
+    for name in ("set/plans", "set/model_repository", "set/scratch", "repository"):  # current graphs are kept
         shutil.rmtree(out / name, ignore_errors=True)
     checkpoint = write_stand_in(out / "checkpoint")
     # a checkpoint may bring its own map; fitting one to the VAE takes a quarter of an hour of CPU
