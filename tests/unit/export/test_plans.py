@@ -222,6 +222,9 @@ class Recorded:
         target.write_bytes(b"plan")
         return NetworkFacts(1, 2, 0, 3)
 
+    def disk_bytes(self, estimated: float) -> float:
+        return estimated
+
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...] | None:
         assert plan.read_bytes() == b"plan"
         return self.memory
