@@ -25,7 +25,9 @@ INDEX_BYTES = 8
 # A CUDA context with its loaded kernels, per process and GPU that the process opens. Estimate.
 PROCESS_BYTES = GIB
 # torch's activations by those of a plan: it allocates every operator's result, cuDNN takes a workspace, and torch's
-# allocator keeps what it once had, in pieces. Estimate.
+# allocator keeps what it once had, in pieces. Estimate. benchmarks/results/gpu-NVIDIA-H200-2026-11-28.json has 4.0 to
+# 4.6 (peak without weights and two sets of caches), but its caches kept larger tensors alive, up to two more sets, and
+# the engine frees those since: to be measured again.
 TORCH_ACTIVATIONS = 2
 
 ACCEPTED_PRECISIONS = {part: tuple(dict.fromkeys(offered)) for part, offered in OFFERED.items()}

@@ -18,6 +18,9 @@ class PlanBuilder(Protocol):
     def build(self, spec: PlanSpec, source: Path, target: Path, settings: BuildSettings) -> NetworkFacts:
         """Write the plan of the graph `source` to `target`. Raises BuildError or NetworkError."""
 
+    def disk_bytes(self, estimated: float) -> float:
+        """Room that the files need whose whole plans are estimated to take so much."""
+
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...] | None:
         """Bytes of a context per profile; None where the plan cannot be loaded here. Raises BuildError."""
 
@@ -32,6 +35,10 @@ class TensorRtBuilder:
     def build(self, spec: PlanSpec, source: Path, target: Path, settings: BuildSettings) -> NetworkFacts:
         """Build with TensorRT."""
         return plan_from_onnx(self._trt, source, target, spec.shapes, settings, attention=spec.attention)
+
+    def disk_bytes(self, estimated: float) -> float:
+        """All of it: the plans are whole."""
+        return estimated
 
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...] | None:
         """Load the plan once, where it is for the GPU of this machine."""

@@ -112,9 +112,11 @@ def built_plans(
     estimates = PlanEstimates(choices.architecture, precisions, deployment)
     origins = [(spec, _origin(spec, graphs[spec.graph], tools, choices, estimates)) for spec in specs]
     stale = [(spec, origin) for spec, origin in origins if not is_current(_home(plans, spec), origin)]
-    check_disk_space([DiskNeed(plans, estimates.disk_bytes(spec for spec, _ in stale), f"{len(stale)} plans")])
+    builder = builder or TensorRtBuilder(tools)
+    needed = builder.disk_bytes(estimates.disk_bytes(spec for spec, _ in stale))
+    check_disk_space([DiskNeed(plans, needed, f"{len(stale)} plans")])
     logger.info("%d of %d plans are current, building %d", len(specs) - len(stale), len(specs), len(stale))
-    work = _Work(folder, plans, deployment, tools, builder or TensorRtBuilder(tools))
+    work = _Work(folder, plans, deployment, tools, builder)
     for spec, origin in stale:
         work.build(spec, origin)
     return specs

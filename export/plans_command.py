@@ -22,7 +22,11 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
     plans.add_argument("--sizes", help="such as 480x832x81,720x1280 (default: the size served by default)")
     plans.add_argument("--expert-batch", type=int, default=1, help="1, or 2 to merge guidance (default: %(default)s)")
     plans.add_argument("--plans", type=Path, help="folder to build in (default: `plans` in the folder of the graphs)")
-    plans.add_argument("--repository", type=Path, help="model repository to put the plans into as well")
+    plans.add_argument(
+        "--repository",
+        type=Path,
+        help="model repository to put the plans into as well; the first size is its default",
+    )
     plans.add_argument("--tensorrt", choices=MODULES, help="which TensorRT (default: the first that is installed)")
     plans.add_argument("--compute-capability", help="current, portable or such as 8.6,8.9 (default: by the machine)")
     plans.add_argument(
@@ -46,6 +50,7 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
 def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
     """The work of `plans`; a rehearsal brings a `builder` of its own."""
     from export.component_configs import read_architecture
+    from export.install import install_model_files, set_default_size
     from export.plan_table import Deployment
     from export.plans import PlanChoices, built_plans, installed_plans, toolchain
     from export.sizes import named_sizes
@@ -63,6 +68,8 @@ def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuil
     specs = built_plans(folder, plans, deployment, tools, choices, builder=builder)
     if options.repository is not None:
         installed_plans(specs, folder, plans, options.repository)
+        install_model_files(folder, options.repository)
+        set_default_size(options.repository, sizes[0])
     print(f"{len(specs)} plans for {', '.join(map(str, sizes))} in {options.repository or plans}")
 
 

@@ -19,11 +19,7 @@ from export.__main__ import is_expected
 from export.atomic import written_file
 from export.disk_space import DiskNeed, check_disk_space
 from export.file_hash import sha256
-from export.gpu_memory import parsed_size
-from export.install import READ_BY, VERSION
-from wan_t2v.facts import DEFAULTS_FILE
 from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest, read_manifest
-from wan_t2v.shapes import VideoShape
 
 PLAN_SET = "plan_set.json"
 REPOSITORY = "model_repository"
@@ -76,7 +72,7 @@ def built(
     run: Callable[[list[str]], int] = run_export,
     needs: Callable[[argparse.Namespace], list[DiskNeed]] | None = None,
 ) -> Path:
-    """Run every step, install the model's facts, and write `plan_set.json`. Returns its path.
+    """Run every step and write `plan_set.json`. Returns its path.
 
     `needs` says how much disk it will take, by default `disk_needs`. Raises StepFailedError, or DiskSpaceError before
     the first step.
@@ -85,8 +81,6 @@ def built(
     for command in commands(options):
         if run(command) != 0:
             raise StepFailedError(f"python -m export {command[0]} failed; what was finished before is kept")
-    install_facts(options.into / "graphs", options.into / REPOSITORY)
-    set_default_size(options.into / REPOSITORY, parsed_size(options.sizes.split(",")[0].strip()))
     return written_plan_set(options.into)
 
 
@@ -113,26 +107,6 @@ def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
     copies = [bf16_shards_need(options.checkpoint)] if options.bf16_shards else []
     graphs = graph_needs(options.checkpoint, options.into / "graphs")
     return [*graphs, *copies, DiskNeed(options.into, plans, "plans")]
-
-
-def install_facts(graphs: Path, repository: Path) -> None:
-    """What the models read beside their graphs; `export onnx` installs it for small checkpoints only."""
-    for model, names in READ_BY.items():
-        for name in names:
-            with written_file(repository / model / VERSION / name) as partial:
-                partial.write_bytes((graphs / name).read_bytes())
-
-
-def set_default_size(repository: Path, size: VideoShape) -> None:
-    """Serve the set's first size where a request names none: the checkpoint's own default may have no plans, and
-    `prepare` refuses to load with a default that is not served.
-    """
-    path = repository / "prepare" / VERSION / DEFAULTS_FILE
-    defaults = json.loads(path.read_text(encoding="utf-8"))
-    for field, value in (("height", size.height), ("width", size.width), ("num_frames", size.frames)):
-        defaults[field] = {"value": value, "source": "the first size that plans were built for"}
-    with written_file(path) as partial:
-        partial.write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")
 
 
 def written_plan_set(into: Path) -> Path:

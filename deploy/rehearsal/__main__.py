@@ -28,13 +28,14 @@ GPU = RunningGpu("rehearsed GPU", "9.0", "0")
 PRECISIONS = {"--precision": "bf16", "--text-encoder-precision": "bf16", "--vae-precision": "fp32"}
 CUT = frozenset({"text_encoder", "high_noise_expert", "low_noise_expert"})
 CONFIG_SET = "placed"
-CUT_PLANS_BYTES = 5e9  # in place of 83 GB
 
 
 def build_set(checkpoint: Path, into: Path, *, size: str = SIZE, cut: frozenset[str] = CUT) -> Path:
     """Run `build_plans` with a builder that needs no GPU. Returns the path of its `plan_set.json`."""
     arguments = ["--checkpoint", str(checkpoint), "--into", str(into), "--sizes", size, "--tensorrt", "tensorrt_rtx"]
     options = build_plans.parser().parse_args([*arguments, *(part for pair in PRECISIONS.items() for part in pair)])
+
+    from deploy.rehearsal.builder import CUT_PLANS_BYTES
 
     def run(command: list[str]) -> int:
         if command[0] != "plans":
@@ -109,9 +110,11 @@ def rehearse(out: Path) -> None:
     from export.a14b_stand_in import A14B_CONFIGS, write_stand_in
     from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
-    for name in ("set", "repository"):
+    for name in ("set/plans", "set/model_repository", "set/scratch", "repository"):  # current graphs are kept
         shutil.rmtree(out / name, ignore_errors=True)
-    checkpoint = write_stand_in(out / "checkpoint")
+    checkpoint = out / "checkpoint"
+    if not checkpoint.exists():  # it is written whole or not at all, and an earlier try's graphs stand in it
+        write_stand_in(checkpoint)
     # a checkpoint may bring its own map; fitting one to the VAE takes a quarter of an hour of CPU
     channels = A14B_CONFIGS["vae/config.json"]["z_dim"]
     preview = PreviewMap([[0.0] * 3] * channels, [0.5] * 3)

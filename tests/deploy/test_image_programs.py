@@ -16,7 +16,7 @@ from export.architecture import A14B
 from export.file_hash import sha256
 from export.gpu_memory import Deployment, GpuMemory, parsed_size
 from export.graph_table import GRAPHS
-from export.install import READ_BY
+from export.install import READ_BY, install_model_files
 from tests.deploy.rendering import ROOT, named, pod, server
 from tests.manifests import plan_manifest
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
@@ -63,7 +63,7 @@ def plan_set(folder: Path, **changed: Any) -> Path:
     (folder / "graphs").mkdir()
     for name in {name for names in READ_BY.values() for name in names}:
         (folder / "graphs" / name).write_text("{}")
-    build_plans.install_facts(folder / "graphs", repository)
+    install_model_files(folder / "graphs", repository)
     build_plans.written_plan_set(folder)
     return folder
 
@@ -181,9 +181,6 @@ def test_the_jobs_command_exports_builds_and_closes_the_set(tmp_path: Path, monk
     files = json.loads((into / build_plans.PLAN_SET).read_text())["files"]
     assert files["text_encoder/1/model.plan"] == hashlib.sha256(b"text_encoder").hexdigest()
     assert "prepare/1/tokenizer.json" in files
-    defaults = json.loads((into / "model_repository/prepare/1/serving_defaults.json").read_text())
-    size = [defaults[name]["value"] for name in ("height", "width", "num_frames")]
-    assert size == [480, 832, 81], "the first that is served: `prepare` does not load with a default that is not"
 
 
 def test_a_full_disk_is_told_before_the_first_step(

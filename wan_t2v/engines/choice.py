@@ -34,6 +34,7 @@ class EngineSettings:
         device: `cpu` or `cuda:<n>`; ONNX Runtime knows the CPU alone and TensorRT a GPU alone.
         threads: of the CPU; 0 leaves it to the engine.
         torch_compile: backend of `torch.compile` (`inductor`) for the engine `torch`; empty for none.
+        tf32: whether the engine `torch` may compute FP32 products in TF32 on a GPU (a plan has its own choice inside).
         tensorrt_module: `tensorrt` or `tensorrt_rtx`, which a plan was built with; None takes the first there is.
     """
 
@@ -41,6 +42,7 @@ class EngineSettings:
     device: str = "cpu"
     threads: int = 0
     torch_compile: str = ""
+    tf32: bool = False
     tensorrt_module: str | None = None
 
 
@@ -50,7 +52,11 @@ def engine_from_file(path: Path, settings: EngineSettings) -> BufferedEngine:
         from wan_t2v.engines.torch_program import TorchEngine
 
         return TorchEngine(
-            path, device=settings.device, threads=settings.threads, compile_backend=settings.torch_compile
+            path,
+            device=settings.device,
+            threads=settings.threads,
+            compile_backend=settings.torch_compile,
+            tf32=settings.tf32,
         )
     if settings.engine == "tensorrt":
         from wan_t2v.engines.tensorrt_module import tensorrt_module

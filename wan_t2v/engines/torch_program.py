@@ -20,12 +20,17 @@ class TorchEngine:
     """A BufferedEngine over one `torch.export` program, `model.pt2`. It allocates its outputs and leaves buffers alone.
 
     `threads` 0 leaves torch's own choice, which is the process's; `compile_backend` is a name for `torch.compile`
-    (`inductor`), or empty for the operators as they are. Raises ValueError for an archive that holds no such program.
+    (`inductor`), or empty for the operators as they are. `tf32` lets a GPU compute FP32 products in TF32; that is the
+    whole process's, whose last engine decides. Raises ValueError for an archive that holds no such program.
     """
 
-    def __init__(self, path: Path, *, device: str = "cpu", threads: int = 0, compile_backend: str = "") -> None:
+    def __init__(
+        self, path: Path, *, device: str = "cpu", threads: int = 0, compile_backend: str = "", tf32: bool = False
+    ) -> None:
         if threads:
             torch.set_num_threads(threads)
+        # cuDNN's convolutions are in TF32 unless they are told otherwise
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         self._device = torch.device(device)
         program, names = _loaded(path)
         if self._device.type != "cpu":

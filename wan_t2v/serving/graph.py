@@ -98,7 +98,7 @@ def _joined(arrays: Sequence[Array]) -> Array:
 
 
 def engine_settings(parameters: ModelParameters, device: str) -> EngineSettings:
-    """Read `engine`, `threads` and `torch_compile` from a config's parameters. Raises ParameterError."""
+    """Read `engine`, `threads`, `torch_compile` and `tf32` from a config's parameters. Raises ParameterError."""
     engine = parameters.values.get("engine", DEFAULT_ENGINE)
     if engine not in ENGINES:
         raise ParameterError(f"{parameters.model}: parameter engine is {engine!r}, accepted: {', '.join(ENGINES)}")
@@ -108,7 +108,11 @@ def engine_settings(parameters: ModelParameters, device: str) -> EngineSettings:
             "KIND_CPU. Set kind: KIND_GPU, or engine to onnxruntime or torch."
         )
     threads = parameters.integer("threads", least=0) if device == "cpu" else 0
-    return EngineSettings(engine, device, threads=threads, torch_compile=parameters.values.get("torch_compile", ""))
+    tf32 = parameters.values.get("tf32", "0")
+    if tf32 not in ("0", "1"):
+        raise ParameterError(f"{parameters.model}: parameter tf32 is {tf32!r}, accepted: 0, 1")
+    compiled = parameters.values.get("torch_compile", "")
+    return EngineSettings(engine, device, threads=threads, torch_compile=compiled, tf32=tf32 == "1")
 
 
 def installed_engine(parameters: ModelParameters, folder: Path, settings: EngineSettings) -> BufferedEngine:

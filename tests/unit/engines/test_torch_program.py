@@ -49,6 +49,21 @@ def test_compiled_it_computes_the_same(programs: Path, repository: Path) -> None
     check_agrees("text_encoder", engine(programs, "text_encoder", compile_backend="eager"), repository)
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_fp32_is_tf32_only_where_that_was_chosen(wanted: bool, programs: Path) -> None:
+    """On a GPU torch's convolutions are in TF32 by default."""
+    flags = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [flag.allow_tf32 for flag in flags]
+    try:
+        for flag in flags:
+            flag.allow_tf32 = not wanted
+        TorchEngine(programs / "vae_decoder_first/1/model.pt2", tf32=wanted)
+        assert [flag.allow_tf32 for flag in flags] == [wanted, wanted]
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            flag.allow_tf32 = value
+
+
 def test_only_what_is_asked_for_is_returned(programs: Path, repository: Path) -> None:
     facts = ModelFacts.read(repository / "vae_decoder/1")
     inputs = example_inputs("vae_decoder_first", facts, batch=1, size=2)

@@ -18,6 +18,7 @@ from export.config_file import CheckpointError
 from export.gpu_memory import GIB, Deployment, GpuMemory, SettingsError, parsed_size, unique_sizes
 from export.gpus import Gpu
 from export.measured_plans import check_programs, measured_contexts
+from tests.conftest import ROOT
 from wan_t2v.shapes import VideoShape
 
 SIZES = {"480p": "480x832", "720p": "720x1280"}
@@ -62,6 +63,17 @@ def test_a_set_of_caches_in_fp32(size: str, gib: float) -> None:
     full = memory(SIZES[size]).largest_cache_set
     assert round(full / GIB, 2) == gib
     assert memory(SIZES[size], vae="bf16").largest_cache_set == full // 2
+
+
+def test_the_vaes_weights_and_caches_are_those_that_were_measured() -> None:
+    path = ROOT / "benchmarks/results/gpu-NVIDIA-H200-2026-11-28.json"
+    rows = json.loads(path.read_text())["parts"]["vae"]["rows"]
+    for row in (row for row in rows if row["precision"] != "tf32"):
+        memory = GpuMemory(A14B, Deployment((parsed_size(row["size"]),), vae=row["precision"]), {})
+        assert memory.largest_cache_set / GIB == pytest.approx(row["caches_gib"], rel=1e-3)
+        assert memory.vae_in_torch.weights / 2 / GIB == pytest.approx(row["weights_gib"], rel=1e-3)
+        held = memory.vae_in_torch.weights / 2 + 2 * memory.largest_cache_set
+        assert held + memory.vae_in_torch.context < row["peak_gib"] * GIB, "its caches kept larger tensors alive"
 
 
 def test_caches_are_those_of_the_exported_graph_and_of_the_config(repository: Path, checkpoint: Path) -> None:

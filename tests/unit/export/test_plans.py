@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from export import disk_space, plan_builder, plans
-from export.__main__ import main
+from export.__main__ import main, parser
 from export.architecture import A14B
 from export.component_configs import read_architecture
 from export.file_hash import sha256
@@ -23,13 +23,15 @@ from export.plan_estimates import PlanEstimates
 from export.plan_manifest import Toolchain
 from export.plan_table import Deployment, PlanSpec, plans_of
 from export.plans import PlanChoices, built_plans, installed_plans, toolchain
+from export.plans_command import build_plans
 from export.precision import FOR_LARGE_WEIGHTS
 from export.to_plan import BuildError, BuildSettings, PlanShapes
 from tests.conftest import ROOT
 from tests.unit.engines import fake_tensorrt
-from wan_t2v.facts import ModelFacts
+from wan_t2v.facts import DEFAULTS_FILE, ModelFacts, ServingDefaults
 from wan_t2v.manifests import GraphManifest, PlanManifest, RunningGpu, TensorRtVersion, read_manifest, to_json
 from wan_t2v.plan_match import PlanMismatch, Running, check_plan
+from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.shapes import VideoShape
 
 trt = pytest.importorskip("tensorrt_rtx")
@@ -108,6 +110,23 @@ def test_every_plan_of_wan_mini_is_built_on_a_cpu_and_installed(graphs: Path, tm
         assert (manifest.gpu, manifest.target, manifest.device_memory_bytes) == (None, "portable", None)
         assert manifest.workspace_gib == 0.25 and not manifest.tf32
     assert not list((graphs / "plans").rglob("*.partial")) and not list((graphs / "plans").rglob("*.old"))
+
+
+def default_clip(defaults: ServingDefaults) -> VideoShape:
+    return VideoShape(defaults.num_frames, defaults.height, defaults.width)
+
+
+def test_the_first_size_is_the_default_of_the_repository(graphs: Path, tmp_path: Path) -> None:
+    """`prepare` does not load with a default that is not served, nor with a file that its manifest does not name."""
+    repository = tmp_path / "repository"
+    places = ["--checkpoint", str(ROOT / "training/wan-mini"), "--folder", str(graphs), "--repository", str(repository)]
+    own = ServingDefaults.read(graphs)
+    for sizes, expected in ((["--sizes", "128x192x17,128x128x17"], WIDE), ([], default_clip(own))):
+        build_plans(parser().parse_args(["plans", *places, *sizes]), graphs, builder=Recorded())
+        assert default_clip(ServingDefaults.read(repository / "prepare/1")) == expected
+        check_model_files(repository / "prepare/1", (DEFAULTS_FILE,), graphs=("text_encoder",))
+    installed = (repository / "prepare/1" / DEFAULTS_FILE).read_bytes()
+    assert installed == (graphs / DEFAULTS_FILE).read_bytes(), "the checkpoint's own default keeps its source"
 
 
 def test_a_plan_is_kept_until_something_changes(graphs: Path, text_encoder_only: None) -> None:
@@ -202,6 +221,9 @@ class Recorded:
         self.settings[spec.graph] = settings
         target.write_bytes(b"plan")
         return NetworkFacts(1, 2, 0, 3)
+
+    def disk_bytes(self, estimated: float) -> float:
+        return estimated
 
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...] | None:
         assert plan.read_bytes() == b"plan"

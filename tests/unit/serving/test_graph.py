@@ -164,6 +164,9 @@ def test_an_engine_that_is_unknown_or_needs_a_gpu_is_refused() -> None:
         engine_settings(parameters(engine="openvino", threads="1"), "cpu")
     with pytest.raises(ParameterError, match="needs a GPU, but its instance_group has kind KIND_CPU"):
         engine_settings(parameters(engine="tensorrt", threads="1"), "cpu")
+    assert engine_settings(parameters(engine="torch", tf32="1"), "cuda:0").tf32
+    with pytest.raises(ParameterError, match="tf32 is 'yes', accepted: 0, 1"):
+        engine_settings(parameters(engine="torch", tf32="yes"), "cuda:0")
 
 
 def test_a_plan_is_loaded_only_where_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
