@@ -63,16 +63,22 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
+.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready ## make the virtual environment with pinned packages (PYTHON=..., VENV=...)
+setup: $(VENV)/.ready ## the virtual environment for demo, serve, generate and export, packages pinned (PYTHON=..., VENV=...)
 
-$(VENV)/.ready: pyproject.toml client/pyproject.toml constraints.txt set_up_environment.sh find_python.sh deploy/monitoring/install_promtool.sh
+setup-dev: $(VENV)/.dev-ready ## ... and for tests, checks, builds and training; what needs it makes it by itself
+
+packages = pyproject.toml client/pyproject.toml constraints.txt set_up_environment.sh find_python.sh
+
+$(VENV)/.ready: $(packages)
 	@PYTHON="$(PYTHON)" ./set_up_environment.sh "$(VENV)"
-	@deploy/monitoring/install_promtool.sh "$(VENV)"
+
+$(VENV)/.dev-ready: $(packages) deploy/install_tools.sh deploy/monitoring/install_promtool.sh
+	@PYTHON="$(PYTHON)" ./set_up_environment.sh "$(VENV)" dev
 
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
@@ -81,13 +87,13 @@ export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpo
 	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)" $(precision) \
 		$(if $(BF16_SHARDS),--bf16-shards) $(must_install)
 
-calibrate: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## watch the experts at work, for PRECISION=fp8 (CHECKPOINT=...)
+calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## watch the experts at work, for PRECISION=fp8 (CHECKPOINT=...)
 	@$(python) -m export calibrate --checkpoint "$(CHECKPOINT)"
 
 a14b-dry-run: setup ## export the shapes of A14B without its weights, and check the graphs (PRECISION=...)
 	@$(python) -m export dry-run $(precision)
 
-a14b-plans-rehearsal: setup ## from the shapes of A14B to plans and a loaded server, without weights or a GPU (OUT=...)
+a14b-plans-rehearsal: setup-dev ## from the shapes of A14B to plans and a loaded server, without weights or a GPU (OUT=...)
 	@$(python) -m deploy.rehearsal $(if $(OUT),--out "$(OUT)")
 
 # these serve what they export, so a checkpoint that cannot be served here is refused and not passed over
@@ -100,12 +106,12 @@ installed: setup  # whatever was exported last is served; wan-mini if nothing wa
 parity: export ## compare the exported graphs with the checkpoint's modules, the experts also along a generation
 	@$(python) -m export parity --checkpoint "$(CHECKPOINT)" $(precision)
 
-plans: export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., VAE_TF32=1, PLANS_INTO=repository)
+plans: setup-dev export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., VAE_TF32=1, PLANS_INTO=repository)
 	@$(python) -m export plans --checkpoint "$(CHECKPOINT)" --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes $(SIZES)) \
 		$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(VAE_TF32),--vae-tf32) \
 		$(if $(PLANS_INTO),--repository "$(PLANS_INTO)")
 
-compile-check: export ## compile every graph at every precision with TensorRT-RTX, without a GPU (SMALLEST_COVER=1: few)
+compile-check: setup-dev export ## compile every graph at every precision with TensorRT-RTX, without a GPU (SMALLEST_COVER=1: few)
 	@$(python) -m export compile-check --checkpoint "$(CHECKPOINT)" $(if $(SMALLEST_COVER),--smallest-cover)
 
 serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..., METRICS_HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=...)
@@ -119,19 +125,19 @@ generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..
 demo: export ## everything in one go: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., and the fields of a request)
 	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(fields)
 
-adherence: export ## do the videos show what the prompts ask for? 54 held-out prompts through a server (OUT=...)
+adherence: setup-dev export ## do the videos show what the prompts ask for? 54 held-out prompts through a server (OUT=...)
 	@$(python) -m training.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)"
 
-pictures: export ## the README's pictures, generated through a server (OUT=...)
+pictures: setup-dev export ## the README's pictures, generated through a server (OUT=...)
 	@$(python) -m training.pictures --repository "$(REPOSITORY)" --out "$(or $(OUT),docs/pictures)"
 
-train-mini: setup ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
+train-mini: setup-dev ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
 	@$(python) -m training all $(TRAIN_OPTIONS)
 
 # without a server a test has one core, two at a time; each file stays in one process, for what its tests share
 without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadfile -m "not server and not nightly"
 
-test: export ## run all tests, or TESTS="..." as pytest takes them
+test: setup-dev export ## run all tests, or TESTS="..." as pytest takes them
 ifdef TESTS
 	@$(python) -m pytest $(TESTS)
 else
@@ -139,10 +145,10 @@ else
 	@$(python) -m pytest -m server $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 endif
 
-test-fast: installed ## the tests that take under a minute: contracts and units, without export and servers
+test-fast: setup-dev installed ## the tests that take under a minute: contracts and units, without export and servers
 	@$(without_server) --quiet tests/contract tests/unit --ignore tests/unit/export
 
-nightly: installed ## what takes too long for each change: the whole compile gate, dry run, fuzz, faults, soak
+nightly: setup-dev installed ## what takes too long for each change: the whole compile gate, dry run, fuzz, faults, soak
 	@$(python) -m pytest -m nightly
 	@$(MAKE) --no-print-directory compile-check
 	@$(MAKE) --no-print-directory a14b-dry-run
@@ -151,42 +157,42 @@ nightly: installed ## what takes too long for each change: the whole compile gat
 	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory soak
 
-fuzz: installed ## thousands of bad requests through every door: each must be refused rightly (COUNT=..., FUZZ_SEED=...)
+fuzz: setup-dev installed ## thousands of bad requests through every door: each must be refused rightly (COUNT=..., FUZZ_SEED=...)
 	@$(python) -m tests.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
-faults: installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...")
+faults: setup-dev installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...")
 	@$(python) -m tests.faults --repository "$(REPOSITORY)" $(if $(MODELS),--models $(MODELS))
 
-soak: installed ## mixed load for MINUTES=30: is memory flat, is no answer lost or doubled? (SOAK_SEED=..., OUT=...)
+soak: setup-dev installed ## mixed load for MINUTES=30: is memory flat, is no answer lost or doubled? (SOAK_SEED=..., OUT=...)
 	@$(python) -m tests.soak --repository "$(REPOSITORY)" --out "$(or $(OUT),out/soak.json)" \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
-lint: setup ## style and types
+lint: setup-dev ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
 		$(python) -m mypy client/wan_t2v_client
 
-bench: installed mini ## time a generation against diffusers, and the two doors against each other; a quiet machine
+bench: setup-dev installed mini ## time a generation against diffusers, and the two doors against each other; a quiet machine
 	@$(python) -m benchmarks.generation --repository "$(REPOSITORY)"
 	@$(python) -m benchmarks.doors --repository "$(REPOSITORY)"
 
-bench-all: installed mini ## all benchmarks but the GPU's, about 13 minutes, into out/bench (OUT=..., QUICK=1 to rehearse)
+bench-all: setup-dev installed mini ## all benchmarks but the GPU's, about 13 minutes, into out/bench (OUT=..., QUICK=1 to rehearse)
 	@$(python) -m benchmarks.suite --repository "$(REPOSITORY)" --out "$(or $(OUT),out/bench)" $(if $(QUICK),--quick)
 
-gpu: setup ## what a GPU does with the server, attention, an expert, FP8, the VAE, TensorRT; under 9 minutes (OUT=..., REPOSITORY=...)
+gpu: setup-dev ## what a GPU does with the server, attention, an expert, FP8, the VAE, TensorRT; under 9 minutes (OUT=..., REPOSITORY=...)
 	@$(python) -m benchmarks.gpu --repository "$(REPOSITORY)" $(if $(OUT),--out "$(OUT)")
 
-perf: installed ## perf_analyzer on both doors, with the composing models
+perf: setup-dev installed ## perf_analyzer on both doors, with the composing models
 	@$(python) -m benchmarks.perf_analyzer --repository "$(REPOSITORY)"
 
-lock: setup ## pin the image's Python packages anew, with hashes (deploy/requirements.lock)
+lock: setup-dev ## pin the image's Python packages anew, with hashes (deploy/requirements.lock)
 	@$(VENV)/bin/uv pip compile pyproject.toml deploy/requirements.in --extra export --extra fp8 --extra tracing -c constraints.txt \
 		--python-version 3.12 --python-platform x86_64-manylinux_2_39 --only-binary :all: --generate-hashes \
 		--custom-compile-command 'make lock' --quiet --output-file deploy/requirements.lock
 
-placement-table: setup ## write the chart's table of what fits on which GPUs
+placement-table: setup-dev ## write the chart's table of what fits on which GPUs
 	@$(python) -m deploy.placement_table
 
-sbom: setup ## bill of materials of the image's Python packages, build/sbom.cdx.json
+sbom: setup-dev ## bill of materials of the image's Python packages, build/sbom.cdx.json
 	@$(python) -m deploy.sbom
 
 image: ## build the production image with Docker (IMAGE=..., docs/production.md)

@@ -16,7 +16,7 @@ ALL_VALUES = (*DEPLOYMENTS, "ci/everything-values", "ci/hpa-values")
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run helm; a missing one is an error, since `make setup` installs it."""
+    """Run helm; a missing one is an error, since `make setup-dev` installs it."""
     return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False)
 
 
