@@ -195,7 +195,7 @@ placement-table: setup-dev ## write the chart's table of what fits on which GPUs
 sbom: setup-dev ## bill of materials of the image's Python packages, build/sbom.cdx.json
 	@$(python) -m deploy.sbom
 
-image: ## build the production image with Docker (IMAGE=..., docs/production.md)
+image: ## build the production image with Docker (IMAGE=..., docs/run/production.md)
 	docker build --file deploy/Dockerfile --tag "$(IMAGE)" --build-arg REVISION="$$(git rev-parse HEAD)" .
 
 clean: ## remove what was built, but not the environment

@@ -1,4 +1,4 @@
-"""A file of results as the tables of docs/benchmarks.md.
+"""A file of results as the tables of docs/design/benchmarks.md.
 
 python -m benchmarks.tables benchmarks/results/FILE.json
 """

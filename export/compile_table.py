@@ -1,7 +1,7 @@
 """Every graph that `make compile-check` compiles: at which precision, for which sizes. One row, one plan.
 
 The graphs of the small checkpoint are whole. A14B's are cut where they repeat: one block of forty, one layer of
-twenty-four, a vocabulary of 1,024; every width is the true one. `docs/plans.md` holds the same list.
+twenty-four, a vocabulary of 1,024; every width is the true one. `docs/build/plans.md` holds the same list.
 """
 
 from collections.abc import Sequence

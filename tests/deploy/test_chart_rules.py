@@ -24,7 +24,7 @@ from tests.deploy.rendering import CHART, ROOT, helm, objects, template
 
 EVERYTHING = "ci/everything-values"
 JOB, RELEASE = 'job="wan-t2v"', 'namespace="video",app_kubernetes_io_instance="wan"'
-PAGE = ROOT / "docs/kubernetes.md"
+PAGE = ROOT / "docs/run/kubernetes.md"
 
 
 def groups(*settings: str, values: str = EVERYTHING) -> list[dict[str, Any]]:

@@ -153,7 +153,7 @@ def test_promtool_takes_the_rules_and_their_tests_pass() -> None:
 
 @needs_promtool
 def test_promtool_takes_the_configuration_on_the_page(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/monitoring.md").read_text(), re.DOTALL)
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/run/monitoring.md").read_text(), re.DOTALL)
     shutil.copy(ALERTS, tmp_path)
     (tmp_path / "prometheus.yml").write_text(block)
     done = promtool("check", "config", str(tmp_path / "prometheus.yml"))
@@ -181,7 +181,7 @@ def test_every_alert_has_a_severity_a_summary_and_a_section_in_the_runbook(rule:
 
 
 def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
-    headings = re.findall(r"^#+ (WanT2v\w+)$", (ROOT / "docs/monitoring.md").read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (WanT2v\w+)$", (ROOT / "docs/run/monitoring.md").read_text(), re.MULTILINE)
     assert sorted(headings) == sorted(rule["alert"] for rule in alerts())
 
 

@@ -1,4 +1,4 @@
-"""Every message that docs/troubleshooting.md quotes is one that the code can still produce; links lead somewhere."""
+"""Every message that docs/run/troubleshooting.md quotes is one that the code can still produce; links lead somewhere."""
 
 import ast
 import functools
@@ -9,7 +9,7 @@ import pytest
 from tests.deploy.rendering import ROOT
 
 PACKAGES = ("wan_t2v", "embedded", "export", "client/wan_t2v_client", "deploy")
-PAGE = ROOT / "docs/troubleshooting.md"
+PAGE = ROOT / "docs/run/troubleshooting.md"
 TRITONS = "Triton's own words"
 QUIET = "No message at all"
 KUBERNETES = "Kubernetes' own words"
@@ -63,7 +63,7 @@ def test_there_is_something_to_check() -> None:
 
 def test_there_is_one_table_of_troubles() -> None:
     """Other pages link to it."""
-    for page in (ROOT / "docs").glob("*.md"):
+    for page in (ROOT / "docs").rglob("*.md"):
         assert page == PAGE or not re.search(
             r"^\| *(symptom|message|what is seen) *\|", page.read_text(), re.MULTILINE
         ), page
@@ -93,10 +93,11 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["architecture", "kubernetes", "monitoring", "operating", "troubleshooting"])
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"))
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_headings_that_exist(page: str) -> None:
-    path = ROOT / f"docs/{page}.md"
-    links = re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", path.read_text())
-    assert links
-    for target, anchor in links:
+    path = ROOT / page
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", path.read_text()):
         assert anchor in anchors((path.parent / target if target else path).read_text()), (target, anchor)

@@ -134,7 +134,7 @@ def traced(collector: Collector, server: Server, door: str) -> str:
     """A video through the door; returns the caller's trace.
 
     Now and then Triton 2.51 ignores the header `traceparent` of a gRPC call and begins a trace of its own (see
-    docs/tracing.md): that call is made again.
+    docs/run/tracing.md): that call is made again.
     """
     for _ in range(5):
         trace, strayed = f"{random.getrandbits(128):032x}", collector.without_parent()

@@ -42,7 +42,7 @@ def test_a14b_is_compiled_at_both_trained_heights_and_an_expert_with_two_profile
 
 
 def test_the_documentation_holds_the_same_table(root: Path) -> None:
-    text = (root / "docs/plans.md").read_text(encoding="utf-8")
+    text = (root / "docs/build/plans.md").read_text(encoding="utf-8")
     rows = [
         line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(("| wan-mini |", "| A14B |"))
     ]

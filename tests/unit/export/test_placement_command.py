@@ -176,7 +176,7 @@ def test_another_checkpoint_is_read_from_its_configs(
 def test_the_table_in_the_documentation_is_what_the_command_says(
     root: Path, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (root / "docs/placement.md").read_text(encoding="utf-8")
+    text = (root / "docs/run/placement.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (2 x )?(\d+) GB \| (\d+x\d+) \| (.*) \| (.*) \|$", text, re.MULTILINE)
     assert len(rows) == 10
     names = {"both": "both", "expert_each": "one each", "one_at_a_time": "one at a time"}
