@@ -29,6 +29,7 @@ from wan_t2v.facts import ModelFacts
 WEIGHTS_FILE = "random.weights"
 _CUTS: Mapping[str, Mapping[str, int]] = {
     "transformer": {"num_layers": A14B_BLOCKS},
+    "transformer_2": {"num_layers": A14B_BLOCKS},
     "text_encoder": {"num_layers": A14B_LAYERS, "vocab_size": A14B_VOCABULARY},
     "vae": {},
 }

@@ -35,6 +35,7 @@ from embedded.server import Server, running_server
 from tests.deploy.container import LOOPBACK, STOP_LIMIT_S, Container
 from tests.deploy.rendering import ALL_VALUES, DEPLOYMENTS, named, pod, server
 from tests.server.calls import DOORS, LONG, SMALL, in_background, inputs, samples, streamed
+from tests.server.conftest import START_LIMIT_S
 from wan_t2v.operate.processes import stub_pids
 
 pytestmark = pytest.mark.server
@@ -194,7 +195,9 @@ def test_a_process_that_is_repaired_in_time_restarts_nothing(
     repository: Path, volumes: dict[str, Path], tmp_path: Path
 ) -> None:
     """With the embedded server, whose supervisor repairs; it is stopped for a while so that the probe sees the death."""
-    with running_server(ServerOptions(repository=repository, log=tmp_path / "server.log")) as running:
+    with running_server(
+        ServerOptions(start_limit_s=START_LIMIT_S, repository=repository, log=tmp_path / "server.log")
+    ) as running:
         http = {"http": int(running.http_url.rpartition(":")[2])}
         container = Container(server("values-cpu"), {**volumes, "run": running.run_directory}, http, {})
         assert all(container.says_yes(probe) for probe in PROBES)

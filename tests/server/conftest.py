@@ -12,6 +12,7 @@ from embedded.server import Server, running_server
 from embedded.supervisor import died_log
 from wan_t2v.contract import GRAPHS
 
+START_LIMIT_S = 600.0  # twenty times what it takes on a quiet machine
 WITHOUT_TORCH = ("mp4_encoder", "prepare", *GRAPHS)
 """Models that start in a seventh of the whole repository's time, for what is about processes and not about videos."""
 
@@ -19,7 +20,7 @@ WITHOUT_TORCH = ("mp4_encoder", "prepare", *GRAPHS)
 @pytest.fixture(scope="session")
 def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with running_server(ServerOptions(repository=repository, log=log)) as running:
+    with running_server(ServerOptions(start_limit_s=START_LIMIT_S, repository=repository, log=log)) as running:
         yield running
     assert not died_log(log).exists(), f"tritonserver died and was started again: {died_log(log)}"
 
@@ -40,10 +41,12 @@ def copied_repository(repository: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def options(copied_repository: Path, tmp_path: Path) -> ServerOptions:
-    return ServerOptions(repository=copied_repository, log=tmp_path / "server.log")
+    return ServerOptions(start_limit_s=START_LIMIT_S, repository=copied_repository, log=tmp_path / "server.log")
 
 
 @pytest.fixture
 def light(repository: Path, tmp_path: Path) -> ServerOptions:
     """A server without an endpoint, for tests of its life; its repository is not to be written to."""
-    return ServerOptions(repository=repository, log=tmp_path / "server.log", models=WITHOUT_TORCH)
+    return ServerOptions(
+        start_limit_s=START_LIMIT_S, repository=repository, log=tmp_path / "server.log", models=WITHOUT_TORCH
+    )

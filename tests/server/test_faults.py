@@ -24,6 +24,7 @@ from tests.faults.harmed_repository import (
     small_disk,
 )
 from tests.faults.victim import Victim
+from tests.server.conftest import START_LIMIT_S
 
 DISK_BYTES = 2**18
 
@@ -41,7 +42,9 @@ def harmed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def victim(harmed: HarmedRepository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     log = tmp_path_factory.mktemp("harmed-log") / "server.log"
-    options = ServerOptions(repository=harmed.path, log=log, text_cache_bytes=TEXT_CACHE_BYTES)
+    options = ServerOptions(
+        start_limit_s=START_LIMIT_S, repository=harmed.path, log=log, text_cache_bytes=TEXT_CACHE_BYTES
+    )
     with running_server(options) as server:
         yield Victim(server)
 

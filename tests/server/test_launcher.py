@@ -28,6 +28,7 @@ from embedded.leftovers import FOLDER_PREFIX, SHM_PREFIX
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.server.calls import DOORS, LONG, in_background, operate, probe, samples
+from tests.server.conftest import START_LIMIT_S
 from wan_t2v.operate.processes import stub_pids
 
 SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 4}
@@ -76,7 +77,7 @@ def test_a_path_that_a_shell_reads_and_a_proxy_in_the_environment_harm_nothing(
         monkeypatch.delenv(name, raising=False)
     odd = shutil.copytree(repository, tmp_path / ODD / "models", ignore=shutil.ignore_patterns("__pycache__"))
     events: list[dict[str, Any]] = []
-    options = ServerOptions(repository=odd, log=tmp_path / ODD / "server.log")
+    options = ServerOptions(start_limit_s=START_LIMIT_S, repository=odd, log=tmp_path / ODD / "server.log")
     with running_server(options, on_event=events.append) as server:
         assert probe(server, "ready") == (0, "") and probe(server, "live") == (0, "")
         with TextToVideo(Connection(server.grpc_url)) as client:

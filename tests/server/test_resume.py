@@ -18,6 +18,7 @@ from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.faults.harmed_repository import HarmedRepository, harmed_repository
 from tests.server.calls import SMALL, inputs, unary
+from tests.server.conftest import START_LIMIT_S
 from wan_t2v.operate.processes import stub_pids
 from wan_t2v.serving.checkpoint_file import CheckpointFile
 
@@ -42,7 +43,7 @@ def harmed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Harmed
 def keeping(harmed: HarmedRepository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all: what is killed of it is repaired before a test ends."""
     log = tmp_path_factory.mktemp("keeping-log") / "server.log"
-    with running_server(ServerOptions(repository=harmed.path, log=log)) as server:
+    with running_server(ServerOptions(start_limit_s=START_LIMIT_S, repository=harmed.path, log=log)) as server:
         yield server
 
 

@@ -9,6 +9,7 @@ from wan_t2v_client import Connection, Generation, TextToVideo
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
+from tests.server.conftest import START_LIMIT_S
 from tests.server.statistics import text_cache_hits
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
@@ -55,7 +56,9 @@ def test_while_four_others_of_other_sizes_run(server: Server, alone: bytes) -> N
 
 def test_with_the_text_cache_warm_and_emptied(copied_repository: Path, tmp_path: Path, alone: bytes) -> None:
     """A cache with room for few prompts is emptied by others; the second server is also 'after a restart'."""
-    options = ServerOptions(repository=copied_repository, log=tmp_path / "log", text_cache_bytes=2**20)
+    options = ServerOptions(
+        start_limit_s=START_LIMIT_S, repository=copied_repository, log=tmp_path / "log", text_cache_bytes=2**20
+    )
     with running_server(options) as server:
         assert generated(server.grpc_url).video == alone
         warm = hits_during(server, lambda: generated(server.grpc_url))

@@ -17,6 +17,7 @@ from wan_t2v_client import Connection, TextToVideo
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
+from tests.server.conftest import START_LIMIT_S
 
 CLIENTS_SPAN = "00f067aa0ba902b7"
 DOORS = ("generate", "generate_unary")
@@ -152,7 +153,7 @@ def collected(repository, tmp_path_factory) -> Iterator[Collected]:
     """A video through each door."""
     log = tmp_path_factory.mktemp("traced") / "server.log"
     with collecting() as collector:
-        options = ServerOptions(repository=repository, log=log, traces_url=collector.url)
+        options = ServerOptions(start_limit_s=START_LIMIT_S, repository=repository, log=log, traces_url=collector.url)
         with running_server(options) as server:
             traces = {door: traced(collector, server, door) for door in DOORS}
         yield Collected(collector, traces)  # the server has stopped: everything was sent
