@@ -20,6 +20,7 @@ HOST ?= 127.0.0.1
 GRPC_PORT ?= 8001
 HTTP_PORT ?= 8000
 METRICS_PORT ?= 8002
+PORT ?= 8080
 TRACES_URL ?=
 URL ?= $(HOST):$(GRPC_PORT)
 IMAGE ?= wan-t2v:0.1.0
@@ -61,7 +62,7 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve generate demo adherence pictures train-mini test fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
+.PHONY: help setup mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway generate demo adherence pictures train-mini test fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +72,11 @@ setup: $(VENV)/.ready ## make the virtual environment with pinned packages (PYTH
 $(VENV)/.ready: pyproject.toml client/pyproject.toml constraints.txt set_up_environment.sh find_python.sh deploy/monitoring/install_promtool.sh
 	@PYTHON="$(PYTHON)" ./set_up_environment.sh "$(VENV)"
 	@deploy/monitoring/install_promtool.sh "$(VENV)"
+
+# what the gateway needs beside the rest: setup stays lean
+$(VENV)/.gateway-ready: gateway/pyproject.toml $(VENV)/.ready
+	@$(python) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e './gateway[test]'
+	@touch $@
 
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
@@ -110,6 +116,12 @@ serve: installed ## run the server until Ctrl-C (HOST=..., GRPC_PORT=..., HTTP_P
 	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
 
+studio: installed $(VENV)/.gateway-ready ## the server and a page on which videos are made, on loopback, until Ctrl-C (PORT=..., DATA=...)
+	@$(python) -m embedded.studio --repository "$(REPOSITORY)" --port $(PORT) --data "$(or $(DATA),out/studio)"
+
+gateway: setup $(VENV)/.gateway-ready ## videos as jobs over HTTP before a server elsewhere (URL=host:8001, HOST=..., PORT=..., DATA=...)
+	@$(python) -m wan_t2v_gateway --url $(URL) --host $(HOST) --port $(PORT) --data "$(or $(DATA),out/gateway)"
+
 generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..., and the fields of a request)
 	@$(VENV)/bin/wan-t2v generate --url $(URL) --out "$(or $(OUT),out/video.mp4)" $(fields)
 
@@ -125,7 +137,7 @@ pictures: export ## the README's pictures, generated through a server (OUT=...)
 train-mini: setup ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
 	@$(python) -m training all $(TRAIN_OPTIONS)
 
-test: export ## run all tests
+test: export $(VENV)/.gateway-ready ## run all tests
 	@$(python) -m pytest $(TESTS)
 
 fuzz: installed ## thousands of bad requests through every door: each must be refused rightly (COUNT=..., FUZZ_SEED=...)
@@ -138,9 +150,9 @@ soak: installed ## mixed load for MINUTES=30: is memory flat, is no answer lost 
 	@$(python) -m tests.soak --repository "$(REPOSITORY)" --out "$(or $(OUT),out/soak.json)" \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
-lint: setup ## style and types
+lint: setup $(VENV)/.gateway-ready ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
-		$(python) -m mypy client/wan_t2v_client
+		$(python) -m mypy client/wan_t2v_client && $(python) -m mypy gateway/wan_t2v_gateway
 
 bench: installed mini ## time a generation against diffusers, and the two doors against each other; a quiet machine
 	@$(python) -m benchmarks.generation --repository "$(REPOSITORY)"

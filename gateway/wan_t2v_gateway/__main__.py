@@ -1,6 +1,7 @@
-"""The gateway's command: `serve` runs it, `keys` makes, lists and withdraws keys."""
+"""The gateway's command: without a word after it, it serves; `keys` makes, lists and withdraws keys."""
 
 import argparse
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -12,7 +13,10 @@ from pathlib import Path
 import uvicorn
 
 from wan_t2v_gateway.app import gateway_app
+from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
+from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.keys_command import add_keys_options, run_keys
 from wan_t2v_gateway.settings import Settings
 
 _DEFAULTS = Settings()
@@ -33,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         with _with_database(settings) as settings:
-            return _serve(settings, options)
+            return run_keys(settings.database_url, options) if options.command else _serve(settings, options)
     except LocalPostgresError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -50,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, help="videos under way at a time (default: %(default)s)")
     parser.add_argument("--resumes", action="store_true", help="the server keeps generations under way")
     parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
+    commands = parser.add_subparsers(dest="command", metavar="keys")
+    add_keys_options(commands.add_parser("keys", help="make, list and withdraw keys"))
     return parser
 
 
@@ -63,6 +69,13 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
+    if not _is_loopback(options.host) and not asyncio.run(_has_key(settings.database_url)):
+        print(
+            f"error: --host {options.host} is reached from other machines and no key was made; "
+            "make one (wan-t2v-gateway keys make NAME) or listen on 127.0.0.1",
+            file=sys.stderr,
+        )
+        return 2
     app = gateway_app(settings, open_access=_is_loopback(options.host))
     if not settings.resumes:
         print("the server keeps no generations: a job that is interrupted starts again", file=sys.stderr)
@@ -72,6 +85,16 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
     )
     server.run()
     return 0 if server.started else 1
+
+
+async def _has_key(database_url: str) -> bool:
+    database = Database(database_url)
+    await database.open()
+    try:
+        await database.apply_schema()
+        return await owners.any_key(database)
+    finally:
+        await database.close()
 
 
 def _is_loopback(host: str) -> bool:

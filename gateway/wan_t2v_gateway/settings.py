@@ -17,10 +17,12 @@ class Settings:
         resumes: whether the server keeps generations under way; then the job's id is sent as the key to take it up.
         preview_every: steps from one preview to the next, for a request that does not say.
         heartbeat_s, stalled_s: how often a worker reports, and after how long without a report its jobs go elsewhere.
+        poll_s: how often a worker looks for jobs whose pause has passed; it is told of new ones.
         retry_s: first pause after the server was unavailable; it doubles up to a minute.
         longest_outage_s: how long a job waits for an unavailable server in all.
         crashes_allowed: a job whose server died this often while it ran fails.
         keep_s, keep_bytes: age at which a video expires, and how much is kept in all.
+        webhook_retry_s: first pause after a webhook that was not taken; it doubles up to an hour, for a day.
         webhook_hosts: hosts that webhooks may reach although their address is private.
     """
 
@@ -33,9 +35,11 @@ class Settings:
     preview_every: int = 2
     heartbeat_s: float = 3.0
     stalled_s: float = 15.0
+    poll_s: float = 2.0
     retry_s: float = 1.0
     longest_outage_s: float = 24 * 3600.0
     crashes_allowed: int = 3
     keep_s: float = 7 * 24 * 3600.0
     keep_bytes: int = 20 * 2**30
+    webhook_retry_s: float = 5.0
     webhook_hosts: tuple[str, ...] = ()

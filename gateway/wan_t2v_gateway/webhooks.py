@@ -16,7 +16,7 @@ from wan_t2v_gateway.queue.tasks import TryAgain
 from wan_t2v_gateway.services import Services
 
 _log = logging.getLogger(__name__)
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 3600.0
+_LONGEST_PAUSE_S = 3600.0
 _GIVE_UP_AFTER = timedelta(days=1)
 _TIMEOUT = urllib3.Timeout(connect=5, read=10)
 
@@ -24,8 +24,8 @@ _TIMEOUT = urllib3.Timeout(connect=5, read=10)
 class Deliverer:
     """The task `deliver` of one process."""
 
-    def __init__(self, services: Services, first_pause_s: float = _FIRST_PAUSE_S) -> None:
-        self._services, self._first_pause_s = services, first_pause_s
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     async def __call__(self, context: JobContext, webhook_id: str) -> None:
         """Deliver once, or raise TryAgain."""
@@ -40,7 +40,9 @@ class Deliverer:
         if result.startswith("2"):
             await database.rows("UPDATE webhooks SET delivered_at = now() WHERE id = %s", [webhook_id])
         elif datetime.now(UTC) - row["created_at"] < _GIVE_UP_AFTER:
-            pause_s = min(_LONGEST_PAUSE_S, self._first_pause_s * 2.0 ** min(context.job.attempts, 16))
+            pause_s = min(
+                _LONGEST_PAUSE_S, self._services.settings.webhook_retry_s * 2.0 ** min(context.job.attempts, 16)
+            )
             raise TryAgain(f"webhook {webhook_id}: {result}", pause_s)
 
     async def _result(self, row: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ router = APIRouter(tags=["videos"])
 Variant = Literal["video", "thumbnail", "spritesheet"]
 
 
-@router.api_route("/v1/videos/{video_id}/content", methods=["GET", "HEAD"], response_class=Response)
+@router.head("/v1/videos/{video_id}/content", include_in_schema=False)
+@router.get("/v1/videos/{video_id}/content", response_class=Response)
 async def get_content(
     request: Request, video_id: str, gateway: TheGateway, owner: TheOwner, variant: Variant = "video"
 ) -> Response:

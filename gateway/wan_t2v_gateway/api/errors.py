@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from wan_t2v_gateway.database.creation import KeyOfAnotherBody, TooManyJobs
-from wan_t2v_gateway.database.pool import DatabaseUnavailable
+from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.storage.store import StorageUnavailable
 
 _log = logging.getLogger(__name__)

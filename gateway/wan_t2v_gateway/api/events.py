@@ -14,7 +14,7 @@ from wan_t2v_gateway.api.errors import ApiError
 from wan_t2v_gateway.api.state import Gateway, TheGateway, TheOwner
 from wan_t2v_gateway.api.videos import existing
 from wan_t2v_gateway.database import videos
-from wan_t2v_gateway.database.pool import DatabaseUnavailable
+from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.database.records import FINISHED, Video
 
 router = APIRouter(tags=["videos"])

@@ -11,7 +11,7 @@ router = APIRouter(include_in_schema=False)
 _FOLDER = Path(__file__).parents[1] / "page"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
+    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from wan_t2v_gateway.database.limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
 
@@ -53,6 +54,7 @@ class NewVideo:
     most_seconds_a_day: float | None = None
 
 
+@limited
 async def create(database: Database, new: NewVideo, enqueue: Enqueue) -> Video:
     """Record and queue a job, or return the one that this idempotency key made before.
 

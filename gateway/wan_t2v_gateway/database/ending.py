@@ -9,6 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from wan_t2v_gateway.database.limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.progress import CHANNEL
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
@@ -28,6 +29,7 @@ class Ending:
     keep_s: float | None = None
 
 
+@limited
 async def end(
     database: Database, video_id: str, ending: Ending, *, queue_webhook: QueueWebhook, attempt: int | None = None
 ) -> Video | None:

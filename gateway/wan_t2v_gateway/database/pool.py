@@ -11,12 +11,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-CALL_LIMIT_S = 1.8  # callers are answered within two seconds
+from wan_t2v_gateway.database.limit import DatabaseUnavailable, limited
+
 _SCHEMA_LOCK = 7_240_114
-
-
-class DatabaseUnavailable(Exception):
-    """The database did not answer in time, or refused."""
+_CONNECTION_LIMIT_S = 1.5
+_TRANSACTION_LIMIT_S = 15.0  # of one that nobody waits for any more
 
 
 class Database:
@@ -28,7 +27,7 @@ class Database:
             url,
             min_size=1,
             max_size=16,
-            timeout=CALL_LIMIT_S,
+            timeout=_CONNECTION_LIMIT_S,
             open=False,
             reconnect_timeout=5,
             kwargs={"row_factory": dict_row, "connect_timeout": 5},
@@ -51,14 +50,15 @@ class Database:
             await connection.execute(text)
 
     @asynccontextmanager
-    async def transaction(self, limit_s: float = CALL_LIMIT_S) -> AsyncIterator[AsyncConnection[DictRow]]:
-        """A connection in a transaction, which ends with the block."""
+    async def transaction(self, limit_s: float = _TRANSACTION_LIMIT_S) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """A connection in a transaction, which ends with the block. Callers are `limited`."""
         try:
             async with asyncio.timeout(limit_s), self._pool.connection() as connection:
                 yield connection
         except (TimeoutError, psycopg.OperationalError) as error:
             raise DatabaseUnavailable(f"the database does not answer ({type(error).__name__})") from error
 
+    @limited
     async def rows(self, query: LiteralString, arguments: Sequence[Any] = ()) -> list[DictRow]:
         """Run one statement and return its rows."""
         async with self.transaction() as connection:

@@ -5,6 +5,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from wan_t2v_gateway.database.limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
 
@@ -31,6 +32,7 @@ class Update:
     preview: bytes | None = None
 
 
+@limited
 async def write(database: Database, video: Video, update: Update) -> bool:
     """Record an update and tell who watches. False if another attempt has the job, or it ended."""
     async with database.transaction() as connection:
@@ -55,6 +57,7 @@ async def count_crash(database: Database, video: Video) -> int:
     return int(row["crashes"]) if row else 0
 
 
+@limited
 async def put_back(database: Database, video: Video) -> None:
     """The job waits in the queue again."""
     async with database.transaction() as connection:

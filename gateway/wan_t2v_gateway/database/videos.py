@@ -2,6 +2,7 @@
 
 from typing import Any, LiteralString
 
+from wan_t2v_gateway.database.limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
 
@@ -88,6 +89,7 @@ async def ask_to_cancel(database: Database, video_id: str) -> None:
     )
 
 
+@limited
 async def remove(database: Database, video_id: str) -> None:
     """Delete the record with everything that belongs to it: prompt, events, webhooks."""
     async with database.transaction() as connection:

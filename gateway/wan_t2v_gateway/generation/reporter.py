@@ -6,7 +6,8 @@ import logging
 
 from wan_t2v_client import Heartbeat, Progress
 
-from wan_t2v_gateway.database.pool import Database, DatabaseUnavailable
+from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.progress import Update, write
 from wan_t2v_gateway.database.records import Video
 
@@ -48,6 +49,7 @@ class Reporter:
             "step_s": progress.step_s,
             "left_s": progress.left_s,
             "percent": min(99, int(100 * share)),
+            "preview": progress.preview is not None,
         }
         self._add(Update("step", data, progress.preview))
 

@@ -16,7 +16,7 @@ from wan_t2v_client import AsyncTextToVideo, DeadlineExceeded, Generation, Reque
 
 from wan_t2v_gateway.database import videos
 from wan_t2v_gateway.database.ending import Ending
-from wan_t2v_gateway.database.pool import DatabaseUnavailable
+from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.database.progress import begin, count_crash, put_back
 from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.generation.failures import failure, refused_field

@@ -75,7 +75,7 @@ export class Card {
     if (kind === 'step') {
       if (this.video.status !== 'in_progress') { this.video.status = 'in_progress'; this.draw(); }
       this.tell(data);
-      return this.showPicture(`/v1/videos/${this.video.id}/preview`);
+      return data.preview ? this.showPicture(`/v1/videos/${this.video.id}/preview`) : undefined;
     }
     if (kind === 'queue') this.video = { ...this.video, status: 'queued', queue: data };
     if (kind === 'stage' && this.video.status === 'in_progress') return undefined;

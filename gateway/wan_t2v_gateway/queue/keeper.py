@@ -11,7 +11,7 @@ import procrastinate
 from procrastinate.exceptions import ProcrastinateException
 
 from wan_t2v_gateway.database.ending import Ending
-from wan_t2v_gateway.database.pool import DatabaseUnavailable
+from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.queue.tasks import GENERATE
 from wan_t2v_gateway.services import Services
 

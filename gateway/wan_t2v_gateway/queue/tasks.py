@@ -10,7 +10,7 @@ from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from wan_t2v_gateway.database.pool import DatabaseUnavailable
+from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.queue.patience import PatientJobManager
 
 VIDEOS, WEBHOOKS = "videos", "webhooks"

@@ -36,7 +36,7 @@ async def _keep_one(
                 name=queue,
                 concurrency=concurrency,
                 additional_context=dict(tasks),
-                fetch_job_polling_interval=2.0,
+                fetch_job_polling_interval=settings.poll_s,
                 abort_job_polling_interval=1.0,
                 shutdown_graceful_timeout=0.0,
                 install_signal_handlers=False,

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,36 @@ INSTALLED = importlib.util.find_spec("procrastinate") is not None and importlib.
 collect_ignore_glob = [] if INSTALLED else ["test_*.py"]  # `make test` installs what they need
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
+@contextmanager
+def postgres_in_memory() -> Iterator[tuple[str, Path]]:
+    """Its URL, and its folder."""
     from wan_t2v_gateway.database.local_postgres import local_postgres
 
-    folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-"))
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-", dir=memory if memory.is_dir() else None))
     folder.chmod(0o755)  # as root, Postgres runs as nobody
     try:
         with local_postgres(folder, durable=False) as url:
-            yield url
+            yield url, folder
     finally:
         shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with postgres_in_memory() as (url, _):
+        yield url
+
+
 @pytest.fixture
-def database_url(postgres: str) -> str:
+def database_url(postgres: str) -> Iterator[str]:
     import psycopg
 
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-    return f"{postgres.rpartition('/')[0]}/{name}"
+        yield f"{postgres.rpartition('/')[0]}/{name}"
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
