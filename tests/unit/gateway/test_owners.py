@@ -123,6 +123,13 @@ def test_the_oldest_of_too_much_goes_first(start: Start) -> None:
         assert gateway.until(second, "completed")["progress"] == 100
 
 
+@pytest.mark.parametrize(
+    "headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}, {"host": "evil.example"}]
+)
+def test_another_sites_page_cannot_make_videos_here(start: Start, headers: dict[str, str]) -> None:
+    assert start(workers=0).http.post("/v1/videos", data={"prompt": "x"}, headers=headers).status_code == 403
+
+
 def test_the_page_needs_nothing_from_elsewhere(start: Start) -> None:
     gateway = start(workers=0)
     page = gateway.http.get("/")
