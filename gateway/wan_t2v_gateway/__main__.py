@@ -5,10 +5,12 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -35,12 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
         resumes=options.resumes,
         webhook_hosts=tuple(options.webhook_host),
     )
+    before = signal.signal(signal.SIGTERM, _end)  # until the server has its own way to stop
     try:
         with _with_database(settings) as settings:
             return run_keys(settings.database_url, options) if options.command else _serve(settings, options)
     except LocalPostgresError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +92,8 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
     server = uvicorn.Server(
         uvicorn.Config(app, options.host, options.port, log_level="warning", timeout_graceful_shutdown=2)
     )
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its end; the database ends then
+        signal.signal(number, lambda signum, frame: None)
     server.run()
     return 0 if server.started else 1
 
