@@ -109,3 +109,12 @@ def database_processes(folder: Path) -> list[int]:
 
     main = psutil.Process(int((folder / "postgres/postmaster.pid").read_text().split()[0]))
     return [main.pid, *(child.pid for child in main.children())]
+
+
+def test_a_job_that_the_queue_does_not_know_is_put_back(start: Start, database_url: str) -> None:
+    video_id = start(workers=0).post()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM procrastinate_jobs")
+        connection.execute("UPDATE videos SET created_at = created_at - interval '1 minute'")
+    with serving(MADE) as server:
+        start(server_url=server.url, **QUICK).until(video_id, "completed")
