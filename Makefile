@@ -22,6 +22,7 @@ METRICS_HOST ?=
 GRPC_PORT ?= 8001
 HTTP_PORT ?= 8000
 METRICS_PORT ?= 8002
+PORT ?= 8080
 TRACES_URL ?=
 URL ?= $(HOST):$(GRPC_PORT)
 IMAGE ?= wan-t2v:0.1.0
@@ -63,7 +64,7 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
+.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +80,11 @@ $(VENV)/.ready: $(packages)
 
 $(VENV)/.dev-ready: $(packages) deploy/install_tools.sh deploy/monitoring/install_promtool.sh
 	@PYTHON="$(PYTHON)" ./set_up_environment.sh "$(VENV)" dev
+
+# what the gateway needs beside the rest: setup stays lean
+$(VENV)/.gateway-ready: gateway/pyproject.toml $(VENV)/.ready
+	@$(python) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e './gateway[test]'
+	@touch $@
 
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
@@ -119,6 +125,12 @@ serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(if $(HTTP_HOST),--http-host $(HTTP_HOST)) \
 		$(if $(METRICS_HOST),--metrics-host $(METRICS_HOST)) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
 
+studio: installed $(VENV)/.gateway-ready ## the server and a page on which videos are made, on loopback, until Ctrl-C (PORT=..., DATA=...)
+	@$(python) -m embedded.studio --repository "$(REPOSITORY)" --port $(PORT) --data "$(or $(DATA),out/studio)"
+
+gateway: setup $(VENV)/.gateway-ready ## videos as jobs over HTTP before a server elsewhere (URL=host:8001, HOST=..., PORT=..., DATA=...)
+	@$(python) -m wan_t2v_gateway --url $(URL) --host $(HOST) --port $(PORT) --data "$(or $(DATA),out/gateway)"
+
 generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..., and the fields of a request)
 	@$(VENV)/bin/wan-t2v generate --url $(URL) --out "$(or $(OUT),out/video.mp4)" $(fields)
 
@@ -137,7 +149,7 @@ train-mini: setup-dev ## train wan-mini: hours on two CPU cores, resumable (TRAI
 # without a server a test has one core, two at a time; each file stays in one process, for what its tests share
 without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadfile -m "not server and not nightly"
 
-test: setup-dev export ## run all tests, or TESTS="..." as pytest takes them
+test: setup-dev $(VENV)/.gateway-ready export ## run all tests, or TESTS="..." as pytest takes them
 ifdef TESTS
 	@$(python) -m pytest $(TESTS)
 else
@@ -145,10 +157,10 @@ else
 	@$(python) -m pytest -m server $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 endif
 
-test-fast: setup-dev installed ## the tests that take under a minute: contracts and units, without export and servers
+test-fast: setup-dev $(VENV)/.gateway-ready installed ## the tests that take under a minute: contracts and units, without export and servers
 	@$(without_server) --quiet tests/contract tests/unit --ignore tests/unit/export
 
-nightly: setup-dev installed ## what takes too long for each change: the whole compile gate, dry run, fuzz, faults, soak
+nightly: setup-dev $(VENV)/.gateway-ready installed ## what takes too long for each change: the whole compile gate, dry run, fuzz, faults, soak
 	@$(python) -m pytest -m nightly
 	@$(MAKE) --no-print-directory compile-check
 	@$(MAKE) --no-print-directory a14b-dry-run
@@ -167,9 +179,9 @@ soak: setup-dev installed ## mixed load for MINUTES=30: is memory flat, is no an
 	@$(python) -m tests.soak --repository "$(REPOSITORY)" --out "$(or $(OUT),out/soak.json)" \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
-lint: setup-dev ## style and types
+lint: setup-dev $(VENV)/.gateway-ready ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
-		$(python) -m mypy client/wan_t2v_client
+		$(python) -m mypy client/wan_t2v_client && $(python) -m mypy gateway/wan_t2v_gateway
 
 bench: setup-dev installed mini ## time a generation against diffusers, and the two doors against each other; a quiet machine
 	@$(python) -m benchmarks.generation --repository "$(REPOSITORY)"

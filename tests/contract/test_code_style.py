@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("wan_t2v", "export", "embedded", "client/wan_t2v_client", "benchmarks", "training")
+PACKAGES = (
+    "wan_t2v",
+    "export",
+    "embedded",
+    "client/wan_t2v_client",
+    "gateway/wan_t2v_gateway",
+    "benchmarks",
+    "training",
+)
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 
 

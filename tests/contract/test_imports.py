@@ -21,6 +21,7 @@ FORBIDDEN = {
     "export": {"embedded", "wan_t2v_client", "tritonclient", "wan_t2v.serving"},
     "embedded": {"export", "wan_t2v.serving", "torch"},
     "client/wan_t2v_client": {"wan_t2v", "export", "embedded", "torch"},
+    "gateway/wan_t2v_gateway": {"wan_t2v", "export", "embedded", "benchmarks", "training", "torch", "tritonclient"},
 }
 ALLOWED = {"export/placement_configs.py": {"tritonclient.grpc.model_config_pb2"}}  # the format of configs, no client
 STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt"}

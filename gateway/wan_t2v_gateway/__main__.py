@@ -1,0 +1,119 @@
+"""The gateway's command: without a word after it, it serves; `keys` makes, lists and withdraws keys."""
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from wan_t2v_gateway.app import gateway_app
+from wan_t2v_gateway.database import owners
+from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
+from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.keys_command import add_keys_options, run_keys
+from wan_t2v_gateway.settings import Settings
+
+_DEFAULTS = Settings()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Returns an exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    settings = Settings(
+        server_url=options.url,
+        data=options.data,
+        database_url=options.database_url,
+        store_url=options.store_url,
+        workers=options.workers,
+        resumes=options.resumes,
+        webhook_hosts=tuple(options.webhook_host),
+    )
+    before = signal.signal(signal.SIGTERM, _end)  # until the server has its own way to stop
+    try:
+        with _with_database(settings) as settings:
+            return run_keys(settings.database_url, options) if options.command else _serve(settings, options)
+    except LocalPostgresError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wan-t2v-gateway", description=__doc__)
+    parser.add_argument("--url", default=_DEFAULTS.server_url, help="the server's gRPC address (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=_DEFAULTS.data, help="local database and files (%(default)s)")
+    parser.add_argument("--database-url", default="", help="a Postgres; without it one is kept in --data")
+    parser.add_argument("--store-url", default="", help="where files go, such as s3://bucket; without it in --data")
+    parser.add_argument("--workers", type=int, default=1, help="videos under way at a time (default: %(default)s)")
+    parser.add_argument("--resumes", action="store_true", help="the server keeps generations under way")
+    parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
+    commands = parser.add_subparsers(dest="command", metavar="keys")
+    add_keys_options(commands.add_parser("keys", help="make, list and withdraw keys"))
+    return parser
+
+
+@contextlib.contextmanager
+def _with_database(settings: Settings) -> Iterator[Settings]:
+    if settings.database_url:
+        yield settings
+        return
+    with local_postgres(settings.data / "database") as url:
+        yield replace(settings, database_url=url)
+
+
+def _serve(settings: Settings, options: argparse.Namespace) -> int:
+    if not _is_loopback(options.host) and not asyncio.run(_has_key(settings.database_url)):
+        print(
+            f"error: --host {options.host} is reached from other machines and no key was made; "
+            "make one (wan-t2v-gateway keys make NAME) or listen on 127.0.0.1",
+            file=sys.stderr,
+        )
+        return 2
+    app = gateway_app(settings, open_access=_is_loopback(options.host))
+    if not settings.resumes:
+        print("the server keeps no generations: a job that is interrupted starts again", file=sys.stderr)
+    print(f"http://{options.host}:{options.port}/ (server: {settings.server_url})", file=sys.stderr)
+    server = uvicorn.Server(
+        uvicorn.Config(app, options.host, options.port, log_level="warning", timeout_graceful_shutdown=2)
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its end; the database ends then
+        signal.signal(number, lambda signum, frame: None)
+    server.run()
+    return 0 if server.started else 1
+
+
+async def _has_key(database_url: str) -> bool:
+    database = Database(database_url)
+    await database.open()
+    try:
+        await database.apply_schema()
+        return await owners.any_key(database)
+    finally:
+        await database.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""A finished video's files, whole or in ranges."""
+
+import re
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from wan_t2v_gateway.api.errors import ApiError
+from wan_t2v_gateway.api.state import TheGateway, TheOwner
+from wan_t2v_gateway.api.videos import existing
+from wan_t2v_gateway.database import videos
+from wan_t2v_gateway.storage.store import NAMES, TYPES
+
+router = APIRouter(tags=["videos"])
+Variant = Literal["video", "thumbnail", "spritesheet"]
+
+
+@router.head("/v1/videos/{video_id}/content", include_in_schema=False)
+@router.get("/v1/videos/{video_id}/content", response_class=Response)
+async def get_content(
+    request: Request, video_id: str, gateway: TheGateway, owner: TheOwner, variant: Variant = "video"
+) -> Response:
+    """The MP4, a thumbnail or a sheet of frames."""
+    video = await existing(gateway, owner, video_id)
+    if video.status != "completed":
+        raise ApiError(409 if video.is_finished else 425, f"the video is {video.status}; it has no content")
+    store = gateway.services.store
+    info = await store.info(video_id, variant)
+    if info is None:
+        raise ApiError(404, f"there is no {variant} of {video_id}", param="variant")
+    suffix = NAMES[variant].rpartition(".")[2]
+    headers = {
+        "etag": f'"{info.etag}"',
+        "accept-ranges": "bytes",
+        "cache-control": "private, max-age=3600",
+        "content-disposition": f'inline; filename="{video_id}{"" if variant == "video" else "-" + variant}.{suffix}"',
+        "x-content-type-options": "nosniff",
+    }
+    if request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=304, headers=headers)
+    start, end = _range(request, info.size, etag=headers["etag"])
+    partial = (start, end) != (0, info.size)
+    if partial:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{info.size}"
+    headers["content-length"] = str(end - start)
+    if request.method == "HEAD":
+        return Response(status_code=206 if partial else 200, headers=headers, media_type=TYPES[variant])
+    body = store.read(video_id, variant, start=start, end=end)
+    return StreamingResponse(body, 206 if partial else 200, headers, media_type=TYPES[variant])
+
+
+def _range(request: Request, size: int, *, etag: str) -> tuple[int, int]:
+    """The one range asked for, or all of it. Raises ApiError 416."""
+    wanted = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", request.headers.get("range", "").replace(" ", ""))
+    if wanted is None or not (wanted[1] or wanted[2]) or request.headers.get("if-range", etag) != etag:
+        return 0, size
+    if wanted[1]:
+        start, end = int(wanted[1]), min(size, int(wanted[2]) + 1) if wanted[2] else size
+    else:
+        start, end = max(0, size - int(wanted[2])), size
+    if start >= end:
+        raise ApiError(416, f"the range is beyond {size} bytes", headers={"content-range": f"bytes */{size}"})
+    return start, end
+
+
+@router.get("/v1/videos/{video_id}/preview", response_class=Response)
+async def get_preview(video_id: str, gateway: TheGateway, owner: TheOwner) -> Response:
+    """The latest preview of a video that is being made, a PNG."""
+    await existing(gateway, owner, video_id)
+    picture = await videos.preview(gateway.services.database, video_id)
+    if picture is None:
+        raise ApiError(404, "there is no preview yet")
+    return Response(picture, media_type="image/png", headers={"cache-control": "no-store"})

@@ -1,0 +1,121 @@
+"""The fields of a request: the dialect's and the server's own, checked as far as the gateway can know."""
+
+import difflib
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wan_t2v_client.errors import RequestRefused
+from wan_t2v_client.fields import FIELD_TYPES, plain_value
+
+from wan_t2v_gateway.api.errors import InvalidField
+from wan_t2v_gateway.api.limits import Limits
+from wan_t2v_gateway.database.records import MODEL_FPS
+
+MODEL = "wan2.2-t2v"
+_OWN = ("model", "seconds", "size", "webhook_url")
+_NOT_OFFERED = {
+    "input_reference": "this model makes videos from text alone",
+    "image_reference": "this model makes videos from text alone",
+    "video_reference": "this model makes videos from text alone",
+    "latents": "it is offered by the server's gRPC endpoint alone",
+    "output_type": "a job's result is an MP4",
+    "video_encoding": "a job's result is an MP4",
+    "n": "one job is one video",
+}
+_SERVERS = tuple(name for name in FIELD_TYPES if name not in _NOT_OFFERED)
+KNOWN = (*_OWN, *_SERVERS)
+
+
+@dataclass(frozen=True)
+class VideoRequest:
+    """A checked request. `fields` are what the server is sent."""
+
+    model: str
+    fields: dict[str, Any]
+    webhook_url: str
+
+
+def video_request(given: Mapping[str, Any], limits: Limits) -> VideoRequest:
+    """Check a body. Raises InvalidField with the name of the field."""
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        _check_name(name)
+    fields = {name: _value(name, given[name]) for name in _SERVERS if name in given}
+    if not str(fields.get("prompt", "")).strip():
+        raise InvalidField("prompt", given.get("prompt"), "a text")
+    fields |= _size(given) | _frames(given)
+    limits.check(fields)
+    fields.setdefault("seed", secrets.randbelow(2**31))  # fixed now: every attempt makes the same video
+    return VideoRequest(_model(given), fields, str(given.get("webhook_url", "")))
+
+
+def _check_name(name: str) -> None:
+    if name in _NOT_OFFERED:
+        raise InvalidField(name, "a value", f"nothing: {_NOT_OFFERED[name]}")
+    if name not in KNOWN:
+        near = difflib.get_close_matches(name[:64], KNOWN, n=1)
+        hint = f" (is {near[0]} meant?)" if near else ""
+        raise InvalidField(name[:64], "an unknown field", f"{', '.join(KNOWN)}{hint}")
+
+
+def _model(given: Mapping[str, Any]) -> str:
+    model = given.get("model", MODEL)
+    if model != MODEL:
+        raise InvalidField("model", model, MODEL)
+    return MODEL
+
+
+def _value(name: str, value: Any) -> Any:
+    """One field in the server's type. A form sends numbers as texts."""
+    datatype = FIELD_TYPES[name]
+    try:
+        if datatype == "BYTES":
+            if not isinstance(value, str):
+                raise TypeError("a text is needed")
+            return value
+        number = _number(value) if isinstance(value, str) else value
+        plain = plain_value(datatype, number)
+        if isinstance(plain, float) and not math.isfinite(plain):
+            raise ValueError("not finite")
+        return plain
+    except (ValueError, TypeError, OverflowError, RequestRefused):
+        kinds = {"BYTES": "a text", "FP32": "a number"}
+        raise InvalidField(name, value, kinds.get(datatype, "a whole number")) from None
+
+
+def _number(text: str) -> float | int:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _size(given: Mapping[str, Any]) -> dict[str, int]:
+    """`size` is WIDTHxHEIGHT here, as in the dialect; the client's command has HEIGHTxWIDTH."""
+    if "size" not in given:
+        return {}
+    for name in ("width", "height"):
+        if name in given:
+            raise InvalidField(name, given[name], "either size, or width and height")
+    width, _, height = str(given["size"]).partition("x")
+    if not (width.isdecimal() and height.isdecimal() and len(width + height) < 12 and int(width) and int(height)):
+        raise InvalidField("size", given["size"], "WIDTHxHEIGHT in pixels, such as 1280x720")
+    return {"width": int(width), "height": int(height)}
+
+
+def _frames(given: Mapping[str, Any]) -> dict[str, int]:
+    """`seconds` to the nearest 4k+1 frames at the model's 16 a second."""
+    if "seconds" not in given:
+        return {}
+    if "num_frames" in given:
+        raise InvalidField("num_frames", given["num_frames"], "either seconds or num_frames")
+    try:
+        seconds = float(given["seconds"])
+        if isinstance(given["seconds"], bool) or not 0 < seconds <= 3600:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise InvalidField("seconds", given["seconds"], "a number of seconds above 0, such as 5") from None
+    return {"num_frames": max(1, 4 * round((seconds * MODEL_FPS - 1) / 4) + 1)}

@@ -1,0 +1,112 @@
+"""What the server serves, as far as it publishes it: the parameters of its model `prepare`."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wan_t2v_client import Connection
+
+from wan_t2v_gateway.api.errors import ApiError, InvalidField
+
+_log = logging.getLogger(__name__)
+_WHOLE = {"num_inference_steps": (1, 1000), "fps": (1, 120), "num_frames": (1, None), "preview_every": (0, None)}
+_LONGEST_PROMPT = 65536
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes as (height, width, frames). Empty and None where the server did not say."""
+
+    largest: tuple[int, int, int] | None = None
+    served: tuple[tuple[int, int, int], ...] = ()
+
+    def check(self, fields: Mapping[str, Any]) -> None:
+        """Raise InvalidField for what this server is sure to refuse. The server has the last word."""
+        for name in ("prompt", "negative_prompt"):
+            if len(str(fields.get(name, "")).encode()) > _LONGEST_PROMPT:
+                raise InvalidField(name, fields[name], f"at most {_LONGEST_PROMPT} bytes")
+        for name, (least, most) in _WHOLE.items():
+            value = fields.get(name)
+            if value is not None and not (least <= value and (most is None or value <= most)):
+                raise InvalidField(name, value, f"from {least}" + ("" if most is None else f" to {most}"))
+        if fields.get("seed", 0) < 0:
+            raise InvalidField("seed", fields["seed"], "0 or more")
+        frames = fields.get("num_frames")
+        if frames is not None and frames % 4 != 1:
+            raise InvalidField("num_frames", frames, "4k+1, such as 81")
+        self._check_size(fields)
+
+    def _check_size(self, fields: Mapping[str, Any]) -> None:
+        names = ("height", "width", "num_frames")
+        for index, name in enumerate(names):
+            if self.largest and fields.get(name, 1) > self.largest[index]:
+                raise InvalidField(name, fields[name], f"at most {self.largest[index]}")
+            if fields.get(name, 1) < 1:
+                raise InvalidField(name, fields[name], "1 or more")
+            if self.served and name in fields and all(size[index] != fields[name] for size in self.served):
+                raise InvalidField(name, fields[name], f"one of {sorted({size[index] for size in self.served})}")
+
+    def document(self) -> dict[str, Any]:
+        """As `GET /v1/models` shows them; sizes as WIDTHxHEIGHT."""
+        return {
+            "largest_size": f"{self.largest[1]}x{self.largest[0]}" if self.largest else None,
+            "most_frames": self.largest[2] if self.largest else None,
+            "sizes": sorted({f"{width}x{height}" for height, width, _ in self.served}),
+        }
+
+
+class LimitsReader:
+    """Asks the server once it is there, and keeps the answer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._limits: Limits | None = None
+
+    async def read(self) -> Limits:
+        """The server's limits; empty ones while it is away."""
+        if self._limits is None:
+            try:
+                self._limits = await self._ask()
+            except Exception as error:  # whatever is wrong with the server, the job is queued all the same
+                _log.info("the server's limits are not known yet: %s", error)
+                return Limits()
+        return self._limits
+
+    async def ready(self) -> None:
+        """Raise ApiError if no server answers."""
+        client = self._connection.open_asyncio()
+        try:
+            if await client.is_model_ready("text_to_video_stream", client_timeout=1.5):
+                return
+            raise ApiError(503, "the server behind the gateway is not ready")
+        except ApiError:
+            raise
+        except Exception as error:
+            raise ApiError(503, f"the server behind the gateway does not answer: {str(error)[:200]}") from None
+        finally:
+            await client.close()
+
+    async def _ask(self) -> Limits:
+        client = self._connection.open_asyncio()
+        try:
+            config = await client.get_model_config("prepare", as_json=True, client_timeout=1.0)
+        finally:
+            await client.close()
+        return limits_from_config(config)
+
+
+def limits_from_config(answer: Mapping[str, Any]) -> Limits:
+    """Read the parameters of `prepare`: clips as HEIGHTxWIDTHxFRAMES."""
+    parameters = answer.get("config", answer).get("parameters", {})
+    texts = {name: str(value.get("string_value", "")) for name, value in parameters.items()}
+    served = tuple(_clip(text) for text in texts.get("served_clips", "").split(",") if text.strip())
+    largest = texts.get("largest_clip", "")
+    _log.debug("parameters of prepare: %s", json.dumps(texts))
+    return Limits(_clip(largest) if largest else None, served)
+
+
+def _clip(text: str) -> tuple[int, int, int]:
+    height, width, frames = (int(part) for part in text.strip().split("x"))
+    return height, width, frames

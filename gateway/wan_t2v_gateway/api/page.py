@@ -1,0 +1,34 @@
+"""The page at `/` and its modules. It needs nothing from elsewhere, and its headers hold it to that."""
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+from wan_t2v_gateway.api.errors import ApiError
+
+router = APIRouter(include_in_schema=False)
+_FOLDER = Path(__file__).parents[1] / "page"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+@router.get("/", response_class=FileResponse)
+async def index() -> FileResponse:
+    """The page."""
+    return await asset("index.html")
+
+
+@router.get("/page/{name}", response_class=FileResponse)
+async def asset(name: str) -> FileResponse:
+    """One of the page's files."""
+    path = _FOLDER / name
+    if path.parent != _FOLDER or path.suffix not in _TYPES or not path.is_file():
+        raise ApiError(404, "there is no such file")
+    return FileResponse(path, media_type=_TYPES[path.suffix], headers=_HEADERS)

@@ -1,0 +1,62 @@
+"""What every route works with, and who calls it."""
+
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+
+from wan_t2v_gateway.api.errors import ApiError
+from wan_t2v_gateway.api.limits import LimitsReader
+from wan_t2v_gateway.database import owners
+from wan_t2v_gateway.database.listener import Listener
+from wan_t2v_gateway.database.owners import LOCAL, Owner
+from wan_t2v_gateway.services import Services
+
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The parts of this process that routes use. `open_access`: without any key, everybody is the local owner."""
+
+    services: Services
+    limits: LimitsReader
+    listener: Listener
+    open_access: bool
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The running gateway."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+async def owner_of(request: Request) -> Owner:
+    """Who calls. Raises ApiError 401 for a key that is missing or not known."""
+    gateway = gateway_of(request)
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    database = gateway.services.database
+    if scheme.lower() == "bearer" and (owner := await owners.by_key(database, key.strip())):
+        return owner
+    if gateway.open_access and not await owners.any_key(database):
+        _check_browser(request)
+        return Owner(LOCAL)
+    raise ApiError(401, "Authorization: a bearer key is needed", headers={"www-authenticate": "Bearer"})
+
+
+def _check_browser(request: Request) -> None:
+    """Without a key, another site's page in a browser here must not reach it, nor under a name of its own."""
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise ApiError(403, "requests of other sites' pages are refused; make a key to allow them")
+    origin, host = request.headers.get("origin"), request.headers.get("host", "")
+    if origin is not None and urlsplit(origin).netloc != host:
+        raise ApiError(403, "requests of other sites' pages are refused; make a key to allow them")
+    if urlsplit(f"//{host}").hostname not in _LOCAL_NAMES:
+        raise ApiError(
+            403, f"host: got {host[:100]!r}; accepted without a key: localhost, 127.0.0.1, ::1", param="host"
+        )
+
+
+TheGateway = Annotated[Gateway, Depends(gateway_of)]
+TheOwner = Annotated[Owner, Depends(owner_of)]

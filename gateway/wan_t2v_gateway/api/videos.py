@@ -1,0 +1,145 @@
+"""The Videos dialect: create, read, list, delete, cancel and remix jobs."""
+
+import hashlib
+import json
+import secrets
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+
+from wan_t2v_gateway.api.body import read_body
+from wan_t2v_gateway.api.documents import video_document
+from wan_t2v_gateway.api.errors import ApiError
+from wan_t2v_gateway.api.fields import MODEL, VideoRequest, video_request
+from wan_t2v_gateway.api.openapi import CREATE, REMIX
+from wan_t2v_gateway.api.state import Gateway, TheGateway, TheOwner
+from wan_t2v_gateway.api.webhook_address import check_webhook_url
+from wan_t2v_gateway.database import videos
+from wan_t2v_gateway.database.creation import NewVideo, create
+from wan_t2v_gateway.database.owners import Owner
+from wan_t2v_gateway.database.records import Video
+
+router = APIRouter(tags=["videos"])
+Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+
+
+@router.post("/v1/videos", openapi_extra=CREATE)
+async def create_video(request: Request, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
+    """Queue a video. The answer comes at once; the video is made later."""
+    given, raw = await read_body(request)
+    checked = video_request(given, await gateway.limits.read())
+    return await _create(request, gateway, owner, checked, given=given, remixed_from=None)
+
+
+@router.post("/v1/videos/{video_id}/remix", openapi_extra=REMIX)
+async def remix_video(request: Request, video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
+    """The same settings and seed with another prompt, as a new job."""
+    before = await existing(gateway, owner, video_id)
+    given, _ = await read_body(request)
+    made_with = {name: value for name, value in (before.metadata or {}).get("settings", {}).items() if name == "seed"}
+    checked = video_request({**before.fields, **made_with, **given}, await gateway.limits.read())
+    return await _create(request, gateway, owner, checked, given={**given, "remix": before.id}, remixed_from=before.id)
+
+
+async def _create(
+    request: Request,
+    gateway: Gateway,
+    owner: Owner,
+    checked: VideoRequest,
+    *,
+    given: dict[str, Any],
+    remixed_from: str | None,
+) -> JSONResponse:
+    services = gateway.services
+    key = _idempotency_key(request)
+    webhook_url = checked.webhook_url or owner.webhook_url
+    if checked.webhook_url:
+        await check_webhook_url(checked.webhook_url, services.settings.webhook_hosts)
+    new = NewVideo(
+        id=f"video_{secrets.token_hex(12)}",
+        owner=owner.name,
+        model=checked.model,
+        fields=checked.fields,
+        webhook_url=webhook_url,
+        remixed_from=remixed_from,
+        idempotency_key=key,
+        body_hash=hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest(),
+        most_queued=owner.most_queued,
+        most_seconds_a_day=owner.most_seconds_a_day,
+    )
+    return JSONResponse(await _document(gateway, await create(services.database, new, services.queue.add_video)))
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= 255:
+        raise ApiError(400, "Idempotency-Key: accepted: 1 to 255 characters", param="Idempotency-Key")
+    return key
+
+
+@router.get("/v1/videos")
+async def list_videos(
+    gateway: TheGateway,
+    owner: TheOwner,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+    status: Status | None = None,
+) -> JSONResponse:
+    """Your videos, the newest first."""
+    found = await videos.page(
+        gateway.services.database,
+        owner=owner.sees,
+        status=status,
+        after=after,
+        limit=limit + 1,
+        newest_first=order == "desc",
+    )
+    data = [video_document(video) for video in found[:limit]]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return JSONResponse({"object": "list", "data": data, **ends, "has_more": len(found) > limit})
+
+
+@router.get("/v1/videos/{video_id}")
+async def get_video(video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
+    """One video, with its place in the queue while it waits."""
+    return JSONResponse(await _document(gateway, await existing(gateway, owner, video_id)))
+
+
+@router.post("/v1/videos/{video_id}/cancel")
+async def cancel_video(video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
+    """Stop a job: a waiting one never starts, a running one stops within one pass of the model."""
+    video = await existing(gateway, owner, video_id)
+    if not video.is_finished:
+        video = await gateway.services.cancel(video)
+    return JSONResponse(await _document(gateway, video))
+
+
+@router.delete("/v1/videos/{video_id}")
+async def delete_video(video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
+    """Stop the job if it runs, and remove the record, prompt and files."""
+    await gateway.services.remove(await existing(gateway, owner, video_id))
+    return JSONResponse({"id": video_id, "deleted": True, "object": "video.deleted"})
+
+
+@router.get("/v1/models")
+async def list_models(gateway: TheGateway, owner: TheOwner) -> JSONResponse:
+    """The model, with the limits that its server publishes."""
+    limits = (await gateway.limits.read()).document()
+    return JSONResponse({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0,
+                                                     "owned_by": "local", "limits": limits}]})  # fmt: skip
+
+
+async def existing(gateway: Gateway, owner: Owner, video_id: str) -> Video:
+    """The owner's video. Raises ApiError 404; another owner's is not found either."""
+    video = await videos.find(gateway.services.database, video_id, owner.sees)
+    if video is None:
+        raise ApiError(404, f"there is no video {video_id[:100]!r}", param="video_id")
+    return video
+
+
+async def _document(gateway: Gateway, video: Video) -> dict[str, Any]:
+    if video.status != "queued":
+        return video_document(video)
+    return video_document(video, **await videos.place(gateway.services.database, video))

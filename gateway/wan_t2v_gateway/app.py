@@ -1,0 +1,77 @@
+"""The gateway as an ASGI application: routes, and what runs beside them while it is up."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from wan_t2v_client import AsyncTextToVideo, Connection
+
+from wan_t2v_gateway.api import content, events, page, status, videos
+from wan_t2v_gateway.api.errors import add_error_handlers
+from wan_t2v_gateway.api.limits import LimitsReader
+from wan_t2v_gateway.api.state import Gateway
+from wan_t2v_gateway.database import owners
+from wan_t2v_gateway.database.listener import Listener
+from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.generation.run_video import VideoRunner
+from wan_t2v_gateway.queue.keeper import keep_house
+from wan_t2v_gateway.queue.schema import apply_queue_schema
+from wan_t2v_gateway.queue.tasks import Queue, queue_app
+from wan_t2v_gateway.queue.workers import keep_working
+from wan_t2v_gateway.services import Services
+from wan_t2v_gateway.settings import Settings
+from wan_t2v_gateway.storage.store import Store
+from wan_t2v_gateway.webhooks import Deliverer
+
+
+def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
+    """The application. `settings.database_url` must be set by now."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _running(settings, open_access=open_access) as gateway:
+            app.state.gateway = gateway
+            yield
+
+    app = FastAPI(
+        title="Wan2.2 text-to-video, as jobs",
+        version="1",
+        lifespan=lifespan,
+        redoc_url=None,
+        description='`size` is WIDTHxHEIGHT. Errors are `{"error": {message, type, param, code}}`.',
+    )
+    add_error_handlers(app)
+    for router in (videos.router, content.router, events.router, status.router, page.router):
+        app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def _running(settings: Settings, *, open_access: bool) -> AsyncIterator[Gateway]:
+    """Database, queue, workers and keeper, stopped in the opposite order."""
+    database = Database(settings.database_url)
+    app = queue_app(settings.database_url)
+    connection = Connection(settings.server_url)
+    await database.open()
+    async with app.open_async(), contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        await database.apply_schema()
+        await apply_queue_schema(database, app)
+        await owners.ensure_local(database)
+        services = Services(settings, database, Queue(app), Store(settings.store_url, folder=settings.data / "files"))
+        client = await stack.enter_async_context(AsyncTextToVideo(connection))
+        listener = Listener(settings.database_url)
+        tasks = {"run_video": VideoRunner(services, client), "deliver_webhook": Deliverer(services)}
+        background = [
+            asyncio.create_task(keep_working(app, settings, tasks)),
+            asyncio.create_task(keep_house(app, services)),
+            asyncio.create_task(listener.listen()),
+        ]
+        try:
+            yield Gateway(services, LimitsReader(connection), listener, open_access)
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)

@@ -1,0 +1,75 @@
+"""The end of a job: its record, its last event and its webhook in one transaction, once."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from wan_t2v_gateway.database.limit import limited
+from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.progress import CHANNEL
+from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
+
+QueueWebhook = Callable[[AsyncConnection[DictRow], str], Awaitable[int]]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended: `completed`, `failed` or `cancelled`, with what belongs to it."""
+
+    status: str
+    error: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    bytes: int = 0
+    sha256: str | None = None
+    keep_s: float | None = None
+
+
+@limited
+async def end(
+    database: Database, video_id: str, ending: Ending, *, queue_webhook: QueueWebhook, attempt: int | None = None
+) -> Video | None:
+    """Record the end. None if it had ended before, or another attempt has it."""
+    async with database.transaction() as connection:
+        cursor = await connection.execute(
+            "UPDATE videos SET status = %s, error = %s, metadata = %s, bytes = %s, sha256 = %s, "  # noqa: S608
+            "completed_at = clock_timestamp(), expires_at = clock_timestamp() + %s * interval '1 second' "
+            "WHERE id = %s AND (%s::int IS NULL OR attempt = %s) AND status IN ('queued', 'in_progress') "
+            f"RETURNING {COLUMNS}",
+            [
+                *(ending.status, Jsonb(ending.error), Jsonb(ending.metadata), ending.bytes, ending.sha256),
+                *(ending.keep_s, video_id, attempt, attempt),
+            ],
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        video = video_from_row(row)
+        await connection.execute(
+            "INSERT INTO video_events (video_id, kind, data) VALUES (%s, %s, %s)",
+            [video_id, ending.status, Jsonb({"error": ending.error} if ending.error else {})],
+        )
+        if video.webhook_url:
+            await _add_webhook(connection, video, queue_webhook)
+        await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, video_id])
+        return video
+
+
+async def _add_webhook(connection: AsyncConnection[DictRow], video: Video, queue_webhook: QueueWebhook) -> None:
+    """The body is written once: every delivery sends the same bytes."""
+    webhook_id = f"msg_{video.id}_{video.status}"
+    assert video.completed_at is not None
+    body = {
+        "type": f"video.{video.status}",
+        "timestamp": video.completed_at.isoformat(),
+        "data": {"id": video.id, "status": video.status, **({"error": video.error} if video.error else {})},
+    }
+    await connection.execute(
+        "INSERT INTO webhooks (id, video_id, owner, url, body) VALUES (%s, %s, %s, %s, %s)",
+        [webhook_id, video.id, video.owner, video.webhook_url, json.dumps(body)],
+    )
+    await queue_webhook(connection, webhook_id)

@@ -1,0 +1,70 @@
+"""Connections to Postgres, each call with a limit on its time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from wan_t2v_gateway.database.limit import DatabaseUnavailable, limited
+
+_SCHEMA_LOCK = 7_240_114
+_CONNECTION_LIMIT_S = 1.5
+_TRANSACTION_LIMIT_S = 15.0  # of one that nobody waits for any more
+
+
+class Database:
+    """A pool of connections. Every method raises DatabaseUnavailable while the database is away."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=16,
+            timeout=_CONNECTION_LIMIT_S,
+            open=False,
+            reconnect_timeout=5,
+            kwargs={"row_factory": dict_row, "connect_timeout": 5},
+            check=AsyncConnectionPool.check_connection,
+        )
+
+    async def open(self) -> None:
+        """Open the pool; the database need not be there yet."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.close(timeout=2)
+
+    async def apply_schema(self) -> None:
+        """Create what is missing."""
+        text = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+        async with self.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_SCHEMA_LOCK])
+            await connection.execute(text)
+
+    @asynccontextmanager
+    async def transaction(self, limit_s: float = _TRANSACTION_LIMIT_S) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """A connection in a transaction, which ends with the block. Callers are `limited`."""
+        try:
+            async with asyncio.timeout(limit_s), self._pool.connection() as connection:
+                yield connection
+        except (TimeoutError, psycopg.OperationalError) as error:
+            raise DatabaseUnavailable(f"the database does not answer ({type(error).__name__})") from error
+
+    @limited
+    async def rows(self, query: LiteralString, arguments: Sequence[Any] = ()) -> list[DictRow]:
+        """Run one statement and return its rows."""
+        async with self.transaction() as connection:
+            cursor = await connection.execute(query, arguments or None)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def row(self, query: LiteralString, arguments: Sequence[Any] = ()) -> DictRow | None:
+        """Run one statement and return its first row."""
+        return next(iter(await self.rows(query, arguments)), None)

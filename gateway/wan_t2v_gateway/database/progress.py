@@ -1,0 +1,69 @@
+"""What a worker writes about the job that it runs. A later attempt of the same job shuts an earlier one out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from wan_t2v_gateway.database.limit import limited
+from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
+
+CHANNEL = "wan_t2v_video"  # notified with the video's id after every change
+
+
+async def begin(database: Database, video_id: str, *, crashed: bool = False) -> Video | None:
+    """Take the job up as its next attempt; None if there is nothing to do any more."""
+    row = await database.row(
+        f"UPDATE videos SET status = 'in_progress', started_at = coalesce(started_at, clock_timestamp()), "  # noqa: S608
+        f"attempt = attempt + 1, crashes = crashes + %s WHERE id = %s AND status IN ('queued', 'in_progress') "
+        f"AND cancel_requested_at IS NULL RETURNING {COLUMNS}",
+        [int(crashed), video_id],
+    )
+    return None if row is None else video_from_row(row)
+
+
+@dataclass(frozen=True)
+class Update:
+    """Something new about a running job."""
+
+    kind: str
+    data: dict[str, Any]
+    preview: bytes | None = None
+
+
+@limited
+async def write(database: Database, video: Video, update: Update) -> bool:
+    """Record an update and tell who watches. False if another attempt has the job, or it ended."""
+    async with database.transaction() as connection:
+        cursor = await connection.execute(
+            "UPDATE videos SET progress = progress || %s, preview = coalesce(%s, preview) "
+            "WHERE id = %s AND attempt = %s AND status = 'in_progress'",
+            [Jsonb(update.data), update.preview, video.id, video.attempt],
+        )
+        if not cursor.rowcount:
+            return False
+        await connection.execute(
+            "INSERT INTO video_events (video_id, kind, data) VALUES (%s, %s, %s)",
+            [video.id, update.kind, Jsonb(update.data)],
+        )
+        await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, video.id])
+    return True
+
+
+async def count_crash(database: Database, video: Video) -> int:
+    """One more death of the server under this job; returns how many there were."""
+    row = await database.row("UPDATE videos SET crashes = crashes + 1 WHERE id = %s RETURNING crashes", [video.id])
+    return int(row["crashes"]) if row else 0
+
+
+@limited
+async def put_back(database: Database, video: Video) -> None:
+    """The job waits in the queue again."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            "UPDATE videos SET status = 'queued', progress = '{}' WHERE id = %s AND attempt = %s "
+            "AND status = 'in_progress'",
+            [video.id, video.attempt],
+        )
+        await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, video.id])

@@ -1,0 +1,54 @@
+"""A video's record."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+
+FINISHED = ("completed", "failed", "cancelled")
+MODEL_FPS = 16  # frames a second of what the model learned from
+
+
+@dataclass(frozen=True)
+class Video:
+    """A job and what became of it, as the database holds it. `fields` are the request's, as the server takes them."""
+
+    id: str
+    owner: str
+    status: str
+    model: str
+    fields: dict[str, Any]
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime | None
+    progress: dict[str, Any]
+    error: dict[str, Any] | None
+    metadata: dict[str, Any] | None
+    bytes: int
+    sha256: str | None
+    turn: int
+    queue_job: int | None
+    attempt: int
+    crashes: int
+    cancel_requested_at: datetime | None
+    remixed_from: str | None
+    body_hash: str | None
+    webhook_url: str
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in FINISHED
+
+
+COLUMNS = (
+    "id, owner, status, model, fields, created_at, started_at, completed_at, expires_at, progress, error, metadata, "
+    "bytes, sha256, turn, queue_job, attempt, crashes, cancel_requested_at, remixed_from, body_hash, webhook_url"
+)
+
+
+def video_from_row(row: DictRow) -> Video:
+    """Read a row of `COLUMNS`."""
+    return Video(**row)

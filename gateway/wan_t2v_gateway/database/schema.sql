@@ -1,0 +1,69 @@
+-- Applied at every start, under a lock. Only additions: an older gateway may still run beside a newer one.
+CREATE TABLE IF NOT EXISTS owners (
+    name text PRIMARY KEY,
+    key_hash text UNIQUE,
+    administrator boolean NOT NULL DEFAULT false,
+    webhook_url text NOT NULL DEFAULT '',
+    webhook_secret text NOT NULL,
+    most_queued integer,
+    most_seconds_a_day double precision,
+    withdrawn_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE IF NOT EXISTS videos (
+    id text PRIMARY KEY,
+    owner text NOT NULL,
+    status text NOT NULL DEFAULT 'queued',
+    model text NOT NULL,
+    fields jsonb NOT NULL,              -- of the request, as the server takes them
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_at timestamptz,
+    completed_at timestamptz,
+    expires_at timestamptz,
+    progress jsonb NOT NULL DEFAULT '{}',
+    preview bytea,
+    error jsonb,
+    metadata jsonb,
+    bytes bigint NOT NULL DEFAULT 0,
+    sha256 text,
+    turn bigint NOT NULL,               -- fairness: see database/creation.py
+    queue_job bigint,
+    attempt integer NOT NULL DEFAULT 0, -- who may write: only the latest attempt
+    crashes integer NOT NULL DEFAULT 0,
+    cancel_requested_at timestamptz,
+    remixed_from text,
+    idempotency_key text,
+    body_hash text,
+    webhook_url text NOT NULL DEFAULT '',
+    UNIQUE (owner, idempotency_key)
+);
+CREATE INDEX IF NOT EXISTS videos_by_owner ON videos (owner, created_at, id);
+CREATE INDEX IF NOT EXISTS videos_unfinished ON videos (status, turn) WHERE status IN ('queued', 'in_progress');
+CREATE INDEX IF NOT EXISTS videos_expiring ON videos (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS video_events (
+    id bigserial PRIMARY KEY,
+    video_id text NOT NULL REFERENCES videos ON DELETE CASCADE,
+    kind text NOT NULL,
+    data jsonb NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS video_events_by_video ON video_events (video_id, id);
+
+CREATE TABLE IF NOT EXISTS webhooks (
+    id text PRIMARY KEY,                -- the `webhook-id`: one per video and event
+    video_id text NOT NULL,
+    owner text NOT NULL,
+    url text NOT NULL,
+    body text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    delivered_at timestamptz
+);
+CREATE TABLE IF NOT EXISTS webhook_attempts (
+    webhook_id text NOT NULL REFERENCES webhooks ON DELETE CASCADE,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    result text NOT NULL
+);
+CREATE INDEX IF NOT EXISTS webhook_attempts_by_webhook ON webhook_attempts (webhook_id);
+CREATE TABLE IF NOT EXISTS switches (name text PRIMARY KEY, value jsonb NOT NULL);

@@ -1,0 +1,97 @@
+"""Reading, listing and removing records."""
+
+from typing import Any, LiteralString
+
+from wan_t2v_gateway.database.limit import limited
+from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
+
+
+async def find(database: Database, video_id: str, owner: str | None) -> Video | None:
+    """The record, if it is the owner's; None as owner sees all."""
+    row = await database.row(
+        f"SELECT {COLUMNS} FROM videos WHERE id = %s AND (%s::text IS NULL OR owner = %s)",  # noqa: S608
+        [video_id, owner, owner],
+    )
+    return None if row is None else video_from_row(row)
+
+
+async def page(
+    database: Database, *, owner: str | None, status: str | None, after: str | None, limit: int, newest_first: bool
+) -> list[Video]:
+    """Records in order of arrival, those after the one named."""
+    order, beyond = ("DESC", "<") if newest_first else ("ASC", ">")
+    query: Any = (
+        f"SELECT {COLUMNS} FROM videos WHERE (%(owner)s::text IS NULL OR owner = %(owner)s) "  # noqa: S608
+        "AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(after)s::text IS NULL OR "
+        f"(created_at, id) {beyond} (SELECT created_at, id FROM videos WHERE id = %(after)s "
+        "AND (%(owner)s::text IS NULL OR owner = %(owner)s))) "
+        f"ORDER BY created_at {order}, id {order} LIMIT %(limit)s"
+    )
+    arguments: Any = {"owner": owner, "status": status, "after": after, "limit": limit}
+    return [video_from_row(row) for row in await database.rows(query, arguments)]
+
+
+async def ahead(database: Database, video: Video) -> int:
+    """How many queued jobs go before this one."""
+    row = await database.row(
+        "SELECT count(*) AS ahead FROM videos WHERE status = 'queued' AND (turn, queue_job) < (%s, %s)",
+        [video.turn, video.queue_job],
+    )
+    return int(row["ahead"]) if row else 0
+
+
+async def typical_seconds(database: Database) -> float | None:
+    """What the last videos took, the mean; None before there was one."""
+    row = await database.row(
+        "SELECT avg(extract(epoch FROM completed_at - started_at))::float8 AS seconds FROM (SELECT * FROM videos "
+        "WHERE status = 'completed' ORDER BY completed_at DESC LIMIT 20) AS last"
+    )
+    return row["seconds"] if row else None
+
+
+async def place(database: Database, video: Video) -> dict[str, Any]:
+    """How many go first, and how long that is likely to take."""
+    first = await ahead(database, video)
+    typical_s = await typical_seconds(database)
+    return {"ahead": first, "wait_s": None if typical_s is None else round(first * typical_s, 1)}
+
+
+async def cancel_age_s(database: Database, video_id: str) -> float | None:
+    """Seconds since somebody asked to cancel; None if nobody did."""
+    row = await database.row(
+        "SELECT extract(epoch FROM clock_timestamp() - cancel_requested_at)::float8 AS age FROM videos WHERE id = %s",
+        [video_id],
+    )
+    return row["age"] if row else None
+
+
+async def preview(database: Database, video_id: str) -> bytes | None:
+    """The latest preview, a PNG."""
+    row = await database.row("SELECT preview FROM videos WHERE id = %s", [video_id])
+    return bytes(row["preview"]) if row and row["preview"] is not None else None
+
+
+async def events_after(database: Database, video_id: str, last_id: int) -> list[dict[str, Any]]:
+    """Events later than the one named, in order."""
+    query: LiteralString = (
+        "SELECT id, kind, data, extract(epoch FROM at)::float8 AS at FROM video_events "
+        "WHERE video_id = %s AND id > %s ORDER BY id LIMIT 1000"
+    )
+    return list(await database.rows(query, [video_id, last_id]))
+
+
+async def ask_to_cancel(database: Database, video_id: str) -> None:
+    """Note that somebody wants it stopped."""
+    await database.rows(
+        "UPDATE videos SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()) WHERE id = %s",
+        [video_id],
+    )
+
+
+@limited
+async def remove(database: Database, video_id: str) -> None:
+    """Delete the record with everything that belongs to it: prompt, events, webhooks."""
+    async with database.transaction() as connection:
+        await connection.execute("DELETE FROM webhooks WHERE video_id = %s", [video_id])
+        await connection.execute("DELETE FROM videos WHERE id = %s", [video_id])

@@ -1,0 +1,81 @@
+"""What is new about a running job goes to the database beside the stream: a slow database never holds a video up."""
+
+import asyncio
+import contextlib
+import logging
+
+from wan_t2v_client import Heartbeat, Progress
+
+from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.progress import Update, write
+from wan_t2v_gateway.database.records import Video
+
+_log = logging.getLogger(__name__)
+_MOST_WAITING = 200  # updates; the oldest go first when the database is away for long
+
+
+class Reporter:
+    """Use as an asynchronous context. `superseded` is set when another attempt has the job."""
+
+    def __init__(self, database: Database, video: Video) -> None:
+        self._database, self._video = database, video
+        self._waiting: list[Update] = []
+        self._news = asyncio.Event()
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+        self.superseded = asyncio.Event()
+
+    async def __aenter__(self) -> "Reporter":
+        self._task = asyncio.create_task(self._send())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """What is still waiting may take a moment more; then the job's end says it all."""
+        assert self._task is not None
+        self._closed = True
+        self._news.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._task, timeout=0.2 if exception[0] else 2.0)
+
+    def step(self, progress: Progress) -> None:
+        """A step was done."""
+        share = progress.step / progress.num_inference_steps
+        data = {
+            "stage": "denoise",
+            "step": progress.step,
+            "num_inference_steps": progress.num_inference_steps,
+            "expert": progress.expert,
+            "step_s": progress.step_s,
+            "left_s": progress.left_s,
+            "percent": min(99, int(100 * share)),
+            "preview": progress.preview is not None,
+        }
+        self._add(Update("step", data, progress.preview))
+
+    def stage(self, heartbeat: Heartbeat) -> None:
+        """The server tells where the request is."""
+        data = {"stage": heartbeat.stage, "stage_s": heartbeat.stage_s}
+        self._add(Update("stage", data if heartbeat.ahead is None else {**data, "server_ahead": heartbeat.ahead}))
+
+    def _add(self, update: Update) -> None:
+        self._waiting.append(update)
+        del self._waiting[:-_MOST_WAITING]
+        self._news.set()
+
+    async def _send(self) -> None:
+        while self._waiting or not self._closed:
+            await self._news.wait()
+            self._news.clear()
+            while self._waiting:
+                update = self._waiting[0]
+                try:
+                    if not await write(self._database, self._video, update):
+                        self.superseded.set()
+                        return
+                except DatabaseUnavailable as error:
+                    _log.warning("progress of %s waits: %s", self._video.id, error)
+                    await asyncio.sleep(1.0)
+                    continue
+                if self._waiting and self._waiting[0] is update:
+                    del self._waiting[0]

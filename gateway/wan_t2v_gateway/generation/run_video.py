@@ -1,0 +1,147 @@
+"""Run one job: ask the server through its streaming endpoint, store what it made, record the end.
+
+Whoever calls cancels the task to stop the work: that closes the gRPC stream, which stops the server within one pass.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from contextlib import aclosing
+from typing import Any
+
+from procrastinate.job_context import AbortReason, JobContext
+from wan_t2v_client import AsyncTextToVideo, DeadlineExceeded, Generation, RequestRefused, ServerFault, Unavailable
+
+from wan_t2v_gateway.database import videos
+from wan_t2v_gateway.database.ending import Ending
+from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.progress import begin, count_crash, put_back
+from wan_t2v_gateway.database.records import Video
+from wan_t2v_gateway.generation.failures import failure, refused_field
+from wan_t2v_gateway.generation.reporter import Reporter
+from wan_t2v_gateway.queue.tasks import TryAgain
+from wan_t2v_gateway.services import Services
+from wan_t2v_gateway.storage.pictures import thumbnail_and_sheet
+from wan_t2v_gateway.storage.store import StorageUnavailable
+
+_log = logging.getLogger(__name__)
+_LONGEST_PAUSE_S = 60.0
+_BEING_WORKED_ON = "is being worked on"  # the server's ALREADY_EXISTS: an earlier try has not ended there
+
+
+class VideoRunner:
+    """The task `generate` of one process."""
+
+    def __init__(self, services: Services, client: AsyncTextToVideo) -> None:
+        self._services, self._client = services, client
+
+    async def __call__(self, context: JobContext, video_id: str) -> None:
+        """Run the job to an end, or raise TryAgain."""
+        video = await begin(self._services.database, video_id)
+        if video is None:
+            return
+        try:
+            await self._attempt(video)
+        except (RequestRefused, ServerFault, DeadlineExceeded) as error:
+            code = "invalid_request" if isinstance(error, RequestRefused) else "server_error"
+            await self._end(video, Ending("failed", error=failure(code, str(error), refused_field(str(error)))))
+        except asyncio.CancelledError:
+            if context.abort_reason() is AbortReason.USER_REQUEST:
+                await self._cancelled(video)
+            else:  # this process stops
+                await self._put_back(video)
+            raise
+        except TryAgain:
+            await self._put_back(video)
+            raise
+
+    async def _attempt(self, video: Video) -> None:
+        reporter = Reporter(self._services.database, video)
+        try:
+            async with reporter:
+                generation = await self._generation(video, reporter)
+            await self._store(video, generation)
+        except Unavailable as error:
+            self._check_patience(video, str(error))
+            pause_s = 1.0 if _BEING_WORKED_ON in str(error) else self._pause_s(video)
+            raise TryAgain(str(error), max(pause_s, error.retry_after_s or 0.0)) from None
+        except StorageUnavailable as error:
+            self._check_patience(video, str(error))
+            raise TryAgain(str(error), self._pause_s(video)) from None
+
+    async def _generation(self, video: Video, reporter: Reporter) -> Generation:
+        fields: dict[str, Any] = {"preview_every": self._services.settings.preview_every, **video.fields}
+        if self._services.settings.resumes:
+            fields["idempotency_key"] = video.id
+        progressed = False
+        try:
+            async with aclosing(self._client.stream(on_heartbeat=reporter.stage, **fields)) as news:
+                async for told in news:
+                    if isinstance(told, Generation):
+                        return told
+                    progressed = True
+                    reporter.step(told)
+        except Unavailable as error:
+            if progressed:
+                await self._count_crash(video, error)
+            raise
+        raise ServerFault("the stream ended without its last word")
+
+    async def _count_crash(self, video: Video, error: Unavailable) -> None:
+        crashes = await count_crash(self._services.database, video)
+        if crashes >= self._services.settings.crashes_allowed:
+            raise ServerFault(f"the server ended {crashes} times while it worked on this video; last: {error}")
+
+    async def _store(self, video: Video, generation: Generation) -> None:
+        if generation.video is None:
+            raise ServerFault("the server's answer holds no video")
+        files = {"video": generation.video}
+        try:
+            thumbnail, sheet = await asyncio.to_thread(thumbnail_and_sheet, generation.video)
+            files |= {"thumbnail": thumbnail, "spritesheet": sheet}
+        except Exception as error:  # a video without pictures is still a video
+            _log.warning("no pictures of %s: %s", video.id, error)
+        for variant, data in files.items():
+            await self._services.store.put(video.id, variant, data)
+        await self._end(
+            video,
+            Ending(
+                "completed",
+                metadata=generation.metadata,
+                bytes=sum(map(len, files.values())),
+                sha256=hashlib.sha256(generation.video).hexdigest(),
+                keep_s=self._services.settings.keep_s,
+            ),
+        )
+
+    def _check_patience(self, video: Video, reason: str) -> None:
+        assert video.started_at is not None
+        waited_s = time.time() - video.started_at.timestamp()
+        if waited_s > self._services.settings.longest_outage_s:
+            raise ServerFault(f"given up after {waited_s:.0f} s and {video.attempt} attempts; last: {reason}")
+
+    def _pause_s(self, video: Video) -> float:
+        return float(min(_LONGEST_PAUSE_S, self._services.settings.retry_s * 2.0 ** min(video.attempt - 1, 16)))
+
+    async def _put_back(self, video: Video) -> None:
+        with contextlib.suppress(DatabaseUnavailable):  # shown as under way until the next attempt begins
+            await put_back(self._services.database, video)
+
+    async def _cancelled(self, video: Video) -> None:
+        """The stream is closed; the server stops. Recorded whatever the database does meanwhile."""
+        with contextlib.suppress(DatabaseUnavailable):
+            age_s = await videos.cancel_age_s(self._services.database, video.id)
+            self._services.cancel_times.add(age_s or 0.0)
+        await self._end(video, Ending("cancelled"))
+
+    async def _end(self, video: Video, ending: Ending) -> None:
+        """Record the end, waiting for the database if need be: the work is done and must not be lost."""
+        while True:
+            try:
+                await self._services.end(video.id, ending, attempt=video.attempt)
+                return
+            except DatabaseUnavailable as error:
+                _log.warning("the end of %s waits: %s", video.id, error)
+                await asyncio.sleep(1.0)

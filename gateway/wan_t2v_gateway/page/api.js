@@ -1,0 +1,65 @@
+// Calls of the public interface. The key, if one is needed, stays in this tab.
+
+const KEY = 'wan-t2v-key';
+export const key = {
+  get: () => sessionStorage.getItem(KEY) || '',
+  set: (value) => sessionStorage.setItem(KEY, value.trim()),
+};
+
+export class ApiError extends Error {
+  constructor(status, error) {
+    super(error.message);
+    this.status = status;
+    this.param = error.param;
+  }
+}
+
+function headers(more = {}) {
+  return key.get() ? { authorization: `Bearer ${key.get()}`, ...more } : more;
+}
+
+export async function call(method, path, body, more = {}) {
+  const answer = await fetch(path, {
+    method,
+    headers: headers({ ...(body ? { 'content-type': 'application/json' } : {}), ...more }),
+    body: body && JSON.stringify(body),
+  });
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new ApiError(answer.status, told.error || { message: `the gateway answered ${answer.status}` });
+  return told;
+}
+
+// A file as an address for <img> and <video>: they send no key themselves.
+export async function fileAddress(path) {
+  const answer = await fetch(path, { headers: headers() });
+  if (!answer.ok) throw new ApiError(answer.status, { message: `no file (${answer.status})` });
+  return URL.createObjectURL(await answer.blob());
+}
+
+// Events of one video, taken up again after each break until the last one. Not EventSource: it sends no key.
+export async function watch(videoId, onEvent, signal) {
+  let lastId = '0';
+  while (!signal.aborted) {
+    try {
+      const answer = await fetch(`/v1/videos/${videoId}/events`, { headers: headers({ 'last-event-id': lastId }), signal });
+      if (answer.status === 404) return onEvent('deleted', {});
+      if (!answer.ok) throw new Error(answer.statusText);
+      let rest = '';
+      for (const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader(); ;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        const blocks = (rest + value).split('\n\n');
+        rest = blocks.pop();
+        for (const block of blocks.filter((text) => !text.startsWith(':'))) {
+          const fields = Object.fromEntries(block.split('\n').map((line) => line.split(/: (.*)/s).slice(0, 2)));
+          lastId = fields.id || lastId;
+          onEvent(fields.event, JSON.parse(fields.data));
+          if (['completed', 'failed', 'cancelled', 'deleted'].includes(fields.event)) return;
+        }
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+}

@@ -1,0 +1,87 @@
+// The form: what is asked for, errors at their field, and the same request as curl and Python.
+
+import { ApiError, call, key } from './api.js';
+
+const WHOLE = ['num_inference_steps', 'seed', 'fps'];
+const NUMBERS = ['guidance_scale', 'guidance_scale_2', 'flow_shift'];
+
+export function setUpForm(form, onCreated) {
+  const keyField = form.querySelector('#key');
+  keyField.value = key.get();
+  keyField.addEventListener('change', () => { key.set(keyField.value); location.reload(); });
+  form.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    clearErrors(form);
+    const button = form.querySelector('[type=submit]');
+    button.disabled = true;
+    try {
+      onCreated(await call('POST', '/v1/videos', request(form), { 'idempotency-key': crypto.randomUUID() }));
+    } catch (error) {
+      showError(form, error);
+    }
+    button.disabled = false;
+  });
+  form.elements.prompt.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  const code = form.querySelector('#code');
+  form.querySelector('#as-code').addEventListener('click', () => {
+    code.textContent = asCode(request(form));
+    code.hidden = false;
+    code.focus();
+  });
+}
+
+export function showLimits(form, limits) {
+  const sizes = limits.sizes.length ? limits.sizes : [];
+  form.querySelector('#sizes').replaceChildren(...sizes.map((size) => new Option(size, size)));
+  if (sizes.length) form.elements.size.placeholder = sizes.join(', ');
+  else if (limits.largest_size) form.elements.size.placeholder = `at most ${limits.largest_size}`;
+  if (limits.most_frames) form.elements.seconds.placeholder = `at most ${(limits.most_frames / 16).toFixed(1)}`;
+}
+
+function request(form) {
+  const fields = {};
+  for (const [name, value] of new FormData(form)) {
+    if (value.trim() === '') continue;
+    const number = [...WHOLE, ...NUMBERS].includes(name) && Number.isFinite(Number(value));
+    fields[name] = number ? Number(value) : value;
+  }
+  return fields;
+}
+
+function showError(form, error) {
+  const param = error instanceof ApiError ? error.param : null;
+  const field = form.elements[{ width: 'size', height: 'size', num_frames: 'seconds' }[param] || param];
+  if (!field) {
+    form.querySelector('#form-error').textContent = error.message;
+    return;
+  }
+  const note = Object.assign(document.createElement('span'), {
+    className: 'error', id: `error-${field.name}`, textContent: error.message,
+  });
+  note.setAttribute('role', 'alert');
+  field.after(note);
+  field.setAttribute('aria-invalid', 'true');
+  field.setAttribute('aria-describedby', note.id);
+  field.closest('details')?.setAttribute('open', '');
+  field.focus();
+}
+
+function clearErrors(form) {
+  form.querySelector('#form-error').textContent = '';
+  form.querySelectorAll('span.error').forEach((note) => note.remove());
+  form.querySelectorAll('[aria-invalid]').forEach((field) => field.removeAttribute('aria-invalid'));
+}
+
+function asCode(fields) {
+  const body = JSON.stringify(fields);
+  const quoted = body.replaceAll("'", "'\\''");
+  const bearer = key.get() ? " -H 'authorization: Bearer YOUR_KEY'" : '';
+  return `curl ${location.origin}/v1/videos${bearer} -H 'content-type: application/json' \\\n  -d '${quoted}'\n\n`
+    + 'from openai import OpenAI\n'
+    + `client = OpenAI(base_url="${location.origin}/v1", api_key="YOUR_KEY")\n`
+    + `video = client.videos.create_and_poll(prompt=${JSON.stringify(fields.prompt || '')},\n`
+    + `    extra_body=${JSON.stringify({ ...fields, prompt: undefined })})\n`
+    + 'client.videos.download_content(video.id).write_to_file("video.mp4")\n';
+}

@@ -1,0 +1,1 @@
+"""The durable queue: procrastinate, and who looks after it."""

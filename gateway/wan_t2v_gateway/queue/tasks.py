@@ -1,0 +1,80 @@
+"""The queue's tasks, and when one is tried again."""
+
+import asyncio
+from typing import Any
+
+import procrastinate
+from procrastinate.job_context import JobContext
+from procrastinate.jobs import Job
+from procrastinate.retry import BaseRetryStrategy, RetryDecision
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.queue.patience import PatientJobManager
+
+VIDEOS, WEBHOOKS = "videos", "webhooks"
+GENERATE, DELIVER = "generate", "deliver"
+
+
+class TryAgain(Exception):
+    """The task could not be done now; put it back for `seconds`."""
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class Retries(BaseRetryStrategy):
+    """Back to the queue: what asks for it, what a stopping worker gave up, and what the database's absence broke."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """None ends the task as failed."""
+        if isinstance(exception, TryAgain):
+            return RetryDecision(retry_in={"milliseconds": int(exception.seconds * 1000)})
+        if isinstance(exception, asyncio.CancelledError | DatabaseUnavailable):
+            return RetryDecision(retry_in={"seconds": 0})
+        return None
+
+
+def queue_app(database_url: str) -> procrastinate.App:
+    """The queue, its tables in the same database as the records."""
+    connector = procrastinate.PsycopgConnector(
+        conninfo=database_url, min_size=1, max_size=8, timeout=10, kwargs={"connect_timeout": 5}
+    )
+    app = procrastinate.App(connector=connector)
+    app.job_manager = PatientJobManager(connector)
+
+    async def generate(context: JobContext, video_id: str) -> None:
+        await context.additional_context["run_video"](context, video_id)
+
+    async def deliver(context: JobContext, webhook_id: str) -> None:
+        await context.additional_context["deliver_webhook"](context, webhook_id)
+
+    for task, name, queue in ((generate, GENERATE, VIDEOS), (deliver, DELIVER, WEBHOOKS)):
+        app.task(name=name, queue=queue, pass_context=True, retry=Retries())(task)
+    return app
+
+
+class Queue:
+    """What the gateway asks of the queue."""
+
+    def __init__(self, app: procrastinate.App) -> None:
+        self.app = app
+
+    async def add_video(self, connection: AsyncConnection[DictRow], video_id: str, turn: int) -> int:
+        """Queue a job in the caller's transaction. Lower turns go first."""
+        return await self._add(connection, GENERATE, priority=-turn, video_id=video_id)
+
+    async def add_webhook(self, connection: AsyncConnection[DictRow], webhook_id: str) -> int:
+        """Queue a delivery in the caller's transaction."""
+        return await self._add(connection, DELIVER, priority=0, webhook_id=webhook_id)
+
+    async def _add(self, connection: AsyncConnection[DictRow], task: str, *, priority: int, **arguments: Any) -> int:
+        queue = VIDEOS if task == GENERATE else WEBHOOKS
+        deferrer = self.app.configure_task(task, queue=queue, priority=priority, connection=connection)
+        return await deferrer.defer_async(**arguments)
+
+    async def cancel(self, job: int) -> bool:
+        """Take a job out, or tell the worker that runs it to stop. False if it had ended."""
+        return await self.app.job_manager.cancel_job_by_id_async(job, abort=True)

@@ -1,0 +1,1 @@
+"""Finished files, in a folder or a bucket."""

@@ -1,0 +1,79 @@
+"""Where finished files are: a folder or a bucket, by one URL. A file is there whole or not at all."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, from_url
+
+NAMES = {"video": "video.mp4", "thumbnail": "thumbnail.png", "spritesheet": "spritesheet.png"}
+TYPES = {"video": "video/mp4", "thumbnail": "image/png", "spritesheet": "image/png"}
+
+
+class StorageUnavailable(Exception):
+    """The store refused or did not answer."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What is known of a file without reading it."""
+
+    size: int
+    etag: str
+
+
+class Store:
+    """Files of videos, by the video's id and the variant."""
+
+    def __init__(self, url: str, *, folder: Path) -> None:
+        if url:
+            self._store = from_url(url)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._store = LocalStore(folder)
+
+    async def put(self, video_id: str, variant: str, data: bytes) -> None:
+        """Write a file, in one go. Raises StorageUnavailable."""
+        try:
+            await obstore.put_async(self._store, _path(video_id, variant), data)
+        except (BaseError, OSError) as error:
+            raise StorageUnavailable(f"the store refused a file: {_first_line(error)}") from None
+
+    async def info(self, video_id: str, variant: str) -> FileInfo | None:
+        """Size and ETag; None if it is not there."""
+        try:
+            meta = await obstore.head_async(self._store, _path(video_id, variant))
+        except FileNotFoundError:
+            return None
+        except (BaseError, OSError) as error:
+            raise StorageUnavailable(f"the store does not answer: {_first_line(error)}") from None
+        return FileInfo(meta["size"], (meta["e_tag"] or f"{video_id}-{meta['size']}").strip('"'))
+
+    async def read(self, video_id: str, variant: str, *, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` to before `end`, in parts."""
+        part = 2**20
+        for begin in range(start, end, part):
+            data = await obstore.get_range_async(
+                self._store, _path(video_id, variant), start=begin, end=min(end, begin + part)
+            )
+            yield bytes(data)
+
+    async def remove(self, video_id: str) -> None:
+        """Delete all files of a video; those that are not there count as deleted."""
+        for variant in NAMES:
+            try:
+                await obstore.delete_async(self._store, _path(video_id, variant))
+            except FileNotFoundError:
+                continue
+            except (BaseError, OSError) as error:
+                raise StorageUnavailable(f"the store does not delete: {_first_line(error)}") from None
+
+
+def _path(video_id: str, variant: str) -> str:
+    return f"{video_id}/{NAMES[variant]}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,58 @@
+"""A real Postgres for the whole run, a database and a gateway for each test, a scripted server behind it."""
+
+import importlib.util
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+INSTALLED = importlib.util.find_spec("procrastinate") is not None and importlib.util.find_spec("openai") is not None
+collect_ignore_glob = [] if INSTALLED else ["test_*.py"]  # `make test` installs what they need
+
+
+@contextmanager
+def postgres_in_memory() -> Iterator[tuple[str, Path]]:
+    """Its URL, and its folder."""
+    from wan_t2v_gateway.database.local_postgres import local_postgres
+
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-", dir=memory if memory.is_dir() else None))
+    folder.chmod(0o755)  # as root, Postgres runs as nobody
+    try:
+        with local_postgres(folder, durable=False) as url:
+            yield url, folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with postgres_in_memory() as (url, _):
+        yield url
+
+
+@pytest.fixture
+def database_url(postgres: str) -> Iterator[str]:
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield f"{postgres.rpartition('/')[0]}/{name}"
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def start(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start a gateway; several may share the database."""
+    from tests.unit.gateway.running import running_gateway
+
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(
+            running_gateway(database_url=database_url, data=tmp_path, **settings)
+        )
