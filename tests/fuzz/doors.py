@@ -32,6 +32,8 @@ TRITONS_OWN = (
     r"but expected \d+",
     r"input .* shape .* does not match",
     r"non-empty shape",
+    r"shape .* expected",
+    r"batch-size must be <= ",
 )
 
 
@@ -51,7 +53,7 @@ class Refusal:
 
 
 class GrpcDoor:
-    """One door over gRPC, with a connection for each request."""
+    """A model over gRPC, with a connection for each request."""
 
     def __init__(self, address: str, model: str) -> None:
         self._model = model
@@ -62,10 +64,10 @@ class GrpcDoor:
         try:
             inputs = [_input(name, tensor) for name, tensor in bad.tensors.items()]
             with tritonclient.grpc.InferenceServerClient(self._address) as client:
-                if self._model == UNARY:
-                    client.infer(UNARY, inputs, parameters=bad.parameters or None, client_timeout=LIMIT_S)
-                else:
+                if self._model == STREAM:
                     _stream(client, inputs, bad.parameters)
+                else:
+                    client.infer(self._model, inputs, parameters=bad.parameters or None, client_timeout=LIMIT_S)
         except InferenceServerException as error:
             if error.status() is None:
                 return _streamed_refusal(error.message())
