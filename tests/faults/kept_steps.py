@@ -1,5 +1,6 @@
 """A kill after each step of a clip with an idempotency key: the same key again goes on there, to the same bytes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ STREAM, UNARY, DENOISER = "text_to_video_stream", "text_to_video", "denoiser"
 # Both experts have a part in it, and its size is another than that of all other requests.
 KEPT = {**SMALL, "height": 32, "width": 32, "num_inference_steps": 6}
 KEPT_LATENTS = (4, 4)
+Held = contextlib.AbstractContextManager[None]
 DECODING_S = 0.3  # from the last step's message to the decoder's second call, which is held
 
 
@@ -39,9 +41,11 @@ def kill_after_each_step(victim: Victim, harmed: HarmedRepository) -> Iterator[O
 def _killed(victim: Victim, harmed: HarmedRepository, endpoint: str, *, step: int, expected: Message) -> Outcome:
     timesteps = (expected.metadata or {})["timesteps"]
     key = {"idempotency_key": f"{endpoint}-{step}"}
-    with harmed.failing("hold", latents=KEPT_LATENTS, below=timesteps[step - 1]):
-        kill_streaming = _killed_streaming if endpoint == STREAM else _killed_unary
-        told = kill_streaming(victim, harmed, key, step=step, last=step == len(timesteps))
+    held = harmed.failing("hold", latents=KEPT_LATENTS, below=timesteps[step - 1])
+    if endpoint == STREAM:
+        told = _killed_streaming(victim, held, key, step=step, last=step == len(timesteps))
+    else:
+        told = _killed_unary(victim, harmed, held, key=key, step=step)
     killed_at = time.monotonic()
     again = _when_repaired(victim, key, endpoint)
     resumed = (again.metadata or {}).get("resumed_after_step")
@@ -53,24 +57,27 @@ def _killed(victim: Victim, harmed: HarmedRepository, endpoint: str, *, step: in
     return victim.outcome(name, (told, f"again: taken up after step {resumed}"), faults, since=killed_at)
 
 
-def _killed_streaming(victim: Victim, harmed: HarmedRepository, key: dict[str, str], *, step: int, last: bool) -> str:
+def _killed_streaming(victim: Victim, held: Held, key: dict[str, str], *, step: int, last: bool) -> str:
+    """The pass that is held goes on before the caller hears of the death: it would be waited for."""
     with grpc_messages(victim.server.grpc_url, KEPT, key) as messages:
-        next(message for message in messages if message.step == step)
-        time.sleep(DECODING_S if last else 0)
-        os.kill(min(stub_pids(victim.server.pid)[STREAM]), signal.SIGKILL)
+        with held:
+            next(message for message in messages if message.step == step)
+            time.sleep(DECODING_S if last else 0)
+            os.kill(min(stub_pids(victim.server.pid)[STREAM]), signal.SIGKILL)
         try:
             return "video" if any(message.answer for message in messages) else "nothing"
         except Failed as error:
             return str(error)
 
 
-def _killed_unary(victim: Victim, harmed: HarmedRepository, key: dict[str, str], *, step: int, last: bool) -> str:
+def _killed_unary(victim: Victim, harmed: HarmedRepository, held: Held, *, key: dict[str, str], step: int) -> str:
     before, told = set(harmed.checkpoints.iterdir()), list[str]()
     asking = threading.Thread(target=lambda: told.append(_told(victim, key)))
-    asking.start()
-    victim.until(lambda load: step in _steps_kept(harmed, before))
-    for denoiser in stub_pids(victim.server.pid)[DENOISER]:
-        os.kill(denoiser, signal.SIGKILL)
+    with held:
+        asking.start()
+        victim.until(lambda load: step in _steps_kept(harmed, before))
+        for denoiser in stub_pids(victim.server.pid)[DENOISER]:
+            os.kill(denoiser, signal.SIGKILL)
     asking.join(LIMIT_S)
     return told[0] if told else "a caller was told nothing"
 

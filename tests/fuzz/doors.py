@@ -16,6 +16,7 @@ from tests.fuzz.bad_requests import Bad, Sent
 
 UNARY, STREAM = "text_to_video", "text_to_video_stream"
 LIMIT_S = 60.0
+EMPTY = "EMPTY"  # how Triton's response cache repeats a failure, see docs/operating.md
 # What Triton itself refuses before any of our code sees it; all of these name what is wrong.
 TRITONS_OWN = (
     r"unexpected inference input '",
@@ -67,7 +68,9 @@ class GrpcDoor:
                 if self._model == STREAM:
                     _stream(client, inputs, bad.parameters)
                 else:
-                    client.infer(self._model, inputs, parameters=bad.parameters or None, client_timeout=LIMIT_S)
+                    options = {"parameters": bad.parameters or None, "client_timeout": LIMIT_S}
+                    if not client.infer(self._model, inputs, **options).get_response().outputs:
+                        return Refusal(EMPTY, "an answer without tensors")
         except InferenceServerException as error:
             if error.status() is None:
                 return _streamed_refusal(error.message())

@@ -131,7 +131,7 @@ ABUSES: dict[str, Abuse] = {
 
 @dataclass(frozen=True)
 class Aftermath:
-    """How an abuse ended: what HTTP answered, whether tritonserver had to be started again, seconds until it served."""
+    """How an abuse ended: what HTTP answered, whether tritonserver had to be started again, seconds until it served then."""
 
     name: str
     answer: str
@@ -142,7 +142,7 @@ class Aftermath:
 
 def suffered(server: Server, name: str, *, right: bytes) -> Aftermath:
     """Send it, and look whether the server gives the right bytes; a connection that is held stays open meanwhile."""
-    pid, began = server.pid, time.monotonic()
+    pid = server.pid
     abuse = ABUSES[name]
     address = urlsplit(server.http_url)
     with socket.create_connection((address.hostname, address.port), timeout=SEND_LIMIT_S) as connection:
@@ -152,6 +152,7 @@ def suffered(server: Server, name: str, *, right: bytes) -> Aftermath:
             if abuse.ends:
                 connection.shutdown(socket.SHUT_WR)
         told = _read(connection) if abuse.whole else ""
+        began = time.monotonic()
         found = answer(server, began + SERVED_LIMIT_S)
     faults = () if found == right else (f"{name}: afterwards {'other bytes' if found else 'nothing served'}",)
     return Aftermath(name, told, _pid(server) != pid, round(time.monotonic() - began, 1), faults)
