@@ -1,20 +1,29 @@
 """`make faults`: kill every Python process of a server in the middle of requests, and worse; print what became of it.
 
 Two servers are harmed: the repository as it is, and a copy with few places, experts that fail on demand and a small
-disk for checkpoints. The last line is one JSON object; exit code 1 if a caller was left without an answer, another was
-harmed, the server did not serve again, or something was left behind.
+disk for checkpoints. Others are stopped, killed or given damaged files while they start. The last line is one JSON
+object, also in the file of `--out`; exit code 1 if a caller was left without an answer, another was harmed, the server
+did not serve again, or something was left behind.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from benchmarks.machine import provenance
+from benchmarks.repository_copy import copied_repository
 from embedded.options import ServerOptions
 from embedded.server import running_server
+from export.atomic import written_file
+from tests.faults.callers import WAYS, leave
 from tests.faults.faults import (
     EXPECTED,
     HALVES,
@@ -28,10 +37,14 @@ from tests.faults.faults import (
     read_slowly,
 )
 from tests.faults.footprint import TRITON
+from tests.faults.hangs import HANGING, UNLOADED, hang, unload
 from tests.faults.harmed_repository import TEXT_CACHE_BYTES, MountRefused, harmed_repository, small_disk
-from tests.faults.victim import Outcome, Victim
+from tests.faults.kept_steps import kill_after_each_step
+from tests.faults.starts import damaged_starts, killed_starts, small_shared_memory, stopped_starts
+from tests.faults.victim import LIMIT_S, Outcome, Victim
 
 DISK_BYTES = 2**18
+SMALL_SHARED_MIB = 32
 
 
 def faults_of_processes_and_callers(repository: Path, folder: Path, models: set[str]) -> Iterator[Outcome]:
@@ -43,17 +56,42 @@ def faults_of_processes_and_callers(repository: Path, folder: Path, models: set[
         if not models or TRITON in models:
             yield kill_the_server(victim)
         yield lose_a_caller(victim)
+        for way in WAYS:
+            yield leave(victim, way)
         for protocol in ("gRPC", "HTTP"):
             yield read_slowly(victim, protocol)
+
+
+def faults_of_what_stops_and_goes(repository: Path, folder: Path) -> Iterator[Outcome]:
+    """The same for processes that hang and for models that are taken away."""
+    with running_server(ServerOptions(repository=repository, log=folder / "hung.log", start_limit_s=600)) as server:
+        victim = Victim(server)
+        for model in UNLOADED:
+            yield unload(victim, model)
+        for model, resumed in itertools.product((TRITON, *HANGING), (True, False)):
+            yield hang(victim, model, resumed=resumed)
+
+
+def faults_of_starts(repository: Path, folder: Path, not_tried: list[str]) -> Iterator[Outcome]:
+    """Of servers that are not ready yet, and of one with little shared memory."""
+    yield from stopped_starts(repository, folder)
+    yield from killed_starts(repository, folder)
+    (folder / "damaged").mkdir()
+    yield from damaged_starts(copied_repository(repository, folder / "damaged"))
+    try:
+        yield small_shared_memory(repository, folder, SMALL_SHARED_MIB)
+    except MountRefused as error:
+        not_tried.append(f"a small /dev/shm: {error}")
 
 
 def faults_of_limits_and_experts(repository: Path, folder: Path, not_tried: list[str]) -> Iterator[Outcome]:
     """The same for what needs a changed repository; what could not be done here is added to `not_tried`."""
     with contextlib.ExitStack() as stack:
-        disk = folder / "checkpoints"
+        disk, mounted = folder / "checkpoints", True
         try:
             stack.enter_context(small_disk(disk, DISK_BYTES))
         except MountRefused as error:
+            mounted = False
             not_tried.append(f"a full disk for checkpoints: {error}")
         harmed = harmed_repository(repository, folder, checkpoints=disk)
         log = folder / "harmed.log"
@@ -64,8 +102,12 @@ def faults_of_limits_and_experts(repository: Path, folder: Path, not_tried: list
             for expert in HALVES:
                 yield fail_an_expert(victim, harmed, kind, expert=expert)
         yield fail_the_text_encoder(victim, harmed)
-        if not not_tried:
+        if mounted:
             yield fill_the_disk(victim, harmed)
+        yield from kill_after_each_step(victim, harmed)
+
+
+KINDS = ("processes", "hangs", "starts", "limits")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,23 +117,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--models", nargs="*", default=[], help="kill only processes of these, or tritonserver (default: of all)"
     )
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS, help="only these (default: all)")
+    parser.add_argument("--out", type=Path, help="a file for the last line and the table, with machine and commit")
     options = parser.parse_args(arguments)
+    machine = provenance()
     found: list[Outcome] = []
     not_tried: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="wan-t2v-faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-faults-") as name:
+        folder = Path(name)
         print("| fault | seconds to recover | callers | wrong |\n|---|---|---|---|", flush=True)
-        for outcomes in (
-            faults_of_processes_and_callers(options.repository, Path(folder), set(options.models)),
-            faults_of_limits_and_experts(options.repository, Path(folder), not_tried),
-        ):
-            for outcome in outcomes:
+        done = {
+            "processes": lambda: faults_of_processes_and_callers(options.repository, folder, set(options.models)),
+            "hangs": lambda: faults_of_what_stops_and_goes(options.repository, folder),
+            "starts": lambda: faults_of_starts(options.repository, folder, not_tried),
+            "limits": lambda: faults_of_limits_and_experts(options.repository, folder, not_tried),
+        }
+        for kind in options.kinds:
+            for outcome in _to_the_end(kind, done[kind]()):
                 found.append(outcome)
                 print(_row(outcome), flush=True)
-    failed = [outcome.fault for outcome in found if outcome.faults]
-    slowest_s = max(outcome.recovered_s for outcome in found)
-    told = {"faults": len(found), "slowest_recovery_s": slowest_s, "wrong": failed, "not_tried": not_tried}
+    told = {**machine, **_summary(found), "not_tried": not_tried}
+    if options.out is not None:
+        with written_file(options.out) as partial:
+            partial.write_text(json.dumps({**told, "outcomes": list(map(asdict, found))}) + "\n", encoding="utf-8")
     print(json.dumps(told))
-    return 1 if failed else 0
+    return 1 if told["wrong"] else 0
+
+
+def _to_the_end(kind: str, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """A kind that breaks off is a fault as well, and the others are tried all the same."""
+    try:
+        yield from outcomes
+    except Exception as error:
+        traceback.print_exc()
+        yield Outcome(f"the kind {kind} broke off", (), LIMIT_S, (f"{type(error).__name__}: {error}",))
+
+
+def _summary(found: Sequence[Outcome]) -> dict[str, Any]:
+    slowest = max(found, key=lambda outcome: outcome.recovered_s)
+    wrong = [outcome.fault for outcome in found if outcome.faults]
+    slow = {"slowest_recovery_s": slowest.recovered_s, "slowest": slowest.fault}
+    return {"faults": len(found), "survived": len(found) - len(wrong), **slow, "wrong": wrong}
 
 
 def _row(outcome: Outcome) -> str:

@@ -1,7 +1,11 @@
 """`make fuzz`: thousands of bad requests over gRPC and HTTP, through both doors, against a server of its own.
 
-Four clients send at once: what one after another does no harm can end a server when two meet in it. Each must be refused as the caller's fault; no process may die, and the next good request must work. Prints a table of
-classes and one JSON line last; exit code 1 if anything was unfair.
+Four clients send at once: what one after another does no harm can end a server when two meet in it. Each must be
+refused as the caller's fault; no process may die, and the next good request must work. The same holds for calls of the
+inner models that go round the endpoints. What Triton keeps for its operator must ask for the key. Last comes what no
+client sends over HTTP: it may end the server, which must serve again; how often it did is told.
+
+Prints tables and one JSON line last, also into the file of `--out`; exit code 1 if anything was unfair.
 """
 
 import argparse
@@ -9,18 +13,24 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 from wan_t2v_client import Connection, TextToVideo
 
+from benchmarks.machine import provenance
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
+from export.atomic import written_file
 from tests.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC
 from tests.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor
+from tests.fuzz.inner_calls import inner_models_called
+from tests.fuzz.operators_endpoints import operators_endpoints_tried
+from tests.fuzz.protocol_abuse import ABUSES, Aftermath, abused
 from wan_t2v.operate.processes import stub_pids
 
 CLIENTS = 4
@@ -34,10 +44,23 @@ def fuzzed(server: Server, *, count: int, seed: int) -> tuple[Counter[str], list
         "HTTP unary": HttpDoor(server.http_url, UNARY),
         "HTTP stream": HttpDoor(server.http_url, STREAM),
     }
+    return _unharmed(server, lambda index: _sent(doors, index, seed=seed), count, what="bad requests")
+
+
+def inner_models_fuzzed(server: Server, *, count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """The same with calls of the inner models."""
+    with inner_models_called(server, seed=seed) as (called, left_behind):
+        sent, faults = _unharmed(server, called, count, what="calls of inner models")
+        return sent, [*faults, *left_behind()]
+
+
+def _unharmed(
+    server: Server, send: Callable[[int], tuple[str, str | None]], count: int, *, what: str
+) -> tuple[Counter[str], list[str]]:
+    """Send by number, four at once, and see that nothing died of it."""
     processes = stub_pids(server.pid)
     with ThreadPoolExecutor(CLIENTS) as pool:
-        found = pool.map(lambda index: _sent(doors, index, seed=seed), range(count))
-        outcomes = list(tqdm(found, desc="bad requests", unit="request", total=count))
+        outcomes = list(tqdm(pool.map(send, range(count)), desc=what, unit="request", total=count))
     sent = Counter(name for name, _ in outcomes)
     faults = [fault for _, fault in outcomes if fault]
     if stub_pids(server.pid) != processes:
@@ -64,23 +87,56 @@ def _sent(doors: Mapping[str, GrpcDoor | HttpDoor], index: int, *, seed: int) ->
     return name, None if refusal.is_fair else unfair
 
 
+def all_tried(server: Server, *, count: int, seed: int) -> dict[str, Any]:
+    """Everything, the harmless first. Returns figures, and under `faults` what was not as it must be."""
+    sent, faults = fuzzed(server, count=count, seed=seed)
+    inner, unfair = inner_models_fuzzed(server, count=count, seed=seed)
+    tried, open_ones = operators_endpoints_tried(server, np.random.default_rng(seed))
+    aftermaths = list(tqdm(abused(server, ABUSES), desc="abuses of HTTP", total=len(ABUSES)))
+    for name, times in {**sent, **inner}.items():
+        print(f"{times:5} {name}")
+    for after in aftermaths:
+        again = ", restarted" if after.restarted else ""
+        print(f"{after.served_s:5.1f} s until served after {after.name}, answered {after.answer or 'nothing'}{again}")
+    return {
+        "requests": count,
+        "classes": len(sent),
+        "inner_calls": count,
+        "inner_classes": len(inner),
+        "operators_calls": tried,
+        "http_abuses": len(aftermaths),
+        "restarts": [after.name for after in aftermaths if after.restarted],
+        "slowest_served_s": max(after.served_s for after in aftermaths),
+        "faults": [*faults, *unfair, *open_ones, *_faults_of(aftermaths)],
+        "seed": seed,
+    }
+
+
+def _faults_of(aftermaths: Sequence[Aftermath]) -> list[str]:
+    return [fault for after in aftermaths for fault in after.faults]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start a server, send, tell. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--count", type=int, default=2160)
+    parser.add_argument("--count", type=int, default=2160, help="bad requests, and as many calls of inner models")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a file for the last line, with machine and commit")
     options = parser.parse_args(arguments)
+    machine = provenance()
     with tempfile.TemporaryDirectory(prefix="wan-t2v-fuzz-") as folder:
         log = Path(folder) / "server.log"
-        with running_server(ServerOptions(repository=options.repository, log=log)) as server:
-            sent, faults = fuzzed(server, count=options.count, seed=options.seed)
-    for name, times in sent.items():
-        print(f"{times:5} {name}")
-    for fault in faults:
-        print(f"NOT REFUSED RIGHTLY: {fault}", file=sys.stderr)
-    print(json.dumps({"requests": options.count, "classes": len(sent), "unfair": len(faults), "seed": options.seed}))
-    return 1 if faults else 0
+        with running_server(ServerOptions(repository=options.repository, log=log, start_limit_s=600)) as server:
+            result = all_tried(server, count=options.count, seed=options.seed)
+    for fault in result["faults"]:
+        print(f"NOT AS IT MUST BE: {fault}", file=sys.stderr)
+    told = json.dumps({**machine, **result, "unfair": len(result["faults"])})
+    if options.out is not None:
+        with written_file(options.out) as partial:
+            partial.write_text(told + "\n", encoding="utf-8")
+    print(told)
+    return 1 if result["faults"] else 0
 
 
 if __name__ == "__main__":

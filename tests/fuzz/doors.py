@@ -16,6 +16,7 @@ from tests.fuzz.bad_requests import Bad, Sent
 
 UNARY, STREAM = "text_to_video", "text_to_video_stream"
 LIMIT_S = 60.0
+EMPTY = "EMPTY"  # how Triton's response cache repeats a failure, see docs/operating.md
 # What Triton itself refuses before any of our code sees it; all of these name what is wrong.
 TRITONS_OWN = (
     r"unexpected inference input '",
@@ -32,6 +33,8 @@ TRITONS_OWN = (
     r"but expected \d+",
     r"input .* shape .* does not match",
     r"non-empty shape",
+    r"shape .* expected",
+    r"batch-size must be <= ",
 )
 
 
@@ -51,7 +54,7 @@ class Refusal:
 
 
 class GrpcDoor:
-    """One door over gRPC, with a connection for each request."""
+    """A model over gRPC, with a connection for each request."""
 
     def __init__(self, address: str, model: str) -> None:
         self._model = model
@@ -62,10 +65,12 @@ class GrpcDoor:
         try:
             inputs = [_input(name, tensor) for name, tensor in bad.tensors.items()]
             with tritonclient.grpc.InferenceServerClient(self._address) as client:
-                if self._model == UNARY:
-                    client.infer(UNARY, inputs, parameters=bad.parameters or None, client_timeout=LIMIT_S)
-                else:
+                if self._model == STREAM:
                     _stream(client, inputs, bad.parameters)
+                else:
+                    options = {"parameters": bad.parameters or None, "client_timeout": LIMIT_S}
+                    if not client.infer(self._model, inputs, **options).get_response().outputs:
+                        return Refusal(EMPTY, "an answer without tensors")
         except InferenceServerException as error:
             if error.status() is None:
                 return _streamed_refusal(error.message())

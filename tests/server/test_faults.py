@@ -7,6 +7,7 @@ import pytest
 
 from embedded.options import ServerOptions
 from embedded.server import running_server
+from tests.faults.callers import leave
 from tests.faults.faults import (
     fail_an_expert,
     fail_the_text_encoder,
@@ -16,6 +17,7 @@ from tests.faults.faults import (
     overload,
     read_slowly,
 )
+from tests.faults.hangs import unload
 from tests.faults.harmed_repository import (
     TEXT_CACHE_BYTES,
     HarmedRepository,
@@ -54,6 +56,15 @@ def test_the_server_serves_again_and_every_caller_is_told(victim: Victim) -> Non
     outcomes += [read_slowly(victim, protocol) for protocol in ("gRPC", "HTTP")]
     assert [outcome.faults for outcome in outcomes] == [()] * 5
     assert any("Unavailable" in told for told in outcomes[1].callers), "a pass of the dead expert was on its way"
+
+
+def test_a_model_that_somebody_unloads_is_loaded_again(victim: Victim) -> None:
+    """A process that hangs is in `test_launcher.py`, a kill after a step that is kept in `test_resume.py`."""
+    assert unload(victim, "prepare").faults == ()
+
+
+def test_a_caller_who_leaves_at_the_unary_endpoint_keeps_no_place(victim: Victim) -> None:
+    assert leave(victim, "HTTP unary").faults == ()
 
 
 @pytest.mark.parametrize(("kind", "expert"), [("nan", "high_noise_expert"), ("error", "low_noise_expert")])

@@ -10,7 +10,10 @@ MAY_END_IN = {
     "burst": FULL,
     "deadline": rf"{FULL}|cannot be met|deadline passed|cancelled|DEADLINE_EXCEEDED|DeadlineExceeded",
     "cancelled": FULL,
+    "left": FULL,
     "bad": rf"^refused fairly: |{FULL}",
+    "inner": rf"^refused fairly: |{FULL}",
+    "growing": rf"^refused fairly: |{FULL}",
 }
 
 

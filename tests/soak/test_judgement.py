@@ -63,6 +63,10 @@ FULL = "Unavailable: 1 generations are under way (limit 1) and 16 wait (limit 16
         (Ending("cancelled", "gRPC stream", "after 3 steps", left=True, answers=("aa",)), "answered, though"),
         (Ending("bad", "HTTP unary", "no steps", error="refused fairly: 400: steps: got 0"), None),
         (Ending("bad", "HTTP unary", "no steps", error=": answered"), "ended in : answered"),
+        (Ending("left", "HTTP unary", "after 0.5 s", left=True), None),
+        (Ending("inner", "denoiser", "settings of another run", error="refused fairly: INVALID_ARGUMENT: "), None),
+        (Ending("inner", "denoiser", "settings of another run", error=": answered"), "ended in : answered"),
+        (Ending("growing", "gRPC text_to_video", "1024 wide", error="INTERNAL: no memory"), "ended in INTERNAL"),
     ],
 )
 def test_an_ending_is_judged(ending: Ending, fault: str | None) -> None:

@@ -1,7 +1,11 @@
-"""Mixed load over both doors and both protocols: videos, callers who leave, deadlines, bad requests, bursts. Seeded."""
+"""Mixed load over both doors and both protocols: videos, callers who leave, deadlines, bad requests, bursts. Seeded.
+
+Some call the inner models, and some send tensors that are refused, each larger than the one before.
+"""
 
 import base64
 import hashlib
+import itertools
 import json
 import random
 import time
@@ -16,9 +20,11 @@ import numpy as np
 from wan_t2v_client import ClientError, Connection, TextToVideo
 
 from embedded.server import Server
+from tests.faults.callers import WAYS, begun
 from tests.faults.messages import Failed, grpc_messages, http_messages
-from tests.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC
-from tests.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor
+from tests.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC, Bad, Sent, request
+from tests.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor, Refusal
+from tests.fuzz.inner_models import INNER_CLASSES, signed_settings
 from tests.soak.endings import Ending
 
 # Sizes, steps, guidance and kinds of answer in a mix; each is asked for again and again.
@@ -38,8 +44,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 BURST = "smallest"
 LONG = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 300, "seed": 10}
+LEAVING = {**LONG, "num_inference_steps": 60}
 DOORS = ("gRPC unary", "gRPC stream", "HTTP unary", "HTTP stream")
-SHARES = {"video": 58, "cancelled": 12, "deadline": 10, "bad": 17, "burst": 3}
+SHARES = {"video": 50, "cancelled": 10, "left": 8, "deadline": 10, "bad": 13, "inner": 4, "growing": 2, "burst": 3}
+# Latents that no size has, as wide as this and growing: 2.51 keeps the largest of its refused tensors for good, see
+# docs/security.md, so they begin anew before they are large.
+GROWING = tuple(2**doubled for doubled in range(10, 17))  # 64 KiB to 4 MiB
 AT_ONCE = 20  # requests of a burst: more than the embedded server has places
 PAUSE_S = 0.5  # the longest between two requests of a client
 LIMIT_S = 180.0
@@ -52,8 +62,12 @@ class Traffic:
     server: Server
     seed: int
     right: dict[str, str] = field(init=False)
+    _signed: bytes = field(init=False)
+    _grown: Iterator[int] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._signed = signed_settings(self.server.grpc_url)
+        self._grown = itertools.cycle(GROWING)
         self.right = {}
         for name, fields in REQUESTS.items():
             answers, error = self._ask("gRPC stream", fields)
@@ -65,6 +79,7 @@ class Traffic:
         """One client: request after request until it has ended, then the last one's end."""
         draw = random.Random(f"{self.seed}-{number}")
         do = {"video": self._video, "cancelled": self._cancelled, "deadline": self._deadline, "bad": self._bad}
+        do |= {"left": self._left, "inner": self._inner, "growing": self._growing}
         while not ended():
             (kind,) = draw.choices(list(SHARES), list(SHARES.values()))
             for ending in self._burst(draw) if kind == "burst" else [do[kind](draw)]:
@@ -96,6 +111,27 @@ class Traffic:
             error = str(failed)
         return Ending("cancelled", "gRPC stream", f"after {steps} steps", tuple(answers), error=error, left=True)
 
+    def _left(self, draw: random.Random) -> Ending:
+        """A caller who leaves, at a way in where nobody hears of it in the middle of an ensemble."""
+        way, after_s = draw.choice(WAYS), draw.uniform(0.0, 1.0)
+        gone = begun(self.server, way, LEAVING)
+        time.sleep(after_s)
+        gone()
+        return Ending("left", way, f"after {after_s:.1f} s", left=True)
+
+    def _inner(self, draw: random.Random) -> Ending:
+        """A call that goes round the endpoints."""
+        name = draw.choice(list(INNER_CLASSES))
+        call = INNER_CLASSES[name](np.random.default_rng(draw.getrandbits(32)), self._signed)
+        return _refused("inner", call.model, name, GrpcDoor(self.server.grpc_url, call.model).send(call.bad))
+
+    def _growing(self, draw: random.Random) -> Ending:
+        """A tensor that is refused, larger than the last one."""
+        width, model = next(self._grown), draw.choice((UNARY, STREAM))
+        latents = Sent("FP32", np.zeros((1, 16, 1, 1, width), np.float32))
+        refusal = GrpcDoor(self.server.grpc_url, model).send(Bad(request(latents=latents)))
+        return _refused("growing", f"gRPC {model}", f"{width} wide", refusal)
+
     def _deadline(self, draw: random.Random) -> Ending:
         """A deadline that is met at times."""
         name, door, limit_s = "many steps", draw.choice(("gRPC unary", "gRPC stream")), draw.uniform(0.1, 6.0)
@@ -111,8 +147,7 @@ class Traffic:
             GrpcDoor(self.server.grpc_url, model) if door.startswith("gRPC") else HttpDoor(self.server.http_url, model)
         )
         refusal = sender.send(CLASSES[name](np.random.default_rng(draw.getrandbits(32))))
-        told = f"{refusal.code}: {refusal.text[:200]}"
-        return Ending("bad", door, name, error=f"refused fairly: {told}" if refusal.is_fair else told)
+        return _refused("bad", door, name, refusal)
 
     def _burst(self, draw: random.Random) -> Iterator[Ending]:
         """More at once than there are places."""
@@ -144,6 +179,11 @@ class Traffic:
             stream = grpc_messages(self.server.grpc_url, fields, {"timeout": int(limit_s * 1e6)})
         with stream as messages:
             return [message.answer for message in messages if message.answer is not None]
+
+
+def _refused(kind: str, door: str, name: str, refusal: Refusal) -> Ending:
+    told = f"{refusal.code}: {refusal.text[:200]}"
+    return Ending(kind, door, name, error=f"refused fairly: {told}" if refusal.is_fair else told)
 
 
 def _generated(url: str, fields: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,118 @@
+"""A kill after each step of a clip with an idempotency key: the same key again goes on there, to the same bytes."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+from tests.faults.harmed_repository import HarmedRepository
+from tests.faults.messages import Failed, Message, grpc_messages
+from tests.faults.victim import LIMIT_S, SMALL, Outcome, Victim
+from tests.server.calls import inputs
+from wan_t2v.operate.processes import stub_pids
+from wan_t2v.serving.checkpoint_file import CheckpointFile
+
+STREAM, UNARY, DENOISER = "text_to_video_stream", "text_to_video", "denoiser"
+# Both experts have a part in it, and its size is another than that of all other requests.
+KEPT = {**SMALL, "height": 32, "width": 32, "num_inference_steps": 6}
+KEPT_LATENTS = (4, 4)
+Held = contextlib.AbstractContextManager[None]
+DECODING_S = 0.3  # from the last step's message to the decoder's second call, which is held
+
+
+def kill_after_each_step(victim: Victim, harmed: HarmedRepository) -> Iterator[Outcome]:
+    """At the streaming endpoint also in the middle of decoding; at the unary one while it denoises."""
+    expected = _streamed(victim, {})
+    timesteps = (expected.metadata or {})["timesteps"]
+    for step in range(1, len(timesteps) + 1):
+        yield _killed(victim, harmed, STREAM, step=step, expected=expected)
+    for step in range(1, len(timesteps)):
+        yield _killed(victim, harmed, UNARY, step=step, expected=expected)
+
+
+def _killed(victim: Victim, harmed: HarmedRepository, endpoint: str, *, step: int, expected: Message) -> Outcome:
+    timesteps = (expected.metadata or {})["timesteps"]
+    key = {"idempotency_key": f"{endpoint}-{step}"}
+    held = harmed.failing("hold", latents=KEPT_LATENTS, below=timesteps[step - 1])
+    if endpoint == STREAM:
+        told = _killed_streaming(victim, held, key, step=step, last=step == len(timesteps))
+    else:
+        told = _killed_unary(victim, harmed, held, key=key, step=step)
+    killed_at = time.monotonic()
+    again = _when_repaired(victim, key, endpoint)
+    resumed = (again.metadata or {}).get("resumed_after_step")
+    faults = [] if again.answer == expected.answer else ["the same key gave no or other bytes"]
+    faults += [] if resumed == step else [f"it went on after step {resumed}"]
+    model = STREAM if endpoint == STREAM else DENOISER
+    victim.reloaded += victim.processes[model]
+    name = f"kill -9 {model} after step {step} of {len(timesteps)} with an idempotency key"
+    return victim.outcome(name, (told, f"again: taken up after step {resumed}"), faults, since=killed_at)
+
+
+def _killed_streaming(victim: Victim, held: Held, key: dict[str, str], *, step: int, last: bool) -> str:
+    """The caller leaves then: Triton 2.51 ends no stream of a dead process, which the client's watchdog notices."""
+    with grpc_messages(victim.server.grpc_url, KEPT, key) as messages, held:
+        next(message for message in messages if message.step == step)
+        time.sleep(DECODING_S if last else 0)
+        os.kill(min(stub_pids(victim.server.pid)[STREAM]), signal.SIGKILL)
+    return "left"
+
+
+def _killed_unary(victim: Victim, harmed: HarmedRepository, held: Held, *, key: dict[str, str], step: int) -> str:
+    before, told = set(harmed.checkpoints.iterdir()), list[str]()
+    asking = threading.Thread(target=lambda: told.append(_told(victim, key)))
+    with held:
+        asking.start()
+        victim.until(lambda load: step in _steps_kept(harmed, before))
+        for denoiser in stub_pids(victim.server.pid)[DENOISER]:
+            os.kill(denoiser, signal.SIGKILL)
+    asking.join(LIMIT_S)
+    return told[0] if told else "a caller was told nothing"
+
+
+def _steps_kept(harmed: HarmedRepository, before: set[Path]) -> list[int]:
+    """Of the checkpoints that are new."""
+    new = set(harmed.checkpoints.glob("*.checkpoint")) - before
+    return [CheckpointFile.from_bytes(path.read_bytes()).kept.steps_done for path in new]
+
+
+def _told(victim: Victim, key: Mapping[str, Any]) -> str:
+    try:
+        _unary(victim, key)
+    except Failed as error:
+        return str(error)
+    return "video"
+
+
+def _when_repaired(victim: Victim, key: Mapping[str, Any], endpoint: str) -> Message:
+    """The answer to the same key again, asked for until it comes."""
+    until = time.monotonic() + LIMIT_S
+    while True:
+        try:
+            return _unary(victim, key) if endpoint == UNARY else _streamed(victim, key)
+        except Failed:
+            if time.monotonic() > until:
+                return Message()
+            time.sleep(0.5)
+
+
+def _streamed(victim: Victim, key: Mapping[str, Any]) -> Message:
+    with grpc_messages(victim.server.grpc_url, KEPT, key) as messages:
+        return [message for message in messages if message.answer is not None][-1]
+
+
+def _unary(victim: Victim, key: Mapping[str, Any]) -> Message:
+    with tritonclient.grpc.InferenceServerClient(victim.server.grpc_url) as client:
+        try:
+            answer = client.infer(UNARY, inputs(KEPT), parameters=dict(key), client_timeout=LIMIT_S)
+        except InferenceServerException as error:
+            raise Failed(str(error.status()), error.message() or "") from None
+    return Message(answer=bytes(answer.as_numpy("video")[0]), metadata=json.loads(answer.as_numpy("metadata")[0]))

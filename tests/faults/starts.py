@@ -1,0 +1,242 @@
+"""Starts that are disturbed: signals at whatever moment, files that are damaged, a /dev/shm that is small."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from wan_t2v_client import ClientError, Connection, TextToVideo
+
+from embedded.errors import ServerError
+from embedded.leftovers import FOLDER_PREFIX, SHARED_MEMORY, SHM_PREFIX
+from embedded.options import ServerOptions
+from embedded.server import running_server
+from tests.faults.harmed_repository import MountRefused
+from tests.faults.victim import SMALL, Outcome
+from wan_t2v.contract import GRAPHS
+
+STARTED_S, STOPPED_S = 600.0, 60.0
+LIGHT = ("mp4_encoder", "prepare", *GRAPHS)  # without torch: a start takes a seventh of the time
+STUB_NAME, STUBS_OF_MOST = "triton_python_b", 5  # of the seven of LIGHT, each with a process or two
+Moment = Callable[[list[psutil.Process]], bool]
+MOMENTS: dict[str, Moment] = {
+    "its supervisor runs": bool,
+    "tritonserver runs": lambda processes: any(_name(process) == "tritonserver" for process in processes),
+    "a model is being loaded": lambda processes: _stubs(processes) > 0,
+    "most models are being loaded": lambda processes: _stubs(processes) >= STUBS_OF_MOST,
+}
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+LARGEST = {"height": 256, "width": 256, "num_frames": 81, "num_inference_steps": 1, "seed": 5, "guidance_scale": 1.0}
+
+
+def stopped_starts(repository: Path, folder: Path) -> Iterator[Outcome]:
+    """The launcher is stopped or killed in the middle of a start: nothing of it may be left."""
+    for number in STOPS:
+        for moment in MOMENTS:
+            with serving(repository, folder / "start.log", models=LIGHT) as launcher:
+                faults = _reached(launcher, moment)
+                processes, began = descendants(launcher), time.monotonic()
+                launcher.send_signal(number)
+                told = _last_words(launcher)
+            faults += _left_of(processes)
+            if number != signal.SIGKILL and told[-1:] != ["stopped before it was ready"]:
+                faults.append(f"it said {told[-1:]}")
+            yield _outcome(f"{number.name} while {moment}", f"exit code {launcher.returncode}", faults, since=began)
+
+
+def killed_starts(repository: Path, folder: Path) -> Iterator[Outcome]:
+    """tritonserver is killed while it loads: the start is tried again. A Python process is: it fails and says so."""
+    for victim, number in (
+        ("tritonserver", signal.SIGKILL),
+        ("tritonserver", signal.SIGSEGV),
+        (STUB_NAME, signal.SIGKILL),
+    ):
+        with serving(repository, folder / "start.log", models=LIGHT) as launcher:
+            faults = _reached(launcher, "a model is being loaded")
+            began = time.monotonic()
+            next(p for p in descendants(launcher) if _name(p).startswith(victim)).send_signal(number)
+            lines = list(_until_ready(launcher))
+            processes = descendants(launcher)
+            launcher.terminate()
+            _last_words(launcher)
+        faults += _left_of(processes)
+        ended = lines[-1] if lines else ""
+        if not ended.startswith(("ready: ",) if victim == "tritonserver" else ("ready: ", "error: ")):
+            faults.append(f"the start ended with {lines[-2:]}")
+        name = "a Python process" if victim == STUB_NAME else victim
+        yield _outcome(f"{number.name} of {name} while a model is being loaded", ended[:80], faults, since=began)
+
+
+def damaged_starts(repository: Path) -> Iterator[Outcome]:
+    """One bit of one installed file is wrong, or half of its manifest is missing: the start is refused by its name.
+
+    `repository` is a copy that may be damaged; each file is mended again.
+    """
+    for path in sorted(repository.glob("*/1/*")):
+        if path.suffix == ".py" or not path.is_file() or path.name.startswith("."):
+            continue
+        whole, began, model = path.read_bytes(), time.monotonic(), path.parent.parent.name
+        path.write_bytes(damaged(path.name, whole))
+        try:
+            told = refused_start(repository, model)
+        finally:
+            path.write_bytes(whole)
+        name = f"{model}/1/{path.name}"
+        faults = [] if name in told else [f"the file is not named: {told[:200]}"]
+        yield _outcome(f"a damaged {name}", told[:100], faults, since=began)
+
+
+def damaged(name: str, whole: bytes) -> bytes:
+    """A file with one bit wrong, in its middle; of a manifest, whose hash nobody has, the first half."""
+    middle = len(whole) // 2
+    if name.endswith("manifest.json"):
+        return whole[:middle]
+    return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+
+
+def refused_start(repository: Path, model: str) -> str:
+    """What a start with this model alone ends in."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ServerOptions(repository=repository, log=Path(folder) / "server.log", models=(model,))
+        try:
+            with running_server(options):
+                return "it started"
+        except ServerError as error:
+            return str(error)
+
+
+def small_shared_memory(repository: Path, folder: Path, size_mib: int) -> Outcome:
+    """A server of its own with a small /dev/shm: a clip that does not fit is refused, a small one served.
+
+    Raises MountRefused where this user may not mount a file system of its own.
+    """
+    inside = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size={size_mib}m tmpfs /dev/shm && exec "$@"', "sh"]
+    done = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MountRefused(done.stderr.strip())
+    with serving(repository, folder / "small.log", before=inside) as launcher:
+        lines, told, faults, began = list(_until_ready(launcher)), list[str](), list[str](), time.monotonic()
+        if not lines or not lines[-1].startswith("ready: gRPC "):
+            return _outcome(f"{size_mib} MiB of /dev/shm", str(lines[-1:]), ["it did not start"], since=began)
+        url = lines[-1].split()[2].rstrip(",")
+        answers = [_asked(url, fields) for fields in (SMALL, LARGEST, SMALL)]
+        ended = launcher.poll() is not None
+        launcher.terminate()
+        _last_words(launcher)
+    told = ["video" if isinstance(answer, bytes) else answer for answer in answers]
+    faults += ["the launcher ended"] if ended else []
+    faults += [] if answers[0] == answers[2] and told[0] == "video" else ["small clips are not served before and after"]
+    faults += ["an answer names a region"] if any(SHM_PREFIX in answer for answer in told) else []
+    return Outcome(f"{size_mib} MiB of /dev/shm", tuple(told), round(time.monotonic() - began, 1), tuple(faults))
+
+
+@contextlib.contextmanager
+def serving(
+    repository: Path, log: Path, *, models: tuple[str, ...] = (), before: list[str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """`make serve`'s command at free ports."""
+    command = [
+        *(before or []),
+        sys.executable,
+        "-m",
+        "embedded.serve",
+        "--repository",
+        str(repository),
+        "--log",
+        str(log),
+    ]
+    command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    command += ["--models", *models] if models else []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as launcher:
+        try:
+            yield launcher
+        finally:
+            launcher.kill()
+
+
+def descendants(launcher: subprocess.Popen[Any]) -> list[psutil.Process]:
+    """Parents before their children; nothing if it ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(launcher.pid).children(recursive=True)
+    return []
+
+
+def _reached(launcher: subprocess.Popen[Any], moment: str) -> list[str]:
+    """Wait for a moment of a start. Returns what is wrong with that, nothing if it came."""
+    reached = MOMENTS[moment]
+    came = _until(lambda: reached(descendants(launcher)), STARTED_S)
+    return [] if came else [f"it never came so far that {moment}"]
+
+
+def _last_words(launcher: subprocess.Popen[str]) -> list[str]:
+    """What it still says until all of its processes have ended."""
+    try:
+        return launcher.communicate(timeout=STOPPED_S)[1].strip().splitlines()
+    except subprocess.TimeoutExpired:
+        return [f"it did not end within {STOPPED_S:g} s"]
+
+
+def _until_ready(launcher: subprocess.Popen[str]) -> Iterator[str]:
+    """What it says until it is ready or ends."""
+    assert launcher.stderr is not None
+    for line in launcher.stderr:
+        yield line.strip()
+        if line.startswith(("ready: ", "error: ")):
+            return
+
+
+def _left_of(processes: list[psutil.Process]) -> list[str]:
+    """Processes, shared memory and folders that outlive a start; the first of the processes is its supervisor."""
+    faults = [] if _until(lambda: not any(map(_lives, processes)), STOPPED_S) else ["processes are left"]
+    if not processes:
+        return faults
+    pid, temporary = processes[0].pid, Path(tempfile.gettempdir())
+
+    def left() -> list[Path]:
+        return [*SHARED_MEMORY.glob(f"{SHM_PREFIX}{pid}_*"), *temporary.glob(f"{FOLDER_PREFIX}{pid}-*")]
+
+    _until(lambda: not left(), STOPPED_S)
+    return [*faults, *(f"{path} is left" for path in left())]
+
+
+def _asked(url: str, fields: dict[str, Any]) -> bytes | str:
+    with TextToVideo(Connection(url)) as client:
+        try:
+            return client.generate_unary("a red ball", deadline_s=STARTED_S, **fields).video or b""
+        except ClientError as error:
+            return f"{type(error).__name__}: {error}"
+
+
+def _outcome(name: str, told: str, faults: list[str], *, since: float) -> Outcome:
+    return Outcome(name, (told,), round(time.monotonic() - since, 1), tuple(faults))
+
+
+def _until(condition: Callable[[], bool], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
+
+
+def _stubs(processes: list[psutil.Process]) -> int:
+    return sum(_name(process).startswith(STUB_NAME) for process in processes)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False

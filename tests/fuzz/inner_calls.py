@@ -1,0 +1,76 @@
+"""Sends calls to the inner models, and looks afterwards for marks that they left or took."""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from embedded.server import Server
+from tests.fuzz.doors import EMPTY, GrpcDoor
+from tests.fuzz.inner_models import INNER_CLASSES, signed_settings
+from tests.server.calls import samples
+from wan_t2v.operate.load import Load, load_of
+from wan_t2v.operate.run_directory import FINISHING, RunDirectory
+
+SETTLED_S = 60.0
+FAILED = 'outcome="failed"'
+ENGINES_OWN = "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT"  # of a graph: what it computes with decides
+Called = Callable[[int], tuple[str, str | None]]
+
+
+@contextlib.contextmanager
+def inner_models_called(server: Server, *, seed: int) -> Iterator[tuple[Called, Callable[[], list[str]]]]:
+    """Yields what sends the call of a number, and what looks for marks when all were sent.
+
+    Meanwhile a clip of somebody else is marked as finishing, whose mark nobody may take.
+    """
+    run, other = RunDirectory(server.run_directory), secrets.token_hex(16)
+    signed, failed = signed_settings(server.grpc_url), _failed(server)
+    with run.exclusive():
+        run.mark(FINISHING, other)
+
+    def called(index: int) -> tuple[str, str | None]:
+        return _sent(server, index, seed=seed, signed=signed)
+
+    def left_behind() -> list[str]:
+        faults = [] if _settled(run, finishing=1) else [f"marks after calls of inner models: {load_of(run)}"]
+        counted = _failed(server) - failed
+        return [*faults, *([f"{counted:g} of them count as failures of the server"] if counted else [])]
+
+    try:
+        yield called, left_behind
+    finally:
+        with run.exclusive():
+            run.unmark(FINISHING, other)
+
+
+def _sent(server: Server, index: int, *, seed: int, signed: bytes) -> tuple[str, str | None]:
+    name = list(INNER_CLASSES)[index % len(INNER_CLASSES)]
+    call = INNER_CLASSES[name](np.random.default_rng((seed, index)), signed)
+    try:
+        refusal = GrpcDoor(server.grpc_url, call.model).send(call.bad)
+    except OSError as error:
+        return name, f"{name}, number {index}: the server is gone: {error}"
+    unfair = f"{name}, {call.model}, number {index}: {refusal.code} {refusal.text[:200]}"
+    cached = refusal.code == EMPTY and call.model == "text_encoder"
+    return name, None if refusal.is_fair or cached or ENGINES_OWN in refusal.text else unfair
+
+
+def _failed(server: Server) -> float:
+    return sum(value for name, value in samples(server).items() if FAILED in name)
+
+
+def _settled(run: RunDirectory, *, finishing: int) -> bool:
+    """Whether only so many clips are on their way before long; a call of `prepare` keeps its place for five seconds."""
+
+    def at_rest(load: Load) -> bool:
+        return not (load.in_flight or load.queued) and load.finishing == finishing
+
+    until = time.monotonic() + SETTLED_S
+    while not at_rest(load_of(run)):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return True
