@@ -54,7 +54,7 @@ def written_configs(placement: Placement, repository: Path, name: str) -> list[P
 
 
 _HEADER = (
-    "# Written by `python -m export placement`; docs/run/placement.md says how. The original is ../config.pbtxt.\n"
+    "# Written by `python -m export placement` (docs/run/placement.md). The original is ../config.pbtxt.\n"
 )
 
 
