@@ -53,9 +53,7 @@ def written_configs(placement: Placement, repository: Path, name: str) -> list[P
     return paths
 
 
-_HEADER = (
-    "# Written by `python -m export placement` (docs/run/placement.md). The original is ../config.pbtxt.\n"
-)
+_HEADER = "# Written by `python -m export placement` (docs/run/placement.md). The original is ../config.pbtxt.\n"
 
 
 def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
