@@ -28,8 +28,8 @@ def video_of(data: bytes) -> tuple[int, int, int]:
     return len(frames), *frames[0].shape[:2]
 
 
-def code_block(root: Path, language: str, containing: str) -> str:
-    blocks = re.findall(rf"```{language}\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def code_block(page: Path, language: str, containing: str) -> str:
+    blocks = re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     (block,) = [block for block in blocks if containing in block]
     return str(block)
 
@@ -37,7 +37,7 @@ def code_block(root: Path, language: str, containing: str) -> str:
 def test_the_readmes_python_script_works_as_it_stands(
     server: Server, root: Path, tmp_path: Path, default_clip: tuple[int, int, int]
 ) -> None:
-    script = code_block(root, "python", "tritonclient").replace("127.0.0.1:8001", server.grpc_url)
+    script = code_block(root / "README.md", "python", "tritonclient").replace("127.0.0.1:8001", server.grpc_url)
     assert len(script.strip().splitlines()) <= 10
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     (video,) = tmp_path.glob("*.mp4")
@@ -47,14 +47,16 @@ def test_the_readmes_python_script_works_as_it_stands(
 def test_the_readmes_curl_command_works_as_it_stands(
     server: Server, root: Path, tmp_path: Path, default_clip: tuple[int, int, int]
 ) -> None:
-    command = code_block(root, "sh", "b64decode").replace("http://127.0.0.1:8000", server.http_url)
+    command = code_block(root / "README.md", "sh", "b64decode").replace("http://127.0.0.1:8000", server.http_url)
     subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=tmp_path, check=True)
     (video,) = tmp_path.glob("*.mp4")
     assert video_of(video.read_bytes()) == default_clip
 
 
-def test_the_readmes_stream_over_curl_works_as_it_stands(server: Server, root: Path, tmp_path: Path) -> None:
-    command = code_block(root, "sh", "generate_stream").replace("http://127.0.0.1:8000", server.http_url)
+def test_the_pages_stream_over_curl_works_as_it_stands(server: Server, root: Path, tmp_path: Path) -> None:
+    command = code_block(root / "docs/use/streaming.md", "sh", "generate_stream").replace(
+        "http://127.0.0.1:8000", server.http_url
+    )
     told = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, check=True)
     lines = [line for line in told.stdout.decode().splitlines() if line.startswith("data: ")]
     news = [line for line in lines if '"heartbeat"' not in line]
