@@ -154,7 +154,7 @@ ifdef TESTS
 	@$(python) -m pytest $(TESTS)
 else
 	@$(without_server)
-	@$(python) -m pytest -m server $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
+	@$(python) -m pytest -m "server and not nightly" $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 endif
 
 test-fast: setup-dev $(VENV)/.gateway-ready installed ## the tests that take under a minute: contracts and units, without export and servers

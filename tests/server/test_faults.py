@@ -51,20 +51,24 @@ def victim(harmed: HarmedRepository, tmp_path_factory: pytest.TempPathFactory) -
         yield Victim(server)
 
 
-def test_the_server_serves_again_and_every_caller_is_told(victim: Victim) -> None:
-    outcomes = [kill(victim, "denoiser", 0), kill(victim, "high_noise_expert", 1), lose_a_caller(victim)]
-    outcomes += [read_slowly(victim, protocol) for protocol in ("gRPC", "HTTP")]
+def test_the_server_serves_again_and_every_caller_is_told(options: ServerOptions) -> None:
+    """On a server of its own: what each fault leaves behind adds up against the server as it was at first."""
+    with running_server(options) as server:
+        victim = Victim(server)
+        outcomes = [kill(victim, "denoiser", 0), kill(victim, "high_noise_expert", 1), lose_a_caller(victim)]
+        outcomes += [read_slowly(victim, protocol) for protocol in ("gRPC", "HTTP")]
     assert [outcome.faults for outcome in outcomes] == [()] * 5
     assert any("Unavailable" in told for told in outcomes[1].callers), "a pass of the dead expert was on its way"
 
 
-def test_a_model_that_somebody_unloads_is_loaded_again(victim: Victim) -> None:
-    """A process that hangs is in `test_launcher.py`, a kill after a step that is kept in `test_resume.py`."""
-    assert unload(victim, "prepare").faults == ()
-
-
-def test_a_caller_who_leaves_at_the_unary_endpoint_keeps_no_place(victim: Victim) -> None:
-    assert leave(victim, "HTTP unary").faults == ()
+@pytest.mark.nightly
+def test_a_model_that_somebody_unloads_is_loaded_again_and_a_unary_caller_who_leaves_keeps_no_place(
+    options: ServerOptions,
+) -> None:
+    with running_server(options) as server:
+        victim = Victim(server)
+        outcomes = [unload(victim, "prepare"), leave(victim, "HTTP unary")]
+    assert [outcome.faults for outcome in outcomes] == [(), ()]
 
 
 @pytest.mark.parametrize(("kind", "expert"), [("nan", "high_noise_expert"), ("error", "low_noise_expert")])
