@@ -6,7 +6,7 @@ import os
 import queue
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,6 @@ from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.faults.harmed_repository import HarmedRepository, harmed_repository
 from tests.server.calls import SMALL, inputs, unary
-from tests.server.conftest import START_LIMIT_S
 from wan_t2v.operate.processes import stub_pids
 from wan_t2v.serving.checkpoint_file import CheckpointFile
 
@@ -32,19 +31,15 @@ DECODING_S = 0.3  # from the last step's message to the decoder's second call, w
 T = TypeVar("T")
 
 
-@pytest.fixture(scope="module")
-def harmed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> HarmedRepository:
+@pytest.fixture
+def harmed(repository: Path, tmp_path: Path) -> HarmedRepository:
     """Keeps a checkpoint after every step, and can hold a generation between two."""
-    folder = tmp_path_factory.mktemp("keeping")
-    return harmed_repository(repository, folder, checkpoints=folder / "checkpoints")
+    return harmed_repository(repository, tmp_path, checkpoints=tmp_path / "checkpoints")
 
 
-@pytest.fixture(scope="module")
-def keeping(harmed: HarmedRepository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all: what is killed of it is repaired before a test ends."""
-    log = tmp_path_factory.mktemp("keeping-log") / "server.log"
-    with running_server(ServerOptions(start_limit_s=START_LIMIT_S, repository=harmed.path, log=log)) as server:
-        yield server
+@pytest.fixture
+def keeping(harmed: HarmedRepository, tmp_path: Path) -> ServerOptions:
+    return ServerOptions(repository=harmed.path, log=tmp_path / "server.log", start_limit_s=600)
 
 
 class Stream:
@@ -67,7 +62,9 @@ class Stream:
         return self._heard.get(timeout=120)
 
     def until_step(self, step: int) -> None:
+        deadline = time.monotonic() + 120  # heartbeats would go on for ever
         while True:
+            assert time.monotonic() < deadline, f"step {step} was not told"
             message = self.next()
             assert not isinstance(message, Exception), message
             told = message.as_numpy("progress")  # None in a heartbeat
@@ -111,20 +108,21 @@ def kill_after(step: int, victim: Server, harmed: HarmedRepository) -> None:
         os.kill(min(stub_pids(victim.pid)[STREAM]), signal.SIGKILL)
 
 
-def test_after_a_kill_the_same_key_goes_on_there_and_gives_the_same_bytes(
-    server: Server, keeping: Server, harmed: HarmedRepository
+def test_after_a_kill_at_any_checkpoint_the_same_key_goes_on_there_and_gives_the_same_bytes(
+    server: Server, keeping: ServerOptions, harmed: HarmedRepository
 ) -> None:
-    """In either expert, and in the middle of decoding, after the first frame."""
+    """After each step of either expert, and in the middle of decoding: after the first frame, before the others."""
     expected = unary(server, FIELDS)
-    for step in (2, 5, len(TIMESTEPS)):
-        kill_after(step, keeping, harmed)
-        video, metadata = when_repaired(functools.partial(asked_again, keeping, f"order-{step}"))
-        assert video == expected
-        assert (metadata["resumed_after_step"], metadata["timesteps"]) == (step, list(TIMESTEPS))
-        assert metadata["steps"] == {"high_noise_expert": 4, "low_noise_expert": 2}
-    with Stream(keeping, "order-6") as again:
-        assert again.video()[0] == expected, "made already, so only decoded again"
-    assert unary(keeping, FIELDS, parameters={"idempotency_key": "order-2"}) == expected, "at the other endpoint too"
+    with running_server(keeping) as victim:
+        for step in range(1, len(TIMESTEPS) + 1):
+            kill_after(step, victim, harmed)
+            video, metadata = when_repaired(functools.partial(asked_again, victim, f"order-{step}"))
+            assert video == expected
+            assert (metadata["resumed_after_step"], metadata["timesteps"]) == (step, list(TIMESTEPS))
+            assert metadata["steps"] == {"high_noise_expert": 4, "low_noise_expert": 2}
+        with Stream(victim, "order-6") as again:
+            assert again.video()[0] == expected, "made already, so only decoded again"
+        assert unary(victim, FIELDS, parameters={"idempotency_key": "order-2"}) == expected, "at the other door too"
 
 
 def asked_unary(server: Server, key: str) -> tuple[bytes, dict[str, Any]]:
@@ -134,42 +132,46 @@ def asked_unary(server: Server, key: str) -> tuple[bytes, dict[str, Any]]:
         return bytes(answer.as_numpy("video")[0]), json.loads(answer.as_numpy("metadata")[0])
 
 
-def steps_kept(folder: Path, *, before: set[Path]) -> int:
-    """Of the one checkpoint in the folder that was not there before; 0 if there is none yet."""
-    for path in set(folder.glob("*.checkpoint")) - before:
+def steps_kept(folder: Path) -> int:
+    """Of the one checkpoint in the folder; 0 if there is none yet."""
+    for path in folder.glob("*.checkpoint"):
         return CheckpointFile.from_bytes(path.read_bytes()).kept.steps_done
     return 0
 
 
 def test_after_a_kill_at_the_unary_door_the_same_key_goes_on_there(
-    server: Server, keeping: Server, harmed: HarmedRepository
+    server: Server, keeping: ServerOptions, harmed: HarmedRepository
 ) -> None:
-    expected, before = unary(server, FIELDS), set(harmed.checkpoints.glob("*.checkpoint"))
-    with ThreadPoolExecutor(1) as pool, harmed.failing("hold", latents=LATENTS, below=TIMESTEPS[2]):
-        first = pool.submit(asked_unary, keeping, "unary")
-        while steps_kept(harmed.checkpoints, before=before) < 3:
-            assert not first.done()
-            time.sleep(0.05)
-        for denoiser in stub_pids(keeping.pid)["denoiser"]:
-            os.kill(denoiser, signal.SIGKILL)
-        with pytest.raises(tritonclient.utils.InferenceServerException):
-            first.result(timeout=REPAIRED_S)
-    video, metadata = when_repaired(lambda: asked_unary(keeping, "unary"))
+    expected = unary(server, FIELDS)
+    with running_server(keeping) as victim, ThreadPoolExecutor(1) as pool:
+        with harmed.failing("hold", latents=LATENTS, below=TIMESTEPS[2]):
+            first = pool.submit(asked_unary, victim, "one")
+            while steps_kept(harmed.checkpoints) < 3:
+                assert not first.done()
+                time.sleep(0.05)
+            for denoiser in stub_pids(victim.pid)["denoiser"]:
+                os.kill(denoiser, signal.SIGKILL)
+            with pytest.raises(tritonclient.utils.InferenceServerException):
+                first.result(timeout=REPAIRED_S)
+        video, metadata = when_repaired(lambda: asked_unary(victim, "one"))
     assert (video, metadata["resumed_after_step"]) == (expected, 3)
 
 
-def test_duplicates_other_requests_and_servers_without_a_folder_are_told(server: Server, keeping: Server) -> None:
-    with Stream(keeping, "one", {**FIELDS, "num_inference_steps": 900}) as first:
-        first.until_step(1)
-        with Stream(keeping, "one") as second, pytest.raises(Exception, match="'one' is being worked on"):
-            second.video()
-    with Stream(keeping, "two") as first:
-        first.video()
-    refused = unary(keeping, {**FIELDS, "seed": 6}, parameters={"idempotency_key": "two"})
-    assert "StatusCode.INVALID_ARGUMENT" in refused and "was used for a request with other fields" in refused
-    unseeded = {name: value for name, value in FIELDS.items() if name != "seed"}
-    videos = {unary(keeping, unseeded, parameters={"idempotency_key": "three"}) for _ in range(2)}
-    assert len(videos) == 1 and isinstance(videos.pop(), bytes), "without a seed it follows from the key"
+def test_duplicates_other_requests_and_servers_without_a_folder_are_told(
+    server: Server, keeping: ServerOptions
+) -> None:
+    with running_server(keeping) as kept:
+        with Stream(kept, "one", {**FIELDS, "num_inference_steps": 900}) as first:
+            first.until_step(1)
+            with Stream(kept, "one") as second, pytest.raises(Exception, match="'one' is being worked on"):
+                second.video()
+        with Stream(kept, "two") as first:
+            first.video()
+        refused = unary(kept, {**FIELDS, "seed": 6}, parameters={"idempotency_key": "two"})
+        assert "StatusCode.INVALID_ARGUMENT" in refused and "was used for a request with other fields" in refused
+        unseeded = {name: value for name, value in FIELDS.items() if name != "seed"}
+        videos = {unary(kept, unseeded, parameters={"idempotency_key": "three"}) for _ in range(2)}
+        assert len(videos) == 1 and isinstance(videos.pop(), bytes), "without a seed it follows from the key"
     without = unary(server, FIELDS, parameters={"idempotency_key": "one"})
     assert "this server keeps no checkpoints" in without
     empty = unary(server, FIELDS, parameters={"idempotency_key": ""})
