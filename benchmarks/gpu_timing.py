@@ -1,9 +1,11 @@
 """Seconds of work on a device, and rows of results that survive a failure."""
 
 import statistics
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ import torch
 Row = dict[str, Any]
 DIGITS = 4  # significant ones of a figure
 TRACEBACK_LINES = 25
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 class Skipped(Exception):
@@ -49,10 +52,18 @@ def attempted(about: Row, measure: Callable[[], Row]) -> Iterator[Row]:
         yield {**about, "skipped": str(reason)}
     except Exception as error:
         failure = f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}"
-        yield {**about, "error": failure, "traceback": traceback.format_exc().splitlines()[-TRACEBACK_LINES:]}
+        lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
+        yield {**about, "error": without_folders(failure), "traceback": [without_folders(line) for line in lines]}
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def without_folders(text: str) -> str:
+    """Cut the folders of the checkout and of temporary files out of a text: results are kept and compared."""
+    for folder in (CHECKOUT, Path(tempfile.gettempdir())):
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 def rounded(value: Any) -> Any:
