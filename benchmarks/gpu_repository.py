@@ -4,7 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
-from benchmarks.repository_copy import GRAPHS, copied_repository
+from benchmarks.repository_copy import copied_repository
+from wan_t2v.contract import GRAPHS
 
 LOOPS = ("denoiser", "vae_decoder", "text_to_video_stream")  # Python models that work on tensors of the GPU
 PROBES = ("gpu_probe", "gpu_echo")

@@ -20,9 +20,9 @@ from typing import Any
 
 from benchmarks.machine import provenance
 from benchmarks.profile_export import ExportError, exported_requests, figures
-from benchmarks.repository_copy import GRAPHS
 from benchmarks.served import add_server_options, served
 from embedded.wheel import installed_wheel
+from wan_t2v.contract import GRAPHS
 
 CONCURRENCIES = (1, 2)
 # what the binary asks the loader for, and what the server's wheel calls it

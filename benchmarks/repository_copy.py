@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-GRAPHS = ("text_encoder", "high_noise_expert", "low_noise_expert", "vae_decoder_first", "vae_decoder_next")
+from wan_t2v.contract import GRAPHS
 
 
 def copied_repository(repository: Path, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 from export.architecture import A14B
 from export.atomic import written_file
-from export.gpu_memory import GIB, STREAM, UNARY, Deployment, GpuMemory, VaeEngine, unique_sizes
+from export.gpu_memory import GIB, Deployment, GpuMemory, VaeEngine, unique_sizes
 from export.gpus import Gpu
 from export.placement import Placement
 from export.placement_choice import best_of_each_layout, chosen
@@ -21,6 +21,7 @@ from export.placement_command import VAE_ENGINE_NAMES
 from export.placement_configs import server_options
 from export.placement_offers import offers
 from export.placement_report import shortage
+from wan_t2v.contract import STREAM, UNARY
 
 TABLE = Path("deploy/helm/wan-t2v/files/placement.json")
 REPOSITORY = Path("model_repository")

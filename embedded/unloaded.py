@@ -7,7 +7,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from embedded.options import ServerOptions
-from wan_t2v.operate.load import UNARY
+from wan_t2v.contract import UNARY
 from wan_t2v.operate.probe import ITS_LOOP, SWAPPED
 
 CALL_LIMIT_S = 5.0

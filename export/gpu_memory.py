@@ -13,6 +13,7 @@ from functools import cached_property
 from export.architecture import Architecture, Convolution
 from export.precision import FP8_BETWEEN, OFFERED, REFUSED, blocks_in_fp8, is_fp8
 from export.sizes import FRAMES
+from wan_t2v.contract import UNARY
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
 
 MIB = 2**20
@@ -35,7 +36,6 @@ VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 VALUE_BYTES |= {fp8: VALUE_BYTES[between] for fp8, between in FP8_BETWEEN.items()}  # of an activation between layers
 
 
-UNARY, STREAM = "text_to_video", "text_to_video_stream"  # the doors
 TEXT_ENCODER_DEVICES = ("gpu", "cpu")
 
 

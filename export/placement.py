@@ -10,8 +10,9 @@ from enum import Enum, IntEnum
 from functools import cached_property
 
 from export.cuda_pool import caches_in_pool, pool_bytes
-from export.gpu_memory import PROCESS_BYTES, STREAM, UNARY, Deployment, GpuMemory, PlanMemory, VaeEngine
+from export.gpu_memory import PROCESS_BYTES, Deployment, GpuMemory, PlanMemory, VaeEngine
 from export.gpus import KEPT_FREE_BYTES, Gpu
+from wan_t2v.contract import STREAM, UNARY
 
 EXPERTS = ("high_noise_expert", "low_noise_expert")
 VAE_PLANS = ("vae_decoder_first", "vae_decoder_next")

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from itertools import product
 
-from export.gpu_memory import STREAM, GpuMemory, SettingsError, VaeEngine
+from export.gpu_memory import GpuMemory, SettingsError, VaeEngine
 from export.gpus import Gpu
 from export.placement import ON_CPU, Layout, Placement, Verdict
+from wan_t2v.contract import STREAM
 
 _ENGINES = tuple(VaeEngine)
 

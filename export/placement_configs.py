@@ -9,10 +9,10 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from export.atomic import written_file
-from export.gpu_memory import MIB, STREAM, UNARY, SettingsError, VaeEngine
+from export.gpu_memory import MIB, SettingsError, VaeEngine
 from export.placement import EXPERTS, VAE_PLANS, Layout, Placement
 from export.precision import between
-from wan_t2v.contract import MODELS, Dtype
+from wan_t2v.contract import MODELS, MODELS_OF_ENDPOINT, STREAM, Dtype
 
 TRITON_TYPES = {"fp32": "TYPE_FP32", "bf16": "TYPE_BF16", "fp16": "TYPE_FP16"}
 # Whose precision the graph-typed tensors of a model have.
@@ -23,7 +23,6 @@ PRECISION_OF = {
     **dict.fromkeys(EXPERTS, "experts"),
     **dict.fromkeys(VAE_PLANS, "vae"),
 }
-MODELS_OF_DOOR = {UNARY: {UNARY, "denoiser", "vae_decoder", "mp4_encoder"}, STREAM: {STREAM}}
 PINNED_BYTES = 256 * MIB  # Triton's default
 TEXT_ENCODER_THREADS = 8  # on the CPU: what the chart asks for a pod; torch's own choice would be every core of a node
 PROGRAM_PARTS = {"text_encoder": "text-encoder", **dict.fromkeys(VAE_PLANS, "vae")}  # of `export.to_program`'s options
@@ -150,9 +149,10 @@ def unloaded_models(placement: Placement) -> set[str]:
     """Models that the server must not load at start: an expert that is swapped in later, the VAE's plans where other
     processes run them, a door that is not served.
     """
-    closed = [MODELS_OF_DOOR[door] for door in (UNARY, STREAM) if door not in placement.deployment.doors]
+    served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.deployment.doors))
+    closed = set().union(*MODELS_OF_ENDPOINT.values()) - served
     swapped = {EXPERTS[1]} if placement.layout is Layout.ONE_AT_A_TIME else set()
-    return swapped.union(VAE_PLANS if placement.vae_engine.in_process else (), *closed)
+    return swapped.union(VAE_PLANS if placement.vae_engine.in_process else (), closed)
 
 
 def loaded_by_server(repository: Path) -> list[str]:

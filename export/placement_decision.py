@@ -9,15 +9,7 @@ from typing import Any
 from export.architecture import A14B
 from export.component_configs import read_architecture
 from export.config_file import CheckpointError
-from export.gpu_memory import (
-    STREAM,
-    UNARY,
-    Deployment,
-    GpuMemory,
-    SettingsError,
-    VaeEngine,
-    unique_sizes,
-)
+from export.gpu_memory import Deployment, GpuMemory, SettingsError, VaeEngine, unique_sizes
 from export.gpus import Gpu
 from export.measured_plans import check_programs, measured_contexts
 from export.placement import Layout, Placement, Verdict
@@ -25,6 +17,7 @@ from export.placement_choice import best_of_each_layout, chosen
 from export.placement_command import VAE_ENGINE_NAMES
 from export.placement_offers import Offer, offers
 from export.placement_report import report_json, report_lines, shortage
+from wan_t2v.contract import STREAM, UNARY
 
 VAE_ENGINES = dict(zip(("auto", *VAE_ENGINE_NAMES), (None, *VaeEngine), strict=True))
 

@@ -6,10 +6,11 @@ The text encoder on the CPU where it was asked for on a GPU, FP8, two GPUs, swap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from export.gpu_memory import STREAM, Deployment, GpuMemory
+from export.gpu_memory import Deployment, GpuMemory
 from export.gpus import Gpu
 from export.placement import Layout, Placement, Verdict
 from export.placement_choice import best_of_each_layout, chosen, placements
+from wan_t2v.contract import STREAM
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from deploy.image import assemble, build_plans
 from embedded.errors import ServerError
 from export.__main__ import is_expected
 from export.disk_space import DiskNeed
+from wan_t2v.contract import MODELS_OF_ENDPOINT
 from wan_t2v.manifests import RunningGpu
 
 SIZE = "480x832x81"
@@ -97,7 +98,7 @@ def check_server(repository: Path, log: Path, placement_options: list[str]) -> d
         states = server.states()
         if set(states.values()) != {"READY"}:
             raise RehearsalError(f"not every model is loaded: {states} (log: {log})")
-        for model in ("text_to_video", "text_to_video_stream"):
+        for model in MODELS_OF_ENDPOINT:
             for fields, expected in (({"prompt": "a", "height": 100}, "height"), ({"prompt": "a"}, ANSWER)):
                 status, text = server.generated(model, fields)
                 if expected not in text:

@@ -19,11 +19,10 @@ from embedded.options import ServerOptions
 from embedded.server import running_server
 from tests.faults.harmed_repository import MountRefused
 from tests.faults.victim import SMALL, Outcome
-from wan_t2v.contract import GRAPHS
+from tests.server.conftest import WITHOUT_TORCH
 
 STARTED_S, STOPPED_S = 600.0, 60.0
-LIGHT = ("mp4_encoder", "prepare", *GRAPHS)  # without torch: a start takes a seventh of the time
-STUB_NAME, STUBS_OF_MOST = "triton_python_b", 5  # of the seven of LIGHT, each with a process or two
+STUB_NAME, STUBS_OF_MOST = "triton_python_b", 5  # of the seven of WITHOUT_TORCH, each with a process or two
 Moment = Callable[[list[psutil.Process]], bool]
 MOMENTS: dict[str, Moment] = {
     "its supervisor runs": bool,
@@ -39,7 +38,7 @@ def stopped_starts(repository: Path, folder: Path) -> Iterator[Outcome]:
     """The launcher is stopped or killed in the middle of a start: nothing of it may be left."""
     for number in STOPS:
         for moment in MOMENTS:
-            with serving(repository, folder / "start.log", models=LIGHT) as launcher:
+            with serving(repository, folder / "start.log", models=WITHOUT_TORCH) as launcher:
                 faults = _reached(launcher, moment)
                 processes, began = descendants(launcher), time.monotonic()
                 launcher.send_signal(number)
@@ -57,7 +56,7 @@ def killed_starts(repository: Path, folder: Path) -> Iterator[Outcome]:
         ("tritonserver", signal.SIGSEGV),
         (STUB_NAME, signal.SIGKILL),
     ):
-        with serving(repository, folder / "start.log", models=LIGHT) as launcher:
+        with serving(repository, folder / "start.log", models=WITHOUT_TORCH) as launcher:
             faults = _reached(launcher, "a model is being loaded")
             began = time.monotonic()
             next(p for p in descendants(launcher) if _name(p).startswith(victim)).send_signal(number)

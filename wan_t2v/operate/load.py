@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wan_t2v.contract import UNARY
 from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, RUNNING, WAITING, RunDirectory
 
-UNARY = "text_to_video"
 LOOPS = (
     "loop"  # what each process of the unary door's loop holds while it lives; it tells when it last took or ended work
 )

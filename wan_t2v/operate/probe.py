@@ -8,7 +8,7 @@ processes, and need no key for that. Neither knows of a drain.
 import time
 from dataclasses import dataclass, field
 
-from wan_t2v.operate.load import UNARY
+from wan_t2v.contract import UNARY
 from wan_t2v.operate.own_server import http_status
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids
 from wan_t2v.operate.run_directory import RunDirectory

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.operate.load import UNARY, in_transit
+from wan_t2v.contract import UNARY
+from wan_t2v.operate.load import in_transit
 from wan_t2v.operate.run_directory import (
     IN_TRANSIT,
     RUNNING,

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from wan_t2v.contract import UNARY
 from wan_t2v.denoise import Step
 from wan_t2v.facts import ModelFacts
-from wan_t2v.operate.load import LOOPS, UNARY
+from wan_t2v.operate.load import LOOPS
 from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, Claim
 from wan_t2v.progress import StepClock
 from wan_t2v.request import Settings

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.contract import MODELS, STREAM_REQUEST
+from wan_t2v.contract import MODELS, STREAM, STREAM_REQUEST
 from wan_t2v.denoise import Step
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
 from wan_t2v.operate.load import load_of
@@ -49,7 +49,6 @@ from wan_t2v.serving.unary_door import LET_IN
 from wan_t2v.serving.underway import Caller, Underway
 from wan_t2v.serving.vae_decoder import FIRST, NO_FRAMES, VaeDecoder
 
-DOOR = "text_to_video_stream"
 LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
 MEMORY_LOOK_S = 10.0
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
@@ -78,9 +77,9 @@ class TextToVideoStream:
         self._decoder = VaeDecoder(pb_utils, args)
         self._resuming = Resuming.of_model(parameters)
         self._proxy = TrustedProxy.of_environment()
-        self._metrics = Metrics(pb_utils, door=DOOR)
+        self._metrics = Metrics(pb_utils, door=STREAM)
         self._spans = Spans.of_process(parameters.model)
-        self._admission = Admission(run, door=DOOR, rules=rules)
+        self._admission = Admission(run, door=STREAM, rules=rules)
         self._threads = ThreadPoolExecutor(rules.in_flight + rules.queued, thread_name_prefix="generation")
         self._ended, self._changed = threading.Event(), threading.Event()
         self._told: set[News] = set()

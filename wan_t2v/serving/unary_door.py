@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from wan_t2v.operate.load import UNARY
+from wan_t2v.contract import UNARY
 from wan_t2v.operate.run_directory import IN_TRANSIT
 from wan_t2v.request import Settings
 from wan_t2v.serving.admission import Admission, Rules

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from embedded import repair
 from embedded.options import ServerOptions
 from embedded.repair import Repair
-from wan_t2v.operate.load import UNARY
+from wan_t2v.contract import UNARY
 from wan_t2v.operate.processes import model_of
 
 MODEL = "low_noise_expert"

@@ -10,9 +10,7 @@ from export.cuda_pool import CACHE_SETS_IN_POOL, LEAST_POOL_BYTES
 from export.gpu_memory import (
     GIB,
     PROCESS_BYTES,
-    STREAM,
     TORCH_ACTIVATIONS,
-    UNARY,
     Deployment,
     GpuMemory,
     SettingsError,
@@ -23,6 +21,7 @@ from export.gpus import KEPT_FREE_BYTES, REPORTED_MIB, Gpu
 from export.placement import ON_CPU, Layout, Placement, Verdict
 from export.placement_choice import best_of_each_layout, chosen, placements
 from export.placement_offers import offers
+from wan_t2v.contract import STREAM, UNARY
 
 
 def asked(*sizes: str, doors: tuple[str, ...] = (UNARY,), **settings: Any) -> GpuMemory:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from export.gpu_memory import STREAM
 from export.placement_command import add_placement
+from wan_t2v.contract import STREAM
 
 
 def run(*arguments: str, repository: Path) -> None:

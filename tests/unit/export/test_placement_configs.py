@@ -8,11 +8,12 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from export.architecture import A14B
-from export.gpu_memory import STREAM, UNARY, Deployment, GpuMemory, SettingsError, VaeEngine, unique_sizes
+from export.gpu_memory import Deployment, GpuMemory, SettingsError, VaeEngine, unique_sizes
 from export.gpus import Gpu
 from export.placement import Layout, Placement
 from export.placement_choice import placements
 from export.placement_configs import placed_configs, programs_command, server_options, torch_graphs, written_configs
+from wan_t2v.contract import STREAM, UNARY
 
 
 def placed(

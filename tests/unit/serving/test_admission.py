@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.operate.load import LOOPS, TRANSIT_S, UNARY, load_of
+from wan_t2v.contract import UNARY
+from wan_t2v.operate.load import LOOPS, TRANSIT_S, load_of
 from wan_t2v.operate.run_directory import IN_TRANSIT, RUNNING, Claim, RunDirectory
 from wan_t2v.serving.admission import Admission, Draining, OutOfTime, Overloaded, Rules, Waiting
 from wan_t2v.serving.asked import Asked
