@@ -157,8 +157,10 @@ else
 	@$(python) -m pytest -m "server and not nightly" $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 endif
 
-test-fast: setup-dev $(VENV)/.gateway-ready installed ## the tests that take under a minute: contracts and units, without export and servers
-	@$(without_server) --quiet tests/contract tests/unit --ignore tests/unit/export
+slow_units = export engines gateway test_gpu_benchmark.py test_preview.py serving/test_vae_decoder.py
+
+test-fast: setup-dev installed ## contracts, and the units that need no export, program or database: a minute and a half
+	@$(without_server) --quiet tests/contract tests/unit $(slow_units:%=--ignore tests/unit/%)
 
 nightly: setup-dev $(VENV)/.gateway-ready installed ## what takes too long for each change: the whole compile gate, dry run, fuzz, faults, soak
 	@$(python) -m pytest -m nightly
