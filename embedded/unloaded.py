@@ -23,7 +23,8 @@ class UnloadedModels:
 
     def __init__(self, options: ServerOptions, client: tritonclient.grpc.InferenceServerClient) -> None:
         self._options, self._client = options, client
-        self._models = frozenset(config.parent.name for config in options.repository.glob("*/config.pbtxt"))
+        there = (config.parent.name for config in options.repository.glob("*/config.pbtxt"))
+        self._models = frozenset(options.models or there)
         self._swaps: bool | None = None
 
     def names(self, *, failed: Set[str]) -> list[str]:

@@ -15,7 +15,7 @@ from export.checkpoint import check_checkpoint, is_small
 from export.exported import checkpoint_hash
 from export.fp8_ranges import Fp8Ranges
 from export.graphs.fp8 import ATTENTION_INPUTS, needed_ranges
-from export.precision import blocks_in_fp8
+from export.precision import PrecisionError, blocks_in_fp8
 
 EXPERTS = ("transformer", "transformer_2")
 _PIPELINE_FIELDS = ("height", "width", "num_frames", "guidance_scale", "guidance_scale_2", "negative_prompt")
@@ -78,8 +78,14 @@ def _make_videos(pipeline: Any, settings: CalibrationSettings, fields: dict[str,
 
 
 def _watched(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
-    """The experts with ModelOpt's quantizers in the blocks that will be in FP8, after `make_videos` ran once."""
-    import modelopt.torch.quantization as mtq  # seconds to import, and an extra of its own
+    """The experts with ModelOpt's quantizers in the blocks that will be in FP8, after `make_videos` ran once.
+
+    Raises PrecisionError without ModelOpt.
+    """
+    try:
+        import modelopt.torch.quantization as mtq  # seconds to import, and an extra of its own
+    except ImportError as error:
+        raise PrecisionError(f"calibration needs NVIDIA's ModelOpt: {error}. Run `make setup-dev`") from error
 
     blocks = {name: blocks_in_fp8(len(experts[name].blocks)) for name in EXPERTS}  # type: ignore[arg-type]
     patterns = [

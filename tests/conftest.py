@@ -14,8 +14,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure() -> None:
-    """Heed Ctrl-C also where a shell started the tests in the background, which they would pass on to what they start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """End in order by Ctrl-C and SIGTERM, so that servers and databases stop with the tests that started them.
+
+    A shell lets what it starts in the background ignore Ctrl-C, which they would pass on.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -130,6 +130,14 @@ def test_a_model_that_somebody_unloaded_is_loaded_again(triton: FakeTriton, mode
     assert [(event["event"], event["model"]) for event in events] == [("unloaded", MODEL), ("repaired", MODEL)]
 
 
+def test_a_model_that_this_server_is_not_to_have_stays_unloaded(triton: FakeTriton, models: Path) -> None:
+    options = ServerOptions(grpc_port=triton.port, repository=models, models=("prepare",))
+    watching = Repair(options, os.getpid(), run_directory=models, report=lambda event: None)
+    triton.states, triton.living = ["UNAVAILABLE"], 0
+    watching.look()
+    assert triton.changes == []
+
+
 @pytest.mark.parametrize("state", ["UNLOADING", "LOADING"])
 def test_a_model_on_its_way_is_left_alone(state: str, triton: FakeTriton, models: Path) -> None:
     watching = looking(triton, [], models)

@@ -3,6 +3,7 @@ are told early.
 """
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from diffusers import WanTransformer3DModel
 
 from export.__main__ import main
 from export.a14b_stand_in import small_configs, write_stand_in
-from export.calibrate import CalibrationSettings, calibrated
+from export.calibrate import CalibrationSettings, _watched, calibrated
 from export.checkpoint import CheckpointError, facts_from_checkpoint
 from export.exported import checkpoint_hash
 from export.fp8_expert import in_fp8
 from export.fp8_ranges import Fp8Ranges, read_ranges
 from export.graphs.fp8 import LINEARS_OF_A_BLOCK, needed_ranges, put_in_fp8, rounded_inputs, through_fp8
-from export.precision import attention_is_fp8, blocks_in_fp8
+from export.precision import PrecisionError, attention_is_fp8, blocks_in_fp8
 from export.to_onnx import onnx_from_module
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 
@@ -215,3 +216,9 @@ def test_an_export_in_fp8_without_ranges_ends_before_any_work(
     assert main([*asked, "--folder", str(tmp_path / "export")]) == 1
     assert "FP8 needs the ranges of activations" in capsys.readouterr().err
     assert not (tmp_path / "export").exists()
+
+
+def test_calibration_without_modelopt_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modelopt.torch.quantization", None)
+    with pytest.raises(PrecisionError, match="needs NVIDIA's ModelOpt: .* Run `make setup-dev`"):
+        _watched(torch.nn.ModuleDict(), lambda: None)
