@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 
+import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -67,6 +68,12 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(StorageUnavailable)
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         return error_response(503, str(error), headers={"retry-after": "2"})
+
+    @app.exception_handler(psycopg.DataError)
+    @app.exception_handler(UnicodeEncodeError)
+    async def unkept_text(request: Request, error: Exception) -> JSONResponse:
+        """Postgres keeps neither U+0000 nor half a surrogate pair, which JSON and addresses can hold."""
+        return error_response(400, "a text cannot be kept: it holds U+0000 or half a surrogate pair")
 
     @app.exception_handler(KeyOfAnotherBody)
     async def other_body(request: Request, error: KeyOfAnotherBody) -> JSONResponse:

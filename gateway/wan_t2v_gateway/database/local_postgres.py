@@ -49,8 +49,8 @@ def local_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
 
 
 def _create(programs: Path, data: Path, password: Path) -> None:
+    password.touch(mode=0o600)  # nobody else's from its first moment on
     password.write_text(secrets.token_urlsafe(24))
-    password.chmod(0o600)
     _own(password)
     data.mkdir(mode=0o700, exist_ok=True)
     _own(data)

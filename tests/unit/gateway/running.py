@@ -29,7 +29,7 @@ class RunningGateway:
 
     def until(self, video_id: str, *statuses: str) -> dict[str, Any]:
         """The video when it is in one of these states."""
-        for _ in range(1000):
+        for _ in range(9000):
             video = self.video(video_id)
             if video.get("status") in statuses:
                 return video

@@ -142,3 +142,16 @@ def test_content_comes_whole_in_ranges_and_not_again(start: Start) -> None:
 def test_a_bad_body_is_refused_in_the_dialects_shape(start: Start, body: str, status: int) -> None:
     answer = start(workers=0).http.post("/v1/videos", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, *answer.json()["error"]) == (status, "message", "type", "param", "code")
+
+
+def test_a_text_that_postgres_cannot_keep_is_refused(start: Start) -> None:
+    """Wherever it comes from: a body, an address, a key."""
+    with serving(MADE) as server:
+        gateway = start(server_url=server.url)
+        answers = [
+            *(gateway.http.post("/v1/videos", content=f'{{"prompt": "{text}"}}') for text in ("a\\u0000b", "\\ud800")),
+            gateway.http.get("/v1/videos/a%00b"),
+            gateway.http.get("/v1/videos?after=%00"),
+        ]
+    assert [answer.status_code for answer in answers] == [400] * 4
+    assert all("cannot be kept" in answer.json()["error"]["message"] for answer in answers)
