@@ -11,7 +11,7 @@ from typing import Any
 
 from export.gpu_memory import Deployment, SettingsError
 from export.precision import PART_OF
-from wan_t2v.engines.choice import GRAPH_FILES
+from wan_t2v.engines.loader import GRAPH_FILES
 
 KEY = "device_memory_bytes"
 _REMEDY = (

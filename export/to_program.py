@@ -33,7 +33,7 @@ from export.checkpoint import (
 from export.graph_table import GRAPHS, ExampleCall
 from export.parity import TOLERANCES, ParityError
 from export.precision import IN_ONNX_RUNTIME, OFFERED, Precisions, is_fp8
-from wan_t2v.engines.choice import GRAPH_FILES
+from wan_t2v.engines.loader import GRAPH_FILES
 from wan_t2v.engines.torch_program import NAMES_FILE, TorchEngine
 
 logger = logging.getLogger(__name__)

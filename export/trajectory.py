@@ -22,7 +22,7 @@ from export.onnx_file import onnx_file
 from export.precision import torch_dtype
 from export.tokenizer import save_tokenizer
 from wan_t2v.denoise import denoise
-from wan_t2v.engines.choice import GRAPH_FILES, EngineSettings, engine_from_file
+from wan_t2v.engines.loader import GRAPH_FILES, EngineSettings, engine_from_file
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, EngineExpert, Expert, Experts
 from wan_t2v.facts import TOKENIZER_FILE, ModelFacts

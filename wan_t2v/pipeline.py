@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 
 from wan_t2v.denoise import denoise
-from wan_t2v.embeddings import text_embeddings
 from wan_t2v.engines.engine import Engine
 from wan_t2v.experts import EngineExpert, Experts
 from wan_t2v.facts import ModelFacts
@@ -18,7 +17,7 @@ from wan_t2v.latents import starting_noise, vae_from_diffusion
 from wan_t2v.mp4 import mp4_from_frames
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
-from wan_t2v.tokens import PromptTokenizer
+from wan_t2v.tokens import PromptTokenizer, text_embeddings
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Prompt to tokens: the cleaning and the padding that WanPipeline does, without importing torch."""
+"""Prompt to tokens to text embeddings: the cleaning and padding that WanPipeline does, without importing torch."""
 
 import html
 import re
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from wan_t2v.engines.engine import Array, Engine
 from wan_t2v.facts import TOKENIZER_FILE
 from wan_t2v.installed_files import read_installed
 from wan_t2v.request import MAX_PROMPT_BYTES, RequestError, check_prompt_bytes
@@ -82,3 +83,9 @@ class PromptTokenizer:
         input_ids[0, : len(ids)] = ids
         attention_mask[0, : len(ids)] = 1
         return Tokens(input_ids, attention_mask, count, truncated)
+
+
+def text_embeddings(tokens: Tokens, text_encoder: Engine) -> Array:
+    """Encode one prompt: (1, text_length, text_dim), the rows of padding zero."""
+    inputs = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
+    return text_encoder(inputs, ["text_embeddings"])["text_embeddings"]

@@ -70,9 +70,9 @@ _TRITON_REFUSES = re.compile(
     r"unexpected inference input|unexpected shape for input|data-type is|inference input data-type|unexpected datatype"
     r"|expected \d+ (inputs|string elements)|but expected \d+|inputs? .* shape .* does not match|non-empty shape"
 )
-_NAMED = re.compile(r"([A-Z_]+): ")  # as wan_t2v/serving/answers.py begins an error of the streaming door
+_NAMED = re.compile(r"([A-Z_]+): ")  # as the server's responses.py begins a stream's error
 _TOO_LATE = re.compile(r"the deadline in [\d.]+ s cannot be met|the deadline passed while")  # its words for deadlines
-_HINT = re.compile(r"try again later, in about (\d+(?:\.\d+)?) s\b")  # as wan_t2v/serving/admission.py words it
+_HINT = re.compile(r"try again later, in about (\d+(?:\.\d+)?) s\b")  # as wan_t2v/serving/admission/queue.py words it
 
 
 def client_error(error: InferenceServerException) -> ClientError:

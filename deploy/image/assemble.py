@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 
 from export.file_hash import sha256
+from wan_t2v.engines.plan_compatibility import PlanMismatch, Running, check_plan
 from wan_t2v.engines.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt_module import TensorRtMissing, tensorrt_module
 from wan_t2v.manifests import PLAN_MANIFEST, ManifestError, PlanManifest, RunningGpu, read_manifest
-from wan_t2v.plan_match import PlanMismatch, Running, check_plan
 
 IMAGE_REPOSITORY = Path("model_repository")
 PLAN_SET = "plan_set.json"

@@ -21,8 +21,8 @@ IMPORTED = (
     "torch",
     "transformers",
     "tritonclient.grpc",
-    "wan_t2v.serving.stream",
-    "wan_t2v.serving.vae_decoder",
+    "wan_t2v.serving.models.text_to_video_stream",
+    "wan_t2v.serving.models.vae_decoder",
 )
 WEIGHTS = (".onnx", ".data", ".plan", ".pt2", ".safetensors")
 

@@ -128,13 +128,13 @@ def test_what_the_client_tries_again_the_server_calls_unavailable() -> None:
     """Two lists of Triton's phrases, for the two places in which they are met."""
     from wan_t2v_client.errors import _PASSING
 
-    from wan_t2v.serving.remote import _RETRYABLE
+    from wan_t2v.serving.python_backend.model_call import _RETRYABLE
 
     assert set(_PASSING) <= set(_RETRYABLE)
 
 
 def test_every_metric_is_in_the_table_with_its_type(root: Path) -> None:
-    from wan_t2v.serving.metrics import METRICS
+    from wan_t2v.serving.python_backend.metrics import METRICS
 
     rows = re.findall(r"^\| `(wan_t2v_\w+)` \| (\w+) \|", (root / "docs/use/streaming.md").read_text(), re.MULTILINE)
     assert rows == [(spec.name, spec.kind.lower()) for spec in METRICS]

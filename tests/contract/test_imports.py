@@ -56,7 +56,7 @@ def test_the_steps_know_neither_triton_nor_an_engine(root: Path) -> None:
 
 def test_only_one_file_builds_inference_requests(root: Path) -> None:
     found = [path.name for path in (root / "wan_t2v").rglob("*.py") if "InferenceRequest(" in path.read_text()]
-    assert found == ["remote.py"]
+    assert found == ["model_call.py"]
 
 
 def modules_after(statement: str, *, blocked: str = "") -> set[str]:
@@ -78,7 +78,7 @@ def test_the_client_needs_no_torch_and_nothing_of_the_server() -> None:
 @pytest.mark.parametrize("module", ["prepare", "mp4_encoder", "graph"])
 def test_models_that_need_no_torch_do_not_load_it(module: str) -> None:
     """Each Python model is a process of its own: torch would cost it two seconds and 200 MB."""
-    assert "torch" not in modules_after(f"import wan_t2v.serving.{module}")
+    assert "torch" not in modules_after(f"import wan_t2v.serving.models.{module}")
 
 
 COMMANDS_OF_EXPORT = ("mini", "onnx", "dry-run", "calibrate", "parity", "plans", "compile-check", "placement")

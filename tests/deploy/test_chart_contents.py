@@ -12,7 +12,7 @@ import yaml
 
 from deploy.image import assemble, build_plans
 from tests.deploy.rendering import ALL_VALUES, CHART, DEPLOYMENTS, ROOT, named, objects, pod, rendered, server
-from wan_t2v.serving.resuming import VARIABLE
+from wan_t2v.serving.resume.resume import VARIABLE
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -27,7 +27,9 @@ PACKAGES = (
     "packaging",
     "protobuf",
 )
-MODULES = "wan_t2v.serving.prepare, wan_t2v.serving.graph, wan_t2v.serving.mp4_encoder, wan_t2v.operate"
+MODULES = (
+    "wan_t2v.serving.models.prepare, wan_t2v.serving.models.graph, wan_t2v.serving.models.mp4_encoder, wan_t2v.operate"
+)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from export.gpu_memory import Deployment, GpuMemory, parsed_size
 from export.graph_table import GRAPHS
 from export.install import READ_BY, install_model_files
 from tests.deploy.rendering import ROOT, named, pod, server
-from tests.manifests import plan_manifest
+from tests.fakes.manifests import plan_manifest
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
 
 GPU = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "610.43")

@@ -27,7 +27,7 @@ from tests.deploy.prometheus import (
     rules,
 )
 from tests.deploy.rendering import ROOT
-from wan_t2v.serving.metrics import METRICS
+from wan_t2v.serving.python_backend.metrics import METRICS
 from wan_t2v.shapes import VideoShape
 
 TARGET_LABELS = {

@@ -13,7 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from deploy.rehearsal.server import CONFIG_SET, write_cpu_configs
 from deploy.rehearsal.tensorrt_backend import problems_of
 from tests.conftest import ROOT
-from tests.manifests import graph_manifest, plan_manifest
+from tests.fakes.manifests import graph_manifest, plan_manifest
 from wan_t2v.manifests import to_json
 
 ANY = ("batch", 16, "latent_frames", "latent_height", "latent_width")

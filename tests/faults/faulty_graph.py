@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from wan_t2v.serving.graph import GraphModel
+from wan_t2v.serving.models.graph import GraphModel
 
 AFTER_ALL_STEPS = 0.0  # the decoder's place among the timesteps
 POLL_S = 0.02

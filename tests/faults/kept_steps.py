@@ -18,7 +18,7 @@ from tests.faults.messages import Failed, Message, grpc_messages
 from tests.faults.victim import LIMIT_S, SMALL, Outcome, Victim
 from tests.server.calls import inputs
 from wan_t2v.operate.processes import stub_pids
-from wan_t2v.serving.checkpoint_file import CheckpointFile
+from wan_t2v.serving.resume.checkpoint_file import CheckpointFile
 
 STREAM, UNARY, DENOISER = "text_to_video_stream", "text_to_video", "denoiser"
 # Both experts have a part in it, and its size is another than that of all other requests.

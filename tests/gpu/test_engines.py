@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine_checks import check_agrees, check_decodes, example_inputs, relative
-from tests.programs import installed_programs
+from tests.fakes.engine_checks import check_agrees, check_decodes, example_inputs, relative
+from tests.fakes.programs import installed_programs
+from wan_t2v.engines.double_buffer import PingPongCaches
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
-from wan_t2v.engines.ping_pong import PingPongCaches
 from wan_t2v.engines.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
 from wan_t2v.engines.tensorrt_plan import TensorRtEngine
 from wan_t2v.engines.torch_program import TorchEngine

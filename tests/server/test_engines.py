@@ -11,8 +11,8 @@ from wan_t2v_client import Connection, Generation, TextToVideo
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from tests.engine_checks import relative
-from tests.programs import copy_programs, installed_programs
+from tests.fakes.engine_checks import relative
+from tests.fakes.programs import copy_programs, installed_programs
 from wan_t2v.contract import GRAPHS, MODELS_OF_ENDPOINT, STREAM
 
 REQUEST = {"prompt": "a red ball rolls left", "seed": 7, "num_inference_steps": 4, "num_frames": 9,

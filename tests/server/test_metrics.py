@@ -8,7 +8,7 @@ from wan_t2v_client import RequestRefused, TextToVideo
 from embedded.server import Server
 from tests.server.calls import samples
 from tests.server.statistics import executions_when_idle
-from wan_t2v.serving.metrics import METRICS
+from wan_t2v.serving.python_backend.metrics import METRICS
 
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
 

@@ -19,7 +19,7 @@ from embedded.server import Server, running_server
 from tests.faults.harmed_repository import HarmedRepository, harmed_repository
 from tests.server.calls import SMALL, inputs, unary
 from wan_t2v.operate.processes import stub_pids
-from wan_t2v.serving.checkpoint_file import CheckpointFile
+from wan_t2v.serving.resume.checkpoint_file import CheckpointFile
 
 # Four steps of the high-noise expert, two of the other, and two calls of the decoder.
 FIELDS = {**SMALL, "num_inference_steps": 6}

@@ -19,7 +19,7 @@ from wan_t2v_client.deadline import Deadline
 
 from embedded.server import Server
 from tests.server.statistics import executions_when_idle
-from wan_t2v.serving.news import HEARTBEAT_S
+from wan_t2v.serving.models.stream_responses import HEARTBEAT_S
 
 EXPERTS = ("high_noise_expert", "low_noise_expert")
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}

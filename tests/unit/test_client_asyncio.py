@@ -17,8 +17,8 @@ from wan_t2v_client import (
     streaming,
 )
 
-from tests.unit.asking import APIS, told
-from tests.unit.scripted_server import MADE, VIDEO, Nothing, Pause, Refusal, Step, serving
+from tests.fakes.call_client import APIS, told
+from tests.fakes.scripted_server import MADE, VIDEO, Nothing, Pause, Refusal, Step, serving
 
 Calls = Callable[[AsyncTextToVideo], Awaitable[None]]
 

@@ -12,7 +12,7 @@ from wan_t2v_client import RequestRefused
 from wan_t2v_client.batch_lines import requests_from_file
 from wan_t2v_client.command import main
 
-from tests.unit.scripted_server import MADE, VIDEO, Pause, Refusal, ScriptedServer, Step, Video, serving
+from tests.fakes.scripted_server import MADE, VIDEO, Pause, Refusal, ScriptedServer, Step, Video, serving
 
 PROMPTS = "a red ball rolls left\n\na blue cube turns\n"
 

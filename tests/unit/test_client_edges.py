@@ -20,8 +20,8 @@ from wan_t2v_client.fields import sent_fields, unknown_field
 from wan_t2v_client.progress import told_by
 from wan_t2v_client.retry import RetryPolicy
 
-from tests.unit.client_process import assert_one_line, finished
-from tests.unit.scripted_server import MADE, VIDEO, Refusal, serving
+from tests.fakes.client_process import assert_one_line, finished
+from tests.fakes.scripted_server import MADE, VIDEO, Refusal, serving
 
 NOWHERE = "127.0.0.1:1"
 NO_NUMBERS = ["nan", "inf", "-inf", "-1", "1e400", "1e300", "soon", ""]

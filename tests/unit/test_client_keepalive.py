@@ -9,12 +9,12 @@ import pytest
 from wan_t2v_client import Connection, RequestRefused, TextToVideo, Unavailable, keepalive
 from wan_t2v_client.keepalive import KEEPALIVE_S, channel_arguments
 
-from tests.unit.scripted_server import MADE, VIDEO, Pause, serving
+from tests.fakes.scripted_server import MADE, VIDEO, Pause, serving
 
 SILENT = [Pause(6.0), *MADE]  # a default server throws a client out at its fifth ping or so; gRPC sends one a second
 A_SERVER = """
 import time
-from tests.unit.scripted_server import Pause, Step, serving
+from tests.fakes.scripted_server import Pause, Step, serving
 with serving([Step(1), Pause()]) as server:
     print(server.url, flush=True)
     time.sleep(100)

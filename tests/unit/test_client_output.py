@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from wan_t2v_client.output_file import OutputFile, make_folder
 
-from tests.unit.client_process import COMMAND, SIZE, assert_one_line, finished, started
-from tests.unit.scripted_server import MADE, VIDEO, Pause, ScriptedServer, Step, serving
+from tests.fakes.client_process import COMMAND, SIZE, assert_one_line, finished, started
+from tests.fakes.scripted_server import MADE, VIDEO, Pause, ScriptedServer, Step, serving
 
 HUNG = (Step(1), Pause())
 

@@ -4,7 +4,7 @@ import pytest
 from wan_t2v_client import Connection, TextToVideo
 from wan_t2v_client.proxy import is_loopback, proxy_arguments
 
-from tests.unit.scripted_server import MADE, VIDEO, serving
+from tests.fakes.scripted_server import MADE, VIDEO, serving
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "grpc_proxy"])

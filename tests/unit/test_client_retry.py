@@ -13,12 +13,12 @@ from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import client_error
 from wan_t2v_client.retry import Retries
 
-from tests.unit.asking import APIS, steps, told, unary
-from tests.unit.scripted_server import BUSY, MADE, VIDEO, Pause, Refusal, Step, serving
+from tests.fakes.call_client import APIS, steps, told, unary
+from tests.fakes.scripted_server import BUSY, MADE, VIDEO, Pause, Refusal, Step, serving
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.serving.admission import Admission, Overloaded, Rules
-from wan_t2v.serving.asked import Asked
-from wan_t2v.serving.pace import Pace, Work
+from wan_t2v.serving.admission.estimate import Pace, Work
+from wan_t2v.serving.admission.options import Asked
+from wan_t2v.serving.admission.queue import Admission, Overloaded, Rules
 
 QUICK = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05)
 

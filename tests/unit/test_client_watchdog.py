@@ -5,8 +5,8 @@ from wan_t2v_client import DeadlineExceeded, Generation, Heartbeat, Progress, Un
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Watchdog
 
-from tests.unit.asking import APIS, told
-from tests.unit.scripted_server import MADE, Beat, Pause, Step, Video, serving
+from tests.fakes.call_client import APIS, told
+from tests.fakes.scripted_server import MADE, Beat, Pause, Step, Video, serving
 
 
 def step_of(seconds: float, step: int = 1) -> Progress:

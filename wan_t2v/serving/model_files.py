@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wan_t2v.installed_files import InstalledFileError, check_installed
-from wan_t2v.serving.parameters import read_manifest
+from wan_t2v.serving.python_backend.parameters import read_manifest
 
 
 def check_model_files(folder: Path, names: Iterable[str], *, graphs: Iterable[str]) -> None:

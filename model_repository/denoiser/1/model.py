@@ -1,8 +1,8 @@
-"""Triton's entry to `denoiser`; what it does stands in `wan_t2v/serving/denoiser.py`."""
+"""Triton's entry to `denoiser`; what it does stands in `wan_t2v/serving/models/denoiser.py`."""
 
 import triton_python_backend_utils as pb_utils
 
-from wan_t2v.serving.denoiser import Denoiser
+from wan_t2v.serving.models.denoiser import Denoiser
 
 
 class TritonPythonModel:

@@ -1,8 +1,8 @@
-"""Triton's entry to `high_noise_expert`; what it does stands in `wan_t2v/serving/graph.py`."""
+"""Triton's entry to `high_noise_expert`; what it does stands in `wan_t2v/serving/models/graph.py`."""
 
 import triton_python_backend_utils as pb_utils
 
-from wan_t2v.serving.graph import GraphModel
+from wan_t2v.serving.models.graph import GraphModel
 
 
 class TritonPythonModel:

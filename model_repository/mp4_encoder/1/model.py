@@ -1,8 +1,8 @@
-"""Triton's entry to `mp4_encoder`; what it does stands in `wan_t2v/serving/mp4_encoder.py`."""
+"""Triton's entry to `mp4_encoder`; what it does stands in `wan_t2v/serving/models/mp4_encoder.py`."""
 
 import triton_python_backend_utils as pb_utils
 
-from wan_t2v.serving.mp4_encoder import Mp4Encoder
+from wan_t2v.serving.models.mp4_encoder import Mp4Encoder
 
 
 class TritonPythonModel:

@@ -1,8 +1,8 @@
-"""Triton's entry to `prepare`; what it does stands in `wan_t2v/serving/prepare.py`."""
+"""Triton's entry to `prepare`; what it does stands in `wan_t2v/serving/models/prepare.py`."""
 
 import triton_python_backend_utils as pb_utils
 
-from wan_t2v.serving.prepare import Prepare
+from wan_t2v.serving.models.prepare import Prepare
 
 
 class TritonPythonModel:

@@ -1,8 +1,8 @@
-"""Triton's entry to `text_to_video_stream`; what it does stands in `wan_t2v/serving/stream.py`."""
+"""Triton's entry to `text_to_video_stream`; what it does stands in `wan_t2v/serving/models/text_to_video_stream.py`."""
 
 import triton_python_backend_utils as pb_utils
 
-from wan_t2v.serving.stream import TextToVideoStream
+from wan_t2v.serving.models.text_to_video_stream import TextToVideoStream
 
 
 class TritonPythonModel:

@@ -1,8 +1,8 @@
-"""Triton's entry to `vae_decoder`; what it does stands in `wan_t2v/serving/vae_decoder.py`."""
+"""Triton's entry to `vae_decoder`; what it does stands in `wan_t2v/serving/models/vae_decoder.py`."""
 
 import triton_python_backend_utils as pb_utils
 
-from wan_t2v.serving.vae_decoder import VaeDecoder
+from wan_t2v.serving.models.vae_decoder import VaeDecoder
 
 
 class TritonPythonModel:

@@ -234,9 +234,9 @@ def test_a_folder_that_is_no_repository_is_refused(tmp_path: Path) -> None:
 
 def test_the_serving_code_reads_what_was_written(copied: Path) -> None:
     """The parameters' names and values are those that the models accept."""
-    from wan_t2v.serving.expert_swap import swaps_experts
-    from wan_t2v.serving.parameters import ModelParameters
-    from wan_t2v.serving.vae_decoder import LOCATIONS
+    from wan_t2v.serving.loop.expert_swap import swaps_experts
+    from wan_t2v.serving.models.vae_decoder import LOCATIONS
+    from wan_t2v.serving.python_backend.parameters import ModelParameters
 
     swapped = placed(Layout.ONE_AT_A_TIME, "80", engine=VaeEngine.IN_PROCESS, sizes=("480x832",))
 

@@ -27,10 +27,10 @@ from export.plans_command import build_plans
 from export.precision import FOR_LARGE_WEIGHTS
 from export.to_plan import BuildError, BuildSettings, PlanShapes
 from tests.conftest import ROOT
-from tests.unit.engines import fake_tensorrt
+from tests.fakes import fake_tensorrt
+from wan_t2v.engines.plan_compatibility import PlanMismatch, Running, check_plan
 from wan_t2v.facts import DEFAULTS_FILE, ModelFacts, ServingDefaults
 from wan_t2v.manifests import GraphManifest, PlanManifest, RunningGpu, TensorRtVersion, read_manifest, to_json
-from wan_t2v.plan_match import PlanMismatch, Running, check_plan
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.shapes import VideoShape
 

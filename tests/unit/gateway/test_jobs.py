@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.scripted_server import MADE, VIDEO, Beat, Pause, Step, Video, serving
+from tests.fakes.scripted_server import MADE, VIDEO, Beat, Pause, Step, Video, serving
 
 Start = Callable[..., Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.unit.scripted_server import VIDEO, Pause, Refusal, Step, Video, serving
+from tests.fakes.scripted_server import VIDEO, Pause, Refusal, Step, Video, serving
 
 warnings.simplefilter("ignore", DeprecationWarning)
 

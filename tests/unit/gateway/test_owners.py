@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from wan_t2v_gateway.__main__ import main
 from wan_t2v_gateway.api.webhook_address import PrivateAddress, public_addresses
 
-from tests.unit.scripted_server import MADE, Refusal, serving
+from tests.fakes.scripted_server import MADE, Refusal, serving
 
 Start = Callable[..., Any]
 

@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.unit.scripted_server import MADE, VIDEO, Pause, Refusal, Step, serving
+from tests.fakes.scripted_server import MADE, VIDEO, Pause, Refusal, Step, serving
 
 Start = Callable[..., Any]
 QUICK = {"heartbeat_s": 0.2, "stalled_s": 1.0, "retry_s": 0.05, "poll_s": 0.05}

@@ -1,0 +1,84 @@
+"""The torch engine computes what ONNX Runtime computes from the same checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.fakes.engine_checks import check_agrees, check_decodes, example_inputs
+from wan_t2v.engines.double_buffer import PingPongCaches
+from wan_t2v.engines.engine import BufferedEngine
+from wan_t2v.engines.torch_program import TorchEngine
+from wan_t2v.facts import ModelFacts
+
+WITHOUT_CACHES = ("text_encoder", "high_noise_expert", "low_noise_expert", "vae_decoder_first")
+
+
+def engine(programs: Path, graph: str, **options: str) -> BufferedEngine:
+    return TorchEngine(programs / graph / "1/model.pt2", **options)
+
+
+@pytest.mark.parametrize("graph", WITHOUT_CACHES)
+def test_it_agrees_with_onnx_runtime(graph: str, programs: Path, repository: Path) -> None:
+    check_agrees(graph, engine(programs, graph), repository)
+
+
+def test_both_vae_graphs_give_the_same_clips(programs: Path, repository: Path) -> None:
+    first, later = (engine(programs, name) for name in ("vae_decoder_first", "vae_decoder_next"))
+    check_decodes(first, later, repository)
+    check_decodes(first, PingPongCaches(later), repository)
+
+
+def test_every_answer_has_memory_of_its_own(programs: Path, repository: Path) -> None:
+    """Caches that were views would keep tensors alive that are three times as large, for a whole clip."""
+    facts = ModelFacts.read(repository / "vae_decoder/1")
+    first, later = (engine(programs, name) for name in ("vae_decoder_first", "vae_decoder_next"))
+    latents = example_inputs("vae_decoder_first", facts, batch=1, size=4)
+    for answer in (caches := first(latents), later({**latents, **as_inputs(caches)})):
+        for name, tensor in answer.items():
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes, name
+
+
+def as_inputs(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("_out_", "_in_"): array for name, array in answer.items() if name.startswith("cache_")}
+
+
+def test_compiled_it_computes_the_same(programs: Path, repository: Path) -> None:
+    """`eager` runs what torch.compile captured without generating code: the path without the minutes."""
+    check_agrees("text_encoder", engine(programs, "text_encoder", compile_backend="eager"), repository)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_fp32_is_tf32_only_where_that_was_chosen(wanted: bool, programs: Path) -> None:
+    """On a GPU torch's convolutions are in TF32 by default."""
+    flags = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [flag.allow_tf32 for flag in flags]
+    try:
+        for flag in flags:
+            flag.allow_tf32 = not wanted
+        TorchEngine(programs / "vae_decoder_first/1/model.pt2", tf32=wanted)
+        assert [flag.allow_tf32 for flag in flags] == [wanted, wanted]
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            flag.allow_tf32 = value
+
+
+def test_only_what_is_asked_for_is_returned(programs: Path, repository: Path) -> None:
+    facts = ModelFacts.read(repository / "vae_decoder/1")
+    inputs = example_inputs("vae_decoder_first", facts, batch=1, size=2)
+    made = engine(programs, "vae_decoder_first")
+    assert list(made(inputs, ["frames"])) == ["frames"]
+    with pytest.raises(ValueError, match=r"inputs are \['x'\], accepted: \['latents'\]"):
+        made({"x": torch.zeros(1)})
+
+
+def test_a_file_that_is_no_program_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").write_bytes(b"half of it")
+    with pytest.raises(ValueError, match=r"model.pt2 cannot be read by torch .*python -m export.to_program"):
+        TorchEngine(tmp_path / "model.pt2")
+
+
+def test_a_compile_backend_that_does_not_exist_is_refused(programs: Path) -> None:
+    with pytest.raises(Exception, match="backend"):
+        engine(programs, "text_encoder", compile_backend="gcc")

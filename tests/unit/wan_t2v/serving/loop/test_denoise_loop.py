@@ -1,0 +1,170 @@
+"""What the loop hands to the experts through the server."""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor
+from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.denoise import Step
+from wan_t2v.serving.loop.denoise_loop import Denoising
+from wan_t2v.serving.python_backend.parameters import ParameterError
+from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
+from wan_t2v.serving.resume.idempotency import KeyOfAnotherRequest
+from wan_t2v.serving.resume.resume import Keeping
+
+
+def denoising(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> Denoising:
+    config = {"name": "denoiser", "parameters": {name: {"string_value": text} for name, text in parameters.items()}}
+    return Denoising(
+        pb_utils,
+        {
+            "model_config": json.dumps(config),
+            "model_repository": str(repository / "denoiser"),
+            "model_version": "1",
+            "model_instance_kind": "CPU",
+            "model_instance_device_id": "0",
+        },
+    )
+
+
+@pytest.mark.parametrize(("parameters", "expected"), [({}, "float32"), ({"expert_precision": "fp16"}, "float16")])
+def test_embeddings_and_latents_have_the_experts_type(
+    parameters: dict[str, str], expected: str, repository: Path
+) -> None:
+    seen = []
+
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        seen.append({name: str(array.dtype) for name, array in inputs.items()})
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    loop = denoising(repository, FakePbUtils(answer), **parameters)
+    embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    settings = replace(SETTINGS, num_inference_steps=3, guidance_scale=4.0)
+    latents, _ = loop.latents(embeds, settings, is_cancelled=lambda: False)
+    loop.close()
+    assert latents.dtype == torch.float32
+    types = {"hidden_states": expected, "timestep": "float32", "encoder_hidden_states": expected}
+    assert seen and all(call == types for call in seen)
+
+
+def test_an_unknown_precision_is_refused_at_start(repository: Path) -> None:
+    with pytest.raises(ParameterError, match="parameter expert_precision is 'int4', accepted: fp32, bf16, fp16"):
+        denoising(repository, FakePbUtils(), expert_precision="int4")
+
+
+def test_in_turn_who_leaves_during_a_pass_stops_the_other_of_the_same_step(repository: Path) -> None:
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    server = FakePbUtils(answer)
+    loop = denoising(repository, server, guidance_passes="in_turn")
+    embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    settings = replace(SETTINGS, num_inference_steps=3, guidance_scale=4.0)
+    with pytest.raises(Cancelled, match="before a pass"):
+        loop.latents(embeds, settings, is_cancelled=lambda: len(server.called) == 3)
+    loop.close()
+    assert len(server.called) == 3, "of the second step only the first pass ran"
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_latents(
+    repository: Path, tmp_path: Path
+) -> None:
+    calls = []
+
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        calls.append(model)
+        velocity = 0.4 * inputs["hidden_states"] + inputs["timestep"].reshape(-1)[0] / 1000.0
+        return FakeResponse([FakeTensor("velocity", velocity)])
+
+    def run(keeping: Keeping | None, stop_after: int | None = None) -> tuple[torch.Tensor, dict[str, Any]]:
+        def after(step: Step) -> None:
+            if step.index == stop_after:
+                raise Interrupted
+
+        return loop.latents(embeds, settings, is_cancelled=lambda: False, after_step=after, keeping=keeping)
+
+    loop = denoising(repository, FakePbUtils(answer))
+    embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    settings = replace(SETTINGS, num_inference_steps=8)
+    expected, whole = run(None)
+    for stop_after, resumed_after, every in ((1, 0, 2), (3, 2, 2), (7, 6, 2), (8, 8, 2), (5, 5, 1)):
+        checkpoints = Checkpoints(tmp_path / f"{stop_after}", Limits(3600.0, 10**9))
+        with checkpoints.held("key") as checkpoint, pytest.raises(Interrupted):
+            run(Keeping(checkpoint, every), stop_after)
+        calls.clear()
+        with checkpoints.held("key") as checkpoint:
+            latents, report = run(Keeping(checkpoint, every))
+        assert torch.equal(latents, expected), f"taken up after step {resumed_after}"
+        assert len(calls) == 8 - resumed_after
+        assert report.get("resumed_after_step", 0) == resumed_after
+        assert (report["steps"], report["timesteps"]) == (whole["steps"], whole["timesteps"])
+    loop.close()
+
+
+def test_other_embeddings_are_another_request(repository: Path, tmp_path: Path) -> None:
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    loop = denoising(repository, FakePbUtils(answer))
+    checkpoints = Checkpoints(tmp_path, Limits(3600.0, 10**9))
+    refused = pytest.raises(KeyOfAnotherRequest)
+    for value, outcome in ((1.0, contextlib.nullcontext()), (1.0, contextlib.nullcontext()), (2.0, refused)):
+        names = ("prompt_embeds", "negative_prompt_embeds")
+        embeds = {name: FakeTensor(name, torch.full((1, 4, 8), value)) for name in names}
+        with checkpoints.held("key") as checkpoint, outcome:
+            loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=Keeping(checkpoint, 1))
+    loop.close()
+
+
+def test_the_sign_of_a_zero_makes_no_other_request_and_no_other_call(repository: Path, tmp_path: Path) -> None:
+    """The rows of padding may come as -0.0 once and as 0.0 the next time."""
+    seen = []
+
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        seen.append(inputs["encoder_hidden_states"].tobytes())
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    loop = denoising(repository, FakePbUtils(answer))
+    checkpoints = Checkpoints(tmp_path, Limits(3600.0, 10**9))
+    names = ("prompt_embeds", "negative_prompt_embeds")
+    for zero in (0.0, -0.0):
+        embeds = {name: FakeTensor(name, torch.full((1, 4, 8), zero)) for name in names}
+        with checkpoints.held("key") as checkpoint:
+            loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=Keeping(checkpoint, 2))
+        loop.latents(embeds, SETTINGS, is_cancelled=lambda: False)
+    loop.close()
+    assert len(set(seen)) == 1
+
+
+def test_a_full_disk_does_not_stop_a_video(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    loop = denoising(repository, FakePbUtils(answer))
+    embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    with Checkpoints(tmp_path, Limits(3600.0, 10**9)).held("key") as checkpoint:
+        latents, _ = loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=Keeping(checkpoint, 1))
+        assert checkpoint.path.exists() is False
+    loop.close()
+    assert latents.isfinite().all() and "no checkpoint after step 1 of 1" in caplog.text

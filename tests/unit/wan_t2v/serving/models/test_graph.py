@@ -1,0 +1,212 @@
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fakes import fake_tensorrt
+from tests.fakes.manifests import plan_manifest
+from tests.fakes.pb_utils import FakePbUtils, FakeRequest
+from wan_t2v.engines.loader import ENGINES, GRAPH_FILES, EngineSettings
+from wan_t2v.engines.plan_compatibility import PlanMismatch
+from wan_t2v.installed_files import InstalledFileError
+from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
+from wan_t2v.request import RequestError
+from wan_t2v.serving.models import graph
+from wan_t2v.serving.models.graph import GraphModel, engine_settings, installed_graph, matching_module
+from wan_t2v.serving.models.graph_limits import GraphLimits
+from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError
+from wan_t2v.serving.python_backend.tensors import numpy_from_triton, torch_from_triton
+
+
+class RecordingEngine:
+    """Doubles `x`; keeps the batches it was given. `poison` makes it fail on batches that hold that number."""
+
+    def __init__(self, poison: float | None = None) -> None:
+        self.batches: list[int] = []
+        self.poison = poison
+
+    def __call__(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        self.batches.append(len(inputs["x"]))
+        if self.poison is not None and (inputs["x"] == self.poison).any():
+            raise RuntimeError("no memory")
+        return {"y": inputs["x"] * 2}
+
+
+class Request(FakeRequest):
+    def requested_output_names(self) -> list[str]:
+        return ["y"]
+
+
+def model(engine: RecordingEngine, read: Any = numpy_from_triton) -> GraphModel:
+    made = GraphModel.__new__(GraphModel)
+    made._pb_utils, made._engine, made._read = FakePbUtils(), engine, read
+    made._limits = GraphLimits({"x": ("width",)}, {"width": 3})
+    return made
+
+
+def values(responses: list[Any]) -> list[Any]:
+    return [None if r.has_error() else r.output_tensors()[0].as_numpy().tolist() for r in responses]
+
+
+def test_requests_of_one_shape_run_as_one_batch_and_each_gets_its_rows() -> None:
+    engine = RecordingEngine()
+    requests = [Request(x=np.full((rows, 2), float(rows))) for rows in (1, 3, 1)]
+    assert values(model(engine).execute(requests)) == [[[2, 2]], [[6, 6]] * 3, [[2, 2]]]
+    assert engine.batches == [5]
+
+
+def test_an_engine_of_torch_gets_batches_of_torch_tensors_in_their_own_precision() -> None:
+    engine = RecordingEngine()
+    requests = [Request(x=torch.full((rows, 2), float(rows), dtype=torch.bfloat16)) for rows in (1, 2)]
+    responses = model(engine, torch_from_triton).execute(requests)
+    assert [r.output_tensors()[0]._array.tolist() for r in responses] == [[[2, 2]], [[4, 4]] * 2]
+    assert responses[0].output_tensors()[0]._array.dtype == torch.bfloat16
+    assert engine.batches == [3]
+
+
+def test_requests_of_other_shapes_run_apart() -> None:
+    engine = RecordingEngine()
+    requests = [Request(x=np.ones((1, width))) for width in (2, 3, 2)]
+    assert values(model(engine).execute(requests)) == [[[2, 2]], [[2, 2, 2]], [[2, 2]]]
+    assert sorted(engine.batches) == [1, 2]
+
+
+def test_a_request_that_is_larger_than_what_is_served_never_reaches_the_engine() -> None:
+    """Else anyone makes an expert take gigabytes, which it keeps."""
+    engine = RecordingEngine()
+    refused, done = model(engine).execute([Request(x=np.ones((1, 4))), Request(x=np.ones((1, 3)))])
+    assert refused.error().code() == "INVALID_ARG"
+    assert refused.error().message() == "x: got shape [1, 4]; accepted: width of at most 3, as served."
+    assert engine.batches == [1] and not done.has_error()
+
+
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [
+        ("high_noise_expert", {"hidden_states": (1, 16, 5, 8, 8), "encoder_hidden_states": (1, 64, 192)}),
+        ("vae_decoder_next", {"latents": (1, 16, 5, 8, 8), "cache_in_1": (1, 64, 2, 64, 64)}),
+        ("text_encoder", {"input_ids": (8, 64), "attention_mask": (8, 64)}),
+    ],
+)
+def test_a_graph_takes_the_largest_clip_and_nothing_beyond(
+    name: str, largest: dict[str, tuple[int, ...]], repository: Path
+) -> None:
+    limits = GraphLimits.of_model(ModelParameters(name, repository / name / "1", {"largest_clip": "64x64x17"}))
+    limits.check({tensor: np.empty(shape) for tensor, shape in largest.items()})
+    free = {"hidden_states": (2, 3, 4), "latents": (2, 3, 4), "cache_in_1": (3, 4), "encoder_hidden_states": (1, 2)}
+    for tensor, shape in largest.items():
+        for axis in free.get(tensor, (1,)):
+            beyond = (*shape[:axis], shape[axis] + 1, *shape[axis + 1 :])
+            with pytest.raises(RequestError, match=f"{tensor}: got shape .* of (at most )?{shape[axis]}, as served"):
+                limits.check({tensor: np.empty(beyond)})
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "shape"),
+    [
+        ("high_noise_expert", "hidden_states", (1, 16, 1, 3, 4)),
+        ("low_noise_expert", "hidden_states", (1, 16, 0, 4, 4)),
+        ("high_noise_expert", "encoder_hidden_states", (1, 64, 100)),
+        ("text_encoder", "attention_mask", (1, 63)),
+        ("vae_decoder_first", "latents", (1, 16, 1, 0, 4)),
+    ],
+)
+def test_a_graph_takes_no_shape_that_no_clip_has(
+    name: str, tensor: str, shape: tuple[int, ...], repository: Path
+) -> None:
+    """The engine would compute something, or fail with a traceback in the log."""
+    limits = GraphLimits.of_model(ModelParameters(name, repository / name / "1", {"largest_clip": "64x64x17"}))
+    with pytest.raises(RequestError, match=rf"{tensor}: got shape .*; accepted: \w+ of .*, as served"):
+        limits.check({tensor: np.empty(shape)})
+
+
+def test_a_failure_is_the_answer_of_each_request_that_it_touches_and_of_no_other() -> None:
+    requests = [Request(x=np.full((1, 2), 7.0)), Request(x=np.ones((1, 3)))]
+    failed, answered = model(RecordingEngine(poison=7.0)).execute(requests)
+    assert failed.error().message() == "RuntimeError: no memory"
+    assert not answered.has_error()
+
+
+def test_a_graph_that_is_not_its_manifests_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"manifest.json is missing. Run `make export`"):
+        installed_graph(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"onnx_sha256": "0" * 64}))
+    with pytest.raises(FileNotFoundError, match=r"model.onnx is missing. Run `make export`"):
+        installed_graph(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"half of it")
+    with pytest.raises(ValueError, match=r"is not the file that its manifest describes. Run `make export` again."):
+        installed_graph(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"onnx_sha256'])
+def test_a_damaged_manifest_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "model.plan").write_bytes(b"a plan")
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(InstalledFileError, match=r"plan.json is damaged .*. Run `make plans` again"):
+        installed_graph(tmp_path, "tensorrt")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_engine_reads_its_own_file_and_manifest(engine: str, tmp_path: Path) -> None:
+    file = GRAPH_FILES[engine]
+    with pytest.raises(FileNotFoundError, match=rf"{file.manifest} is missing. Run `{file.command}"):
+        installed_graph(tmp_path, engine)
+    (tmp_path / file.name).write_bytes(b"a graph")
+    digest = hashlib.sha256(b"a graph").hexdigest()
+    (tmp_path / file.manifest).write_text(json.dumps({file.hash_key: digest}))
+    assert installed_graph(tmp_path, engine) == tmp_path / file.name
+    (tmp_path / file.name).write_bytes(b"another")
+    with pytest.raises(ValueError, match=rf"Run `{file.command}` again."):
+        installed_graph(tmp_path, engine)
+
+
+def parameters(**values: str) -> ModelParameters:
+    return ModelParameters("text_encoder", Path("/nowhere"), values)
+
+
+def test_the_engine_is_a_parameter() -> None:
+    assert engine_settings(parameters(threads="2"), "cpu") == EngineSettings("onnxruntime", "cpu", threads=2)
+    compiled = parameters(engine="torch", torch_compile="inductor")
+    assert engine_settings(compiled, "cuda:1") == EngineSettings("torch", "cuda:1", torch_compile="inductor")
+
+
+def test_an_engine_that_is_unknown_or_needs_a_gpu_is_refused() -> None:
+    with pytest.raises(
+        ParameterError,
+        match="text_encoder: parameter engine is 'openvino', accepted: onnxruntime, torch, tensorrt",
+    ):
+        engine_settings(parameters(engine="openvino", threads="1"), "cpu")
+    with pytest.raises(ParameterError, match="needs a GPU, but its instance_group has kind KIND_CPU"):
+        engine_settings(parameters(engine="tensorrt", threads="1"), "cpu")
+    assert engine_settings(parameters(engine="torch", tf32="1"), "cuda:0").tf32
+    with pytest.raises(ParameterError, match="tf32 is 'yes', accepted: 0, 1"):
+        engine_settings(parameters(engine="torch", tf32="yes"), "cuda:0")
+
+
+def test_a_plan_is_loaded_only_where_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before TensorRT reads 28 GB: another version or another GPU is refused with the command that rebuilds it."""
+    here = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "580.1")
+    monkeypatch.setattr(graph, "running_gpu", lambda: here)
+    monkeypatch.setattr(graph, "tensorrt_module", lambda name: fake_tensorrt)
+    version = TensorRtVersion("tensorrt", fake_tensorrt.__version__)
+    manifest = plan_manifest(
+        graph="text_encoder",
+        tensorrt=version,
+        gpu=here,
+        onnx_sha256="a",
+        deployment=PlannedDeployment(("480x832x81",), 1),
+    )
+    (tmp_path / "plan.json").write_text(to_json(manifest))
+    assert matching_module(tmp_path) == "tensorrt"
+    monkeypatch.setattr(graph, "running_gpu", lambda: None)
+    with pytest.raises(PlanMismatch, match="the driver shows none.*make plans .*SIZES=480x832x81"):
+        matching_module(tmp_path)
+    monkeypatch.setattr(graph, "running_gpu", lambda: here)
+    (tmp_path / "manifest.json").write_text(json.dumps({"onnx_sha256": "b"}))
+    with pytest.raises(PlanMismatch, match="exported again after it was built"):
+        matching_module(tmp_path)

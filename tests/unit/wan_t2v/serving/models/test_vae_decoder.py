@@ -1,0 +1,173 @@
+"""The VAE's two graphs as models behind the server, and as engines in this process: the same frames."""
+
+import json
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fakes.pb_utils import FakePbUtils, FakeRequest, FakeResponse, FakeTensor, FakeTritonError
+from tests.fakes.programs import installed_programs
+from wan_t2v.engines.by_size import version_of_size
+from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
+from wan_t2v.facts import ModelFacts
+from wan_t2v.operate.load import load_of
+from wan_t2v.operate.run_directory import FINISHING, RunDirectory, chosen_path
+from wan_t2v.request import Settings
+from wan_t2v.serving.models.vae_decoder import FIRST, NEXT, VaeDecoder
+from wan_t2v.serving.python_backend.parameters import ParameterError
+from wan_t2v.serving.signed_settings import Generation, SettingsSigner
+from wan_t2v.shapes import VideoShape
+
+SETTINGS = Settings(
+    prompt="x", negative_prompt="", height=32, width=48, num_frames=21, num_inference_steps=1, guidance_scale=1.0,
+    guidance_scale_2=1.0, flow_shift=12.0, seed=0, fps=16, output_type="frames", video_encoding="raw",
+)  # fmt: skip
+
+
+def decoder(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> VaeDecoder:
+    values = {"latent_frames_per_call": "1", "threads": "1", **parameters}
+    config = {"name": "vae_decoder", "parameters": {name: {"string_value": text} for name, text in values.items()}}
+    return VaeDecoder(
+        pb_utils,
+        {
+            "model_config": json.dumps(config),
+            "model_repository": str(repository / "vae_decoder"),
+            "model_version": "1",
+            "model_instance_kind": "CPU",
+            "model_instance_device_id": "0",
+        },
+    )
+
+
+def signed(settings: Settings = SETTINGS, generation_id: str = "1", deadline: float | None = None) -> str:
+    """As `prepare` hands settings on in this server's run."""
+    key = RunDirectory.of_server(chosen_path(), os.getppid()).key()
+    return SettingsSigner(key).sign(Generation(settings, generation_id, deadline))
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> FakePbUtils:
+    """Answers calls to the two graphs as the server would."""
+    engines = {name: OnnxRuntimeEngine(repository / name / "1/model.onnx", threads=1) for name in (FIRST, NEXT)}
+
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse([FakeTensor(name, array) for name, array in engines[model](inputs, outputs).items()])
+
+    return FakePbUtils(answer)
+
+
+def frames(model: VaeDecoder) -> list[Any]:
+    found = []
+    for seed in (1, 2):
+        latents = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(seed))
+        (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=signed())])
+        assert not response.has_error(), response.error().message()
+        found.append(response.output_tensors()[1].as_numpy())
+    return found
+
+
+def test_in_process_the_frames_are_the_same_and_no_model_is_called(server: FakePbUtils, repository: Path) -> None:
+    remote = frames(decoder(repository, server))
+    assert server.called == [FIRST, *[NEXT] * 5] * 2
+    own = FakePbUtils()
+    for here, there in zip(frames(decoder(repository, own, engine_location="in_process")), remote, strict=True):
+        assert here.shape == (21, 32, 48, 3)
+        np.testing.assert_array_equal(here, there)
+    assert own.called == []
+
+
+@pytest.fixture(scope="module")
+def with_programs(repository: Path, checkpoint: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of the VAE alone, with torch programs beside the graphs' manifests and no ONNX file."""
+    programs, folder = installed_programs(checkpoint, root / "build/test-programs"), tmp_path_factory.mktemp("torch")
+    for model, source, names in (
+        ("vae_decoder", repository, ("model_facts.json", "manifest.json")),
+        *((name, repository, ("manifest.json",)) for name in (FIRST, NEXT)),
+        *((name, programs, ("model.pt2", "program.json")) for name in (FIRST, NEXT)),
+    ):
+        (folder / model / "1").mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / model / "1" / name).symlink_to(source / model / "1" / name)
+    return folder
+
+
+def test_in_torch_in_this_process_the_frames_are_those_of_the_onnx_graphs(
+    server: FakePbUtils, repository: Path, with_programs: Path
+) -> None:
+    """The engine that placement falls back to: of the bytes at most one in a thousand is another, and by one."""
+    own = FakePbUtils()
+    in_torch = frames(decoder(with_programs, own, engine_location="in_process", engine="torch"))
+    for here, there in zip(in_torch, frames(decoder(repository, server)), strict=True):
+        assert here.shape == there.shape == (21, 32, 48, 3)
+        difference = np.abs(here.astype(int) - there)
+        assert difference.max() <= 1 and (difference > 0).mean() <= 1e-3
+    assert own.called == []
+
+
+def test_in_torch_no_set_of_caches_is_kept_from_call_to_call(with_programs: Path) -> None:
+    """torch does not write into memory that is handed to it, so a spare set would be a third one."""
+    made = decoder(with_programs, FakePbUtils(), engine_location="in_process", engine="torch")
+    alive = [weakref.WeakSet[torch.Tensor]() for _ in range(5)]
+    engine, counts = made._next, []
+
+    def counted(inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        counts.append(sum(bool(len(step)) for step in alive))
+        answer = engine(inputs, outputs)
+        alive[len(counts) - 1].update(tensor for name, tensor in answer.items() if name != "frames")
+        return answer
+
+    made._next = counted
+    latents = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(1))
+    made.decoded(latents, lambda: False)
+    assert counts == [0, 1, 1, 1, 1], "the set that a call reads, and no other"
+
+
+def test_an_unknown_location_and_an_unknown_engine_are_refused(repository: Path) -> None:
+    with pytest.raises(ParameterError, match="parameter engine_location is 'gpu', accepted: triton, in_process"):
+        decoder(repository, FakePbUtils(), engine_location="gpu")
+    with pytest.raises(ParameterError, match="parameter engine is 'onnx', accepted: onnxruntime, torch, tensorrt"):
+        decoder(repository, FakePbUtils(), engine_location="in_process", engine="onnx")
+
+
+def test_the_version_of_the_clips_own_size_is_called(repository: Path, server: FakePbUtils) -> None:
+    both = decoder(repository, server, version_sizes="64x64x17,32x48x21")
+    before = len(server.versions)
+    frames(both)
+    assert server.versions[before:] == [2] * 12, "32x48 is the second size"
+    with_one = decoder(repository, server)
+    before = len(server.versions)
+    frames(with_one)
+    assert server.versions[before:] == [-1] * 12, "the newest, where sizes are not told apart"
+
+
+def test_a_size_that_no_version_takes_is_refused(repository: Path, server: FakePbUtils) -> None:
+    latents = torch.zeros(1, 16, 6, 4, 6)
+    model = decoder(repository, server, version_sizes="64x64x17,64x96x17")
+    (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=signed())])
+    assert "latents: got height and width 4x6; accepted: 8x8, 8x12" in response.error().message()
+
+
+def test_two_sizes_that_differ_in_frames_alone_share_a_version(repository: Path) -> None:
+    facts = ModelFacts.read(repository / "prepare/1")
+    sizes = (VideoShape(17, 64, 64), VideoShape(33, 64, 64), VideoShape(17, 64, 96))
+    assert version_of_size(sizes, facts) == {(8, 8): 1, (8, 12): 3}
+
+
+def test_a_clip_that_cannot_be_decoded_is_no_longer_on_its_way(repository: Path, run_directory: Path) -> None:
+    """Else a drain would wait five minutes for it: the model that forgets a clip is not called."""
+    run = RunDirectory.of_server(run_directory, os.getppid())
+
+    def fail(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse(failure=FakeTritonError("out of memory"))
+
+    model = decoder(repository, FakePbUtils(fail))
+    run.mark(FINISHING, "1")
+    latents = torch.zeros(1, 16, 6, 4, 6)
+    (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=signed())])
+    assert response.has_error() and load_of(run).finishing == 0

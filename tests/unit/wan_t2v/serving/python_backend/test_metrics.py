@@ -1,0 +1,129 @@
+"""What the doors' metrics must do beside counting: never meet in Triton, and never hold up or end a generation."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.fakes.pb_utils import FakeMetricFamily, FakePbUtils
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.operate.load import Load
+from wan_t2v.request import RequestError
+from wan_t2v.serving.admission.queue import Draining, OutOfTime, Overloaded
+from wan_t2v.serving.python_backend.metrics import Metrics, outcome
+from wan_t2v.serving.python_backend.model_call import ModelCallError, RequestRefusedError
+from wan_t2v.serving.python_backend.responses import failure
+from wan_t2v.serving.resume.idempotency import AlreadyRunning, KeyOfAnotherRequest
+
+
+class Meeting(FakeMetricFamily):
+    """A family that notices two changes at once; Triton's frees the message that it still reads then."""
+
+    under_way = threading.Lock()
+    met = False
+
+    def Metric(self, labels: dict[str, str], buckets: Any = ()) -> Any:
+        metric = super().Metric(labels, buckets)
+
+        class Slow:
+            def _change(self, value: float) -> None:
+                if not Meeting.under_way.acquire(blocking=False):
+                    Meeting.met = True
+                    return
+                time.sleep(0.001)  # others run meanwhile, as in a call to the server
+                metric.increment(value)
+                Meeting.under_way.release()
+
+            increment = set = observe = _change
+
+        return Slow()
+
+
+def test_threads_never_change_metrics_at_the_same_time() -> None:
+    pb_utils = FakePbUtils()
+    pb_utils.MetricFamily = Meeting  # type: ignore[misc]
+    metrics = Metrics(pb_utils, door="a door")
+
+    def work(index: int) -> None:
+        metrics.admitted()
+        metrics.loaded(Load(draining=False, in_flight=1, queued=2, finishing=0, left_s=None))
+        metrics.stepped("low_noise_expert", 0.1)
+        metrics.staged("decode", 0.1)
+        metrics.decoded(4)
+        metrics.stopped(0.1)
+        metrics.ended(None)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(16)))
+    assert not Meeting.met
+    families = FakeMetricFamily.families
+    assert families["wan_t2v_frames_total"].values == {"{'door': 'a door'}": 64.0}
+    assert families["wan_t2v_generations_ended_total"].values["{'door': 'a door', 'outcome': 'finished'}"] == 16.0
+
+
+def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_steps_counted() -> None:
+    served = threading.Event()
+
+    class Unserved(FakeMetricFamily):
+        def Metric(self, labels: dict[str, str], buckets: Any = ()) -> Any:
+            if "expert" in labels:  # a step's
+                assert served.wait(10)
+            return super().Metric(labels, buckets)
+
+    pb_utils = FakePbUtils()
+    pb_utils.MetricFamily = Unserved  # type: ignore[misc]
+    metrics = Metrics(pb_utils, door="a door")
+    metrics.stepped("low_noise_expert", 0.1)  # returns, although the server does not take it
+    ended = threading.Thread(target=metrics.ended, args=(None,))
+    ended.start()
+    ended.join(0.2)
+    assert ended.is_alive()
+    served.set()
+    ended.join(10)
+    assert not ended.is_alive()
+    steps = FakeMetricFamily.families["wan_t2v_steps_total"].values
+    assert steps == {"{'door': 'a door', 'expert': 'low_noise_expert'}": 1.0}
+    metrics.close()
+
+
+CALLERS_CODES = {"INVALID_ARG", "ALREADY_EXISTS", "CANCELLED"}
+ENDED = {
+    RequestError("height", 100, "a multiple of 16"): "refused_invalid",
+    RequestRefusedError("prepare", "height: got 100", "INVALID_ARG"): "refused_invalid",
+    KeyOfAnotherRequest("used for a request with other fields"): "refused_invalid",
+    AlreadyRunning("being worked on"): "refused_invalid",
+    Cancelled("cancelled after step 1 of 4"): "cancelled",
+    Overloaded("no place is free"): "refused_overloaded",
+    OutOfTime("cannot be met"): "refused_deadline",
+    Draining(): "refused_draining",
+    ModelCallError("low_noise_expert", "out of memory", "INTERNAL"): "failed",
+    ModelCallError("low_noise_expert", "is not ready", "UNAVAILABLE"): "failed",
+    KeyError("a fault of ours"): "failed",
+}
+
+
+@pytest.mark.parametrize(("error", "expected"), ENDED.items(), ids=lambda value: getattr(value, "args", (value,))[0])
+def test_only_what_an_operator_must_see_counts_as_failed(error: Exception, expected: str) -> None:
+    """The code that the caller gets and the outcome that the operator gets agree on whose fault it was."""
+    assert outcome(error) == expected
+    code = failure(FakePbUtils(), error).error().code()
+    assert (code in CALLERS_CODES) == (expected in ("refused_invalid", "cancelled"))
+
+
+def test_a_figure_that_triton_does_not_take_costs_a_line_in_the_log() -> None:
+    class Refusing(FakeMetricFamily):
+        def Metric(self, labels: dict[str, str], buckets: Any = ()) -> Any:
+            if "stage" in labels:
+                raise RuntimeError("no such family")
+            return super().Metric(labels, buckets)
+
+    pb_utils = FakePbUtils()
+    pb_utils.MetricFamily = Refusing  # type: ignore[misc]
+    metrics = Metrics(pb_utils, door="a door")
+    metrics.staged("decode", 0.1)
+    metrics.decoded(5)
+    metrics.close()
+    assert pb_utils.logged == ["wan_t2v_stage_seconds: RuntimeError: no such family"]
+    assert FakeMetricFamily.families["wan_t2v_frames_total"].values == {"{'door': 'a door'}": 5.0}

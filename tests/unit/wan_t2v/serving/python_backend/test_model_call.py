@@ -1,0 +1,58 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor, FakeTritonError
+from wan_t2v.serving.python_backend.model_call import MissingOutput, ModelCallError, RemoteEngine
+from wan_t2v.serving.python_backend.tensors import numpy_from_triton
+
+
+def engine(pb_utils: FakePbUtils) -> RemoteEngine:
+    return RemoteEngine(pb_utils, "low_noise_expert", read=numpy_from_triton)
+
+
+def test_a_call_returns_the_wanted_outputs() -> None:
+    pb_utils = FakePbUtils(lambda model, inputs, outputs: FakeResponse([FakeTensor("y", inputs["x"] * 2)]))
+    assert engine(pb_utils)({"x": np.ones(3)}, ["y"])["y"].tolist() == [2, 2, 2]
+    assert pb_utils.called == ["low_noise_expert"]
+
+
+def test_an_error_names_the_model_and_keeps_its_code() -> None:
+    pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError("wrong shape", "INVALID_ARG")))
+    with pytest.raises(ModelCallError, match="low_noise_expert: wrong shape") as failure:
+        engine(pb_utils)({"x": np.ones(3)}, ["y"])
+    assert failure.value.code == "INVALID_ARG"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Stub process 'x_0_0' is not healthy.",
+        "Server not ready",
+        "Model x is not ready",
+        "Failed for execute the inference request. Request for unknown model: 'x' is not found",
+        "Request for unknown model: 'x' has no available versions",
+    ],
+)
+def test_what_passes_by_itself_is_unavailable_and_says_to_try_again(message: str) -> None:
+    pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError(message, "INTERNAL")))
+    with pytest.raises(ModelCallError, match="try again") as failure:
+        engine(pb_utils)({"x": np.ones(3)}, ["y"])
+    assert failure.value.code == "UNAVAILABLE"
+
+
+def test_an_output_that_did_not_come_is_named_and_may_come_later() -> None:
+    pb_utils = FakePbUtils(lambda model, inputs, outputs: FakeResponse([FakeTensor("y", inputs["x"])]))
+    with pytest.raises(MissingOutput, match="low_noise_expert: .*try again: it answered without z, w") as failure:
+        engine(pb_utils)({"x": np.ones(3)}, ["y", "z", "w"])
+    assert failure.value.code == "UNAVAILABLE"
+
+
+def test_a_call_that_triton_refuses_outright_is_an_error_too() -> None:
+    def refuse(*_: Any) -> FakeResponse:
+        raise FakePbUtils.TritonModelException("Failed for execute the inference request. Model 'x' is not found")
+
+    with pytest.raises(ModelCallError, match="low_noise_expert") as failure:
+        engine(FakePbUtils(refuse))({"x": np.ones(3)}, ["y"])
+    assert failure.value.code == "UNAVAILABLE"

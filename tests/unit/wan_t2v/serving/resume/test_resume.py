@@ -1,0 +1,38 @@
+"""Where generations under way are kept: the model's parameter, else the environment, else nowhere."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.pb_utils import FakeRequest
+from wan_t2v.request import RequestError
+from wan_t2v.serving.python_backend.parameters import ModelParameters
+from wan_t2v.serving.resume.resume import VARIABLE, Resuming
+
+KEYED = FakeRequest(parameters='{"idempotency_key": "order-1"}')
+
+
+def kept(tmp_path: Path, **values: str) -> set[str]:
+    """The folders that a request with a key makes."""
+    resuming = Resuming.of_model(ModelParameters("denoiser", tmp_path, values))
+    with resuming.held(KEYED):
+        return {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "of environment"))
+    assert kept(tmp_path) == {"of environment"}
+
+
+def test_the_parameter_goes_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "of environment"))
+    assert kept(tmp_path, checkpoint_folder=str(tmp_path / "of model")) == {"of model"}
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_a_folder_a_key_is_refused(value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(VARIABLE, value)
+    with pytest.raises(RequestError, match="keeps no checkpoints"):
+        kept(tmp_path)

@@ -1,0 +1,161 @@
+"""The denoising loop over the experts of this server: what the models `denoiser` and `text_to_video_stream` run."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.denoise import Step, denoise
+from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, EngineExpert, Experts
+from wan_t2v.facts import FACTS_FILE, ModelFacts
+from wan_t2v.latents import starting_noise
+from wan_t2v.request import Settings
+from wan_t2v.schedule import Schedule
+from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
+from wan_t2v.serving.loop.guidance_passes import pass_executor, passes_in_turn, wanted_experts
+from wan_t2v.serving.model_files import check_model_files
+from wan_t2v.serving.python_backend.model_call import RemoteEngine
+from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError, graph_identity, instance_device
+from wan_t2v.serving.python_backend.tensors import torch_from_triton
+from wan_t2v.serving.resume.checkpoint_file import Kept
+from wan_t2v.serving.resume.resume import Keeping, generation_of
+
+EXPERT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Denoising:
+    """Runs the loop for one request at a time in each thread, `at_once` threads at most."""
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str], *, at_once: int = 1) -> None:
+        parameters = ModelParameters.from_args(args)
+        self._device = instance_device(args)
+        check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=(HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT))
+        self._facts = ModelFacts.read(parameters.version_folder)
+        self._experts = Experts(
+            high_noise_expert=EngineExpert(RemoteEngine(pb_utils, HIGH_NOISE_EXPERT, read=torch_from_triton)),
+            low_noise_expert=EngineExpert(RemoteEngine(pb_utils, LOW_NOISE_EXPERT, read=torch_from_triton)),
+            boundary_timestep=self._facts.boundary_timestep,
+        )
+        self._swap = ExpertSwap.of_server(pb_utils, parameters, self._device) if swaps_experts(parameters) else None
+        self._expert_type = _expert_type(parameters)
+        self._identities = {name: graph_identity(parameters, name) for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
+        self._in_turn = passes_in_turn(parameters)
+        self._executor = pass_executor(self._in_turn, at_once)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._executor.shutdown()
+
+    def latents(
+        self,
+        tensors: Mapping[str, Any],
+        settings: Settings,
+        *,
+        is_cancelled: Callable[[], bool],
+        after_step: Callable[[Step], None] = lambda step: None,
+        keeping: Keeping | None = None,
+        loading: Loading = contextlib.nullcontext,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Clean latents (1, C, F, h, w) float32, and the report that goes into the metadata.
+
+        `tensors` are Triton's: `prompt_embeds`, `negative_prompt_embeds` and perhaps `latents`, the starting noise.
+        With `keeping` the generation is taken up where it was, and kept on its way. `loading` is entered around each
+        load of an expert, where the experts take turns in memory.
+        Raises Cancelled after the step in which the caller left, or its first pass; ModelCallError,
+        KeyOfAnotherRequest.
+        """
+        started = time.monotonic()
+        given = self._given(tensors, settings)
+        schedule = Schedule(
+            self._facts.scheduler, num_inference_steps=settings.num_inference_steps, flow_shift=settings.flow_shift
+        )
+        generation = generation_of(settings, given, self._identities) if keeping else None
+        kept = keeping.kept(generation) if keeping and generation else None
+
+        def finished(step: Step) -> None:
+            if keeping and generation:
+                keeping.after(step, schedule, generation)
+            after_step(step)
+            if is_cancelled():
+                raise Cancelled(f"cancelled after step {step.index} of {step.count}")
+
+        with self._experts_for(is_cancelled, loading) as experts:
+            asked = wanted_experts(experts, is_cancelled) if self._in_turn else experts
+            latents = self._denoised(given, settings, schedule, kept=kept, experts=asked, after_step=finished)
+        return latents, {**self._report(schedule, kept), **swap_report(experts), "denoise_ms": _ms_since(started)}
+
+    def _report(self, schedule: Schedule, kept: Kept | None) -> dict[str, Any]:
+        names = [self._experts.name_at(timestep) for timestep in schedule.timesteps]
+        return {
+            "graphs": self._identities,
+            "steps": {name: names.count(name) for name in self._identities},
+            "timesteps": list(schedule.timesteps),
+            **({"resumed_after_step": kept.steps_done} if kept else {}),
+        }
+
+    @contextlib.contextmanager
+    def _experts_for(self, is_cancelled: Callable[[], bool], loading: Loading) -> Iterator[Experts]:
+        if self._swap is None:
+            yield self._experts
+        else:
+            with self._swap.turn(self._experts, is_cancelled, loading) as experts:
+                yield experts
+
+    def _given(self, tensors: Mapping[str, Any], settings: Settings) -> dict[str, Tensor]:
+        """The starting noise and the embeddings, where and in the type that the loop wants them."""
+        if "latents" in tensors:
+            latents = torch_from_triton(tensors["latents"]).clone()
+        else:
+            latents = starting_noise(self._facts.grid.latent_shape(settings.video_shape), settings.seed)
+        # + 0.0: the zero rows of padding may come as -0.0, which is the same video and must be the same request
+        embeds = {
+            name: torch_from_triton(tensors[name]).to(self._device, self._expert_type) + 0.0
+            for name in ("prompt_embeds", "negative_prompt_embeds")
+        }
+        return {"latents": latents.to(self._device), **embeds}
+
+    def _denoised(
+        self,
+        given: Mapping[str, Tensor],
+        settings: Settings,
+        schedule: Schedule,
+        *,
+        kept: Kept | None,
+        experts: Experts,
+        after_step: Callable[[Step], None],
+    ) -> Tensor:
+        if kept:
+            schedule.restore({name: tensor.to(self._device) for name, tensor in kept.solver.items()})
+        return denoise(
+            kept.latents.to(self._device) if kept else given["latents"],
+            schedule,
+            experts=experts,
+            prompt_embeds=given["prompt_embeds"],
+            negative_prompt_embeds=given["negative_prompt_embeds"] if settings.guided else None,
+            guidance_scale=settings.guidance_scale,
+            guidance_scale_2=settings.guidance_scale_2,
+            executor=self._executor,
+            after_step=after_step,
+            steps_done=kept.steps_done if kept else 0,
+        )
+
+
+def _ms_since(started: float) -> float:
+    return 1e3 * (time.monotonic() - started)
+
+
+def _expert_type(parameters: ModelParameters) -> torch.dtype | None:
+    """What the experts' graphs take, where that is not the text encoder's type; None leaves embeddings as they are.
+
+    Raises ParameterError.
+    """
+    name = parameters.values.get("expert_precision")
+    if name is not None and name not in EXPERT_TYPES:
+        raise ParameterError(
+            f"{parameters.model}: parameter expert_precision is {name!r}, accepted: {', '.join(EXPERT_TYPES)}"
+        )
+    return EXPERT_TYPES[name] if name else None

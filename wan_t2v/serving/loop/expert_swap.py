@@ -1,0 +1,253 @@
+"""One expert in memory at a time, swapped through Triton's model control at the switch of each clip.
+
+For a GPU that holds one expert but not two. It costs a load at the switch and one at the next clip's start, and clips
+wait for each other. The server must run with `--model-control-mode=explicit` and answer HTTP on this machine.
+
+Not through the Python backend's `load_model`, `unload_model` and `is_model_ready`: while they run, nothing of the
+process reaches the server, so the callers of all its clips hear no heartbeat for the whole load and cannot leave. On
+2.51 a load that failed crashed its process, on 2.71 `is_model_ready` of an unloaded model raises UnicodeDecodeError.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.engines.loader import GRAPH_FILES
+from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, Expert, Experts
+from wan_t2v.operate.model_control import READY, UNAVAILABLE, UNLOADING, ModelControl, ModelControlError
+from wan_t2v.serving.loop.expert_lock import held, server_lock_name
+from wan_t2v.serving.python_backend.model_call import ModelCallError
+from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError
+from wan_t2v.serving.python_backend.run import server_run_directory
+
+RESIDENCIES = ("both", "one_at_a_time")
+POLL_S = 0.05
+FREED_LIMIT_S = 120.0
+FREED_SHARE = 0.9  # of an unloaded plan's size must be free again before the other expert is loaded
+SLACK_BYTES = 2**30  # less than that: other processes of the GPU may take memory meanwhile
+
+IsCancelled = Callable[[], bool]
+Loading = Callable[[], AbstractContextManager[None]]
+
+
+def swaps_experts(parameters: ModelParameters) -> bool:
+    """Whether `expert_residency` says `one_at_a_time`; left out, it is `both`. Raises ParameterError."""
+    value = parameters.values.get("expert_residency", RESIDENCIES[0])
+    if value not in RESIDENCIES:
+        accepted = ", ".join(RESIDENCIES)
+        raise ParameterError(f"{parameters.model}: parameter expert_residency is {value!r}, accepted: {accepted}")
+    return value == "one_at_a_time"
+
+
+@dataclass(frozen=True)
+class ResidentExperts(Experts):
+    """Experts that are made resident before they are handed out.
+
+    `swaps_s` has the seconds of each exchange: waiting for memory, and the load.
+    """
+
+    make_resident: Callable[[str], None]
+    swaps_s: list[float]
+
+    def __getitem__(self, name: str) -> Expert:
+        self.make_resident(name)
+        return super().__getitem__(name)
+
+
+def swap_report(experts: Experts) -> dict[str, float]:
+    """`swap_ms` for the metadata; nothing where both experts stay loaded."""
+    return {"swap_ms": 1e3 * sum(experts.swaps_s)} if isinstance(experts, ResidentExperts) else {}
+
+
+@dataclass(frozen=True)
+class ExpertSwap:
+    """Loads and unloads the experts of one server, for one clip at a time.
+
+    Attributes:
+        codes: Triton's error codes.
+        control: the server's model control.
+        plan_bytes: size of an expert's plan, by name; an expert without one holds no GPU memory to wait for.
+        free_bytes: free memory of the experts' GPU at the moment.
+        processes: how many Python processes of an expert live at the moment; none where TensorRT's backend runs it.
+        lock_name: the same for all processes that swap the experts of one server.
+    """
+
+    codes: Any
+    control: ModelControl
+    plan_bytes: dict[str, int]
+    free_bytes: Callable[[], int]
+    processes: Callable[[str], int]
+    lock_name: str
+    freed_limit_s: float = FREED_LIMIT_S
+
+    @classmethod
+    def of_server(cls, pb_utils: Any, parameters: ModelParameters, device: str) -> "ExpertSwap":
+        """For the experts beside this model, on `device` (`cpu` or `cuda:<n>`)."""
+        repository, version = parameters.version_folder.parents[1], parameters.version_folder.name
+        return cls(
+            pb_utils.TritonError,
+            ModelControl(server_run_directory(parameters).path),
+            plan_sizes(repository, version),
+            free_bytes=_free_memory(device),
+            processes=lambda name: _processes_running(repository / name / version / "model.py"),
+            lock_name=server_lock_name(),
+        )
+
+    @contextlib.contextmanager
+    def turn(
+        self, experts: Experts, is_cancelled: IsCancelled, loading: Loading = contextlib.nullcontext
+    ) -> Iterator[ResidentExperts]:
+        """Keep every other clip from the experts; yield them so that the one that is asked for is the one loaded.
+
+        `loading` is entered around each exchange. Raises Cancelled where the caller left during the wait or a load,
+        ModelCallError where a load failed.
+        """
+        turn = _Turn(self, held(self.lock_name, is_cancelled), is_cancelled, loading)
+        try:
+            both = (experts.high_noise_expert, experts.low_noise_expert)
+            yield ResidentExperts(*both, experts.boundary_timestep, turn.make_resident, turn.swaps_s)
+        finally:
+            turn.end()
+
+    def make_room(self, name: str) -> None:
+        """Unload the other expert and wait until it is gone, and so for this one where it is on its way out.
+
+        Triton answers at once, and ends the processes and frees the memory seconds later. Raises ModelCallError.
+        """
+        other = _other(name)
+        deadline = time.monotonic() + self.freed_limit_s
+        found, least = self.control.state(other), 0
+        if found not in (UNAVAILABLE, UNLOADING):
+            least = self.free_bytes() + int(FREED_SHARE * self.plan_bytes.get(other, 0)) - SLACK_BYTES
+            self.control.unload(other)
+        if found != UNAVAILABLE:
+            self._wait_until_gone(other, least, deadline)
+        while self.control.state(name) == UNLOADING:
+            self._check_limit(name, deadline, "Triton is still unloading it")
+            time.sleep(POLL_S)
+
+    def _wait_until_gone(self, name: str, least: int, deadline: float) -> None:
+        """The repository index first, for memory says nothing while the model is still there."""
+        while (state := self.control.state(name)) != UNAVAILABLE:
+            self._check_limit(name, deadline, f"Triton calls it {state}")
+            time.sleep(POLL_S)
+        while self.processes(name) or self.free_bytes() < least:
+            found = f"{self.processes(name)} processes live, {self.free_bytes()} bytes free of {least} expected"
+            self._check_limit(name, deadline, found)
+            time.sleep(POLL_S)
+
+    def _check_limit(self, name: str, deadline: float, found: str) -> None:
+        if time.monotonic() > deadline:
+            reason = f"it was not gone {self.freed_limit_s:g} s after it was unloaded: {found}"
+            raise ModelCallError(name, reason, self.codes.UNAVAILABLE)
+
+    def failed(self, name: str, error: ModelControlError) -> ModelCallError:
+        """What a caller is told whose expert could not be loaded, or the other not unloaded."""
+        other = _other(name)
+        if error.passes:
+            reason, code = f"could not be swapped in for {other}, try again: {error}", self.codes.UNAVAILABLE
+        else:
+            reason, code = f"could not be swapped in for {other}: {error}", self.codes.INTERNAL
+        return ModelCallError(name, reason, code)
+
+
+@dataclass
+class _Turn:
+    """One clip's turn at the experts. It holds `lock`, and lets it go when nothing is being loaded any more."""
+
+    swap: ExpertSwap
+    lock: socket.socket
+    is_cancelled: IsCancelled
+    loading: Loading
+    swaps_s: list[float] = field(default_factory=list)
+    _resident: str | None = None  # unknown: the last turn may have ended between unload and load
+    _load: Future[None] | None = None
+
+    def make_resident(self, name: str) -> None:
+        """Load an expert if it is not the one that is loaded. Raises Cancelled, ModelCallError."""
+        if name == self._resident:
+            return
+        self._resident, started = None, time.monotonic()
+        try:
+            with self.loading():
+                self._exchange(name)
+        except ModelControlError as error:
+            raise self.swap.failed(name, error) from error
+        self.swaps_s.append(time.monotonic() - started)
+        self._resident = name
+
+    def end(self) -> None:
+        """A load that its caller did not wait for keeps the others out until it is over."""
+        if self._load is None:
+            self.lock.close()
+        else:
+            self._load.add_done_callback(lambda _: self.lock.close())  # at once, if it is done
+
+    def _exchange(self, name: str) -> None:
+        self.swap.make_room(name)
+        if self.swap.control.state(name) != READY:
+            self._load = in_thread(lambda: self.swap.control.load(name))
+            while not self._load.done():
+                self._check_caller(name)
+                time.sleep(POLL_S)
+            self._load.result()
+        self._check_caller(name)
+
+    def _check_caller(self, name: str) -> None:
+        if self.is_cancelled():
+            raise Cancelled(f"cancelled while {name} was loaded")
+
+
+def _other(name: str) -> str:
+    return LOW_NOISE_EXPERT if name == HIGH_NOISE_EXPERT else HIGH_NOISE_EXPERT
+
+
+def in_thread(do: Callable[[], None]) -> Future[None]:
+    """Do it in a thread that a process's end does not wait for."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            do()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="expert-load", daemon=True).start()
+    return done
+
+
+def _processes_running(model_file: Path) -> int:
+    """Processes of this server that run a Python model: children of our parent with the model on the command line."""
+    wanted = os.fsencode(model_file)
+    found = 0
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                ours = f"\nPPid:\t{os.getppid()}\n" in (folder / "status").read_text()
+                found += ours and wanted in (folder / "cmdline").read_bytes().split(b"\0")
+    return found
+
+
+def _free_memory(device: str) -> Callable[[], int]:
+    if device == "cpu":
+        return lambda: 0  # nothing to wait for: processes that end give back theirs
+    import torch
+
+    return lambda: int(torch.cuda.mem_get_info(device)[0])
+
+
+def plan_sizes(repository: Path, version: str) -> dict[str, int]:
+    """Bytes of each expert's plan in a model repository; an expert without a plan is left out."""
+    file = GRAPH_FILES["tensorrt"].name
+    plans = {name: repository / name / version / file for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
+    return {name: path.stat().st_size for name, path in plans.items() if path.exists()}

@@ -1,0 +1,132 @@
+"""Embeddings and noise to clean latents: the denoising loop as a step of the unary door.
+
+Each process runs one request at a time, and what comes meanwhile waits in Triton's own queue, which refuses nobody. So
+`prepare` lets requests of this door in, and here they take the places that were counted for them.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from wan_t2v.contract import UNARY
+from wan_t2v.denoise import Step
+from wan_t2v.facts import ModelFacts
+from wan_t2v.operate.load import LOOPS
+from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, Claim
+from wan_t2v.progress import StepClock
+from wan_t2v.request import Settings
+from wan_t2v.serving.admission.estimate import Work
+from wan_t2v.serving.admission.options import Asked
+from wan_t2v.serving.admission.queue import Admission, Rules, Turn
+from wan_t2v.serving.loop.denoise_loop import Denoising
+from wan_t2v.serving.python_backend.metrics import Metrics
+from wan_t2v.serving.python_backend.parameters import ModelParameters
+from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.run import server_run_directory
+from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton
+from wan_t2v.serving.python_backend.tracing import Spans, Trace
+from wan_t2v.serving.resume.resume import Resuming
+from wan_t2v.serving.signed_settings import SettingsSigner, check_shape
+
+
+class Denoiser:
+    """The model `denoiser`."""
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
+        # The solver's arithmetic on latents is too small to share; its idle threads would take cores from the experts.
+        torch.set_num_threads(1)
+        parameters = ModelParameters.from_args(args)
+        self._pb_utils = pb_utils
+        self._facts = ModelFacts.read(parameters.version_folder)
+        self._denoising = Denoising(pb_utils, args)
+        self._resuming = Resuming.of_model(parameters)
+        self._metrics = Metrics(pb_utils, door=UNARY)
+        self._spans = Spans.of_process(parameters.model)
+        self._run = server_run_directory(parameters)
+        self._signer = SettingsSigner(self._run.key())
+        rules = Rules.of_model(parameters)
+        self._admission = Admission(self._run, door=UNARY, rules=rules)
+        with self._run.exclusive():
+            self._run.clear(IN_TRANSIT, older_than_s=0.0)  # a process that died took what waited for it along
+            self._living = self._run.take(LOOPS, _moved())
+            rules.publish(self._run)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's entry point."""
+        return answered(self._pb_utils, requests, self._counted)
+
+    def finalize(self) -> None:
+        """Triton's exit point."""
+        self._denoising.close()
+        self._metrics.close()
+        self._living.free()
+        self._spans.close()
+
+    def _counted(self, request: Any) -> list[Any]:
+        self._living.tell(_moved())
+        error: BaseException | None = None
+        try:
+            return self._answer(request)
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            self._living.tell(_moved())
+            self._metrics.ended(error)
+
+    def _answer(self, request: Any) -> list[Any]:
+        tensors = {tensor.name(): tensor for tensor in request.inputs()}
+        generation = self._signer.read(bytes_from_triton(tensors["settings"]))
+        settings = generation.settings
+        self._check_shapes(tensors, settings)
+        asked = replace(Asked.by(request, Work.of(settings)), deadline=generation.deadline)
+
+        def has_left() -> bool:  # an ensemble tells no step of a caller who left, but a deadline tells itself
+            return bool(request.is_cancelled()) or asked.is_late(time.monotonic())
+
+        waiting, trace = self._admission.enter(asked, reserved_id=generation.id), self._spans.of_request(request)
+        with (
+            self._admission.turn(waiting, has_left) as turn,
+            self._resuming.held(request) as keeping,
+            trace.span("denoise"),
+        ):
+            latents, report = self._denoising.latents(
+                tensors, settings, is_cancelled=has_left, after_step=self._teller(turn, trace), keeping=keeping
+            )
+            self._run.mark(FINISHING, generation.id)
+        self._metrics.staged("denoise", report["denoise_ms"] / 1e3)
+        none = latents[:0]
+        wanted = settings.output_type == "latents"
+        return [
+            to_triton(self._pb_utils, "latents_to_decode", none if wanted else latents),
+            to_triton(self._pb_utils, "latents_to_return", latents if wanted else none),
+            text_to_triton(self._pb_utils, "denoise_report", json.dumps(report)),
+        ]
+
+    def _check_shapes(self, tensors: Mapping[str, Any], settings: Settings) -> None:
+        """Refuse tensors that are not those of the signed settings. Raises RequestError."""
+        for name in ("prompt_embeds", "negative_prompt_embeds"):
+            check_shape(name, tensors[name].shape(), (1, self._facts.text_length, self._facts.text_dim))
+        if "latents" in tensors:
+            expected = self._facts.grid.latent_shape(settings.video_shape).tensor_shape
+            check_shape("latents", tensors["latents"].shape(), expected)
+
+    def _teller(self, turn: Turn, trace: Trace) -> Callable[[Step], None]:
+        clock = StepClock()
+
+        def tell(step: Step) -> None:
+            step_s = clock.after(step).step_s
+            self._metrics.stepped(step.expert, step_s)
+            trace.step(step, step_s)
+            turn.stepped(step.index, step.count)
+
+        return tell
+
+
+def _moved() -> Claim:
+    """That this process took or ended work just now."""
+    return Claim(UNARY, told=time.monotonic())

@@ -1,0 +1,164 @@
+"""A graph as a Triton model in the Python backend, where it takes the place of the TensorRT backend."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wan_t2v.engines.engine import Array, BufferedEngine, Engine
+from wan_t2v.engines.loader import DEFAULT_ENGINE, ENGINES, GRAPH_FILES, EngineSettings, engine_from_file
+from wan_t2v.engines.plan_compatibility import Running, check_plan
+from wan_t2v.engines.running_gpu import running_gpu
+from wan_t2v.engines.tensorrt_module import tensorrt_module
+from wan_t2v.engines.timed import LoggedEngine
+from wan_t2v.installed_files import missing, parse_installed
+from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest
+from wan_t2v.manifests import read_manifest as read_plan_manifest
+from wan_t2v.serving.models.graph_limits import GraphLimits
+from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError, instance_device, read_manifest
+from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.tensors import numpy_from_triton, to_triton, torch_from_triton
+
+
+class GraphModel:
+    """Runs the graph of its version folder; requests that the server hands over together run as one batch."""
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
+        parameters = ModelParameters.from_args(args)
+        settings = engine_settings(parameters, instance_device(args))
+        self._pb_utils = pb_utils
+        # numpy has no BF16 and knows no GPU, so the engines that have both get torch's tensors
+        self._read = numpy_from_triton if settings.engine == "onnxruntime" else torch_from_triton
+        self._limits = GraphLimits.of_model(parameters)
+        self._engine: Engine = installed_engine(parameters, parameters.version_folder, settings)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's entry point. The Python backend leaves it to the model to make one batch of several requests."""
+        calls = [Call.from_request(request, self._read) for request in requests]
+        answers: dict[int, dict[str, Array]] = {}
+
+        def answer(index: int) -> list[Any]:
+            self._limits.check(calls[index].inputs)
+            if index not in answers:
+                together = [other for other, call in enumerate(calls) if call.merges_with(calls[index])]
+                answers.update(zip(together, merged(self._engine, [calls[other] for other in together]), strict=True))
+            return [to_triton(self._pb_utils, name, array) for name, array in answers[index].items()]
+
+        return answered(self._pb_utils, range(len(requests)), answer)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one request asks of the graph; the first axis of every array is the batch."""
+
+    inputs: dict[str, Array]
+    outputs: list[str]
+
+    @classmethod
+    def from_request(cls, request: Any, read: Any = numpy_from_triton) -> "Call":
+        """Read a Triton request; its arrays stay views."""
+        inputs = {tensor.name(): read(tensor) for tensor in request.inputs()}
+        return cls(inputs, list(request.requested_output_names()))
+
+    def merges_with(self, other: "Call") -> bool:
+        """Whether one batch can hold both: the same outputs wanted, the same shapes beside the batch."""
+        shapes, others = ({name: tuple(a.shape[1:]) for name, a in call.inputs.items()} for call in (self, other))
+        return self.outputs == other.outputs and shapes == others
+
+    @property
+    def batch(self) -> int:
+        """Rows of this call."""
+        return len(next(iter(self.inputs.values())))
+
+
+def merged(engine: Engine, calls: Sequence[Call]) -> list[dict[str, Array]]:
+    """Run calls that merge as one batch and give each its rows."""
+    if len(calls) == 1:
+        return [engine(calls[0].inputs, calls[0].outputs)]
+    inputs = {name: _joined([call.inputs[name] for call in calls]) for name in calls[0].inputs}
+    outputs = engine(inputs, calls[0].outputs)
+    ends = np.cumsum([call.batch for call in calls])
+    return [
+        {name: array[end - call.batch : end] for name, array in outputs.items()}
+        for call, end in zip(calls, ends, strict=True)
+    ]
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    if isinstance(arrays[0], np.ndarray):
+        return np.concatenate(arrays)
+    import torch
+
+    return torch.cat(list(arrays))
+
+
+def engine_settings(parameters: ModelParameters, device: str) -> EngineSettings:
+    """Read `engine`, `threads`, `torch_compile` and `tf32` from a config's parameters. Raises ParameterError."""
+    engine = parameters.values.get("engine", DEFAULT_ENGINE)
+    if engine not in ENGINES:
+        raise ParameterError(f"{parameters.model}: parameter engine is {engine!r}, accepted: {', '.join(ENGINES)}")
+    if engine == "tensorrt" and device == "cpu":
+        raise ParameterError(
+            f"{parameters.model}: parameter engine is 'tensorrt', which needs a GPU, but its instance_group has kind "
+            "KIND_CPU. Set kind: KIND_GPU, or engine to onnxruntime or torch."
+        )
+    threads = parameters.integer("threads", least=0) if device == "cpu" else 0
+    tf32 = parameters.values.get("tf32", "0")
+    if tf32 not in ("0", "1"):
+        raise ParameterError(f"{parameters.model}: parameter tf32 is {tf32!r}, accepted: 0, 1")
+    compiled = parameters.values.get("torch_compile", "")
+    return EngineSettings(engine, device, threads=threads, torch_compile=compiled, tf32=tf32 == "1")
+
+
+def installed_engine(parameters: ModelParameters, folder: Path, settings: EngineSettings) -> BufferedEngine:
+    """Load the graph in a version folder; with the parameter `interval_log` it writes down when it runs.
+
+    Raises PlanMismatch for a plan of another TensorRT or GPU, with the command that rebuilds it.
+    """
+    path = installed_graph(folder, settings.engine)
+    if settings.engine == "tensorrt":
+        settings = replace(settings, tensorrt_module=matching_module(folder))
+    engine = engine_from_file(path, settings)
+    log = parameters.optional_path("interval_log")
+    return engine if log is None else LoggedEngine(engine, log / f"{folder.parent.name}-{os.getpid()}.txt")
+
+
+def matching_module(folder: Path) -> str:
+    """Which TensorRT the plan in a version folder was built with, if it fits what is installed and the GPU here.
+
+    Raises TensorRtMissing, PlanMismatch, or ManifestError.
+    """
+    manifest = read_plan_manifest(PlanManifest, folder / PLAN_MANIFEST)
+    module = manifest.tensorrt.module
+    graph = folder / GRAPH_FILES["onnxruntime"].manifest
+    onnx_sha256 = read_manifest(folder)["onnx_sha256"] if graph.exists() else None
+    check_plan(manifest, Running(module, tensorrt_module(module).__version__, running_gpu(), onnx_sha256))
+    return module
+
+
+def installed_graph(folder: Path, engine: str = DEFAULT_ENGINE) -> Path:
+    """Path of an engine's file in a version folder.
+
+    Raises FileNotFoundError naming the command that makes it, ValueError if it is not the file of its manifest.
+    """
+    file = GRAPH_FILES[engine]
+    manifest, path = folder / file.manifest, folder / file.name
+    for needed in (manifest, path):
+        if not needed.exists():
+            raise _missing(needed, engine)
+    expected = parse_installed(manifest, lambda text: json.loads(text)[file.hash_key], command=file.command)
+    with path.open("rb") as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() != expected:
+            raise ValueError(f"{path} is not the file that its manifest describes. Run `{file.command}` again.")
+    return path
+
+
+def _missing(path: Path, engine: str) -> FileNotFoundError:
+    if engine == DEFAULT_ENGINE:
+        return missing(path)
+    return FileNotFoundError(f"{path} is missing. Run `{GRAPH_FILES[engine].command}` first.")

@@ -1,0 +1,66 @@
+"""The sizes of tensors that a graph in the Python backend takes.
+
+Triton lets every caller call a graph directly, and the graphs have dynamic shapes on the embedded server. A plan needs
+no such check: its profiles have the sizes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wan_t2v.contract import MODELS
+from wan_t2v.facts import ModelFacts
+from wan_t2v.request import RequestError
+from wan_t2v.serving.python_backend.parameters import ModelParameters
+
+LARGEST_CLIP = "largest_clip"
+
+
+@dataclass(frozen=True)
+class GraphLimits:
+    """Limits on the free dims of a graph's inputs.
+
+    Attributes:
+        dims: for each input the contract's dims, the batch axis left out.
+        most: the largest size of a free dim, by its name in the contract.
+        only: the one size of a dim that is free in the contract alone.
+        multiple_of: what divides a size, where it is more than 1.
+    """
+
+    dims: Mapping[str, tuple[int | str, ...]]
+    most: Mapping[str, int]
+    only: Mapping[str, int] = field(default_factory=dict)
+    multiple_of: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_model(cls, parameters: ModelParameters) -> "GraphLimits":
+        """From the checkpoint's facts, and the parameter `largest_clip` for graphs that see a clip."""
+        home = parameters.version_folder.parent.parent
+        facts = ModelFacts.read(home / "prepare" / "1")
+        only = {"text_length": facts.text_length, "text_dim": facts.text_dim}
+        multiple_of = {"latent_height": facts.grid.patch, "latent_width": facts.grid.patch}
+        most = dict[str, int]()
+        if LARGEST_CLIP in parameters.values:
+            clip = parameters.video_shape(LARGEST_CLIP)
+            latents = facts.grid.latent_shape(clip)
+            most |= {"latent_frames": latents.frames, "latent_height": latents.height, "latent_width": latents.width}
+            most |= {"cache_height": clip.height, "cache_width": clip.width}
+        dims = {spec.name: spec.dims for spec in MODELS[parameters.model].inputs}
+        return cls(dims, most, only, multiple_of)
+
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Refuse arrays, by input name, that no served clip leads to. Raises RequestError naming the first."""
+        for tensor, array in inputs.items():
+            sizes = tuple(array.shape)[1:]  # the batch is limited by the config's max_batch_size
+            for size, name in zip(sizes, self.dims.get(tensor, ()), strict=False):
+                if isinstance(name, str) and (accepted := self._accepted(name, size)):
+                    raise RequestError(tensor, f"shape {list(array.shape)}", f"{name} of {accepted}, as served")
+
+    def _accepted(self, name: str, size: int) -> str:
+        """What to say of a size that no served clip has; nothing of one that is right."""
+        if name in self.only:
+            return "" if size == self.only[name] else str(self.only[name])
+        if size > self.most.get(name, size):
+            return f"at most {self.most[name]}"
+        step = self.multiple_of.get(name, 1)
+        return f"a multiple of {step}" if size % step or size < 1 else ""

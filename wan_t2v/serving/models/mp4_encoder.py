@@ -1,0 +1,90 @@
+"""Last step of the unary door: frames to an MP4, and the reports of all steps to one metadata object."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wan_t2v.mp4 import mp4_from_frames
+from wan_t2v.operate.run_directory import FINISHING
+from wan_t2v.request import Settings
+from wan_t2v.serving.python_backend.parameters import ModelParameters
+from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.run import server_run_directory
+from wan_t2v.serving.python_backend.tensors import bytes_from_triton, numpy_from_triton, text_to_triton
+from wan_t2v.serving.python_backend.tracing import Spans
+from wan_t2v.serving.signed_settings import Generation, SettingsSigner, check_shape
+
+_REPORTS = ("prepare_report", "denoise_report", "decode_report")
+
+
+class Mp4Encoder:
+    """The model `mp4_encoder`."""
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
+        self._pb_utils = pb_utils
+        parameters = ModelParameters.from_args(args)
+        self._run = server_run_directory(parameters)
+        self._signer = SettingsSigner(self._run.key())
+        self._spans = Spans.of_process(parameters.model)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's entry point."""
+        return answered(self._pb_utils, requests, self._answer)
+
+    def finalize(self) -> None:
+        """Triton's exit point."""
+        self._spans.close()
+
+    def _answer(self, request: Any) -> list[Any]:
+        tensors = {tensor.name(): tensor for tensor in request.inputs()}
+        generation = self._signer.read(bytes_from_triton(tensors["settings"]))
+        try:
+            with self._spans.of_request(request).span("encode"):
+                return self._encoded_for(generation, tensors)
+        finally:
+            self._run.unmark(FINISHING, generation.id)  # left by the denoiser: this clip is no longer on its way
+
+    def _encoded_for(self, generation: Generation, tensors: Mapping[str, Any]) -> list[Any]:
+        started, settings = time.monotonic(), generation.settings
+        videos = []
+        if settings.output_type == "mp4":
+            frames = numpy_from_triton(tensors["frames_to_encode"])
+            check_shape("frames_to_encode", frames.shape, (*settings.video_shape, 3))
+            videos = [encoded_video(frames, settings)]
+        reports = [json.loads(bytes_from_triton(tensors[name])) for name in _REPORTS]
+        encode = {"encode_ms": 1e3 * (time.monotonic() - started)}
+        return [
+            text_to_triton(self._pb_utils, "video", *videos),
+            text_to_triton(self._pb_utils, "metadata", json.dumps(metadata(settings, [*reports, encode]))),
+        ]
+
+
+def encoded_video(
+    frames: NDArray[np.uint8], settings: Settings, *, is_cancelled: Callable[[], bool] = lambda: False
+) -> bytes:
+    """Frames (T, H, W, 3) as the answer's `video`: an MP4, or its base64. Raises Cancelled."""
+    return settings.encoded(mp4_from_frames(frames, fps=settings.fps, is_cancelled=is_cancelled))
+
+
+def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Everything that tells how a video was made: effective settings, graphs, steps, milliseconds a stage."""
+    graphs = {name: digest for report in reports for name, digest in report.get("graphs", {}).items()}
+    stages = {key: round(value, 1) for report in reports for key, value in report.items() if key.endswith("_ms")}
+    tokens = {name: reports[0][name] for name in ("prompt", "negative_prompt")}
+    return {
+        "settings": asdict(settings),
+        "tokens": tokens,
+        "prompt_truncated": tokens["prompt"]["truncated"],
+        "steps": reports[1]["steps"],
+        "timesteps": reports[1]["timesteps"],
+        "resumed_after_step": reports[1].get("resumed_after_step", 0),
+        "graphs": graphs,
+        "stages_ms": stages,
+        "versions": {name: version(name) for name in ("wan-t2v", "diffusers")},
+    }

@@ -1,0 +1,144 @@
+"""First step of every door: check all fields, resolve defaults and seed, tokenise and embed both prompts."""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wan_t2v.contract import REQUEST, Dtype
+from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE, ModelFacts, ServingDefaults
+from wan_t2v.request import (
+    RequestError,
+    ServedSizes,
+    Settings,
+    check_parameters,
+    check_size,
+    check_word,
+    checked_settings,
+)
+from wan_t2v.serving.admission.ensemble_gate import UnaryDoor
+from wan_t2v.serving.admission.estimate import publish_largest
+from wan_t2v.serving.admission.options import QUEUE_PARAMETERS
+from wan_t2v.serving.model_files import check_model_files
+from wan_t2v.serving.models.cached_text_encoder import CachedTextEncoder
+from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity
+from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.run import server_run_directory
+from wan_t2v.serving.python_backend.tensors import bytes_from_triton, renamed, text_to_triton
+from wan_t2v.serving.python_backend.tracing import Spans
+from wan_t2v.serving.resume.idempotency import RESUME_PARAMETERS, TrustedProxy, spelled_alike
+from wan_t2v.serving.signed_settings import Generation, SettingsSigner
+from wan_t2v.shapes import VideoShape
+from wan_t2v.tokens import PromptTokenizer, Tokens, cleaned_prompt, text_embeddings
+
+_PROMPTS = ("prompt", "negative_prompt")
+_NAMES = tuple(field.name for field in REQUEST)
+_PARAMETERS = (*QUEUE_PARAMETERS, *RESUME_PARAMETERS)
+_TEXTS = frozenset(field.name for field in REQUEST if field.dtype is Dtype.BYTES)
+
+
+class Prepare:
+    """The model `prepare`."""
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
+        parameters = ModelParameters.from_args(args)
+        folder = parameters.version_folder
+        check_model_files(folder, (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE), graphs=("text_encoder",))
+        self._pb_utils = pb_utils
+        self._facts = ModelFacts.read(folder)
+        self._defaults = ServingDefaults.read(folder)
+        self._tokenizer = PromptTokenizer(folder, text_length=self._facts.text_length)
+        self._served = ServedSizes(
+            largest=parameters.video_shape("largest_clip"),
+            listed=parameters.video_shapes("served_clips"),
+            token_passes=parameters.integer("max_token_passes", least=1),
+        )
+        check_size(
+            VideoShape(self._defaults.num_frames, self._defaults.height, self._defaults.width),
+            self._facts.grid,
+            self._served,
+        )
+        self._text_encoder = CachedTextEncoder(pb_utils, vocabulary=self._tokenizer.vocabulary)
+        self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
+        self._door = UnaryDoor(pb_utils, parameters)
+        self._proxy = TrustedProxy.of_environment()
+        run = server_run_directory(parameters)
+        self._signer = SettingsSigner(run.key())
+        publish_largest(run, self._served.listed or (self._served.largest,))
+        self._spans = Spans.of_process(parameters.model)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's entry point."""
+        return answered(self._pb_utils, requests, self._answer)
+
+    def finalize(self) -> None:
+        """Triton's exit point."""
+        self._door.close()
+        self._spans.close()
+
+    def _answer(self, request: Any) -> list[Any]:
+        with self._spans.of_request(request).span("prepare"), self._door.passing(request) as let_in:
+            return self._prepared(let_in(self._settings(request)))
+
+    def _prepared(self, generation: Generation) -> list[Any]:
+        started, settings = time.monotonic(), generation.settings
+        prompt = self._tokenizer(settings.prompt)
+        negative = self._tokenizer(settings.negative_prompt)
+        prompt_embeds = text_embeddings(prompt, self._text_encoder)
+        # without guidance the denoiser looks at no negative embeddings; an ensemble wants some all the same
+        negative_embeds = text_embeddings(negative, self._text_encoder) if settings.guided else prompt_embeds
+        report = {
+            "prompt": _token_report(prompt),
+            "negative_prompt": _token_report(negative),
+            "graphs": self._identities,
+            "prepare_ms": 1e3 * (time.monotonic() - started),
+        }
+        return [
+            renamed(self._pb_utils, "prompt_embeds", prompt_embeds),
+            renamed(self._pb_utils, "negative_prompt_embeds", negative_embeds),
+            text_to_triton(self._pb_utils, "settings", self._signer.sign(generation)),
+            text_to_triton(self._pb_utils, "prepare_report", json.dumps(report)),
+        ]
+
+    def _settings(self, request: Any) -> Settings:
+        check_parameters(spelled_alike(self._door.callers_parameters(request)), fields=_NAMES, parameters=_PARAMETERS)
+        tensors = {tensor.name(): tensor for tensor in request.inputs()}
+        latents = tensors.pop("latents", None)
+        key = self._proxy.key_of(request)
+        fields = {name: _value(name, tensor) for name, tensor in tensors.items()}
+        if latents is not None:
+            _check_finite(latents.as_numpy())
+        return checked_settings(
+            fields,
+            latents_shape=None if latents is None else latents.as_numpy().shape,
+            defaults=self._defaults,
+            grid=self._facts.grid,
+            served=self._served,
+            fallback_seed=key.seed if key else secrets.randbelow(2**32),
+        )
+
+
+def _value(name: str, tensor: Any) -> str | int | float:
+    """The one element of a field's tensor; texts decoded, prompts cleaned."""
+    if name in _PROMPTS:
+        return cleaned_prompt(name, bytes_from_triton(tensor))
+    if name in _TEXTS:
+        return check_word(name, bytes_from_triton(tensor))
+    element: np.generic = tensor.as_numpy().reshape(-1)[0]
+    value: int | float = element.item()
+    return value
+
+
+def _check_finite(latents: NDArray[Any]) -> None:
+    """Refuse starting noise that no expert can make anything of. Raises RequestError."""
+    wrong = latents.size - int(np.isfinite(latents).sum())
+    if wrong:
+        raise RequestError("latents", f"{wrong} values of {latents.size} that are not finite", "finite numbers")
+
+
+def _token_report(tokens: Tokens) -> dict[str, Any]:
+    return {"tokens": tokens.count, "truncated": tokens.truncated}

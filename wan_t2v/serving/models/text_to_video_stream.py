@@ -1,0 +1,268 @@
+"""The streaming door: one decoupled model that tells of every step, stops when its caller leaves, and ends in an MP4.
+
+It runs the same loop, decoding and encoding as the models of the unary door, so the same request gives the same bytes.
+Many requests are under way at once, each in a thread of its own; their calls to the experts take turns step by step in
+the experts' queues.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.contract import MODELS, STREAM, STREAM_REQUEST
+from wan_t2v.denoise import Step
+from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
+from wan_t2v.operate.load import load_of
+from wan_t2v.operate.run_directory import RunDirectory
+from wan_t2v.operate.shared_memory import shared_memory_of
+from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
+from wan_t2v.progress import StepClock
+from wan_t2v.request import RequestError, Settings, check_parameters
+from wan_t2v.serving.admission.ensemble_gate import LET_IN
+from wan_t2v.serving.admission.estimate import Work, work_to_expect
+from wan_t2v.serving.admission.options import QUEUE_PARAMETERS, Asked
+from wan_t2v.serving.admission.queue import Admission, Rules, Turn
+from wan_t2v.serving.loop.denoise_loop import Denoising
+from wan_t2v.serving.model_files import check_model_files
+from wan_t2v.serving.models.mp4_encoder import encoded_video, metadata
+from wan_t2v.serving.models.stream_request import Caller, Underway
+from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, ENCODE, LOAD, PREPARE, News
+from wan_t2v.serving.models.vae_decoder import FIRST, NO_FRAMES, VaeDecoder
+from wan_t2v.serving.python_backend.metrics import Metrics
+from wan_t2v.serving.python_backend.model_call import RemoteEngine
+from wan_t2v.serving.python_backend.parameters import ModelParameters
+from wan_t2v.serving.python_backend.run import server_run_directory
+from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton, unread
+from wan_t2v.serving.python_backend.tracing import Spans
+from wan_t2v.serving.resume.idempotency import RESUME_PARAMETERS, TrustedProxy, spelled_alike
+from wan_t2v.serving.resume.resume import Resuming
+from wan_t2v.serving.signed_settings import SettingsSigner
+
+LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
+MEMORY_LOOK_S = 10.0
+_NAMES = tuple(field.name for field in STREAM_REQUEST)
+_PARAMETERS = (*QUEUE_PARAMETERS, *RESUME_PARAMETERS)
+_PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
+
+
+class TextToVideoStream:
+    """The model `text_to_video_stream`."""
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
+        parameters = ModelParameters.from_args(args)
+        torch.set_num_threads(1)  # the work itself runs in the graphs' processes
+        rules = Rules.of_model(parameters)
+        self._run = run = server_run_directory(parameters)
+        self._pb_utils = pb_utils
+        check_model_files(parameters.version_folder, (PREVIEW_FILE,), graphs=(FIRST,))
+        self._preview = PreviewMap.read(parameters.version_folder)
+        check_model_files(_beside(parameters, "prepare"), (DEFAULTS_FILE,), graphs=())
+        self._defaults = ServingDefaults.read(_beside(parameters, "prepare"))
+        self._prepare = RemoteEngine(
+            pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={LET_IN: run.key()}
+        )
+        self._signer = SettingsSigner(run.key())
+        self._denoising = Denoising(pb_utils, args, at_once=rules.in_flight)
+        self._decoder = VaeDecoder(pb_utils, args)
+        self._resuming = Resuming.of_model(parameters)
+        self._proxy = TrustedProxy.of_environment()
+        self._metrics = Metrics(pb_utils, door=STREAM)
+        self._spans = Spans.of_process(parameters.model)
+        self._admission = Admission(run, door=STREAM, rules=rules)
+        self._threads = ThreadPoolExecutor(rules.in_flight + rules.queued, thread_name_prefix="generation")
+        self._ended, self._changed = threading.Event(), threading.Event()
+        self._told: set[News] = set()
+        self._watch = threading.Thread(target=self._watching, args=(run,), daemon=True)
+        self._watch.start()
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Triton's entry point. It returns at once; the threads send what there is to tell."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._let_in(request, sender)
+            except Exception as error:
+                self._end(News(self._pb_utils, sender, ahead=int), error)
+
+    def finalize(self) -> None:
+        """Triton's exit point."""
+        self._ended.set()
+        self._changed.set()
+        self._watch.join()
+        self._threads.shutdown(cancel_futures=True)
+        self._denoising.close()
+        self._metrics.close()
+        self._spans.close()
+
+    def _let_in(self, request: Any, sender: Any) -> None:
+        """Give the request a place in the queue and a thread, or raise; its key is held from here to its end."""
+        with contextlib.ExitStack() as until_refused:
+            asked = Asked.by(request, work_to_expect(_work(request, self._defaults), self._run))
+            keeping = until_refused.enter_context(self._resuming.held(request))
+            waiting = self._admission.enter(asked)
+            held = until_refused.pop_all()
+        underway = Underway(
+            request,
+            waiting,
+            Caller(sender.is_cancelled, asked),
+            News(self._pb_utils, sender, ahead=lambda: self._admission.ahead(waiting)),
+            keeping,
+            self._spans.of_request(request),
+            held,
+        )
+        self._metrics.admitted()
+        self._told.add(underway.news)
+        self._changed.set()
+        self._threads.submit(self._serve, underway)
+
+    def _watching(self, run: RunDirectory) -> None:
+        """Set the gauges, and let those hear something who were told nothing for a while."""
+        look_at_memory = 0.0
+        while not self._ended.is_set():
+            self._changed.clear()
+            self._metrics.loaded(load_of(run))
+            if time.monotonic() >= look_at_memory:  # it looks through all processes of the machine
+                self._metrics.shared_memory(shared_memory_of(os.getppid()))
+                look_at_memory = time.monotonic() + MEMORY_LOOK_S
+            for news in tuple(self._told):
+                with contextlib.suppress(self._pb_utils.TritonModelException):  # who left cannot be told
+                    news.beat()
+            self._changed.wait(LOOK_S)
+
+    def _serve(self, underway: Underway) -> None:
+        """One request from its place in the queue to its last response: without one, a caller waits for ever."""
+        caller, news = underway.caller, underway.news
+        try:
+            with underway.held, self._admission.turn(underway.waiting, caller.has_left) as turn:
+                self._changed.set()
+                tensors = self._generated(underway, turn)
+                self._end(news, None, tensors)  # before the place is given back: who drains waits for the answer
+        except BaseException as error:
+            if isinstance(error, Cancelled):
+                self._metrics.stopped(caller.seconds_since_there())
+            self._end(news, error)
+        self._changed.set()
+
+    def _end(self, news: News, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
+        self._told.discard(news)
+        self._metrics.ended(error)
+        news.end(error, tensors)
+
+    def _generated(self, underway: Underway, turn: Turn) -> list[Any]:
+        """The last response's tensors; progress goes out on the way."""
+        inputs = _checked_inputs(underway.request)
+        preview_every = _preview_every(inputs.pop("preview_every", None))
+        prepared = self._prepared(underway, inputs)
+        settings = self._signer.read(bytes_from_triton(prepared["settings"])).settings
+        with underway.stage(DENOISE):
+            latents, denoised = self._denoising.latents(
+                {**inputs, **prepared},
+                settings,
+                is_cancelled=underway.caller.has_left,
+                after_step=self._teller(underway, settings, preview_every=preview_every, turn=turn),
+                keeping=underway.keeping,
+                loading=lambda: underway.news.during(LOAD),
+            )
+        reports = [json.loads(bytes_from_triton(prepared["prepare_report"])), denoised]
+        return self._answer(latents, settings, reports=reports, underway=underway)
+
+    def _prepared(self, underway: Underway, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model `prepare` makes of the fields."""
+        fields = {name: tensor.as_numpy() for name, tensor in inputs.items()}
+        key = self._proxy.key_of(underway.request)
+        if key is not None:
+            fields.setdefault("seed", np.array([key.seed], dtype=np.int64))
+        with underway.stage(PREPARE):
+            return self._prepare(fields)
+
+    def _teller(self, underway: Underway, settings: Settings, *, preview_every: int, turn: Turn) -> Any:
+        """What to do after each step: send its progress, and every `preview_every` steps a picture beside it."""
+        clock = StepClock()
+
+        def tell(step: Step) -> None:
+            progress = clock.after(step)
+            self._metrics.stepped(step.expert, progress.step_s)
+            underway.trace.step(step, progress.step_s)
+            turn.stepped(step.index, step.count)
+            shown = preview_every and step.index % preview_every == 0
+            underway.news.stepped(progress, settings.encoded(self._pictured(step)) if shown else None)
+
+        return tell
+
+    def _pictured(self, step: Step) -> bytes:
+        return png_from_picture(self._preview.picture(step.clean_estimate.float().cpu().numpy()))
+
+    def _answer(
+        self, latents: Tensor, settings: Settings, *, reports: list[dict[str, Any]], underway: Underway
+    ) -> list[Any]:
+        """Decode and encode what was asked for, and tell of all of it."""
+        started = time.monotonic()
+        frames, videos, has_left = NO_FRAMES, [], underway.caller.has_left
+        if settings.output_type != "latents":
+            with underway.stage(DECODE):
+                frames = self._decoder.decoded(latents, has_left)
+        reports.append(self._decoder.report(started))
+        started = time.monotonic()
+        if settings.output_type == "mp4":
+            with underway.stage(ENCODE):
+                videos.append(encoded_video(frames.numpy(), settings, is_cancelled=has_left))
+        reports.append({"encode_ms": 1e3 * (time.monotonic() - started)})
+        self._tell_stages(reports, frames=len(frames))
+        wanted = {"frames": (frames, latents[:0]), "latents": (NO_FRAMES, latents), "mp4": (NO_FRAMES, latents[:0])}
+        returned_frames, returned_latents = wanted[settings.output_type]
+        return [
+            text_to_triton(self._pb_utils, "video", *videos),
+            to_triton(self._pb_utils, "frames", returned_frames),
+            to_triton(self._pb_utils, "denoised_latents", returned_latents),
+            text_to_triton(self._pb_utils, "metadata", json.dumps(metadata(settings, reports))),
+        ]
+
+    def _tell_stages(self, reports: Sequence[Mapping[str, Any]], *, frames: int) -> None:
+        for report in reports:
+            for key in report:
+                if key.endswith("_ms"):
+                    self._metrics.staged(key.removesuffix("_ms"), report[key] / 1e3)
+        self._metrics.decoded(frames)
+
+
+def _checked_inputs(request: Any) -> dict[str, Any]:
+    """The request's tensors by name. Raises RequestError for a parameter that is no field."""
+    given = spelled_alike(json.loads(request.parameters() or "{}"))
+    check_parameters(given, fields=_NAMES, parameters=_PARAMETERS)
+    return {tensor.name(): tensor for tensor in request.inputs()}
+
+
+def _work(request: Any, defaults: ServingDefaults) -> Work:
+    """What the request asks for as it stands: `prepare` checks it later, the queue must know it now."""
+    fields = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+    given = {
+        tensor.name(): tensor.as_numpy().reshape(-1)[0].item() for tensor in request.inputs() if tensor.name() in fields
+    }
+    height, width, num_frames, steps, guidance_scale = (given.get(name, getattr(defaults, name)) for name in fields)
+    return Work(height, width, num_frames, steps, guided=guidance_scale > 1.0)
+
+
+def _beside(parameters: ModelParameters, model: str) -> Path:
+    folder = parameters.version_folder
+    return folder.parent.parent / model / folder.name
+
+
+def _preview_every(tensor: Any | None) -> int:
+    """Steps from preview to preview, 0 for none. Raises RequestError."""
+    if tensor is None:
+        return 0
+    every = int(tensor.as_numpy().reshape(-1)[0])
+    if every < 0:
+        raise RequestError("preview_every", every, "0 (no previews) or a number of steps")
+    return every

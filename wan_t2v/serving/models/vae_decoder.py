@@ -1,0 +1,135 @@
+"""Clean latents to frames: the causal VAE decoder, a few latent frames a call."""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.contract import MODELS
+from wan_t2v.engines.by_size import EngineByShape, EngineByVersion, version_of_size
+from wan_t2v.engines.double_buffer import PingPongCaches
+from wan_t2v.engines.engine import Engine
+from wan_t2v.engines.loader import GRAPH_FILES
+from wan_t2v.facts import FACTS_FILE, ModelFacts
+from wan_t2v.frames import decoded_frames
+from wan_t2v.latents import vae_from_diffusion
+from wan_t2v.operate.run_directory import FINISHING
+from wan_t2v.serving.model_files import check_model_files
+from wan_t2v.serving.models.graph import engine_settings, installed_engine
+from wan_t2v.serving.python_backend.model_call import RemoteEngine
+from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError, graph_identity, instance_device
+from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.run import server_run_directory
+from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton, torch_from_triton
+from wan_t2v.serving.python_backend.tracing import Spans
+from wan_t2v.serving.signed_settings import Generation, SettingsSigner, check_shape
+
+FIRST = "vae_decoder_first"
+NEXT = "vae_decoder_next"
+LOCATIONS = ("triton", "in_process")
+NO_FRAMES = torch.empty(0, 0, 0, 3, dtype=torch.uint8)
+
+
+class VaeDecoder:
+    """The model `vae_decoder`.
+
+    The two graphs are models of their own that it calls (`engine_location` `triton`, the default), or engines in this
+    process (`in_process`: plans, or torch), which hold two sets of caches where calls through the server hold more.
+    """
+
+    def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
+        parameters = ModelParameters.from_args(args)
+        self._spans = Spans.of_process(parameters.model)
+        self._run = server_run_directory(parameters)
+        self._signer = SettingsSigner(self._run.key())
+        torch.set_num_threads(1)  # frames to bytes is little work; the graphs' engines set their own threads
+        self._pb_utils = pb_utils
+        check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=(FIRST, NEXT))
+        self._facts = ModelFacts.read(parameters.version_folder)
+        self._first, self._next = self._graphs(parameters, instance_device(args))
+        self._latent_frames_per_call = parameters.integer("latent_frames_per_call", least=1)
+        self._identities = {name: graph_identity(parameters, name) for name in (FIRST, NEXT)}
+
+    def _graphs(self, parameters: ModelParameters, device: str) -> tuple[Engine, Engine]:
+        location = parameters.values.get("engine_location", LOCATIONS[0])
+        if location not in LOCATIONS:
+            raise ParameterError(
+                f"{parameters.model}: parameter engine_location is {location!r}, accepted: {', '.join(LOCATIONS)}"
+            )
+        if location == "triton":
+            versions = version_of_size(parameters.optional_video_shapes("version_sizes"), self._facts)
+            return self._remote(FIRST, versions), self._remote(NEXT, versions)
+        first, later = (_in_process(parameters, name, device) for name in (FIRST, NEXT))
+        # torch writes into no memory of ours, so a spare set would be a third one beside what it reads and writes
+        writes_into_buffers = engine_settings(parameters, device).engine != "torch"
+        return first, PingPongCaches(later) if writes_into_buffers else later
+
+    def _remote(self, name: str, versions: Mapping[tuple[int, int], int]) -> Engine:
+        """Calls to a graph: to its newest version, or, where it has one a size, to that of the latents' size."""
+        outputs = [output.name for output in MODELS[name].outputs]
+        remote = functools.partial(RemoteEngine, self._pb_utils, name, read=torch_from_triton, outputs=outputs)
+        if not versions:
+            return remote()
+        return EngineByVersion({size: remote(version=version) for size, version in versions.items()})
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Triton's entry point."""
+        return answered(self._pb_utils, requests, self._answer)
+
+    def finalize(self) -> None:
+        """Triton's exit point."""
+        self._spans.close()
+
+    def _answer(self, request: Any) -> list[Any]:
+        tensors = {tensor.name(): tensor for tensor in request.inputs()}
+        generation = self._signer.read(bytes_from_triton(tensors["settings"]))
+        try:
+            with self._spans.of_request(request).span("decode"):
+                return self._decoded_for(generation, tensors["latents_to_decode"], request.is_cancelled)
+        except Exception:
+            self._run.unmark(FINISHING, generation.id)  # else `mp4_encoder` does it, which is not called now
+            raise
+
+    def _decoded_for(self, generation: Generation, latents: Any, is_cancelled: Callable[[], bool]) -> list[Any]:
+        started, settings = time.monotonic(), generation.settings
+        frames = NO_FRAMES
+        if settings.output_type != "latents":
+            expected = self._facts.grid.latent_shape(settings.video_shape).tensor_shape
+            check_shape("latents_to_decode", latents.shape(), expected)
+            frames = self.decoded(torch_from_triton(latents), is_cancelled)
+        encode = settings.output_type == "mp4"
+        return [
+            to_triton(self._pb_utils, "frames_to_encode", frames if encode else NO_FRAMES),
+            to_triton(self._pb_utils, "frames_to_return", NO_FRAMES if encode else frames),
+            text_to_triton(self._pb_utils, "decode_report", json.dumps(self.report(started))),
+        ]
+
+    def decoded(self, latents: Tensor, is_cancelled: Callable[[], bool]) -> Tensor:
+        """Normalised latents (1, C, F, h, w) to frames (T, H, W, 3) uint8 on the CPU. Raises Cancelled."""
+        scaled = vae_from_diffusion(latents, self._facts.latents_mean, self._facts.latents_std)
+        pieces = []
+        for piece in decoded_frames(
+            scaled, self._first, self._next, latent_frames_per_call=self._latent_frames_per_call
+        ):
+            pieces.append(piece.cpu())
+            if is_cancelled():
+                raise Cancelled(f"cancelled after {sum(len(p) for p in pieces)} decoded frames")
+        return torch.cat(pieces)
+
+    def report(self, started: float) -> dict[str, Any]:
+        """What goes into the metadata about a decoding that began at `started` on the steady clock."""
+        return {"graphs": self._identities, "decode_ms": 1e3 * (time.monotonic() - started)}
+
+
+def _in_process(parameters: ModelParameters, name: str, device: str) -> EngineByShape:
+    """An engine over every version of a graph that this engine has a file for: plans are a version a size."""
+    settings = engine_settings(parameters, device)
+    home, file = parameters.version_folder.parent.parent / name, GRAPH_FILES[settings.engine].name
+    versions = sorted(int(path.parent.name) for path in home.glob(f"[0-9]*/{file}"))
+    own = int(parameters.version_folder.name)  # named by the error if there is none
+    return EngineByShape([installed_engine(parameters, home / str(version), settings) for version in versions or [own]])

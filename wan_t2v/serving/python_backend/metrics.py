@@ -1,0 +1,168 @@
+"""What both doors tell on Triton's own metrics endpoint, named by Prometheus' conventions."""
+
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.operate.load import Load
+from wan_t2v.operate.shared_memory import SharedMemoryUse
+from wan_t2v.request import RequestError
+from wan_t2v.serving.admission.queue import Refused
+from wan_t2v.serving.python_backend.model_call import RequestRefusedError
+from wan_t2v.serving.resume.idempotency import AlreadyRunning, KeyOfAnotherRequest
+
+# Bounds in seconds that fit a wan-mini on a CPU and an A14B on any GPU alike.
+STEP_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+STAGE_BUCKETS_S = (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A metric family. `buckets` are a histogram's upper bounds."""
+
+    name: str
+    kind: str
+    description: str
+    buckets: tuple[float, ...] = ()
+
+
+OUTCOMES = (
+    *("finished", "cancelled", "failed"),
+    *("refused_overloaded", "refused_deadline", "refused_draining", "refused_invalid"),
+)
+
+METRICS = (
+    MetricSpec("wan_t2v_generations_in_flight", "GAUGE", "Generations that run now"),
+    MetricSpec("wan_t2v_generations_queued", "GAUGE", "Generations that wait for their turn"),
+    MetricSpec("wan_t2v_generations_admitted_total", "COUNTER", "Requests that got a place, by door"),
+    MetricSpec(
+        "wan_t2v_generations_ended_total",
+        "COUNTER",
+        f"Requests that ended, by door and outcome: {', '.join(OUTCOMES)}",
+    ),
+    MetricSpec("wan_t2v_steps_total", "COUNTER", "Denoising steps, by door and expert"),
+    MetricSpec("wan_t2v_step_seconds", "HISTOGRAM", "Seconds a denoising step, by door and expert", STEP_BUCKETS_S),
+    MetricSpec(
+        "wan_t2v_stage_seconds",
+        "HISTOGRAM",
+        "Seconds a stage, by door and stage: prepare, denoise, decode, encode",
+        STAGE_BUCKETS_S,
+    ),
+    MetricSpec(
+        "wan_t2v_cancel_seconds",
+        "HISTOGRAM",
+        "Seconds from the last moment at which the caller was known to be there to the end of the work, by door",
+        STEP_BUCKETS_S,
+    ),
+    MetricSpec("wan_t2v_frames_total", "COUNTER", "Frames that were decoded, by door"),
+    MetricSpec(
+        "wan_t2v_shared_memory_bytes",
+        "GAUGE",
+        "Memory of the regions between Triton and its models; never shrinks",
+    ),
+    MetricSpec("wan_t2v_shared_memory_size_bytes", "GAUGE", "Size of the file system in which these regions are"),
+)
+
+
+class Metrics:
+    """The families of METRICS, told for one door; several processes share the families.
+
+    Each change is a call to the server's process. One thread makes them all, in order: Triton's `Metric` keeps its
+    message in itself, so a second thread's call frees what the server still reads of the first (python_backend's
+    `Metric::SaveToSharedMemory`). The server then dies of signal 11, or of a `lock_exception`. A loop does not wait for
+    that thread; the end of a request does, so that who has an answer finds all of it counted.
+    """
+
+    def __init__(self, pb_utils: Any, *, door: str) -> None:
+        self._pb_utils, self._door = pb_utils, door
+        self._families = {
+            spec.name: pb_utils.MetricFamily(
+                name=spec.name, description=spec.description, kind=getattr(pb_utils.MetricFamily, spec.kind)
+            )
+            for spec in METRICS
+        }
+        self._buckets = {spec.name: list(spec.buckets) for spec in METRICS}
+        self._metrics: dict[tuple[str, str], Any] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        for name in OUTCOMES:  # from 0 on: Prometheus' increase() does not see the first event of a new series
+            self._increment("wan_t2v_generations_ended_total", 0, outcome=name)
+        self._increment("wan_t2v_generations_admitted_total", 0).result()
+
+    def close(self) -> None:
+        """Tell what is left, and end the thread."""
+        self._thread.shutdown()
+
+    def loaded(self, load: Load) -> None:
+        """How full the server is now, over both doors."""
+        self._change("wan_t2v_generations_in_flight", "set", load.in_flight, {})
+        self._change("wan_t2v_generations_queued", "set", load.queued, {}).result()
+
+    def shared_memory(self, use: SharedMemoryUse) -> None:
+        """How much shared memory the server's regions occupy."""
+        self._change("wan_t2v_shared_memory_bytes", "set", use.region_bytes, {})
+        self._change("wan_t2v_shared_memory_size_bytes", "set", use.size_bytes, {}).result()
+
+    def admitted(self) -> None:
+        """A request got a place."""
+        self._increment("wan_t2v_generations_admitted_total").result()
+
+    def ended(self, error: BaseException | None) -> None:
+        """A request ended, with an error or well."""
+        self._increment("wan_t2v_generations_ended_total", outcome=outcome(error)).result()
+
+    def stepped(self, expert: str, seconds: float) -> None:
+        """A denoising step was done."""
+        self._increment("wan_t2v_steps_total", expert=expert)
+        self._observe("wan_t2v_step_seconds", seconds, expert=expert)
+
+    def staged(self, stage: str, seconds: float) -> None:
+        """A stage was done."""
+        self._observe("wan_t2v_stage_seconds", seconds, stage=stage)
+
+    def stopped(self, seconds: float) -> None:
+        """Work stopped because its caller had left."""
+        self._observe("wan_t2v_cancel_seconds", seconds)
+
+    def decoded(self, frames: int) -> None:
+        """Frames were decoded."""
+        self._increment("wan_t2v_frames_total", frames)
+
+    def _increment(self, name: str, by: float = 1, **labels: str) -> Future[None]:
+        return self._change(name, "increment", by, {"door": self._door, **labels})
+
+    def _observe(self, name: str, seconds: float, **labels: str) -> Future[None]:
+        return self._change(name, "observe", seconds, {"door": self._door, **labels})
+
+    def _change(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> Future[None]:
+        return self._thread.submit(self._changed, name, method, value, labels)
+
+    def _changed(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> None:
+        """In the thread. A figure that Triton does not take is no reason to lose a video: it goes to the log."""
+        try:
+            getattr(self._metric(name, labels), method)(value)
+        except Exception as error:
+            self._pb_utils.Logger.log_warn(f"{name}: {''.join(traceback.format_exception_only(error)).strip()}")
+
+    def _metric(self, name: str, labels: Mapping[str, str]) -> Any:
+        """The metric of a family with these labels, made when it is first needed."""
+        key = (name, str(sorted(labels.items())))
+        if key not in self._metrics:
+            options = {"buckets": self._buckets[name]} if self._buckets[name] else {}
+            self._metrics[key] = self._families[name].Metric(labels=dict(labels), **options)
+        return self._metrics[key]
+
+
+def outcome(error: BaseException | None) -> str:
+    """The value of the label `outcome`."""
+    if error is None:
+        return "finished"
+    if isinstance(error, Cancelled):
+        return "cancelled"
+    if isinstance(error, Refused):
+        return f"refused_{error.reason}"
+    if isinstance(error, RequestError | RequestRefusedError | AlreadyRunning | KeyOfAnotherRequest):
+        return "refused_invalid"
+    return "failed"

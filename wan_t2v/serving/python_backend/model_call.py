@@ -1,0 +1,106 @@
+"""Calls from one model to another: the only place that builds inference requests, and that reads their errors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from wan_t2v.engines.engine import Array
+from wan_t2v.request import is_refusal
+from wan_t2v.serving.python_backend.tensors import to_triton
+
+NEWEST_VERSION = -1  # Triton's word for it
+# Triton answers INTERNAL when a model cannot take a call at all; these texts tell that the caller may try again.
+_RETRYABLE = (
+    "is not ready",
+    "is not healthy",
+    "Server not ready",
+    "is not found",
+    "unloaded",
+    "Stub process",
+    "stopped accepting new",
+    "Exceeds maximum queue size",
+    "Request for unknown model",  # 2.71, of a model that is being loaded again
+)
+
+
+class ModelCallError(Exception):
+    """A called model failed. `code` is a `TritonError` code for our own answer; the message names the model."""
+
+    def __init__(self, model: str, message: str, code: Any) -> None:
+        super().__init__(f"{model}: {message}")
+        self.code = code
+
+
+class RequestRefusedError(ModelCallError):
+    """A called model refused the caller's own request; the message is the model's, which names the field."""
+
+    def __init__(self, model: str, message: str, code: Any) -> None:
+        super().__init__(model, message, code)
+        self.args = (message,)
+
+
+class MissingOutput(ModelCallError):
+    """A called model answered without an error and without an output that was asked of it."""
+
+
+class RemoteEngine:
+    """An Engine that is a call to another model through the server, which batches and places it.
+
+    `read` turns answered tensors into arrays; `outputs` is what a call without any asks for, since Triton has no word
+    for 'all'; `on_cpu` asks for outputs in CPU memory (the response cache needs that); `version` is the model's, the
+    newest that is loaded if left out; `parameters` go with each call.
+    """
+
+    def __init__(
+        self,
+        pb_utils: Any,
+        model: str,
+        *,
+        read: Callable[[Any], Array],
+        outputs: Sequence[str] = (),
+        on_cpu: bool = False,
+        version: int = NEWEST_VERSION,
+        parameters: Mapping[str, str] | None = None,
+    ) -> None:
+        self._pb_utils = pb_utils
+        self._model = model
+        self._read = read
+        self._on_cpu = on_cpu
+        self._outputs = tuple(outputs)
+        self._version = version
+        self._parameters = dict(parameters or {})
+
+    def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Call the model. Raises ModelCallError, of which MissingOutput is one."""
+        wanted = self._outputs if outputs is None else outputs
+        response = self._respond(inputs, wanted)
+        if response.has_error():
+            raise self._error(response.error().message(), response.error().code())
+        answered = {tensor.name(): tensor for tensor in response.output_tensors()}
+        missing = [name for name in wanted if name not in answered]
+        if missing:
+            reason = f"cannot answer at the moment, try again: it answered without {', '.join(missing)}"
+            raise MissingOutput(self._model, reason, self._pb_utils.TritonError.UNAVAILABLE)
+        return {name: self._read(answered[name]) for name in wanted}
+
+    def _respond(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Any:
+        options: dict[str, Any] = {"parameters": self._parameters} if self._parameters else {}
+        if self._on_cpu:
+            options["preferred_memory"] = self._pb_utils.PreferredMemory(self._pb_utils.TRITONSERVER_MEMORY_CPU, 0)
+        request = self._pb_utils.InferenceRequest(
+            model_name=self._model,
+            model_version=self._version,
+            requested_output_names=list(outputs),
+            inputs=[to_triton(self._pb_utils, name, array) for name, array in inputs.items()],
+            **options,
+        )
+        try:
+            return request.exec()
+        except self._pb_utils.TritonModelException as error:
+            raise self._error(str(error), self._pb_utils.TritonError.INTERNAL) from error
+
+    def _error(self, message: str, code: Any) -> ModelCallError:
+        if is_refusal(message):  # 2.51 calls every error of a called model INTERNAL, whatever code it had
+            return RequestRefusedError(self._model, message, self._pb_utils.TritonError.INVALID_ARG)
+        if any(text in message for text in _RETRYABLE):
+            message, code = f"cannot answer at the moment, try again: {message}", self._pb_utils.TritonError.UNAVAILABLE
+        return ModelCallError(self._model, message, code)

@@ -1,0 +1,1 @@
+"""Idempotency keys, and checkpoints of generations under way. Uses python_backend."""

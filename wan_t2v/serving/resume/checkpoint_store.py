@@ -1,0 +1,165 @@
+"""Generations under way, kept on disk: after a crash, a drain or a kill the same request goes on where it was.
+
+<folder>/<hash of caller and key>.checkpoint   latents, solver state, step, and what they belong to
+<folder>/<hash of caller and key>.lock         held by the process that works on it; freed by the kernel when it dies
+<folder>/index.sqlite3                         size and age of each, to decide what to remove
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from wan_t2v.serving.resume.checkpoint_file import CheckpointFile, DamagedCheckpoint, Generation, Kept
+from wan_t2v.serving.resume.checkpoint_index import CheckpointIndex
+from wan_t2v.serving.resume.idempotency import AlreadyRunning, KeyOfAnotherRequest
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".checkpoint"
+FORMER_SUFFIX = ".npz"  # of the format without a digest: never read, removed when its time has come
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Checkpoints older than `age_s` are removed, and then the oldest until all together have `total_bytes` at most."""
+
+    age_s: float
+    total_bytes: int
+
+
+class Checkpoints:
+    """A folder of checkpoints that several processes share. Its file names tell nothing of callers and keys.
+
+    The folder is listed here, once per process, and by no request.
+    """
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder, self._limits = folder, limits
+        self._index = CheckpointIndex(folder)
+        self._index.rebuild(_listed(folder))
+        self.clean()
+
+    @contextlib.contextmanager
+    def held(self, key: str, caller: str = "") -> Iterator["Checkpoint"]:
+        """Work alone on what this caller asked for with this key. Raises AlreadyRunning if another does."""
+        name = hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()
+        with _locked(self._folder / f"{name}{_LOCK}", key):
+            yield Checkpoint(self._folder / f"{name}{SUFFIX}", self)
+
+    def clean(self, now: float | None = None) -> list[Path]:
+        """Remove what is too old or too much, never what is worked on; returns what was removed."""
+        now = time.time() if now is None else now
+        names = self._index.surplus(older_than=now - self._limits.age_s, total_bytes=self._limits.total_bytes)
+        return [path for path in map(self._folder.joinpath, names) if self._removed(path)]
+
+    def written(self, path: Path, size_bytes: int) -> None:
+        """Take note of a checkpoint, and make room for it."""
+        self._index.record(path.name, size_bytes, time.time())
+        self.clean()
+
+    def removed(self, path: Path) -> None:
+        """Remove a checkpoint whose lock the caller holds."""
+        path.unlink(missing_ok=True)
+        self._index.forget(path.name)
+
+    def _removed(self, path: Path) -> bool:
+        """Remove a checkpoint that nobody works on."""
+        with contextlib.suppress(AlreadyRunning), _locked(path.with_suffix(_LOCK), ""):
+            self.removed(path)
+            return True
+        return False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One caller's and key's file in `home`; whoever has this holds its lock."""
+
+    path: Path
+    home: Checkpoints
+
+    def read(self, generation: Generation) -> Kept | None:
+        """Where the generation was; None if nothing was kept, or by other builds of the experts.
+
+        Any damage is told in the log, costs the checkpoint and not the video. Raises KeyOfAnotherRequest.
+        """
+        try:
+            file = CheckpointFile.from_bytes(self.path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, DamagedCheckpoint) as error:
+            logger.warning("the checkpoint %s cannot be read, the generation begins anew: %s", self.path.name, error)
+            with contextlib.suppress(OSError):
+                self.home.removed(self.path)
+            return None
+        wanted = generation.as_json()
+        if file.belongs_to["fields"] != wanted["fields"]:
+            raise KeyOfAnotherRequest(
+                "idempotency_key was used for a request with other fields. Send that one again, or take another key."
+            )
+        return file.kept if file.belongs_to["graphs"] == wanted["graphs"] else None
+
+    def write(self, generation: Generation, kept: Kept) -> None:
+        """Keep where the generation is, whole or not at all. Raises OSError, such as for a full disk."""
+        whole = CheckpointFile(generation.as_json(), kept).to_bytes()
+        partial = self.path.with_suffix(".partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(whole)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+        self.home.written(self.path, len(whole))
+
+
+@contextlib.contextmanager
+def _locked(path: Path, key: str) -> Iterator[None]:
+    """Hold the lock file, which is there only meanwhile. Raises AlreadyRunning if another process or thread does."""
+    while True:
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyRunning(
+                    f"a request with idempotency_key {key!r} is being worked on; wait for its answer or take another"
+                ) from None
+            if _is_still(path, file):  # else it was removed between our opening and our locking it
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+
+def _is_still(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _listed(folder: Path) -> Iterator[tuple[str, int, float]]:
+    """Name, bytes and time of each checkpoint. Locks of killed processes and halves of files are removed."""
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it meanwhile
+            if entry.name.endswith((SUFFIX, FORMER_SUFFIX)):
+                status = entry.stat()
+                yield entry.name, status.st_size, status.st_mtime
+            elif entry.name.endswith((_LOCK, ".partial")):
+                _remove_abandoned(Path(entry.path))
+
+
+def _remove_abandoned(path: Path) -> None:
+    with contextlib.suppress(AlreadyRunning), _locked(path.with_suffix(_LOCK), ""):
+        if path.suffix != _LOCK:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""A request's idempotency key: the same key of the same caller stands for the same video."""
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wan_t2v.request import RequestError
+from wan_t2v.serving.python_backend.parameters import ParameterError
+
+# Parameters of a request, not tensors: they change when a video is made and not what it is.
+KEY, CALLER = "idempotency_key", "caller"
+RESUME_PARAMETERS = (KEY, CALLER)
+LONGEST = 256  # characters of a key, and of a caller
+VARIABLE = "WAN_T2V_CALLER_KEY"
+SHORTEST_SECRET = 16
+
+
+class AlreadyRunning(Exception):
+    """The same caller's request with the same key is being worked on; the message says what to do."""
+
+
+class KeyOfAnotherRequest(Exception):
+    """The key was used for a request with other fields; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class RequestKey:
+    """A key and whose it is; the caller is empty where no trusted proxy names one."""
+
+    key: str
+    caller: str
+
+    @property
+    def seed(self) -> int:
+        """The seed of a request without one: the same each time it is sent, or its video would be another."""
+        return int.from_bytes(hashlib.sha256(f"{self.key}\0{self.caller}".encode()).digest()[:4], "big")
+
+
+@dataclass(frozen=True)
+class TrustedProxy:
+    """The proxy that authenticates callers, and the secret by which the server knows its word; empty for no proxy.
+
+    Triton makes a parameter of a forwarded header and of an unknown key in HTTP's JSON alike. So the header's value is
+    `<secret> <caller>`: nobody else can say who calls, over gRPC or HTTP.
+    """
+
+    secret: str = field(default="", repr=False)
+
+    @classmethod
+    def of_environment(cls) -> "TrustedProxy":
+        """The secret in WAN_T2V_CALLER_KEY. Raises ParameterError if it could be guessed."""
+        secret = os.environ.get(VARIABLE, "")
+        if secret and (len(secret) < SHORTEST_SECRET or " " in secret):
+            raise ParameterError(f"{VARIABLE} is accepted with {SHORTEST_SECRET} characters or more, without spaces")
+        return cls(secret)
+
+    def key_of(self, request: Any) -> RequestKey | None:
+        """The request's key and caller; None without a key. Raises RequestError, also for a caller who claims to be."""
+        parameters: Mapping[str, Any] = json.loads(request.parameters() or "{}")
+        caller = self._caller([value for name, value in parameters.items() if name.lower() == CALLER])
+        if KEY not in parameters:
+            return None
+        key = parameters[KEY]
+        if not isinstance(key, str) or not key or len(key) > LONGEST:
+            raise RequestError(KEY, repr(key)[:LONGEST], f"a text of 1 to {LONGEST} characters")
+        return RequestKey(key, caller)
+
+    def _caller(self, claims: list[Any]) -> str:
+        if not claims:
+            return ""
+        if not self.secret:
+            raise RequestError(CALLER, "a caller's name", f"none: this server trusts no proxy ({VARIABLE} is not set)")
+        secret, _, name = str(claims[0]).partition(" ")
+        known = hmac.compare_digest(secret.encode(), self.secret.encode())
+        if len(claims) > 1 or not known or not 1 <= len(name) <= LONGEST:
+            accepted = f"one header of the trusted proxy, its key and a name of at most {LONGEST} characters"
+            raise RequestError(CALLER, "a value that is not the trusted proxy's", accepted)
+        return name
+
+
+def spelled_alike(names: Iterable[str]) -> list[str]:
+    """Parameter names in order; `caller` however HTTP spells the header."""
+    return sorted(CALLER if name.lower() == CALLER else name for name in names)

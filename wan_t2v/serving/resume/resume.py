@@ -1,0 +1,105 @@
+"""Which requests can be taken up again after a crash, and how a generation under way is kept.
+
+A request with an `idempotency_key` can, where a checkpoint folder is configured. The same key again gives the same
+video: from the last checkpoint, or, once it was made, from its clean latents for as long as they are kept.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wan_t2v.denoise import Step
+from wan_t2v.request import RequestError, Settings
+from wan_t2v.schedule import Schedule
+from wan_t2v.serving.python_backend.parameters import ModelParameters
+from wan_t2v.serving.resume.checkpoint_file import Generation, Kept
+from wan_t2v.serving.resume.checkpoint_store import Checkpoint, Checkpoints, Limits
+from wan_t2v.serving.resume.idempotency import KEY, TrustedProxy
+
+logger = logging.getLogger(__name__)
+
+EVERY, AGE_S, TOTAL_GIB = 5, 24 * 3600, 10  # steps; what A14B keeps of one clip at 720p is about 0.1 GiB
+_GIB = 2**30
+VARIABLE = "WAN_T2V_CHECKPOINT_DIR"
+
+
+def _folder_of_environment() -> Path | None:
+    value = os.environ.get(VARIABLE)
+    return Path(value) if value else None
+
+
+class Resuming:
+    """The checkpoint folder of a server, or none."""
+
+    def __init__(self, folder: Path | None, limits: Limits, every: int) -> None:
+        self._checkpoints = None if folder is None else Checkpoints(folder, limits)
+        self._every = every
+        self._proxy = TrustedProxy.of_environment()
+
+    @classmethod
+    def of_model(cls, parameters: ModelParameters) -> "Resuming":
+        """By `checkpoint_folder` (left out: by the environment's WAN_T2V_CHECKPOINT_DIR, or nothing is kept),
+        `checkpoint_every` (steps), `checkpoint_age_s` and `checkpoint_total_gib`. Raises ParameterError.
+        """
+        folder = parameters.optional_path("checkpoint_folder") or _folder_of_environment()
+        if folder is None:
+            return cls(None, Limits(0.0, 0), every=1)
+        age_s = parameters.integer("checkpoint_age_s", least=1, default=AGE_S)
+        total_gib = parameters.integer("checkpoint_total_gib", least=1, default=TOTAL_GIB)
+        every = parameters.integer("checkpoint_every", least=1, default=EVERY)
+        return cls(folder, Limits(age_s, total_gib * _GIB), every=every)
+
+    @contextlib.contextmanager
+    def held(self, request: Any) -> Iterator["Keeping | None"]:
+        """Hold what the request's key stands for, alone; None for a request without a key.
+
+        Raises RequestError, AlreadyRunning.
+        """
+        key = self._proxy.key_of(request)
+        if key is None:
+            yield None
+        elif self._checkpoints is None:
+            raise RequestError(KEY, key.key, "none: this server keeps no checkpoints (parameter checkpoint_folder)")
+        else:
+            with self._checkpoints.held(key.key, key.caller) as checkpoint:
+                yield Keeping(checkpoint, self._every)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """One request's checkpoint, written every `every` steps and after the last."""
+
+    checkpoint: Checkpoint
+    every: int
+
+    def kept(self, generation: Generation) -> Kept | None:
+        """Where it was, if anything was kept. Raises KeyOfAnotherRequest."""
+        return self.checkpoint.read(generation)
+
+    def after(self, step: Step, schedule: Schedule, generation: Generation) -> None:
+        """Keep it, if it is time. What cannot be written is told in the log; the video is made all the same."""
+        if step.index % self.every and step.index < step.count:
+            return
+        try:
+            self.checkpoint.write(generation, Kept(step.index, step.latents, schedule.state()))
+        except OSError as error:
+            logger.warning("no checkpoint after step %d of %d: %s", step.index, step.count, error)
+
+
+def generation_of(settings: Settings, tensors: Mapping[str, Tensor], graphs: Mapping[str, str]) -> Generation:
+    """What decides the latents: all settings, the builds of the experts, and the tensors that they are given."""
+    given = {name: _sha256(tensor) for name, tensor in tensors.items()}
+    return Generation({**asdict(settings), **given}, graphs)
+
+
+def _sha256(tensor: Tensor) -> str:
+    """Of its bytes, whatever its type: numpy knows no BF16."""
+    return hashlib.sha256(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
