@@ -108,7 +108,7 @@ def _exported(scale: Scale, folder: Path) -> Exported:
     """Export on the CPU, as `make export` does. Raises Skipped if a package is missing."""
     started = time.monotonic()
     try:
-        from export.to_onnx import onnx_from_module
+        from export.to_onnx.exporter import onnx_from_module
     except ImportError as error:
         raise Skipped(f"{error}: pip install diffusers transformers onnx onnxscript") from error
     module = expert_module(scale, BLOCKS, "cpu")
@@ -118,8 +118,8 @@ def _exported(scale: Scale, folder: Path) -> Exported:
 
 
 def _plan(trt: Any, scale: Scale, size: VideoShape, graph: Path, target: tuple[str, ...]) -> Path:
-    from export.plan_table import axes_of
-    from export.to_plan import Attention, BuildSettings, PlanShapes, plan_from_onnx
+    from export.graphs.axes import axes_of
+    from export.to_plan.builder import Attention, BuildSettings, PlanShapes, plan_from_onnx
 
     shapes = PlanShapes((axes_of(EXPERT, size, scale.facts()),))
     path = graph.with_suffix(".plan")

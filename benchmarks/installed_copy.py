@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.repository_copy import copied_repository
-from export.exported import exported_checkpoint
-from export.install import installed
+from export.to_onnx.export_checkpoint import exported_checkpoint
+from export.to_onnx.install import installed
 
 CHECKPOINT = Path("checkpoints/wan-mini")
 

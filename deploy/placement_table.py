@@ -11,16 +11,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from export.architecture import A14B
 from export.atomic import written_file
-from export.gpu_memory import GIB, Deployment, GpuMemory, VaeEngine, unique_sizes
-from export.gpus import Gpu
-from export.placement import Placement
-from export.placement_choice import best_of_each_layout, chosen
-from export.placement_command import VAE_ENGINE_NAMES
-from export.placement_configs import server_options
-from export.placement_offers import offers
-from export.placement_report import shortage
+from export.checkpoint.architecture import A14B
+from export.placement.alternatives import offers
+from export.placement.choose import best_of_each_layout, chosen
+from export.placement.configs import server_options
+from export.placement.gpu_memory import GIB, Deployment, GpuMemory, unique_sizes
+from export.placement.gpus import Gpu
+from export.placement.layouts import Placement
+from export.placement.report import shortage
 from wan_t2v.contract import STREAM, UNARY
 
 TABLE = Path("deploy/helm/wan-t2v/files/placement.json")
@@ -40,7 +39,6 @@ SIZES = (
 )
 EXPERTS = ("bf16", "fp8")
 VAE = ("fp32", "bf16")
-ENGINE_NAMES = dict(zip(VaeEngine, VAE_ENGINE_NAMES, strict=True))
 DOORS = {"both": (UNARY, STREAM), "stream": (STREAM,), "unary": (UNARY,)}
 
 # Estimates of host memory, none of them measured on a GPU.
@@ -86,7 +84,7 @@ def placed(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, do
         "layout": choice.layout.name.lower(),
         "verdict": choice.verdict.name.lower(),
         "textEncoder": "cpu" if choice.text_encoder_on_cpu else "gpu",
-        "vaeEngine": ENGINE_NAMES[choice.vae_engine],
+        "vaeEngine": choice.vae_engine.value,
         "gib": [round(choice.needed(gpu) / GIB, 1) for gpu in range(len(gpus))],
         "shmGib": shm_gib(choice),
         "memoryGib": memory_gib(choice),

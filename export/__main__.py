@@ -16,11 +16,11 @@ import os
 import sys
 from pathlib import Path
 
-from export.calibrate_command import add_calibrate
-from export.onnx_command import add_onnx, disk_error
-from export.parity_command import add_parity
-from export.placement_command import add_placement
-from export.plans_command import add_plans
+from export.commands.calibrate import add_calibrate
+from export.commands.onnx import add_onnx, disk_error
+from export.commands.parity import add_parity
+from export.commands.placement import add_placement
+from export.commands.plans import add_plans
 
 MINI = Path("checkpoints/wan-mini")
 REPOSITORY = Path("model_repository")
@@ -51,16 +51,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def is_expected(error: Exception) -> bool:
     """Whether a message says all; asked of an error only, since these modules import torch and more."""
-    from export.config_file import CheckpointError
+    from export.checkpoint.config_file import CheckpointError
+    from export.commands.plans import CompileCheckFailed
     from export.disk_space import DiskSpaceError
-    from export.gpu_memory import SettingsError
-    from export.graph_check import GraphError
-    from export.network_check import NetworkError
-    from export.parity import ParityError
-    from export.plans_command import CompileCheckFailed
-    from export.precision import PrecisionError
-    from export.sizes import SizeError
-    from export.to_plan import BuildError
+    from export.graphs.precision import PrecisionError
+    from export.graphs.sizes import SizeError
+    from export.parity.graph_parity import ParityError
+    from export.placement.gpu_memory import SettingsError
+    from export.to_onnx.check import GraphError
+    from export.to_plan.builder import BuildError
+    from export.to_plan.network_check import NetworkError
     from wan_t2v.engines.tensorrt_module import TensorRtMissing
     from wan_t2v.installed_files import InstalledFileError
     from wan_t2v.manifests import ManifestError
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _mini(options: argparse.Namespace) -> None:
-    from export.mini_checkpoint import write_mini_checkpoint
+    from export.checkpoint.mini import write_mini_checkpoint
 
     write_mini_checkpoint(options.out, seed=options.seed)
 

@@ -1,94 +1,21 @@
-"""What a graph was made from, with what, and how close it is: `manifest.json` for each exported graph."""
+"""Where the ONNX file of an exported graph lies."""
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, fields
-from importlib.metadata import version
 from pathlib import Path
 
-import onnx
+from wan_t2v.manifests import GRAPH_MANIFEST, GraphManifest, ManifestError, read_manifest
 
-from export.file_hash import sha256
-from export.graph_check import dtypes
-from export.onnx_file import manifest_of, onnx_file
-from export.parity import Comparison, tolerance
-from export.to_onnx import OPSET
-from wan_t2v.manifests import CheckpointHash, GraphManifest, GraphOrigin, Parity, has_origin
-
-_PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
+ONNX = "model.onnx"
 
 
-def origin(
-    graph: str,
-    checkpoint: CheckpointHash,
-    precision: str = "fp32",
-    *,
-    fp8_ranges_sha256: str | None = None,
-    bf16_shards: bool = False,
-) -> GraphOrigin:
-    """The part of a manifest that is known before the export: if it is unchanged, the export can be skipped."""
-    return GraphOrigin(
-        graph=graph,
-        checkpoint_sha256=checkpoint.sha256,
-        checkpoint_sampled=checkpoint.sampled,
-        exporter_sha256=_exporter_sha256(),
-        opset=OPSET,
-        precision=precision,
-        versions={name: version(name) for name in _PACKAGES},
-        fp8_ranges_sha256=fp8_ranges_sha256,
-        bf16_shards=bf16_shards,
-    )
+def manifest_of(folder: Path) -> GraphManifest | None:
+    """The manifest in an exported graph's `folder`; None where there is none that can be read."""
+    try:
+        return read_manifest(GraphManifest, folder / GRAPH_MANIFEST)
+    except (FileNotFoundError, ManifestError):
+        return None
 
 
-def graph_manifest(
-    made_from: GraphOrigin, path: Path, parity: Sequence[Comparison], *, not_compared: str | None = None
-) -> GraphManifest:
-    """The whole manifest of the ONNX file at `path`; `not_compared` is the reason why `parity` is empty."""
-    model = onnx.load(path, load_external_data=False)
-    accepted = tolerance(made_from.graph, made_from.precision)
-    return GraphManifest(
-        **{field.name: getattr(made_from, field.name) for field in fields(made_from)},
-        onnx_sha256=sha256(path),
-        inputs={value.name: _shape(value) for value in model.graph.input},
-        outputs={value.name: _shape(value) for value in model.graph.output},
-        dtypes=dtypes(model),
-        parity=Parity(
-            reference="the checkpoint's own torch module, fp32, in ONNX Runtime on CPU",
-            tolerance_relative=accepted.relative if accepted else None,
-            comparisons=tuple(asdict(comparison) for comparison in parity),
-            not_compared=not_compared,
-        ),
-    )
-
-
-def is_current(folder: Path, made_from: GraphOrigin) -> bool:
-    """True if `folder` holds a graph with this origin, or the manifest of one that still stands elsewhere unchanged."""
-    found, path = manifest_of(folder), onnx_file(folder)
-    if found is None or not path.exists() or not has_origin(found, made_from):
-        return False
-    return found.onnx is None or (found.onnx_sha256 == sha256(path) and _weights_are_there(path))
-
-
-def _weights_are_there(path: Path) -> bool:
-    """Whether the files that a graph refers to exist and are long enough."""
-    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
-        place = {entry.key: entry.value for entry in tensor.external_data}
-        if place:
-            file = path.parent / place["location"]
-            if not file.is_file() or file.stat().st_size < int(place["offset"]) + int(place["length"]):
-                return False
-    return True
-
-
-def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
-    return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
-
-
-def _exporter_sha256() -> str:
-    """Hash of the code that shapes a graph: a change in it makes earlier exports stale."""
-    here = Path(__file__).parent
-    names = ("graph_table.py", "to_onnx.py", "weightless.py", "attached_weights.py", "fp8_expert.py", "fp8_weights.py")
-    digest = hashlib.sha256()
-    for path in [*sorted((here / "graphs").glob("*.py")), *(here / name for name in names)]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def onnx_file(folder: Path) -> Path:
+    """`model.onnx` in a graph's `folder`, or the file beside the checkpoint's shards that its manifest names."""
+    manifest = manifest_of(folder)
+    return folder / (ONNX if manifest is None or manifest.onnx is None else manifest.onnx)

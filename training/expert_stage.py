@@ -14,7 +14,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from export.mini_checkpoint import BOUNDARY_RATIO
+from export.checkpoint.mini import BOUNDARY_RATIO
 from training import flow
 from training.captions import caption
 from training.clips import numbered_scene

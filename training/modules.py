@@ -6,7 +6,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanAttentionBlock, 
 from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from export.mini_checkpoint import VOCABULARY
+from export.checkpoint.mini import VOCABULARY
 
 WIDTH = 192
 HEAD_DIM = 64

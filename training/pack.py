@@ -10,9 +10,9 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from export.atomic import written_folder
-from export.calibration_prompts import PROMPTS_FILE
-from export.mini_checkpoint import BOUNDARY_RATIO, FLOW_SHIFT, SERVING_DEFAULTS
-from export.preview_fit import fitted_preview
+from export.checkpoint.mini import BOUNDARY_RATIO, FLOW_SHIFT, SERVING_DEFAULTS
+from export.fp8.prompts import PROMPTS_FILE
+from export.to_onnx.latent_preview import fitted_preview
 from training.clips import numbered_clip
 from training.sampling import Modules
 from training.vae_stage import vae_input

@@ -10,8 +10,8 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from export.mini_checkpoint import BOUNDARY_RATIO, FLOW_SHIFT
-from export.trajectory import TorchExpert
+from export.checkpoint.mini import BOUNDARY_RATIO, FLOW_SHIFT
+from export.parity.teacher_forced import TorchExpert
 from training.flow import TRAIN_TIMESTEPS
 from training.render import Frames
 from training.served import served

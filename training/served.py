@@ -1,6 +1,6 @@
 """How serving generates by default: training covers what serving visits."""
 
-from export.mini_checkpoint import SERVING_DEFAULTS
+from export.checkpoint.mini import SERVING_DEFAULTS
 
 
 def served(field: str) -> float:

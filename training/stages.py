@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from export.atomic import written_folder
-from export.mini_checkpoint import TEXT_LENGTH, VOCABULARY
-from export.mini_tokenizer import trained_tokenizer
+from export.checkpoint.mini import TEXT_LENGTH, VOCABULARY
+from export.checkpoint.mini_tokenizer import trained_tokenizer
 from training.decoder_stage import DecoderStage
 from training.device import compute_device
 from training.expert_stage import COMMON_EXPERT, TEXT_ENCODER, ExpertStage, TrainingData, modules_of

@@ -1,6 +1,6 @@
 """A small picture of the clean video that the loop is heading for, from latents by one linear map: no VAE runs.
 
-The map is fitted to the checkpoint's VAE at export (`export/preview_fit.py`) and travels as `latent_preview.json`.
+The map is fitted to the checkpoint's VAE at export (`latent_preview.py`) and travels as `latent_preview.json`.
 """
 
 import io

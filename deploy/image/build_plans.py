@@ -86,14 +86,14 @@ def built(
 
 def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
     """What the whole set will take, told from the checkpoint's config files. What is there already is not counted."""
-    from export.bf16_shards import bf16_shards_need
-    from export.checkpoint import facts_from_checkpoint
-    from export.component_configs import read_architecture
-    from export.exported import default_precisions, graph_needs
-    from export.plan_estimates import PlanEstimates
-    from export.plan_table import Deployment, plans_of
-    from export.precision import PART_OF
-    from export.sizes import named_sizes
+    from export.checkpoint.component_configs import read_architecture
+    from export.checkpoint.folder import facts_from_checkpoint
+    from export.graphs.precision import PART_OF
+    from export.graphs.sizes import named_sizes
+    from export.to_onnx.bf16_shards import bf16_shards_need
+    from export.to_onnx.export_checkpoint import default_precisions, graph_needs
+    from export.to_plan.estimates import PlanEstimates
+    from export.to_plan.plan_specs import Deployment, plans_of
 
     facts = facts_from_checkpoint(options.checkpoint)
     named = (options.precision, options.text_encoder_precision, options.vae_precision)

@@ -56,10 +56,10 @@ def _build_plans(command: list[str], scratch: Path, *, cut: frozenset[str]) -> N
     """`python -m export plans` with its own arguments and another builder."""
     from deploy.rehearsal.builder import RehearsalBuilder
     from export.__main__ import parser
-    from export.gpu_memory import parsed_size
-    from export.onnx_file import manifest_of
-    from export.plans_command import build_plans as build
-    from export.precision import PART_OF
+    from export.commands.plans import build_plans as build
+    from export.graphs.precision import PART_OF
+    from export.manifest import manifest_of
+    from export.placement.gpu_memory import parsed_size
 
     options = parser().parse_args(command)
     manifests = {graph: manifest_of(options.folder / graph) for graph in PART_OF}
@@ -108,7 +108,7 @@ def check_server(repository: Path, log: Path, placement_options: list[str]) -> d
 
 def rehearse(out: Path) -> None:
     """The whole way; prints a JSON line per step. Raises what its steps raise."""
-    from export.a14b_stand_in import A14B_CONFIGS, write_stand_in
+    from export.to_onnx.a14b_dummy import A14B_CONFIGS, write_stand_in
     from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
     for name in ("set/plans", "set/model_repository", "set/scratch", "repository"):  # current graphs are kept

@@ -10,24 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from export.component_configs import read_architecture
-from export.gpu_memory import Deployment as ServedDeployment
-from export.gpu_memory import GpuMemory
-from export.network_check import NetworkFacts
-from export.plan_table import PlanSpec
-from export.precision import PART_OF
-from export.to_plan import Attention, BuildSettings, plan_from_onnx
+from export.checkpoint.component_configs import read_architecture
+from export.graphs.precision import PART_OF
+from export.placement.gpu_memory import Deployment as ServedDeployment
+from export.placement.gpu_memory import GpuMemory
+from export.to_plan.builder import Attention, BuildSettings, plan_from_onnx
+from export.to_plan.network_check import NetworkFacts
+from export.to_plan.plan_specs import PlanSpec
 from wan_t2v.engines.tensorrt_module import tensorrt_module
 from wan_t2v.shapes import VideoShape
 
 logger = logging.getLogger(__name__)
-CUT_MODEL = "A14B"  # the name of the cut networks in export/compile_modules.py
+CUT_MODEL = "A14B"  # the name of the cut networks in export/to_plan/compile_modules.py
 ATTENTIONS_PER_BLOCK = 2
 CUT_PLANS_BYTES = 5e9  # in place of 83 GB
 
 
 class RehearsalBuilder:
-    """A PlanBuilder (`export/plan_builder.py`).
+    """A PlanBuilder (`export/to_plan/measured_build.py`).
 
     Attributes:
         checkpoint: the stand-in.
@@ -51,7 +51,7 @@ class RehearsalBuilder:
         """Build the plan of `source`, or of its first block."""
         if spec.graph not in self.cut:
             return plan_from_onnx(self._trt, source, target, spec.shapes, settings, attention=spec.attention)
-        from export.compile_modules import compile_graph
+        from export.to_plan.compile_modules import compile_graph
 
         precision = self.precisions[spec.graph]
         try:

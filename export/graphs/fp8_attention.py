@@ -17,7 +17,7 @@ from onnxscript import opset23 as onnx_ops
 from onnxscript.values import Op, Opset
 from torch import Tensor
 
-from export.graphs.fp8 import E4M3_MAX, dequantized, through_fp8, to_fp8
+from export.graphs.fp8_layers import E4M3_MAX, dequantized, through_fp8, to_fp8
 
 DOMAIN, QUANTIZED_ATTENTION = "trt", "TRT_QuantizedAttention"
 SOFTMAX_SCALE = 1.0 / E4M3_MAX  # the softmax is at most one, whatever the data

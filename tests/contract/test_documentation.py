@@ -46,8 +46,8 @@ def test_every_request_field_has_a_row_with_its_type(root: Path) -> None:
 
 
 def test_the_defaults_in_the_table_are_those_that_are_served(root: Path) -> None:
-    from export.checkpoint import Checkpoint
-    from export.serving_defaults import A14B
+    from export.checkpoint.folder import Checkpoint
+    from export.checkpoint.serving_defaults import A14B
 
     mini = Checkpoint.open(root / "training/wan-mini").defaults
 

@@ -23,7 +23,12 @@ FORBIDDEN = {
     "client/wan_t2v_client": {"wan_t2v", "export", "embedded", "torch"},
     "gateway/wan_t2v_gateway": {"wan_t2v", "export", "embedded", "benchmarks", "training", "torch", "tritonclient"},
 }
-ALLOWED = {"export/placement_configs.py": {"tritonclient.grpc.model_config_pb2"}}  # the format of configs, no client
+ALLOWED = {"export/placement/configs.py": {"tritonclient.grpc.model_config_pb2"}}  # the format of configs, no client
+# Folders of a package in the order of their arrows: each imports from those before it, and none from those after it.
+ARROWS = {
+    "wan_t2v/serving": ("python_backend", "admission", "resume", "loop", "models"),
+    "export": ("graphs", "checkpoint", "fp8", "parity", "to_onnx", "placement", "to_plan", "commands"),
+}
 STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt"}
 STANDARD_LIBRARY_ONLY = ("facts", "shapes", "contract", "request")
 
@@ -46,6 +51,23 @@ def test_imports_go_one_way(folder: str, root: Path) -> None:
         allowed = ALLOWED.get(str(path.relative_to(root)), set())
         for name in imported(path):
             assert name in allowed or not within(name, FORBIDDEN[folder]), f"{path.relative_to(root)} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("package", "folder"), [(package, folder) for package, folders in ARROWS.items() for folder in folders]
+)
+def test_no_folder_imports_one_that_comes_after_it(package: str, folder: str, root: Path) -> None:
+    order = ARROWS[package]
+    later = {f"{package.replace('/', '.')}.{name}" for name in order[order.index(folder) + 1 :]}
+    for path in sorted((root / package / folder).rglob("*.py")):
+        for name in imported(path):
+            assert not within(name, later), f"{path.relative_to(root)} imports {name}"
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_every_folder_has_its_place_among_the_arrows(package: str, root: Path) -> None:
+    folders = {path.parent.name for path in (root / package).glob("*/__init__.py")}
+    assert folders == set(ARROWS[package])
 
 
 def test_the_steps_know_neither_triton_nor_an_engine(root: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from deploy.image import assemble, build_plans, check_image
 from export import disk_space
-from export.a14b_stand_in import write_stand_in
-from export.architecture import A14B
+from export.checkpoint.architecture import A14B
 from export.file_hash import sha256
-from export.gpu_memory import Deployment, GpuMemory, parsed_size
-from export.graph_table import GRAPHS
-from export.install import READ_BY, install_model_files
+from export.graphs.registry import GRAPHS
+from export.placement.gpu_memory import Deployment, GpuMemory, parsed_size
+from export.to_onnx.a14b_dummy import write_stand_in
+from export.to_onnx.install import READ_BY, install_model_files
 from tests.deploy.rendering import ROOT, named, pod, server
 from tests.fakes.manifests import plan_manifest
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json

@@ -71,7 +71,7 @@ def test_the_job_writes_the_programs_of_what_runs_in_torch(values: str) -> None:
     assert on_cpu == bool(job.get("initContainers"))
     if on_cpu:
         (programs,) = job["initContainers"]
-        assert programs["command"] == ["python3", "-m", "export.to_program"]
+        assert programs["command"] == ["python3", "-m", "export.to_torch_program"]
         assert "--graph=text_encoder" in programs["args"] and "--text-encoder-precision=bf16" in programs["args"]
         into = programs["args"][programs["args"].index("--repository") + 1]
         plans = job["containers"][0]["args"]

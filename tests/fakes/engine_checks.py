@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.parity import TOLERANCES
+from export.parity.graph_parity import TOLERANCES
 from wan_t2v.engines.engine import Array, Engine
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from export.to_program import programs_from_checkpoint
+from export.to_torch_program import programs_from_checkpoint
 from wan_t2v.engines.loader import GRAPH_FILES
 
 

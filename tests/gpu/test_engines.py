@@ -55,7 +55,7 @@ def expert_plan(request: pytest.FixtureRequest, gpu: str, repository: Path, tmp_
         trt = tensorrt_module(request.param)
     except TensorRtMissing as error:
         pytest.skip(str(error))
-    from export.to_plan import Attention, BuildSettings, PlanShapes, plan_from_onnx
+    from export.to_plan.builder import Attention, BuildSettings, PlanShapes, plan_from_onnx
 
     facts = ModelFacts.read(repository / "denoiser/1")
     profiles = tuple(

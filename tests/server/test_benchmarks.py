@@ -13,7 +13,7 @@ from benchmarks.installed_copy import Installed
 from benchmarks.repository_copy import copied_repository
 from benchmarks.video_difference import decoded, psnr_db
 from embedded.server import Server
-from export.install import installed
+from export.to_onnx.install import installed
 from tests.server.calls import samples
 from tests.server.statistics import executions_when_idle
 

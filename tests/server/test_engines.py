@@ -73,7 +73,7 @@ def vae_requests(server: Server) -> list[int]:
 
 
 @pytest.mark.parametrize(("engine", "message"), [("openvino", "accepted: onnxruntime, torch, tensorrt"),
-                                                 ("torch", "program.json is missing. Run `python -m export.to_program"),
+                                                 ("torch", "program.json is missing. Run `python -m export.to_torch_program"),
                                                  ("tensorrt", "Set kind: KIND_GPU")])  # fmt: skip
 def test_an_engine_that_cannot_run_stops_the_start_with_its_reason(
     options: ServerOptions, engine: str, message: str

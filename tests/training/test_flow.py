@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from export.checkpoint.mini import BOUNDARY_RATIO
 from export.graphs.text_encoder import TextEncoderGraph
-from export.mini_checkpoint import BOUNDARY_RATIO
 from training import flow
 from training.expert_stage import PARTS
 from training.modules import WIDTH, new_text_encoder

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import training.pack
-from export.checkpoint import check_checkpoint, facts_from_checkpoint, module_from_checkpoint
+from export.checkpoint.folder import check_checkpoint, facts_from_checkpoint, module_from_checkpoint
 from training.modules import new_expert, new_text_encoder, new_vae
 from training.pack import TooLargeError, packed_modules, write_checkpoint
 from training.sampling import Modules

@@ -18,7 +18,7 @@ class GraphFile:
 
 GRAPH_FILES = {
     "onnxruntime": GraphFile("model.onnx", "manifest.json", "onnx_sha256", "make export"),
-    "torch": GraphFile("model.pt2", "program.json", "program_sha256", "python -m export.to_program"),
+    "torch": GraphFile("model.pt2", "program.json", "program_sha256", "python -m export.to_torch_program"),
     "tensorrt": GraphFile("model.plan", "plan.json", "plan_sha256", "make plans"),
 }
 ENGINES = tuple(GRAPH_FILES)

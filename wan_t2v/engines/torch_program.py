@@ -82,5 +82,6 @@ def _loaded(path: Path) -> tuple[Any, dict[str, list[str]]]:
         return program, json.loads(extra[NAMES_FILE])
     except (RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} cannot be read by torch {torch.__version__}: {error}. Make it again: python -m export.to_program"
+            f"{path} cannot be read by torch {torch.__version__}: {error}. "
+            "Make it again: python -m export.to_torch_program"
         ) from error

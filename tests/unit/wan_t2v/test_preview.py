@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.checkpoint import module_from_checkpoint
-from export.preview_fit import fitted_preview
+from export.checkpoint.folder import module_from_checkpoint
+from export.to_onnx.latent_preview import fitted_preview
 from training.clips import numbered_clip
 from training.vae_stage import vae_input
 from wan_t2v.latents import diffusion_from_vae

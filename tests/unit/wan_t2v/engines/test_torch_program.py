@@ -75,7 +75,7 @@ def test_only_what_is_asked_for_is_returned(programs: Path, repository: Path) ->
 
 def test_a_file_that_is_no_program_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt2").write_bytes(b"half of it")
-    with pytest.raises(ValueError, match=r"model.pt2 cannot be read by torch .*python -m export.to_program"):
+    with pytest.raises(ValueError, match=r"model.pt2 cannot be read by torch .*python -m export.to_torch_program"):
         TorchEngine(tmp_path / "model.pt2")
 
 

@@ -1,0 +1,1 @@
+"""A diffusers checkpoint folder: read, checked, hashed. Uses graphs."""

@@ -1,0 +1,48 @@
+"""A component's module without its weights: parameters have type and shape and no storage (torch's `meta` device)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from torch import nn
+from transformers import UMT5Config, UMT5EncoderModel
+
+
+def shell_of(checkpoint: Path, component: str) -> nn.Module:
+    """The component's module from its config alone; parameters have shapes and no storage (the `meta` device)."""
+    with torch.device("meta"):
+        module: nn.Module = _BUILDERS[component](checkpoint / component)
+    if isinstance(module, WanTransformer3DModel):  # its tables are computed, not stored, so they must be real
+        module.rope = WanRotaryPosEmbed(
+            module.config.attention_head_dim, module.config.patch_size, module.config.rope_max_seq_len
+        )
+    missing = [name for name, buffer in module.named_buffers() if buffer.is_meta]
+    if missing:
+        raise NotImplementedError(f"{component} computes buffers that would be lost without weights: {missing}")
+    return module.eval().requires_grad_(False)
+
+
+def is_fp32_island(module: nn.Module, name: str) -> bool:
+    """Whether `from_pretrained` keeps the parameter in FP32 at every precision (diffusers' keep list)."""
+    if isinstance(module, UMT5EncoderModel):
+        return False  # transformers applies its list to FP16 alone, which is not offered for the text encoder
+    kept = set(getattr(module, "_keep_in_fp32_modules", None) or ())
+    return not kept.isdisjoint(name.split("."))
+
+
+def _expert(folder: Path) -> Any:
+    return WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(folder, local_files_only=True))
+
+
+def _vae(folder: Path) -> Any:
+    return AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder, local_files_only=True))
+
+
+def _text_encoder(folder: Path) -> Any:
+    config = UMT5Config.from_pretrained(folder, local_files_only=True)
+    return UMT5EncoderModel._from_config(config, attn_implementation="eager")
+
+
+_BUILDERS = {"text_encoder": _text_encoder, "transformer": _expert, "transformer_2": _expert, "vae": _vae}

@@ -1,0 +1,1 @@
+"""The files of a component's weights, by their headers."""

@@ -1,0 +1,138 @@
+"""The one check of a component's tensors, before any tracing: names, shapes and types are those of its config.
+
+Both ways of exporting use it: weights inside the graph, which a library loads and of which it only warns, and weights
+beside the graph, which are never loaded.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from export.checkpoint.config_file import CheckpointError
+from export.checkpoint.meta_module import shell_of
+from export.checkpoint.weights.foreign_weights import foreign_layout
+from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
+
+EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # one matrix of UMT5 under two names
+_NAMED = 5  # tensors that a message lists before it counts the rest
+_CHUNK_BYTES = 1 << 24
+# the bits of the exponent, which are all set in an infinity and in what is no number
+_EXPONENTS = {"F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
+
+
+def check_weights(checkpoint: Path, component: str, *, links_allowed: bool, values: bool) -> None:
+    """Check a component's tensors against its config; with `values` read them too. Raises CheckpointError."""
+    stored = weights_of(checkpoint, component, shell_of(checkpoint, component), links_allowed=links_allowed)
+    if values:
+        check_finite(str(checkpoint / component), stored)
+
+
+def weights_of(
+    checkpoint: Path, component: str, shell: nn.Module, *, links_allowed: bool = False
+) -> dict[str, StoredTensor]:
+    """The component's tensors by the checkpoint's names, all there and of the shapes of `shell` (its bare module).
+
+    Raises CheckpointError.
+    """
+    where = str(checkpoint / component)
+    stored = stored_tensors(checkpoint, component, links_allowed=links_allowed)
+    if component == "text_encoder":
+        stored = with_one_embedding(where, stored)
+    expected = {name: tuple(tensor.shape) for name, tensor in shell.state_dict().items()}
+    ignored = getattr(shell, "_keys_to_ignore_on_load_unexpected", None) or ()
+    check_tensors(where, expected, stored, ignored=ignored)
+    return stored
+
+
+def check_tensors(
+    where: str,
+    expected: Mapping[str, tuple[int, ...]],
+    stored: Mapping[str, StoredTensor],
+    *,
+    ignored: Iterable[str] = (),
+) -> None:
+    """Compare names and shapes that a component's config asks for with those that its files hold.
+
+    Names that contain one of `ignored` may be surplus. Raises CheckpointError, which names what is wrong.
+    """
+    missing = [name for name in expected if name not in stored]
+    surplus = [n for n in stored if n not in expected and not any(pattern in n for pattern in ignored)]
+    layout = foreign_layout(surplus, missing)
+    if layout is not None:
+        raise CheckpointError(f"{where}: {layout}")
+    shapes = [
+        f"{name} is {stored[name].shape}, expected {shape}"
+        for name, shape in expected.items()
+        if name in stored and stored[name].shape != shape
+    ]
+    faults = {"missing": missing, "surplus": surplus, "of another shape": shapes}
+    told = [f"{len(found)} {fault}: {_listed(found)}" for fault, found in faults.items() if found]
+    if told:
+        raise CheckpointError(
+            f"{where}: the weights do not fit config.json; tensors {'; '.join(told)}. "
+            "Take both from one download of the checkpoint."
+        )
+
+
+def with_one_embedding(where: str, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """UMT5's tensors with the embedding under both of its names, whichever the checkpoint holds.
+
+    Some versions of transformers save or load `encoder.embed_tokens` as zeros beside a good `shared`
+    (huggingface/transformers#43992); every prompt then means the same. Raises CheckpointError if no good one is there.
+    """
+    there = {name: stored[name] for name in EMBEDDINGS if name in stored}
+    good = {name: tensor for name, tensor in there.items() if _any_bit(tensor)}
+    if there and not good:
+        raise CheckpointError(f"{where}: {' and '.join(there)} holds only zeros: every prompt would mean the same.")
+    if len(good) == 2 and not _equal(*good.values()):
+        raise CheckpointError(f"{where}: {EMBEDDINGS[0]} and {EMBEDDINGS[1]} should be one matrix and differ.")
+    chosen = next(iter(good.values()), None)
+    return {**stored, **(dict.fromkeys(EMBEDDINGS, chosen) if chosen else {})}
+
+
+def check_finite(where: str, stored: Mapping[str, StoredTensor]) -> None:
+    """Refuse weights with a value that is no finite number. Raises CheckpointError naming the tensors."""
+    wrong = [name for name, tensor in stored.items() if not _is_finite(tensor)]
+    if wrong:
+        raise CheckpointError(
+            f"{where}: {len(wrong)} tensors hold values that are infinite or no numbers: {_listed(wrong)}. "
+            "The checkpoint is damaged, or was converted to a type that its values do not fit in. Download it again."
+        )
+
+
+def _is_finite(tensor: StoredTensor) -> bool:
+    kind, exponent = _EXPONENTS[tensor.dtype]
+    with tensor.path.open("rb") as file:
+        file.seek(tensor.offset)
+        for size in _chunks(tensor.nbytes):
+            bits = np.frombuffer(file.read(size), dtype=kind)
+            if ((bits & kind(exponent)) == exponent).any():
+                return False
+    return True
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _any_bit(tensor: StoredTensor) -> bool:
+    with tensor.path.open("rb") as file:
+        file.seek(tensor.offset)
+        return any(any(file.read(size)) for size in _chunks(tensor.nbytes))
+
+
+def _equal(first: StoredTensor, second: StoredTensor) -> bool:
+    if replace(first, path=Path(), offset=0) != replace(second, path=Path(), offset=0):
+        return False
+    with first.path.open("rb") as one, second.path.open("rb") as other:
+        one.seek(first.offset)
+        other.seek(second.offset)
+        return all(one.read(size) == other.read(size) for size in _chunks(first.nbytes))
+
+
+def _chunks(total: int) -> Iterable[int]:
+    return (min(_CHUNK_BYTES, total - start) for start in range(0, total, _CHUNK_BYTES))

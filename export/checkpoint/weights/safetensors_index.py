@@ -1,0 +1,126 @@
+"""Where each tensor of a checkpoint component lies: file, offset, length. Reads headers, never weights.
+
+Format: eight bytes of header length (little-endian), a JSON header with `data_offsets` relative to its end, the data
+(https://github.com/huggingface/safetensors#format). A sharded component has an index file that names the shards.
+"""
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.checkpoint.config_file import CheckpointError, object_without_repeats, unreadable
+from export.checkpoint.weights.foreign_weights import foreign_type
+from export.checkpoint.weights.weight_files import shard_of_tensor, weight_files
+
+BYTES_OF = {"F32": 4, "F16": 2, "BF16": 2}  # types that Wan's checkpoints are stored in
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_SAMPLE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a `.safetensors` file. `offset` counts from the start of the file."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+def stored_tensors(checkpoint: Path, component: str, *, links_allowed: bool = False) -> dict[str, StoredTensor]:
+    """Every tensor of a component by name.
+
+    Raises CheckpointError for files that are missing, truncated, damaged, or links where a graph would refer to them.
+    """
+    found: dict[str, StoredTensor] = {}
+    for path in weight_files(checkpoint, component, links_allowed=links_allowed):
+        for name, tensor in _tensors_of(path).items():
+            if name in found:
+                raise CheckpointError(f"{name} is in two files: {found[name].path} and {path}.")
+            found[name] = tensor
+    _check_index(checkpoint, component, found)
+    return found
+
+
+def content_sample_sha256(checkpoint: Path, component: str) -> str:
+    """One hash over a component's config, its headers and the first 4 KiB of every tensor.
+
+    Reading all of A14B's 126 GB for a hash would take longer than its export; a sample tells checkpoints apart, and not
+    a single damaged byte.
+    """
+    digest = hashlib.sha256((checkpoint / component / "config.json").read_bytes())
+    for name, tensor in sorted(stored_tensors(checkpoint, component).items()):
+        digest.update(f"{name} {tensor.path.name} {tensor.dtype} {tensor.shape} {tensor.offset}".encode())
+        with tensor.path.open("rb") as file:
+            file.seek(tensor.offset)
+            digest.update(file.read(min(tensor.nbytes, _SAMPLE_BYTES)))
+    return digest.hexdigest()
+
+
+def _check_index(checkpoint: Path, component: str, found: dict[str, StoredTensor]) -> None:
+    for name, file in shard_of_tensor(checkpoint, component).items():
+        if name not in found or found[name].path.name != file:
+            raise CheckpointError(
+                f"{checkpoint / component}: the index puts {name} into {file}, where it is not. Download both again."
+            )
+
+
+def _tensors_of(path: Path) -> dict[str, StoredTensor]:
+    header, start = _header(path)
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    tensors = {name: _tensor(path, name, entry, start=start, names=entries) for name, entry in entries.items()}
+    end = start
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if tensor.offset != end:
+            raise _damaged(path, f"{name} begins at byte {tensor.offset:,} and not at {end:,}")
+        end += tensor.nbytes
+    if path.stat().st_size != end:
+        raise CheckpointError(
+            f"{path} has {path.stat().st_size:,} bytes and its header describes {end:,}: truncated or damaged. "
+            "Download it again."
+        )
+    return tensors
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+                raise CheckpointError(
+                    f"{path} is no safetensors file, or is truncated in its header. Download it again."
+                )
+            header = json.loads(file.read(length), object_pairs_hook=object_without_repeats)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(header, dict):
+        raise _damaged(path, f"it is a JSON {type(header).__name__}")
+    return header, 8 + length
+
+
+def _tensor(path: Path, name: str, entry: Any, *, start: int, names: Mapping[str, object]) -> StoredTensor:
+    try:
+        dtype, shape, (begin, end) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"{name}: {error!r}") from None
+    if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+        raise _damaged(path, f"{name}: shape {shape}, offsets {begin} and {end}")
+    itemsize = BYTES_OF.get(dtype)
+    if itemsize is None:
+        raise CheckpointError(foreign_type(str(path), name, dtype, names))
+    if end - begin != math.prod(shape) * itemsize:
+        raise CheckpointError(f"{path}: {name} {shape} {dtype} does not have {end - begin:,} bytes: damaged.")
+    return StoredTensor(path, dtype, shape, start + begin, end - begin)
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} has a damaged header ({reason}). Download it again.")

@@ -1,0 +1,120 @@
+"""Which `.safetensors` files hold a component's weights: the shards that its index names, or one file.
+
+The names are those that diffusers and transformers load; what lies there instead is told with the remedy.
+"""
+
+import json
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from export.checkpoint.config_file import (
+    DOWNLOAD,
+    CheckpointError,
+    check_is_no_pointer,
+    object_without_repeats,
+    read_text,
+    unreadable,
+)
+
+_STEMS = {"text_encoder": "model"}  # transformers' file name; diffusers' models have another
+_CONVERT_PICKLE = (
+    "Pickled weights are not read, since loading them runs code and a replaced file is not noticed. Load the component "
+    "with diffusers (the text encoder with transformers) and `save_pretrained` it, or download the published files: "
+    f"`{DOWNLOAD}`."
+)
+_ELSEWHERE = (  # what may lie in the place of the weights: file names, what that is, the remedy
+    (("adapter_*.safetensors", "adapter_*.json", "adapter_*.bin", "*lora*"), "a LoRA or PEFT adapter, which is "
+     "no model by itself", "Merge it into the model, `save_pretrained`, and export that folder."),
+    (("*.gguf",), "a GGUF file, whose weights are quantised", f"Take the published weights: `{DOWNLOAD}`."),
+    (("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt"), "pickled weights", _CONVERT_PICKLE),
+    (("*.msgpack", "*.h5", "*.onnx"), "weights for another library", f"Download the rest: `{DOWNLOAD}`."),
+)  # fmt: skip
+
+
+def weight_stem(component: str) -> str:
+    """What the names of a component's weight files begin with."""
+    return _STEMS.get(component, "diffusion_pytorch_model")
+
+
+def weight_files(checkpoint: Path, component: str, *, links_allowed: bool = False) -> list[Path]:
+    """The component's files, which are all there. Raises CheckpointError."""
+    folder = checkpoint / component
+    single = folder / f"{weight_stem(component)}.safetensors"
+    index = shard_of_tensor(checkpoint, component)
+    if index and single.exists():
+        raise CheckpointError(
+            f"{folder} has both {single.name} and an index of shards, and libraries differ in which they load. "
+            "Remove those that are not meant."
+        )
+    files = sorted({folder / name for name in index.values()}) if index else [single]
+    for path in files:
+        _check_is_here(path, links_allowed=links_allowed)
+    return files
+
+
+def shard_of_tensor(checkpoint: Path, component: str) -> dict[str, str]:
+    """File name by tensor, from the component's index of shards; empty without one. Raises CheckpointError."""
+    path = checkpoint / component / f"{weight_stem(component)}.safetensors.index.json"
+    if not path.exists():
+        return {}
+    try:
+        index = json.loads(read_text(path), object_pairs_hook=object_without_repeats)
+        weight_map: dict[str, str] = index["weight_map"]
+        names = set(weight_map.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # JSON of another shape
+        raise CheckpointError(f"{path} is not an index of shards ({error!r}). Download it again.") from None
+    strange = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    if strange or not names:
+        came = f"the file name {strange[0]!r}" if strange else "no file at all"
+        raise CheckpointError(f"{path} names {came}, accepted: files beside it. Download it again.")
+    return weight_map
+
+
+def _check_is_here(path: Path, *, links_allowed: bool) -> None:
+    """Of its own where graphs refer to it: ONNX Runtime refuses symbolic links, the ONNX checker hard ones too."""
+    if not path.is_file():
+        raise CheckpointError(_why_missing(path))
+    try:
+        check_is_no_pointer(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if not links_allowed and (path.is_symlink() or path.stat().st_nlink > 1):
+        kind = f"a symbolic link (to {path.readlink()})" if path.is_symlink() else "a hard link"
+        raise CheckpointError(
+            f"{path} is {kind}, as in the hub's cache. The graph refers to the weights beside it, and ONNX's tools "
+            f"refuse links there. Copy the checkpoint as real files: `{DOWNLOAD}` or `cp -rL SNAPSHOT FOLDER`."
+        )
+
+
+def _why_missing(path: Path) -> str:
+    if path.is_symlink():
+        return f"{path} is a link to {path.readlink()}, which is not there. Download the checkpoint again."
+    if path.exists():
+        return f"{path} is no file. Download the checkpoint again."
+    if not path.parent.is_dir():
+        return f"{path} is missing (found: no such folder). Download the checkpoint again."
+    names = sorted(file.name for file in path.parent.iterdir())
+    variant = next(_variants(path, names), None)
+    if variant is not None:
+        return (
+            f"{path} is missing; there is only the variant {variant!r}. Take that word out of the names of the files "
+            f"and of those in their index, or download the files without it: `{DOWNLOAD}`."
+        )
+    for patterns, what, remedy in _ELSEWHERE:
+        for name in names:
+            if any(fnmatch(name, pattern) for pattern in patterns):
+                return f"{path} is missing; in its place is {name}: {what}. {remedy}"
+    other = [name for name in names if name.endswith(".safetensors")]
+    hint = " Shards need their index file." if any("-of-" in name for name in other) else ""
+    return f"{path} is missing (found: {', '.join(names) or 'nothing'}).{hint} Download the checkpoint again."
+
+
+def _variants(path: Path, names: list[str]) -> Iterator[str]:
+    """Words such as `fp16` in `diffusion_pytorch_model.fp16.safetensors` or `model.safetensors.index.fp16.json`."""
+    stem = path.name.removesuffix(".safetensors")
+    for name in names:
+        for pattern in (f"{stem}.*.safetensors", f"{stem}.safetensors.index.*.json", f"{stem}.*-*-of-*.safetensors"):
+            if fnmatch(name, pattern):
+                start = pattern.index("*")
+                yield name[start:].split(".")[0].split("-")[0]

@@ -1,0 +1,1 @@
+"""Argument parsing only; heavy imports happen when a command runs."""

@@ -1,0 +1,132 @@
+"""The command lines of `python -m export onnx` and `dry-run`; apart from their work, which imports much."""
+
+import argparse
+import errno
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from export.graphs.precision import OFFERED, Precisions, between
+
+STAND_IN = Path("build/a14b-stand-in")
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PLACES = {"auto": None, "inside": False, "beside": True}
+
+
+def add_onnx(
+    commands: Any, *, checkpoint: Path, repository: Path, folder_of: Callable[[argparse.Namespace], Path]
+) -> None:
+    """Add both commands to the parsers of `python -m export`; `folder_of` tells where exported graphs go."""
+    onnx: argparse.ArgumentParser = commands.add_parser("onnx", help="checkpoint to checked ONNX graphs, and install")
+    onnx.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
+    onnx.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+    onnx.add_argument("--repository", type=Path, default=repository, help="where to install (default: %(default)s)")
+    onnx.add_argument("--jobs", type=int, default=2, help="graphs traced at the same time (default: %(default)s)")
+    onnx.add_argument(
+        "--weights",
+        choices=_PLACES,
+        default="auto",
+        help="inside the graphs, or beside them in the checkpoint's own files (default: by their size)",
+    )
+    onnx.add_argument("--fp8-ranges", type=Path, help="what `calibrate` wrote (default: under build/)")
+    onnx.add_argument(
+        "--bf16-shards", action="store_true", help="first copy the experts' FP32 shards into BF16 ones, 28.6 GB each"
+    )
+    onnx.add_argument("--must-install", action="store_true", help="refuse what the embedded server could not serve")
+    onnx.set_defaults(command=lambda options: _onnx(options, folder_of(options)))
+    dry: argparse.ArgumentParser = commands.add_parser("dry-run", help="export A14B's true shapes without its weights")
+    dry.add_argument("--out", type=Path, default=STAND_IN, help="stand-in checkpoint to write (default: %(default)s)")
+    dry.add_argument("--stored", choices=("F32", "BF16"), help="type of the experts' shards (default: as published)")
+    dry.set_defaults(command=_dry_run)
+    for command in (onnx, dry):
+        add_precisions(command)
+
+
+def add_precisions(command: argparse.ArgumentParser) -> None:
+    """Add the options that choose the precision of each part."""
+    for option, part in (("", "experts"), ("-text-encoder", "text_encoder"), ("-vae", "vae")):
+        offered = ", ".join(OFFERED[part])
+        text = f"of the {part.replace('_', ' ')}: {offered} (default: small checkpoints fp32, A14B the first)"
+        command.add_argument(f"-{option}-precision", dest=part, metavar="NAME", help=text)
+
+
+def chosen_folder(options: argparse.Namespace, folder: Path) -> Path:
+    """Where an export in the chosen precisions stands: `folder`, unless it was named, gets their names."""
+    if options.folder is not None:
+        return folder
+    from export.to_onnx.export_checkpoint import default_precisions
+
+    defaults = default_precisions(options.checkpoint)
+    return folder.with_name(folder.name + _suffix(_precisions(options, defaults), defaults))
+
+
+def ranges_beside(folder: Path) -> Path:
+    """Where the ranges for FP8 stand, beside the folder of exported graphs."""
+    return folder.with_name(f"{folder.name}.fp8-ranges.json")
+
+
+def disk_error(error: OSError) -> str:
+    """What to do about a file that could not be written or read."""
+    if error.errno in _DISK_FULL:
+        return f"{error}. Nothing half-written was left. Free some space, or choose another disk, and run it again."
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{error}. Graphs of a large checkpoint are written into its folders, which must be writable."
+    return str(error)
+
+
+def _onnx(options: argparse.Namespace, folder: Path) -> None:
+    from export.checkpoint.folder import Checkpoint, CheckpointError, is_small
+
+    Checkpoint.open(options.checkpoint).check_files()  # before the imports below, which take seconds
+    from export.to_onnx.export_checkpoint import ExportSettings, default_precisions, exported_checkpoint
+    from export.to_onnx.install import installed
+
+    defaults = default_precisions(options.checkpoint)
+    precisions = _precisions(options, defaults)
+    place = _PLACES[options.weights]
+    beside = not is_small(options.checkpoint) if place is None else place
+    unserved = _why_not_installed(precisions, beside=beside)
+    if unserved and options.must_install:
+        raise CheckpointError(f"{options.checkpoint} cannot be served here: {unserved}. `make export` exports it.")
+    ranges = options.fp8_ranges or ranges_beside(folder)
+    folder = chosen_folder(options, folder)
+    settings = ExportSettings(
+        precisions, beside=beside, jobs=options.jobs, fp8_ranges=ranges, bf16_shards=options.bf16_shards
+    )
+    exported_checkpoint(options.checkpoint, folder, settings)
+    if unserved:
+        print(f"exported {options.checkpoint.name} to {folder}; not installed: {unserved}", file=sys.stderr)
+        return
+    installed(folder, options.repository)
+    print(f"installed {options.checkpoint.name} in {options.repository}", file=sys.stderr)
+
+
+def _precisions(options: argparse.Namespace, defaults: Precisions) -> Precisions:
+    chosen = {part: value for part in OFFERED if (value := getattr(options, part)) is not None}
+    return Precisions(**{**asdict(defaults), **chosen})
+
+
+def _suffix(precisions: Precisions, defaults: Precisions) -> str:
+    """So that exports of one checkpoint in several precisions do not replace each other."""
+    short = {"experts": "", "text_encoder": "-text", "vae": "-vae"}
+    chosen, usual = asdict(precisions), asdict(defaults)
+    return "".join(f"{short[part]}-{chosen[part]}" for part in short if chosen[part] != usual[part])
+
+
+def _why_not_installed(precisions: Precisions, *, beside: bool) -> str | None:
+    """Why the embedded server could not run the graphs; None if it can."""
+    if beside:
+        return "the weights stay in the checkpoint, for TensorRT plans to be built from"
+    in_fp32 = all(between(precision) == "fp32" for precision in asdict(precisions).values())
+    return None if in_fp32 else "the embedded server runs graphs with FP32 inputs and outputs"
+
+
+def _dry_run(options: argparse.Namespace) -> None:
+    from export.graphs.precision import FOR_LARGE_WEIGHTS
+    from export.to_onnx.dry_run import dry_run
+
+    precisions = _precisions(options, FOR_LARGE_WEIGHTS)
+    dry_run(options.out, precisions, stored=options.stored, report=lambda row: print(json.dumps(row), flush=True))

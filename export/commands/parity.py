@@ -1,0 +1,99 @@
+"""The command line of `python -m export parity`: graphs against modules, then experts along a generation."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from export.commands.onnx import add_precisions, chosen_folder
+
+PROMPT = "a red ball rolls left"
+
+
+def add_parity(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> None:
+    """Add the command to the parsers of `python -m export`."""
+    parser: argparse.ArgumentParser = commands.add_parser("parity", help="compare exported graphs with the modules")
+    parser.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+    parser.add_argument("--steps", type=int, default=20, help="of the generation to follow (default: %(default)s)")
+    parser.add_argument("--prompt", default=PROMPT, help="of that generation (default: %(default)s)")
+    parser.add_argument("--plans", type=Path, help="a repository with plans: the experts' are compared too, on a GPU")
+    add_precisions(parser)
+    parser.set_defaults(command=lambda options: _parity(options, folder_of(options)))
+
+
+def _parity(options: argparse.Namespace, folder: Path) -> None:
+    from export.checkpoint.folder import CheckpointError, check_checkpoint, is_small
+
+    if options.steps < 2:
+        raise CheckpointError(f"--steps {options.steps}: a generation has at least 2 steps.")
+    check_checkpoint(options.checkpoint)
+    folder = chosen_folder(options, folder)
+    if not (folder / "high_noise_expert").is_dir():
+        raise CheckpointError(f"{folder} has no exported graphs. Run `make export` for this checkpoint and precision.")
+    precisions = _compare_graphs(options.checkpoint, folder)
+    if is_small(options.checkpoint) or options.plans:
+        _follow(options, folder, precisions["high_noise_expert"])
+
+
+def _compare_graphs(checkpoint: Path, folder: Path) -> dict[str, str]:
+    """Print a line for each graph; its precision by name."""
+    from export.graphs.registry import GRAPHS
+    from export.manifest import manifest_of
+    from export.parity.graph_parity import parity_of, tolerance
+
+    manifests = {graph: manifest_of(folder / graph) for graph in GRAPHS}
+    precisions = {graph: manifest.precision if manifest else "fp32" for graph, manifest in manifests.items()}
+    for graph, precision in precisions.items():
+        accepted = tolerance(graph, precision)
+        if accepted is None:
+            print(json.dumps({"graph": graph, "not_compared": f"ONNX Runtime cannot run {precision} on a CPU"}))
+            continue
+        comparisons = parity_of(graph, checkpoint, folder, precision=precision)
+        print(json.dumps({"graph": graph, "tolerance": asdict(accepted), "shapes": [asdict(c) for c in comparisons]}))
+    return precisions
+
+
+def _follow(options: argparse.Namespace, folder: Path, precision: str) -> None:
+    """Print one line for each candidate, write the report, and refuse what is beyond its limit."""
+    from tqdm import tqdm
+
+    from export.parity.graph_parity import ParityError
+    from export.parity.report import NOISE_FLOOR, limit_of, report, worst_median, write_report
+    from export.parity.teacher_forced import Asked, errors_along, followed
+    from export.progress_bars import hide_progress_bars_of_diffusers
+
+    hide_progress_bars_of_diffusers()
+    with tqdm(total=options.steps, desc="reference", unit="step") as bar:
+        calls = followed(options.checkpoint, Asked(options.prompt, options.steps), lambda _: bar.update())
+    candidates = _candidates(options, folder, precision)
+    errors = {name: errors_along(calls, experts()) for name, experts in tqdm(candidates.items(), unit="candidate")}
+    found = report(calls, errors)
+    write_report(folder, found)
+    floor = worst_median(found["candidates"][NOISE_FLOOR])
+    beyond = []
+    for name, candidate in found["candidates"].items():
+        limit = None if name == NOISE_FLOOR else limit_of(precision, floor)
+        print(json.dumps({"candidate": name, "by_expert": candidate["by_expert"], "limit": limit and asdict(limit)}))
+        if limit and not worst_median(candidate) <= limit.relative:  # also when it is NaN
+            beyond.append(f"{name}: median error {worst_median(candidate):.1e}, accepted {limit.relative:.1e}")
+    if beyond:
+        raise ParityError(f"{'; '.join(beyond)}. See {folder / 'trajectory.json'}.")
+    print(f"wrote {folder / 'trajectory.json'} and trajectory.png", file=sys.stderr)
+
+
+def _candidates(options: argparse.Namespace, folder: Path, precision: str) -> Mapping[str, Callable[[], Any]]:
+    """What is compared, loaded one after the other: torch in BF16, the graphs where a CPU runs them, and plans."""
+    from export.parity.graph_parity import tolerance
+    from export.parity.report import NOISE_FLOOR
+    from export.parity.teacher_forced import graph_experts, plan_experts, torch_experts
+
+    found: dict[str, Callable[[], Any]] = {NOISE_FLOOR: lambda: torch_experts(options.checkpoint, "bf16")}
+    if tolerance("high_noise_expert", precision) is not None:
+        found[f"graph {precision}"] = lambda: graph_experts(folder, precision)
+    if options.plans:
+        found[f"plan {precision}"] = lambda: plan_experts(options.plans, precision)
+    return found

@@ -1,0 +1,105 @@
+"""Ranges for FP8: ModelOpt watches both experts while diffusers' own pipeline makes videos from prompts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanPipeline
+from torch import nn
+from tqdm import tqdm
+
+from export.checkpoint.folder import check_checkpoint, is_small
+from export.checkpoint.hashes import checkpoint_hash
+from export.fp8.ranges import Fp8Ranges
+from export.graphs.fp8_layers import ATTENTION_INPUTS, needed_ranges
+from export.graphs.precision import PrecisionError, blocks_in_fp8
+
+EXPERTS = ("transformer", "transformer_2")
+_PIPELINE_FIELDS = ("height", "width", "num_frames", "guidance_scale", "guidance_scale_2", "negative_prompt")
+_E4M3 = {"num_bits": (4, 3), "axis": None}
+# The ends of our names, and ModelOpt's names for what it watches there.
+_QUANTIZERS = {"weight": "weight_quantizer", "input": "input_quantizer"} | {
+    name: f"{name[0]}_bmm_quantizer" for name in ATTENTION_INPUTS
+}
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """What the pipeline makes while it is watched: a video a prompt, at the checkpoint's default size."""
+
+    prompts: tuple[str, ...]
+    num_inference_steps: int
+    seed: int = 0
+
+
+def calibrated(checkpoint: Path, settings: CalibrationSettings) -> Fp8Ranges:
+    """Make the videos and return the largest absolute values that the experts' layers saw. Raises CheckpointError."""
+    opened = check_checkpoint(checkpoint)
+    pipeline = _pipeline(checkpoint)
+    experts = nn.ModuleDict({name: getattr(pipeline, name) for name in EXPERTS})
+    fields = {name: field["value"] for name, field in opened.defaults.items()}
+    watched = _watched(experts, lambda: _make_videos(pipeline, settings, fields))
+    return Fp8Ranges(
+        checkpoint_hashes={name: checkpoint_hash(checkpoint, name).sha256 for name in EXPERTS},
+        ranges={name: _ranges(watched[name]) for name in EXPERTS},
+        made_with={
+            "prompts": list(settings.prompts),
+            "num_inference_steps": settings.num_inference_steps,
+            "seed": settings.seed,
+            "size": [fields[name] for name in ("num_frames", "height", "width")],
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "versions": {name: version(name) for name in ("torch", "diffusers", "nvidia-modelopt")},
+        },
+    )
+
+
+def _pipeline(checkpoint: Path) -> Any:
+    """A14B in BF16 with the components on the GPU in turn; what is small, in FP32."""
+    dtype = torch.float32 if is_small(checkpoint) else torch.bfloat16
+    pipeline: Any = WanPipeline.from_pretrained(checkpoint, torch_dtype=dtype, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    if torch.cuda.is_available():
+        pipeline.enable_model_cpu_offload()
+    return pipeline
+
+
+def _make_videos(pipeline: Any, settings: CalibrationSettings, fields: dict[str, Any]) -> None:
+    for index, prompt in enumerate(tqdm(settings.prompts, desc="calibrating", unit="video")):
+        pipeline(
+            prompt=prompt,
+            num_inference_steps=settings.num_inference_steps,
+            **{name: fields[name] for name in _PIPELINE_FIELDS},
+            generator=torch.Generator().manual_seed(settings.seed + index),
+            output_type="latent",
+        )
+
+
+def _watched(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
+    """The experts with ModelOpt's quantizers in the blocks that will be in FP8, after `make_videos` ran once.
+
+    Raises PrecisionError without ModelOpt.
+    """
+    try:
+        import modelopt.torch.quantization as mtq  # seconds to import, and an extra of its own
+    except ImportError as error:
+        raise PrecisionError(f"calibration needs NVIDIA's ModelOpt: {error}. Run `make setup-dev`") from error
+
+    blocks = {name: blocks_in_fp8(len(experts[name].blocks)) for name in EXPERTS}  # type: ignore[arg-type]
+    patterns = [
+        f"{name}.blocks.{block}.*{kind}" for name in EXPERTS for block in blocks[name] for kind in _QUANTIZERS.values()
+    ]
+    rules = [{"quantizer_name": pattern, "cfg": _E4M3} for pattern in patterns]
+    config = {"quant_cfg": [{"quantizer_name": "*", "enable": False}, *rules], "algorithm": "max"}
+    watched: nn.ModuleDict = mtq.quantize(experts, config, lambda _: make_videos())
+    return watched
+
+
+def _ranges(expert: Any) -> dict[str, float]:
+    found = {}
+    for name in needed_ranges(blocks_in_fp8(len(expert.blocks))):
+        place, _, kind = name.rpartition(".")
+        found[name] = float(expert.get_submodule(f"{place}.{_QUANTIZERS[kind]}").amax)
+    return found

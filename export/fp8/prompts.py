@@ -1,0 +1,20 @@
+"""The prompts that FP8 is calibrated with."""
+
+from pathlib import Path
+
+from export.checkpoint.config_file import CheckpointError, read_text
+
+PROMPTS_FILE = "calibration_prompts.txt"  # in a checkpoint
+_OWN_PROMPTS = Path(__file__).with_name("prompts.txt")
+
+
+def calibration_prompts(checkpoint: Path, file: Path | None = None) -> tuple[str, ...]:
+    """Prompts, one a line: of `file`, else the checkpoint's own, else this project's. Raises CheckpointError."""
+    own = checkpoint / PROMPTS_FILE
+    chosen = file or (own if own.is_file() else _OWN_PROMPTS)
+    if not chosen.is_file():
+        raise CheckpointError(f"{chosen} is missing; it should have a prompt a line.")
+    prompts = tuple(line.strip() for line in read_text(chosen).splitlines() if line.strip())
+    if not prompts:
+        raise CheckpointError(f"{chosen} has no prompt; it should have one a line.")
+    return prompts

@@ -1,0 +1,1 @@
+"""Graphs held to diffusers' modules. Uses checkpoint and graphs."""

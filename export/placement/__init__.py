@@ -1,0 +1,1 @@
+"""What each GPU holds: memory, layouts, Triton configs. Uses checkpoint and graphs."""

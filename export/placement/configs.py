@@ -1,0 +1,195 @@
+"""A placement as Triton reads it: a set of configs (`configs/<name>.pbtxt`) and the server's options."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+from export.atomic import written_file
+from export.graphs.precision import between
+from export.placement.gpu_memory import MIB, SettingsError, VaeEngine
+from export.placement.layouts import EXPERTS, VAE_PLANS, Layout, Placement
+from wan_t2v.contract import MODELS, MODELS_OF_ENDPOINT, STREAM, Dtype
+
+TRITON_TYPES = {"fp32": "TYPE_FP32", "bf16": "TYPE_BF16", "fp16": "TYPE_FP16"}
+# Whose precision the graph-typed tensors of a model have.
+PRECISION_OF = {
+    "prepare": "text_encoder",
+    "text_encoder": "text_encoder",
+    "denoiser": "text_encoder",
+    **dict.fromkeys(EXPERTS, "experts"),
+    **dict.fromkeys(VAE_PLANS, "vae"),
+}
+PINNED_BYTES = 256 * MIB  # Triton's default
+TEXT_ENCODER_THREADS = 8  # on the CPU: what the chart asks for a pod; torch's own choice would be every core of a node
+PROGRAM_PARTS = {
+    "text_encoder": "text-encoder",
+    **dict.fromkeys(VAE_PLANS, "vae"),
+}  # `export.to_torch_program`
+ENGINE_OF = {VaeEngine.IN_PROCESS: "tensorrt", VaeEngine.TORCH: "torch"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def written_configs(placement: Placement, repository: Path, name: str) -> list[Path]:
+    """Write `<model>/configs/<name>.pbtxt` in `repository` for each model whose config changes.
+
+    A file of that name from an earlier placement is replaced, and removed from models that need none any more.
+    Raises SettingsError for a name that is no file's or is one of the project's own, FileNotFoundError for a folder
+    that is no model repository.
+    """
+    if not _NAME.fullmatch(name) or name == "cpu":
+        raise SettingsError(f"--out {name!r}, accepted: letters, digits, '.', '_', '-'; `cpu` is the embedded server's")
+    configs = placed_configs(placement, repository)
+    paths = []
+    for model in loaded_by_server(repository):
+        path = repository / model / "configs" / f"{name}.pbtxt"
+        if model not in configs:
+            path.unlink(missing_ok=True)
+            continue
+        with written_file(path) as partial:
+            partial.write_text(f"{_HEADER}{text_format.MessageToString(configs[model])}", encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+_HEADER = "# Written by `python -m export placement` (docs/run/placement.md). The original is ../config.pbtxt.\n"
+
+
+def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
+    """The whole config of each model that differs from its `config.pbtxt`, as Triton's protobuf."""
+    if not (repository / "denoiser/config.pbtxt").exists():
+        raise FileNotFoundError(
+            f"{repository} is no model repository: denoiser/config.pbtxt is missing. Set --repository."
+        )
+    found = {}
+    for model in loaded_by_server(repository):
+        text = (repository / model / "config.pbtxt").read_text(encoding="utf-8")
+        original = text_format.Parse(text, ModelConfig())
+        placed = ModelConfig()
+        placed.CopyFrom(original)
+        _place(placed, placement)
+        if placed != original and model not in unloaded_models(placement):
+            found[model] = placed
+    return found
+
+
+def _place(config: Any, placement: Placement) -> None:
+    model, deployment = config.name, placement.deployment
+    gpus = {
+        **({} if placement.text_encoder_on_cpu else {"text_encoder": (placement.text_encoder,)}),
+        "denoiser": (0,),
+        STREAM: (placement.stream,),
+        **dict.fromkeys(("vae_decoder", *VAE_PLANS), (placement.vae,)),
+        **placement.expert_gpus,
+    }
+    if model in gpus:
+        _set_instances(config, gpus[model])
+    elif model == "text_encoder":
+        _set_on_cpu(config)
+    if model in PRECISION_OF:
+        _set_types(config, TRITON_TYPES[between(getattr(deployment, PRECISION_OF[model]))])
+    several = len(deployment.sizes) > 1
+    if model in EXPERTS and several:
+        config.instance_group[0].profile.extend(str(index) for index in range(len(deployment.sizes)))
+        # else each profile's context takes what the largest of them needs
+        _set_parameter(config, "execution_context_allocation_strategy", "ON_PROFILE_CHANGE")
+    if model in VAE_PLANS and several:
+        config.version_policy.all.SetInParent()  # a version a size
+    for key, value in _parameters(model, placement):
+        _set_parameter(config, key, value)
+
+
+def _set_instances(config: Any, gpus: tuple[int, ...]) -> None:
+    del config.instance_group[:]
+    config.instance_group.add(kind=ModelInstanceGroup.KIND_GPU, count=1, gpus=gpus)
+
+
+def _set_on_cpu(config: Any) -> None:
+    """The model's shell in the Python backend in place of its plan; names, types and cache stay as they are."""
+    config.backend = "python"
+    del config.instance_group[:]
+    config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=1)
+
+
+def _set_types(config: Any, type_name: str) -> None:
+    spec = MODELS[config.name]
+    graph_typed = {tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.dtype is Dtype.GRAPH}
+    for tensor in (*config.input, *config.output):
+        if tensor.name in graph_typed:
+            tensor.data_type = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_name[type_name].number
+
+
+def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
+    deployment = placement.deployment
+    if model in ("denoiser", STREAM) and placement.layout is Layout.ONE_AT_A_TIME:
+        yield "expert_residency", "one_at_a_time"
+    if model in ("denoiser", STREAM) and deployment.text_encoder != between(deployment.experts):
+        yield "expert_precision", between(deployment.experts)
+    if model in ("denoiser", STREAM):
+        yield "max_in_flight", "1"  # of both doors together: the memory is counted for one clip
+        parallel = len(placement.expert_gpus[EXPERTS[0]]) > 1
+        yield "guidance_passes", "together" if parallel else "in_turn"
+    if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
+        yield "engine_location", "in_process"
+        yield "engine", ENGINE_OF[placement.vae_engine]
+    if model in ("vae_decoder", STREAM) and len(placement.deployment.sizes) > 1:
+        yield "version_sizes", ",".join(map(str, placement.deployment.sizes))
+    if model == "text_encoder" and placement.text_encoder_on_cpu:
+        yield "engine", "torch"
+        yield "threads", str(TEXT_ENCODER_THREADS)
+    if model == "prepare":
+        yield "served_clips", ",".join(map(str, placement.deployment.sizes))
+
+
+def _set_parameter(config: Any, key: str, value: str) -> None:
+    config.parameters[key].string_value = value
+
+
+def unloaded_models(placement: Placement) -> set[str]:
+    """Models that the server must not load at start: an expert that is swapped in later, the VAE's plans where other
+    processes run them, a door that is not served.
+    """
+    served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.deployment.doors))
+    closed = set().union(*MODELS_OF_ENDPOINT.values()) - served
+    swapped = {EXPERTS[1]} if placement.layout is Layout.ONE_AT_A_TIME else set()
+    return swapped.union(VAE_PLANS if placement.vae_engine.in_process else (), closed)
+
+
+def loaded_by_server(repository: Path) -> list[str]:
+    """Every model of a repository, by name."""
+    return sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
+
+
+def server_options(placement: Placement, repository: Path, name: str) -> list[str]:
+    """What to start tritonserver with beside its usual options: the config set, memory, which models to load."""
+    options = [f"--model-config-name={name}", "--disable-auto-complete-config"]
+    for gpu in range(len(placement.gpus)):
+        options.append(f"--cuda-memory-pool-byte-size={gpu}:{placement.pool_bytes(gpu)}")
+    options.append(f"--pinned-memory-pool-byte-size={max(PINNED_BYTES, _rounded(2 * placement.memory.frames_bytes))}")
+    models = loaded_by_server(repository)
+    unloaded = unloaded_models(placement) & set(models)
+    if unloaded:
+        options.append("--model-control-mode=explicit")
+        options += [f"--load-model={model}" for model in models if model not in unloaded]
+    return options
+
+
+def torch_graphs(placement: Placement) -> list[str]:
+    """Graphs that this placement runs in torch, so that their programs must lie beside them."""
+    encoder = ["text_encoder"] if placement.text_encoder_on_cpu else []
+    return [*encoder, *(VAE_PLANS if placement.vae_engine is VaeEngine.TORCH else ())]
+
+
+def programs_command(placement: Placement, repository: Path) -> str:
+    """What makes the programs of `torch_graphs`."""
+    deployment, graphs = placement.deployment, torch_graphs(placement)
+    precisions = {PROGRAM_PARTS[graph]: getattr(deployment, PRECISION_OF[graph]) for graph in graphs}
+    options = [f"--graph {graph}" for graph in graphs] + [f"--{part}-precision {p}" for part, p in precisions.items()]
+    return f"python -m export.to_torch_program --checkpoint FOLDER --repository {repository} {' '.join(options)}"
+
+
+def _rounded(size: int) -> int:
+    return -(-size // MIB) * MIB

@@ -1,0 +1,294 @@
+"""What each part of a deployment needs in GPU memory, in bytes.
+
+Weights, bindings and caches follow from the architecture and the sizes. Execution contexts (a plan's activations) and
+processes are estimates: only a build or a run measures them. The manifest of a built plan has the context's measured
+size, which takes the place of the estimate (measured_plans.py). Triton's pool is in cuda_pool.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from export.checkpoint.architecture import Architecture, Convolution
+from export.graphs.precision import FP8_BETWEEN, OFFERED, REFUSED, blocks_in_fp8, is_fp8
+from export.graphs.sizes import FRAMES
+from wan_t2v.contract import UNARY
+from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
+
+MIB = 2**20
+GIB = 2**30
+FP32 = 4
+CACHED_FRAMES = 2
+TEXT_BATCH = 8  # prompts that the text encoder's profile takes at once
+INDEX_BYTES = 8
+
+# A CUDA context with its loaded kernels, per process and GPU that the process opens. Estimate.
+PROCESS_BYTES = GIB
+# torch's activations by those of a plan: it allocates every operator's result, cuDNN takes a workspace, and torch's
+# allocator keeps what it once had, in pieces. Estimate. benchmarks/results/gpu-NVIDIA-H200-2026-11-28.json has 4.0 to
+# 4.6 (peak without weights and two sets of caches), but its caches kept larger tensors alive, up to two more sets, and
+# the engine frees those since: to be measured again.
+TORCH_ACTIVATIONS = 2
+
+ACCEPTED_PRECISIONS = {part: tuple(dict.fromkeys(offered)) for part, offered in OFFERED.items()}
+VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+VALUE_BYTES |= {fp8: VALUE_BYTES[between] for fp8, between in FP8_BETWEEN.items()}  # of an activation between layers
+
+
+TEXT_ENCODER_DEVICES = ("gpu", "cpu")
+
+
+class VaeEngine(Enum):
+    """What runs the VAE, the preferred first; each value is the command's option."""
+
+    TRITON_PLANS = "triton"
+    IN_PROCESS = "in-process"
+    TORCH = "torch"
+
+    @property
+    def description(self) -> str:
+        """Where it runs, to follow "VAE" in a report."""
+        places = {
+            VaeEngine.TRITON_PLANS: "as Triton plans",
+            VaeEngine.IN_PROCESS: "in the process that decodes",
+            VaeEngine.TORCH: "in torch in the process that decodes",
+        }
+        return places[self]
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it runs outside Triton's TensorRT backend."""
+        return self is not VaeEngine.TRITON_PLANS
+
+
+class SettingsError(ValueError):
+    """A precision or size that cannot be deployed; the message says what is accepted."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is to be served: the sizes, the precision of each part, and the doors, each with one clip at a time.
+
+    `text_encoder_device` and `vae_engine` are the operator's choice; None leaves it to placement.
+    """
+
+    sizes: tuple[VideoShape, ...]
+    experts: str = "bf16"
+    text_encoder: str = "bf16"
+    vae: str = "fp32"
+    doors: tuple[str, ...] = (UNARY,)
+    text_encoder_device: str | None = None
+    vae_engine: VaeEngine | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError."""
+        if not self.sizes:
+            raise SettingsError("no size was named; name one at least, such as 720x1280x81")
+        for part in ("experts", "text_encoder", "vae"):
+            precision = getattr(self, part)
+            if precision not in ACCEPTED_PRECISIONS[part]:
+                reason = f" ({REFUSED[part, precision]})" if (part, precision) in REFUSED else ""
+                accepted = ", ".join(ACCEPTED_PRECISIONS[part])
+                name = part.replace("_", " ")
+                raise SettingsError(f"precision of the {name} is {precision!r}{reason}, accepted: {accepted}")
+
+
+@dataclass(frozen=True)
+class PlanMemory:
+    """One plan on one GPU. `context` is an estimate unless `measured`."""
+
+    weights: int
+    context: int
+    bindings: int
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """Needs of every part of one deployment. `measured` has the bytes of a graph's contexts, as built."""
+
+    architecture: Architecture
+    deployment: Deployment
+    measured: Mapping[str, int]
+
+    @cached_property
+    def latents(self) -> list[LatentShape]:
+        """The latents' shape of each size. Raises SettingsError."""
+        vae, expert = self.architecture.vae, self.architecture.expert
+        grid = LatentGrid(
+            channels=vae.latent_channels,
+            time_stride=2 ** sum(vae.upsamples_time),
+            space_stride=2 ** len(vae.upsamples_time),
+            patch=expert.patch[1],
+        )
+        for size in self.deployment.sizes:
+            _check_size(size, grid)
+        return [grid.latent_shape(size) for size in self.deployment.sizes]
+
+    @property
+    def plans(self) -> dict[str, PlanMemory]:
+        """Every plan as Triton's TensorRT backend holds it: one instance, all sizes."""
+        return {
+            "text_encoder": self._measured_or("text_encoder", self._text_encoder()),
+            "high_noise_expert": self._measured_or("high_noise_expert", self._expert()),
+            "low_noise_expert": self._measured_or("low_noise_expert", self._expert()),
+            "vae_decoder_first": self._measured_or("vae_decoder_first", self._vae(first=True)),
+            "vae_decoder_next": self._measured_or("vae_decoder_next", self._vae(first=False)),
+        }
+
+    def _measured_or(self, graph: str, estimate: PlanMemory) -> PlanMemory:
+        if graph not in self.measured:
+            return estimate
+        return PlanMemory(estimate.weights, self.measured[graph], estimate.bindings, measured=True)
+
+    def _expert(self) -> PlanMemory:
+        """One plan with a static profile and a context for each size; bindings at the largest."""
+        expert, text_length = self.architecture.expert, self.architecture.text_length
+        value = VALUE_BYTES[self.deployment.experts]
+        kept = expert.fp32_parameters
+        weights = (expert.parameters - kept) * value + kept * FP32
+        if is_fp8(self.deployment.experts):
+            quantised = len(blocks_in_fp8(expert.layers)) * expert.linear_parameters_of_a_block
+            weights -= quantised * (value - 1)
+        text = text_length * expert.text_dim * value
+        return PlanMemory(
+            weights=weights,
+            context=sum(self._expert_activations(latents) for latents in self.latents),
+            bindings=max(2 * elements(latents) * value for latents in self.latents) + text + FP32,
+        )
+
+    def _expert_activations(self, latents: LatentShape) -> int:
+        """Estimate: the larger of a block's two peaks.
+
+        Attention: six tensors of a token's width (residual, normed input, query, key, value, result) and two in FP32
+        (query and key between norm and rotation). Feed-forward: residual, result, an FP32 norm, and the wide tensor
+        before and after its activation function. Scores are not among them: attention must stay fused.
+        """
+        expert = self.architecture.expert
+        value = VALUE_BYTES[self.deployment.experts]
+        patch = expert.patch
+        tokens = (latents.frames // patch[0]) * (latents.height // patch[1]) * (latents.width // patch[2])
+        attention = tokens * expert.dim * (6 * value + 2 * FP32)
+        feed_forward = tokens * (expert.dim * (2 * value + FP32) + 2 * expert.ffn_dim * value)
+        return max(attention, feed_forward)
+
+    def _text_encoder(self) -> PlanMemory:
+        """Context, an estimate: of attention, residual and normed input in FP32, query, key, value, result, scores
+        before and after softmax (UMT5 adds a position bias, so they are not fused).
+        """
+        encoder, length = self.architecture.text_encoder, self.architecture.text_length
+        value = VALUE_BYTES[self.deployment.text_encoder]
+        tokens = TEXT_BATCH * length
+        scores = tokens * length * encoder.heads
+        return PlanMemory(
+            weights=encoder.parameters * value,
+            context=tokens * (2 * encoder.dim * FP32 + 4 * encoder.inner * value) + scores * (FP32 + value),
+            bindings=tokens * (2 * INDEX_BYTES + encoder.dim * value),
+        )
+
+    def _vae(self, *, first: bool) -> PlanMemory:
+        """One static plan for each size, each a model version of its own with its own context and bindings."""
+        value = VALUE_BYTES[self.deployment.vae]
+        frames_out = 1 if first else 2 ** sum(self.architecture.vae.upsamples_time)
+        pixels = 4 ** len(self.architecture.vae.upsamples_time)
+        sets = 1 if first else 2
+        bindings = 0
+        for latents in self.latents:
+            area = latents.height * latents.width
+            bindings += (latents.channels * area + 3 * frames_out * area * pixels) * value
+            bindings += sets * self.cache_set(latents)
+        return PlanMemory(
+            weights=len(self.latents) * self.architecture.vae.decoder_parameters * value,
+            context=sum(self._vae_activations(latents, first=first) for latents in self.latents),
+            bindings=bindings,
+        )
+
+    @property
+    def vae_in_torch(self) -> PlanMemory:
+        """Both VAE graphs as torch programs in one process: each serves all sizes, and they share torch's allocator."""
+        value = VALUE_BYTES[self.deployment.vae]
+        peaks = [self._vae_activations(latents, first=first) for latents in self.latents for first in (True, False)]
+        return PlanMemory(
+            weights=2 * self.architecture.vae.decoder_parameters * value,
+            context=TORCH_ACTIVATIONS * max(peaks),
+            bindings=0,
+        )
+
+    def _vae_activations(self, latents: LatentShape, *, first: bool) -> int:
+        """Estimate: the largest of any convolution (shortcut, input with its two cached frames, output), of any
+        spatial upsampling (input, enlarged, output) and of the attention's scores over the pixels of a latent frame.
+        """
+        vae = self.architecture.vae
+        value = VALUE_BYTES[self.deployment.vae]
+        area = latents.height * latents.width
+
+        def values(c: Convolution) -> int:
+            frames = 1 if first else c.time_scale
+            return area * c.scale**2 * ((frames + CACHED_FRAMES) * c.channels + 2 * frames * c.out_channels)
+
+        def upsampling(index: int, channels: int) -> int:
+            frames: int = 1 if first else 2 ** sum(vae.upsamples_time[: index + 1])
+            return area * (1 << 2 * index) * frames * (channels + 4 * channels + 2 * channels)
+
+        stages = vae.stages()[: len(vae.upsamples_time)]
+        peaks = [values(c) for c in vae.convolutions()]
+        peaks += [upsampling(index, after) for index, (_, after) in enumerate(stages)]
+        return max([*peaks, 2 * area * area]) * value
+
+    def cache_set(self, latents: LatentShape) -> int:
+        """The VAE's caches of one clip: two frames of the input of each convolution that looks back."""
+        area = latents.height * latents.width
+        kept = (c for c in self.architecture.vae.convolutions() if c.cached)
+        values = sum(c.channels * CACHED_FRAMES * area * c.scale**2 for c in kept)
+        return values * VALUE_BYTES[self.deployment.vae]
+
+    @property
+    def largest_cache_set(self) -> int:
+        """That of the largest size."""
+        return max(self.cache_set(latents) for latents in self.latents)
+
+    @property
+    def frames_bytes(self) -> int:
+        """The largest clip as uint8 frames, which cross to the host at the end."""
+        return max(size.frames * size.height * size.width * 3 for size in self.deployment.sizes)
+
+    @property
+    def denoiser_working_set(self) -> int:
+        """Estimate: sixteen FP32 tensors of the latents' shape (the solver's history among them) and embeddings."""
+        latents = max(elements(latents) for latents in self.latents)
+        text = self.architecture.text_length * self.architecture.expert.text_dim
+        return 16 * latents * FP32 + 4 * text * FP32
+
+
+def elements(latents: LatentShape) -> int:
+    """How many numbers a clip's latents have."""
+    return latents.channels * latents.frames * latents.height * latents.width
+
+
+def _check_size(size: VideoShape, grid: LatentGrid) -> None:
+    multiple, stride = grid.size_multiple_px, grid.time_stride
+    for name, pixels in (("height", size.height), ("width", size.width)):
+        if pixels < multiple or pixels % multiple:
+            below = max(multiple, pixels // multiple * multiple)
+            near = " or ".join(str(n) for n in sorted({below, -(-pixels // multiple) * multiple} - {0}))
+            raise SettingsError(f"size {size}: {name} {pixels} is not a multiple of {multiple}; nearest: {near}")
+    if size.frames < 1 or (size.frames - 1) % stride:
+        below = max(1, (size.frames - 1) // stride * stride + 1)
+        raise SettingsError(
+            f"size {size}: {size.frames} frames are not {stride}k+1; nearest: {below} or {below + stride}"
+        )
+
+
+def parsed_size(text: str) -> VideoShape:
+    """`720x1280` (81 frames) or `720x1280x81`: height, width, frames. Raises SettingsError."""
+    parts = text.split("x")
+    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise SettingsError(f"size {text!r}, accepted: <height>x<width> or <height>x<width>x<frames>, as 720x1280x81")
+    height, width, frames = (int(part) for part in (*parts, str(FRAMES))[:3])
+    return VideoShape(frames, height, width)
+
+
+def unique_sizes(texts: Sequence[str]) -> tuple[VideoShape, ...]:
+    """Sizes as given, each once."""
+    return tuple(dict.fromkeys(parsed_size(text) for text in texts))

@@ -1,0 +1,68 @@
+"""What a model repository's built plans tell of their memory, read before they are placed.
+
+A plan's manifest, `<graph>/<version>/plan.json`, has `device_memory_bytes`: the bytes of an execution context for each
+optimisation profile, in their order, as TensorRT told them after the build.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from export.graphs.precision import PART_OF
+from export.placement.gpu_memory import Deployment, SettingsError
+from wan_t2v.engines.loader import GRAPH_FILES
+
+KEY = "device_memory_bytes"
+_REMEDY = (
+    "Build the plans again, which measures them: `make plans CHECKPOINT=... SIZES={sizes}`; "
+    "in Kubernetes remove plan.json of that plan from the volume and run the chart's Job again."
+)
+
+
+def measured_contexts(repository: Path, deployment: Deployment) -> dict[str, int]:
+    """Bytes of all execution contexts by graph, from the plans of `repository` that are for this deployment.
+
+    Graphs without such a plan are left out. Raises SettingsError for a plan that was not measured.
+    """
+    found = {}
+    for graph, part in PART_OF.items():
+        manifests = {path: _read(path) for path in sorted(repository.glob(f"{graph}/*/plan.json"))}
+        precisions = {manifest.get("precision") for manifest in manifests.values()}
+        sizes = sorted(size for manifest in manifests.values() for size in manifest.get("sizes", []))
+        right = sizes in ([], sorted(map(str, deployment.sizes)))  # the text encoder is for any
+        if right and precisions == {getattr(deployment, part)}:
+            found[graph] = sum(_contexts(path, manifest, deployment) for path, manifest in manifests.items())
+    return found
+
+
+def check_programs(repository: Path, graphs: Sequence[str], command: str) -> None:
+    """Where plans are installed, the torch programs that a placement needs must be too. Raises SettingsError."""
+    file = GRAPH_FILES["torch"].name
+    missing = [graph for graph in graphs if not list(repository.glob(f"{graph}/*/{file}"))]
+    if missing and next(repository.glob("*/*/plan.json"), None) is not None:
+        raise SettingsError(
+            f"{repository} has plans, but no {file} of {', '.join(missing)}, which this placement runs in torch. "
+            f"Make it: {command}"
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{path} is not valid JSON ({error}). {_REMEDY.format(sizes='...')}") from None
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _contexts(path: Path, manifest: dict[str, Any], deployment: Deployment) -> int:
+    """The sum over the profiles: Triton's backend makes a context for each."""
+    measured = manifest.get(KEY)
+    profiles = manifest.get("profiles")
+    numbers = isinstance(measured, list) and all(type(size) is int and size >= 0 for size in measured)
+    if not measured or not numbers or (isinstance(profiles, list) and len(measured) != len(profiles)):
+        told = "does not tell" if measured is None else f"has {KEY} {measured!r} for"
+        wanted = f"how much memory the plan needs while it runs (accepted: {KEY}, a list with bytes for each profile)"
+        remedy = _REMEDY.format(sizes=",".join(map(str, deployment.sizes)))
+        raise SettingsError(f"{path} {told} {wanted}. {remedy}")
+    return sum(measured)

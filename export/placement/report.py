@@ -1,0 +1,194 @@
+"""A placement in words and as JSON: the table of what each GPU holds, the verdict, why, and what else would fit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from export.placement.alternatives import Offer, precisions
+from export.placement.choose import placements
+from export.placement.cuda_pool import CACHE_SETS_IN_POOL
+from export.placement.gpu_memory import GIB, VaeEngine
+from export.placement.gpus import KEPT_FREE_BYTES
+from export.placement.layouts import SETS_IN_PROCESS, VAE_PLANS, Holding, Layout, Placement, Verdict
+
+VERDICTS = {
+    Verdict.FITS: "fits",
+    Verdict.TIGHT: "tight: fits if the estimates hold",
+    Verdict.TOO_SMALL: "does not fit",
+}
+_COLUMNS = ("weights", "context", "bindings", "caches", "other")
+_ESTIMATED = ("context", "other")
+_NOTE = (
+    "GiB. Weights, bindings, caches and Triton's pool follow from the architecture. ~ is an estimate, which only a\n"
+    f"build (context) or a run (processes) measures. {KEPT_FREE_BYTES // GIB} GiB of each GPU are not planned for;\n"
+    "`fits` keeps a quarter of what is estimated free with them."
+)
+
+
+def report_lines(tried: Sequence[Placement], choice: Placement | None, ways_out: Sequence[Offer]) -> Iterator[str]:
+    """The report of a decision; without a choice the table is that of the layout that comes nearest."""
+    shown = choice or max(tried, key=lambda placement: placement.least_free)
+    sizes = ", ".join(map(str, shown.deployment.sizes))
+    yield f"{_gpus(shown)}; {sizes}; {precisions(shown.deployment)}, text encoder in {shown.deployment.text_encoder}"
+    yield f"served: {', '.join(shown.deployment.doors)}, one clip at a time at each"
+    yield ""
+    yield from _table(shown)
+    yield _NOTE
+    yield ""
+    yield f"layout: {shown.words}: {VERDICTS[shown.verdict]}"
+    yield from (f"  not {reason}" for reason in _passed_over(tried, shown))
+    yield f"text encoder {text_encoder_reason(shown)}"
+    yield f"VAE {shown.vae_engine.description}: {vae_reason(shown)}"
+    if ways_out:
+        yield ""
+        yield "Both experts do not fit beside everything else. In this order:" if _swaps(choice) else "What would do:"
+        yield from (f"  {number}. {_offer(offer)}" for number, offer in enumerate(ways_out, start=1))
+
+
+def _swaps(choice: Placement | None) -> bool:
+    return choice is None or choice.layout is Layout.ONE_AT_A_TIME
+
+
+def _gpus(placement: Placement) -> str:
+    return " + ".join(f"{gpu.name} ({gpu.usable / GIB:.1f} GiB to plan for)" for gpu in placement.gpus)
+
+
+def _table(placement: Placement) -> Iterator[str]:
+    yield _row("component", "GPU", [*_COLUMNS, "sum"])
+    for gpu in range(len(placement.gpus)):
+        held = [holding for holding in placement.holdings if holding.gpu == gpu]
+        yield from (
+            _row(h.component, str(gpu), [*(_cell(h, column) for column in _COLUMNS), _gib(h.total)]) for h in held
+        )
+        capacity = f"of {placement.gpus[gpu].usable / GIB:.1f}: {VERDICTS[placement.verdict_of(gpu)]}"
+        sums = [_gib(sum(getattr(h, column) for h in held)) for column in _COLUMNS]
+        yield f"{_row('all', str(gpu), [*sums, _gib(placement.needed(gpu))])} {capacity}"
+
+
+def _row(component: str, gpu: str, cells: Sequence[str]) -> str:
+    return f"{component:<22}{gpu:>4}" + "".join(f"{cell:>10}" for cell in cells)
+
+
+def _cell(holding: Holding, column: str) -> str:
+    size: int = getattr(holding, column)
+    return ("~" if size and holding.estimated and column in _ESTIMATED else "") + (_gib(size) if size else "")
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}"
+
+
+def _passed_over(tried: Sequence[Placement], shown: Placement) -> Iterator[str]:
+    """Layouts that were preferred to the one shown, or also failed, and by how much."""
+    for placement in tried:
+        if placement is not shown and placement.verdict < Verdict.FITS:
+            yield f"{placement.words}: {shortage(placement)}"
+
+
+def shortage(placement: Placement) -> str:
+    """`GPU 0 needs 103.1 of 79.0 GiB`, for each GPU that is too full."""
+    verdicts = {gpu: placement.verdict_of(gpu) for gpu in range(len(placement.gpus))}
+    return ", ".join(
+        f"GPU {gpu} needs {placement.needed(gpu) / GIB:.1f} of {placement.gpus[gpu].usable / GIB:.1f} GiB"
+        + (", which fits tightly" if verdict is Verdict.TIGHT else "")
+        for gpu, verdict in verdicts.items()
+        if verdict < Verdict.FITS
+    )
+
+
+def text_encoder_reason(placement: Placement) -> str:
+    """Where the text encoder runs, and why."""
+    if not placement.text_encoder_on_cpu:
+        return f"on GPU {placement.text_encoder}: it fits there, and a new prompt takes least time"
+    plan = placement.memory.plans["text_encoder"]
+    gib = _gib(plan.weights + plan.context + plan.bindings)
+    why = (
+        "asked for" if placement.deployment.text_encoder_device == "cpu" else f"with it on a GPU, {_on_gpu(placement)}"
+    )
+    return (
+        f"on the CPU: {why}. It takes {gib} GiB of host memory in place of a GPU's, and seconds for a prompt that is "
+        "not in the response cache"
+    )
+
+
+def _on_gpu(placement: Placement) -> str:
+    """What this layout would need with the text encoder on a GPU."""
+    deployment = replace(placement.deployment, text_encoder_device="gpu")
+    return shortage(placements(replace(placement.memory, deployment=deployment), placement.gpus, placement.layout)[0])
+
+
+def vae_reason(placement: Placement) -> str:
+    """Why the VAE runs where it does."""
+    one = f"a set of caches has {_gib(placement.memory.largest_cache_set)} GiB"
+    bindings = sum(placement.memory.plans[name].bindings for name in VAE_PLANS)
+    pool = CACHE_SETS_IN_POOL * len(placement.deployment.doors)
+    plans = f"{pool} sets in Triton's pool and {_gib(bindings)} GiB of bindings"
+    if not placement.vae_engine.in_process:
+        return f"{one}; {plans} fit beside the rest, and Triton schedules and counts its calls"
+    reason = f"{one}; {SETS_IN_PROCESS} sets for each door, where Triton plans would hold {plans}, "
+    reason += _not_with(placement, VaeEngine.TRITON_PLANS)
+    if placement.vae_engine is VaeEngine.TORCH:
+        reason += f". Plans in the process have a context per size, {_not_with(placement, VaeEngine.IN_PROCESS)}"
+    return reason
+
+
+def _not_with(placement: Placement, engine: VaeEngine) -> str:
+    """Why another engine was not taken for this layout."""
+    if placement.deployment.vae_engine is not None:
+        return "and this engine was asked for"
+    others = placements(placement.memory, placement.gpus, placement.layout)
+    other = next(other for other in others if other.vae_engine is engine)
+    return f"too much for this layout ({shortage(other)})" if other.verdict < Verdict.FITS else "more than needed"
+
+
+def _offer(offer: Offer) -> str:
+    if offer.placement is None:
+        return f"{offer.change}: does not fit either"
+    placement = offer.placement
+    free = f"{placement.least_free / GIB:.1f} GiB free on the fullest GPU"
+    return f"{offer.change}: {VERDICTS[placement.verdict]} ({placement.words}; {free})"
+
+
+def report_json(tried: Sequence[Placement], choice: Placement | None, ways_out: Sequence[Offer]) -> dict[str, Any]:
+    """The same as an object for `json.dumps`; sizes in bytes."""
+    return {
+        "fits": choice is not None,
+        "placement": None if choice is None else placement_json(choice),
+        "tried": [placement_json(placement) for placement in tried],
+        "offers": [
+            {"change": o.change, "placement": None if o.placement is None else placement_json(o.placement)}
+            for o in ways_out
+        ],
+    }
+
+
+def placement_json(placement: Placement) -> dict[str, Any]:
+    """One placement with everything it holds."""
+    deployment = placement.deployment
+    return {
+        "layout": placement.layout.name.lower(),
+        "verdict": placement.verdict.name.lower(),
+        "vae_engine": placement.vae_engine.name.lower(),
+        "vae_reason": vae_reason(placement),
+        "experts": {name: list(gpus) for name, gpus in placement.expert_gpus.items()},
+        "text_encoder": "cpu" if placement.text_encoder_on_cpu else placement.text_encoder,
+        "text_encoder_reason": text_encoder_reason(placement),
+        "vae": placement.vae,
+        "precision": {
+            "experts": deployment.experts,
+            "text_encoder": deployment.text_encoder,
+            "vae": deployment.vae,
+        },
+        "sizes": [str(size) for size in deployment.sizes],
+        "doors": list(deployment.doors),
+        "gpus": [
+            {
+                "name": gpu.name,
+                "usable": gpu.usable,
+                "needed": placement.needed(index),
+                "verdict": placement.verdict_of(index).name.lower(),
+            }
+            for index, gpu in enumerate(placement.gpus)
+        ],
+        "holdings": [asdict(holding) for holding in placement.holdings],
+    }

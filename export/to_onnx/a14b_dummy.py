@@ -1,0 +1,236 @@
+"""A stand-in for Wan2.2-T2V-A14B: its config files and tensors of its true names, types and shapes, without values.
+
+The shards are sparse files: 126 GB by their size and next to nothing on the disk. They read as zeros, so the graphs
+made from them can be checked and compiled, and must not be run. Only the tokenizer is another one (wan-mini's).
+"""
+
+import copy
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from export.atomic import written_folder
+from export.checkpoint.meta_module import shell_of
+from export.checkpoint.mini_tokenizer import trained_tokenizer
+from export.checkpoint.weights.component_weights import EMBEDDINGS
+from export.checkpoint.weights.safetensors_index import BYTES_OF
+
+SHARD_BYTES = 5_000_000_000
+TEXT_LENGTH = 512
+# With these types the folder has the published size, 118 GiB, and an expert its twelve shards.
+STORED = {"transformer": "F32", "transformer_2": "F32", "text_encoder": "BF16", "vae": "F32"}
+
+_EXPERT: dict[str, Any] = {
+    "_class_name": "WanTransformer3DModel",
+    "_diffusers_version": "0.35.0.dev0",
+    "added_kv_proj_dim": None,
+    "attention_head_dim": 128,
+    "cross_attn_norm": True,
+    "eps": 1e-06,
+    "ffn_dim": 13824,
+    "freq_dim": 256,
+    "image_dim": None,
+    "in_channels": 16,
+    "num_attention_heads": 40,
+    "num_layers": 40,
+    "out_channels": 16,
+    "patch_size": [1, 2, 2],
+    "pos_embed_seq_len": None,
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 1024,
+    "text_dim": 4096,
+}
+A14B_CONFIGS: Mapping[str, dict[str, Any]] = {
+    "model_index.json": {
+        "_class_name": "WanPipeline",
+        "_diffusers_version": "0.35.0.dev0",
+        "boundary_ratio": 0.875,
+        "expand_timesteps": False,
+        "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+        "text_encoder": ["transformers", "UMT5EncoderModel"],
+        "tokenizer": ["transformers", "T5TokenizerFast"],
+        "transformer": ["diffusers", "WanTransformer3DModel"],
+        "transformer_2": ["diffusers", "WanTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLWan"],
+    },
+    "transformer/config.json": _EXPERT,
+    "transformer_2/config.json": _EXPERT,
+    "text_encoder/config.json": {
+        "architectures": ["UMT5EncoderModel"],
+        "d_ff": 10240,
+        "d_kv": 64,
+        "d_model": 4096,
+        "dropout_rate": 0.1,
+        "eos_token_id": 1,
+        "feed_forward_proj": "gated-gelu",
+        "layer_norm_epsilon": 1e-06,
+        "model_type": "umt5",
+        "num_heads": 64,
+        "num_layers": 24,
+        "pad_token_id": 0,
+        "relative_attention_max_distance": 128,
+        "relative_attention_num_buckets": 32,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 256384,
+    },
+    "vae/config.json": {
+        "_class_name": "AutoencoderKLWan",
+        "_diffusers_version": "0.35.0.dev0",
+        "attn_scales": [],
+        "base_dim": 96,
+        "dim_mult": [1, 2, 4, 4],
+        "dropout": 0.0,
+        # fmt: off
+        "latents_mean": [
+            -0.7571,
+            -0.7089,
+            -0.9113,
+            0.1075,
+            -0.1745,
+            0.9653,
+            -0.1517,
+            1.5508,
+            0.4134,
+            -0.0715,
+            0.5517,
+            -0.3632,
+            -0.1922,
+            -0.9497,
+            0.2503,
+            -0.2921,
+        ],
+        "latents_std": [
+            2.8184,
+            1.4541,
+            2.3275,
+            2.6558,
+            1.2196,
+            1.7708,
+            2.6052,
+            2.0743,
+            3.2687,
+            2.1526,
+            2.8652,
+            1.5579,
+            1.6382,
+            1.1253,
+            2.8251,
+            1.9160,
+        ],
+        # fmt: on
+        "num_res_blocks": 2,
+        "temperal_downsample": [False, True, True],
+        "z_dim": 16,
+    },
+    "scheduler/scheduler_config.json": {
+        "_class_name": "UniPCMultistepScheduler",
+        "_diffusers_version": "0.35.0.dev0",
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "beta_start": 0.0001,
+        "final_sigmas_type": "zero",
+        "flow_shift": 3.0,
+        "lower_order_final": True,
+        "num_train_timesteps": 1000,
+        "predict_x0": True,
+        "prediction_type": "flow_prediction",
+        "solver_order": 2,
+        "solver_type": "bh2",
+        "thresholding": False,
+        "timestep_spacing": "linspace",
+        "use_flow_sigmas": True,
+    },
+}
+# Weights that each graph takes, counted on the true architecture; the VAE's are its decoder's and post_quant_conv's.
+A14B_PARAMETERS = {
+    "text_encoder": 5_680_910_336,
+    "high_noise_expert": 14_288_491_584,
+    "low_noise_expert": 14_288_491_584,
+    "vae_decoder_first": 73_295_331 + 272 - 2 * 885_504,  # the first frame passes both time convolutions by
+    "vae_decoder_next": 73_295_331 + 272,
+}
+
+
+def small_configs(*, layers: int = 2) -> dict[str, dict[str, Any]]:
+    """The same files for a small network of the same architecture, for tests."""
+    configs = copy.deepcopy(dict(A14B_CONFIGS))
+    for name in ("transformer/config.json", "transformer_2/config.json"):
+        configs[name].update(num_attention_heads=2, attention_head_dim=64, ffn_dim=256, num_layers=layers, text_dim=64)
+    configs["text_encoder/config.json"].update(
+        d_model=64, d_kv=16, d_ff=128, num_heads=4, num_layers=layers, vocab_size=1024
+    )
+    configs["vae/config.json"].update(base_dim=8)
+    return configs
+
+
+def write_stand_in(
+    folder: Path,
+    configs: Mapping[str, Mapping[str, Any]] = A14B_CONFIGS,
+    *,
+    stored: Mapping[str, str] = STORED,
+    shard_bytes: int = SHARD_BYTES,
+) -> Path:
+    """Write the stand-in to `folder`, whole or not at all; `stored` is the type of each component's tensors."""
+    with written_folder(folder) as partial:
+        for name, config in configs.items():
+            (partial / name).parent.mkdir(exist_ok=True)
+            (partial / name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        trained_tokenizer(vocabulary=1024, text_length=TEXT_LENGTH).save_pretrained(partial / "tokenizer")
+        for component, dtype in stored.items():
+            stem = "model" if component == "text_encoder" else "diffusion_pytorch_model"
+            shapes = {name: tuple(tensor.shape) for name, tensor in shell_of(partial, component).state_dict().items()}
+            shapes.pop(EMBEDDINGS[1], None)  # published under its first name alone
+            _write_shards(partial / component / stem, shapes, dtype, shard_bytes=shard_bytes)
+    return folder
+
+
+_ShapeTable = dict[str, tuple[int, ...]]
+
+
+def _write_shards(stem: Path, shapes: _ShapeTable, dtype: str, *, shard_bytes: int) -> None:
+    """Shards of at most `shard_bytes` and their index; a single file without one."""
+    shards = list(_split(shapes, BYTES_OF[dtype], shard_bytes))
+    if len(shards) == 1:
+        _write_sparse(stem.with_name(f"{stem.name}.safetensors"), shards[0], dtype)
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        path = stem.with_name(f"{stem.name}-{number:05}-of-{len(shards):05}.safetensors")
+        _write_sparse(path, shard, dtype)
+        weight_map.update(dict.fromkeys(shard, path.name))
+    index = {"metadata": {}, "weight_map": weight_map}
+    stem.with_name(f"{stem.name}.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _split(shapes: _ShapeTable, itemsize: int, shard_bytes: int) -> Iterator[_ShapeTable]:
+    shard: _ShapeTable = {}
+    size = 0
+    for name, shape in shapes.items():
+        nbytes = math.prod(shape) * itemsize
+        if shard and size + nbytes > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = shape
+        size += nbytes
+    yield shard
+
+
+def _write_sparse(path: Path, shapes: _ShapeTable, dtype: str) -> None:
+    """A safetensors file whose header is true and whose data is a hole, but for one number of the embedding."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + math.prod(shape) * BYTES_OF[dtype]
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        if EMBEDDINGS[0] in shapes:  # an embedding of zeros is refused, with reason
+            file.seek(8 + len(header) + entries[EMBEDDINGS[0]]["data_offsets"][0])
+            file.write(b"\x3f\x80")
+        file.truncate(8 + len(header) + end)

@@ -1,0 +1,132 @@
+"""BF16 copies of the experts' shards, for checkpoints that come in FP32: 28.6 GB per expert in place of 57.
+
+A graph in BF16 above FP32 shards has a Cast behind each weight, and TensorRT reads every weight in FP32 while it
+builds. The copies lie in `<checkpoint>/experts-bf16/`, and the graphs beside them. Each shard is streamed, so memory
+stays small, and appears whole or not at all: after an interruption those that are there are kept.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from export.atomic import written_file
+from export.checkpoint.meta_module import is_fp32_island, shell_of
+from export.checkpoint.weights.safetensors_index import BYTES_OF, StoredTensor, stored_tensors
+from export.disk_space import DiskNeed
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "experts-bf16"
+EXPERTS = ("transformer", "transformer_2")
+CHUNK_ELEMENTS = 1 << 24  # 64 MiB of FP32
+_SAMPLE_BYTES = 4096
+_SOURCE = "source_sha256"  # in the header of a copy: what it was made from
+_TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def bf16_folder(checkpoint: Path) -> Path:
+    """Where the copies are: laid out as a checkpoint that has the two experts alone."""
+    return checkpoint / FOLDER
+
+
+def write_bf16_shards(checkpoint: Path) -> Path:
+    """Write the copies that are not there yet; returns their folder. Raises CheckpointError for damaged shards."""
+    for shard in _shards(checkpoint):
+        if not shard.is_current:
+            shard.write()
+            logger.info("wrote %s", shard.target)
+    for component in EXPERTS:
+        for source in sorted((checkpoint / component).glob("*.json")):  # config.json, and the index of the shards
+            with written_file(bf16_folder(checkpoint) / component / source.name) as partial:
+                shutil.copyfile(source, partial)
+    return bf16_folder(checkpoint)
+
+
+def bf16_shards_need(checkpoint: Path) -> DiskNeed:
+    """Room for the copies that are not there yet."""
+    missing = sum(shard.target_bytes for shard in _shards(checkpoint) if not shard.is_current)
+    return DiskNeed(checkpoint, missing, "BF16 copies of the experts' shards")
+
+
+class _Shard:
+    """One file of an expert and its copy; `types` has the copy's type of every tensor."""
+
+    def __init__(self, tensors: Mapping[str, StoredTensor], types: Mapping[str, str], target: Path) -> None:
+        self.tensors = dict(sorted(tensors.items(), key=lambda item: item[1].offset))
+        self.types = types
+        self.target = target
+
+    @property
+    def target_bytes(self) -> int:
+        """Bytes of the copy's tensors."""
+        return sum(_elements(tensor) * BYTES_OF[self.types[name]] for name, tensor in self.tensors.items())
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the copy is there and was made from this file."""
+        try:
+            with self.target.open("rb") as file:
+                header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        except (OSError, ValueError, struct.error):
+            return False
+        return bool(header.get("__metadata__", {}).get(_SOURCE) == self._digest())
+
+    def write(self) -> None:
+        """Write the copy, whole or not at all."""
+        header = json.dumps(self._header()).encode()
+        header += b" " * (-len(header) % 8)
+        with written_file(self.target) as partial, partial.open("wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            for name, tensor in self.tensors.items():
+                _copy(tensor, file, _TORCH_TYPES[self.types[name]])
+
+    def _header(self) -> dict[str, Any]:
+        entries: dict[str, Any] = {"__metadata__": {"format": "pt", _SOURCE: self._digest()}}
+        end = 0
+        for name, tensor in self.tensors.items():
+            begin, end = end, end + _elements(tensor) * BYTES_OF[self.types[name]]
+            entries[name] = {"dtype": self.types[name], "shape": tensor.shape, "data_offsets": [begin, end]}
+        return entries
+
+    def _digest(self) -> str:
+        """Of the names, shapes and types on both sides and the first 4 KiB of every tensor."""
+        digest = hashlib.sha256()
+        for name, tensor in self.tensors.items():
+            digest.update(f"{name} {tensor.dtype} {self.types[name]} {tensor.shape} {tensor.offset}".encode())
+            with tensor.path.open("rb") as file:
+                file.seek(tensor.offset)
+                digest.update(file.read(min(tensor.nbytes, _SAMPLE_BYTES)))
+        return digest.hexdigest()
+
+
+def _shards(checkpoint: Path) -> Iterator[_Shard]:
+    for component in EXPERTS:
+        shell = shell_of(checkpoint, component)
+        stored = stored_tensors(checkpoint, component)
+        for path in sorted({tensor.path for tensor in stored.values()}):
+            tensors = {name: tensor for name, tensor in stored.items() if tensor.path == path}
+            types = {name: "F32" if is_fp32_island(shell, name) else "BF16" for name in tensors}
+            yield _Shard(tensors, types, bf16_folder(checkpoint) / component / path.name)
+
+
+def _copy(tensor: StoredTensor, target: BinaryIO, dtype: torch.dtype) -> None:
+    """Append the tensor's values to `target` in another type, piece by piece; rounded to nearest, ties to even."""
+    itemsize = BYTES_OF[tensor.dtype]
+    with tensor.path.open("rb") as source:
+        source.seek(tensor.offset)
+        for start in range(0, _elements(tensor), CHUNK_ELEMENTS):
+            count = min(CHUNK_ELEMENTS, _elements(tensor) - start)
+            values = torch.frombuffer(bytearray(source.read(count * itemsize)), dtype=_TORCH_TYPES[tensor.dtype])
+            target.write(values.to(dtype).view(torch.uint8).numpy().tobytes())
+
+
+def _elements(tensor: StoredTensor) -> int:
+    return math.prod(tensor.shape)

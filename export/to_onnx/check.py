@@ -1,0 +1,113 @@
+"""Is a written graph whole? Checked without running it and without reading its weights: it may have 57 GB of them.
+
+Whole means: the ONNX checker accepts it, and with its axes fixed to a real size every value in it has one shape, which
+ONNX's strict inference agrees with, and the outputs are what the contract says.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnxscript import optimizer
+
+from export.graphs.axes import axes_of, input_shapes, with_fixed_axes
+from wan_t2v.facts import ModelFacts
+from wan_t2v.shapes import VideoShape
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class GraphError(Exception):
+    """A graph that is not what it should be; the message names the value."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Size of a graph. `elements` are those of its initializers by type, such as {"BFLOAT16": 14,259,307,584}."""
+
+    nodes: int
+    casts: int
+    elements: Mapping[str, int]
+    onnx_mb: float
+
+
+def structure(path: Path) -> Structure:
+    """Count nodes and weights of the ONNX file at `path`."""
+    model = onnx.load(path, load_external_data=False)
+    elements: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        elements[onnx.TensorProto.DataType.Name(tensor.data_type)] += math.prod(tensor.dims)
+    casts = sum(node.op_type == "Cast" for node in model.graph.node)
+    return Structure(len(model.graph.node), casts, dict(elements), round(path.stat().st_size / 1e6, 1))
+
+
+def dtypes(model: onnx.ModelProto) -> dict[str, str]:
+    """Element type of every input and output."""
+    name_of = onnx.TensorProto.DataType.Name
+    return {v.name: name_of(v.type.tensor_type.elem_type) for v in (*model.graph.input, *model.graph.output)}
+
+
+def check_shapes(path: Path, graph: str, facts: ModelFacts, sizes: tuple[VideoShape, ...]) -> None:
+    """Infer every shape at each size, batch 1, and compare the outputs'. Raises GraphError."""
+    model = onnx.load(path, load_external_data=False)
+    for size in sizes:
+        axes = {"batch": 1, **axes_of(graph, None if graph == "text_encoder" else size, facts)}
+        wanted = expected_outputs(graph, input_shapes(model, axes), facts)
+        found = inferred_outputs(with_fixed_axes(model, axes))
+        for name, shape in wanted.items():
+            if found.get(name) != shape:
+                raise GraphError(f"{graph} at {size}: {name} has the shape {found.get(name)}, expected {shape}")
+
+
+def expected_outputs(graph: str, inputs: Shapes, facts: ModelFacts) -> Shapes:
+    """What the contract says of the outputs for these inputs."""
+    if graph == "text_encoder":
+        return {"text_embeddings": (*inputs["input_ids"], facts.text_dim)}
+    if not graph.startswith("vae_"):
+        return {"velocity": inputs["hidden_states"]}
+    batch, _, frames, height, width = inputs["latents"]
+    stride = facts.grid.space_stride
+    frames = 1 if graph == "vae_decoder_first" else frames * facts.grid.time_stride
+    caches = {name.replace("in", "out"): shape for name, shape in inputs.items() if name.startswith("cache_in_")}
+    return {"frames": (batch, 3, frames, stride * height, stride * width), **caches}
+
+
+def inferred_outputs(model: onnx.ModelProto) -> Shapes:
+    """Shapes of the outputs of a graph whose inputs' axes are all fixed. Raises GraphError.
+
+    Shapes that the graph computes (of a Reshape, say) are folded to constants first; plain inference stops at them.
+    """
+    folded = ir.from_proto(model)
+    optimizer.inline(folded)  # TensorRT's own operators are functions in the graph
+    for value in folded.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):  # nothing may be read from the checkpoint
+            value.const_value = None
+    with np.errstate(all="ignore"):  # both branches of a Where are folded: UMT5 takes the logarithm of distance 0
+        optimizer.fold_constants_ir(folded, onnx_shape_inference=True)
+    for node in folded.graph:
+        for value in node.outputs:
+            if value.name and (value.shape is None or not value.shape.is_static()):
+                raise GraphError(
+                    f"the shape of {value.name}, made by {node.op_type}, cannot be inferred: {value.shape}"
+                )
+    _infer_strictly(model, folded)
+    return {str(v.name): tuple(int(d) for d in v.shape or ()) for v in folded.graph.outputs}  # type: ignore[arg-type]
+
+
+def _infer_strictly(model: onnx.ModelProto, folded: ir.Model) -> None:
+    """ONNX's own inference from nothing but inputs and constants: types and shapes of every node must agree."""
+    opaque = {tensor.name: tensor for tensor in model.graph.initializer if tensor.external_data}
+    for name in opaque:
+        if name in folded.graph.initializers:
+            del folded.graph.initializers[name]
+    proto = ir.to_proto(folded)
+    proto.graph.initializer.extend(opaque.values())
+    try:
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise GraphError(f"shape inference: {error}") from None

@@ -1,0 +1,75 @@
+"""Put exported graphs and facts where Triton and the model shells read them: `model_repository/<model>/1/`."""
+
+import filecmp
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from export.atomic import written_file
+from export.graphs.precision import PART_OF
+from export.manifest import ONNX
+from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
+from wan_t2v.installed_files import FILES_MANIFEST, FilesManifest, sha256_of_file
+from wan_t2v.manifests import GRAPH_MANIFEST
+from wan_t2v.preview import PREVIEW_FILE
+from wan_t2v.shapes import VideoShape
+
+VERSION = "1"
+# what each model reads besides the graphs; the manifest goes last
+READ_BY = {
+    "prepare": (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE, FILES_MANIFEST),
+    "denoiser": (FACTS_FILE, FILES_MANIFEST),
+    "vae_decoder": (FACTS_FILE, FILES_MANIFEST),
+    "text_to_video_stream": (FACTS_FILE, PREVIEW_FILE, FILES_MANIFEST),
+}
+
+
+def installed(folder: Path, repository: Path) -> Path:
+    """Copy everything from an export `folder` into `repository`; each file appears whole or not at all.
+
+    Files that are already there are left alone. The manifest goes last: after an interruption the server refuses the
+    graph, whose hash its manifest does not name.
+    """
+    install_model_files(folder, repository)
+    for graph in PART_OF:
+        for name in (ONNX, GRAPH_MANIFEST):
+            _copy(folder / graph / name, repository / graph / VERSION / name)
+    return repository
+
+
+def install_model_files(folder: Path, repository: Path) -> None:
+    """Copy what the models read beside their graphs."""
+    for model, names in READ_BY.items():
+        for name in names:
+            _copy(folder / name, repository / model / VERSION / name)
+
+
+def set_default_size(repository: Path, size: VideoShape) -> None:
+    """Generate `size` where a request names none, and seal the changed defaults.
+
+    The checkpoint's own default may have no plans, and `prepare` refuses to load with a default that is not served.
+    """
+    home = repository / "prepare" / VERSION
+    defaults = json.loads((home / DEFAULTS_FILE).read_text(encoding="utf-8"))
+    wanted = {"height": size.height, "width": size.width, "num_frames": size.frames}
+    changed = {field: value for field, value in wanted.items() if defaults[field]["value"] != value}
+    if not changed:
+        return
+    source = "the first size that plans were built for"
+    defaults |= {field: {"value": value, "source": source} for field, value in changed.items()}
+    with written_file(home / DEFAULTS_FILE) as partial:
+        partial.write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")
+    manifest = FilesManifest.read(home)
+    files = {**manifest.files, DEFAULTS_FILE: sha256_of_file(home / DEFAULTS_FILE)}
+    with written_file(home / FILES_MANIFEST) as partial:
+        partial.write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise FileNotFoundError(f"{source} is missing: the export did not finish. Run `make export` again.")
+    if target.exists() and filecmp.cmp(source, target, shallow=False):
+        return
+    with written_file(target) as partial:
+        shutil.copyfile(source, partial)

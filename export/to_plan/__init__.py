@@ -1,0 +1,1 @@
+"""ONNX graphs to TensorRT plans. Uses to_onnx, placement, checkpoint and graphs."""

@@ -1,0 +1,210 @@
+"""Exported graphs to all plans of a deployment.
+
+Layout of the folder, that of a model repository: `<graph>/<version>/model.plan` and `plan.json`; beside them
+`logs/<graph>-<version>.log` and TensorRT's timing caches. Everything that can be known is checked before the first
+build, which for A14B takes long.
+"""
+
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.atomic import written_file, written_folder
+from export.checkpoint.architecture import Architecture
+from export.disk_space import DiskNeed, check_disk_space
+from export.graphs.precision import PART_OF, attention_is_fp8
+from export.graphs.sizes import is_trained
+from export.manifest import onnx_file
+from export.to_plan.builder import BuildError, BuildSettings
+from export.to_plan.estimates import PlanEstimates
+from export.to_plan.manifest import (
+    PLAN_FILE,
+    BuiltPlan,
+    Toolchain,
+    graph_manifest,
+    is_current,
+    plan_manifest,
+    plan_origin,
+)
+from export.to_plan.measured_build import PlanBuilder, TensorRtBuilder
+from export.to_plan.plan_specs import EXPERT_BATCHES, Deployment, PlanSpec, plans_of
+from wan_t2v.engines.running_gpu import running_gpu
+from wan_t2v.facts import ModelFacts
+from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, GraphManifest, PlanManifest, PlanOrigin, to_json
+
+logger = logging.getLogger(__name__)
+
+_RTX = "tensorrt_rtx"
+
+
+@dataclass(frozen=True)
+class PlanChoices:
+    """What the user of `make plans` may choose beside the deployment.
+
+    Attributes:
+        architecture: of the checkpoint; the limits of workspace are estimated from it.
+        workspace_gib: one limit for all plans in place of those estimates.
+        vae_tf32: whether the VAE's FP32 products may be computed in TF32; nothing else may.
+    """
+
+    architecture: Architecture
+    workspace_gib: float | None = None
+    vae_tf32: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises BuildError."""
+        if self.workspace_gib is not None and not 0 < self.workspace_gib < math.inf:
+            raise BuildError(f"workspace of {self.workspace_gib} GiB, accepted: a number above 0")
+
+    def tf32(self, spec: PlanSpec) -> bool:
+        """Whether this plan may use TF32."""
+        return self.vae_tf32 and PART_OF[spec.graph] == "vae"
+
+
+def toolchain(trt: Any, compute_capability: str | None) -> Toolchain:
+    """Decide what plans are for: by default the GPU of this machine, without one TensorRT-RTX's portable choice.
+
+    `compute_capability` is `current`, `portable` or numbers such as `8.6,8.9`. Raises BuildError.
+    """
+    gpu = running_gpu()
+    wanted = compute_capability or ("portable" if gpu is None else "current")
+    if gpu is None and wanted == "current":
+        raise BuildError("compute capability `current`, but no GPU is seen here; accepted: portable, or such as 8.9")
+    if trt.__name__ != _RTX and wanted != "current":
+        raise BuildError(
+            f"mainline TensorRT ({trt.__version__}) builds for the GPU that it runs on"
+            + (", and there is none here. " if gpu is None else f", not for {wanted!r}. ")
+            + "Build on the machine that will serve, or with TensorRT-RTX (--tensorrt tensorrt_rtx)."
+        )
+    capabilities = () if wanted == "portable" else tuple(part.strip() for part in wanted.split(","))
+    return Toolchain(trt.__name__, trt.__version__, gpu, capabilities)
+
+
+def built_plans(
+    folder: Path,
+    plans: Path,
+    deployment: Deployment,
+    tools: Toolchain,
+    choices: PlanChoices,
+    *,
+    builder: PlanBuilder | None = None,
+) -> list[PlanSpec]:
+    """Build what is not current from the graphs in `folder` into `plans`; every plan appears whole or not at all.
+
+    Raises BuildError or NetworkError; plans that were finished before stay.
+    """
+    facts = ModelFacts.read(folder)
+    if deployment.expert_batch not in EXPERT_BATCHES:
+        raise BuildError(f"expert batch {deployment.expert_batch}, accepted: {', '.join(map(str, EXPERT_BATCHES))}")
+    for size in deployment.sizes:
+        if not is_trained(size, facts):
+            logger.warning("%s is not a size that the checkpoint was trained for", size)
+    specs = plans_of(deployment, facts)
+    graphs = {spec.graph: graph_manifest(folder / spec.graph) for spec in specs}
+    precisions = {name: graph.precision for name, graph in graphs.items()}
+    _check_fp8_attention(specs, precisions)
+    estimates = PlanEstimates(choices.architecture, precisions, deployment)
+    origins = [(spec, _origin(spec, graphs[spec.graph], tools, choices, estimates)) for spec in specs]
+    stale = [(spec, origin) for spec, origin in origins if not is_current(_home(plans, spec), origin)]
+    builder = builder or TensorRtBuilder(tools)
+    needed = builder.disk_bytes(estimates.disk_bytes(spec for spec, _ in stale))
+    check_disk_space([DiskNeed(plans, needed, f"{len(stale)} plans")])
+    logger.info("%d of %d plans are current, building %d", len(specs) - len(stale), len(specs), len(stale))
+    work = _Work(folder, plans, deployment, tools, builder)
+    for spec, origin in stale:
+        work.build(spec, origin)
+    return specs
+
+
+def _check_fp8_attention(specs: Sequence[PlanSpec], precisions: Mapping[str, str]) -> None:
+    """Refuse a plan whose attention TensorRT would take apart. Raises BuildError."""
+    for spec in specs:
+        if len(spec.sizes) > 1 and attention_is_fp8(precisions[spec.graph]):
+            raise BuildError(
+                f"{spec} in {precisions[spec.graph]}: TensorRT computes attention in FP8 as one layer in a plan for "
+                "one size only. Name one size, or export with PRECISION=fp8."
+            )
+
+
+def installed_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, repository: Path) -> None:
+    """Put plans and manifests into a model repository, by hard link where both are on one disk.
+
+    The manifest goes last: after an interruption the server refuses a plan whose hash its manifest does not name.
+    """
+    for spec in specs:
+        home = repository / spec.graph / str(spec.version)
+        _placed(folder / spec.graph / GRAPH_MANIFEST, home / GRAPH_MANIFEST)
+        for name in (PLAN_FILE, PLAN_MANIFEST):
+            _placed(_home(plans, spec) / name, home / name)
+
+
+def _home(plans: Path, spec: PlanSpec) -> Path:
+    return plans / spec.graph / str(spec.version)
+
+
+def _origin(
+    spec: PlanSpec, graph: GraphManifest, tools: Toolchain, choices: PlanChoices, estimates: PlanEstimates
+) -> PlanOrigin:
+    limit_gib = choices.workspace_gib
+    if limit_gib is None:
+        limit_gib = estimates.workspace_gib(spec)
+    return plan_origin(spec, graph, tools, workspace_gib=limit_gib, tf32=choices.tf32(spec))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Where plans are built from and into, and by what."""
+
+    folder: Path
+    plans: Path
+    deployment: Deployment
+    tools: Toolchain
+    builder: PlanBuilder
+
+    def build(self, spec: PlanSpec, origin: PlanOrigin) -> None:
+        """Build one plan, measure it, and put it in its place with its manifest."""
+        with written_folder(_home(self.plans, spec)) as partial:
+            manifest = self._built(spec, origin, partial / PLAN_FILE)
+            (partial / PLAN_MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+        memory = manifest.device_memory_bytes
+        measured = "not measured" if memory is None else f"{max(memory) / 1e9:.2f} GB"
+        size, seconds = manifest.plan_bytes / 1e9, manifest.build_seconds
+        logger.info("built %s: %.2f GB in %.0f s, context memory %s", spec, size, seconds, measured)
+
+    def _built(self, spec: PlanSpec, origin: PlanOrigin, target: Path) -> PlanManifest:
+        started = time.monotonic()
+        source = onnx_file(self.folder / spec.graph)
+        settings = BuildSettings(
+            compute_capabilities=self.tools.compute_capabilities,
+            workspace_gib=origin.workspace_gib,
+            tf32=origin.tf32,
+            timing_cache=_timing_cache(self.plans, self.tools),
+            log=self.plans / "logs" / f"{spec.graph}-{spec.version}.log",
+            title=str(spec),
+        )
+        network = self.builder.build(spec, source, target, settings)
+        seconds = time.monotonic() - started
+        memory = self.builder.device_memory_bytes(spec, target)
+        return plan_manifest(origin, spec, self.deployment, BuiltPlan(target, source, network, memory, seconds))
+
+
+def _timing_cache(plans: Path, tools: Toolchain) -> Path | None:
+    """Measurements hold for one version and one GPU; TensorRT-RTX takes none."""
+    if tools.module == _RTX or tools.gpu is None:
+        return None
+    gpu = tools.gpu.name.replace(" ", "-")
+    return plans / f"timing-{tools.version}-{gpu}.cache"
+
+
+def _placed(source: Path, target: Path) -> None:
+    with written_file(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:  # another disk
+            shutil.copyfile(source, partial)

@@ -1,0 +1,101 @@
+"""Every graph that `make compile-check` compiles: at which precision, for which sizes. One row, one plan.
+
+The graphs of the small checkpoint are whole. A14B's are cut where they repeat: one block of forty, one layer of
+twenty-four, a vocabulary of 1,024; every width is the true one. `docs/build/plans.md` holds the same list.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from export.graphs.precision import FP8_BETWEEN, PART_OF, attention_is_fp8, blocks_in_fp8
+from wan_t2v.shapes import VideoShape
+
+SMALL, A14B = "wan-mini", "A14B"
+A14B_BLOCKS = 1  # of an expert's forty
+A14B_LAYERS = 1  # of the text encoder's twenty-four
+A14B_VOCABULARY = 1024
+
+_CLIP = VideoShape(17, 128, 128)
+_OTHER_CLIP = VideoShape(17, 128, 192)
+_480P = VideoShape(81, 480, 832)
+_720P = VideoShape(81, 720, 1280)
+_EXPERTS = ("high_noise_expert", "low_noise_expert")
+_VAE = ("vae_decoder_first", "vae_decoder_next")
+_SELF_AND_CROSS = 2
+
+
+@dataclass(frozen=True)
+class CompileCase:
+    """One plan. Several sizes are several profiles; a text encoder has none.
+
+    `attention_per_block` is 0 where attention is not TensorRT's own layer: UMT5 adds a position bias, and the VAE's
+    attention is spelled in matrix products.
+    """
+
+    model: str
+    graph: str
+    precision: str
+    sizes: tuple[VideoShape, ...] = ()
+    attention_per_block: int = 0
+
+    def __str__(self) -> str:
+        sizes = " + ".join(map(str, self.sizes))
+        return f"{self.model} {self.graph} {self.precision}{' ' if sizes else ''}{sizes}"
+
+
+def fp8_blocks(model: str, count: int) -> range:
+    """Blocks in FP8: of a whole expert those that a real export takes, of A14B the one that is left of its forty."""
+    return blocks_in_fp8(count) if model == SMALL else range(count)
+
+
+def _experts() -> list[CompileCase]:
+    small = [
+        CompileCase(SMALL, graph, precision, (_CLIP,), _SELF_AND_CROSS)
+        for graph in _EXPERTS
+        for precision in ("fp32", "bf16", "fp16", *FP8_BETWEEN)
+    ]
+    two_profiles = CompileCase(SMALL, _EXPERTS[0], "bf16", (_CLIP, _OTHER_CLIP), _SELF_AND_CROSS)
+    large = [
+        CompileCase(A14B, _EXPERTS[0], precision, sizes, _SELF_AND_CROSS)
+        for precision in ("bf16", "fp16", "fp8", "fp8-attention")
+        for sizes in ((_480P,), (_720P,), (_480P, _720P))
+        if len(sizes) == 1 or not attention_is_fp8(precision)  # such plans are for one size
+    ]
+    return [*small, two_profiles, *large]
+
+
+def _text_encoders() -> list[CompileCase]:
+    return [CompileCase(model, "text_encoder", precision) for model in (SMALL, A14B) for precision in ("fp32", "bf16")]
+
+
+def _vae_decoders() -> list[CompileCase]:
+    return [
+        CompileCase(model, graph, precision, (size,))
+        for model, sizes in ((SMALL, (_CLIP,)), (A14B, (_480P, _720P)))
+        for graph in _VAE
+        for precision in ("fp32", "bf16", "fp16")
+        for size in sizes
+    ]
+
+
+COMPILE_TABLE: tuple[CompileCase, ...] = (*_experts(), *_text_encoders(), *_vae_decoders())
+
+
+def smallest_cover(cases: Sequence[CompileCase]) -> list[CompileCase]:
+    """Choose few of `cases` that cover each graph, and of each part every precision and every size of A14B.
+
+    Greedy: the case that adds most comes next, of equals one of A14B, whose layers are checked one by one.
+    """
+    missing = set().union(*map(_covered_by, cases))
+    cover: list[CompileCase] = []
+    while missing:
+        best = max(cases, key=lambda case: (len(missing & _covered_by(case)), case.model == A14B))
+        cover.append(best)
+        missing -= _covered_by(best)
+    return cover
+
+
+def _covered_by(case: CompileCase) -> set[tuple[str, str]]:
+    part = PART_OF[case.graph]
+    sizes = case.sizes if case.model == A14B else ()
+    return {("graph", case.graph), (part, case.precision), *((part, str(size)) for size in sizes)}

@@ -1,0 +1,217 @@
+"""The compile gate: every graph of the table through a real TensorRT compiler, on a CPU.
+
+TensorRT-RTX builds without a GPU. Besides that a plan comes out, it is checked that
+* each attention of an expert is still one layer, of A14B in FP8 where the precision says so;
+* each linear layer of A14B's expert runs in the type that its graph says;
+* no tensor passes 2^31 elements, and, by a workspace too small for them, the scores of an attention are never written
+  down: at 480x832x81 they would take 86 GB;
+* the plan is as large as placement counts with.
+"""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+
+import onnx
+
+from export.file_hash import sha256
+from export.graphs.axes import axes_of
+from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK
+from export.graphs.precision import attention_is_fp8, is_fp8
+from export.manifest import manifest_of, onnx_file
+from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, built
+from export.to_plan.compile_cases import A14B_BLOCKS, SMALL, CompileCase, fp8_blocks
+from export.to_plan.engine_layers import FP8, built_layers, check_fp8_attention, check_linears, linears_of
+from export.to_plan.network_check import NetworkError
+from export.to_plan.plan_specs import TEXT_BATCH
+from export.to_plan.weight_sizes import check_plan_bytes
+from wan_t2v.engines.tensorrt_module import tensorrt_module
+from wan_t2v.facts import ModelFacts
+
+WORKSPACE_GIB = 16.0
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of one case; `error` is None if it compiled."""
+
+    case: CompileCase
+    seconds: float
+    detail: str
+    error: str | None = None
+
+    def __str__(self) -> str:
+        verdict = "FAILED" if self.error else "compiled"
+        return f"{verdict} {self.case} in {self.seconds:.1f} s: {self.error or self.detail}"
+
+
+def checked(
+    cases: Sequence[CompileCase],
+    checkpoint: Path,
+    exported: Path,
+    scratch: Path,
+    *,
+    jobs: int,
+    report: Callable[[CaseResult], None],
+) -> list[CaseResult]:
+    """Compile `cases`, each graph of each model in a process of its own; `report` gets every result as it comes.
+
+    `exported` may hold graphs of the small checkpoint that are exported already; `scratch` is emptied at the end.
+    """
+    results: list[CaseResult] = []
+    try:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+            work = {
+                pool.submit(_checked_graph, group, checkpoint, exported, scratch): group for group in _by_graph(cases)
+            }
+            for future in as_completed(work):
+                for result in _results(future, work[future]):
+                    report(result)
+                    results.append(result)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return results
+
+
+def _results(future: Future[list[CaseResult]], cases: Sequence[CompileCase]) -> list[CaseResult]:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:  # TensorRT ended the process, or the system did for want of memory
+        return [CaseResult(case, 0.0, "", f"not compiled, a process of the gate died: {error}") for case in cases]
+
+
+def summary(results: Iterable[CaseResult], seconds: float) -> str:
+    """The last line of the command: one JSON object."""
+    failed = [str(result.case) for result in results if result.error]
+    compiled = sum(result.error is None for result in results)
+    return json.dumps({"compiled": compiled, "failed": failed, "seconds": round(seconds, 1)})
+
+
+def _by_graph(cases: Sequence[CompileCase]) -> list[list[CompileCase]]:
+    """Cases that share an export; A14B's, which take longest, come first."""
+
+    def key(case: CompileCase) -> tuple[str, str, str]:
+        return (case.model, case.graph, case.precision)
+
+    return [list(group) for _, group in groupby(sorted(cases, key=key), key=key)]
+
+
+def _checked_graph(cases: Sequence[CompileCase], checkpoint: Path, exported: Path, scratch: Path) -> list[CaseResult]:
+    """Export once, compile for each case."""
+    first = cases[0]
+    folder = scratch / f"{first.model}-{first.graph}-{first.precision}"
+    started = time.monotonic()
+    try:
+        source, facts = _exported(first, checkpoint, exported, folder)
+        exporting = time.monotonic() - started
+        blocks = _expert_blocks(first.model, checkpoint)
+        return [
+            compiled_case(
+                case, source, facts, blocks=blocks, checkpoint=checkpoint, before=exporting if case is first else 0.0
+            )
+            for case in cases
+        ]
+    except Exception as error:  # whatever the exporter raises is a graph that does not compile
+        seconds = time.monotonic() - started
+        return [CaseResult(case, seconds, "", f"export: {type(error).__name__}: {error}") for case in cases]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def compiled_case(
+    case: CompileCase,
+    source: Path,
+    facts: ModelFacts,
+    *,
+    blocks: int,
+    checkpoint: Path | None = None,
+    before: float = 0.0,
+) -> CaseResult:
+    """Compile one case from its ONNX file; an expert has `blocks` blocks, `before` are seconds already spent on it.
+
+    The size of the plan is compared with placement's for a graph of `checkpoint`.
+    """
+    started = time.monotonic()
+    try:
+        detail = _compiled(case, source, facts, blocks=blocks, checkpoint=checkpoint)
+        return CaseResult(case, before + time.monotonic() - started, detail)
+    except (BuildError, NetworkError) as error:
+        return CaseResult(case, before + time.monotonic() - started, "", str(error))
+
+
+def _compiled(case: CompileCase, source: Path, facts: ModelFacts, *, blocks: int, checkpoint: Path | None) -> str:
+    """Raises BuildError or NetworkError."""
+    shapes = PlanShapes(
+        tuple(axes_of(case.graph, size, facts) for size in case.sizes or (None,)),
+        max_batch=1 if case.sizes else TEXT_BATCH,
+    )
+    attention = Attention(case.attention_per_block * blocks) if case.attention_per_block else None
+    listings: list[str] = []
+    settings = BuildSettings(
+        workspace_gib=WORKSPACE_GIB, title=str(case), on_layers=listings.append if case.attention_per_block else None
+    )
+    with built(tensorrt_module("tensorrt_rtx"), source, shapes, settings, attention=attention) as (plan, found):
+        plan_bytes = int(plan.nbytes)
+    types = _checked_layers(case, source, listings[0], blocks) if listings else ""
+    if checkpoint is not None:
+        check_plan_bytes(case, checkpoint, plan_bytes)
+    return (
+        f"{found.layers} layers, {found.attention_layers} attention, {types}largest tensor {found.largest:,} "
+        f"elements, plan {plan_bytes / 1e6:.1f} MB"
+    )
+
+
+def _checked_layers(case: CompileCase, source: Path, listing: str, blocks: int) -> str:
+    """Compare the types in which TensorRT computes with the graph's. Raises NetworkError."""
+    model = onnx.load(source, load_external_data=False)
+    linears = linears_of(model)
+    count = Counter(linear.type for linear in linears)
+    quantised = len(fp8_blocks(case.model, blocks)) if is_fp8(case.precision) else 0
+    _check_count("linear layers have their weights", count[FP8], LINEARS_OF_A_BLOCK * quantised)
+    if case.model == SMALL:  # of so small layers TensorRT fuses others into the product, and the listing says less
+        return f"linear {dict(count)}, "
+    layers = built_layers(listing)
+    check_linears(linears, layers)
+    attended = check_fp8_attention(model, layers)
+    expected = case.attention_per_block * quantised if attention_is_fp8(case.precision) else 0
+    _check_count("attention layers are", attended, expected)
+    return f"linear {dict(count)}, {attended} attention in FP8, "
+
+
+def _check_count(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise NetworkError(f"{found} {what} in FP8, expected {expected}")
+
+
+def _exported(case: CompileCase, checkpoint: Path, exported: Path, folder: Path) -> tuple[Path, ModelFacts]:
+    """What `make export` left, if it is this graph in this precision, else a new export."""
+    ready = onnx_file(exported / case.graph)
+    if case.model == SMALL and _is_exported(ready, case.precision):
+        return ready, ModelFacts.read(exported)
+    from export.to_plan.compile_modules import compile_facts, compile_graph
+
+    source = compile_graph(case.model, case.graph, case.precision, checkpoint, folder / "model.onnx")
+    return source, compile_facts(case.model, checkpoint)
+
+
+def _expert_blocks(model: str, checkpoint: Path) -> int:
+    """Blocks of an expert, as it is compiled."""
+    if model != SMALL:
+        return A14B_BLOCKS
+    config = json.loads((checkpoint / "transformer/config.json").read_text(encoding="utf-8"))
+    return int(config["num_layers"])
+
+
+def _is_exported(path: Path, precision: str) -> bool:
+    manifest = manifest_of(path.parent)
+    if manifest is None or manifest.precision != precision or not path.exists():
+        return False
+    return sha256(path) == manifest.onnx_sha256

@@ -1,0 +1,103 @@
+"""The graphs that `make compile-check` compiles: a small checkpoint's own, and A14B's at true widths, cut short.
+
+A14B's are exported as the real ones are, without weights, and get random ones from a file. No two weights are alike:
+TensorRT keeps equal ones once, and the plan would be smaller than the real one.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import onnx_ir as ir
+import torch
+from diffusers import WanTransformer3DModel
+from torch import nn
+
+from export.checkpoint.folder import facts_from_checkpoint, module_from_checkpoint
+from export.checkpoint.meta_module import shell_of
+from export.graphs.fp8_layers import needed_ranges, put_in_fp8
+from export.graphs.precision import attention_is_fp8, is_fp8
+from export.graphs.registry import GRAPHS
+from export.to_onnx.a14b_dummy import A14B_CONFIGS, TEXT_LENGTH
+from export.to_onnx.exporter import onnx_from_module, save
+from export.to_onnx.weightless_graph import weightless_graph
+from export.to_plan.compile_cases import A14B_BLOCKS, A14B_LAYERS, A14B_VOCABULARY, SMALL, fp8_blocks
+from wan_t2v.facts import ModelFacts
+
+WEIGHTS_FILE = "random.weights"
+_CUTS: Mapping[str, Mapping[str, int]] = {
+    "transformer": {"num_layers": A14B_BLOCKS},
+    "transformer_2": {"num_layers": A14B_BLOCKS},
+    "text_encoder": {"num_layers": A14B_LAYERS, "vocab_size": A14B_VOCABULARY},
+    "vae": {},
+}
+_TORCH_TYPES = {
+    ir.DataType.FLOAT: torch.float32,
+    ir.DataType.BFLOAT16: torch.bfloat16,
+    ir.DataType.FLOAT16: torch.float16,
+    ir.DataType.FLOAT8E4M3FN: torch.float8_e4m3fn,
+}
+
+
+def compile_facts(model: str, checkpoint: Path) -> ModelFacts:
+    """Facts of the small checkpoint, and with A14B's text sizes those of A14B: the latent grid is the same."""
+    facts = facts_from_checkpoint(checkpoint)
+    if model == SMALL:
+        return facts
+    return replace(facts, text_length=TEXT_LENGTH, text_dim=A14B_CONFIGS["transformer/config.json"]["text_dim"])
+
+
+def compile_graph(model: str, graph: str, precision: str, checkpoint: Path, path: Path) -> Path:
+    """Export a graph in `precision` to `path`; A14B's gets its weights from files beside it."""
+    facts = compile_facts(model, checkpoint)
+    component = GRAPHS[graph].component
+    if model == SMALL:
+        module = module_from_checkpoint(checkpoint, component, precision)
+        return onnx_from_module(_in_fp8_if_asked(module, model, precision), graph, facts, path)
+    config = path.parent / component / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({**A14B_CONFIGS[f"{component}/config.json"], **_CUTS[component]}), encoding="utf-8")
+    shell = _in_fp8_if_asked(shell_of(path.parent, component), model, precision)
+    traced, call = weightless_graph(shell, graph, facts, precision)
+    _attach_random(traced, path.parent)
+    return save(traced, call, path)
+
+
+def _in_fp8_if_asked(module: nn.Module, model: str, precision: str) -> nn.Module:
+    """By ranges that are all one."""
+    if is_fp8(precision):
+        expert = cast(WanTransformer3DModel, module)
+        blocks = fp8_blocks(model, len(expert.blocks))
+        ranges = dict.fromkeys(needed_ranges(blocks), 1.0)
+        put_in_fp8(expert, ranges, blocks=blocks, attention=attention_is_fp8(precision))
+    return module
+
+
+def _attach_random(model: ir.Model, folder: Path) -> None:
+    """Give every weight a place of its own in one file. TensorRT refuses two weights that begin at the same byte."""
+    with (folder / WEIGHTS_FILE).open("wb") as file:
+        for value in model.graph.initializers.values():
+            if value.const_value is None:
+                assert value.dtype is not None and value.shape is not None
+                size = math.prod(value.shape.numpy()) * int(value.dtype.itemsize)
+                value.const_value = ir.ExternalTensor(
+                    WEIGHTS_FILE,
+                    file.tell(),
+                    size,
+                    value.dtype,
+                    shape=ir.Shape(value.shape),
+                    name=str(value.name),
+                    base_dir=folder,
+                )
+                _write_random(file, size, _TORCH_TYPES[value.dtype])
+
+
+def _write_random(file: BinaryIO, size: int, dtype: torch.dtype) -> None:
+    """`size` bytes of small random numbers: a million that no other place in the file has, over and over."""
+    numbers = (torch.randn(2**20, generator=torch.Generator().manual_seed(file.tell())) / 50).to(dtype)
+    block = numbers.view(torch.uint8).numpy().tobytes()
+    for start in range(0, size, len(block)):
+        file.write(block[: size - start])

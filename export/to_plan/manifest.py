@@ -1,0 +1,126 @@
+"""The manifest of each plan: what it was built from, with what, for what (the file: `wan_t2v/manifests.py`)."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import onnx
+
+from export.file_hash import sha256
+from export.manifest import onnx_file
+from export.to_plan.builder import BuildError, profile_ranges
+from export.to_plan.network_check import NetworkFacts
+from export.to_plan.plan_specs import Deployment, PlanSpec
+from wan_t2v.manifests import (
+    GRAPH_MANIFEST,
+    PLAN_MANIFEST,
+    PORTABLE,
+    GraphManifest,
+    ManifestError,
+    PlanManifest,
+    PlannedDeployment,
+    PlanOrigin,
+    RunningGpu,
+    TensorRtVersion,
+    has_origin,
+    read_manifest,
+)
+
+PLAN_FILE = "model.plan"
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What builds: the TensorRT module's name and version, the GPU (None: none here), and what plans are for.
+
+    `compute_capabilities` is empty for TensorRT-RTX's own choice, ("current",) for the GPU of this machine.
+    """
+
+    module: str
+    version: str
+    gpu: RunningGpu | None
+    compute_capabilities: tuple[str, ...]
+
+    @property
+    def target(self) -> str | tuple[str, ...]:
+        """As manifests name it."""
+        return self.compute_capabilities or PORTABLE
+
+
+def graph_manifest(folder: Path) -> GraphManifest:
+    """The manifest of the exported graph in `folder`, if it is the graph that lies there.
+
+    Raises BuildError naming the command that mends it.
+    """
+    try:
+        manifest = read_manifest(GraphManifest, folder / GRAPH_MANIFEST)
+    except FileNotFoundError:
+        raise BuildError(f"{folder / GRAPH_MANIFEST} is missing. Run `make export CHECKPOINT=...` first.") from None
+    except ManifestError as error:
+        raise BuildError(str(error)) from None
+    path = onnx_file(folder)
+    if not path.exists():
+        raise BuildError(f"{path} is missing. Run `make export CHECKPOINT=...` first.")
+    if sha256(path) != manifest.onnx_sha256:
+        raise BuildError(f"{path} changed since its manifest was written. Run `make export` again.")
+    return manifest
+
+
+def plan_origin(
+    spec: PlanSpec, graph: GraphManifest, tools: Toolchain, *, workspace_gib: float, tf32: bool
+) -> PlanOrigin:
+    """The part of a manifest that is known before the build: while it is unchanged, the plan is kept."""
+    return PlanOrigin(
+        graph=spec.graph,
+        version=spec.version,
+        sizes=tuple(map(str, spec.sizes)),
+        precision=graph.precision,
+        checkpoint_sha256=graph.checkpoint_sha256,
+        checkpoint_sampled=graph.checkpoint_sampled,
+        onnx_sha256=graph.onnx_sha256,
+        tensorrt=TensorRtVersion(tools.module, tools.version),
+        gpu=tools.gpu,
+        target=tools.target,
+        workspace_gib=workspace_gib,
+        tf32=tf32,
+        batch=spec.shapes.max_batch,
+        axes=tuple(dict(profile) for profile in spec.shapes.profiles),
+    )
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A plan that was just built; `device_memory_bytes` is None where it could not be loaded to be measured."""
+
+    path: Path
+    source: Path
+    network: NetworkFacts
+    device_memory_bytes: tuple[int, ...] | None
+    seconds: float
+
+
+def plan_manifest(origin: PlanOrigin, spec: PlanSpec, deployment: Deployment, plan: BuiltPlan) -> PlanManifest:
+    """The whole manifest of a plan."""
+    ranges = profile_ranges(onnx.load(plan.source, load_external_data=False), spec.shapes)
+    return PlanManifest(
+        **{field.name: getattr(origin, field.name) for field in fields(origin)},
+        deployment=PlannedDeployment(tuple(map(str, deployment.sizes)), deployment.expert_batch),
+        plan_sha256=sha256(plan.path),
+        plan_bytes=plan.path.stat().st_size,
+        profiles=tuple(
+            {name: dict(zip(("min", "opt", "max"), shapes, strict=True)) for name, shapes in profile.items()}
+            for profile in ranges
+        ),
+        network=asdict(plan.network),
+        build_seconds=round(plan.seconds, 1),
+        device_memory_bytes=plan.device_memory_bytes,
+    )
+
+
+def is_current(folder: Path, origin: PlanOrigin) -> bool:
+    """True if `folder` holds a plan of this origin. The deployment's other sizes do not make a plan stale."""
+    try:
+        found = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
+        size = (folder / PLAN_FILE).stat().st_size
+    except (FileNotFoundError, ManifestError):
+        return False
+    return size == found.plan_bytes and has_origin(found, origin)

@@ -1,0 +1,56 @@
+"""Which plans a deployment consists of, and the shapes of each."""
+
+from dataclasses import dataclass
+
+from export.graphs.axes import axes_of
+from export.graphs.precision import PART_OF
+from export.to_plan.builder import Attention, PlanShapes
+from wan_t2v.facts import ModelFacts
+from wan_t2v.shapes import VideoShape
+
+TEXT_BATCH = 8  # prompts in one call of the text encoder
+EXPERT_BATCHES = (1, 2)  # 2 lets the server merge the two guidance passes
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is to be served: the sizes, the first of which is the default, and rows in an expert's batch."""
+
+    sizes: tuple[VideoShape, ...]
+    expert_batch: int = 1
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """One plan: `graph` in Triton's model version `version`, for these sizes (of the text encoder: for any)."""
+
+    graph: str
+    version: int
+    sizes: tuple[VideoShape, ...]
+    shapes: PlanShapes
+    attention: Attention | None
+
+    def __str__(self) -> str:
+        sizes = " + ".join(map(str, self.sizes)) or "any size"
+        return f"{self.graph} {sizes}"
+
+
+def plans_of(deployment: Deployment, facts: ModelFacts) -> list[PlanSpec]:
+    """All plans. An expert is one plan with a profile for each size, since its weights are large; the VAE's two graphs
+    are a plan for each size, in model versions 1, 2, ... in the order of the sizes.
+    """
+    found = []
+    for graph in PART_OF:
+        if graph.startswith("vae_"):
+            found += [
+                PlanSpec(graph, version, (size,), PlanShapes((axes_of(graph, size, facts),)), None)
+                for version, size in enumerate(deployment.sizes, start=1)
+            ]
+        elif graph == "text_encoder":
+            shapes = PlanShapes((axes_of(graph, None, facts),), max_batch=TEXT_BATCH, best_batch=2)
+            found.append(PlanSpec(graph, 1, (), shapes, None))
+        else:
+            profiles = tuple(axes_of(graph, size, facts) for size in deployment.sizes)
+            shapes = PlanShapes(profiles, max_batch=deployment.expert_batch, best_batch=deployment.expert_batch)
+            found.append(PlanSpec(graph, 1, deployment.sizes, shapes, Attention()))
+    return found

@@ -1,0 +1,177 @@
+"""torch module to a program that torch alone can load: what the engine `torch` of wan_t2v/engines runs.
+
+    python -m export.to_torch_program --checkpoint training/wan-mini --repository model_repository
+    python -m export.to_torch_program --checkpoint FOLDER --graph text_encoder --text-encoder-precision bf16
+
+Writes `model.pt2` and its manifest `program.json` beside each installed graph. The program is the export form that the
+ONNX file is made from, traced by `torch.export` with the same free axes, so serving needs neither diffusers'
+nor transformers' modules nor this package. Weights are inside, in the precision that is named (FP32 if none is).
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.atomic import written_file
+from export.checkpoint.folder import (
+    CheckpointError,
+    check_checkpoint,
+    facts_from_checkpoint,
+    module_from_checkpoint,
+)
+from export.checkpoint.hashes import component_sha256
+from export.graphs.precision import IN_ONNX_RUNTIME, OFFERED, Precisions, is_fp8
+from export.graphs.registry import GRAPHS, ExampleCall
+from export.parity.graph_parity import TOLERANCES, ParityError
+from wan_t2v.engines.loader import GRAPH_FILES
+from wan_t2v.engines.torch_program import NAMES_FILE, TorchEngine
+
+logger = logging.getLogger(__name__)
+FILE = GRAPH_FILES["torch"]
+_PRECISIONS = {"--precision": "experts", "--text-encoder-precision": "text_encoder", "--vae-precision": "vae"}
+
+
+def programs_from_checkpoint(
+    checkpoint: Path,
+    repository: Path,
+    *,
+    graphs: Sequence[str] = tuple(GRAPHS),
+    precisions: Precisions = IN_ONNX_RUNTIME,
+    version_folder: str = "1",
+) -> Path:
+    """Write the programs of these graphs into `repository`; those that are current are kept.
+
+    Raises CheckpointError for a folder that is not Wan2.2-T2V, ParityError for a program that differs from its module.
+    """
+    check_checkpoint(checkpoint)
+    for graph in graphs:
+        folder, made_from = repository / graph / version_folder, _origin(checkpoint, graph, precisions.of(graph))
+        if _is_current(folder, made_from):
+            logger.info("%s is current", folder / FILE.name)
+        else:
+            _write(graph, checkpoint, folder, made_from)
+    return repository
+
+
+def _write(graph: str, checkpoint: Path, folder: Path, made_from: Mapping[str, str]) -> None:
+    origin = GRAPHS[graph]
+    folder.mkdir(parents=True, exist_ok=True)
+    module = origin.module(module_from_checkpoint(checkpoint, origin.component, made_from["precision"])).eval()
+    call = origin.example(facts_from_checkpoint(checkpoint), module)
+    (folder / FILE.manifest).unlink(missing_ok=True)  # a program without one was never shown to be right
+    path = program_from_module(module, call, folder / FILE.name)
+    worst = _check(graph, module, call, path)
+    with path.open("rb") as file:
+        sealed = {**made_from, FILE.hash_key: hashlib.file_digest(file, "sha256").hexdigest()}
+    with written_file(folder / FILE.manifest) as partial:
+        partial.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
+    logger.info("wrote %s: relative error against its module %.1e", path, worst)
+
+
+def _origin(checkpoint: Path, graph: str, precision: str) -> dict[str, str]:
+    """What a program is made from: if it is unchanged, the program is current."""
+    here, digest = Path(__file__).parent, hashlib.sha256()
+    for path in [*sorted((here / "graphs").glob("*.py")), Path(__file__)]:
+        digest.update(path.read_bytes())
+    return {
+        "graph": graph,
+        "precision": precision,
+        "checkpoint_sha256": component_sha256(checkpoint, GRAPHS[graph].component),
+        "exporter_sha256": digest.hexdigest(),
+        "torch": version("torch"),
+        "diffusers": version("diffusers"),
+        "transformers": version("transformers"),
+    }
+
+
+def _is_current(folder: Path, made_from: Mapping[str, str]) -> bool:
+    try:
+        found = json.loads((folder / FILE.manifest).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return (folder / FILE.name).exists() and made_from.items() <= found.items()
+
+
+def program_from_module(module: nn.Module, call: ExampleCall, path: Path) -> Path:
+    """Trace `module` with the free axes of `call` and write the program, whole or not at all."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notes about torch's own internals
+        program = torch.export.export(module, call.inputs, dynamic_shapes=_axes(call.dynamic_shapes), strict=False)
+        names = json.dumps({"inputs": call.input_names, "outputs": call.output_names})
+        with written_file(path) as partial, partial.open("wb") as file:  # given a path, torch wants its own suffix
+            torch.export.save(program, file, extra_files={NAMES_FILE: names})
+    return path
+
+
+def _axes(spec: Any) -> Any:
+    """A named axis must stay free, or the trace fails; the axes that follow from named ones are left to torch."""
+    if isinstance(spec, dict):
+        return {axis: torch.export.Dim.DYNAMIC if isinstance(wanted, str) else wanted for axis, wanted in spec.items()}
+    return tuple(_axes(part) for part in spec)
+
+
+def _check(graph: str, module: nn.Module, call: ExampleCall, path: Path) -> float:
+    """The written file against the module, on random inputs of the traced sizes and on a batch of one."""
+    engine, worst = TorchEngine(path), 0.0
+    for batch in (call.inputs[0].shape[0], 1):
+        inputs = [_random_like(example[:batch]) for example in call.inputs]
+        with torch.no_grad():
+            expected = module(*inputs)
+        actual = engine(dict(zip(call.input_names, inputs, strict=True)))
+        pairs = zip(actual.items(), (expected,) if isinstance(expected, Tensor) else expected, strict=True)
+        worst = max(worst, *(_relative(array, wanted) for (_, array), wanted in pairs))
+    tolerance = TOLERANCES[graph].relative
+    if not worst <= tolerance:  # also when it is NaN
+        raise ParityError(f"{graph}: the program differs from its module by {worst:.1e}, accepted {tolerance:.0e}")
+    return worst
+
+
+def _relative(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference by the largest value; caches that start as zeros must be zeros."""
+    peak = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return float((actual - expected).abs().max() / peak)
+
+
+def _random_like(example: Tensor) -> Tensor:
+    """Ones for token ids and masks, which are valid for both; normal numbers elsewhere, none of them all zero."""
+    generator = torch.Generator().manual_seed(0)
+    if not example.is_floating_point():
+        return torch.ones_like(example)
+    return torch.randn(example.shape, generator=generator).to(example.dtype)
+
+
+def main() -> int:
+    """Run the command; expected failures end in one line and exit code 1."""
+    description = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m export.to_torch_program", description=description)
+    parser.add_argument("--checkpoint", type=Path, default=Path("training/wan-mini"), help="diffusers folder")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="where to install")
+    parser.add_argument("--graph", action="append", choices=tuple(GRAPHS), help="again for more (default: all five)")
+    for option, part in _PRECISIONS.items():
+        offered = [name for name in OFFERED[part] if not is_fp8(name)]
+        parser.add_argument(option, choices=offered, default="fp32", help="default: %(default)s")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logger.setLevel(logging.INFO)
+    try:
+        precisions = Precisions(options.precision, options.text_encoder_precision, options.vae_precision)
+        graphs = options.graph or tuple(GRAPHS)
+        programs_from_checkpoint(options.checkpoint, options.repository, graphs=graphs, precisions=precisions)
+    except (CheckpointError, ParityError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
