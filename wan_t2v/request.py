@@ -27,7 +27,7 @@ LONGEST_NAME = 64  # of a field, parameter or choice; what is longer is compared
 MAX_PROMPT_BYTES = 65536  # far beyond any text length; what is longer is a mistake, not a prompt
 
 
-class RequestError(ValueError):
+class InvalidField(ValueError):
     """A field that cannot be served: the message names it, what came, what is accepted and a value that works."""
 
     def __init__(self, field: str, came: object, accepted: str, *, nearest: object = None) -> None:
@@ -43,7 +43,7 @@ def _quoted(text: str) -> str:
 
 
 def is_refusal(message: str) -> bool:
-    """Whether a text is the message of a RequestError: codes are lost on the way between models, texts are not."""
+    """Whether a text is the message of a InvalidField: codes are lost on the way between models, texts are not."""
     return re.match(r"[a-z0-9_, ]+: got .*; accepted: ", message, re.DOTALL) is not None
 
 
@@ -118,7 +118,7 @@ def checked_settings(
     served: ServedSizes,
     fallback_seed: int,
 ) -> Settings:
-    """Check `fields` (absent ones take their default) and return the settings. Raises RequestError.
+    """Check `fields` (absent ones take their default) and return the settings. Raises InvalidField.
 
     `prompt` and `negative_prompt` must have been cleaned; `latents_shape` is that of the given starting noise.
     """
@@ -157,14 +157,14 @@ def check_size(video: VideoShape, grid: LatentGrid, served: ServedSizes) -> None
 def check_parameters(names: Sequence[str], *, fields: Sequence[str], parameters: Sequence[str]) -> None:
     """Refuse request parameters that would be ignored: unknown names, and fields, which are tensors.
 
-    A typing error and a field that was not sent as a tensor arrive silently as request parameters. Raises RequestError.
+    A typing error and a field that was not sent as a tensor arrive silently as request parameters. Raises InvalidField.
     """
     for name in names:
         if name in fields:
-            raise RequestError(name, "a request parameter", "a tensor of this name: send the field as an input")
+            raise InvalidField(name, "a request parameter", "a tensor of this name: send the field as an input")
         if name not in parameters:
             known = (*fields, *parameters)
-            raise RequestError(name, "an unknown field", ", ".join(known), nearest=_closest(name, known))
+            raise InvalidField(name, "an unknown field", ", ".join(known), nearest=_closest(name, known))
 
 
 def _closest(name: str, known: Sequence[str]) -> str | None:
@@ -174,32 +174,32 @@ def _closest(name: str, known: Sequence[str]) -> str | None:
 
 
 def check_prompt_bytes(field: str, raw: bytes) -> str:
-    """Decode a prompt. Raises RequestError if it is not UTF-8 or absurdly long."""
+    """Decode a prompt. Raises InvalidField if it is not UTF-8 or absurdly long."""
     if len(raw) > MAX_PROMPT_BYTES:
-        raise RequestError(field, f"{len(raw)} bytes", f"at most {MAX_PROMPT_BYTES} bytes of UTF-8 text")
+        raise InvalidField(field, f"{len(raw)} bytes", f"at most {MAX_PROMPT_BYTES} bytes of UTF-8 text")
     return check_text(field, raw)
 
 
 def check_word(field: str, raw: bytes) -> str:
-    """Decode a text field that is one of a few words. Raises RequestError."""
+    """Decode a text field that is one of a few words. Raises InvalidField."""
     if len(raw) > LONGEST_NAME:
-        raise RequestError(field, f"{len(raw)} bytes", f"a word of at most {LONGEST_NAME} bytes")
+        raise InvalidField(field, f"{len(raw)} bytes", f"a word of at most {LONGEST_NAME} bytes")
     return check_text(field, raw)
 
 
 def check_text(field: str, raw: bytes) -> str:
-    """Decode a text field. Raises RequestError if it is not UTF-8."""
+    """Decode a text field. Raises InvalidField if it is not UTF-8."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RequestError(field, f"bytes that are not UTF-8 (at byte {error.start})", "UTF-8 text") from None
+        raise InvalidField(field, f"bytes that are not UTF-8 (at byte {error.start})", "UTF-8 text") from None
 
 
 def _prompt(fields: Mapping[str, Any]) -> str:
     if "prompt" not in fields:
-        raise RequestError("prompt", "nothing", "a text that describes the video")
+        raise InvalidField("prompt", "nothing", "a text that describes the video")
     if not fields["prompt"]:
-        raise RequestError("prompt", "an empty text", "a text that describes the video")
+        raise InvalidField("prompt", "an empty text", "a text that describes the video")
     prompt: str = fields["prompt"]
     return prompt
 
@@ -208,7 +208,7 @@ def _check_side(field: str, value: int, grid: LatentGrid, largest: int) -> None:
     step = grid.size_multiple_px
     if value % step or not step <= value <= largest:
         nearest = min(max(round(value / step) * step, step), largest // step * step)
-        raise RequestError(field, value, f"a multiple of {step} from {step} to {largest} pixels", nearest=nearest)
+        raise InvalidField(field, value, f"a multiple of {step} from {step} to {largest} pixels", nearest=nearest)
 
 
 def _check_num_frames(value: int, grid: LatentGrid, largest: int) -> None:
@@ -216,31 +216,31 @@ def _check_num_frames(value: int, grid: LatentGrid, largest: int) -> None:
     if value % step != 1 or not 1 <= value <= largest:
         most = (largest - 1) // step * step + 1
         nearest = min(max(round((value - 1) / step) * step + 1, 1), most)
-        raise RequestError("num_frames", value, f"{step}k+1 (1, {1 + step}, ...) up to {most}", nearest=nearest)
+        raise InvalidField("num_frames", value, f"{step}k+1 (1, {1 + step}, ...) up to {most}", nearest=nearest)
 
 
 def _integer(field: str, value: int, least: int, most: int) -> int:
     if not least <= value <= most:
-        raise RequestError(field, value, f"an integer from {least} to {most}", nearest=min(max(value, least), most))
+        raise InvalidField(field, value, f"an integer from {least} to {most}", nearest=min(max(value, least), most))
     return value
 
 
 def _guidance(field: str, value: float) -> float:
     if not math.isfinite(value) or value < 0:
-        raise RequestError(field, value, "a finite number, 0 or more", nearest=0.0 if value < 0 else None)
+        raise InvalidField(field, value, "a finite number, 0 or more", nearest=0.0 if value < 0 else None)
     return value
 
 
 def _flow_shift(value: float) -> float:
     if not (math.isfinite(value) and 0 < value <= MAX_FLOW_SHIFT):
         nearest = MAX_FLOW_SHIFT if value > MAX_FLOW_SHIFT else None
-        raise RequestError("flow_shift", value, f"a number above 0, at most {MAX_FLOW_SHIFT:g}", nearest=nearest)
+        raise InvalidField("flow_shift", value, f"a number above 0, at most {MAX_FLOW_SHIFT:g}", nearest=nearest)
     return value
 
 
 def _choice(field: str, value: str, choices: Sequence[str]) -> str:
     if value not in choices:
-        raise RequestError(field, repr(value), " or ".join(choices), nearest=_closest(value, choices))
+        raise InvalidField(field, repr(value), " or ".join(choices), nearest=_closest(value, choices))
     return value
 
 
@@ -248,7 +248,7 @@ def _check_listed(video: VideoShape, served: ServedSizes) -> None:
     if video not in served.listed:
         nearest = min(served.listed, key=lambda one: sum(abs(a - b) for a, b in zip(one, video, strict=True)))
         accepted = ", ".join(str(one) for one in served.listed)
-        raise RequestError("height, width, num_frames", video, f"height x width x frames {accepted}", nearest=nearest)
+        raise InvalidField("height, width, num_frames", video, f"height x width x frames {accepted}", nearest=nearest)
 
 
 def _check_work(settings: Settings, grid: LatentGrid, served: ServedSizes) -> None:
@@ -256,7 +256,7 @@ def _check_work(settings: Settings, grid: LatentGrid, served: ServedSizes) -> No
     if served.token_passes is None or settings.passes * tokens <= served.token_passes:
         return
     steps = served.token_passes // tokens // (settings.passes // settings.num_inference_steps)
-    raise RequestError(
+    raise InvalidField(
         "num_inference_steps",
         f"{settings.num_inference_steps} for {settings.video_shape}, {settings.passes} passes over {tokens} tokens",
         f"at most {served.token_passes} tokens x passes in one request",
@@ -267,4 +267,4 @@ def _check_work(settings: Settings, grid: LatentGrid, served: ServedSizes) -> No
 def _check_latents(shape: Sequence[int] | None, video: VideoShape, grid: LatentGrid) -> None:
     expected = grid.latent_shape(video).tensor_shape
     if shape is not None and tuple(shape) != expected:
-        raise RequestError("latents", f"shape {list(shape)}", f"shape {list(expected)} for {video}", nearest=None)
+        raise InvalidField("latents", f"shape {list(shape)}", f"shape {list(expected)} for {video}", nearest=None)

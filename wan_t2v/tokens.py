@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from wan_t2v.engines.engine import Array, Engine
 from wan_t2v.facts import TOKENIZER_FILE
 from wan_t2v.installed_files import read_installed
-from wan_t2v.request import MAX_PROMPT_BYTES, RequestError, check_prompt_bytes
+from wan_t2v.request import MAX_PROMPT_BYTES, InvalidField, check_prompt_bytes
 
 # `html.unescape` gives up on more than 4300 digits; an ampersand may itself be escaped
 _ENDLESS_REFERENCE = re.compile(r"#[0-9]{1000}")
@@ -42,17 +42,17 @@ def clean_prompt(text: str) -> str:
 
 
 def cleaned_prompt(field: str, raw: bytes) -> str:
-    """A prompt as it came, decoded, cleaned and of a length that can be tokenised. Raises RequestError.
+    """A prompt as it came, decoded, cleaned and of a length that can be tokenised. Raises InvalidField.
 
     Cleaning and the tokenizer's normalisation (NFKC) may make a text up to 18 times as long.
     """
     text = check_prompt_bytes(field, raw)
     if _ENDLESS_REFERENCE.search(text):
-        raise RequestError(field, "a character reference of over a thousand digits", "a text that describes the video")
+        raise InvalidField(field, "a character reference of over a thousand digits", "a text that describes the video")
     text = clean_prompt(text)
     length = len(unicodedata.normalize("NFKC", text))
     if length > MAX_PROMPT_BYTES:
-        raise RequestError(field, f"{length} characters after normalisation", f"at most {MAX_PROMPT_BYTES} characters")
+        raise InvalidField(field, f"{length} characters after normalisation", f"at most {MAX_PROMPT_BYTES} characters")
     return text
 
 

@@ -18,7 +18,8 @@ from tests.fakes.scripted_server import BUSY, MADE, VIDEO, Pause, Refusal, Step,
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.serving.admission.estimate import Pace, Work
 from wan_t2v.serving.admission.options import Asked
-from wan_t2v.serving.admission.queue import Admission, Overloaded, Rules
+from wan_t2v.serving.admission.queue import Admission, Rules
+from wan_t2v.serving.errors import Overloaded
 
 QUICK = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05)
 

@@ -6,7 +6,7 @@ from typing import Any
 from wan_t2v.engines.engine import Array, BufferedEngine, Engine
 from wan_t2v.engines.profiles import ShapeError
 from wan_t2v.facts import ModelFacts
-from wan_t2v.request import RequestError
+from wan_t2v.request import InvalidField
 from wan_t2v.shapes import VideoShape
 
 
@@ -49,9 +49,9 @@ class EngineByVersion:
         self._engines = engines
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Any]:
-        """Raises RequestError for latents that no version takes; `prepare` should have refused them."""
+        """Raises InvalidField for latents that no version takes; `prepare` should have refused them."""
         height, width = inputs["latents"].shape[-2:]
         if (height, width) not in self._engines:
             accepted = ", ".join(f"{h}x{w}" for h, w in self._engines)
-            raise RequestError("latents", f"height and width {height}x{width}", accepted)
+            raise InvalidField("latents", f"height and width {height}x{width}", accepted)
         return self._engines[height, width](inputs, outputs)

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wan_t2v.request import RequestError, Settings
+from wan_t2v.request import InvalidField, Settings
 
 LONGEST_BYTES = 4 * 2**20  # two prompts of 64 KiB, every character escaped three times as JSON
 
@@ -49,7 +49,7 @@ class SettingsSigner:
         return json.dumps({"signed": signed, "signature": self._signature(signed)})
 
     def read(self, text: bytes) -> Generation:
-        """Read what `sign` wrote. Raises RequestError for anything else, before any of it is used."""
+        """Read what `sign` wrote. Raises InvalidField for anything else, before any of it is used."""
         if len(text) > LONGEST_BYTES:
             raise _unsigned(f"{len(text)} bytes")
         try:
@@ -67,13 +67,13 @@ class SettingsSigner:
 
 
 def check_shape(name: str, shape: Sequence[int], *expected: tuple[int, ...]) -> None:
-    """Refuse a tensor whose shape does not belong to the signed settings. Raises RequestError."""
+    """Refuse a tensor whose shape does not belong to the signed settings. Raises InvalidField."""
     if tuple(shape) not in expected:
         accepted = " or ".join(str(list(one)) for one in expected)
-        raise RequestError(name, f"shape {list(shape)}", f"shape {accepted}, which the signed settings imply")
+        raise InvalidField(name, f"shape {list(shape)}", f"shape {accepted}, which the signed settings imply")
 
 
-def _unsigned(came: str) -> RequestError:
-    return RequestError(
+def _unsigned(came: str) -> InvalidField:
+    return InvalidField(
         "settings", came, "what the model prepare answered in this run of the server; call text_to_video instead"
     )

@@ -7,7 +7,7 @@ from wan_t2v import request
 from wan_t2v.facts import ServingDefaults
 from wan_t2v.request import (
     MAX_PROMPT_BYTES,
-    RequestError,
+    InvalidField,
     ServedSizes,
     Settings,
     check_parameters,
@@ -46,13 +46,13 @@ def test_a_request_of_too_much_work_is_refused_with_the_steps_that_are_not() -> 
     largest = {"height": 256, "width": 256, "num_frames": 81}
     checked({**largest, "num_inference_steps": 46}, served=served)
     checked({**largest, "num_inference_steps": 93, "guidance_scale": 1.0}, served=served)
-    with pytest.raises(RequestError) as refusal:
+    with pytest.raises(InvalidField) as refusal:
         checked({**largest, "num_inference_steps": 47}, served=served)
     assert str(refusal.value) == (
         "num_inference_steps: got 47 for 256x256x81, 94 passes over 5376 tokens; "
         "accepted: at most 500000 tokens x passes in one request. Nearest: 46."
     )
-    with pytest.raises(RequestError, match=r"in one request\.$"):
+    with pytest.raises(InvalidField, match=r"in one request\.$"):
         checked(largest, served=replace(ANY, token_passes=5376))
 
 
@@ -90,7 +90,7 @@ def test_settings_survive_json() -> None:
     ],
 )
 def test_a_bad_field_is_refused_with_advice(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError) as refusal:
+    with pytest.raises(InvalidField) as refusal:
         checked(fields)
     assert message in str(refusal.value)
     assert refusal.value.field in fields
@@ -114,33 +114,33 @@ def test_a_bad_field_is_refused_with_advice(fields: dict[str, Any], message: str
     ],
 )
 def test_the_advice_works(field: str, value: Any) -> None:
-    with pytest.raises(RequestError) as refusal:
+    with pytest.raises(InvalidField) as refusal:
         checked({field: value})
     checked({field: refusal.value.nearest})
 
 
 @pytest.mark.parametrize("fields", [{"height": 1290}, {"num_frames": 18}, {"width": 100}, {}])
 def test_the_advice_works_where_sizes_are_listed(fields: dict[str, int]) -> None:
-    with pytest.raises(RequestError) as refusal:
+    with pytest.raises(InvalidField) as refusal:
         checked(fields, served=LISTED)
     assert refusal.value.nearest in LISTED.listed
 
 
 def test_a_missing_prompt_is_refused() -> None:
-    with pytest.raises(RequestError, match="prompt: got nothing"):
+    with pytest.raises(InvalidField, match="prompt: got nothing"):
         checked_settings({}, latents_shape=None, defaults=DEFAULTS, grid=GRID, served=ANY, fallback_seed=0)
 
 
 def test_latents_must_fit_the_clip() -> None:
     checked({}, latents=(1, 16, 5, 16, 16))
-    with pytest.raises(RequestError, match=r"latents: got shape \[2, 16, 5, 16, 16\]; accepted: shape \[1, 16, 5"):
+    with pytest.raises(InvalidField, match=r"latents: got shape \[2, 16, 5, 16, 16\]; accepted: shape \[1, 16, 5"):
         checked({}, latents=(2, 16, 5, 16, 16))
 
 
 def test_a_closed_list_of_sizes_is_closed() -> None:
     checked({"height": 480, "width": 832, "num_frames": 81}, served=LISTED)
     with pytest.raises(
-        RequestError, match="accepted: height x width x frames 480x832x81, 720x1280x81. Nearest: 720x1280x81"
+        InvalidField, match="accepted: height x width x frames 480x832x81, 720x1280x81. Nearest: 720x1280x81"
     ):
         checked({"height": 720, "width": 1264, "num_frames": 81}, served=LISTED)
 
@@ -152,15 +152,15 @@ def test_guidance_is_decided_by_the_first_scale_alone() -> None:
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(
-        RequestError, match="promt: got an unknown field; accepted: prompt, seed, timeout. Nearest: prompt."
+        InvalidField, match="promt: got an unknown field; accepted: prompt, seed, timeout. Nearest: prompt."
     ):
         check_parameters(["promt"], fields=["prompt", "seed"], parameters=["timeout"])
 
 
 def test_text_that_is_not_utf8_or_absurdly_long_is_refused() -> None:
-    with pytest.raises(RequestError, match="prompt: got bytes that are not UTF-8"):
+    with pytest.raises(InvalidField, match="prompt: got bytes that are not UTF-8"):
         check_prompt_bytes("prompt", b"\xff\xfe")
-    with pytest.raises(RequestError, match="65537 bytes"):
+    with pytest.raises(InvalidField, match="65537 bytes"):
         check_prompt_bytes("prompt", b"x" * (MAX_PROMPT_BYTES + 1))
 
 
@@ -173,7 +173,7 @@ def test_settings_are_frozen() -> None:
 
 def test_a_field_that_comes_as_a_parameter_is_refused_and_not_ignored() -> None:
     check_parameters(["timeout"], fields=["seed"], parameters=["timeout"])
-    with pytest.raises(RequestError, match="seed: got a request parameter; accepted: a tensor of this name"):
+    with pytest.raises(InvalidField, match="seed: got a request parameter; accepted: a tensor of this name"):
         check_parameters(["seed"], fields=["seed"], parameters=["timeout"])
 
 
@@ -188,7 +188,7 @@ def test_what_is_long_is_neither_compared_nor_repeated(monkeypatch: pytest.Monke
         lambda: check_word("output_type", long.encode()),
         lambda: check_prompt_bytes("prompt", long.encode()),
     ):
-        with pytest.raises(RequestError) as refusal:
+        with pytest.raises(InvalidField) as refusal:
             refuse()
         refusals.append(str(refusal.value))
     assert all(len(text) < 400 for text in refusals)

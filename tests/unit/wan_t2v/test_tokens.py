@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from wan_t2v.request import RequestError
+from wan_t2v.request import InvalidField
 from wan_t2v.tokens import PromptTokenizer, clean_prompt, cleaned_prompt
 
 LENGTH = 64
@@ -40,10 +40,10 @@ def test_an_unusual_prompt_is_cleaned_as_any_other(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["&#" + "9" * 5000 + ";", "&amp;#" + "9" * 5000 + ";", "&amp;amp;#" + "9" * 5000])
 def test_a_reference_that_html_cannot_read_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="negative_prompt: got a character reference of over a thousand digits"):
+    with pytest.raises(InvalidField, match="negative_prompt: got a character reference of over a thousand digits"):
         cleaned_prompt("negative_prompt", text.encode())
 
 
 def test_a_prompt_that_grows_under_normalisation_is_refused_before_it_is_tokenised() -> None:
-    with pytest.raises(RequestError, match="prompt: got 360000 characters after normalisation"):
+    with pytest.raises(InvalidField, match="prompt: got 360000 characters after normalisation"):
         cleaned_prompt("prompt", ("\ufdfa" * 20_000).encode())

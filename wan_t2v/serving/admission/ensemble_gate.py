@@ -36,7 +36,7 @@ class UnaryDoor:
 
     @contextlib.contextmanager
     def passing(self, request: Any) -> Iterator[Callable[[Settings], Generation]]:
-        """Yield what lets the request in, once its settings are known, or raises Refused.
+        """Yield what lets the request in, once its settings are known, or raises AdmissionError.
 
         An ensemble never hears that a caller left, so a request of this endpoint always has a deadline.
         What fails after it gives its place back; each end is counted.

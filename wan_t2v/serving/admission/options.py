@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wan_t2v.request import RequestError
+from wan_t2v.request import InvalidField
 from wan_t2v.serving.admission.estimate import Work
 
 # Parameters of a request, not tensors: they change when a video is made and not what it is.
@@ -30,7 +30,7 @@ class Asked:
 
     @classmethod
     def by(cls, request: Any, work: Work, *, default_timeout_s: float = 0.0) -> "Asked":
-        """Read Triton's request; without a timeout of its own it has the default one, 0 for none. Raises RequestError.
+        """Read Triton's request; without a timeout of its own it has the default one, 0 for none. Raises InvalidField.
 
         Triton keeps its own `timeout` (microseconds) out of the parameters over gRPC and leaves it in over HTTP's
         `generate`. Its `priority` reaches no Python model, so ours has another name.
@@ -54,5 +54,5 @@ def _integer(parameters: Mapping[str, Any], name: str, *, least: int, most: int 
         accepted = (
             f"an integer from {least} up (microseconds)" if most is None else f"an integer from {least} to {most}"
         )
-        raise RequestError(name, value, accepted)
+        raise InvalidField(name, value, accepted)
     return int(value)

@@ -24,41 +24,13 @@ from wan_t2v.operate.run_directory import (
 )
 from wan_t2v.serving.admission.estimate import Pace
 from wan_t2v.serving.admission.options import USUAL, Asked
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError
+from wan_t2v.serving.errors import Draining, OutOfTime, Overloaded, ParameterError
+from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 POLL_S = 0.1
 ORDERS = ("arrival", "short_first")
 PRIORITY_S = 60
 RULES_FILE = "unary_door.json"
-
-
-class Refused(Exception):
-    """The request is not taken; the same one may be later. `reason` is one word for the metrics."""
-
-    reason = ""
-
-
-class Overloaded(Refused):
-    """No place is free; the message says how full it is and when to try again."""
-
-    reason = "overloaded"
-
-
-class OutOfTime(Refused):
-    """The deadline cannot be met, or has passed in the queue; the message has the figures."""
-
-    reason = "deadline"
-
-
-class Draining(Refused):
-    """The server takes no new work."""
-
-    reason = "draining"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the server is about to stop and takes no new work; try again, at another server if there is one"
-        )
 
 
 @dataclass(frozen=True)
@@ -115,13 +87,13 @@ class Admission:
         self._freed = threading.Condition()
 
     def reserve(self, asked: Asked, generation_id: str) -> None:
-        """Let a request in that goes on to another process through Triton's own queue. Raises Refused."""
+        """Let a request in that goes on to another process through Triton's own queue. Raises AdmissionError."""
         with self._run.exclusive():
             self._check(asked)
             self._run.mark(IN_TRANSIT, generation_id)
 
     def enter(self, asked: Asked, *, reserved_id: str = "") -> "Waiting":
-        """Take a place in the queue. Raises Refused. A `reserved_id` takes the place of its mark, if that is there."""
+        """Join the queue; a `reserved_id` that was marked as in transit joins in any case. Raises AdmissionError."""
         with self._run.exclusive():
             if not (reserved_id and self._run.unmark(IN_TRANSIT, reserved_id)):
                 self._check(asked)
@@ -137,7 +109,7 @@ class Admission:
     def turn(self, waiting: "Waiting", is_cancelled: Callable[[], bool]) -> Iterator["Turn"]:
         """Wait until it is this request's turn, and hold it.
 
-        Raises Cancelled if the caller leaves the queue, Refused if the deadline passes or a drain begins.
+        Raises Cancelled if the caller leaves the queue, AdmissionError if the deadline passes or a drain begins.
         """
         place = self._wait(waiting, is_cancelled)
         turn = Turn(place, waiting.asked, now=self._now)

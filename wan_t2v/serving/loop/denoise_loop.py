@@ -15,11 +15,12 @@ from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
+from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
 from wan_t2v.serving.loop.guidance_passes import pass_executor, passes_in_turn, wanted_experts
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.python_backend.model_call import RemoteEngine
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError, graph_identity, instance_device
+from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, instance_device
 from wan_t2v.serving.python_backend.tensors import torch_from_triton
 from wan_t2v.serving.resume.checkpoint_file import Kept
 from wan_t2v.serving.resume.resume import Keeping, generation_of

@@ -24,9 +24,9 @@ from wan_t2v.cancellation import Cancelled
 from wan_t2v.engines.loader import GRAPH_FILES
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, Expert, Experts
 from wan_t2v.operate.model_control import READY, UNAVAILABLE, UNLOADING, ModelControl, ModelControlError
+from wan_t2v.serving.errors import ModelCallError, ParameterError
 from wan_t2v.serving.loop.expert_lock import held, server_lock_name
-from wan_t2v.serving.python_backend.model_call import ModelCallError
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError
+from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.run import server_run_directory
 
 RESIDENCIES = ("both", "one_at_a_time")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.experts import Expert, Experts
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError
+from wan_t2v.serving.errors import ParameterError
+from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 TOGETHER, IN_TURN = "together", "in_turn"
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wan_t2v.engines.engine import Array
-from wan_t2v.serving.python_backend.model_call import MissingOutput, RemoteEngine
+from wan_t2v.serving.errors import MissingOutput
+from wan_t2v.serving.python_backend.model_call import RemoteEngine
 from wan_t2v.serving.python_backend.tensors import to_triton, torch_from_triton, unread
 
 MODEL = "text_encoder"

@@ -108,7 +108,7 @@ class Denoiser:
         ]
 
     def _check_shapes(self, tensors: Mapping[str, Any], settings: Settings) -> None:
-        """Refuse tensors that are not those of the signed settings. Raises RequestError."""
+        """Refuse tensors that are not those of the signed settings. Raises InvalidField."""
         for name in ("prompt_embeds", "negative_prompt_embeds"):
             check_shape(name, tensors[name].shape(), (1, self._facts.text_length, self._facts.text_dim))
         if "latents" in tensors:

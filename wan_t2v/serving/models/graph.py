@@ -19,8 +19,9 @@ from wan_t2v.engines.timed import LoggedEngine
 from wan_t2v.installed_files import missing, parse_installed
 from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest
 from wan_t2v.manifests import read_manifest as read_plan_manifest
+from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models.graph_limits import GraphLimits
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError, instance_device, read_manifest
+from wan_t2v.serving.python_backend.parameters import ModelParameters, instance_device, read_manifest
 from wan_t2v.serving.python_backend.responses import answered
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton, to_triton, torch_from_triton
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from wan_t2v.contract import MODELS
 from wan_t2v.facts import ModelFacts
-from wan_t2v.request import RequestError
+from wan_t2v.request import InvalidField
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 LARGEST_CLIP = "largest_clip"
@@ -49,12 +49,12 @@ class GraphLimits:
         return cls(dims, most, only, multiple_of)
 
     def check(self, inputs: Mapping[str, Any]) -> None:
-        """Refuse arrays, by input name, that no served clip leads to. Raises RequestError naming the first."""
+        """Refuse arrays, by input name, that no served clip leads to. Raises InvalidField naming the first."""
         for tensor, array in inputs.items():
             sizes = tuple(array.shape)[1:]  # the batch is limited by the config's max_batch_size
             for size, name in zip(sizes, self.dims.get(tensor, ()), strict=False):
                 if isinstance(name, str) and (accepted := self._accepted(name, size)):
-                    raise RequestError(tensor, f"shape {list(array.shape)}", f"{name} of {accepted}, as served")
+                    raise InvalidField(tensor, f"shape {list(array.shape)}", f"{name} of {accepted}, as served")
 
     def _accepted(self, name: str, size: int) -> str:
         """What to say of a size that no served clip has; nothing of one that is right."""

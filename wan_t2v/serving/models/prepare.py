@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wan_t2v.contract import REQUEST, Dtype
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE, ModelFacts, ServingDefaults
 from wan_t2v.request import (
-    RequestError,
+    InvalidField,
     ServedSizes,
     Settings,
     check_parameters,
@@ -134,10 +134,10 @@ def _value(name: str, tensor: Any) -> str | int | float:
 
 
 def _check_finite(latents: NDArray[Any]) -> None:
-    """Refuse starting noise that no expert can make anything of. Raises RequestError."""
+    """Refuse starting noise that no expert can make anything of. Raises InvalidField."""
     wrong = latents.size - int(np.isfinite(latents).sum())
     if wrong:
-        raise RequestError("latents", f"{wrong} values of {latents.size} that are not finite", "finite numbers")
+        raise InvalidField("latents", f"{wrong} values of {latents.size} that are not finite", "finite numbers")
 
 
 def _token_report(tokens: Tokens) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
-from wan_t2v.request import RequestError, Settings, check_parameters
+from wan_t2v.request import InvalidField, Settings, check_parameters
 from wan_t2v.serving.admission.ensemble_gate import LET_IN
 from wan_t2v.serving.admission.estimate import Work, work_to_expect
 from wan_t2v.serving.admission.options import QUEUE_PARAMETERS, Asked
@@ -237,7 +237,7 @@ class TextToVideoStream:
 
 
 def _checked_inputs(request: Any) -> dict[str, Any]:
-    """The request's tensors by name. Raises RequestError for a parameter that is no field."""
+    """The request's tensors by name. Raises InvalidField for a parameter that is no field."""
     given = spelled_alike(json.loads(request.parameters() or "{}"))
     check_parameters(given, fields=_NAMES, parameters=_PARAMETERS)
     return {tensor.name(): tensor for tensor in request.inputs()}
@@ -259,10 +259,10 @@ def _beside(parameters: ModelParameters, model: str) -> Path:
 
 
 def _preview_every(tensor: Any | None) -> int:
-    """Steps from preview to preview, 0 for none. Raises RequestError."""
+    """Steps from preview to preview, 0 for none. Raises InvalidField."""
     if tensor is None:
         return 0
     every = int(tensor.as_numpy().reshape(-1)[0])
     if every < 0:
-        raise RequestError("preview_every", every, "0 (no previews) or a number of steps")
+        raise InvalidField("preview_every", every, "0 (no previews) or a number of steps")
     return every

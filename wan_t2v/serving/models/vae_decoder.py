@@ -19,10 +19,11 @@ from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.frames import decoded_frames
 from wan_t2v.latents import vae_from_diffusion
 from wan_t2v.operate.run_directory import FINISHING
+from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.graph import engine_settings, installed_engine
 from wan_t2v.serving.python_backend.model_call import RemoteEngine
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError, graph_identity, instance_device
+from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, instance_device
 from wan_t2v.serving.python_backend.responses import answered
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton, torch_from_triton

@@ -6,13 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from wan_t2v.cancellation import Cancelled
 from wan_t2v.operate.load import Load
 from wan_t2v.operate.shared_memory import SharedMemoryUse
-from wan_t2v.request import RequestError
-from wan_t2v.serving.admission.queue import Refused
-from wan_t2v.serving.python_backend.model_call import RequestRefusedError
-from wan_t2v.serving.resume.idempotency import AlreadyRunning, KeyOfAnotherRequest
+from wan_t2v.serving.errors import OUTCOMES, outcome
 
 # Bounds in seconds that fit a wan-mini on a CPU and an A14B on any GPU alike.
 STEP_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -28,11 +24,6 @@ class MetricSpec:
     description: str
     buckets: tuple[float, ...] = ()
 
-
-OUTCOMES = (
-    *("finished", "cancelled", "failed"),
-    *("refused_overloaded", "refused_deadline", "refused_draining", "refused_invalid"),
-)
 
 METRICS = (
     MetricSpec("wan_t2v_generations_in_flight", "GAUGE", "Generations that run now"),
@@ -153,16 +144,3 @@ class Metrics:
             options = {"buckets": self._buckets[name]} if self._buckets[name] else {}
             self._metrics[key] = self._families[name].Metric(labels=dict(labels), **options)
         return self._metrics[key]
-
-
-def outcome(error: BaseException | None) -> str:
-    """The value of the label `outcome`."""
-    if error is None:
-        return "finished"
-    if isinstance(error, Cancelled):
-        return "cancelled"
-    if isinstance(error, Refused):
-        return f"refused_{error.reason}"
-    if isinstance(error, RequestError | RequestRefusedError | AlreadyRunning | KeyOfAnotherRequest):
-        return "refused_invalid"
-    return "failed"

@@ -5,6 +5,7 @@ from typing import Any
 
 from wan_t2v.engines.engine import Array
 from wan_t2v.request import is_refusal
+from wan_t2v.serving.errors import InvalidFieldUpstream, MissingOutput, ModelCallError
 from wan_t2v.serving.python_backend.tensors import to_triton
 
 NEWEST_VERSION = -1  # Triton's word for it
@@ -20,26 +21,6 @@ _RETRYABLE = (
     "Exceeds maximum queue size",
     "Request for unknown model",  # 2.71, of a model that is being loaded again
 )
-
-
-class ModelCallError(Exception):
-    """A called model failed. `code` is a `TritonError` code for our own answer; the message names the model."""
-
-    def __init__(self, model: str, message: str, code: Any) -> None:
-        super().__init__(f"{model}: {message}")
-        self.code = code
-
-
-class RequestRefusedError(ModelCallError):
-    """A called model refused the caller's own request; the message is the model's, which names the field."""
-
-    def __init__(self, model: str, message: str, code: Any) -> None:
-        super().__init__(model, message, code)
-        self.args = (message,)
-
-
-class MissingOutput(ModelCallError):
-    """A called model answered without an error and without an output that was asked of it."""
 
 
 class RemoteEngine:
@@ -100,7 +81,7 @@ class RemoteEngine:
 
     def _error(self, message: str, code: Any) -> ModelCallError:
         if is_refusal(message):  # 2.51 calls every error of a called model INTERNAL, whatever code it had
-            return RequestRefusedError(self._model, message, self._pb_utils.TritonError.INVALID_ARG)
+            return InvalidFieldUpstream(self._model, message, self._pb_utils.TritonError.INVALID_ARG)
         if any(text in message for text in _RETRYABLE):
             message, code = f"cannot answer at the moment, try again: {message}", self._pb_utils.TritonError.UNAVAILABLE
         return ModelCallError(self._model, message, code)

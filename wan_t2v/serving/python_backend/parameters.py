@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wan_t2v.installed_files import parse_installed
+from wan_t2v.serving.errors import ParameterError
 from wan_t2v.shapes import VideoShape
-
-
-class ParameterError(ValueError):
-    """A parameter of a `config.pbtxt` that is missing or cannot be read; the message names it and what is accepted."""
 
 
 @dataclass(frozen=True)

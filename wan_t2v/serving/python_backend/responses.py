@@ -5,11 +5,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wan_t2v.cancellation import Cancelled
-from wan_t2v.request import RequestError
-from wan_t2v.serving.admission.queue import Refused
-from wan_t2v.serving.python_backend.model_call import ModelCallError
-from wan_t2v.serving.resume.idempotency import AlreadyRunning, KeyOfAnotherRequest
+from wan_t2v.serving.errors import ModelCallError, triton_code
 
 # `TritonError`'s codes by gRPC's names of them.
 _STATUS = {
@@ -64,16 +60,10 @@ def _told(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
 
 def _message(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
     """An error's own words, and its code; the traceback of one that is ours goes to the log."""
-    codes = pb_utils.TritonError
     if isinstance(error, ModelCallError):
         return str(error), error.code
-    if isinstance(error, RequestError | KeyOfAnotherRequest):
-        return str(error), codes.INVALID_ARG
-    if isinstance(error, AlreadyRunning):
-        return str(error), codes.ALREADY_EXISTS
-    if isinstance(error, Refused):
-        return str(error), codes.UNAVAILABLE
-    if isinstance(error, Cancelled):
-        return str(error), codes.CANCELLED
+    name = triton_code(error)
+    if name is not None:
+        return str(error), getattr(pb_utils.TritonError, name)
     pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
-    return f"{type(error).__name__}: {error}", codes.INTERNAL
+    return f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL

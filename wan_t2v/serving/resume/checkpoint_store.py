@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from wan_t2v.serving.errors import AlreadyRunning, KeyOfAnotherRequest
 from wan_t2v.serving.resume.checkpoint_file import CheckpointFile, DamagedCheckpoint, Generation, Kept
 from wan_t2v.serving.resume.checkpoint_index import CheckpointIndex
-from wan_t2v.serving.resume.idempotency import AlreadyRunning, KeyOfAnotherRequest
 
 logger = logging.getLogger(__name__)
 

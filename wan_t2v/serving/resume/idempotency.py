@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wan_t2v.request import RequestError
-from wan_t2v.serving.python_backend.parameters import ParameterError
+from wan_t2v.request import InvalidField
+from wan_t2v.serving.errors import ParameterError
 
 # Parameters of a request, not tensors: they change when a video is made and not what it is.
 KEY, CALLER = "idempotency_key", "caller"
@@ -17,14 +17,6 @@ RESUME_PARAMETERS = (KEY, CALLER)
 LONGEST = 256  # characters of a key, and of a caller
 VARIABLE = "WAN_T2V_CALLER_KEY"
 SHORTEST_SECRET = 16
-
-
-class AlreadyRunning(Exception):
-    """The same caller's request with the same key is being worked on; the message says what to do."""
-
-
-class KeyOfAnotherRequest(Exception):
-    """The key was used for a request with other fields; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +51,26 @@ class TrustedProxy:
         return cls(secret)
 
     def key_of(self, request: Any) -> RequestKey | None:
-        """The request's key and caller; None without a key. Raises RequestError, also for a caller who claims to be."""
+        """The request's key and caller; None without a key. Raises InvalidField, also for a caller who claims to be."""
         parameters: Mapping[str, Any] = json.loads(request.parameters() or "{}")
         caller = self._caller([value for name, value in parameters.items() if name.lower() == CALLER])
         if KEY not in parameters:
             return None
         key = parameters[KEY]
         if not isinstance(key, str) or not key or len(key) > LONGEST:
-            raise RequestError(KEY, repr(key)[:LONGEST], f"a text of 1 to {LONGEST} characters")
+            raise InvalidField(KEY, repr(key)[:LONGEST], f"a text of 1 to {LONGEST} characters")
         return RequestKey(key, caller)
 
     def _caller(self, claims: list[Any]) -> str:
         if not claims:
             return ""
         if not self.secret:
-            raise RequestError(CALLER, "a caller's name", f"none: this server trusts no proxy ({VARIABLE} is not set)")
+            raise InvalidField(CALLER, "a caller's name", f"none: this server trusts no proxy ({VARIABLE} is not set)")
         secret, _, name = str(claims[0]).partition(" ")
         known = hmac.compare_digest(secret.encode(), self.secret.encode())
         if len(claims) > 1 or not known or not 1 <= len(name) <= LONGEST:
             accepted = f"one header of the trusted proxy, its key and a name of at most {LONGEST} characters"
-            raise RequestError(CALLER, "a value that is not the trusted proxy's", accepted)
+            raise InvalidField(CALLER, "a value that is not the trusted proxy's", accepted)
         return name
 
 

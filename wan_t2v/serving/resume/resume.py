@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from wan_t2v.denoise import Step
-from wan_t2v.request import RequestError, Settings
+from wan_t2v.request import InvalidField, Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.resume.checkpoint_file import Generation, Kept
@@ -61,13 +61,13 @@ class Resuming:
     def held(self, request: Any) -> Iterator["Keeping | None"]:
         """Hold what the request's key stands for, alone; None for a request without a key.
 
-        Raises RequestError, AlreadyRunning.
+        Raises InvalidField, AlreadyRunning.
         """
         key = self._proxy.key_of(request)
         if key is None:
             yield None
         elif self._checkpoints is None:
-            raise RequestError(KEY, key.key, "none: this server keeps no checkpoints (parameter checkpoint_folder)")
+            raise InvalidField(KEY, key.key, "none: this server keeps no checkpoints (parameter checkpoint_folder)")
         else:
             with self._checkpoints.held(key.key, key.caller) as checkpoint:
                 yield Keeping(checkpoint, self._every)

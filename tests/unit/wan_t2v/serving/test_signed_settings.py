@@ -15,7 +15,7 @@ from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS, decoder
 from wan_t2v.facts import ModelFacts
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import FINISHING, RunDirectory, chosen_path
-from wan_t2v.request import RequestError
+from wan_t2v.request import InvalidField
 from wan_t2v.serving.models.denoiser import Denoiser
 from wan_t2v.serving.models.mp4_encoder import Mp4Encoder
 from wan_t2v.serving.signed_settings import LONGEST_BYTES, Generation, SettingsSigner
@@ -57,7 +57,7 @@ def forged(**changes: Any) -> bytes:
     ],
 )
 def test_nothing_else_is(text: bytes) -> None:
-    with pytest.raises(RequestError, match="settings: got .*; accepted: what the model prepare answered"):
+    with pytest.raises(InvalidField, match="settings: got .*; accepted: what the model prepare answered"):
         SIGNER.read(text)
 
 

@@ -10,9 +10,10 @@ import pytest
 from tests.fakes.pb_utils import FakeMetricFamily, FakePbUtils, FakeRequest
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.request import RequestError, Settings
+from wan_t2v.request import InvalidField, Settings
 from wan_t2v.serving.admission.ensemble_gate import LET_IN, UnaryDoor
-from wan_t2v.serving.admission.queue import Overloaded, Rules
+from wan_t2v.serving.admission.queue import Rules
+from wan_t2v.serving.errors import Overloaded
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 SETTINGS = Settings("x", "", 64, 64, 17, 10, 4.0, 3.0, 12.0, 7, 16, "mp4", "raw")
@@ -84,6 +85,6 @@ def test_a_request_always_has_a_deadline(timeout_us: int, seconds: float, run: R
 
 
 def test_bad_fields_are_counted_as_such(run: RunDirectory) -> None:
-    with pytest.raises(RequestError), door().passing(FakeRequest()):
-        raise RequestError("height", 17, "a multiple of 16")
+    with pytest.raises(InvalidField), door().passing(FakeRequest()):
+        raise InvalidField("height", 17, "a multiple of 16")
     assert ended("refused_invalid") == 1

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.fakes.pb_utils import FakeRequest
-from wan_t2v.request import RequestError
+from wan_t2v.request import InvalidField
 from wan_t2v.serving.admission.estimate import Work
 from wan_t2v.serving.admission.options import Asked
 
@@ -41,5 +41,5 @@ def test_a_priority_is_read() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(parameters: dict, message: str) -> None:
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(InvalidField, match=message):
         Asked.by(FakeRequest(parameters=json.dumps(parameters)), WORK)

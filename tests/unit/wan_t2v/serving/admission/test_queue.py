@@ -18,7 +18,8 @@ from wan_t2v.operate.load import LOOPS, TRANSIT_S, load_of
 from wan_t2v.operate.run_directory import IN_TRANSIT, RUNNING, Claim, RunDirectory
 from wan_t2v.serving.admission.estimate import Pace, Work
 from wan_t2v.serving.admission.options import Asked
-from wan_t2v.serving.admission.queue import Admission, Draining, OutOfTime, Overloaded, Rules, Waiting
+from wan_t2v.serving.admission.queue import Admission, Rules, Waiting
+from wan_t2v.serving.errors import Draining, OutOfTime, Overloaded
 
 STAYS: Callable[[], bool] = lambda: False  # noqa: E731 - the name says what the caller does
 SHORT, LONG = Work(64, 64, 17, 10, guided=True), Work(64, 64, 17, 100, guided=True)

@@ -17,10 +17,9 @@ from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor
 from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.denoise import Step
+from wan_t2v.serving.errors import KeyOfAnotherRequest, ParameterError
 from wan_t2v.serving.loop.denoise_loop import Denoising
-from wan_t2v.serving.python_backend.parameters import ParameterError
 from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
-from wan_t2v.serving.resume.idempotency import KeyOfAnotherRequest
 from wan_t2v.serving.resume.resume import Keeping
 
 

@@ -16,11 +16,11 @@ from tests.fakes.pb_utils import FakeExpert, FakeTritonError
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.experts import Experts
 from wan_t2v.operate.model_control import ModelControlError
+from wan_t2v.serving.errors import ModelCallError, ParameterError
 from wan_t2v.serving.loop import expert_lock, expert_swap
 from wan_t2v.serving.loop.expert_lock import server_lock_name
 from wan_t2v.serving.loop.expert_swap import ExpertSwap, swap_report, swaps_experts
-from wan_t2v.serving.python_backend.model_call import ModelCallError
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError
+from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 HIGH, LOW = "high_noise_expert", "low_noise_expert"
 GPU_BYTES, PLAN_BYTES = 100, 60  # both experts do not fit

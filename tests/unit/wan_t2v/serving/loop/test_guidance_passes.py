@@ -9,8 +9,9 @@ from torch import Tensor
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.experts import Experts
 from wan_t2v.guidance import guided_velocity
+from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.loop.guidance_passes import InTurn, pass_executor, passes_in_turn, wanted_experts
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError
+from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 
 def one_step(stay: int) -> list[float]:

@@ -10,10 +10,10 @@ from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor, FakeTrit
 from wan_t2v.engines.engine import Engine
 from wan_t2v.engines.loader import EngineSettings, engine_from_file
 from wan_t2v.facts import ModelFacts
+from wan_t2v.serving.errors import MissingOutput, ModelCallError
 from wan_t2v.serving.models import cached_text_encoder
 from wan_t2v.serving.models.cached_text_encoder import CachedTextEncoder
 from wan_t2v.serving.models.graph import installed_graph
-from wan_t2v.serving.python_backend.model_call import MissingOutput, ModelCallError
 from wan_t2v.tokens import PromptTokenizer, Tokens, text_embeddings
 
 PADDED, FULL = "a red ball rolls left", "a red ball " * 60

@@ -15,11 +15,12 @@ from wan_t2v.engines.loader import ENGINES, GRAPH_FILES, EngineSettings
 from wan_t2v.engines.plan_compatibility import PlanMismatch
 from wan_t2v.installed_files import InstalledFileError
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
-from wan_t2v.request import RequestError
+from wan_t2v.request import InvalidField
+from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models import graph
 from wan_t2v.serving.models.graph import GraphModel, engine_settings, installed_graph, matching_module
 from wan_t2v.serving.models.graph_limits import GraphLimits
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError
+from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton, torch_from_triton
 
 
@@ -102,7 +103,7 @@ def test_a_graph_takes_the_largest_clip_and_nothing_beyond(
     for tensor, shape in largest.items():
         for axis in free.get(tensor, (1,)):
             beyond = (*shape[:axis], shape[axis] + 1, *shape[axis + 1 :])
-            with pytest.raises(RequestError, match=f"{tensor}: got shape .* of (at most )?{shape[axis]}, as served"):
+            with pytest.raises(InvalidField, match=f"{tensor}: got shape .* of (at most )?{shape[axis]}, as served"):
                 limits.check({tensor: np.empty(beyond)})
 
 
@@ -121,7 +122,7 @@ def test_a_graph_takes_no_shape_that_no_clip_has(
 ) -> None:
     """The engine would compute something, or fail with a traceback in the log."""
     limits = GraphLimits.of_model(ModelParameters(name, repository / name / "1", {"largest_clip": "64x64x17"}))
-    with pytest.raises(RequestError, match=rf"{tensor}: got shape .*; accepted: \w+ of .*, as served"):
+    with pytest.raises(InvalidField, match=rf"{tensor}: got shape .*; accepted: \w+ of .*, as served"):
         limits.check({tensor: np.empty(shape)})
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.pb_utils import FakePbUtils, FakeRequest, FakeResponse, FakeTensor, FakeTritonError
 from wan_t2v.operate.run_directory import RunDirectory, chosen_path
-from wan_t2v.request import RequestError
+from wan_t2v.request import InvalidField
 from wan_t2v.serving.models.prepare import Prepare
 from wan_t2v.serving.signed_settings import SettingsSigner
 
@@ -70,5 +70,5 @@ def test_a_failing_text_encoder_is_named(repository: Path) -> None:
 
 
 def test_defaults_that_are_not_served_stop_the_start(repository: Path) -> None:
-    with pytest.raises(RequestError, match="got 64x64x17; accepted: height x width x frames 64x64x5"):
+    with pytest.raises(InvalidField, match="got 64x64x17; accepted: height x width x frames 64x64x5"):
         prepare(repository, FakePbUtils(encoder), served_clips="64x64x5")

@@ -19,8 +19,8 @@ from wan_t2v.facts import ModelFacts
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import FINISHING, RunDirectory, chosen_path
 from wan_t2v.request import Settings
+from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models.vae_decoder import FIRST, NEXT, VaeDecoder
-from wan_t2v.serving.python_backend.parameters import ParameterError
 from wan_t2v.serving.signed_settings import Generation, SettingsSigner
 from wan_t2v.shapes import VideoShape
 

@@ -10,12 +10,19 @@ import pytest
 from tests.fakes.pb_utils import FakeMetricFamily, FakePbUtils
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.operate.load import Load
-from wan_t2v.request import RequestError
-from wan_t2v.serving.admission.queue import Draining, OutOfTime, Overloaded
-from wan_t2v.serving.python_backend.metrics import Metrics, outcome
-from wan_t2v.serving.python_backend.model_call import ModelCallError, RequestRefusedError
+from wan_t2v.request import InvalidField
+from wan_t2v.serving.errors import (
+    AlreadyRunning,
+    Draining,
+    InvalidFieldUpstream,
+    KeyOfAnotherRequest,
+    ModelCallError,
+    OutOfTime,
+    Overloaded,
+    outcome,
+)
+from wan_t2v.serving.python_backend.metrics import Metrics
 from wan_t2v.serving.python_backend.responses import failure
-from wan_t2v.serving.resume.idempotency import AlreadyRunning, KeyOfAnotherRequest
 
 
 class Meeting(FakeMetricFamily):
@@ -90,8 +97,8 @@ def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_
 
 CALLERS_CODES = {"INVALID_ARG", "ALREADY_EXISTS", "CANCELLED"}
 ENDED = {
-    RequestError("height", 100, "a multiple of 16"): "refused_invalid",
-    RequestRefusedError("prepare", "height: got 100", "INVALID_ARG"): "refused_invalid",
+    InvalidField("height", 100, "a multiple of 16"): "refused_invalid",
+    InvalidFieldUpstream("prepare", "height: got 100", "INVALID_ARG"): "refused_invalid",
     KeyOfAnotherRequest("used for a request with other fields"): "refused_invalid",
     AlreadyRunning("being worked on"): "refused_invalid",
     Cancelled("cancelled after step 1 of 4"): "cancelled",

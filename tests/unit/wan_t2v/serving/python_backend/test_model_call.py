@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor, FakeTritonError
-from wan_t2v.serving.python_backend.model_call import MissingOutput, ModelCallError, RemoteEngine
+from wan_t2v.serving.errors import MissingOutput, ModelCallError
+from wan_t2v.serving.python_backend.model_call import RemoteEngine
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton
 
 

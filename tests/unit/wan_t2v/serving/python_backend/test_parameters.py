@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError, graph_identity
+from wan_t2v.serving.errors import ParameterError
+from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity
 from wan_t2v.shapes import VideoShape
 
 

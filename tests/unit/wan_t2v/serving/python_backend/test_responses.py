@@ -6,13 +6,12 @@ import pytest
 
 from tests.fakes.pb_utils import FakePbUtils
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.request import RequestError
-from wan_t2v.serving.python_backend.model_call import ModelCallError
+from wan_t2v.request import InvalidField
+from wan_t2v.serving.errors import AlreadyRunning, ModelCallError
 from wan_t2v.serving.python_backend.responses import answered, failure, streamed_failure
-from wan_t2v.serving.resume.idempotency import AlreadyRunning
 
 FAILURES = [
-    (RequestError("seed", -1, "0 or more"), "INVALID_ARG", "seed: got -1; accepted: 0 or more."),
+    (InvalidField("seed", -1, "0 or more"), "INVALID_ARG", "seed: got -1; accepted: 0 or more."),
     (ModelCallError("vae_decoder_next", "gone", "UNAVAILABLE"), "UNAVAILABLE", "vae_decoder_next: gone"),
     (AlreadyRunning("the key is in use"), "ALREADY_EXISTS", "the key is in use"),
     (Cancelled("cancelled after step 3"), "CANCELLED", "cancelled after step 3"),
@@ -63,7 +62,7 @@ def test_only_our_own_faults_are_logged_with_a_traceback() -> None:
         raise request
 
     pb_utils = FakePbUtils()
-    answered(pb_utils, [RequestError("seed", -1, "0 or more")], fail)
+    answered(pb_utils, [InvalidField("seed", -1, "0 or more")], fail)
     assert pb_utils.logged == []
     answered(pb_utils, [KeyError("settings")], fail)
     assert "Traceback" in pb_utils.logged[0]

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from wan_t2v.serving.errors import AlreadyRunning, KeyOfAnotherRequest
 from wan_t2v.serving.resume.checkpoint_file import FORMAT, CheckpointFile, DamagedCheckpoint, Generation, Kept
 from wan_t2v.serving.resume.checkpoint_index import FILE
 from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
-from wan_t2v.serving.resume.idempotency import AlreadyRunning, KeyOfAnotherRequest
 
 ROOMY = Limits(age_s=3600.0, total_bytes=10**9)
 KEY, CALLER = "order-17", "alice"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.pb_utils import FakeRequest
-from wan_t2v.request import RequestError
-from wan_t2v.serving.python_backend.parameters import ModelParameters, ParameterError
+from wan_t2v.request import InvalidField
+from wan_t2v.serving.errors import ParameterError
+from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.resume.idempotency import VARIABLE, RequestKey, TrustedProxy, spelled_alike
 from wan_t2v.serving.resume.resume import Resuming
 
@@ -38,19 +39,19 @@ def test_the_proxys_header_names_the_caller_however_it_is_spelled(spelling: str)
 @pytest.mark.parametrize("key", [{}, {"idempotency_key": "one"}])
 def test_nobody_else_can_claim_to_be_somebody(claim: object, key: dict[str, str]) -> None:
     for proxy in (NOBODY, PROXY):
-        with pytest.raises(RequestError, match="caller: got") as refusal:
+        with pytest.raises(InvalidField, match="caller: got") as refusal:
             proxy.key_of(request(caller=claim, **key))
         assert "alice" not in str(refusal.value) and SECRET not in str(refusal.value)
 
 
 def test_a_body_beside_the_header_is_refused() -> None:
     """Triton keeps both when they are spelled apart, so neither is believed."""
-    with pytest.raises(RequestError, match="one header of the trusted proxy"):
+    with pytest.raises(InvalidField, match="one header of the trusted proxy"):
         PROXY.key_of(request(idempotency_key="one", Caller=f"{SECRET} mallory", caller=f"{SECRET} alice"))
 
 
 def test_a_name_that_is_too_long_is_refused() -> None:
-    with pytest.raises(RequestError, match="a name of at most 256 characters"):
+    with pytest.raises(InvalidField, match="a name of at most 256 characters"):
         PROXY.key_of(request(caller=f"{SECRET} {'x' * 257}"))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.pb_utils import FakeRequest
-from wan_t2v.request import RequestError
+from wan_t2v.request import InvalidField
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.resume.resume import VARIABLE, Resuming
 
@@ -34,5 +34,5 @@ def test_without_a_folder_a_key_is_refused(value: str | None, tmp_path: Path, mo
     monkeypatch.delenv(VARIABLE, raising=False)
     if value is not None:
         monkeypatch.setenv(VARIABLE, value)
-    with pytest.raises(RequestError, match="keeps no checkpoints"):
+    with pytest.raises(InvalidField, match="keeps no checkpoints"):
         kept(tmp_path)

@@ -1,0 +1,118 @@
+"""Errors of serving: each class has its code in Triton and its outcome in the metrics. Standard library only."""
+
+from typing import Any, ClassVar
+
+from wan_t2v.cancellation import Cancelled
+from wan_t2v.request import InvalidField
+
+FINISHED, CANCELLED, FAILED = "finished", "cancelled", "failed"
+OVERLOADED, DEADLINE = "refused_overloaded", "refused_deadline"
+DRAINING, INVALID = "refused_draining", "refused_invalid"
+OUTCOMES = (FINISHED, CANCELLED, FAILED, OVERLOADED, DEADLINE, DRAINING, INVALID)
+
+
+class ServingError(Exception):
+    """An error whose message is meant for the caller.
+
+    Attributes:
+        triton_code: the name of its code in `pb_utils.TritonError`.
+        outcome: what `wan_t2v_generations_ended_total` counts it as, one of OUTCOMES.
+    """
+
+    triton_code: ClassVar[str] = "INTERNAL"
+    outcome: ClassVar[str] = FAILED
+
+
+class ParameterError(ServingError, ValueError):
+    """A parameter of a `config.pbtxt` that is missing or cannot be read; the message names it and what is accepted."""
+
+
+class AdmissionError(ServingError):
+    """The request is not admitted; the same one may be later."""
+
+    triton_code = "UNAVAILABLE"
+
+
+class Overloaded(AdmissionError):
+    """No slot is free; the message says how many are occupied and when to try again."""
+
+    outcome = OVERLOADED
+
+
+class OutOfTime(AdmissionError):
+    """The deadline cannot be met, or has passed in the queue; the message has the figures."""
+
+    outcome = DEADLINE
+
+
+class Draining(AdmissionError):
+    """The server takes no new work."""
+
+    outcome = DRAINING
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server is about to stop and takes no new work; try again, at another server if there is one"
+        )
+
+
+class AlreadyRunning(ServingError):
+    """The same caller's request with the same key is being worked on; the message says what to do."""
+
+    triton_code = "ALREADY_EXISTS"
+    outcome = INVALID
+
+
+class KeyOfAnotherRequest(ServingError):
+    """The key was used for a request with other fields; the message names the remedy."""
+
+    triton_code = "INVALID_ARG"
+    outcome = INVALID
+
+
+class ModelCallError(ServingError):
+    """A called model failed; the message names the model. `code` is a code of `TritonError`, for our own response."""
+
+    def __init__(self, model: str, message: str, code: Any) -> None:
+        super().__init__(f"{model}: {message}")
+        self.code = code
+
+
+class InvalidFieldUpstream(ModelCallError):
+    """A called model refused a field of the caller's own request; the message is the model's, which names it."""
+
+    triton_code = "INVALID_ARG"
+    outcome = INVALID
+
+    def __init__(self, model: str, message: str, code: Any) -> None:
+        super().__init__(model, message, code)
+        self.args = (message,)
+
+
+class MissingOutput(ModelCallError):
+    """A called model answered without an error and without an output that was asked of it."""
+
+    triton_code = "UNAVAILABLE"
+
+
+# Of the steps, which know nothing of Triton.
+_OF_STEPS: tuple[tuple[type[Exception], str, str], ...] = (
+    (InvalidField, "INVALID_ARG", INVALID),
+    (Cancelled, "CANCELLED", CANCELLED),
+)
+
+
+def triton_code(error: BaseException) -> str | None:
+    """The name of an error's code in `TritonError`; None if its message is not meant for the caller."""
+    if isinstance(error, ServingError):
+        return error.triton_code
+    return next((code for kind, code, _ in _OF_STEPS if isinstance(error, kind)), None)
+
+
+def outcome(error: BaseException | None) -> str:
+    """The outcome of a request that ended in `error`, or well."""
+    if error is None:
+        return FINISHED
+    if isinstance(error, ServingError):
+        return error.outcome
+    return next((ends_as for kind, _, ends_as in _OF_STEPS if isinstance(error, kind)), FAILED)
