@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with running_server(ServerOptions(repository=options.repository, log=log, models=models)) as server:
             print(f"server ready at {server.grpc_url}, generating ...", file=sys.stderr)
-            command = [sys.executable, "-m", "wan_t2v_client.command", "generate", "--json", "--url", server.grpc_url]
+            command = [sys.executable, "-m", "wan_t2v_client.cli.main", "generate", "--json", "--url", server.grpc_url]
             finished = subprocess.run(
                 [*command, "--out", str(options.out), *request], stdout=subprocess.PIPE, text=True
             )

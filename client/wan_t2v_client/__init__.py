@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wan_t2v_client.async_text_to_video import AsyncTextToVideo
-    from wan_t2v_client.connection import Connection
     from wan_t2v_client.errors import ClientError, DeadlineExceeded, RequestRefused, ServerFault, Unavailable
     from wan_t2v_client.generation import Generation
     from wan_t2v_client.progress import Heartbeat, Progress
     from wan_t2v_client.retry import RetryPolicy
     from wan_t2v_client.text_to_video import TextToVideo
+    from wan_t2v_client.transport.connection import Connection
 
 __all__ = [
     "AsyncTextToVideo",
@@ -32,7 +32,7 @@ __all__ = [
 _ERRORS = ("ClientError", "DeadlineExceeded", "RequestRefused", "ServerFault", "Unavailable")
 _MODULES = {
     "AsyncTextToVideo": "async_text_to_video",
-    "Connection": "connection",
+    "Connection": "transport.connection",
     "Generation": "generation",
     "Heartbeat": "progress",
     "Progress": "progress",

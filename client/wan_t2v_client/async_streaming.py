@@ -7,15 +7,15 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 
-from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline
-from wan_t2v_client.endpoint_probe import explain
 from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error, client_error_from_rpc
 from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
 from wan_t2v_client.progress import Heartbeat, Progress, told_by
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.streaming import CLOSE_LIMIT_S, STREAM_MODEL
+from wan_t2v_client.transport.connection import Connection
+from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Limit, Watchdog
 
 

@@ -8,9 +8,7 @@ from typing import Any
 from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.async_streaming import streamed_asyncio
-from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline, check_seconds
-from wan_t2v_client.endpoint_probe import explain
 from wan_t2v_client.errors import client_error
 from wan_t2v_client.fields import sent_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
@@ -18,6 +16,8 @@ from wan_t2v_client.model_list import models_from_statistics
 from wan_t2v_client.progress import Heartbeat, Progress
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.text_to_video import UNARY_MODEL
+from wan_t2v_client.transport.connection import Connection
+from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
 
 

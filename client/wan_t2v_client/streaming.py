@@ -10,14 +10,14 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
-from wan_t2v_client.connection import Connection
 from wan_t2v_client.deadline import Deadline
-from wan_t2v_client.endpoint_probe import explain
 from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error
 from wan_t2v_client.fields import Sent, sent_fields
 from wan_t2v_client.generation import Generation
 from wan_t2v_client.progress import Heartbeat, Progress, told_by
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
+from wan_t2v_client.transport.connection import Connection
+from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Watchdog
 
 CLOSE_LIMIT_S = 5.0  # for the server's last word after the answer or the error

@@ -28,6 +28,7 @@ ALLOWED = {"export/placement/configs.py": {"tritonclient.grpc.model_config_pb2"}
 ARROWS = {
     "wan_t2v/serving": ("python_backend", "admission", "resume", "loop", "models"),
     "export": ("graphs", "checkpoint", "fp8", "parity", "to_onnx", "placement", "to_plan", "commands"),
+    "client/wan_t2v_client": ("transport", "cli"),
 }
 STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt"}
 STANDARD_LIBRARY_ONLY = ("facts", "shapes", "contract", "request")
@@ -39,6 +40,10 @@ def imported(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+
+
+def dotted(package: str) -> str:
+    return package.removeprefix("client/").replace("/", ".")
 
 
 def within(name: str, packages: set[str]) -> bool:
@@ -58,10 +63,16 @@ def test_imports_go_one_way(folder: str, root: Path) -> None:
 )
 def test_no_folder_imports_one_that_comes_after_it(package: str, folder: str, root: Path) -> None:
     order = ARROWS[package]
-    later = {f"{package.replace('/', '.')}.{name}" for name in order[order.index(folder) + 1 :]}
+    later = {f"{dotted(package)}.{name}" for name in order[order.index(folder) + 1 :]}
     for path in sorted((root / package / folder).rglob("*.py")):
         for name in imported(path):
             assert not within(name, later), f"{path.relative_to(root)} imports {name}"
+
+
+def test_the_clients_library_does_not_know_its_command(root: Path) -> None:
+    for path in sorted((root / "client/wan_t2v_client").glob("*.py")):
+        for name in imported(path):
+            assert not within(name, {"wan_t2v_client.cli"}), f"{path.name} imports {name}"
 
 
 @pytest.mark.parametrize("package", ARROWS)
@@ -94,7 +105,7 @@ def test_shared_tables_need_the_standard_library_alone(module: str) -> None:
 
 
 def test_the_client_needs_no_torch_and_nothing_of_the_server() -> None:
-    modules_after("import wan_t2v_client.command", blocked="torch wan_t2v diffusers tensorrt onnxruntime transformers")
+    modules_after("import wan_t2v_client.cli.main", blocked="torch wan_t2v diffusers tensorrt onnxruntime transformers")
 
 
 @pytest.mark.parametrize("module", ["prepare", "mp4_encoder", "graph"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 DEFAULT_SIGNALS = ["env", "--default-signal=INT,TERM,HUP"]  # whatever the tests' own parent ignores
-COMMAND = [*DEFAULT_SIGNALS, sys.executable, "-m", "wan_t2v_client.command"]
+COMMAND = [*DEFAULT_SIGNALS, sys.executable, "-m", "wan_t2v_client.cli.main"]
 SIZE = ["--size", "32x48", "--frames", "5"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from wan_t2v_client import AsyncTextToVideo, Connection, Generation, Progress, RetryPolicy, TextToVideo, Unavailable
-from wan_t2v_client.command import main
+from wan_t2v_client.cli.main import main
 
 from embedded.server import Server
 from tests.server.statistics import executions_when_idle

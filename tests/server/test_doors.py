@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from wan_t2v_client import TextToVideo
-from wan_t2v_client.command import main
+from wan_t2v_client.cli.main import main
 
 from embedded.server import Server
 from tests.server.statistics import text_cache_hits

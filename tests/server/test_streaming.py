@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from wan_t2v_client import DeadlineExceeded, Generation, Heartbeat, Progress, RequestRefused, TextToVideo, Unavailable
-from wan_t2v_client.command import main
+from wan_t2v_client.cli.main import main
 from wan_t2v_client.deadline import Deadline
 
 from embedded.server import Server

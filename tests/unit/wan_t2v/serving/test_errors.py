@@ -11,7 +11,7 @@ import wan_t2v.serving
 from tests.fakes.pb_utils import FakeTritonError
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.request import InvalidField
-from wan_t2v.serving.errors import OUTCOMES, ModelCallError, ServingError, outcome, triton_code
+from wan_t2v.serving.errors import OUTCOMES, ServingError, outcome, triton_code
 from wan_t2v.serving.resume.checkpoint_file import DamagedCheckpoint
 
 NEVER_TOLD = {DamagedCheckpoint}  # ends in a line of the log, and the generation begins anew

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from wan_t2v_client import RequestRefused
-from wan_t2v_client.batch_lines import requests_from_file
-from wan_t2v_client.command import main
+from wan_t2v_client.cli.batch_file import requests_from_file
+from wan_t2v_client.cli.main import main
 
 from tests.fakes.scripted_server import MADE, VIDEO, Pause, Refusal, ScriptedServer, Step, Video, serving
 
@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_sent(tmp_pat
 def test_ctrl_c_stops_the_server_and_keeps_what_is_done(tmp_path: Path) -> None:
     prompts = written(tmp_path, "one\ntwo\nthree\n")
     with serving(MADE, [Step(1), Pause()]) as server:
-        command = [sys.executable, "-m", "wan_t2v_client.command", "batch", prompts, "--out", tmp_path / "videos",
+        command = [sys.executable, "-m", "wan_t2v_client.cli.main", "batch", prompts, "--out", tmp_path / "videos",
                    "--concurrency", "1", "--url", server.url]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wan_t2v_client.arguments import (
+from wan_t2v_client.async_text_to_video import AsyncTextToVideo
+from wan_t2v_client.cli.arguments import (
     add_connection_options,
     add_patience_options,
     add_request_options,
@@ -16,12 +17,11 @@ from wan_t2v_client.arguments import (
     positive,
     retry_from,
 )
-from wan_t2v_client.async_text_to_video import AsyncTextToVideo
-from wan_t2v_client.batch import Outcome, Report, make_videos, skip_finished
-from wan_t2v_client.batch_folder import BatchFolder
-from wan_t2v_client.batch_lines import requests_from_file
-from wan_t2v_client.connection import Connection
-from wan_t2v_client.standard_streams import print_result, tell
+from wan_t2v_client.cli.batch_file import requests_from_file
+from wan_t2v_client.cli.batch_folder import BatchFolder
+from wan_t2v_client.cli.batch_run import Outcome, Report, make_videos, skip_finished
+from wan_t2v_client.cli.standard_streams import print_result, tell
+from wan_t2v_client.transport.connection import Connection
 
 SOME_FAILED = 1
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from wan_t2v_client.batch_lines import BatchRequest
+from wan_t2v_client.cli.batch_file import BatchRequest
+from wan_t2v_client.cli.output_file import OutputFile, make_folder
 from wan_t2v_client.errors import RequestRefused
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.output_file import OutputFile, make_folder
 
 
 class BatchFolder:

@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from wan_t2v_client.arguments import add_connection_options, connection_from
-from wan_t2v_client.batch_command import add_batch
-from wan_t2v_client.command import STOPPED
+from wan_t2v_client.cli.arguments import add_connection_options, connection_from
+from wan_t2v_client.cli.batch import add_batch
+from wan_t2v_client.cli.generate import add_generate
+from wan_t2v_client.cli.main import STOPPED
+from wan_t2v_client.cli.standard_streams import StandardOutputError, print_result, tell
+from wan_t2v_client.cli.termination import Terminated, raise_on_termination
 from wan_t2v_client.errors import ClientError
-from wan_t2v_client.generate_command import add_generate
-from wan_t2v_client.standard_streams import StandardOutputError, print_result, tell
-from wan_t2v_client.termination import Terminated, raise_on_termination
 from wan_t2v_client.text_to_video import TextToVideo
 
 CANNOT_WRITE = 6

@@ -2,7 +2,7 @@
 
 import pytest
 from wan_t2v_client import Connection, TextToVideo
-from wan_t2v_client.proxy import is_loopback, proxy_arguments
+from wan_t2v_client.transport.proxy import is_loopback, proxy_arguments
 
 from tests.fakes.scripted_server import MADE, VIDEO, serving
 

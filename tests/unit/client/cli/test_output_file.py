@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from wan_t2v_client.output_file import OutputFile, make_folder
+from wan_t2v_client.cli.output_file import OutputFile, make_folder
 
 from tests.fakes.client_process import COMMAND, SIZE, assert_one_line, finished, started
 from tests.fakes.scripted_server import MADE, VIDEO, Pause, ScriptedServer, Step, serving
@@ -166,7 +166,7 @@ def test_a_file_in_a_folder_that_takes_no_other_is_written_into(
     def refused(folder: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("wan_t2v_client.output_file._check_folder", refused)
+    monkeypatch.setattr("wan_t2v_client.cli.output_file._check_folder", refused)
     write(path)
     assert path.read_bytes() == VIDEO
     with pytest.raises(PermissionError, match="another.mp4"):

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wan_t2v_client.connection import Connection
+from wan_t2v_client.cli.standard_streams import tell
 from wan_t2v_client.deadline import LONGEST_S, check_seconds
 from wan_t2v_client.errors import RequestRefused
-from wan_t2v_client.headers import header_from_text, headers_from_file, headers_from_lines
-from wan_t2v_client.keepalive import KEEPALIVE_S, LEAST_KEEPALIVE_S, LONGEST_KEEPALIVE_S
 from wan_t2v_client.retry import RetryPolicy
-from wan_t2v_client.standard_streams import tell
+from wan_t2v_client.transport.connection import Connection
+from wan_t2v_client.transport.headers import header_from_text, headers_from_file, headers_from_lines
+from wan_t2v_client.transport.keepalive import KEEPALIVE_S, LEAST_KEEPALIVE_S, LONGEST_KEEPALIVE_S
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
 
 HEADERS_VARIABLE = "WAN_T2V_HEADERS"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wan_t2v_client.arguments import (
+from wan_t2v_client.cli.arguments import (
     add_connection_options,
     add_patience_options,
     add_request_options,
@@ -17,11 +17,11 @@ from wan_t2v_client.arguments import (
     fields_from,
     retry_from,
 )
+from wan_t2v_client.cli.output_file import OutputFile, make_folder
+from wan_t2v_client.cli.progress_bar import ProgressBar
+from wan_t2v_client.cli.standard_streams import is_terminal, print_result, tell
 from wan_t2v_client.fields import PARAMETERS
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.output_file import OutputFile, make_folder
-from wan_t2v_client.progress_bar import ProgressBar
-from wan_t2v_client.standard_streams import is_terminal, print_result, tell
 from wan_t2v_client.text_to_video import TextToVideo
 
 

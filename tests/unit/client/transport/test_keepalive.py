@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from wan_t2v_client import Connection, RequestRefused, TextToVideo, Unavailable, keepalive
-from wan_t2v_client.keepalive import KEEPALIVE_S, channel_arguments
+from wan_t2v_client import Connection, RequestRefused, TextToVideo, Unavailable
+from wan_t2v_client.transport import keepalive
+from wan_t2v_client.transport.keepalive import KEEPALIVE_S, channel_arguments
 
 from tests.fakes.scripted_server import MADE, VIDEO, Pause, serving
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from types import TracebackType
 
+from wan_t2v_client.cli.output_file import OutputFile
+from wan_t2v_client.cli.standard_streams import is_terminal, tell
 from wan_t2v_client.errors import Unavailable
-from wan_t2v_client.output_file import OutputFile
 from wan_t2v_client.progress import Heartbeat, Progress
-from wan_t2v_client.standard_streams import is_terminal, tell
 
 WIDTH = 24
 WAIT_WIDTH = 79  # a longer line wraps, and only its last row would be overwritten

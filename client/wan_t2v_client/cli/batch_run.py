@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from wan_t2v_client.async_text_to_video import AsyncTextToVideo
-from wan_t2v_client.batch_folder import BatchFolder
-from wan_t2v_client.batch_lines import BatchRequest
+from wan_t2v_client.cli.batch_file import BatchRequest
+from wan_t2v_client.cli.batch_folder import BatchFolder
 from wan_t2v_client.errors import ClientError, WrongEndpoint
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import tritonclient.grpc
 
-from wan_t2v_client.address import check_address
 from wan_t2v_client.deadline import check_seconds
 from wan_t2v_client.errors import RequestRefused
-from wan_t2v_client.headers import check_headers, secret_headers
-from wan_t2v_client.keepalive import KEEPALIVE_S, LEAST_KEEPALIVE_S, LONGEST_KEEPALIVE_S, channel_arguments
-from wan_t2v_client.proxy import proxy_arguments
+from wan_t2v_client.transport.address import check_address
+from wan_t2v_client.transport.headers import check_headers, secret_headers
+from wan_t2v_client.transport.keepalive import KEEPALIVE_S, LEAST_KEEPALIVE_S, LONGEST_KEEPALIVE_S, channel_arguments
+from wan_t2v_client.transport.proxy import proxy_arguments
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Connection:
         tls: encrypt; `ca_file`, `key_file` and `certificate_file` (PEM) override the system's roots and name a client.
         headers: sent with every call, such as `{"authorization": "Bearer ..."}`. Case does not matter in their names.
         keepalive_s: seconds between pings during a call; less than the default only where the server allows it, see
-            `wan_t2v_client.keepalive`.
+            `wan_t2v_client.transport.keepalive`.
     """
 
     url: str = "127.0.0.1:8001"

@@ -3,8 +3,8 @@
 import re
 import socket
 
-from wan_t2v_client.address import host_and_port
 from wan_t2v_client.errors import ClientError, Unavailable, WrongEndpoint
+from wan_t2v_client.transport.address import host_and_port
 
 PROBE_LIMIT_S = 2.0
 _REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

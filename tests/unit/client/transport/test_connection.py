@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from wan_t2v_client import AsyncTextToVideo, Connection, RequestRefused, ServerFault, TextToVideo
-from wan_t2v_client.address import check_address
-from wan_t2v_client.command import main
+from wan_t2v_client.cli.main import main
 from wan_t2v_client.deadline import LONGEST_S, Deadline
 from wan_t2v_client.fields import sent_fields, unknown_field
 from wan_t2v_client.progress import told_by
 from wan_t2v_client.retry import RetryPolicy
+from wan_t2v_client.transport.address import check_address
 
 from tests.fakes.client_process import assert_one_line, finished
 from tests.fakes.scripted_server import MADE, VIDEO, Refusal, serving

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 from wan_t2v_client import Connection, DeadlineExceeded, RequestRefused, ServerFault, TextToVideo, Unavailable
-from wan_t2v_client.command import main
+from wan_t2v_client.cli.main import main
 from wan_t2v_client.errors import client_error
 from wan_t2v_client.fields import input_from_field
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from wan_t2v_client.command import main
+from wan_t2v_client.cli.main import main
 
 
 class Guarded(service_pb2_grpc.GRPCInferenceServiceServicer):

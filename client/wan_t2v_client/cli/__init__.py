@@ -1,0 +1,1 @@
+"""The command `wan-t2v`: arguments, progress, files. Uses the library; the library never uses it."""
