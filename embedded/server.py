@@ -62,7 +62,7 @@ def running_server(
     check_repository(options.repository)
     temporary_folder()
     supervisor = subprocess.Popen(
-        [sys.executable, "-m", "embedded.supervisor"],
+        [sys.executable, "-m", "embedded.supervision.supervisor"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the caller; the supervisor follows when its pipe closes
@@ -135,5 +135,5 @@ def _stop(supervisor: subprocess.Popen[bytes], limit_s: float) -> None:
     try:
         supervisor.wait(limit_s)
     except subprocess.TimeoutExpired:
-        supervisor.send_signal(signal.SIGKILL)  # the kernel then ends the server, see embedded/triton_process.py
+        supervisor.send_signal(signal.SIGKILL)  # the kernel then ends the server, see triton_process.py
         supervisor.wait()

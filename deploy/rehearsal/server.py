@@ -16,13 +16,13 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from embedded.confinement import confine
+from embedded.cleanup import Belongings
 from embedded.folder import ServerFolder, temporary_folder
-from embedded.leftovers import Belongings
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line
+from embedded.process.confinement import confine
+from embedded.process.triton_process import TritonProcess
 from embedded.tensor_check import MODEL as TENSOR_CHECK
-from embedded.triton_process import TritonProcess
 from embedded.wheel import installed_wheel
 from wan_t2v.operate.model_control import KEY_HEADER
 from wan_t2v.operate.run_directory import VARIABLE

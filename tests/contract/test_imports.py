@@ -29,6 +29,7 @@ ARROWS = {
     "wan_t2v/serving": ("python_backend", "admission", "resume", "loop", "models"),
     "export": ("graphs", "checkpoint", "fp8", "parity", "to_onnx", "placement", "to_plan", "commands"),
     "client/wan_t2v_client": ("transport", "cli"),
+    "embedded": ("process", "supervision"),
 }
 STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt"}
 STANDARD_LIBRARY_ONLY = ("facts", "shapes", "contract", "request")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedded.confinement import end_with_parent
-from embedded.leftovers import remove_shared_memory
+from embedded.cleanup import remove_shared_memory
+from embedded.process.confinement import end_with_parent
 from embedded.wheel import installed_wheel
 from tests.deploy.rendering import ROOT
 

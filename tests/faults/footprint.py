@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedded.leftovers import SHARED_MEMORY, SHM_PREFIX
+from embedded.cleanup import SHARED_MEMORY, SHM_PREFIX
 from embedded.server import Server
 from wan_t2v.operate.processes import stub_pids
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from embedded.errors import ServerError
-from embedded.hang import HANG_S
+from embedded.supervision.hang import HANG_S
 from tests.faults.footprint import TRITON
 from tests.faults.victim import Outcome, Victim
 from wan_t2v.operate.model_control import ModelControl

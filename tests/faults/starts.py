@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 from wan_t2v_client import ClientError, Connection, TextToVideo
 
+from embedded.cleanup import FOLDER_PREFIX, SHARED_MEMORY, SHM_PREFIX
 from embedded.errors import ServerError
-from embedded.leftovers import FOLDER_PREFIX, SHARED_MEMORY, SHM_PREFIX
 from embedded.options import ServerOptions
 from embedded.server import running_server
 from tests.faults.harmed_repository import MountRefused

@@ -9,7 +9,7 @@ from wan_t2v_client import Connection, TextToVideo
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from embedded.supervisor import died_log
+from embedded.supervision.supervisor import died_log
 from wan_t2v.contract import GRAPHS
 
 START_LIMIT_S = 600.0  # twenty times what it takes on a quiet machine

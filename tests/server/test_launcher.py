@@ -23,8 +23,8 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 from wan_t2v_client import ClientError, Connection, TextToVideo
 
+from embedded.cleanup import FOLDER_PREFIX, SHM_PREFIX
 from embedded.errors import ServerError
-from embedded.leftovers import FOLDER_PREFIX, SHM_PREFIX
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.server.calls import DOORS, LONG, in_background, operate, probe, samples

@@ -16,7 +16,7 @@ from benchmarks.machine import provenance
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from embedded.supervisor import died_log
+from embedded.supervision.supervisor import died_log
 from export.atomic import written_file
 from tests.soak.plot import plotted
 from tests.soak.soak import soaked

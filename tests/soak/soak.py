@@ -14,7 +14,7 @@ import psutil
 
 from embedded.errors import ServerError
 from embedded.server import Server
-from embedded.supervisor import died_log
+from embedded.supervision.supervisor import died_log
 from tests.faults.footprint import Allowance, Footprint
 from tests.faults.victim import holds_no_place
 from tests.server.calls import samples as metrics

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from embedded import triton_process
 from embedded.errors import ServerError
 from embedded.ports import check_listening
+from embedded.process import triton_process
 
 
 def test_a_log_that_another_server_writes_is_left_alone(tmp_path: Path) -> None:

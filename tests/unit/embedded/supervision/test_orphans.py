@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.retired import IDLE_S, Regions, Retired
+from embedded.supervision.orphans import IDLE_S, Regions, Retired
 
 HOLD = (
     "import pathlib, sys\nfrom wan_t2v.operate.run_directory import RUNNING, Claim, RunDirectory\n"

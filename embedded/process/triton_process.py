@@ -12,14 +12,14 @@ from typing import IO
 
 from tritonclient.utils import InferenceServerException
 
-from embedded.confinement import confine
+from embedded.cleanup import Belongings, remove_shared_memory
 from embedded.errors import ServerError
 from embedded.folder import ServerFolder
 from embedded.grpc_client import own_client
-from embedded.leftovers import Belongings, remove_shared_memory
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line, environment
 from embedded.ports import check_listening
+from embedded.process.confinement import confine
 from embedded.tensor_check import MODEL, check_tensors, unload
 from embedded.wheel import installed_wheel
 from wan_t2v.operate.model_control import ControlAddress

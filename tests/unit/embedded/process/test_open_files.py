@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from embedded import supervisor
-from embedded.open_files import LEAST
 from embedded.options import ServerOptions
-from embedded.supervisor import Supervisor
+from embedded.process.open_files import LEAST
+from embedded.supervision import supervisor
+from embedded.supervision.supervisor import Supervisor
 
 PROGRAM = (
-    "import os, resource, sys\nfrom embedded.open_files import raise_limit\n"
+    "import os, resource, sys\nfrom embedded.process.open_files import raise_limit\n"
     "resource.setrlimit(resource.RLIMIT_NOFILE, (256, int(sys.argv[1])))\n"
     "if os.geteuid() == 0:\n    os.setgid(65534); os.setuid(65534)\n"
     "print(raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))"

@@ -13,11 +13,11 @@ from typing import Any
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
+from embedded.cleanup import SHARED_MEMORY
 from embedded.grpc_client import own_client
-from embedded.leftovers import SHARED_MEMORY
 from embedded.options import ServerOptions
-from embedded.retired import Regions, Retired
-from embedded.unloaded import UnloadedModels
+from embedded.supervision.orphans import Regions, Retired
+from embedded.supervision.unloaded import UnloadedModels
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids, stubs
 
 RETRY_S = 10.0

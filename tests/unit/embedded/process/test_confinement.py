@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded.confinement import confine
 from embedded.private_regions import close_regions, keep_regions_private
+from embedded.process.confinement import confine
 from wan_t2v.operate.stack import STACK_BYTES
 
 PRINT_LIMITS = """
@@ -69,8 +69,8 @@ def test_a_lower_hard_limit_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -
     changed: list[tuple[int, tuple[int, int]]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2**20, 2**24))
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: changed.append((which, limits)))
-    monkeypatch.setattr("embedded.confinement.end_with_parent", lambda: None)
-    monkeypatch.setattr("embedded.confinement.keep_regions_private", lambda: True)
+    monkeypatch.setattr("embedded.process.confinement.end_with_parent", lambda: None)
+    monkeypatch.setattr("embedded.process.confinement.keep_regions_private", lambda: True)
     monkeypatch.setattr("os.umask", lambda _: 0)
     confine()
     assert changed == [(resource.RLIMIT_STACK, (2**24, 2**24))]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.hang import CRASH_S, Crash
+from embedded.supervision.hang import CRASH_S, Crash
 
 
 @pytest.mark.parametrize(("number", "stuck"), [(6, True), (11, True), (2, False), (15, False)])

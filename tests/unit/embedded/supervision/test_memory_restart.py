@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded import memory_restart
-from embedded.memory_restart import LOOK_S, MemoryRestart
+from embedded.supervision import memory_restart
+from embedded.supervision.memory_restart import LOOK_S, MemoryRestart
 from wan_t2v.operate.load import Load
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import SharedMemoryUse

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from embedded import leftovers
+from embedded import cleanup
+from embedded.cleanup import MARK, Belongings, remove_leftovers
 from embedded.errors import ServerError
-from embedded.leftovers import MARK, Belongings, remove_leftovers
 
 OTHER = (
-    "import pathlib, sys\nfrom embedded import leftovers\n"
-    "leftovers.SHARED_MEMORY = pathlib.Path(sys.argv[2])\n"
-    "own = leftovers.Belongings.taken(pathlib.Path(sys.argv[1]))\n"
-    "(leftovers.SHARED_MEMORY / f'{own.shm_prefix}region').touch()\n"
+    "import pathlib, sys\nfrom embedded import cleanup\n"
+    "cleanup.SHARED_MEMORY = pathlib.Path(sys.argv[2])\n"
+    "own = cleanup.Belongings.taken(pathlib.Path(sys.argv[1]))\n"
+    "(cleanup.SHARED_MEMORY / f'{own.shm_prefix}region').touch()\n"
     "print(own.folder, own.shm_prefix, flush=True)\nsys.stdin.readline()\n"
 )
 
@@ -33,7 +33,7 @@ def temporary(tmp_path: Path) -> Path:
 def shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = tmp_path / "shm"
     made.mkdir()
-    monkeypatch.setattr(leftovers, "SHARED_MEMORY", made)
+    monkeypatch.setattr(cleanup, "SHARED_MEMORY", made)
     return made
 
 
@@ -99,7 +99,7 @@ def test_another_users_stay(temporary: Path, shared_memory: Path, monkeypatch: p
     own = Belongings.taken(temporary)
     for lock in own.locks:
         os.close(lock)
-    monkeypatch.setattr(leftovers.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(cleanup.os, "geteuid", lambda: os.getuid() + 1)
     remove_leftovers(temporary)
     assert own.folder.is_dir() and len(names(shared_memory)) == 1
 
@@ -132,7 +132,7 @@ def test_a_folder_that_somebody_removed_is_noticed_and_made_again(gone: str, tem
     own.run_directory.mkdir()
     assert own.are_there
     if gone in ("folder", "replaced"):
-        leftovers.shutil.rmtree(own.folder)
+        cleanup.shutil.rmtree(own.folder)
     if gone == "replaced":
         own.run_directory.mkdir(parents=True)
         (own.folder / MARK).touch()

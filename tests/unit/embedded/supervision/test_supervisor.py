@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from embedded import supervisor
+from embedded.cleanup import Belongings
 from embedded.errors import ServerError
-from embedded.hang import HANG_S, Crash, Hang
-from embedded.leftovers import Belongings
 from embedded.options import ServerOptions
-from embedded.restarts import PAUSES_S, STEADY_S, Restarts
-from embedded.supervisor import Supervisor
+from embedded.supervision import supervisor
+from embedded.supervision.hang import HANG_S, Crash, Hang
+from embedded.supervision.restarts import PAUSES_S, STEADY_S, Restarts
+from embedded.supervision.supervisor import Supervisor
 from wan_t2v.operate.run_directory import RunDirectory
 
 SEGFAULT = -11

@@ -12,9 +12,9 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from embedded import repair
 from embedded.options import ServerOptions
-from embedded.repair import Repair
+from embedded.supervision import model_watchdog
+from embedded.supervision.model_watchdog import Repair
 from wan_t2v.contract import UNARY
 from wan_t2v.operate.processes import model_of
 
@@ -83,8 +83,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 @pytest.fixture(params=["2.51", "2.71"])
 def triton(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTriton]:
     fake = FakeTriton(request.param == "2.71", ["READY"], living=2)
-    monkeypatch.setattr(repair, "stub_pids", lambda pid: {MODEL: set(range(fake.living))})
-    monkeypatch.setattr(repair, "stubs", lambda pid: ())
+    monkeypatch.setattr(model_watchdog, "stub_pids", lambda pid: {MODEL: set(range(fake.living))})
+    monkeypatch.setattr(model_watchdog, "stubs", lambda pid: ())
     server = grpc.server(ThreadPoolExecutor(2))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
     fake.port = server.add_insecure_port("127.0.0.1:0")
@@ -175,11 +175,11 @@ def test_a_load_that_failed_is_tried_again(triton: FakeTriton, models: Path, mon
     events: list[dict[str, Any]] = []
     watching = looking(triton, events, models)
     now = 0.0
-    monkeypatch.setattr(repair, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(model_watchdog, "time", SimpleNamespace(monotonic=lambda: now))
     triton.states, triton.living, triton.fails_to_load = ["UNAVAILABLE"], 0, True
     watching.look()
     watching.look()
-    triton.fails_to_load, now = False, repair.RETRY_S
+    triton.fails_to_load, now = False, model_watchdog.RETRY_S
     watching.look()
     assert [event["event"] for event in events] == ["unloaded", "not repaired", "unloaded", "repaired"]
     assert triton.states == ["READY"]

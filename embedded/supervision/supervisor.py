@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedded.cleanup import Belongings, remove_leftovers
 from embedded.errors import ServerError
 from embedded.folder import temporary_folder
-from embedded.hang import HANG_S, Crash, Hang
-from embedded.leftovers import Belongings, remove_leftovers
 from embedded.log import was_told_to_stop
-from embedded.memory_restart import MemoryRestart
-from embedded.open_files import LEAST, raise_limit
 from embedded.options import ServerOptions
-from embedded.repair import Repair
-from embedded.restarts import Restarts
-from embedded.triton_process import TritonProcess
+from embedded.process.open_files import LEAST, raise_limit
+from embedded.process.triton_process import TritonProcess
+from embedded.supervision.hang import HANG_S, Crash, Hang
+from embedded.supervision.memory_restart import MemoryRestart
+from embedded.supervision.model_watchdog import Repair
+from embedded.supervision.restarts import Restarts
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
 
