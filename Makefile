@@ -138,10 +138,10 @@ demo: export ## everything in one go: a prompt to out/demo.mp4 (PROMPT=..., OUT=
 	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(fields)
 
 adherence: setup-dev export ## do the videos show what the prompts ask for? 54 held-out prompts through a server (OUT=...)
-	@$(python) -m training.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)"
+	@$(python) -m training.judge.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)"
 
 pictures: setup-dev export ## the README's pictures, generated through a server (OUT=...)
-	@$(python) -m training.pictures --repository "$(REPOSITORY)" --out "$(or $(OUT),docs/pictures)"
+	@$(python) -m training.judge.pictures --repository "$(REPOSITORY)" --out "$(or $(OUT),docs/pictures)"
 
 train-mini: setup-dev ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
 	@$(python) -m training all $(TRAIN_OPTIONS)
@@ -188,17 +188,17 @@ lint: setup-dev $(VENV)/.gateway-ready ## style and types
 		$(python) -m mypy client/wan_t2v_client && $(python) -m mypy gateway/wan_t2v_gateway
 
 bench: setup-dev installed mini ## time a generation against diffusers, and the two doors against each other; a quiet machine
-	@$(python) -m benchmarks.generation --repository "$(REPOSITORY)"
-	@$(python) -m benchmarks.doors --repository "$(REPOSITORY)"
+	@$(python) -m benchmarks.latency.generation --repository "$(REPOSITORY)"
+	@$(python) -m benchmarks.latency.endpoints --repository "$(REPOSITORY)"
 
 bench-all: setup-dev installed mini ## all benchmarks but the GPU's, about 13 minutes, into out/bench (OUT=..., QUICK=1 to rehearse)
 	@$(python) -m benchmarks.suite --repository "$(REPOSITORY)" --out "$(or $(OUT),out/bench)" $(if $(QUICK),--quick)
 
 gpu: setup-dev ## what a GPU does with the server, attention, an expert, FP8, the VAE, TensorRT; under 9 minutes (OUT=..., REPOSITORY=...)
-	@$(python) -m benchmarks.gpu --repository "$(REPOSITORY)" $(if $(OUT),--out "$(OUT)")
+	@$(python) -m benchmarks.gpu.run --repository "$(REPOSITORY)" $(if $(OUT),--out "$(OUT)")
 
 perf: setup-dev installed ## perf_analyzer on both doors, with the composing models
-	@$(python) -m benchmarks.perf_analyzer --repository "$(REPOSITORY)"
+	@$(python) -m benchmarks.load.perf_analyzer --repository "$(REPOSITORY)"
 
 lock: setup-dev ## pin the image's Python packages anew, with hashes (deploy/requirements.lock)
 	@$(VENV)/bin/uv pip compile pyproject.toml deploy/requirements.in --extra export --extra fp8 --extra tracing -c constraints.txt \

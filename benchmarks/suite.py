@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import provenance
+from benchmarks.harness.machine import provenance
 from benchmarks.plot import write_plot
 from export.atomic import written_file
 
@@ -29,9 +29,10 @@ STOP_LIMIT_S = 90.0  # for a part that was interrupted
 
 @dataclass(frozen=True)
 class Part:
-    """One benchmark: its module, about how long it takes on two cores, and its options for a rehearsal."""
+    """One benchmark: its name in the results, its module, seconds on two cores, and its options for a rehearsal."""
 
     name: str
+    module: str
     expected_s: float
     quick: tuple[str, ...]
 
@@ -43,16 +44,16 @@ class Part:
     def command(self, repository: Path, *, quick: bool) -> list[str]:
         """How it is run."""
         options = ["--repository", str(repository), *(self.quick if quick else ())]
-        return [sys.executable, "-m", f"benchmarks.{self.name}", *options]
+        return [sys.executable, "-m", f"benchmarks.{self.module}", *options]
 
 
 PARTS = (
-    Part("generation", 110, ("--rounds", "1", "--steps", "4")),
-    Part("doors", 180, ("--rounds", "1", "--concurrent-rounds", "1", "--steps", "4")),
-    Part("perf_analyzer", 80, ("--requests", "2", "--steps", "4")),
-    Part("load", 90, ("--requests", "10", "--steps", "4", "--rate", "4")),
-    Part("mlperf", 60, ("--queries", "3", "--samples", "4")),
-    Part("comparison", 240, ("--rounds", "1", "--steps", "4")),
+    Part("generation", "latency.generation", 110, ("--rounds", "1", "--steps", "4")),
+    Part("doors", "latency.endpoints", 180, ("--rounds", "1", "--concurrent-rounds", "1", "--steps", "4")),
+    Part("perf_analyzer", "load.perf_analyzer", 80, ("--requests", "2", "--steps", "4")),
+    Part("load", "load.run", 90, ("--requests", "10", "--steps", "4", "--rate", "4")),
+    Part("mlperf", "load.mlperf", 60, ("--queries", "3", "--samples", "4")),
+    Part("comparison", "baselines.comparison", 240, ("--rounds", "1", "--steps", "4")),
 )
 
 

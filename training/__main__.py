@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from training.band_losses import band_losses
-from training.device import compute_device
+from training.judge.ablations import VARIANTS, score_of
+from training.judge.expert_losses import band_losses
+from training.learn.device import compute_device
+from training.learn.vae_stage import show_reconstructions
 from training.pack import packed_modules, write_checkpoint
 from training.stages import Settings, train_decoder, train_experts, train_vae, trained_modules
-from training.vae_stage import show_reconstructions
-from training.variants import VARIANTS, score_of
 from wan_t2v.shapes import VideoShape
 
 DEFAULTS = Settings(work=Path("build/training"))

@@ -13,9 +13,9 @@ from export.atomic import written_folder
 from export.checkpoint.mini import BOUNDARY_RATIO, FLOW_SHIFT, SERVING_DEFAULTS
 from export.fp8.prompts import PROMPTS_FILE
 from export.to_onnx.latent_preview import fitted_preview
-from training.clips import numbered_clip
-from training.sampling import Modules
-from training.vae_stage import vae_input
+from training.learn.sampling import Modules
+from training.learn.vae_stage import vae_input
+from training.world.clips import numbered_clip
 from wan_t2v.facts import DEFAULTS_FILE
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 from wan_t2v.shapes import VideoShape

@@ -13,14 +13,14 @@ from transformers import PreTrainedTokenizerFast
 from export.atomic import written_folder
 from export.checkpoint.mini import TEXT_LENGTH, VOCABULARY
 from export.checkpoint.mini_tokenizer import trained_tokenizer
-from training.decoder_stage import DecoderStage
-from training.device import compute_device
-from training.expert_stage import COMMON_EXPERT, TEXT_ENCODER, ExpertStage, TrainingData, modules_of
-from training.latent_cache import cached_latents, channel_statistics
-from training.loop import Plan, Training, with_average
-from training.modules import new_expert, new_text_encoder, new_vae
-from training.sampling import Modules
-from training.vae_stage import VaeStage
+from training.learn.decoder_stage import DecoderStage
+from training.learn.device import compute_device
+from training.learn.expert_stage import COMMON_EXPERT, TEXT_ENCODER, ExpertStage, TrainingData, modules_of
+from training.learn.latent_cache import cached_latents, channel_statistics
+from training.learn.loop import Plan, Training, with_average
+from training.learn.modules import new_expert, new_text_encoder, new_vae
+from training.learn.sampling import Modules
+from training.learn.vae_stage import VaeStage
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
 from wan_t2v.shapes import VideoShape
 

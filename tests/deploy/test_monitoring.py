@@ -11,7 +11,7 @@ import promql_parser
 import pytest
 import yaml
 
-from benchmarks.gpu_scale import A14B, GRID, expert_flops
+from benchmarks.gpu.scale import A14B, GRID, expert_flops
 from tests.deploy.prometheus import (
     ALERTS,
     DASHBOARD,

@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import provenance
-from benchmarks.repository_copy import copied_repository
+from benchmarks.harness.machine import provenance
+from benchmarks.harness.repository_copy import copied_repository
 from embedded.options import ServerOptions
 from embedded.server import running_server
 from export.atomic import written_file

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.repository_copy import copied_repository
+from benchmarks.harness.repository_copy import copied_repository
 
 FAULTY_GRAPH = Path(__file__).with_name("faulty_graph.py")  # only Triton's own processes can import it
 FAULTY = ("high_noise_expert", "low_noise_expert", "vae_decoder_next")

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 from wan_t2v_client import Connection, TextToVideo
 
-from benchmarks.machine import provenance
+from benchmarks.harness.machine import provenance
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from export.atomic import written_file

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import PARTS, Part
-from benchmarks.gpu_scale import rehearsal_scale
+from benchmarks.gpu.run import PARTS, Part
+from benchmarks.gpu.scale import rehearsal_scale
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)

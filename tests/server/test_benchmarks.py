@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import load, mlperf, perf_analyzer
-from benchmarks.comparison import SAME_VIDEO_DB
-from benchmarks.contenders import Contender, running_contenders
-from benchmarks.installed_copy import Installed
-from benchmarks.repository_copy import copied_repository
-from benchmarks.video_difference import decoded, psnr_db
+from benchmarks.baselines.comparison import SAME_VIDEO_DB
+from benchmarks.baselines.psnr import decoded, psnr_db
+from benchmarks.baselines.servers import Contender, running_contenders
+from benchmarks.harness.installed_copy import Installed
+from benchmarks.harness.repository_copy import copied_repository
+from benchmarks.load import mlperf, perf_analyzer, run
 from embedded.server import Server
 from export.to_onnx.install import installed
 from tests.server.calls import samples
@@ -31,7 +31,7 @@ def test_load_counts_who_got_a_video_and_who_left_and_the_server_counts_the_same
     before = samples(server).get(CANCELLED, 0.0)
     sizes = "32x48x5=1,48x32x5=1"
     options = ["--requests", "10", "--steps", "12", "--rate", "3", "--sizes", sizes, "--cancel-ratio", "0.5"]
-    assert load.main(["--url", server.grpc_url, *options, "--seed", "1"]) == 0
+    assert run.main(["--url", server.grpc_url, *options, "--seed", "1"]) == 0
     found = last_line(capsys)
     assert found["finished"] + found["cancelled"] == 10
     assert found["cancelled"] > 0
@@ -46,7 +46,7 @@ def test_load_counts_who_got_a_video_and_who_left_and_the_server_counts_the_same
 def test_load_tells_refusals_from_failures(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     """One runs and sixteen wait; the others of 30 at once are told to come later."""
     options = ["--requests", "30", "--steps", "4", "--rate", "1000", "--sizes", "32x48x5", "--cancel-ratio", "0"]
-    assert load.main(["--url", server.grpc_url, *options]) == 0
+    assert run.main(["--url", server.grpc_url, *options]) == 0
     found = last_line(capsys)
     assert found["refused"] > 0 and found["failed"] == 0
     assert found["finished"] + found["refused"] == 30

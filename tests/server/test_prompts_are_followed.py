@@ -9,12 +9,12 @@ from PIL import Image
 from wan_t2v_client import TextToVideo
 
 from embedded.server import Server
-from training.adherence import measured_adherence, scored
-from training.judge import judged
-from training.pictures import main as write_pictures
-from training.pictures import shown_prompts
-from training.prompts import fixed_prompts
-from training.through_server import frames_from_mp4, generate_through, main
+from training.judge.adherence import measured_adherence, scored
+from training.judge.attributes import judged
+from training.judge.pictures import main as write_pictures
+from training.judge.pictures import shown_prompts
+from training.judge.through_server import frames_from_mp4, generate_through, main
+from training.world.prompts import fixed_prompts
 from wan_t2v.mp4 import mp4_from_frames
 
 PROMPTS = fixed_prompts(8)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.machine import provenance
+from benchmarks.harness.machine import provenance
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server

@@ -8,8 +8,8 @@ from PIL import Image
 
 from export.checkpoint.folder import module_from_checkpoint
 from export.to_onnx.latent_preview import fitted_preview
-from training.clips import numbered_clip
-from training.vae_stage import vae_input
+from training.learn.vae_stage import vae_input
+from training.world.clips import numbered_clip
 from wan_t2v.latents import diffusion_from_vae
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
 from wan_t2v.shapes import VideoShape

@@ -18,10 +18,9 @@ from export.fp8 import weights
 from export.fp8.weights import FP8, data_file, fp8_bytes, fp8_weights_beside
 from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK, Fp8Linear, in_fp8
 from export.to_onnx.export_in_place import export_beside
+from tests.unit.export.graphs.test_fp8_layers import BLOCKS, arrays, call, check_storage, ranges_of, relative
+from tests.unit.export.to_onnx.test_weightless_graph import filled
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
-
-from .test_fp8 import BLOCKS, arrays, call, check_storage, ranges_of, relative
-from .test_weightless import filled
 
 EXPERT = "high_noise_expert"
 

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.precision import FOR_LARGE_WEIGHTS, PrecisionError, Precisions
 from export.graphs.registry import GRAPHS
+from export.to_onnx import bf16_shards
 from export.to_onnx.a14b_dummy import small_configs, write_stand_in
 from export.to_onnx.bf16_shards import EXPERTS, bf16_folder, bf16_shards_need, write_bf16_shards
 from export.to_onnx.export_checkpoint import ExportSettings, exported_checkpoint
 from export.to_onnx.export_in_place import export_beside
-from export.to_onnx.exporter import bf16_shards
 
 
 def filled(folder: Path) -> Path:

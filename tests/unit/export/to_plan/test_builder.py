@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto
 
 from export.graphs.axes import free_axes, input_shapes, with_fixed_axes
-from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, builder, built, plan_from_onnx
+from export.to_plan import builder
+from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, built, plan_from_onnx
 from export.to_plan.network_check import NetworkError
-
-from . import small_graphs
+from tests.fakes import small_graphs
 
 trt = pytest.importorskip("tensorrt_rtx")
 TOKENS = {"tokens": 320, "text_length": 64}
@@ -148,7 +148,7 @@ def test_ctrl_c_stops_a_build_and_leaves_nothing(tmp_path: Path, monkeypatch: py
 
 
 def test_progress_is_counted_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from export.to_plan.builder import build_log
+    from export.to_plan import build_log
 
     bars: list[Any] = []
 

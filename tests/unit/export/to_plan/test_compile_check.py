@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from export.graphs.precision import OFFERED, PART_OF
-from export.to_plan.builder import compile_check
+from export.to_plan import compile_check
 from export.to_plan.compile_cases import COMPILE_TABLE, SMALL, CompileCase, smallest_cover
 from export.to_plan.compile_check import CaseResult, checked, compiled_case, summary
+from tests.fakes import small_graphs
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
-
-from . import small_graphs
 
 trt = pytest.importorskip("tensorrt_rtx")
 CLIP = VideoShape(17, 128, 128)

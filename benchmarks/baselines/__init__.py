@@ -1,0 +1,1 @@
+"""diffusers behind PyTriton and FastAPI, and the comparison with them. Uses harness."""

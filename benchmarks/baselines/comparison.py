@@ -1,0 +1,135 @@
+"""What one would put up instead, on the same weights: diffusers' pipeline behind PyTriton and behind FastAPI.
+
+    python -m benchmarks.baselines.comparison --rounds 5
+
+Three servers at once on the loopback, of which one works at a time: this project's streaming endpoint, and the two
+small programs `pytriton_server.py` and `fastapi_server.py` beside this file. The checkpoint is the benchmark's (random
+weights: time does not depend on them, and the experts are large enough for a pass to be work). First the three videos
+of one seed are decoded and compared. Then, alternating, latencies alone; then four callers at once; then a caller
+leaves after a second and the next one asks for a single step. One JSON line last, by server:
+
+* `alone_s`: median latency; `over_ours`: median of the rounds' ratios to ours;
+* `four_at_once_videos_per_s`;
+* `one_step_s`: a request of one step on the idle server, `one_step_after_leaving_s`: the same when somebody has just
+  left a full one. The difference is how long the server works on for nobody.
+"""
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.baselines.psnr import psnr_db
+from benchmarks.baselines.servers import Contender, running_contenders
+from benchmarks.harness.installed_copy import CHECKPOINT, installed_copy
+from benchmarks.harness.machine import provenance
+
+SEED = 7
+AT_ONCE = 4
+LEAVES_AFTER_S = 1.0
+SAME_VIDEO_DB = 35.0  # decoded H.264 of frames that differ by a rounding: 42 was seen; of another seed: 16
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print. Returns an exit code."""
+    options = _parser().parse_args(arguments)
+    about = provenance()
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-bench-") as name:
+        folder = Path(name)
+        copy = installed_copy(options.checkpoint, options.repository, folder)
+        with running_contenders(copy, folder, threads=options.threads) as contenders:
+            likeness = _check_same(contenders, options.steps)
+            found = _measured(contenders, options)
+    servers = {name: {**figures, "psnr_to_ours_db": likeness[name]} for name, figures in found.items()}
+    given = {"rounds": options.rounds, "steps": options.steps, "diffusers_threads": options.threads}
+    print(json.dumps({"servers": servers, **given, **about}))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.baselines.comparison", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--rounds", type=int, default=5, help="of latencies alone (default: %(default)s)")
+    parser.add_argument("--concurrent-rounds", type=int, default=1, help="of four callers (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the server's)")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="of torch in diffusers' servers (default: %(default)s)"
+    )
+    return parser
+
+
+def _check_same(contenders: Sequence[Contender], steps: int | None) -> dict[str, float]:
+    """PSNR of each video to ours. A comparison of times means nothing if the videos differ; it is the warm-up too."""
+    videos = {contender.name: contender.generate(SEED, steps) for contender in contenders}
+    found = {name: round(psnr_db(video, videos["ours"]), 1) for name, video in videos.items()}
+    for name, likeness in found.items():
+        if likeness < SAME_VIDEO_DB:
+            raise SystemExit(f"error: {name} made another video than ours: {likeness} dB, needed {SAME_VIDEO_DB}")
+    return found
+
+
+def _measured(contenders: Sequence[Contender], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    steps: int | None = options.steps
+    alone: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    together: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for number in range(1, options.rounds + 1):
+        for contender in contenders:
+            alone[contender.name].append(_timed(functools.partial(contender.generate, SEED, steps)))
+        _tell(f"round {number}", alone)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for number in range(1, options.concurrent_rounds + 1):
+            for contender in contenders:
+                together[contender.name].append(_timed(functools.partial(_four, pool, contender, steps)))
+            _tell(f"four at once, round {number}", together)
+    left = {contender.name: _after_leaving(contender) for contender in contenders}
+    return {name: {**figures(alone, together)[name], **left[name]} for name in alone}
+
+
+def figures(
+    alone: Mapping[str, Sequence[float]], together: Mapping[str, Sequence[float]]
+) -> dict[str, dict[str, float]]:
+    """Latency alone and its ratio to ours, and throughput, by server."""
+    return {
+        name: {
+            "alone_s": round(statistics.median(seconds), 4),
+            "over_ours": round(statistics.median(a / b for a, b in zip(seconds, alone["ours"], strict=True)), 4),
+            "four_at_once_videos_per_s": round(AT_ONCE / statistics.median(together[name]), 4),
+        }
+        for name, seconds in alone.items()
+    }
+
+
+def _four(pool: ThreadPoolExecutor, contender: Contender, steps: int | None) -> None:
+    list(pool.map(lambda seed: contender.generate(seed, steps), range(AT_ONCE)))
+
+
+def _after_leaving(contender: Contender) -> dict[str, float]:
+    idle_s = statistics.median(_timed(lambda: contender.generate(SEED, 1)) for _ in range(3))
+    contender.leave(LEAVES_AFTER_S)
+    busy_s = _timed(lambda: contender.generate(SEED, 1))
+    return {"one_step_s": round(idle_s, 4), "one_step_after_leaving_s": round(busy_s, 4)}
+
+
+def _tell(what: str, seconds: Mapping[str, Sequence[float]]) -> None:
+    print(f"{what}: {', '.join(f'{name} {times[-1]:.2f} s' for name, times in seconds.items())}", file=sys.stderr)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""FP8 matrix products against BF16: the first linear layer of an expert's feed-forward, by each kind of scale."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.scale import Scale
+from benchmarks.gpu.timing import Row, attempted, median_seconds
+from benchmarks.gpu.torch_parts import random_bf16
+
+E4M3 = torch.float8_e4m3fn
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A matrix in E4M3 and what its values were divided by: one number, or one for each row."""
+
+    values: Tensor
+    scale: Tensor
+
+
+def scaled(matrix: Tensor, *, per_row: bool) -> Scaled:
+    """Use the whole range of E4M3, in each row or over all."""
+    peak = matrix.abs().amax(dim=1, keepdim=True) if per_row else matrix.abs().max()
+    scale = (peak.float() / torch.finfo(E4M3).max).clamp_min(1e-12)
+    return Scaled((matrix.float() / scale).to(E4M3), scale)
+
+
+def fp8(scale: Scale) -> Iterator[Row]:
+    """The product in BF16, then in FP8 with either sum; what it takes to scale the activations stands beside it."""
+    for size in sorted(scale.sizes, key=scale.tokens, reverse=True):
+        rows, inner, columns = scale.tokens(size), scale.dims.dim, scale.dims.ffn_dim
+        activations, weights = random_bf16(scale, rows, inner), random_bf16(scale, columns, inner) * inner**-0.5
+        product = lambda activations=activations, weights=weights: activations @ weights.t()  # noqa: E731
+        about = {"product": f"{rows}x{inner}x{columns}"}
+        operations = 2 * rows * inner * columns
+
+        def in_bf16(product: Callable[[], Tensor] = product, operations: int = operations) -> Row:
+            seconds = median_seconds(product, scale.device, repeats=4 * scale.repeats)
+            return {"seconds": seconds, "flops": operations}
+
+        yield from attempted({**about, "precision": "bf16"}, in_bf16)
+        for per_row in (False, True):
+            for fast_sum in (True, False):
+
+                def in_fp8(
+                    activations: Tensor = activations,
+                    weights: Tensor = weights,
+                    product: Callable[[], Tensor] = product,
+                    per_row: bool = per_row,
+                    fast_sum: bool = fast_sum,
+                ) -> Row:
+                    found = _in_fp8(scale, activations, weights, product, per_row=per_row, fast_sum=fast_sum)
+                    return {**found, "flops": 2 * activations.numel() * len(weights)}
+
+                kind = {"precision": "fp8", "scales": "per row" if per_row else "per tensor", "fast_sum": fast_sum}
+                yield from attempted({**about, **kind}, in_fp8)
+
+
+def _in_fp8(
+    scale: Scale,
+    activations: Tensor,
+    weights: Tensor,
+    reference: Callable[[], Tensor],
+    *,
+    per_row: bool,
+    fast_sum: bool,
+) -> Row:
+    left, right = scaled(activations, per_row=per_row), scaled(weights, per_row=per_row)
+
+    def multiply() -> Tensor:
+        return torch._scaled_mm(
+            left.values,
+            right.values.t(),
+            scale_a=left.scale,
+            scale_b=right.scale.t() if per_row else right.scale,
+            out_dtype=torch.bfloat16,
+            use_fast_accum=fast_sum,
+        )
+
+    wanted, found = reference(), multiply()
+    difference = (found - wanted).float().norm() / wanted.float().norm()
+    return {
+        "relative_difference": float(difference),
+        "scaling_seconds": median_seconds(
+            lambda: scaled(activations, per_row=per_row), scale.device, repeats=scale.repeats
+        ),
+        "seconds": median_seconds(multiply, scale.device, repeats=4 * scale.repeats),
+    }

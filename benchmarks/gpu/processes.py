@@ -1,0 +1,37 @@
+"""GPU memory of each process, by NVIDIA's management library."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.timing import Row, Skipped
+
+
+def gpu_processes() -> Row:
+    """MiB of each process on the first GPU, by the model that it runs, and of all together. Raises Skipped."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception as error:
+        raise Skipped(f"{error}: pip install nvidia-ml-py, on a machine with a driver") from error
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+    processes = [
+        {"process": _named(process.pid), "mib": _mib(process.usedGpuMemory)}
+        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)
+    ]
+    return {"used_mib": _mib(pynvml.nvmlDeviceGetMemoryInfo(gpu).used), "processes": processes}
+
+
+def _mib(count: int | None) -> int | None:
+    """The driver may not tell what one process has."""
+    return None if count is None else round(count / 2**20)
+
+
+def _named(pid: Any) -> str:
+    """The model of a stub, else the program."""
+    command: list[str] = []
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+    models = [Path(part).parents[1].name for part in command if part.endswith("/model.py")]
+    return (models or [Path(command[0]).name if command else "of another namespace"])[0]

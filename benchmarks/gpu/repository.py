@@ -1,0 +1,68 @@
+"""A copy of the model repository with every model on one GPU, the graphs in torch, and the probes of `gpu_models`."""
+
+import re
+import shutil
+from pathlib import Path
+
+from benchmarks.harness.repository_copy import copied_repository
+from wan_t2v.contract import GRAPHS
+
+LOOPS = ("denoiser", "vae_decoder", "text_to_video_stream")  # Python models that work on tensors of the GPU
+PROBES = ("gpu_probe", "gpu_echo")
+_STAYS_ON_GPU = 'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS", value { string_value: "no" } }\n'
+_SLOW = """
+
+_initialize = TritonPythonModel.initialize
+
+
+def _initialize_when_told(self, args):
+    import pathlib, time
+
+    told = pathlib.Path(__file__).with_name("slow")
+    time.sleep(float(told.read_text()) if told.exists() else 0)
+    _initialize(self, args)
+
+
+TritonPythonModel.initialize = _initialize_when_told
+"""
+
+
+def gpu_repository(repository: Path, folder: Path, *, on_gpu: bool) -> Path:
+    """Copy into `folder` and choose engines and places. Without a GPU the same models stay on the CPU."""
+    copy = copied_repository(repository, folder)
+    for probe in PROBES:
+        shutil.copytree(Path(__file__).with_name("models") / probe, copy / probe)
+    for model in (*GRAPHS, *LOOPS, *PROBES):
+        config = copy / model / "configs/cpu.pbtxt"
+        text = config.read_text(encoding="utf-8")
+        if model in GRAPHS:
+            text += f'parameters {{ key: "engine", value {{ string_value: "{engine_of(repository)}" }} }}\n'
+        config.write_text(_placed(text) if on_gpu else text, encoding="utf-8")
+    return copy
+
+
+def engine_of(repository: Path) -> str:
+    """`torch` if the graphs' programs are installed, which alone use a GPU, else ONNX Runtime."""
+    return "torch" if (repository / "high_noise_expert/1/program.json").exists() else "onnxruntime"
+
+
+def _placed(config: str) -> str:
+    text = re.sub(r"kind: KIND_CPU, count: \d+", "kind: KIND_GPU, count: 1, gpus: [ 0 ]", config)
+    return text if "FORCE_CPU_ONLY_INPUT_TENSORS" in text else text + _STAYS_ON_GPU
+
+
+def swapping(repository: Path) -> None:
+    """Have the experts of this copy take turns in memory, and let their loads be slowed down."""
+    for model in ("denoiser", "text_to_video_stream"):
+        with (repository / model / "configs/cpu.pbtxt").open("a", encoding="utf-8") as config:
+            config.write('parameters { key: "expert_residency", value { string_value: "one_at_a_time" } }\n')
+    for expert in ("high_noise_expert", "low_noise_expert"):
+        config_path = repository / expert / "configs/cpu.pbtxt"
+        config_path.write_text(config_path.read_text(encoding="utf-8").replace("count: 2", "count: 1"), "utf-8")
+        with (repository / expert / "1/model.py").open("a", encoding="utf-8") as model_file:
+            model_file.write(_SLOW)
+
+
+def slow_load(repository: Path, model: str, seconds: float) -> None:
+    """Make the `initialize` of every later load of a model of this copy sleep so long first."""
+    (repository / model / "1/slow").write_text(str(seconds), encoding="ascii")

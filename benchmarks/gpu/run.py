@@ -1,0 +1,283 @@
+"""What one GPU does with Wan2.2-T2V-A14B, without its weights: one command, under 9 minutes, results as JSON.
+
+    make gpu        or        python -m benchmarks.gpu.run --out benchmarks/results/gpu.json
+    python -m benchmarks.gpu.run --rehearse --out build/gpu.json        the same on a CPU at small dimensions
+
+Each part is a process of its own with a limit in seconds, so that one that fails or hangs costs no other; the file is
+written after each part, and a part that was stopped leaves the rows that it had. Parts that the file has already, from
+an earlier run on the same GPU, stay. `of_matrix_rate` is the share of this GPU's own best BF16 matrix product that a
+row reaches: 1 would be the physical floor.
+"""
+
+import argparse
+import contextlib
+import datetime
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.timing import Row, rounded
+
+LIMIT_S = 530.0  # of all parts together
+STOP_S = 15.0  # for a part that is stopped to end by itself
+USER = 1000
+NO_FIGURES = ("process", "log")  # rows of the server's part that only tell where it ran and what was said
+LOG_LINES = 40
+REHEARSAL_PATIENCE = 5
+LINE_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind of measurement: `module:function` that yields rows, and how long it may take.
+
+    `unprivileged`: it runs as a user without rights where this process has them, as the server's pod does.
+    """
+
+    name: str
+    source: str
+    limit_s: float
+    unprivileged: bool = False
+
+    def rows(self) -> Callable[..., Iterator[Row]]:
+        """The function."""
+        module, function = self.source.split(":")
+        found: Callable[..., Iterator[Row]] = getattr(importlib.import_module(module), function)
+        return found
+
+
+PARTS = (  # the most wanted first
+    Part("server", "benchmarks.gpu.server_part:server", 270, unprivileged=True),
+    Part("matrix_rate", "benchmarks.gpu.torch_parts:matrix_rate", 30),
+    Part("attention", "benchmarks.gpu.torch_parts:attention", 60),
+    Part("expert_eager", "benchmarks.gpu.torch_parts:expert_eager", 90),
+    Part("fp8", "benchmarks.gpu.fp8_part:fp8", 60),
+    Part("vae", "benchmarks.gpu.vae_part:vae", 150),
+    Part("tensorrt", "benchmarks.gpu.tensorrt_part:tensorrt", 240),
+    Part("expert_compiled", "benchmarks.gpu.torch_parts:expert_compiled", 120),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and write. Without a GPU nothing is measured, which is said and no failure. Returns an exit code."""
+    options = _parser().parse_args(arguments)
+    if options.part:
+        return _measure_one(options)
+    reason = None if options.rehearse else missing()
+    if reason:
+        print(json.dumps({"skipped": reason}))
+        return 0
+    about = _about(rehearse=options.rehearse)
+    out = options.out or Path(f"benchmarks/results/gpu-{about['gpu'].replace(' ', '-')}-{about['date']}.json")
+    wanted = [part for part in PARTS if not options.parts or part.name in options.parts]
+    if options.rehearse:  # a rehearsal shares its cores, and nobody waits for a machine that was lent
+        wanted = [replace(part, limit_s=REHEARSAL_PATIENCE * part.limit_s) for part in wanted]
+    extra = [*["--rehearse"] * options.rehearse, "--repository", str(options.repository)]
+    extra += ["--keep", str(options.keep)] if options.keep else []
+    parts = measured_parts(wanted, out, about, limit_s=options.limit, extra=extra)
+    print(table(parts), file=sys.stderr)
+    print(json.dumps({"out": str(out), **{name: part["status"] for name, part in parts.items()}}))
+    return 1 if any(part["status"] == "failed" for part in parts.values()) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.run", description=(__doc__ or "").splitlines()[0])
+    names = [part.name for part in PARTS]
+    parser.add_argument("--out", type=Path, help="file to write (default: benchmarks/results/gpu-<GPU>-<date>.json)")
+    parser.add_argument("--parts", nargs="+", choices=names, help="only these (default: all)")
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for everything (default: %(default)s)")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="what the server serves")
+    parser.add_argument("--keep", type=Path, help="folder for the server's logs and videos (default: not kept)")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU at small dimensions: no figures, a test")
+    parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)  # how a part's own process is started
+    return parser
+
+
+def missing() -> str | None:
+    """Why nothing can be measured here, or None."""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed: pip install torch"
+    import torch
+
+    return None if torch.cuda.is_available() else "no GPU: torch.cuda.is_available() is False; --rehearse needs none"
+
+
+def measured_parts(
+    parts: Sequence[Part], out: Path, about: dict[str, Any], *, limit_s: float, extra: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Run each part in a process of its own and write `out` after each. Returns these parts and those it had."""
+    end = time.monotonic() + limit_s
+    found = earlier_parts(out, about)
+    for part in parts:
+        limit = min(part.limit_s, end - time.monotonic())
+        command = [sys.executable, "-m", "benchmarks.gpu.run", "--part", part.name, *extra]
+        found[part.name] = part_in_process(command, limit, user=unprivileged_user() if part.unprivileged else None)
+        print(f"{part.name}: {found[part.name]['status']} in {found[part.name]['seconds']} s", file=sys.stderr)
+        _write(out, {**about, "parts": _with_rates(found)})
+    return found
+
+
+def earlier_parts(out: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parts of a file that was written on the same GPU; none of another's."""
+    try:
+        earlier = json.loads(out.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    parts: dict[str, dict[str, Any]] = earlier.get("parts", {})
+    return parts if all(earlier.get(key) == about.get(key) for key in ("gpu", "rehearsal")) else {}
+
+
+def unprivileged_user() -> int | None:
+    """The user that a pod's server has, if this process may take it and its packages can be read by that user."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", "import torch, benchmarks.gpu.run"],
+            **_as_user(USER),
+            capture_output=True,
+            timeout=120,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return USER if tried.returncode == 0 else None
+
+
+def _as_user(user: int | None) -> dict[str, Any]:
+    """Arguments of a process of that user; none for this process's own."""
+    if user is None:
+        return {}
+    return {"user": user, "group": user, "extra_groups": [], "env": {**os.environ, "HOME": tempfile.gettempdir()}}
+
+
+def part_in_process(command: Sequence[str], limit_s: float, *, user: int | None = None) -> dict[str, Any]:
+    """Rows that `command --out FILE` writes, one JSON line each, and how it ended; `log` is the end of what it said."""
+    if limit_s <= 0:
+        return {"status": "stopped", "reason": "no time was left", "seconds": 0.0, "rows": []}
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-gpu-") as folder:
+        rows, log = Path(folder) / "rows", Path(folder) / "log"
+        if user is not None:
+            os.chown(folder, user, user)
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [*command, "--out", str(rows)], stdout=errors, stderr=errors, start_new_session=True, **_as_user(user)
+            )
+            try:
+                status = "" if process.wait(limit_s) == 0 else "failed"
+            except subprocess.TimeoutExpired:
+                status = "stopped"
+            finally:
+                _end(process)
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
+    found = [json.loads(line) for line in lines]
+    reason = {"stopped": f"after its limit of {limit_s:.0f} s", "failed": (said or [""])[-1]}.get(status, "")
+    status, seconds = status or status_of(found), round(time.monotonic() - started, 1)
+    more = {} if status == "measured" else {"log": said[-LOG_LINES:]}
+    return {"status": status, "reason": reason, "seconds": seconds, "rows": found, **more}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Tell a part to end, so that a server of it can stop and give the GPU's memory back; then end it anyway."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def status_of(rows: Sequence[Row]) -> str:
+    """Of a part that came to its end: `measured`, `partly`, or, if no row has a figure, `failed` or `skipped`."""
+    rows = [row for row in rows if row.get("what") not in NO_FIGURES]
+    without = [row for row in rows if "error" in row or "skipped" in row]
+    if len(without) < len(rows):
+        return "partly" if without else "measured"
+    return "skipped" if rows and all("skipped" in row for row in rows) else "failed"
+
+
+def _measure_one(options: argparse.Namespace) -> int:
+    """A part's own process: rows are written as they come."""
+    from benchmarks.gpu.scale import full_scale, rehearsal_scale
+
+    part = next(part for part in PARTS if part.name == options.part)
+    scale = rehearsal_scale() if options.rehearse else full_scale()
+    chosen = {"repository": options.repository, "keep": options.keep} if part.name == "server" else {}
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(1))  # a server of it is stopped in order
+    with options.out.open("w", encoding="utf-8") as file:
+        for row in part.rows()(scale, **chosen):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+    return 0
+
+
+def table(parts: dict[str, dict[str, Any]]) -> str:
+    """A line for each part, and one for each row with what was asked and its figure or why there is none."""
+    lines = []
+    for name, part in parts.items():
+        lines.append(f"{name}: {part['status']} {part['reason']}")
+        for row in part["rows"]:
+            line = " ".join(f"{key}={value}" for key, value in row.items() if key != "traceback")
+            lines.append(f"  {line[:LINE_CHARACTERS]}")
+    return "\n".join(lines)
+
+
+def _with_rates(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each row with its rate, and with its share of the best matrix product of the same GPU."""
+    products = [row for row in parts.get("matrix_rate", {}).get("rows", []) if "seconds" in row]
+    best = max((row["flops"] / row["seconds"] for row in products), default=None)
+
+    def rated(row: Row) -> Row:
+        if "flops" not in row or "seconds" not in row:
+            return row
+        rate = row["flops"] / row["seconds"]
+        share = {} if best is None else {"of_matrix_rate": rounded(rate / best)}
+        return {**row, "tflop_per_s": rounded(rate / 1e12), **share}
+
+    return {name: {**part, "rows": [rated(row) for row in part["rows"]]} for name, part in parts.items()}
+
+
+def _about(*, rehearse: bool) -> dict[str, Any]:
+    from benchmarks.harness.machine import provenance
+
+    gpu: dict[str, Any] = {"gpu": "none, a rehearsal on the CPU: these are no figures"}
+    import torch
+
+    if not rehearse:
+        found = torch.cuda.get_device_properties(0)
+        gpu = {"gpu": found.name, "gpu_memory_gib": round(found.total_memory / 2**30, 1), "cuda": torch.version.cuda}
+        gpu["driver"] = _driver()
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {**gpu, "date": date, "rehearsal": rehearse, "torch": torch.__version__, **provenance()}
+
+
+def _driver() -> str:
+    """The driver's version, or nothing if its own program cannot tell."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _write(path: Path, results: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The embedded server with every model on the GPU: what crosses its processes there, and what it costs in memory.
+
+Each figure is a row of its own, so that a server that dies in one costs no other. The graphs run in torch, on whatever
+is installed, normally wan-mini. On a CPU the same models run there, which proves the code and measures nothing.
+"""
+
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.gpu.processes import gpu_processes
+from benchmarks.gpu.repository import PROBES, gpu_repository, slow_load, swapping
+from benchmarks.gpu.scale import Scale
+from benchmarks.gpu.timing import Row, Skipped, attempted
+from benchmarks.harness.repository_copy import log_intervals
+
+PROMPT, SEED = "a red ball rolls left", 7
+DEFAULT_POOL_BYTES = 64 * 2**20  # Triton's own
+CALL_LIMIT_S = 100.0
+SLOW_MODEL = "low_noise_expert"
+# in Triton's log, of warnings and errors: what a GPU has to do with
+_TOLD = re.compile(r"^[WE]\d{4}.*", re.MULTILINE)
+_TOLD_LIMIT = 12
+
+
+def server(scale: Scale, *, repository: Path, keep: Path | None = None) -> Iterator[Row]:
+    """Rows for Triton's own pool, for a large one, and for a load that takes long. `keep` is for videos and logs."""
+    yield from attempted({"what": "process"}, _process)
+    for pool in (DEFAULT_POOL_BYTES, scale.pool_bytes):
+        rows = list(_with_pool(scale, repository, pool, keep))
+        yield from rows
+        if on_gpu(scale) and pool == DEFAULT_POOL_BYTES and not any("seconds" in row for row in rows):
+            yield from _attempted_on_cpu(scale, repository, pool, keep)
+    yield from _during_a_slow_load(scale, repository, keep)
+
+
+def on_gpu(scale: Scale) -> bool:
+    """Whether the models are placed on a GPU."""
+    return torch.device(scale.device).type == "cuda"
+
+
+def _process() -> Row:
+    """As whom, in which Python and with how much shared memory the servers run."""
+    shared = os.statvfs("/dev/shm")  # noqa: S108  where Triton's processes exchange tensors
+    return {
+        "uid": os.getuid(),
+        "python": f"{sys.version.split()[0]} at {sys.executable}",
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "shared_memory_gib": shared.f_blocks * shared.f_frsize / 2**30,
+    }
+
+
+def _attempted_on_cpu(scale: Scale, repository: Path, pool: int, keep: Path | None) -> Iterator[Row]:
+    """Where nothing came of the GPU: does the same server work without one?"""
+    for row in _with_pool(replace(scale, device="cpu"), repository, pool, keep):
+        yield {**row, "device": "cpu"}
+
+
+def _with_pool(scale: Scale, repository: Path, pool: int, keep: Path | None) -> Iterator[Row]:
+    """Probes from small to larger than the pool, videos through both endpoints, memory, and what the log says."""
+    about = {"pool_mib": pool // 2**20}
+
+    def measure(url: str, copy: Path) -> Iterator[Row]:
+        for mib in scale.probe_mib:
+            values = int(mib * 2**18)
+            yield from attempted(
+                {**about, "what": "probe", "mib": mib}, partial(_probed, url, values=values, repeats=6)
+            )
+        for endpoint in ("stream", "unary"):
+            videos = partial(_videos, url, scale, endpoint, intervals=copy.parent / "intervals", keep=keep)
+            yield from attempted({**about, "what": "video", "endpoint": endpoint}, videos)
+        yield from attempted({**about, "what": "memory"}, gpu_processes)
+        yield from attempted({**about, "what": "empty"}, lambda: _probed(url, values=0, repeats=2))
+        yield from attempted({**about, "what": "after empty"}, lambda: _probed(url, values=16, repeats=2))
+
+    yield from _served(scale, repository, about, measure, pool=pool, keep=keep)
+
+
+def _served(
+    scale: Scale,
+    repository: Path,
+    about: Row,
+    measure: Callable[[str, Path], Iterator[Row]],
+    *,
+    pool: int = DEFAULT_POOL_BYTES,
+    change: Callable[[Path], object] = lambda copy: None,
+    keep: Path | None = None,
+) -> Iterator[Row]:
+    """Rows of `measure` on a server of its own, then one with what its log says; one row if it does not start."""
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-gpu-") as name:
+        log = (keep or Path(name)) / f"server-{pool // 2**20}{'-slow' if 'what' in about else ''}.log"
+        rows: list[Row] = []
+
+        def run() -> Row:
+            options, running_server = _options(scale, repository, Path(name), log=log, pool=pool)
+            change(options.repository)
+            started = time.monotonic()
+            with running_server(options) as running:
+                ready_s = time.monotonic() - started
+                rows.extend(measure(running.grpc_url, options.repository))
+            return {"ready_s": ready_s}
+
+        last = list(attempted({**about, "what": "server"}, run))
+        yield from last
+        yield from rows
+        yield {**about, "what": "log", "told": told_by(log)}
+
+
+def _options(scale: Scale, repository: Path, folder: Path, *, log: Path, pool: int) -> tuple[Any, Any]:
+    """Options of a server on a copy of the repository. Raises Skipped if there is nothing to serve, or nothing to."""
+    if not (repository / "prepare/1/model_facts.json").exists():
+        raise Skipped(f"nothing is installed in {repository}: make export")
+    try:
+        from embedded.options import ServerOptions
+        from embedded.server import running_server
+        from embedded.wheel import installed_wheel
+
+        installed_wheel()
+    except Exception as error:
+        raise Skipped(f"{error}: make setup") from error
+    copy = gpu_repository(repository, folder, on_gpu=on_gpu(scale))
+    log_intervals(copy, folder / "intervals")
+    pool_bytes = pool if on_gpu(scale) else None
+    options = ServerOptions(repository=copy, log=log, cuda_pool_bytes=pool_bytes, start_limit_s=scale.start_limit_s)
+    return options, running_server
+
+
+def _probed(url: str, *, values: int, repeats: int) -> Row:
+    """What the probe tells of a call with so many values. Raises RuntimeError with its error."""
+    from tritonclient.grpc import InferenceServerClient, InferInput
+
+    asked = InferInput("asked", [1], "BYTES")
+    asked.set_data_from_numpy(np.array([json.dumps({"values": values, "repeats": repeats}).encode()], dtype=np.object_))
+    with InferenceServerClient(url) as client:
+        answer = client.infer(PROBES[0], [asked], client_timeout=CALL_LIMIT_S)
+    told: Row = json.loads(answer.as_numpy("told")[0])
+    if "error" in told:
+        raise RuntimeError(told["error"])
+    return told
+
+
+def _videos(url: str, scale: Scale, endpoint: str, *, intervals: Path, keep: Path | None) -> Row:
+    """A first video, whose time has everything that happens once in it, and the same again: equal to the byte?"""
+    from wan_t2v_client import Connection, TextToVideo
+
+    from benchmarks.harness.intervals import covered_ns, gaps_ns, logged_intervals
+
+    with TextToVideo(Connection(url)) as client:
+        generate = client.generate if endpoint == "stream" else client.generate_unary
+        spans, videos = [], []
+        for _ in range(1 + scale.repeats):
+            started = time.monotonic_ns()
+            answer = generate(PROMPT, seed=SEED, num_inference_steps=scale.steps, deadline_s=CALL_LIMIT_S)
+            videos.append(answer.video or b"")
+            spans.append((started, time.monotonic_ns()))
+    if keep:
+        (keep / f"{endpoint}.mp4").write_bytes(videos[-1])
+    found, last = logged_intervals(intervals), spans[-1]
+    return {
+        "steps": scale.steps,
+        "video_bytes": len(videos[-1]),
+        "same_bytes": len(set(videos)) == 1,
+        "first_s": (spans[0][1] - spans[0][0]) / 1e9,
+        "seconds": min(end - start for start, end in spans[1:]) / 1e9,
+        "outside_graphs": 1 - covered_ns(found, last) / (last[1] - last[0]),
+        "longest_gap_ms": max(gaps_ns(found, last)) / 1e6,
+    }
+
+
+def _during_a_slow_load(scale: Scale, repository: Path, keep: Path | None) -> Iterator[Row]:
+    """Does the client with its own defaults live through an expert that takes long to load?"""
+    about = {"what": "slow load", "load_s": scale.slow_load_s}
+
+    def measure(url: str, copy: Path) -> Iterator[Row]:
+        def wait() -> Row:
+            from wan_t2v_client import Connection, TextToVideo
+
+            slow_load(copy, SLOW_MODEL, scale.slow_load_s)
+            started = time.monotonic()
+            try:
+                with TextToVideo(Connection(url)) as client:
+                    video = client.generate(PROMPT, seed=SEED, num_inference_steps=scale.steps).video or b""
+            except Exception as error:
+                raise RuntimeError(f"after {time.monotonic() - started:.1f} s: {error}") from error
+            return {"seconds": time.monotonic() - started, "video_bytes": len(video)}
+
+        yield from attempted(about, wait)
+
+    yield from _served(scale, repository, about, measure, change=swapping, keep=keep)
+
+
+def told_by(log: Path) -> list[str]:
+    """Each kind of warning and error in Triton's log once, with how often it came."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    kinds: dict[str, int] = {}
+    for line in _TOLD.findall(text):
+        message = re.sub(r"0x[0-9a-f]+|\d{5,}", "N", line.partition("]")[2].strip())[:300]
+        kinds[message] = kinds.get(message, 0) + 1
+    return [f"{count} x {message}" for message, count in list(kinds.items())[:_TOLD_LIMIT]]

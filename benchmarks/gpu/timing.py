@@ -1,0 +1,71 @@
+"""Seconds of work on a device, and rows of results that survive a failure."""
+
+import statistics
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+DIGITS = 4  # significant ones of a figure
+TRACEBACK_LINES = 25
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Skipped(Exception):
+    """A part that cannot be measured here; the message is the reason."""
+
+
+def median_seconds(work: Callable[[], object], device: str, *, repeats: int) -> float:
+    """Median of `repeats` runs after one that is not counted; on a GPU by its own events."""
+    work()
+    if torch.device(device).type != "cuda":
+        return statistics.median(_host_seconds(work) for _ in range(repeats))
+    torch.cuda.synchronize(device)
+    return statistics.median(_device_seconds(work) for _ in range(repeats))
+
+
+def _host_seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _device_seconds(work: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
+
+
+def attempted(about: Row, measure: Callable[[], Row]) -> Iterator[Row]:
+    """One row: what was measured, or why it could not be, with the end of the traceback. The other rows go on."""
+    try:
+        yield {**about, **{key: rounded(value) for key, value in measure().items()}}
+    except Skipped as reason:
+        yield {**about, "skipped": str(reason)}
+    except Exception as error:
+        failure = f"{type(error).__name__}: {(str(error) or 'no reason given').splitlines()[0]}"
+        lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES:]
+        yield {**about, "error": without_folders(failure), "traceback": [without_folders(line) for line in lines]}
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def without_folders(text: str) -> str:
+    """Cut the folders of the checkout and of temporary files out of a text: results are kept and compared."""
+    for folder in (CHECKOUT, Path(tempfile.gettempdir())):
+        text = text.replace(f"{folder}/", "")
+    return text
+
+
+def rounded(value: Any) -> Any:
+    """A figure with as many digits as it deserves; everything else as it is."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

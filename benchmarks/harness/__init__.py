@@ -1,0 +1,1 @@
+"""What every benchmark needs: copies of repositories, a server, the machine, percentiles."""

@@ -1,0 +1,31 @@
+"""The benchmark's checkpoint, exported and installed in a repository of the benchmark's own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness.repository_copy import copied_repository
+from export.to_onnx.export_checkpoint import exported_checkpoint
+from export.to_onnx.install import installed
+
+CHECKPOINT = Path("checkpoints/wan-mini")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The same weights as a diffusers folder, as exported graphs and in a model repository."""
+
+    checkpoint: Path
+    exported: Path
+    repository: Path
+
+
+def export_folder(checkpoint: Path) -> Path:
+    """Where `make export` puts a checkpoint's graphs, so that two of one name do not overwrite each other's."""
+    parent = checkpoint.resolve().parent.name
+    return Path("build") / (checkpoint.name if parent == "checkpoints" else f"{parent}-{checkpoint.name}")
+
+
+def installed_copy(checkpoint: Path, repository: Path, folder: Path) -> Installed:
+    """Export what is not exported yet (kept under build/), copy `repository` into `folder` and install it there."""
+    exported = exported_checkpoint(checkpoint, export_folder(checkpoint))
+    return Installed(checkpoint, exported, installed(exported, copied_repository(repository, folder)))

@@ -1,0 +1,124 @@
+"""A generation through Triton against diffusers in one process, alternating in one run, both warm, on the same weights.
+
+    make bench        or        python -m benchmarks.latency.generation --rounds 5
+
+The checkpoint is the one that `make mini` makes: random weights, since time does not depend on them, and experts large
+enough for a pass to be work. It is exported to a repository of the benchmark's own. Both make its default video and the
+same MP4. diffusers gets Wan's timesteps, inference mode and the better of
+one and two threads. Triton's text embeddings come from its cache, as for any repeated prompt; diffusers computes them
+(a few milliseconds). Before anything is timed the two videos are compared. Printed last, as one JSON line: `triton_s`
+and `diffusers_s` (medians), `ratio` (median of the rounds' ratios), `outside_graphs` (share of the wall time of a
+generation through Triton in which no engine ran), and where that time goes: `step_gap_ms` (median gap; nearly all are
+between two steps), `longest_gap_ms` (the VAE's caches on their way from graph to graph), `after_last_graph_ms` (pixels,
+MP4, answer).
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from wan_t2v_client import Connection, TextToVideo
+
+from benchmarks.baselines.diffusers_pipeline import Diffusers
+from benchmarks.harness.installed_copy import CHECKPOINT, installed_copy
+from benchmarks.harness.intervals import covered_ns, gaps_ns, logged_intervals
+from benchmarks.harness.machine import provenance
+from benchmarks.harness.repository_copy import log_intervals
+from embedded.options import ServerOptions
+from embedded.server import running_server
+
+PROMPT = "a red ball rolls left"
+SEED = 7
+
+
+def main() -> int:
+    """Run the comparison. Returns an exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the server's)")
+    options = parser.parse_args()
+    about = provenance()
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-bench-") as folder:
+        copy = installed_copy(options.checkpoint, options.repository, Path(folder))
+        diffusers = Diffusers(copy.checkpoint, copy.exported)
+        log = log_intervals(copy.repository, Path(folder) / "intervals")
+        with (
+            running_server(ServerOptions(repository=copy.repository, log=Path(folder) / "log")) as server,
+            TextToVideo(Connection(server.grpc_url)) as client,
+        ):
+            ours = functools.partial(client.generate_unary, PROMPT, seed=SEED, num_inference_steps=options.steps)
+            theirs = functools.partial(diffusers.generate, PROMPT, seed=SEED, steps=options.steps)
+            _check_same(ours(output_type="frames").frames, diffusers.frames(PROMPT, seed=SEED, steps=options.steps))
+            result = _alternate(ours, theirs, options.rounds, log)
+    print(json.dumps({**result, "rounds": options.rounds, "steps": options.steps, **about}))
+    return 0
+
+
+def _check_same(ours: NDArray[np.uint8] | None, theirs: NDArray[np.uint8]) -> None:
+    """A comparison of times means nothing if the videos differ by more than a rounding."""
+    if ours is None or int(np.abs(ours.astype(int) - theirs).max()) > 1:
+        raise SystemExit("Triton and diffusers made different videos; see tests/server/test_it_is_wan.py")
+
+
+def _take_better_thread_count(work: Callable[[], object]) -> int:
+    """Warm up with one and with two threads of torch and keep the faster."""
+    seconds = {}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        seconds[threads] = min(_timed(work) for _ in range(2))
+    best = min(seconds, key=seconds.__getitem__)
+    torch.set_num_threads(best)
+    return best
+
+
+def _alternate(triton: Callable[[], Any], diffusers: Callable[[], object], rounds: int, log: Path) -> dict[str, Any]:
+    threads = _take_better_thread_count(diffusers)
+    for _ in range(3):
+        triton()
+    triton_s, diffusers_s, spans = [], [], []
+    for number in range(1, rounds + 1):
+        started = time.monotonic_ns()
+        triton()
+        spans.append((started, time.monotonic_ns()))
+        triton_s.append((spans[-1][1] - spans[-1][0]) / 1e9)
+        diffusers_s.append(_timed(diffusers))
+        print(f"round {number}: Triton {triton_s[-1]:.2f} s, diffusers {diffusers_s[-1]:.2f} s", file=sys.stderr)
+    intervals = logged_intervals(log)
+    outside = [1 - covered_ns(intervals, span) / (span[1] - span[0]) for span in spans]
+    gaps = [gaps_ns(intervals, span) for span in spans]
+    return {
+        "triton_s": round(statistics.median(triton_s), 3),
+        "diffusers_s": round(statistics.median(diffusers_s), 3),
+        "ratio": round(statistics.median(a / b for a, b in zip(triton_s, diffusers_s, strict=True)), 3),
+        "outside_graphs": round(statistics.median(outside), 4),
+        "step_gap_ms": _median_ms(gap for found in gaps for gap in found),
+        "longest_gap_ms": _median_ms(max(found[:-1]) for found in gaps),
+        "after_last_graph_ms": _median_ms(found[-1] for found in gaps),
+        "diffusers_threads": threads,
+    }
+
+
+def _median_ms(lengths_ns: Iterable[int]) -> float:
+    return round(statistics.median(lengths_ns) / 1e6, 2)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Many requests: drawn traffic, perf_analyzer, MLPerf's scenarios. Uses harness."""

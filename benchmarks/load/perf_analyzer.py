@@ -1,0 +1,131 @@
+"""NVIDIA's perf_analyzer on both doors, with a fixed number of requests at concurrency 1 and 2.
+
+    make perf      or      python -m benchmarks.load.perf_analyzer --requests 10      or      ... --url HOST:PORT
+
+perf_analyzer's time windows are made for milliseconds: with the default of 5 s a slow server gets "no valid requests
+recorded", and a window that is too short counts the requests that happen to end in it. `--request-count` measures one
+window of exactly so many requests. Its tables, composing models included, are printed as they come. The figures in the
+JSON line, which comes last, are computed from the time of every response (`benchmarks/load/profile_export.py`).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.machine import provenance
+from benchmarks.harness.server_under_test import add_server_options, served
+from benchmarks.load.profile_export import ExportError, exported_requests, figures
+from embedded.wheel import installed_wheel
+from wan_t2v.contract import GRAPHS
+
+CONCURRENCIES = (1, 2)
+# what the binary asks the loader for, and what the server's wheel calls it
+_LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
+
+
+@dataclass(frozen=True)
+class Door:
+    """A model that answers requests, and how perf_analyzer must ask it."""
+
+    name: str
+    model: str
+    options: tuple[str, ...] = ()
+
+
+DOORS = (
+    Door("unary", "text_to_video"),
+    Door("stream", "text_to_video_stream", ("--streaming", "--async")),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start a server, run perf_analyzer, print its tables. Returns an exit code."""
+    options = _parser().parse_args(arguments)
+    about = provenance()
+    wanted = [door for door in DOORS if not options.doors or door.name in options.doors]
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-perf-") as name:
+        folder = Path(name)
+        inputs = _input_data(folder, options.steps)
+        with served(options.url, options.repository, folder) as url:
+            measured = {
+                door.name: {
+                    f"concurrency_{concurrency}": _measured(
+                        command_line(door, url, concurrency=concurrency, requests=options.requests, inputs=inputs),
+                        folder / f"{door.name}-{concurrency}",
+                    )
+                    for concurrency in CONCURRENCIES
+                }
+                for door in wanted
+            }
+    print(json.dumps({"requests": options.requests, **measured, **about}))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.load.perf_analyzer", description=(__doc__ or "").splitlines()[0]
+    )
+    add_server_options(parser)
+    parser.add_argument("--requests", type=int, default=10, help="requests at each concurrency (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the server's)")
+    parser.add_argument("--doors", nargs="+", choices=[door.name for door in DOORS], help="default: both")
+    return parser
+
+
+def _input_data(folder: Path, steps: int | None) -> Path:
+    path = folder / "inputs.json"
+    fields: dict[str, list[object]] = {"prompt": ["a red ball rolls left"], "seed": [7]}
+    if steps is not None:
+        fields["num_inference_steps"] = [steps]
+    path.write_text(json.dumps({"data": [fields]}), encoding="utf-8")
+    return path
+
+
+def command_line(door: Door, url: str, *, concurrency: int, requests: int, inputs: Path) -> list[str]:
+    """perf_analyzer's command line; where the times of the responses go is added by who runs it."""
+    return [
+        str(Path(sys.executable).with_name("perf_analyzer")),
+        *("-m", door.model, "-i", "grpc", "-u", url, *door.options),
+        *("--input-data", str(inputs)),
+        f"--bls-composing-models={','.join(GRAPHS)}",
+        f"--concurrency-range={concurrency}",
+        f"--request-count={requests + -requests % concurrency}",  # else the last ones run with fewer beside them
+        f"--warmup-request-count={max(2, concurrency)}",
+    ]
+
+
+def _measured(command: list[str], folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    export = folder / "profile.json"
+    environment = {"LD_LIBRARY_PATH": str(_plainly_named_libraries(folder))}
+    finished = subprocess.run(
+        [*command, f"--profile-export-file={export}"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    print(finished.stdout, flush=True)
+    if finished.returncode:
+        raise SystemExit(f"perf_analyzer ended with exit code {finished.returncode}")
+    try:
+        return figures(exported_requests(export))
+    except ExportError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _plainly_named_libraries(folder: Path) -> Path:
+    """Links to two libraries of the server's wheel under the names that perf_analyzer looks for."""
+    for wanted, pattern in _LIBRARIES.items():
+        (folder / wanted).symlink_to(next(installed_wheel().libraries.glob(pattern)))
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

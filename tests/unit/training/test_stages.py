@@ -1,0 +1,76 @@
+"""The stages together, in sizes that a test can afford: what one writes the next finds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from export.atomic import written_folder
+from training.judge.ablations import VARIANTS, Variant, score_of
+from training.learn import expert_stage, latent_cache
+from training.learn.modules import new_expert, new_text_encoder
+from training.learn.sampling import Modules, SamplingSettings, generated, latent_shape
+from training.stages import Settings, load_vae, new_tokenizer, train_decoder, train_experts, trained_modules
+from training.world.prompts import fixed_prompts
+from wan_t2v.shapes import VideoShape
+
+VIDEO = VideoShape(5, 32, 32)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Four clips, four steps, and a VAE that has learned nothing."""
+    monkeypatch.setattr(latent_cache, "PART_CLIPS", 4)
+    monkeypatch.setattr(expert_stage, "SHOWN_PROMPTS", 1)
+    monkeypatch.setattr(expert_stage, "PARTS", {n: (low, high, 4) for n, (low, high, _) in expert_stage.PARTS.items()})
+    vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True])
+    with written_folder(tmp_path / "vae" / "trained") as partial:
+        vae.save_pretrained(partial)
+    return Settings(tmp_path, video=VIDEO, clips=4, expert_steps=4, common_share=0.5)
+
+
+def test_experts_train_from_the_trained_vae_and_generate_from_the_snapshot(settings: Settings) -> None:
+    trained = train_experts(settings)
+    found = trained_modules(settings)
+    for name in ("text_encoder", "high_noise_expert", "low_noise_expert"):
+        pairs = zip(getattr(trained, name).parameters(), getattr(found, name).parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    (frames,) = generated(
+        found, ["a red star moves up"], seeds=[0], shape=latent_shape(VIDEO), settings=SamplingSettings(steps=2)
+    )
+    assert frames.shape == (*VIDEO, 3)
+
+
+def test_the_experts_part_ways_after_the_common_one(settings: Settings) -> None:
+    trained = train_experts(settings)
+    high, low = trained.high_noise_expert.proj_out.weight, trained.low_noise_expert.proj_out.weight
+    assert not torch.equal(high, low)
+
+
+def test_without_a_trained_vae_the_command_that_makes_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="python -m training vae"):
+        train_experts(Settings(tmp_path))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_every_variant_generates_and_is_scored(variant: Variant, settings: Settings) -> None:
+    few = replace(variant, settings=replace(variant.settings, steps=2))
+    adherence = score_of(few, _untrained_modules(settings), video=VIDEO, prompts=fixed_prompts(2))
+    assert adherence.scores.prompts == 2
+
+
+def _untrained_modules(settings: Settings) -> Modules:
+    """Experts that have learned nothing."""
+    return Modules(new_tokenizer(), new_text_encoder(), new_expert(), new_expert(), load_vae(settings))
+
+
+def test_the_decoder_trains_on_alone_and_latents_stay_as_they_are(settings: Settings) -> None:
+    before = load_vae(settings)
+    train_decoder(replace(settings, decoder_steps=2))
+    after = load_vae(settings)
+    assert torch.equal(before.encoder.conv_out.weight, after.encoder.conv_out.weight)
+    assert torch.equal(before.quant_conv.weight, after.quant_conv.weight)
+    assert not torch.equal(before.decoder.conv_out.weight, after.decoder.conv_out.weight)
+    assert after.config.latents_mean == before.config.latents_mean

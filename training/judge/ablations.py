@@ -1,0 +1,79 @@
+"""What the scores do when something that ought to matter is changed: experts, guidance, prompt, steps."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from diffusers import WanTransformer3DModel
+
+from training.judge.adherence import Adherence, judged_adherence
+from training.learn.sampling import Modules, SamplingSettings, generated, latent_shape
+from training.world.prompts import Prompt, fixed_prompts
+from wan_t2v.shapes import VideoShape
+
+GENERATED_TOGETHER = 9
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to generate: which modules run, how, and what they are told."""
+
+    name: str
+    settings: SamplingSettings = SamplingSettings()
+    modules: Callable[[Modules], Modules] = lambda modules: modules
+    told: Callable[[str], str] = lambda prompt: prompt
+
+
+VARIANTS = (
+    Variant("as served"),
+    Variant(
+        "experts in BF16",
+        modules=lambda m: replace(
+            m, high_noise_expert=_in_bf16(m.high_noise_expert), low_noise_expert=_in_bf16(m.low_noise_expert)
+        ),
+    ),
+    Variant("half the steps", SamplingSettings(steps=20)),
+    Variant("without guidance", SamplingSettings(guidance_scale=1.0, guidance_scale_2=1.0)),
+    Variant("empty prompt", told=lambda prompt: ""),
+    Variant(
+        "experts exchanged",
+        modules=lambda m: replace(m, high_noise_expert=m.low_noise_expert, low_noise_expert=m.high_noise_expert),
+    ),
+    Variant("high-noise expert alone", modules=lambda m: replace(m, low_noise_expert=m.high_noise_expert)),
+    Variant("low-noise expert alone", modules=lambda m: replace(m, high_noise_expert=m.low_noise_expert)),
+)
+
+
+def _in_bf16(expert: WanTransformer3DModel) -> WanTransformer3DModel:
+    """A copy in BF16 with diffusers' FP32 islands, which only loading respects."""
+    with tempfile.TemporaryDirectory() as folder:
+        expert.save_pretrained(folder)
+        loaded = WanTransformer3DModel.from_pretrained(folder, torch_dtype=torch.bfloat16, local_files_only=True)
+    return cast(WanTransformer3DModel, loaded).eval()
+
+
+def score_of(
+    variant: Variant,
+    modules: Modules,
+    *,
+    video: VideoShape,
+    sheet: Path | None = None,
+    prompts: Sequence[Prompt] | None = None,
+) -> Adherence:
+    """Generate for the fixed prompts in this process, several at a time, and judge."""
+    prompts = fixed_prompts() if prompts is None else prompts
+    changed = variant.modules(modules)
+    clips = []
+    for first in range(0, len(prompts), GENERATED_TOGETHER):
+        asked = prompts[first : first + GENERATED_TOGETHER]
+        clips += generated(
+            changed,
+            [variant.told(prompt.text) for prompt in asked],
+            seeds=[prompt.seed for prompt in asked],
+            shape=latent_shape(video),
+            settings=variant.settings,
+        )
+    return judged_adherence(clips, prompts, sheet=sheet)

@@ -1,0 +1,52 @@
+"""The training clips as latents, encoded once: (N, 16, 5, 8, 8) in parts that a stopped run picks up again."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+from tqdm import tqdm
+
+from export.atomic import written_file
+from training.learn.device import autocast
+from training.learn.vae_stage import vae_input
+from training.learn.whole_clip import encode_whole
+from training.world.clips import numbered_clip
+from wan_t2v.shapes import VideoShape
+
+PART_CLIPS = 64
+ENCODED_TOGETHER = 4
+
+
+def cached_latents(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: VideoShape, seed: int) -> Tensor:
+    """Posterior means of the first `clips` training clips on the VAE's own scale, (N, 16, n+1, h, w) float32.
+
+    `folder` must belong to this VAE alone: a part that is there is not made again.
+    """
+    parts = []
+    for first in tqdm(range(0, clips, PART_CLIPS), desc="latents", unit="part"):
+        path = folder / f"{video}-{seed}-{first:06d}.pt"
+        if not path.exists():
+            encoded = _encoded(vae, range(first, first + PART_CLIPS), video=video, seed=seed)
+            with written_file(path) as partial:
+                torch.save(encoded, partial)
+        parts.append(torch.load(path, weights_only=True))
+    return torch.cat(parts)[:clips].float()
+
+
+def channel_statistics(latents: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each latent channel of (N, C, T, H, W)."""
+    by_channel = latents.transpose(0, 1).flatten(1)
+    return by_channel.mean(dim=1).tolist(), by_channel.std(dim=1).tolist()
+
+
+@torch.no_grad()
+def _encoded(vae: AutoencoderKLWan, indices: range, *, video: VideoShape, seed: int) -> Tensor:
+    encoded = []
+    for start in indices[::ENCODED_TOGETHER]:
+        frames = [numbered_clip(seed, start + i, video=video).frames for i in range(ENCODED_TOGETHER)]
+        clips = vae_input(np.stack(frames)).to(vae.device, memory_format=torch.channels_last_3d)
+        with autocast(vae.device):
+            encoded.append(encode_whole(vae, clips)[0].float().cpu())
+    return torch.cat(encoded)

@@ -1,0 +1,196 @@
+"""The training loop of every stage: steps, learning rate, weight average, log, sample strips, snapshots."""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from export.atomic import written_file
+from training.learn.device import attention, autocast
+from training.learn.ema import WeightAverage, put_weights
+from training.learn.muon import Muon, is_matrix
+
+SNAPSHOT_FILE = "snapshot.pt"
+LOG_FILE = "losses.jsonl"
+LONGEST_STEP_S = 30.0  # what seems to take longer was stopped or asleep, which is no time in training
+
+
+class Stage(Protocol):
+    """What is trained and how wrong it is.
+
+    `losses` is called once a step; its "loss" is minimised, the rest is logged. `seed` and `step` alone decide what is
+    drawn, so that a resumed run goes on as if it had never stopped. `show` writes strips and returns figures to log;
+    the module has its averaged weights then.
+    """
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    def losses(self, step: int, share_done: float) -> dict[str, Tensor]: ...
+
+    def show(self, path: Path) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast a stage trains.
+
+    Attributes:
+        steps: it ends after this many steps,
+        minutes: or after this much time in training, whichever comes first; the learning rate follows.
+        learning_rate: highest rate, reached after `warmup_steps`.
+        final_rate: share of it at the end, on a cosine.
+        average_decay: of the weight average.
+        show_every_s, snapshot_every_s: seconds between two sample strips and between two snapshots.
+    """
+
+    steps: int
+    minutes: float | None
+    learning_rate: float
+    warmup_steps: int = 100
+    final_rate: float = 0.05
+    weight_decay: float = 0.01
+    average_decay: float = 0.995
+    show_every_s: float = 300.0
+    snapshot_every_s: float = 60.0
+
+    def share_done(self, step: int, seconds: float) -> float:
+        """How much of the plan is behind us after `step` steps and `seconds` in training, from 0 to 1."""
+        by_time = seconds / (60.0 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(step / self.steps, by_time))
+
+    def rate_at(self, step: int, share_done: float) -> float:
+        """The learning rate of a step."""
+        cosine = 0.5 * (1.0 + math.cos(math.pi * share_done))
+        warmup = min(1.0, (step + 1) / self.warmup_steps)
+        return self.learning_rate * warmup * (self.final_rate + (1.0 - self.final_rate) * cosine)
+
+
+def optimisers(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, AdamW for the rest."""
+    named = list(module.named_parameters())
+    matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
+    rest = [parameter for name, parameter in named if not is_matrix(name, parameter)]
+    return [
+        Muon(matrices, lr=plan.learning_rate, weight_decay=plan.weight_decay),
+        torch.optim.AdamW(rest, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=0.0),
+    ]
+
+
+class Training:
+    """One stage under way, in a folder of its own: `snapshot.pt`, `losses.jsonl` and `step-*.png`."""
+
+    def __init__(self, stage: Stage, folder: Path, *, plan: Plan, device: torch.device) -> None:
+        self.stage, self.folder, self.plan, self.device = stage, folder, plan, device
+        self.step, self.seconds = 0, 0.0
+        self.average = WeightAverage(stage.module, decay=plan.average_decay)
+        self._optimisers = optimisers(stage.module, plan)
+        self._shown_s = self._saved_s = 0.0
+
+    @property
+    def share_done(self) -> float:
+        """How much of the plan is behind us, from 0 to 1."""
+        return self.plan.share_done(self.step, self.seconds)
+
+    def run(self) -> nn.Module:
+        """Go on from the snapshot, if there is one, to the end of the plan; returns the module, weights averaged."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.resume()
+        with tqdm(total=100, desc=self.folder.name, unit="%", bar_format=_BAR) as bar:
+            try:
+                while self.share_done < 1.0:
+                    self._timed_step(bar)
+            finally:  # also after Ctrl-C: nothing of the work is lost
+                self.save()
+        return with_average(self.stage.module, self.folder)
+
+    def save(self) -> None:
+        """Write the snapshot, whole or not at all."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "module": self.stage.module.state_dict(),
+            "average": self.average.weights,
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+        }
+        with written_file(self.folder / SNAPSHOT_FILE) as partial:
+            torch.save(state, partial)
+        self._saved_s = self.seconds
+
+    def resume(self) -> None:
+        """Take up the snapshot in the folder, if there is one."""
+        path = self.folder / SNAPSHOT_FILE
+        if not path.exists():
+            return
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.stage.module.load_state_dict(state["module"])
+        for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.average.weights = state["average"]
+        self._shown_s = self._saved_s = self.seconds
+
+    def _timed_step(self, bar: "tqdm[Any]") -> None:
+        started = time.monotonic()
+        losses = self._stepped()
+        self.seconds += min(time.monotonic() - started, LONGEST_STEP_S)
+        bar.n = round(100 * self.share_done, 1)
+        bar.set_postfix_str(f"step {self.step}, " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()))
+        if self.step % 10 == 0 or self.share_done >= 1.0:
+            self._log(losses)
+        if self.seconds - self._shown_s > self.plan.show_every_s or self.share_done >= 1.0:
+            self._show()
+        if self.seconds - self._saved_s > self.plan.snapshot_every_s:
+            self.save()
+
+    def _stepped(self) -> dict[str, float]:
+        rate = self.plan.rate_at(self.step, self.share_done)
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        with autocast(self.device), attention(self.device):
+            losses = self.stage.losses(self.step, self.share_done)
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.stage.module.parameters(), 1.0)
+        for optimiser in self._optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self.average.update(self.stage.module, step=self.step)
+        return {name: value.item() for name, value in losses.items()} | {"gradient": norm.item()}
+
+    def _show(self) -> None:
+        """Strips and figures of the averaged weights; time spent here counts towards the plan."""
+        started = time.monotonic()
+        self.stage.module.eval()
+        with self.average.in_place_of(self.stage.module), torch.no_grad(), autocast(self.device):
+            figures = self.stage.show(self.folder / f"step-{self.step:06d}.png")
+        self.stage.module.train()
+        self.seconds += time.monotonic() - started
+        self._shown_s = self.seconds
+        self._log(figures)
+
+    def _log(self, figures: dict[str, float]) -> None:
+        line = {"step": self.step, "seconds": round(self.seconds, 1)}
+        line |= {name: round(value, 6) for name, value in figures.items()}
+        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def with_average(module: nn.Module, folder: Path) -> nn.Module:
+    """Give `module` the averaged weights of the snapshot in `folder`; its training may still be under way."""
+    path = folder / SNAPSHOT_FILE
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing. Train first: `python -m training {folder.name}` or `... all`.")
+    weights = torch.load(path, map_location="cpu", weights_only=True)["average"]
+    put_weights(module, weights=weights)
+    return module
+
+
+_BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"

@@ -1,0 +1,114 @@
+"""Clips from prompts with torch modules: serving's own loop and schedule, several prompts at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from export.checkpoint.mini import BOUNDARY_RATIO, FLOW_SHIFT
+from export.parity.teacher_forced import TorchExpert
+from training.learn.flow_matching import TRAIN_TIMESTEPS
+from training.learn.served_defaults import served
+from training.learn.text_embeddings import text_embeddings
+from training.learn.vae_stage import frames_from_vae
+from training.learn.whole_clip import decode_whole
+from training.world.render import Frames
+from wan_t2v.denoise import denoise
+from wan_t2v.experts import Experts
+from wan_t2v.latents import starting_noise, vae_from_diffusion
+from wan_t2v.schedule import Schedule
+from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a clip is made; the defaults are serving's."""
+
+    steps: int = int(served("num_inference_steps"))
+    guidance_scale: float = served("guidance_scale")
+    guidance_scale_2: float = served("guidance_scale_2")
+    flow_shift: float = served("flow_shift")
+
+
+@dataclass(frozen=True)
+class Modules:
+    """What generates: the two experts may be one and the same."""
+
+    tokenizer: PreTrainedTokenizerFast
+    text_encoder: UMT5EncoderModel
+    high_noise_expert: WanTransformer3DModel
+    low_noise_expert: WanTransformer3DModel
+    vae: AutoencoderKLWan
+
+
+class InThisThread(Executor):
+    """Runs what it is given at once: autocast and no_grad hold in the thread that entered them alone."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> "Future[Any]":
+        """Call and return a future that is done."""
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments, **named))
+        return future
+
+
+def scheduler_config() -> Mapping[str, Any]:
+    """The checkpoint's scheduler, as its `scheduler_config.json` has it."""
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT)
+    return dict(scheduler.config)
+
+
+@torch.no_grad()
+def generated_latents(
+    modules: Modules, prompts: Sequence[str], *, seeds: Sequence[int], shape: LatentShape, settings: SamplingSettings
+) -> Tensor:
+    """Denoised latents (B, 16, n+1, h, w), normalised, one clip for each prompt and seed."""
+    device = modules.vae.device
+    experts = Experts(
+        TorchExpert(modules.high_noise_expert, modules.high_noise_expert.dtype),
+        TorchExpert(modules.low_noise_expert, modules.low_noise_expert.dtype),
+        boundary_timestep=BOUNDARY_RATIO * TRAIN_TIMESTEPS,
+    )
+    noise = torch.cat([starting_noise(shape, seed) for seed in seeds]).to(device)
+    texts = text_embeddings(modules.text_encoder, modules.tokenizer, captions=[*prompts, *[""] * len(prompts)])
+    prompt_embeds, negative_embeds = texts.chunk(2)
+    with InThisThread() as executor:
+        return denoise(
+            noise,
+            Schedule(scheduler_config(), num_inference_steps=settings.steps, flow_shift=settings.flow_shift),
+            experts=experts,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_embeds if settings.guidance_scale > 1.0 else None,
+            guidance_scale=settings.guidance_scale,
+            guidance_scale_2=settings.guidance_scale_2,
+            executor=executor,
+            after_step=lambda step: None,
+        )
+
+
+@torch.no_grad()
+def decoded(vae: AutoencoderKLWan, latents: Tensor) -> list[Frames]:
+    """Normalised latents (B, ...) to clips (T, H, W, 3) uint8, with the statistics in the VAE's config."""
+    scaled = vae_from_diffusion(latents, vae.config.latents_mean, vae.config.latents_std)
+    return [frames_from_vae(decode_whole(vae, one))[0] for one in scaled.split(1)]
+
+
+def generated(
+    modules: Modules,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    shape: LatentShape,
+    settings: SamplingSettings = SamplingSettings(),
+) -> list[Frames]:
+    """Clips (T, H, W, 3) uint8, one for each prompt and seed."""
+    return decoded(modules.vae, generated_latents(modules, prompts, seeds=seeds, shape=shape, settings=settings))
+
+
+def latent_shape(video: VideoShape) -> LatentShape:
+    """The latents of a clip of wan-mini."""
+    return LatentGrid(channels=16, time_stride=4, space_stride=8, patch=2).latent_shape(video)

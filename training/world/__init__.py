@@ -1,0 +1,1 @@
+"""The world of wan-mini: scenes, motion, captions, prompts, clips. numpy alone."""

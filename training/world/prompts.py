@@ -1,0 +1,33 @@
+"""The fixed list of held-out prompts that every score is measured on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.world.captions import plain_caption
+from training.world.scenes import Scene, combinations, placed_scene
+
+PROMPTS = 54
+_ORDER_SEED = 20
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, what its clip must show, and the seed of its starting noise."""
+
+    text: str
+    scene: Scene
+    seed: int
+
+
+def fixed_prompts(count: int = PROMPTS) -> list[Prompt]:
+    """The first `count` held-out combinations in an order that mixes them, backgrounds and speeds drawn."""
+    random = np.random.default_rng(_ORDER_SEED)
+    held_out = list(combinations("held_out"))
+    order = [held_out[i] for i in random.permutation(len(held_out))][:count]
+    return [_prompt(colour, shape, motion=motion, seed=seed) for seed, (colour, shape, motion) in enumerate(order)]
+
+
+def _prompt(colour: str, shape: str, *, motion: str, seed: int) -> Prompt:
+    scene = placed_scene(colour, shape, motion=motion, random=np.random.default_rng((_ORDER_SEED, seed)))
+    return Prompt(plain_caption(scene), scene, seed)

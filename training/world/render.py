@@ -1,0 +1,64 @@
+"""Scenes to frames: anti-aliased shapes from their signed distance, numpy alone."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.world.motion import Path, path_of
+from training.world.scenes import BACKGROUNDS, COLOURS, Scene
+from wan_t2v.shapes import VideoShape
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3) sRGB
+Plane = NDArray[np.float32]
+
+CORNERS = {"square": 4, "triangle": 3, "star": 5}
+STAR_WAIST = 0.5  # inner over outer radius
+# Outer radius at size one: about the area of a circle of that radius; triangle and star less, to stay inside.
+OUTER_RADIUS = {"circle": 1.0, "square": 1.25, "triangle": 1.4, "star": 1.4}
+# Where a shape's first corner points when its angle is zero: a square lies flat, triangle and star point up.
+FIRST_CORNER = {"square": np.pi / 4, "triangle": -np.pi / 2, "star": -np.pi / 2}
+
+
+def rendered(scene: Scene, video: VideoShape) -> Frames:
+    """The clip of a scene, (T, H, W, 3) uint8."""
+    path = path_of(scene, video.frames)
+    return painted(coverage(scene.shape, path, video=video), COLOURS[scene.colour], BACKGROUNDS[scene.background])
+
+
+def painted(cover: Plane, colour: tuple[int, int, int], background: tuple[int, int, int]) -> Frames:
+    """Blend a colour over a background by `cover` (T, H, W) in [0, 1]."""
+    back, front = np.array(background, np.float32), np.array(colour, np.float32)
+    return np.rint(back + cover[..., None] * (front - back)).astype(np.uint8)
+
+
+def coverage(shape: str, path: Path, *, video: VideoShape) -> Plane:
+    """How much of each pixel the shape covers, (T, H, W) in [0, 1]."""
+    pixels = min(video.height, video.width) / 2.0  # a half side in pixels
+    rows = (np.arange(video.height, dtype=np.float32) + 0.5 - video.height / 2.0) / pixels
+    columns = (np.arange(video.width, dtype=np.float32) + 0.5 - video.width / 2.0) / pixels
+    across = columns[None, None, :] - _frame_axis(path.x)
+    down = rows[None, :, None] - _frame_axis(path.y)
+    outside = signed_distance(shape, across, down=down, size=_frame_axis(path.size), angle=_frame_axis(path.angle))
+    return np.clip(0.5 - outside * pixels, 0.0, 1.0)
+
+
+def signed_distance(shape: str, across: Plane, *, down: Plane, size: Plane, angle: Plane) -> Plane:
+    """Distance to the outline, negative inside (exact along the edges, a little short beyond a corner)."""
+    radius = np.hypot(across, down)
+    outer = size * OUTER_RADIUS[shape]
+    if shape == "circle":
+        return radius - outer
+    half_sector = np.float32(np.pi / CORNERS[shape])
+    turned = np.arctan2(down, across) - angle - np.float32(FIRST_CORNER[shape])
+    folded = np.abs((turned + half_sector) % (2 * half_sector) - half_sector)  # angle to the nearest corner
+    waist = outer * (STAR_WAIST if shape == "star" else np.cos(half_sector))
+    return _beyond_edge(radius * np.cos(folded), radius * np.sin(folded), outer=outer, waist=waist, sector=half_sector)
+
+
+def _beyond_edge(x: Plane, y: Plane, *, outer: Plane, waist: Plane, sector: np.float32) -> Plane:
+    """Distance beyond the line from the corner (outer, 0) to the waist point at angle `sector`."""
+    edge_x, edge_y = waist * np.cos(sector) - outer, waist * np.sin(sector)
+    return ((x - outer) * edge_y - y * edge_x) / np.hypot(edge_x, edge_y)
+
+
+def _frame_axis(track: NDArray[np.float64]) -> Plane:
+    return track.astype(np.float32)[:, None, None]
