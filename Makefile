@@ -172,15 +172,15 @@ nightly: setup-dev $(VENV)/.gateway-ready installed ## what takes too long for e
 	@$(MAKE) --no-print-directory soak
 
 fuzz: setup-dev installed ## thousands of bad requests through every door and round it: each must be refused rightly (COUNT=..., FUZZ_SEED=..., OUT=...)
-	@$(python) -m tests.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) \
+	@$(python) -m tests.stress.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) \
 		$(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) $(if $(OUT),--out "$(OUT)")
 
 faults: setup-dev installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...", KINDS=..., OUT=...)
-	@$(python) -m tests.faults --repository "$(REPOSITORY)" $(if $(MODELS),--models $(MODELS)) \
+	@$(python) -m tests.stress.faults --repository "$(REPOSITORY)" $(if $(MODELS),--models $(MODELS)) \
 		$(if $(KINDS),--kinds $(KINDS)) $(if $(OUT),--out "$(OUT)")
 
 soak: setup-dev installed ## mixed load for MINUTES=30: is memory flat, is no answer lost or doubled? (SOAK_SEED=..., OUT=...)
-	@$(python) -m tests.soak --repository "$(REPOSITORY)" --out "$(or $(OUT),out/soak.json)" \
+	@$(python) -m tests.stress.soak --repository "$(REPOSITORY)" --out "$(or $(OUT),out/soak.json)" \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 lint: setup-dev $(VENV)/.gateway-ready ## style and types

@@ -69,7 +69,7 @@ def main() -> int:
 def _check_same(ours: NDArray[np.uint8] | None, theirs: NDArray[np.uint8]) -> None:
     """A comparison of times means nothing if the videos differ by more than a rounding."""
     if ours is None or int(np.abs(ours.astype(int) - theirs).max()) > 1:
-        raise SystemExit("Triton and diffusers made different videos; see tests/server/test_it_is_wan.py")
+        raise SystemExit("Triton and diffusers made different videos; see tests/server/requests/test_it_is_wan.py")
 
 
 def _take_better_thread_count(work: Callable[[], object]) -> int:

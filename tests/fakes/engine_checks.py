@@ -1,4 +1,4 @@
-"""Checks of an engine that hold on any device: run on the CPU by tests/unit/engines, on a GPU by tests/gpu."""
+"""Checks of an engine that hold on any device: run on the CPU by tests/unit/wan_t2v/engines, on a GPU by tests/gpu."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The engines on a GPU against ONNX Runtime on the CPU. The same checks run on the CPU in tests/unit/engines."""
+"""The engines on a GPU against ONNX Runtime on the CPU. The same checks run on the CPU in tests/unit/wan_t2v/engines."""
 
 from pathlib import Path
 from typing import Any

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc
 
-from tests.faults.footprint import Footprint
-from tests.faults.harmed_repository import PLACES, TEXT_CACHE_BYTES, HarmedRepository, filled
-from tests.faults.messages import Message, grpc_messages, http_messages
-from tests.faults.victim import DOORS, LARGE, LEAK, LONG, SMALL, Outcome, Victim, holds_no_place
+from tests.stress.faults.footprint import Footprint
+from tests.stress.faults.harmed_repository import PLACES, TEXT_CACHE_BYTES, HarmedRepository, filled
+from tests.stress.faults.messages import Message, grpc_messages, http_messages
+from tests.stress.faults.victim import DOORS, LARGE, LEAK, LONG, SMALL, Outcome, Victim, holds_no_place
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.processes import stub_pids
 

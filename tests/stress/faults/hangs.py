@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from embedded.errors import ServerError
 from embedded.supervision.hang import HANG_S
-from tests.faults.footprint import TRITON
-from tests.faults.victim import Outcome, Victim
+from tests.stress.faults.footprint import TRITON
+from tests.stress.faults.victim import Outcome, Victim
 from wan_t2v.operate.model_control import ModelControl
 from wan_t2v.operate.processes import stub_pids
 

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from tests.faults.footprint import Allowance, Footprint
-from tests.soak.endings import Ending
-from tests.soak.flatness import judged
+from tests.stress.faults.footprint import Allowance, Footprint
+from tests.stress.soak.endings import Ending
+from tests.stress.soak.flatness import judged
 
 BASE = 200.0
 

@@ -8,7 +8,7 @@ import pytest
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from tests.soak.soak import soaked
+from tests.stress.soak.soak import soaked
 
 
 def test_mixed_load_loses_and_doubles_nothing_and_leaves_nothing_behind(server: Server) -> None:

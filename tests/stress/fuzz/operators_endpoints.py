@@ -11,7 +11,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from embedded.server import Server
-from tests.fuzz.doors import LIMIT_S, Refusal
+from tests.stress.fuzz.doors import LIMIT_S, Refusal
 
 RESTRICTED = "is restricted, expecting header"
 CODE = 'import os; os.system("touch /tmp/taken-over")'  # what a foreign model.py could do

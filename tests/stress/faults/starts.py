@@ -17,9 +17,9 @@ from embedded.cleanup import FOLDER_PREFIX, SHARED_MEMORY, SHM_PREFIX
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from tests.faults.harmed_repository import MountRefused
-from tests.faults.victim import SMALL, Outcome
 from tests.server.conftest import WITHOUT_TORCH
+from tests.stress.faults.harmed_repository import MountRefused
+from tests.stress.faults.victim import SMALL, Outcome
 
 STARTED_S, STOPPED_S = 600.0, 60.0
 STUB_NAME, STUBS_OF_MOST = "triton_python_b", 5  # of the seven of WITHOUT_TORCH, each with a process or two

@@ -16,8 +16,8 @@ import tritonclient.grpc
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from tests.faults.harmed_repository import HarmedRepository, harmed_repository
 from tests.server.calls import SMALL, inputs, unary
+from tests.stress.faults.harmed_repository import HarmedRepository, harmed_repository
 from wan_t2v.operate.processes import stub_pids
 from wan_t2v.serving.resume.checkpoint_file import CheckpointFile
 

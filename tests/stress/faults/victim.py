@@ -10,7 +10,7 @@ from wan_t2v_client import ClientError, Connection, TextToVideo
 
 from embedded.server import Server
 from embedded.supervision.supervisor import died_log
-from tests.faults.footprint import SUPERVISOR, TRITON, Allowance, Footprint
+from tests.stress.faults.footprint import SUPERVISOR, TRITON, Allowance, Footprint
 from wan_t2v.operate.load import Load, load_of
 from wan_t2v.operate.run_directory import RunDirectory
 

@@ -23,8 +23,8 @@ from benchmarks.harness.repository_copy import copied_repository
 from embedded.options import ServerOptions
 from embedded.server import running_server
 from export.atomic import written_file
-from tests.faults.callers import WAYS, leave
-from tests.faults.faults import (
+from tests.stress.faults.callers import WAYS, leave
+from tests.stress.faults.faults import (
     EXPECTED,
     HALVES,
     fail_an_expert,
@@ -36,12 +36,12 @@ from tests.faults.faults import (
     overload,
     read_slowly,
 )
-from tests.faults.footprint import TRITON
-from tests.faults.hangs import HANGING, UNLOADED, hang, unload
-from tests.faults.harmed_repository import TEXT_CACHE_BYTES, MountRefused, harmed_repository, small_disk
-from tests.faults.kept_steps import kill_after_each_step
-from tests.faults.starts import damaged_starts, killed_starts, small_shared_memory, stopped_starts
-from tests.faults.victim import LIMIT_S, Outcome, Victim
+from tests.stress.faults.footprint import TRITON
+from tests.stress.faults.hangs import HANGING, UNLOADED, hang, unload
+from tests.stress.faults.harmed_repository import TEXT_CACHE_BYTES, MountRefused, harmed_repository, small_disk
+from tests.stress.faults.kept_steps import kill_after_each_step
+from tests.stress.faults.starts import damaged_starts, killed_starts, small_shared_memory, stopped_starts
+from tests.stress.faults.victim import LIMIT_S, Outcome, Victim
 
 DISK_BYTES = 2**18
 SMALL_SHARED_MIB = 32
@@ -112,7 +112,7 @@ KINDS = ("processes", "hangs", "starts", "limits")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start servers, harm them, tell. Returns an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.stress.faults", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument(
         "--models", nargs="*", default=[], help="kill only processes of these, or tritonserver (default: of all)"

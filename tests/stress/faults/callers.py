@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import tritonclient.grpc
 
 from embedded.server import Server
-from tests.faults.messages import DOOR
-from tests.faults.victim import DOORS, LONG, SMALL, Outcome, Victim, holds_no_place
 from tests.server.calls import inputs
+from tests.stress.faults.messages import DOOR
+from tests.stress.faults.victim import DOORS, LONG, SMALL, Outcome, Victim, holds_no_place
 
 UNARY = "text_to_video"
 WAYS = ("gRPC unary", "HTTP unary", "HTTP stream")

@@ -26,11 +26,11 @@ from benchmarks.harness.machine import provenance
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from export.atomic import written_file
-from tests.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC
-from tests.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor
-from tests.fuzz.inner_calls import inner_models_called
-from tests.fuzz.operators_endpoints import operators_endpoints_tried
-from tests.fuzz.protocol_abuse import ABUSES, Aftermath, abused
+from tests.stress.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC
+from tests.stress.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor
+from tests.stress.fuzz.inner_calls import inner_models_called
+from tests.stress.fuzz.operators_endpoints import operators_endpoints_tried
+from tests.stress.fuzz.protocol_abuse import ABUSES, Aftermath, abused
 from wan_t2v.operate.processes import stub_pids
 
 CLIENTS = 4
@@ -118,7 +118,7 @@ def _faults_of(aftermaths: Sequence[Aftermath]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start a server, send, tell. Returns an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.stress.fuzz", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--count", type=int, default=2160, help="bad requests, and as many calls of inner models")
     parser.add_argument("--seed", type=int, default=0)

@@ -20,12 +20,12 @@ import numpy as np
 from wan_t2v_client import ClientError, Connection, TextToVideo
 
 from embedded.server import Server
-from tests.faults.callers import WAYS, begun
-from tests.faults.messages import Failed, grpc_messages, http_messages
-from tests.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC, Bad, Sent, request
-from tests.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor, Refusal
-from tests.fuzz.inner_models import INNER_CLASSES, signed_settings
-from tests.soak.endings import Ending
+from tests.stress.faults.callers import WAYS, begun
+from tests.stress.faults.messages import Failed, grpc_messages, http_messages
+from tests.stress.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC, Bad, Sent, request
+from tests.stress.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor, Refusal
+from tests.stress.fuzz.inner_models import INNER_CLASSES, signed_settings
+from tests.stress.soak.endings import Ending
 
 # Sizes, steps, guidance and kinds of answer in a mix; each is asked for again and again.
 REQUESTS: dict[str, dict[str, Any]] = {

@@ -31,7 +31,7 @@ class HarmedRepository:
 
     @contextlib.contextmanager
     def failing(self, kind: str, *, latents: tuple[int, int], below: float) -> Iterator[None]:
-        """Have the graphs fail at clips of this size; see `tests/faults/faulty_graph.py`."""
+        """Have the graphs fail at clips of this size; see `tests/stress/faults/faulty_graph.py`."""
         partial = self.fault_file.with_suffix(".partial")
         partial.write_text(json.dumps({"kind": kind, "latents": latents, "below": below}), encoding="utf-8")
         partial.replace(self.fault_file)

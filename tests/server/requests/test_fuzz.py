@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from embedded.server import Server
-from tests.fuzz.__main__ import fuzzed, inner_models_fuzzed
-from tests.fuzz.bad_requests import CLASSES
-from tests.fuzz.doors import Refusal
-from tests.fuzz.inner_models import INNER_CLASSES
-from tests.fuzz.operators_endpoints import is_refused, operators_endpoints_tried
-from tests.fuzz.protocol_abuse import ABUSES, abused
+from tests.stress.fuzz.__main__ import fuzzed, inner_models_fuzzed
+from tests.stress.fuzz.bad_requests import CLASSES
+from tests.stress.fuzz.doors import Refusal
+from tests.stress.fuzz.inner_models import INNER_CLASSES
+from tests.stress.fuzz.operators_endpoints import is_refused, operators_endpoints_tried
+from tests.stress.fuzz.protocol_abuse import ABUSES, abused
 
 # Those that ended 2.51 on its own stack, and one that holds a connection; the others take longer, or gigabytes.
 ABUSED = (

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import tritonclient.grpc
 
-from tests.fuzz.bad_requests import CLASSES, Bad, Sent, request
 from tests.server.calls import inputs
+from tests.stress.fuzz.bad_requests import CLASSES, Bad, Sent, request
 from wan_t2v.contract import VAE_CACHES
 from wan_t2v.request import Settings
 from wan_t2v.serving.signed_settings import Generation, SettingsSigner

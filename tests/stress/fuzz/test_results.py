@@ -6,11 +6,11 @@ from pathlib import Path
 
 def test_the_figures_of_fuzz_are_those_of_its_last_run(root: Path) -> None:
     operating = " ".join((root / "docs/run/operating.md").read_text(encoding="utf-8").split())
-    path = max((root / "tests/fuzz/results").glob("*.json"))
+    path = max((root / "tests/stress/fuzz/results").glob("*.json"))
     found = json.loads(path.read_text(encoding="utf-8"))
     for told in (
         f"{found['date']}, {found['machine'].replace(', ', ' with ')}, load {found['load']:g}",
-        f"(../../tests/fuzz/results/{path.name})",
+        f"(../../tests/stress/fuzz/results/{path.name})",
         f"{found['requests']:,} bad requests of {found['classes']} kinds, {found['inner_calls']:,} calls of inner models",
         f"{found['operators_calls']} of what is the operator's, {found['http_abuses']} abuses of HTTP",
         f"{found['unfair']} wrong, {len(found['restarts'])} restarts, served again within {found['slowest_served_s']:g} s",

@@ -13,10 +13,10 @@ from typing import Any
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.faults.harmed_repository import HarmedRepository
-from tests.faults.messages import Failed, Message, grpc_messages
-from tests.faults.victim import LIMIT_S, SMALL, Outcome, Victim
 from tests.server.calls import inputs
+from tests.stress.faults.harmed_repository import HarmedRepository
+from tests.stress.faults.messages import Failed, Message, grpc_messages
+from tests.stress.faults.victim import LIMIT_S, SMALL, Outcome, Victim
 from wan_t2v.operate.processes import stub_pids
 from wan_t2v.serving.resume.checkpoint_file import CheckpointFile
 

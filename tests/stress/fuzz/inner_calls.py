@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from embedded.server import Server
-from tests.fuzz.doors import EMPTY, GrpcDoor
-from tests.fuzz.inner_models import INNER_CLASSES, signed_settings
 from tests.server.calls import samples
+from tests.stress.fuzz.doors import EMPTY, GrpcDoor
+from tests.stress.fuzz.inner_models import INNER_CLASSES, signed_settings
 from wan_t2v.operate.load import Load, load_of
 from wan_t2v.operate.run_directory import FINISHING, RunDirectory
 

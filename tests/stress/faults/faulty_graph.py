@@ -1,6 +1,6 @@
 """A Triton model for tests: a graph that goes wrong when a file tells it to, and else is the real one.
 
-`tests/faults/harmed_repository.py` puts it in the place of `1/model.py` of the experts, of the decoder of later frames
+`tests/stress/faults/harmed_repository.py` puts it in the place of `1/model.py` of the experts, of the decoder of later frames
 and of the text encoder. The parameter `fault_file` names a JSON file that need not be there; see `Fault`. The text
 encoder's is an empty file: the call that finds it takes it away and fails.
 """

@@ -18,13 +18,13 @@ from embedded.options import ServerOptions
 from embedded.server import running_server
 from embedded.supervision.supervisor import died_log
 from export.atomic import written_file
-from tests.soak.plot import plotted
-from tests.soak.soak import soaked
+from tests.stress.soak.plot import plotted
+from tests.stress.soak.soak import soaked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start a server, put load on it, judge. Returns an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.stress.soak", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)

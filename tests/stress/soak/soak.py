@@ -15,12 +15,12 @@ import psutil
 from embedded.errors import ServerError
 from embedded.server import Server
 from embedded.supervision.supervisor import died_log
-from tests.faults.footprint import Allowance, Footprint
-from tests.faults.victim import holds_no_place
 from tests.server.calls import samples as metrics
-from tests.soak.endings import Ending
-from tests.soak.flatness import Judged, judged
-from tests.soak.traffic import Traffic
+from tests.stress.faults.footprint import Allowance, Footprint
+from tests.stress.faults.victim import holds_no_place
+from tests.stress.soak.endings import Ending
+from tests.stress.soak.flatness import Judged, judged
+from tests.stress.soak.traffic import Traffic
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 
@@ -28,7 +28,7 @@ CLIENTS = 4
 SAMPLES = 120  # in all, but one a second at most
 EMPTY_LIMIT_S = 120.0
 SETTLED_S = 30.0
-# between the samples of two quarters, see tests/soak/flatness.py
+# between the samples of two quarters, see tests/stress/soak/flatness.py
 MEMORY_MIB, MEMORY_SHARE = 16.0, 0.05
 OPEN_FILES, REGIONS, REGIONS_MIB = 10, 0, 8.0
 # of the idle server after the load, against the idle server before it; memory is judged by the quarters alone

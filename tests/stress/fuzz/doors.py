@@ -12,7 +12,7 @@ from typing import Any
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.fuzz.bad_requests import Bad, Sent
+from tests.stress.fuzz.bad_requests import Bad, Sent
 
 UNARY, STREAM = "text_to_video", "text_to_video_stream"
 LIMIT_S = 60.0

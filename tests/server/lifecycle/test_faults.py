@@ -7,8 +7,9 @@ import pytest
 
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from tests.faults.callers import leave
-from tests.faults.faults import (
+from tests.server.conftest import START_LIMIT_S
+from tests.stress.faults.callers import leave
+from tests.stress.faults.faults import (
     fail_an_expert,
     fail_the_text_encoder,
     fill_the_disk,
@@ -17,16 +18,15 @@ from tests.faults.faults import (
     overload,
     read_slowly,
 )
-from tests.faults.hangs import unload
-from tests.faults.harmed_repository import (
+from tests.stress.faults.hangs import unload
+from tests.stress.faults.harmed_repository import (
     TEXT_CACHE_BYTES,
     HarmedRepository,
     MountRefused,
     harmed_repository,
     small_disk,
 )
-from tests.faults.victim import Victim
-from tests.server.conftest import START_LIMIT_S
+from tests.stress.faults.victim import Victim
 
 DISK_BYTES = 2**18
 

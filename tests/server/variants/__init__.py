@@ -1,0 +1,1 @@
+"""Servers with other configs: engines, versions, one expert at a time, traces."""
