@@ -157,7 +157,7 @@ else
 	@$(python) -m pytest -m "server and not nightly" $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 endif
 
-slow_units = export gateway test_gpu_benchmark.py wan_t2v/engines wan_t2v/test_preview.py wan_t2v/serving/models/test_vae_decoder.py
+slow_units = export gateway training benchmarks/gpu wan_t2v/engines wan_t2v/test_preview.py wan_t2v/serving/models/test_vae_decoder.py
 
 test-fast: setup-dev installed ## contracts, and the units that need no export, program or database: a minute and a half
 	@$(without_server) --quiet tests/contract tests/unit $(slow_units:%=--ignore tests/unit/%)
