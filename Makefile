@@ -175,7 +175,7 @@ fuzz: setup-dev installed ## thousands of bad requests through every door and ro
 	@$(python) -m tests.stress.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) \
 		$(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) $(if $(OUT),--out "$(OUT)")
 
-faults: setup-dev installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...", KINDS=..., OUT=...)
+faults: setup-dev $(VENV)/.gateway-ready installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...", KINDS=..., OUT=...)
 	@$(python) -m tests.stress.faults --repository "$(REPOSITORY)" $(if $(MODELS),--models $(MODELS)) \
 		$(if $(KINDS),--kinds $(KINDS)) $(if $(OUT),--out "$(OUT)")
 
