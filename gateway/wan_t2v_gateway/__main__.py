@@ -1,4 +1,4 @@
-"""The gateway's command: without a word after it, it serves; `keys` makes, lists and withdraws keys."""
+"""The gateway's command: without a word after it, it serves; `keys`, `queue` and `usage` are an administrator's."""
 
 import argparse
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -19,9 +20,15 @@ from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.keys_command import add_keys_options, run_keys
+from wan_t2v_gateway.operator_command import add_queue_options, add_usage_options, run_queue, run_usage
 from wan_t2v_gateway.settings import Settings
 
 _DEFAULTS = Settings()
+_COMMANDS: tuple[tuple[str, Any, Any, str], ...] = (
+    ("keys", run_keys, add_keys_options, "make, list and withdraw keys"),
+    ("queue", run_queue, add_queue_options, "pause the queue, and let it go on"),
+    ("usage", run_usage, add_usage_options, "what owners use and used"),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, _end)  # until the server has its own way to stop
     try:
         with _with_database(settings) as settings:
-            return run_keys(settings.database_url, options) if options.command else _serve(settings, options)
+            return options.run(settings.database_url, options) if options.command else _serve(settings, options)
     except LocalPostgresError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -63,8 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, help="videos under way at a time (default: %(default)s)")
     parser.add_argument("--resumes", action="store_true", help="the server keeps generations under way")
     parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
-    commands = parser.add_subparsers(dest="command", metavar="keys")
-    add_keys_options(commands.add_parser("keys", help="make, list and withdraw keys"))
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, run, add_options, text in _COMMANDS:
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=run)
+        add_options(command)
     return parser
 
 
@@ -99,13 +109,8 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 async def _has_key(database_url: str) -> bool:
-    database = Database(database_url)
-    await database.open()
-    try:
-        await database.apply_schema()
+    async with Database(database_url) as database:
         return await owners.any_key(database)
-    finally:
-        await database.close()
 
 
 def _is_loopback(host: str) -> bool:

@@ -55,6 +55,7 @@ export class Card {
     const { video } = this;
     const facts = [WORDS[video.status]];
     if (video.status === 'queued' && video.queue) {
+      if (video.queue.paused) facts.push('the queue is paused');
       facts.push(video.queue.ahead ? `${video.queue.ahead} ahead` : 'next');
       if (video.queue.wait_s) facts.push(`in about ${Math.round(video.queue.wait_s)} s`);
     }
