@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from wan_t2v_gateway.app import gateway_app
+from wan_t2v_gateway.connections import BoundedConnection
 from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
 from wan_t2v_gateway.database.pool import Database
@@ -99,9 +100,10 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
     if not settings.resumes:
         print("the server keeps no generations: a job that is interrupted starts again", file=sys.stderr)
     print(f"http://{options.host}:{options.port}/ (server: {settings.server_url})", file=sys.stderr)
-    server = uvicorn.Server(
-        uvicorn.Config(app, options.host, options.port, log_level="warning", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, options.host, options.port, http=BoundedConnection, log_level="warning", timeout_graceful_shutdown=2
     )
+    server = uvicorn.Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its end; the database ends then
         signal.signal(number, lambda signum, frame: None)
     server.run()
