@@ -34,18 +34,22 @@ _COMMANDS: tuple[tuple[str, Any, Any, str], ...] = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command. Returns an exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = Settings(
         server_url=options.url,
         data=options.data,
         database_url=options.database_url,
         store_url=options.store_url,
+        redirect_s=options.redirects,
         workers=options.workers,
         resumes=options.resumes,
         webhook_hosts=tuple(options.webhook_host),
     )
     before = signal.signal(signal.SIGTERM, _end)  # until the server has its own way to stop
+    if settings.redirect_s and not settings.store_url:
+        parser.error("--redirects: files in a folder have no address of their own; it needs --store-url")
     try:
         with _with_database(settings) as settings:
             return options.run(settings.database_url, options) if options.command else _serve(settings, options)
@@ -68,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=_DEFAULTS.data, help="local database and files (%(default)s)")
     parser.add_argument("--database-url", default="", help="a Postgres; without it one is kept in --data")
     parser.add_argument("--store-url", default="", help="where files go, such as s3://bucket; without it in --data")
+    parser.add_argument(
+        "--redirects",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="fetch files from the bucket, by signed addresses",
+    )
     parser.add_argument("--workers", type=int, default=1, help="videos under way at a time (default: %(default)s)")
     parser.add_argument("--resumes", action="store_true", help="the server keeps generations under way")
     parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")

@@ -53,7 +53,10 @@ def take(browser: Any, gateway: RunningGateway, name: str, path: Path) -> None:
     page.locator("#videos li").nth(len(PROMPTS) - 1).wait_for()
     page.locator("#videos li", has_text=PROMPTS[-1]).first.get_by_role("button", name="Play").click()
     page.wait_for_function("() => document.querySelector('video')?.currentTime > 0.5", timeout=LIMIT_MS)
-    made = [gateway.post(prompt=prompt, seed=5, num_inference_steps=120) for prompt in (UNDER_WAY, "a white ball rolls left")]
+    made = [
+        gateway.post(prompt=prompt, seed=5, num_inference_steps=120)
+        for prompt in (UNDER_WAY, "a white ball rolls left")
+    ]
     card = page.locator(f"#videos li[data-id='{made[0]}']")
     card.locator("img").wait_for()
     page.wait_for_function(
