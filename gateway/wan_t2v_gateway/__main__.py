@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from wan_t2v_gateway.keys_command import add_keys_options, run_keys
 from wan_t2v_gateway.operator_command import add_queue_options, add_usage_options, run_queue, run_usage
 from wan_t2v_gateway.settings import Settings
 
+VARIABLES = "WAN_T2V_GATEWAY_"  # of the environment: what holds passwords is no argument, which everybody may read
 _DEFAULTS = Settings()
 _COMMANDS: tuple[tuple[str, Any, Any, str], ...] = (
     ("keys", run_keys, add_keys_options, "make, list and withdraw keys"),
@@ -70,8 +72,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=_DEFAULTS.data, help="local database and files (%(default)s)")
-    parser.add_argument("--database-url", default="", help="a Postgres; without it one is kept in --data")
-    parser.add_argument("--store-url", default="", help="where files go, such as s3://bucket; without it in --data")
+    parser.add_argument(
+        "--database-url",
+        default=os.environ.get(f"{VARIABLES}DATABASE_URL", ""),
+        help=f"a Postgres; without it one is kept in --data (or {VARIABLES}DATABASE_URL)",
+    )
+    parser.add_argument(
+        "--store-url",
+        default=os.environ.get(f"{VARIABLES}STORE_URL", ""),
+        help=f"where files go, such as s3://bucket; without it in --data (or {VARIABLES}STORE_URL)",
+    )
     parser.add_argument(
         "--redirects",
         type=float,
