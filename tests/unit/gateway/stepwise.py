@@ -16,7 +16,7 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from wan_t2v_gateway.storage.pictures import _png
 
-from tests.unit.scripted_server import ScriptedServer, response
+from tests.fakes.scripted_server import ScriptedServer, response
 
 STEPS, SIZE = 4, 64
 

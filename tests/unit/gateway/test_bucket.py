@@ -11,7 +11,7 @@ import httpx
 import pytest
 from wan_t2v_gateway.__main__ import main
 
-from tests.unit.scripted_server import MADE, VIDEO, serving
+from tests.fakes.scripted_server import MADE, VIDEO, serving
 
 Start = Callable[..., Any]
 

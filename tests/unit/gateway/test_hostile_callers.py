@@ -11,7 +11,7 @@ import pytest
 from wan_t2v_gateway.api import body
 from wan_t2v_gateway.connections import BoundedConnection
 
-from tests.unit.scripted_server import MADE, Video, serving
+from tests.fakes.scripted_server import MADE, Video, serving
 
 Start = Callable[..., Any]
 HEAD = b"POST /v1/videos HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"

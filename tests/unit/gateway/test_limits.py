@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from wan_t2v_gateway.__main__ import main
 
-from tests.unit.scripted_server import MADE, Pause, Step, serving
+from tests.fakes.scripted_server import MADE, Pause, Step, serving
 
 Start = Callable[..., Any]
 QUICK = {"heartbeat_s": 0.2, "poll_s": 0.05}

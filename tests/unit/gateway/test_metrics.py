@@ -7,7 +7,7 @@ from typing import Any
 
 from wan_t2v_gateway.metrics import Histogram, sample
 
-from tests.unit.scripted_server import MADE, Pause, Step, serving
+from tests.fakes.scripted_server import MADE, Pause, Step, serving
 
 Start = Callable[..., Any]
 PAGE = Path(__file__).parents[3] / "docs/use/gateway.md"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.scripted_server import MADE, serving
+from tests.fakes.scripted_server import MADE, serving
 
 CALLS = ("POST /v1/videos", "POST /v1/videos/{video_id}/remix", "GET /v1/videos", "GET /v1/videos/{video_id}/content")
 

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.fakes.scripted_server import Pause, Step, Video, serving
 from tests.unit.gateway.worker_process import worker_process
-from tests.unit.scripted_server import Pause, Step, Video, serving
 
 OWNERS = ("ada", "ben", "cleo", "dan", "eva")
 ONE_STEP = (Step(1), Pause(0.02), Video())
