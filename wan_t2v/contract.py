@@ -72,7 +72,7 @@ ANSWER = (
     TensorSpec("metadata", Dtype.BYTES),
 )
 
-# What the streaming door takes and tells besides.
+# What the streaming endpoint takes and tells besides.
 STREAM_REQUEST = (*REQUEST, TensorSpec("preview_every", Dtype.INT32, optional=True))
 STREAM_ANSWER = (*(TensorSpec(name, Dtype.BYTES) for name in ("progress", "preview", "heartbeat")), *ANSWER)
 
