@@ -13,10 +13,10 @@ from typing import Any
 
 from export.atomic import written_file
 from export.checkpoint.architecture import A14B
-from export.placement.alternatives import offers
-from export.placement.choose import best_of_each_layout, chosen
+from export.placement.alternatives import find_alternatives
+from export.placement.choose import best_fit, best_of_each_layout
 from export.placement.configs import server_options
-from export.placement.gpu_memory import GIB, Deployment, GpuMemory, unique_sizes
+from export.placement.gpu_memory import GIB, GpuMemory, ServingProfile, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.layouts import Placement
 from export.placement.report import shortage
@@ -72,13 +72,17 @@ def table() -> dict[str, Any]:
 
 def placed(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, doors: str) -> dict[str, Any]:
     """One row: the best placement, or why there is none and what would fit instead."""
-    memory = GpuMemory(A14B, Deployment(unique_sizes(sizes), experts, "bf16", vae, DOORS[doors]), {})
+    memory = GpuMemory(A14B, ServingProfile(unique_sizes(sizes), experts, "bf16", vae, DOORS[doors]), {})
     machines = [Gpu.parsed(gpu) for gpu in gpus]
     tried = best_of_each_layout(memory, machines)
-    choice = chosen(tried)
+    choice = best_fit(tried)
     if choice is None:
         nearest = max(tried, key=lambda placement: placement.least_free)
-        helps = [offer.change for offer in offers(memory, machines) if offer.placement is not None]
+        helps = [
+            alternative.change
+            for alternative in find_alternatives(memory, machines)
+            if alternative.placement is not None
+        ]
         return {"why": shortage(nearest), "instead": helps}
     return {
         "layout": choice.layout.name.lower(),

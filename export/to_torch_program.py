@@ -30,7 +30,7 @@ from export.checkpoint.folder import (
     module_from_checkpoint,
 )
 from export.checkpoint.hashes import component_sha256
-from export.graphs.precision import IN_ONNX_RUNTIME, OFFERED, Precisions, is_fp8
+from export.graphs.precision import IN_ONNX_RUNTIME, SUPPORTED, Precisions, is_fp8
 from export.graphs.registry import GRAPHS, ExampleCall
 from export.parity.graph_parity import TOLERANCES, ParityError
 from wan_t2v.engines.loader import GRAPH_FILES
@@ -158,8 +158,8 @@ def main() -> int:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="where to install")
     parser.add_argument("--graph", action="append", choices=tuple(GRAPHS), help="again for more (default: all five)")
     for option, part in _PRECISIONS.items():
-        offered = [name for name in OFFERED[part] if not is_fp8(name)]
-        parser.add_argument(option, choices=offered, default="fp32", help="default: %(default)s")
+        supported = [name for name in SUPPORTED[part] if not is_fp8(name)]
+        parser.add_argument(option, choices=supported, default="fp32", help="default: %(default)s")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logger.setLevel(logging.INFO)

@@ -93,17 +93,17 @@ def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
     from export.to_onnx.bf16_shards import bf16_shards_need
     from export.to_onnx.export_checkpoint import default_precisions, graph_needs
     from export.to_plan.estimates import PlanEstimates
-    from export.to_plan.plan_specs import Deployment, plans_of
+    from export.to_plan.plan_specs import PlanSet, plans_of
 
     facts = facts_from_checkpoint(options.checkpoint)
     named = (options.precision, options.text_encoder_precision, options.vae_precision)
     defaults = asdict(default_precisions(options.checkpoint))
     chosen = dict(zip(("experts", "text_encoder", "vae"), named, strict=True))
     precisions = {graph: chosen[part] or defaults[part] for graph, part in PART_OF.items()}
-    deployment = Deployment(named_sizes(options.sizes, facts), options.expert_batch)
-    estimates = PlanEstimates(read_architecture(options.checkpoint), precisions, deployment)
+    plan_set = PlanSet(named_sizes(options.sizes, facts), options.expert_batch)
+    estimates = PlanEstimates(read_architecture(options.checkpoint), precisions, plan_set)
     there = sum(path.stat().st_size for path in options.into.glob("plans/*/*/model.plan"))
-    plans = max(0.0, estimates.disk_bytes(plans_of(deployment, facts)) - there)
+    plans = max(0.0, estimates.disk_bytes(plans_of(plan_set, facts)) - there)
     copies = [bf16_shards_need(options.checkpoint)] if options.bf16_shards else []
     graphs = graph_needs(options.checkpoint, options.into / "graphs")
     return [*graphs, *copies, DiskNeed(options.into, plans, "plans")]

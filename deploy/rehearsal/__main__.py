@@ -2,7 +2,7 @@
 
 python -m deploy.rehearsal --out build/a14b-plans-rehearsal
 
-The checkpoint is the stand-in (no values), the plans are what TensorRT-RTX can build on a CPU (`builder.py`), the
+The checkpoint is the dummy (no values), the plans are what TensorRT-RTX can build on a CPU (`builder.py`), the
 server is tritonserver on the CPU with a backend that loads no plan (`tensorrt_backend.py`). All else is the real thing:
 `build_plans` with its export and its manifests, `assemble` with its checks and its placement.
 """
@@ -108,14 +108,14 @@ def check_server(repository: Path, log: Path, placement_options: list[str]) -> d
 
 def rehearse(out: Path) -> None:
     """The whole way; prints a JSON line per step. Raises what its steps raise."""
-    from export.to_onnx.a14b_dummy import A14B_CONFIGS, write_stand_in
+    from export.to_onnx.a14b_dummy import A14B_CONFIGS, write_dummy
     from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
     for name in ("set/plans", "set/model_repository", "set/scratch", "repository"):  # current graphs are kept
         shutil.rmtree(out / name, ignore_errors=True)
     checkpoint = out / "checkpoint"
     if not checkpoint.exists():  # it is written whole or not at all, and an earlier try's graphs stand in it
-        write_stand_in(checkpoint)
+        write_dummy(checkpoint)
     # a checkpoint may bring its own map; fitting one to the VAE takes a quarter of an hour of CPU
     channels = A14B_CONFIGS["vae/config.json"]["z_dim"]
     preview = PreviewMap([[0.0] * 3] * channels, [0.5] * 3)

@@ -12,8 +12,7 @@ from typing import Any
 
 from export.checkpoint.component_configs import read_architecture
 from export.graphs.precision import PART_OF
-from export.placement.gpu_memory import Deployment as ServedDeployment
-from export.placement.gpu_memory import GpuMemory
+from export.placement.gpu_memory import GpuMemory, ServingProfile
 from export.to_plan.builder import Attention, BuildSettings, plan_from_onnx
 from export.to_plan.network_check import NetworkFacts
 from export.to_plan.plan_specs import PlanSpec
@@ -30,7 +29,7 @@ class RehearsalBuilder:
     """A PlanBuilder (`export/to_plan/measured_build.py`).
 
     Attributes:
-        checkpoint: the stand-in.
+        checkpoint: the dummy.
         precisions: of each graph.
         scratch: folder for the cut graphs, emptied after each build.
         cut: graphs that are too large to build here.
@@ -70,7 +69,7 @@ class RehearsalBuilder:
         """Placement's estimate under each profile."""
         architecture = read_architecture(self.checkpoint)
         choice: dict[str, Any] = {PART_OF[spec.graph]: self.precisions[spec.graph]}
-        served = ServedDeployment((self.size,), **choice)
+        served = ServingProfile((self.size,), **choice)
         return tuple(
             GpuMemory(architecture, replace(served, sizes=(size,)), {}).plans[spec.graph].context
             for size in spec.sizes or (self.size,)

@@ -60,26 +60,26 @@ class Checkpoint:
         for component in COMPONENTS:
             stored_tensors(self.folder, component, links_allowed=links_allowed)
 
-    def check(self, *, beside: bool = False) -> None:
+    def check(self, *, external_weights: bool = False) -> None:
         """Check the files, and name, shape and type of every tensor of every component. Raises CheckpointError.
 
-        Values are read only of components that are small. With `beside` no file may be a link, since graphs refer to
-        them. That both experts were swapped cannot be seen: they differ in their values alone.
+        Values are read only of components that are small. With `external_weights` no file may be a link,
+        since graphs refer to them. That both experts were swapped cannot be seen: they differ in their values alone.
         """
-        self.check_files(links_allowed=not beside)
+        self.check_files(links_allowed=not external_weights)
         from export.checkpoint.library_defaults import check_value_types
         from export.checkpoint.weights.component_weights import check_weights
 
         for component in COMPONENTS:
             check_value_types(self.folder, component)
             small = weights_bytes(self.folder, component) <= MAX_WEIGHTS_BYTES
-            check_weights(self.folder, component, links_allowed=not beside, values=small)
+            check_weights(self.folder, component, links_allowed=not external_weights, values=small)
 
 
-def check_checkpoint(folder: Path, *, beside: bool = False) -> Checkpoint:
+def check_checkpoint(folder: Path, *, external_weights: bool = False) -> Checkpoint:
     """Refuse, before any work, a folder that this project cannot serve. Raises CheckpointError."""
     checkpoint = Checkpoint.open(folder)
-    checkpoint.check(beside=beside)
+    checkpoint.check(external_weights=external_weights)
     return checkpoint
 
 
@@ -95,7 +95,7 @@ def check_small_enough(folder: Path) -> None:
         if stored > MAX_WEIGHTS_BYTES:
             raise CheckpointError(
                 f"{folder / component} holds {stored / 1e9:.1f} GB of weights; a graph can have at most "
-                f"{MAX_WEIGHTS_BYTES / 1e9:.1f} GB inside. Leave them beside the graph: `--weights beside`."
+                f"{MAX_WEIGHTS_BYTES / 1e9:.1f} GB inside. Leave them in the checkpoint's files: `--weights external`."
             )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export.commands.onnx import ranges_beside
+from export.commands.onnx import ranges_file
 
 
 def add_calibrate(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> None:
@@ -29,7 +29,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     if options.limit < 1 or options.steps < 2:
         raise CheckpointError(f"--limit {options.limit} --steps {options.steps}: at least 1 prompt and 2 steps.")
     prompts = calibration_prompts(options.checkpoint, options.prompts)[: options.limit]
-    target = options.fp8_ranges or ranges_beside(options.folder_of(options))
+    target = options.fp8_ranges or ranges_file(options.folder_of(options))
     hide_progress_bars_of_diffusers()
     found = calibrated(options.checkpoint, CalibrationSettings(prompts, options.steps))
     found.write(target)

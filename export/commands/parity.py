@@ -63,15 +63,17 @@ def _follow(options: argparse.Namespace, folder: Path, precision: str) -> None:
 
     from export.parity.graph_parity import ParityError
     from export.parity.report import NOISE_FLOOR, limit_of, report, worst_median, write_report
-    from export.parity.teacher_forced import Asked, errors_along, followed
+    from export.parity.teacher_forced import ReferenceSettings, errors_along, reference_run
     from export.progress_bars import hide_progress_bars_of_diffusers
 
     hide_progress_bars_of_diffusers()
     with tqdm(total=options.steps, desc="reference", unit="step") as bar:
-        calls = followed(options.checkpoint, Asked(options.prompt, options.steps), lambda _: bar.update())
+        passes = reference_run(
+            options.checkpoint, ReferenceSettings(options.prompt, options.steps), lambda _: bar.update()
+        )
     candidates = _candidates(options, folder, precision)
-    errors = {name: errors_along(calls, experts()) for name, experts in tqdm(candidates.items(), unit="candidate")}
-    found = report(calls, errors)
+    errors = {name: errors_along(passes, experts()) for name, experts in tqdm(candidates.items(), unit="candidate")}
+    found = report(passes, errors)
     write_report(folder, found)
     floor = worst_median(found["candidates"][NOISE_FLOOR])
     beyond = []

@@ -53,7 +53,7 @@ def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuil
     from export.graphs.sizes import named_sizes
     from export.to_onnx.install import install_model_files, set_default_size
     from export.to_plan.build_plans import PlanChoices, built_plans, installed_plans, toolchain
-    from export.to_plan.plan_specs import Deployment
+    from export.to_plan.plan_specs import PlanSet
     from wan_t2v.engines.tensorrt_module import tensorrt_module
     from wan_t2v.facts import ModelFacts, ServingDefaults
 
@@ -64,8 +64,8 @@ def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuil
     choices = PlanChoices(architecture, options.workspace_gib, vae_tf32=options.vae_tf32)
     tools = toolchain(tensorrt_module(options.tensorrt), options.compute_capability)
     plans = options.plans or folder / "plans"
-    deployment = Deployment(sizes, options.expert_batch)
-    specs = built_plans(folder, plans, deployment, tools, choices, builder=builder)
+    plan_set = PlanSet(sizes, options.expert_batch)
+    specs = built_plans(folder, plans, plan_set, tools, choices, builder=builder)
     if options.repository is not None:
         installed_plans(specs, folder, plans, options.repository)
         install_model_files(folder, options.repository)

@@ -29,7 +29,7 @@ _READ_BYTES = 1 << 26
 
 
 @contextlib.contextmanager
-def fp8_weights_beside(
+def write_fp8_weights(
     graph: Path, module: nn.Module, weights: Mapping[str, StoredTensor], dtype: torch.dtype
 ) -> Iterator[Mapping[str, StoredTensor]]:
     """Write the FP8 weights of `module` for the ONNX file `graph`; yield `weights` with these in their new place.
@@ -77,7 +77,7 @@ def _check_space(target: Path, weights: list[StoredTensor]) -> None:
 
 
 def _is_hollow(path: Path) -> bool:
-    """Whether a file is sparse, as those of the stand-in checkpoint; zeros are then written as a hole too."""
+    """Whether a file is sparse, as those of the dummy checkpoint; zeros are then written as a hole too."""
     found = path.stat()
     return found.st_blocks * 512 < found.st_size // 2
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.checkpoint.folder import module_from_checkpoint
-from export.graphs.precision import PART_OF, between
+from export.graphs.precision import PART_OF, io_precision
 from export.graphs.registry import GRAPHS
 from export.manifest import onnx_file
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
@@ -67,7 +67,7 @@ def tolerance(graph: str, precision: str) -> Tolerance | None:
         return TOLERANCES[graph]
     if precision == "fp16":
         return FP16_TOLERANCES[PART_OF[graph]]
-    return FP8_TOLERANCE if between(precision) == "fp32" else None
+    return FP8_TOLERANCE if io_precision(precision) == "fp32" else None
 
 
 def parity_of(

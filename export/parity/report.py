@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from export.atomic import written_file
-from export.graphs.precision import between, is_fp8
-from export.parity.teacher_forced import BANDS, EXPERT_NAMES, ForcedCall
+from export.graphs.precision import io_precision, is_fp8
+from export.parity.teacher_forced import BANDS, EXPERT_NAMES, ReferencePass
 
 NOISE_FLOOR = "torch bf16"
 REPORT_FILE, PLOT_FILE = "trajectory.json", "trajectory.png"
@@ -28,25 +28,25 @@ def limit_of(precision: str, floor: float) -> Limit:
     """What is accepted of a graph or plan in `precision` where BF16 itself costs `floor`."""
     if is_fp8(precision):
         return Limit(0.1, "four bits of fraction in most linear layers")
-    if between(precision) == "fp32":
+    if io_precision(precision) == "fp32":
         return Limit(1e-4, "FP32 sums in another order")
     if precision == "fp16":
         return Limit(floor, "three more bits of fraction than BF16, so not more than BF16 in torch")
     return Limit(2.0 * floor, "BF16 in another order: twice what BF16 in torch costs")
 
 
-def report(calls: Sequence[ForcedCall], errors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def report(passes: Sequence[ReferencePass], errors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """All errors by candidate: each step's larger one of the two guidance passes, and summaries."""
     return {
         "reference": "diffusers' modules in FP32; every candidate sees the reference's latents at every step",
         "error": "Euclidean norm of the velocity's difference over that of the reference",
         "candidates": {
             name: {
-                "steps": _steps(calls, found),
-                "by_expert": {e: _summary(f for c, f in _zip(calls, found) if c.expert == e) for e in EXPERT_NAMES},
+                "steps": _steps(passes, found),
+                "by_expert": {e: _summary(f for c, f in _zip(passes, found) if c.expert == e) for e in EXPERT_NAMES},
                 "by_band": {
                     f"{lowest}-{highest - 1}": _summary(
-                        f for c, f in _zip(calls, found) if lowest <= c.timestep < highest
+                        f for c, f in _zip(passes, found) if lowest <= c.timestep < highest
                     )
                     for lowest, highest in BANDS
                 },
@@ -70,13 +70,13 @@ def write_report(folder: Path, found: Mapping[str, Any]) -> None:
         _draw(partial, found)
 
 
-def _zip(calls: Sequence[ForcedCall], errors: Sequence[float]) -> Any:
-    return zip(calls, errors, strict=True)
+def _zip(passes: Sequence[ReferencePass], errors: Sequence[float]) -> Any:
+    return zip(passes, errors, strict=True)
 
 
-def _steps(calls: Sequence[ForcedCall], errors: Sequence[float]) -> list[dict[str, Any]]:
+def _steps(passes: Sequence[ReferencePass], errors: Sequence[float]) -> list[dict[str, Any]]:
     steps: dict[int, dict[str, Any]] = {}
-    for call, error in _zip(calls, errors):
+    for call, error in _zip(passes, errors):
         row = steps.setdefault(
             call.step, {"step": call.step, "timestep": call.timestep, "expert": call.expert, "relative": 0.0}
         )

@@ -36,7 +36,7 @@ BANDS = ((875, 1001), (600, 875), (300, 600), (0, 300))  # timesteps; the first 
 
 
 @dataclass(frozen=True)
-class ForcedCall:
+class ReferencePass:
     """One pass of the reference: what it was given and what it answered, all FP32."""
 
     step: int
@@ -48,11 +48,11 @@ class ForcedCall:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReferenceSettings:
     """The generation that is followed."""
 
     prompt: str
-    num_inference_steps: int
+    steps: int
     seed: int = 0
 
 
@@ -90,34 +90,34 @@ def plan_experts(repository: Path, precision: str, device: str = "cuda:0") -> Ma
     return {name: _InPrecision(EngineExpert(engine), precision, device) for name, engine in engines.items()}
 
 
-def followed(checkpoint: Path, asked: Asked, tell: Callable[[int], object] = lambda step: None) -> list[ForcedCall]:
+def reference_run(
+    checkpoint: Path, settings: ReferenceSettings, on_step: Callable[[int], object] = lambda step: None
+) -> list[ReferencePass]:
     """Generate with the reference at the checkpoint's default size and guidance, and keep every pass."""
     opened = Checkpoint.open(checkpoint)
     facts = opened.facts
     fields = {name: field["value"] for name, field in opened.defaults.items()}
     video = VideoShape(fields["num_frames"], fields["height"], fields["width"])
     recorder = _Recorder(torch_experts(checkpoint, "fp32"))
-    embeds, negative = _text_embeddings(checkpoint, facts, [asked.prompt, fields["negative_prompt"]])
+    embeds, negative = _text_embeddings(checkpoint, facts, [settings.prompt, fields["negative_prompt"]])
     with ThreadPoolExecutor(1) as executor:
         denoise(
-            starting_noise(facts.grid.latent_shape(video), asked.seed),
-            Schedule(facts.scheduler, num_inference_steps=asked.num_inference_steps, flow_shift=fields["flow_shift"]),
+            starting_noise(facts.grid.latent_shape(video), settings.seed),
+            Schedule(facts.scheduler, num_inference_steps=settings.steps, flow_shift=fields["flow_shift"]),
             experts=recorder.experts(facts.boundary_timestep),
             prompt_embeds=embeds,
             negative_prompt_embeds=negative,
             guidance_scale=fields["guidance_scale"],
             guidance_scale_2=fields["guidance_scale_2"],
             executor=executor,
-            after_step=lambda step: recorder.next_step(step.index, tell),
+            after_step=lambda step: recorder.next_step(step.index, on_step),
         )
-    return recorder.calls
+    return recorder.passes
 
 
-def errors_along(calls: Sequence[ForcedCall], experts: Mapping[str, Expert]) -> list[float]:
+def errors_along(passes: Sequence[ReferencePass], experts: Mapping[str, Expert]) -> list[float]:
     """For every pass `|candidate - reference| / |reference|`, in the Euclidean norm over the whole velocity."""
-    return [
-        relative_error(experts[call.expert](call.latents, call.timestep, call.text), call.velocity) for call in calls
-    ]
+    return [relative_error(experts[one.expert](one.latents, one.timestep, one.text), one.velocity) for one in passes]
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -159,21 +159,21 @@ class _InPrecision:
 
 class _Recorder:
     def __init__(self, reference: Mapping[str, Expert]) -> None:
-        self.calls: list[ForcedCall] = []
+        self.passes: list[ReferencePass] = []
         self._reference, self._step = reference, 1
 
     def experts(self, boundary_timestep: float) -> Experts:
         high, low = (self._recorded(name) for name in EXPERT_NAMES)
         return Experts(high, low, boundary_timestep=boundary_timestep)
 
-    def next_step(self, done: int, tell: Callable[[int], object]) -> None:
+    def next_step(self, done: int, on_step: Callable[[int], object]) -> None:
         self._step = done + 1
-        tell(done)
+        on_step(done)
 
     def _recorded(self, name: str) -> Expert:
         def call(latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
             velocity = self._reference[name](latents, timestep, text_embeddings)
-            self.calls.append(ForcedCall(self._step, name, timestep, latents.clone(), text_embeddings, velocity))
+            self.passes.append(ReferencePass(self._step, name, timestep, latents.clone(), text_embeddings, velocity))
             return velocity
 
         return call

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from export.atomic import written_file
-from export.graphs.precision import between
+from export.graphs.precision import io_precision
 from export.placement.gpu_memory import MIB, SettingsError, VaeEngine
 from export.placement.layouts import EXPERTS, VAE_PLANS, Layout, Placement
 from wan_t2v.contract import MODELS, MODELS_OF_ENDPOINT, STREAM, Dtype
@@ -77,7 +77,7 @@ def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
 
 
 def _place(config: Any, placement: Placement) -> None:
-    model, deployment = config.name, placement.deployment
+    model, profile = config.name, placement.profile
     gpus = {
         **({} if placement.text_encoder_on_cpu else {"text_encoder": (placement.text_encoder,)}),
         "denoiser": (0,),
@@ -90,10 +90,10 @@ def _place(config: Any, placement: Placement) -> None:
     elif model == "text_encoder":
         _set_on_cpu(config)
     if model in PRECISION_OF:
-        _set_types(config, TRITON_TYPES[between(getattr(deployment, PRECISION_OF[model]))])
-    several = len(deployment.sizes) > 1
+        _set_types(config, TRITON_TYPES[io_precision(getattr(profile, PRECISION_OF[model]))])
+    several = len(profile.sizes) > 1
     if model in EXPERTS and several:
-        config.instance_group[0].profile.extend(str(index) for index in range(len(deployment.sizes)))
+        config.instance_group[0].profile.extend(str(index) for index in range(len(profile.sizes)))
         # else each profile's context takes what the largest of them needs
         _set_parameter(config, "execution_context_allocation_strategy", "ON_PROFILE_CHANGE")
     if model in VAE_PLANS and several:
@@ -123,11 +123,11 @@ def _set_types(config: Any, type_name: str) -> None:
 
 
 def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
-    deployment = placement.deployment
+    profile = placement.profile
     if model in ("denoiser", STREAM) and placement.layout is Layout.ONE_AT_A_TIME:
         yield "expert_residency", "one_at_a_time"
-    if model in ("denoiser", STREAM) and deployment.text_encoder != between(deployment.experts):
-        yield "expert_precision", between(deployment.experts)
+    if model in ("denoiser", STREAM) and profile.text_encoder != io_precision(profile.experts):
+        yield "expert_precision", io_precision(profile.experts)
     if model in ("denoiser", STREAM):
         yield "max_in_flight", "1"  # of both doors together: the memory is counted for one clip
         parallel = len(placement.expert_gpus[EXPERTS[0]]) > 1
@@ -135,13 +135,13 @@ def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
     if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
         yield "engine_location", "in_process"
         yield "engine", ENGINE_OF[placement.vae_engine]
-    if model in ("vae_decoder", STREAM) and len(placement.deployment.sizes) > 1:
-        yield "version_sizes", ",".join(map(str, placement.deployment.sizes))
+    if model in ("vae_decoder", STREAM) and len(placement.profile.sizes) > 1:
+        yield "version_sizes", ",".join(map(str, placement.profile.sizes))
     if model == "text_encoder" and placement.text_encoder_on_cpu:
         yield "engine", "torch"
         yield "threads", str(TEXT_ENCODER_THREADS)
     if model == "prepare":
-        yield "served_clips", ",".join(map(str, placement.deployment.sizes))
+        yield "served_clips", ",".join(map(str, placement.profile.sizes))
 
 
 def _set_parameter(config: Any, key: str, value: str) -> None:
@@ -152,7 +152,7 @@ def unloaded_models(placement: Placement) -> set[str]:
     """Models that the server must not load at start: an expert that is swapped in later, the VAE's plans where other
     processes run them, a door that is not served.
     """
-    served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.deployment.doors))
+    served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.profile.doors))
     closed = set().union(*MODELS_OF_ENDPOINT.values()) - served
     swapped = {EXPERTS[1]} if placement.layout is Layout.ONE_AT_A_TIME else set()
     return swapped.union(VAE_PLANS if placement.vae_engine.in_process else (), closed)
@@ -185,8 +185,8 @@ def torch_graphs(placement: Placement) -> list[str]:
 
 def programs_command(placement: Placement, repository: Path) -> str:
     """What makes the programs of `torch_graphs`."""
-    deployment, graphs = placement.deployment, torch_graphs(placement)
-    precisions = {PROGRAM_PARTS[graph]: getattr(deployment, PRECISION_OF[graph]) for graph in graphs}
+    profile, graphs = placement.profile, torch_graphs(placement)
+    precisions = {PROGRAM_PARTS[graph]: getattr(profile, PRECISION_OF[graph]) for graph in graphs}
     options = [f"--graph {graph}" for graph in graphs] + [f"--{part}-precision {p}" for part, p in precisions.items()]
     return f"python -m export.to_torch_program --checkpoint FOLDER --repository {repository} {' '.join(options)}"
 

@@ -1,4 +1,4 @@
-"""A stand-in for Wan2.2-T2V-A14B: its config files and tensors of its true names, types and shapes, without values.
+"""A dummy of Wan2.2-T2V-A14B: its config files and tensors of its true names, types and shapes, without values.
 
 The shards are sparse files: 126 GB by their size and next to nothing on the disk. They read as zeros, so the graphs
 made from them can be checked and compiled, and must not be run. Only the tokenizer is another one (wan-mini's).
@@ -167,14 +167,14 @@ def small_configs(*, layers: int = 2) -> dict[str, dict[str, Any]]:
     return configs
 
 
-def write_stand_in(
+def write_dummy(
     folder: Path,
     configs: Mapping[str, Mapping[str, Any]] = A14B_CONFIGS,
     *,
     stored: Mapping[str, str] = STORED,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
-    """Write the stand-in to `folder`, whole or not at all; `stored` is the type of each component's tensors."""
+    """Write the dummy to `folder`, whole or not at all; `stored` is the type of each component's tensors."""
     with written_folder(folder) as partial:
         for name, config in configs.items():
             (partial / name).parent.mkdir(exist_ok=True)

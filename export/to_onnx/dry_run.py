@@ -1,4 +1,4 @@
-"""The whole export of A14B without its weights: a stand-in checkpoint, five graphs, every check that needs no GPU."""
+"""The whole export of A14B without its weights: a dummy checkpoint, five graphs, every check that needs no GPU."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from export.graphs.precision import Precisions
-from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, SHARD_BYTES, STORED, write_stand_in
+from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, SHARD_BYTES, STORED, write_dummy
 from export.to_onnx.check import GraphError
 from export.to_onnx.export_checkpoint import ExportSettings, exported_checkpoint
-from export.to_onnx.export_in_place import Beside
+from export.to_onnx.export_in_place import InPlaceGraph
 
 Row = dict[str, Any]
 
@@ -25,32 +25,32 @@ def dry_run(
     jobs: int = 1,
     report: Callable[[Row], None],
 ) -> None:
-    """Write the stand-in to `folder`, export it, and hand `report` one row a graph as soon as it was checked.
+    """Write the dummy to `folder`, export it, and hand `report` one row a graph as soon as it was checked.
 
     Manifests go to `<folder>-export`. Both are made anew. `stored` is the type of the experts' tensors, as published if
     None. Each graph is made in a process of its own, so the peak is its own; with one job, so are the seconds.
     Raises GraphError also where a graph has not the number of weights in `parameters`.
     """
     experts = dict.fromkeys(("transformer", "transformer_2"), stored) if stored else {}
-    write_stand_in(folder, configs, stored={**STORED, **experts}, shard_bytes=shard_bytes)
+    write_dummy(folder, configs, stored={**STORED, **experts}, shard_bytes=shard_bytes)
     manifests = folder.with_name(f"{folder.name}-export")
     shutil.rmtree(manifests, ignore_errors=True)
-    settings = ExportSettings(precisions, beside=True, stand_in=True, jobs=jobs)
+    settings = ExportSettings(precisions, external_weights=True, dummy=True, jobs=jobs)
     exported_checkpoint(folder, manifests, settings, written=lambda found: report(_row(found, parameters)))
 
 
-def _row(found: Beside, parameters: Mapping[str, int]) -> Row:
+def _row(found: InPlaceGraph, parameters: Mapping[str, int]) -> Row:
     expected = parameters[found.graph]
-    if found.attached.parameters != expected:
-        raise GraphError(f"{found.graph} has {found.attached.parameters:,} parameters, expected {expected:,}")
+    if found.external_data.parameters != expected:
+        raise GraphError(f"{found.graph} has {found.external_data.parameters:,} parameters, expected {expected:,}")
     return {
         "graph": found.graph,
         "seconds": found.cost.seconds,
         "cpu_seconds": found.cost.cpu_seconds,
         "peak_mb": found.cost.peak_mb,
         "nodes": found.structure.nodes,
-        "parameters": found.attached.parameters,
+        "parameters": found.external_data.parameters,
         "onnx_mb": found.structure.onnx_mb,
-        "casts_of_weights": found.attached.casts,
+        "casts_of_weights": found.external_data.casts,
         "elements": found.structure.elements,
     }

@@ -2,7 +2,7 @@
 
 Layout of the folder: `<graph>/manifest.json` for the five graphs with `<graph>/model.onnx` beside it, and what serving
 reads besides: `model_facts.json`, `serving_defaults.json`, `tokenizer.json`. The graphs of a large checkpoint stand
-beside its shards instead (`exported_beside.py`), and the manifests say where.
+beside its shards instead (`export_in_place.py`), and the manifests say where.
 """
 
 import functools
@@ -37,8 +37,8 @@ from export.graphs.precision import (
     IN_ONNX_RUNTIME,
     PrecisionError,
     Precisions,
-    between,
     blocks_in_fp8,
+    io_precision,
     is_fp8,
 )
 from export.graphs.registry import GRAPHS
@@ -46,7 +46,7 @@ from export.manifest import ONNX
 from export.parity.graph_parity import Comparison, parity_of, tolerance
 from export.to_onnx.bf16_shards import bf16_folder, bf16_shards_need, write_bf16_shards
 from export.to_onnx.check import check_shapes
-from export.to_onnx.export_in_place import CHECKED_SIZES, Beside, export_beside, path_beside
+from export.to_onnx.export_in_place import CHECKED_SIZES, InPlaceGraph, export_in_place, in_place_path
 from export.to_onnx.exporter import onnx_from_module
 from export.to_onnx.latent_preview import write_preview
 from export.to_onnx.manifest import graph_manifest, is_current, origin
@@ -65,8 +65,8 @@ class ExportSettings:
 
     Attributes:
         precisions: of each part.
-        beside: whether the weights stay in the checkpoint's files and the graphs are written beside them.
-        stand_in: the checkpoint has shapes and no values, so its graphs are not compared with its modules.
+        external_weights: whether the weights stay in the checkpoint's files; the graphs then go into its folders.
+        dummy: the checkpoint has shapes and no values, so its graphs are not compared with its modules.
         jobs: graphs traced at the same time.
         fp8_ranges: the file that calibration left; read for precisions in FP8 alone.
         bf16_shards: whether the experts' weights are first copied into shards in BF16, and read from there.
@@ -75,16 +75,16 @@ class ExportSettings:
     """
 
     precisions: Precisions = IN_ONNX_RUNTIME
-    beside: bool = False
-    stand_in: bool = False
+    external_weights: bool = False
+    dummy: bool = False
     jobs: int = 2
     fp8_ranges: Path = Path("build/fp8-ranges.json")
     bf16_shards: bool = False
 
     def __post_init__(self) -> None:
-        if self.bf16_shards and not self.beside:
-            raise PrecisionError("BF16 shards are for weights that stay beside the graphs: `--weights beside`")
-        if self.bf16_shards and between(self.precisions.experts) != "bf16":
+        if self.bf16_shards and not self.external_weights:
+            raise PrecisionError("BF16 shards are for weights that stay in the checkpoint: `--weights external`")
+        if self.bf16_shards and io_precision(self.precisions.experts) != "bf16":
             raise PrecisionError(
                 f"BF16 shards: experts in {self.precisions.experts}, accepted: bf16, fp8, fp8-attention"
             )
@@ -103,7 +103,7 @@ def exported_checkpoint(
     folder: Path,
     settings: ExportSettings = AS_SERVED_ON_A_CPU,
     *,
-    written: Callable[[Beside], None] = lambda _: None,
+    written: Callable[[InPlaceGraph], None] = lambda _: None,
 ) -> Path:
     """Export and check all five graphs into `folder`; graphs that are already current are kept.
 
@@ -112,27 +112,31 @@ def exported_checkpoint(
     fit its config; GraphError for a graph that is not whole; ParityError for one that differs from its module.
     """
     opened = Checkpoint.open(checkpoint)
-    if not settings.beside:
+    if not settings.external_weights:
         check_small_enough(checkpoint)
-    opened.check(beside=settings.beside)
+    opened.check(external_weights=settings.external_weights)
     if is_fp8(settings.precisions.experts):
         for graph in _EXPERTS:
             _ranges(checkpoint, graph, settings, blocks=0)  # missing ranges are told before minutes of tracing
     folder.mkdir(parents=True, exist_ok=True)
     copies = [bf16_shards_need(checkpoint)] if settings.bf16_shards else []
     check_disk_space(
-        [*_graph_needs(checkpoint, folder, beside=settings.beside), *_fp8_need(checkpoint, settings), *copies]
+        [
+            *_graph_needs(checkpoint, folder, external_weights=settings.external_weights),
+            *_fp8_need(checkpoint, settings),
+            *copies,
+        ]
     )
     if settings.bf16_shards:
         write_bf16_shards(checkpoint)
     write_model_files(opened, folder)
     stale = [g for g in GRAPHS if not is_current(folder / g, _origin_of(checkpoint, g, settings))]
     logger.info("%d of %d graphs are current, exporting %d", len(GRAPHS) - len(stale), len(GRAPHS), len(stale))
-    if not settings.stand_in:
+    if not settings.dummy:
         write_preview(checkpoint, folder, again="vae_decoder_first" in stale)
-    beside = _export_all(checkpoint, folder, stale, settings, written)
+    in_place = _export_all(checkpoint, folder, stale, settings, written)
     for graph in (graph for graph in GRAPHS if graph in stale):
-        _check_and_seal(checkpoint, folder, graph, settings, beside.get(graph))
+        _check_and_seal(checkpoint, folder, graph, settings, in_place.get(graph))
     weights = {graph: checkpoint_hash(checkpoint, GRAPHS[graph].component).sha256 for graph in GRAPHS}
     seal_model_files(folder, {graph: {"checkpoint_sha256": sha256} for graph, sha256 in weights.items()})
     return folder
@@ -140,35 +144,37 @@ def exported_checkpoint(
 
 def graph_needs(checkpoint: Path, folder: Path) -> list[DiskNeed]:
     """What the graphs of a checkpoint take, where weights as large as its own stay beside them or go inside."""
-    return _graph_needs(checkpoint, folder, beside=not is_small(checkpoint))
+    return _graph_needs(checkpoint, folder, external_weights=not is_small(checkpoint))
 
 
-def _graph_needs(checkpoint: Path, folder: Path, *, beside: bool) -> list[DiskNeed]:
-    if beside:
+def _graph_needs(checkpoint: Path, folder: Path, *, external_weights: bool) -> list[DiskNeed]:
+    if external_weights:
         return [DiskNeed(checkpoint, BYTES_FOR_GRAPHS, "graphs beside the weights")]
     inside = 2 * sum(weights_bytes(checkpoint, graph.component) for graph in GRAPHS.values())  # FP16 may become FP32
     return [DiskNeed(folder, BYTES_FOR_GRAPHS + inside, "graphs with their weights")]
 
 
 def _fp8_need(checkpoint: Path, settings: ExportSettings) -> list[DiskNeed]:
-    """What the experts' weights in FP8 take beside the checkpoint's; a stand-in's zeros are written as holes."""
-    if not settings.beside or settings.stand_in or not is_fp8(settings.precisions.experts):
+    """What the experts' weights in FP8 take beside the checkpoint's; a dummy's zeros are written as holes."""
+    if not settings.external_weights or settings.dummy or not is_fp8(settings.precisions.experts):
         return []
     written = sum(fp8_bytes(checkpoint, GRAPHS[graph].component) for graph in _EXPERTS)
     return [DiskNeed(checkpoint, written, "weights in FP8")]
 
 
 def _export_all(
-    checkpoint: Path, folder: Path, graphs: list[str], settings: ExportSettings, written: Callable[[Beside], None]
-) -> dict[str, Beside]:
+    checkpoint: Path, folder: Path, graphs: list[str], settings: ExportSettings, written: Callable[[InPlaceGraph], None]
+) -> dict[str, InPlaceGraph]:
     """Tracing is single-threaded Python, so graphs go to processes of their own."""
-    beside: dict[str, Beside] = {}
+    in_place: dict[str, InPlaceGraph] = {}
     if not graphs:
-        return beside
+        return in_place
     pool = ProcessPoolExecutor(
         min(settings.jobs, len(graphs)),
         mp_context=get_context("spawn"),
-        max_tasks_per_child=1 if settings.beside else None,  # what such a graph costs is told, so it is measured alone
+        max_tasks_per_child=1
+        if settings.external_weights
+        else None,  # what such a graph costs is told, so it is measured alone
     )
     tasks = [pool.submit(_export, checkpoint, folder, graph, settings) for graph in graphs]
     try:
@@ -176,21 +182,23 @@ def _export_all(
             graph, seconds, found = future.result()
             logger.info("exported %s in %.0f s", graph, seconds)
             if found:
-                beside[graph] = found
+                in_place[graph] = found
                 written(found)
     finally:
         pool.shutdown(cancel_futures=True)  # after a failure the graphs that were not begun are not begun
-    return beside
+    return in_place
 
 
-def _export(checkpoint: Path, folder: Path, graph: str, settings: ExportSettings) -> tuple[str, float, Beside | None]:
+def _export(
+    checkpoint: Path, folder: Path, graph: str, settings: ExportSettings
+) -> tuple[str, float, InPlaceGraph | None]:
     started = time.monotonic()
     precision = settings.precisions.of(graph)
     with written_folder(folder / graph) as partial:  # replaces a stale graph together with its manifest
-        if settings.beside:
+        if settings.external_weights:
             prepared = functools.partial(_in_precision, checkpoint=checkpoint, graph=graph, settings=settings)
             copies = bf16_folder(checkpoint) if settings.bf16_shards and graph in _EXPERTS else None
-            found = export_beside(checkpoint, graph, precision, prepared=prepared, weights_folder=copies)
+            found = export_in_place(checkpoint, graph, precision, prepared=prepared, weights_folder=copies)
             return graph, time.monotonic() - started, found
         module = module_from_checkpoint(checkpoint, GRAPHS[graph].component, precision)
         module = _in_precision(module, checkpoint=checkpoint, graph=graph, settings=settings)
@@ -212,14 +220,16 @@ def _in_precision(module: nn.Module, *, checkpoint: Path, graph: str, settings: 
 
 def _ranges(checkpoint: Path, graph: str, settings: ExportSettings, *, blocks: int) -> Mapping[str, float]:
     names = needed_ranges(blocks_in_fp8(blocks))
-    if settings.stand_in:
+    if settings.dummy:
         return dict.fromkeys(names, 1.0)
     component = GRAPHS[graph].component
     wanted = checkpoint_hash(checkpoint, component).sha256
     return read_ranges(settings.fp8_ranges, component, names=names, checkpoint_hash=wanted)
 
 
-def _check_and_seal(checkpoint: Path, folder: Path, graph: str, settings: ExportSettings, found: Beside | None) -> None:
+def _check_and_seal(
+    checkpoint: Path, folder: Path, graph: str, settings: ExportSettings, found: InPlaceGraph | None
+) -> None:
     """Parity first, manifest last: a graph without a manifest was never shown to be right."""
     parity, reason = _compared(checkpoint, folder, graph, settings)
     path = found.path if found else folder / graph / ONNX
@@ -228,7 +238,7 @@ def _check_and_seal(checkpoint: Path, folder: Path, graph: str, settings: Export
         sealed = replace(
             sealed,
             onnx=str(found.path.resolve()),
-            weights=asdict(found.attached),
+            weights=asdict(found.external_data),
             structure=asdict(found.structure),
         )
     with written_file(folder / graph / GRAPH_MANIFEST) as partial:
@@ -242,19 +252,19 @@ def _compared(
     precision = settings.precisions.of(graph)
     if tolerance(graph, precision) is None:
         return [], f"ONNX Runtime cannot run {precision} on a CPU; structure, types and shapes were checked"
-    if settings.stand_in:
-        return [], "the checkpoint is a stand-in without values; structure, types and shapes were checked"
+    if settings.dummy:
+        return [], "the checkpoint is a dummy without values; structure, types and shapes were checked"
     if not is_small(checkpoint):
         return [], "the module is too large to load beside the graph; structure, types and shapes were checked"
-    files = {g: _path_beside(checkpoint, g, settings) for g in GRAPHS} if settings.beside else None
+    files = {g: _in_place_path(checkpoint, g, settings) for g in GRAPHS} if settings.external_weights else None
     parity = parity_of(graph, checkpoint, folder, precision=precision, files=files)
     logger.info("%s agrees with its module: relative error %.1e", graph, max(c.relative for c in parity))
     return parity, None
 
 
-def _path_beside(checkpoint: Path, graph: str, settings: ExportSettings) -> Path:
+def _in_place_path(checkpoint: Path, graph: str, settings: ExportSettings) -> Path:
     copies = settings.bf16_shards and graph in _EXPERTS
-    return path_beside(bf16_folder(checkpoint) if copies else checkpoint, graph, settings.precisions.of(graph))
+    return in_place_path(bf16_folder(checkpoint) if copies else checkpoint, graph, settings.precisions.of(graph))
 
 
 def _origin_of(checkpoint: Path, graph: str, settings: ExportSettings) -> GraphOrigin:

@@ -33,7 +33,7 @@ from export.to_plan.manifest import (
     plan_origin,
 )
 from export.to_plan.measured_build import PlanBuilder, TensorRtBuilder
-from export.to_plan.plan_specs import EXPERT_BATCHES, Deployment, PlanSpec, plans_of
+from export.to_plan.plan_specs import EXPERT_BATCHES, PlanSet, PlanSpec, plans_of
 from wan_t2v.engines.running_gpu import running_gpu
 from wan_t2v.facts import ModelFacts
 from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, GraphManifest, PlanManifest, PlanOrigin, to_json
@@ -45,7 +45,7 @@ _RTX = "tensorrt_rtx"
 
 @dataclass(frozen=True)
 class PlanChoices:
-    """What the user of `make plans` may choose beside the deployment.
+    """What the user of `make plans` may choose beside sizes and batch.
 
     Attributes:
         architecture: of the checkpoint; the limits of workspace are estimated from it.
@@ -89,7 +89,7 @@ def toolchain(trt: Any, compute_capability: str | None) -> Toolchain:
 def built_plans(
     folder: Path,
     plans: Path,
-    deployment: Deployment,
+    plan_set: PlanSet,
     tools: Toolchain,
     choices: PlanChoices,
     *,
@@ -100,23 +100,23 @@ def built_plans(
     Raises BuildError or NetworkError; plans that were finished before stay.
     """
     facts = ModelFacts.read(folder)
-    if deployment.expert_batch not in EXPERT_BATCHES:
-        raise BuildError(f"expert batch {deployment.expert_batch}, accepted: {', '.join(map(str, EXPERT_BATCHES))}")
-    for size in deployment.sizes:
+    if plan_set.expert_batch not in EXPERT_BATCHES:
+        raise BuildError(f"expert batch {plan_set.expert_batch}, accepted: {', '.join(map(str, EXPERT_BATCHES))}")
+    for size in plan_set.sizes:
         if not is_trained(size, facts):
             logger.warning("%s is not a size that the checkpoint was trained for", size)
-    specs = plans_of(deployment, facts)
+    specs = plans_of(plan_set, facts)
     graphs = {spec.graph: graph_manifest(folder / spec.graph) for spec in specs}
     precisions = {name: graph.precision for name, graph in graphs.items()}
     _check_fp8_attention(specs, precisions)
-    estimates = PlanEstimates(choices.architecture, precisions, deployment)
+    estimates = PlanEstimates(choices.architecture, precisions, plan_set)
     origins = [(spec, _origin(spec, graphs[spec.graph], tools, choices, estimates)) for spec in specs]
     stale = [(spec, origin) for spec, origin in origins if not is_current(_home(plans, spec), origin)]
     builder = builder or TensorRtBuilder(tools)
     needed = builder.disk_bytes(estimates.disk_bytes(spec for spec, _ in stale))
     check_disk_space([DiskNeed(plans, needed, f"{len(stale)} plans")])
     logger.info("%d of %d plans are current, building %d", len(specs) - len(stale), len(specs), len(stale))
-    work = _Work(folder, plans, deployment, tools, builder)
+    work = _Work(folder, plans, plan_set, tools, builder)
     for spec, origin in stale:
         work.build(spec, origin)
     return specs
@@ -163,7 +163,7 @@ class _Work:
 
     folder: Path
     plans: Path
-    deployment: Deployment
+    plan_set: PlanSet
     tools: Toolchain
     builder: PlanBuilder
 
@@ -191,7 +191,7 @@ class _Work:
         network = self.builder.build(spec, source, target, settings)
         seconds = time.monotonic() - started
         memory = self.builder.device_memory_bytes(spec, target)
-        return plan_manifest(origin, spec, self.deployment, BuiltPlan(target, source, network, memory, seconds))
+        return plan_manifest(origin, spec, self.plan_set, BuiltPlan(target, source, network, memory, seconds))
 
 
 def _timing_cache(plans: Path, tools: Toolchain) -> Path | None:

@@ -7,7 +7,7 @@ twenty-four, a vocabulary of 1,024; every width is the true one. `docs/build/pla
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.graphs.precision import FP8_BETWEEN, PART_OF, attention_is_fp8, blocks_in_fp8
+from export.graphs.precision import FP8_IO_PRECISION, PART_OF, attention_is_fp8, blocks_in_fp8
 from wan_t2v.shapes import VideoShape
 
 SMALL, A14B = "wan-mini", "A14B"
@@ -52,7 +52,7 @@ def _experts() -> list[CompileCase]:
     small = [
         CompileCase(SMALL, graph, precision, (_CLIP,), _SELF_AND_CROSS)
         for graph in _EXPERTS
-        for precision in ("fp32", "bf16", "fp16", *FP8_BETWEEN)
+        for precision in ("fp32", "bf16", "fp16", *FP8_IO_PRECISION)
     ]
     two_profiles = CompileCase(SMALL, _EXPERTS[0], "bf16", (_CLIP, _OTHER_CLIP), _SELF_AND_CROSS)
     large = [

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from export.checkpoint.architecture import A14B, Architecture
 from export.checkpoint.component_configs import read_architecture
-from export.graphs.precision import PART_OF, between
-from export.placement.gpu_memory import MIB, Deployment, GpuMemory
+from export.graphs.precision import PART_OF, io_precision
+from export.placement.gpu_memory import MIB, GpuMemory, ServingProfile
 from export.to_plan.compile_cases import A14B_BLOCKS, A14B_LAYERS, A14B_VOCABULARY, SMALL, CompileCase
 from export.to_plan.network_check import NetworkError
 from wan_t2v.shapes import VideoShape
@@ -36,9 +36,11 @@ def placed_weight_bytes(case: CompileCase, checkpoint: Path) -> int:
         expert=replace(A14B.expert, layers=A14B_BLOCKS),
         text_encoder=replace(A14B.text_encoder, layers=A14B_LAYERS, vocabulary=A14B_VOCABULARY),
     )
-    expected = _weights(cut, case.graph, between(case.precision))
+    expected = _weights(cut, case.graph, io_precision(case.precision))
     if PART_OF[case.graph] == "experts":  # of an expert of one block placement would put none in FP8
-        expected += A14B_BLOCKS * (_inner_block(case, case.precision) - _inner_block(case, between(case.precision)))
+        expected += A14B_BLOCKS * (
+            _inner_block(case, case.precision) - _inner_block(case, io_precision(case.precision))
+        )
     return expected
 
 
@@ -50,10 +52,10 @@ def _inner_block(case: CompileCase, precision: str) -> int:
 def _weights(architecture: Architecture, graph: str, precision: str) -> int:
     """Of one plan for one size; the precision of the other parts does not matter."""
     part = PART_OF[graph]
-    deployment = Deployment(
+    profile = ServingProfile(
         (_ANY_SIZE,),
         experts=precision if part == "experts" else "bf16",
         text_encoder=precision if part == "text_encoder" else "bf16",
         vae=precision if part == "vae" else "fp32",
     )
-    return GpuMemory(architecture, deployment, {}).plans[graph].weights
+    return GpuMemory(architecture, profile, {}).plans[graph].weights

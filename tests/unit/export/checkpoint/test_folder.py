@@ -21,7 +21,7 @@ from export.checkpoint.component_configs import read_architecture
 from export.checkpoint.config_file import CheckpointError
 from export.checkpoint.folder import COMPONENTS, Checkpoint, check_checkpoint
 from export.checkpoint.tokenizer import save_tokenizer
-from export.to_onnx.a14b_dummy import small_configs, write_stand_in
+from export.to_onnx.a14b_dummy import small_configs, write_dummy
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 134904664\n"
 DEFAULTS = "serving_defaults.json"
@@ -32,7 +32,7 @@ Tensors = dict[str, torch.Tensor]
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small checkpoint of A14B's architecture; every weight is zero but one."""
-    return write_stand_in(tmp_path_factory.mktemp("intact") / "checkpoint", small_configs())
+    return write_dummy(tmp_path_factory.mktemp("intact") / "checkpoint", small_configs())
 
 
 @pytest.fixture
@@ -330,8 +330,8 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 
 
 def test_an_intact_checkpoint_passes_both_ways(folder: Path) -> None:
-    for beside in (False, True):
-        assert check_checkpoint(folder, beside=beside).facts.boundary_timestep == 875.0
+    for external in (False, True):
+        assert check_checkpoint(folder, external_weights=external).facts.boundary_timestep == 875.0
     assert read_architecture(folder).text_length == 512
 
 
@@ -355,17 +355,17 @@ def test_prompts_are_as_long_as_in_diffusers_pipeline() -> None:
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_checkpoint_is_refused_with_one_line(name: str, folder: Path) -> None:
-    """On both ways, weights inside the graph and beside it, the same."""
+    """Both with weights inside the graph and with external ones."""
     damage, message = DAMAGES[name]
     damage(folder)
-    for beside in (False, True):
+    for external in (False, True):
         with pytest.raises(CheckpointError, match=message) as caught:
-            check_checkpoint(folder, beside=beside)
+            check_checkpoint(folder, external_weights=external)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["scaled FP8", "surplus layers", "pickled weights", "a default of another type"])
-@pytest.mark.parametrize("way", ["inside", "beside"])
+@pytest.mark.parametrize("way", ["inside", "external"])
 def test_the_command_prints_the_line_and_makes_nothing(
     name: str, way: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -387,7 +387,7 @@ def test_links_are_read_but_not_referred_to(folder: Path, tmp_path: Path) -> Non
         path.symlink_to(path.rename(tmp_path / f"blob-{number}"))
     check_checkpoint(folder)
     with pytest.raises(CheckpointError, match=r"is a symbolic link .* --local-dir FOLDER` or `cp -rL"):
-        check_checkpoint(folder, beside=True)
+        check_checkpoint(folder, external_weights=True)
 
 
 def test_a_file_and_an_index_at_once_are_refused(folder: Path) -> None:

@@ -21,7 +21,7 @@ from export.fp8.calibrate import CalibrationSettings, _watched, calibrated
 from export.fp8.ranges import Fp8Ranges, read_ranges
 from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK, in_fp8, needed_ranges, put_in_fp8, rounded_inputs, through_fp8
 from export.graphs.precision import PrecisionError, attention_is_fp8, blocks_in_fp8
-from export.to_onnx.a14b_dummy import small_configs, write_stand_in
+from export.to_onnx.a14b_dummy import small_configs, write_dummy
 from export.to_onnx.exporter import onnx_from_module
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 
@@ -32,7 +32,7 @@ BLOCKS = 3
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Configs of a small Wan; its experts have three blocks here."""
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    write_stand_in(folder, small_configs())
+    write_dummy(folder, small_configs())
     for path in (folder / "transformer/config.json", folder / "transformer_2/config.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": BLOCKS}))
     return folder

@@ -10,7 +10,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from export.checkpoint.architecture import A14B
 from export.placement.choose import placements
 from export.placement.configs import placed_configs, programs_command, server_options, torch_graphs, written_configs
-from export.placement.gpu_memory import Deployment, GpuMemory, SettingsError, VaeEngine, unique_sizes
+from export.placement.gpu_memory import GpuMemory, ServingProfile, SettingsError, VaeEngine, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.layouts import Layout, Placement
 from wan_t2v.contract import STREAM, UNARY
@@ -25,8 +25,8 @@ def placed(
     text_encoder_device: str = "gpu",
     **precisions: str,
 ) -> Placement:
-    deployment = Deployment(unique_sizes(sizes), doors=doors, text_encoder_device=text_encoder_device, **precisions)
-    memory = GpuMemory(A14B, deployment, {})
+    profile = ServingProfile(unique_sizes(sizes), doors=doors, text_encoder_device=text_encoder_device, **precisions)
+    memory = GpuMemory(A14B, profile, {})
     found = placements(memory, [Gpu.parsed(gpu) for gpu in gpus], layout)
     return next(placement for placement in found if placement.vae_engine is engine)
 

@@ -15,11 +15,11 @@ from export.graphs.precision import FOR_LARGE_WEIGHTS
 from export.graphs.registry import GRAPHS
 from export.manifest import onnx_file
 from export.to_onnx import export_checkpoint
-from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, small_configs, write_stand_in
+from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, small_configs, write_dummy
 from export.to_onnx.check import GraphError
 from export.to_onnx.dry_run import dry_run
 from export.to_onnx.export_checkpoint import ExportSettings, exported_checkpoint
-from export.to_onnx.export_in_place import Beside
+from export.to_onnx.export_in_place import InPlaceGraph
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 from wan_t2v.installed_files import FilesManifest, check_installed
 from wan_t2v.manifests import GraphManifest, read_manifest
@@ -46,10 +46,10 @@ def test_the_expected_counts_of_a14b_follow_from_its_architecture() -> None:
 
 @pytest.fixture(scope="module")
 def a14b(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_stand_in(tmp_path_factory.mktemp("a14b") / "stand-in")
+    return write_dummy(tmp_path_factory.mktemp("a14b") / "dummy")
 
 
-def test_the_stand_in_has_the_size_of_a14b_and_takes_no_disk(a14b: Path) -> None:
+def test_the_dummy_has_the_size_of_a14b_and_takes_no_disk(a14b: Path) -> None:
     files = [path for path in a14b.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) == pytest.approx(126.18e9, rel=1e-3)
     assert sum(path.stat().st_blocks * 512 for path in files) < 2_000_000
@@ -57,7 +57,7 @@ def test_the_stand_in_has_the_size_of_a14b_and_takes_no_disk(a14b: Path) -> None
     assert not is_small(a14b)
 
 
-def test_the_stand_in_is_a_checkpoint_of_a14b(a14b: Path) -> None:
+def test_the_dummy_is_a_checkpoint_of_a14b(a14b: Path) -> None:
     check_checkpoint(a14b)
     assert checkpoint_hash(a14b, "transformer").sampled, "one field for its hash, whatever was hashed"
     facts = facts_from_checkpoint(a14b)
@@ -72,8 +72,8 @@ def test_the_stand_in_is_a_checkpoint_of_a14b(a14b: Path) -> None:
 
 @pytest.fixture(scope="module")
 def rows_and_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, object]], Path]:
-    folder = tmp_path_factory.mktemp("dry-run") / "stand-in"
-    write_stand_in(folder, small_configs())
+    folder = tmp_path_factory.mktemp("dry-run") / "dummy"
+    write_dummy(folder, small_configs())
     expected = parameters(read_architecture(folder))
     rows: list[dict[str, object]] = []
     with pytest.MonkeyPatch.context() as patched:
@@ -103,14 +103,14 @@ def test_the_manifests_say_precision_and_where_the_graph_stands(
     rows_and_folder: tuple[list[dict[str, object]], Path],
 ) -> None:
     _, folder = rows_and_folder
-    manifests = folder.with_name("stand-in-export")
+    manifests = folder.with_name("dummy-export")
     for graph in TWO:
         manifest = read_manifest(GraphManifest, manifests / graph / "manifest.json")
         precision = FOR_LARGE_WEIGHTS.of(graph)
         path = folder / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
         assert manifest.precision == precision
         assert onnx_file(manifests / graph) == path.resolve() and path.exists()
-        assert "stand-in without values" in str(manifest.parity.not_compared) or precision == "bf16"
+        assert "dummy without values" in str(manifest.parity.not_compared) or precision == "bf16"
         assert manifest.weights and manifest.weights["files"]
         assert FilesManifest.read(manifests).graphs[graph] == {"checkpoint_sha256": manifest.checkpoint_sha256}
     assert check_installed(manifests, [FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE])
@@ -128,9 +128,9 @@ def test_a_second_export_finds_everything_current(
 ) -> None:
     _, folder = rows_and_folder
     monkeypatch.setattr(export_checkpoint, "GRAPHS", TWO)
-    written: list[Beside] = []
-    settings = ExportSettings(FOR_LARGE_WEIGHTS, beside=True, stand_in=True)
-    exported_checkpoint(folder, folder.with_name("stand-in-export"), settings, written=written.append)
+    written: list[InPlaceGraph] = []
+    settings = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True)
+    exported_checkpoint(folder, folder.with_name("dummy-export"), settings, written=written.append)
     assert written == []
 
 
@@ -138,7 +138,7 @@ def test_a_graph_with_another_number_of_weights_fails(tmp_path: Path, monkeypatc
     monkeypatch.setattr(export_checkpoint, "GRAPHS", {"text_encoder": GRAPHS["text_encoder"]})
     with pytest.raises(GraphError, match=r"has [\d,]+ parameters, expected 7"):
         dry_run(
-            tmp_path / "stand-in",
+            tmp_path / "dummy",
             FOR_LARGE_WEIGHTS,
             configs=small_configs(layers=1),
             parameters=dict.fromkeys(GRAPHS, 7),

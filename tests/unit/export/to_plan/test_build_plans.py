@@ -16,8 +16,7 @@ from export.commands.plans import build_plans as run_build_plans
 from export.file_hash import sha256
 from export.graphs.precision import FOR_LARGE_WEIGHTS
 from export.graphs.registry import GRAPHS
-from export.placement.gpu_memory import GIB, GpuMemory, SettingsError
-from export.placement.gpu_memory import Deployment as ServedDeployment
+from export.placement.gpu_memory import GIB, GpuMemory, ServingProfile, SettingsError
 from export.placement.measured_plans import measured_contexts
 from export.to_plan import build_plans, measured_build
 from export.to_plan.build_plans import PlanChoices, built_plans, installed_plans, toolchain
@@ -26,7 +25,7 @@ from export.to_plan.estimates import PlanEstimates
 from export.to_plan.manifest import Toolchain
 from export.to_plan.measured_build import context_bytes
 from export.to_plan.network_check import NetworkFacts
-from export.to_plan.plan_specs import Deployment, PlanSpec, plans_of
+from export.to_plan.plan_specs import PlanSet, PlanSpec, plans_of
 from tests.conftest import ROOT
 from tests.fakes import fake_tensorrt
 from wan_t2v.engines.plan_compatibility import PlanMismatch, Running, check_plan
@@ -67,8 +66,8 @@ def built(graphs: Path, *sizes: VideoShape, **options: Any) -> list[Any]:
     tools = toolchain(trt, options.pop("target", None))
     builder = options.pop("builder", None)
     choices = PlanChoices(WAN_MINI, options.pop("workspace_gib", None), vae_tf32=options.pop("vae_tf32", False))
-    deployment = Deployment(sizes or (CLIP,), **options)
-    return built_plans(graphs, graphs / "plans", deployment, tools, choices, builder=builder)
+    plan_set = PlanSet(sizes or (CLIP,), **options)
+    return built_plans(graphs, graphs / "plans", plan_set, tools, choices, builder=builder)
 
 
 def refused(capsys: pytest.CaptureFixture[str], graphs: Path, *options: str) -> str:
@@ -80,7 +79,7 @@ def refused(capsys: pytest.CaptureFixture[str], graphs: Path, *options: str) -> 
 
 def test_a_deployment_is_one_plan_an_expert_and_a_version_of_the_vae_a_size(exported: Path) -> None:
     facts = ModelFacts.read(exported)
-    found = {(spec.graph, spec.version): spec for spec in plans_of(Deployment((CLIP, WIDE), 2), facts)}
+    found = {(spec.graph, spec.version): spec for spec in plans_of(PlanSet((CLIP, WIDE), 2), facts)}
     assert set(found) == {
         ("text_encoder", 1),
         ("high_noise_expert", 1),
@@ -237,7 +236,7 @@ def test_the_memory_that_was_measured_is_in_the_manifest_and_placement_reads_it(
     built(graphs, builder=Recorded((7,)))
     manifest = read_manifest(PlanManifest, graphs / "plans/high_noise_expert/1/plan.json")
     assert manifest.device_memory_bytes == (7,)
-    served = ServedDeployment((CLIP,), experts="fp32", text_encoder="fp32", vae="fp32")
+    served = ServingProfile((CLIP,), experts="fp32", text_encoder="fp32", vae="fp32")
     assert measured_contexts(graphs / "plans", served) == dict.fromkeys(GRAPHS, 7)
     shutil.rmtree(graphs / "plans")
     built(graphs, builder=Recorded(None))
@@ -278,7 +277,7 @@ def test_plans_are_measured_where_they_run(
     monkeypatch.setattr(measured_build, "tensorrt_module", lambda name: fake_tensorrt)
     plan = fake_tensorrt.plan(tmp_path / "model.plan", {"x": ("FLOAT", [1, 4])})
     builder = measured_build.TensorRtBuilder(Toolchain("tensorrt", "1", gpu, target))
-    spec = plans_of(Deployment((CLIP,)), ModelFacts.read(ROOT / "build/training-wan-mini"))[0]
+    spec = plans_of(PlanSet((CLIP,)), ModelFacts.read(ROOT / "build/training-wan-mini"))[0]
     assert builder.device_memory_bytes(spec, plan) == ((1024,) if measured else None)
 
 
@@ -304,13 +303,13 @@ def test_the_limits_of_a14b_are_placements_estimates_and_a_quarter(exported: Pat
     small, large = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
     precisions = {graph: FOR_LARGE_WEIGHTS.of(graph) for graph in GRAPHS}
     for sizes, rows in (((small,), 1), ((small, large), 1), ((small,), 2)):
-        deployment = Deployment(sizes, rows)
-        estimates = PlanEstimates(A14B, precisions, deployment)
-        expert = next(s for s in plans_of(deployment, facts) if s.graph == "high_noise_expert")
-        context = GpuMemory(A14B, ServedDeployment(sizes[-1:]), {}).plans["high_noise_expert"].context
+        plan_set = PlanSet(sizes, rows)
+        estimates = PlanEstimates(A14B, precisions, plan_set)
+        expert = next(s for s in plans_of(plan_set, facts) if s.graph == "high_noise_expert")
+        context = GpuMemory(A14B, ServingProfile(sizes[-1:]), {}).plans["high_noise_expert"].context
         assert 0 <= estimates.workspace_gib(expert) - 1.25 * rows * context / GIB < 0.25
-    vae = [s for s in plans_of(Deployment((small, large)), facts) if s.graph == "vae_decoder_next"]
-    limits = [PlanEstimates(A14B, precisions, Deployment((small, large))).workspace_gib(spec) for spec in vae]
+    vae = [s for s in plans_of(PlanSet((small, large)), facts) if s.graph == "vae_decoder_next"]
+    limits = [PlanEstimates(A14B, precisions, PlanSet((small, large))).workspace_gib(spec) for spec in vae]
     assert limits[0] < limits[1], "each of the VAE's plans is for one size"
 
 

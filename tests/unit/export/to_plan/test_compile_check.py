@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from export.graphs.precision import OFFERED, PART_OF
+from export.graphs.precision import PART_OF, SUPPORTED
 from export.to_plan import compile_check
 from export.to_plan.compile_cases import COMPILE_TABLE, SMALL, CompileCase, smallest_cover
 from export.to_plan.compile_check import CaseResult, checked, compiled_case, summary
@@ -26,12 +26,12 @@ def facts(exported: Path) -> ModelFacts:
 
 def test_every_graph_is_compiled_at_every_offered_precision() -> None:
     compiled = {(case.graph, case.precision) for case in COMPILE_TABLE if case.model == SMALL}
-    assert compiled == {(graph, precision) for graph, part in PART_OF.items() for precision in OFFERED[part]}
+    assert compiled == {(graph, precision) for graph, part in PART_OF.items() for precision in SUPPORTED[part]}
 
 
 def test_a14b_is_compiled_at_both_trained_heights_and_an_expert_with_two_profiles_is_there() -> None:
     large = [case for case in COMPILE_TABLE if case.model == "A14B"]
-    assert {PART_OF[case.graph] for case in large} == set(OFFERED)
+    assert {PART_OF[case.graph] for case in large} == set(SUPPORTED)
     for graph in ("high_noise_expert", "vae_decoder_first", "vae_decoder_next"):
         sizes = {size for case in large if case.graph == graph for size in case.sizes}
         assert sizes == {VideoShape(81, 480, 832), VideoShape(81, 720, 1280)}
