@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.checkpoint.folder import (
     CheckpointError,
     check_checkpoint,
@@ -41,7 +41,7 @@ FILE = GRAPH_FILES["torch"]
 _PRECISIONS = {"--precision": "experts", "--text-encoder-precision": "text_encoder", "--vae-precision": "vae"}
 
 
-def programs_from_checkpoint(
+def write_programs(
     checkpoint: Path,
     repository: Path,
     *,
@@ -69,11 +69,11 @@ def _write(graph: str, checkpoint: Path, folder: Path, made_from: Mapping[str, s
     module = origin.module(module_from_checkpoint(checkpoint, origin.component, made_from["precision"])).eval()
     call = origin.example(facts_from_checkpoint(checkpoint), module)
     (folder / FILE.manifest).unlink(missing_ok=True)  # a program without one was never shown to be right
-    path = program_from_module(module, call, folder / FILE.name)
+    path = write_program(module, call, folder / FILE.name)
     worst = _check(graph, module, call, path)
     with path.open("rb") as file:
         sealed = {**made_from, FILE.hash_key: hashlib.file_digest(file, "sha256").hexdigest()}
-    with written_file(folder / FILE.manifest) as partial:
+    with write_atomically(folder / FILE.manifest) as partial:
         partial.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
     logger.info("wrote %s: relative error against its module %.1e", path, worst)
 
@@ -96,19 +96,19 @@ def _origin(checkpoint: Path, graph: str, precision: str) -> dict[str, str]:
 
 def _is_current(folder: Path, made_from: Mapping[str, str]) -> bool:
     try:
-        found = json.loads((folder / FILE.manifest).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / FILE.manifest).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    return (folder / FILE.name).exists() and made_from.items() <= found.items()
+    return (folder / FILE.name).exists() and made_from.items() <= manifest.items()
 
 
-def program_from_module(module: nn.Module, call: ExampleCall, path: Path) -> Path:
+def write_program(module: nn.Module, call: ExampleCall, path: Path) -> Path:
     """Trace `module` with the free axes of `call` and write the program, whole or not at all."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes about torch's own internals
         program = torch.export.export(module, call.inputs, dynamic_shapes=_axes(call.dynamic_shapes), strict=False)
         names = json.dumps({"inputs": call.input_names, "outputs": call.output_names})
-        with written_file(path) as partial, partial.open("wb") as file:  # given a path, torch wants its own suffix
+        with write_atomically(path) as partial, partial.open("wb") as file:  # given a path, torch wants its own suffix
             torch.export.save(program, file, extra_files={NAMES_FILE: names})
     return path
 
@@ -166,7 +166,7 @@ def main() -> int:
     try:
         precisions = Precisions(options.precision, options.text_encoder_precision, options.vae_precision)
         graphs = options.graph or tuple(GRAPHS)
-        programs_from_checkpoint(options.checkpoint, options.repository, graphs=graphs, precisions=precisions)
+        write_programs(options.checkpoint, options.repository, graphs=graphs, precisions=precisions)
     except (CheckpointError, ParityError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

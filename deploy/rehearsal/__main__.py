@@ -49,24 +49,24 @@ def build_set(checkpoint: Path, into: Path, *, size: str = SIZE, cut: frozenset[
         print(json.dumps({"step": "disk", "gb": {need.purpose: round(need.needed_bytes / 1e9, 1) for need in whole}}))
         return [*whole[:-1], DiskNeed(into, CUT_PLANS_BYTES, "plans of one block")]
 
-    return build_plans.built(options, run=run, needs=needs)
+    return build_plans.build_plan_set(options, run=run, needs=needs)
 
 
 def _build_plans(command: list[str], scratch: Path, *, cut: frozenset[str]) -> None:
     """`python -m export plans` with its own arguments and another builder."""
     from deploy.rehearsal.builder import RehearsalBuilder
     from export.__main__ import parser
-    from export.commands.plans import build_plans as build
+    from export.commands.plans import build_and_install_plans
     from export.graphs.precision import PART_OF
     from export.manifest import manifest_of
-    from export.placement.gpu_memory import parsed_size
+    from export.placement.gpu_memory import parse_size
 
     options = parser().parse_args(command)
     manifests = {graph: manifest_of(options.folder / graph) for graph in PART_OF}
     precisions = {graph: manifest.precision for graph, manifest in manifests.items() if manifest}
-    first = parsed_size(options.sizes.split(",")[0])
+    first = parse_size(options.sizes.split(",")[0])
     builder = RehearsalBuilder(options.checkpoint, precisions, scratch, cut=cut, size=first)
-    build(options, options.folder, builder=builder)
+    build_and_install_plans(options, options.folder, builder=builder)
 
 
 def assemble_repository(checkpoint: Path, plan_set: Path, repository: Path, *, size: str = SIZE) -> list[str]:
@@ -100,7 +100,7 @@ def check_server(repository: Path, log: Path, placement_options: list[str]) -> d
             raise RehearsalError(f"not every model is loaded: {states} (log: {log})")
         for model in MODELS_OF_ENDPOINT:
             for fields, expected in (({"prompt": "a", "height": 100}, "height"), ({"prompt": "a"}, ANSWER)):
-                status, text = server.generated(model, fields)
+                status, text = server.generate(model, fields)
                 if expected not in text:
                     raise RehearsalError(f"{model} answered {fields} with {status} {text!r}, expected {expected!r}")
     return states

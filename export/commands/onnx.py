@@ -81,8 +81,8 @@ def _onnx(options: argparse.Namespace, folder: Path) -> None:
     from export.checkpoint.folder import Checkpoint, CheckpointError, is_small
 
     Checkpoint.open(options.checkpoint).check_files()  # before the imports below, which take seconds
-    from export.to_onnx.export_checkpoint import ExportSettings, default_precisions, exported_checkpoint
-    from export.to_onnx.install import installed
+    from export.to_onnx.export_checkpoint import ExportSettings, default_precisions, export_checkpoint
+    from export.to_onnx.install import install_export
 
     defaults = default_precisions(options.checkpoint)
     precisions = _precisions(options, defaults)
@@ -100,11 +100,11 @@ def _onnx(options: argparse.Namespace, folder: Path) -> None:
         fp8_ranges=ranges,
         bf16_shards=options.bf16_shards,
     )
-    exported_checkpoint(options.checkpoint, folder, settings)
+    export_checkpoint(options.checkpoint, folder, settings)
     if unserved:
         print(f"exported {options.checkpoint.name} to {folder}; not installed: {unserved}", file=sys.stderr)
         return
-    installed(folder, options.repository)
+    install_export(folder, options.repository)
     print(f"installed {options.checkpoint.name} in {options.repository}", file=sys.stderr)
 
 

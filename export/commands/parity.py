@@ -73,11 +73,11 @@ def _follow(options: argparse.Namespace, folder: Path, precision: str) -> None:
         )
     candidates = _candidates(options, folder, precision)
     errors = {name: errors_along(passes, experts()) for name, experts in tqdm(candidates.items(), unit="candidate")}
-    found = report(passes, errors)
-    write_report(folder, found)
-    floor = worst_median(found["candidates"][NOISE_FLOOR])
+    comparison = report(passes, errors)
+    write_report(folder, comparison)
+    floor = worst_median(comparison["candidates"][NOISE_FLOOR])
     beyond = []
-    for name, candidate in found["candidates"].items():
+    for name, candidate in comparison["candidates"].items():
         limit = None if name == NOISE_FLOOR else limit_of(precision, floor)
         print(json.dumps({"candidate": name, "by_expert": candidate["by_expert"], "limit": limit and asdict(limit)}))
         if limit and not worst_median(candidate) <= limit.relative:  # also when it is NaN
@@ -93,9 +93,9 @@ def _candidates(options: argparse.Namespace, folder: Path, precision: str) -> Ma
     from export.parity.report import NOISE_FLOOR
     from export.parity.teacher_forced import graph_experts, plan_experts, torch_experts
 
-    found: dict[str, Callable[[], Any]] = {NOISE_FLOOR: lambda: torch_experts(options.checkpoint, "bf16")}
+    candidates: dict[str, Callable[[], Any]] = {NOISE_FLOOR: lambda: torch_experts(options.checkpoint, "bf16")}
     if tolerance("high_noise_expert", precision) is not None:
-        found[f"graph {precision}"] = lambda: graph_experts(folder, precision)
+        candidates[f"graph {precision}"] = lambda: graph_experts(folder, precision)
     if options.plans:
-        found[f"plan {precision}"] = lambda: plan_experts(options.plans, precision)
-    return found
+        candidates[f"plan {precision}"] = lambda: plan_experts(options.plans, precision)
+    return candidates

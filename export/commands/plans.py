@@ -33,7 +33,7 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
         "--workspace-gib", type=float, help="most memory for one layer of any plan (default: estimated for each plan)"
     )
     plans.add_argument("--vae-tf32", action="store_true", help="let the VAE's FP32 products be computed in TF32")
-    plans.set_defaults(command=lambda options: build_plans(options, folder_of(options)))
+    plans.set_defaults(command=lambda options: build_and_install_plans(options, folder_of(options)))
     check: argparse.ArgumentParser = commands.add_parser("compile-check", help="does TensorRT compile every graph?")
     check.add_argument("--only", metavar="TEXT", action="append", default=[], help="rows that contain TEXT; repeatable")
     check.add_argument(
@@ -47,12 +47,12 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
         command.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
 
 
-def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
+def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
     """The work of `plans`; a rehearsal brings a `builder` of its own."""
     from export.checkpoint.component_configs import read_architecture
     from export.graphs.sizes import named_sizes
     from export.to_onnx.install import install_model_files, set_default_size
-    from export.to_plan.build_plans import PlanChoices, built_plans, installed_plans, toolchain
+    from export.to_plan.build_plans import PlanChoices, build_plans, install_plans, toolchain
     from export.to_plan.plan_specs import PlanSet
     from wan_t2v.engines.tensorrt_module import tensorrt_module
     from wan_t2v.facts import ModelFacts, ServingDefaults
@@ -65,9 +65,9 @@ def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuil
     tools = toolchain(tensorrt_module(options.tensorrt), options.compute_capability)
     plans = options.plans or folder / "plans"
     plan_set = PlanSet(sizes, options.expert_batch)
-    specs = built_plans(folder, plans, plan_set, tools, choices, builder=builder)
+    specs = build_plans(folder, plans, plan_set, tools, choices, builder=builder)
     if options.repository is not None:
-        installed_plans(specs, folder, plans, options.repository)
+        install_plans(specs, folder, plans, options.repository)
         install_model_files(folder, options.repository)
         set_default_size(options.repository, sizes[0])
     print(f"{len(specs)} plans for {', '.join(map(str, sizes))} in {options.repository or plans}")
@@ -75,14 +75,14 @@ def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuil
 
 def _compile_check(options: argparse.Namespace, folder: Path) -> None:
     from export.to_plan.compile_cases import COMPILE_TABLE, smallest_cover
-    from export.to_plan.compile_check import checked, summary
+    from export.to_plan.compile_check import check_cases, summary
 
     table = smallest_cover(COMPILE_TABLE) if options.smallest_cover else COMPILE_TABLE
     cases = [case for case in table if all(text in str(case) for text in options.only)]
     if not cases:
         raise CompileCheckFailed(f"no row of the table contains {' and '.join(options.only)}")
     started = time.monotonic()
-    results = checked(
+    results = check_cases(
         cases,
         options.checkpoint,
         folder,

@@ -35,13 +35,13 @@ class CalibrationSettings:
     seed: int = 0
 
 
-def calibrated(checkpoint: Path, settings: CalibrationSettings) -> Fp8Ranges:
+def calibrate(checkpoint: Path, settings: CalibrationSettings) -> Fp8Ranges:
     """Make the videos and return the largest absolute values that the experts' layers saw. Raises CheckpointError."""
     opened = check_checkpoint(checkpoint)
     pipeline = _pipeline(checkpoint)
     experts = nn.ModuleDict({name: getattr(pipeline, name) for name in EXPERTS})
     fields = {name: field["value"] for name, field in opened.defaults.items()}
-    watched = _watched(experts, lambda: _make_videos(pipeline, settings, fields))
+    watched = _watch(experts, lambda: _make_videos(pipeline, settings, fields))
     return Fp8Ranges(
         checkpoint_hashes={name: checkpoint_hash(checkpoint, name).sha256 for name in EXPERTS},
         ranges={name: _ranges(watched[name]) for name in EXPERTS},
@@ -77,7 +77,7 @@ def _make_videos(pipeline: Any, settings: CalibrationSettings, fields: dict[str,
         )
 
 
-def _watched(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
+def _watch(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
     """The experts with ModelOpt's quantizers in the blocks that will be in FP8, after `make_videos` ran once.
 
     Raises PrecisionError without ModelOpt.
@@ -98,8 +98,8 @@ def _watched(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.Modu
 
 
 def _ranges(expert: Any) -> dict[str, float]:
-    found = {}
+    ranges = {}
     for name in needed_ranges(blocks_in_fp8(len(expert.blocks))):
         place, _, kind = name.rpartition(".")
-        found[name] = float(expert.get_submodule(f"{place}.{_QUANTIZERS[kind]}").amax)
-    return found
+        ranges[name] = float(expert.get_submodule(f"{place}.{_QUANTIZERS[kind]}").amax)
+    return ranges

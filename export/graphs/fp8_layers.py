@@ -140,7 +140,7 @@ def put_in_fp8(
         expert.get_submodule(name).fp8_scales = scales
 
 
-def in_fp8(expert: WanTransformer3DModel, precision: str, ranges: Mapping[str, float]) -> None:
+def put_inner_blocks_in_fp8(expert: WanTransformer3DModel, precision: str, ranges: Mapping[str, float]) -> None:
     """Put `expert` in place in FP8: its inner blocks, by the ranges that calibration brought."""
     blocks = blocks_in_fp8(len(expert.blocks))
     put_in_fp8(expert, ranges, blocks=blocks, attention=attention_is_fp8(precision))

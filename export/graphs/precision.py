@@ -62,8 +62,8 @@ class Precisions:
 
     def of(self, graph: str) -> str:
         """Precision of one of the five graphs."""
-        found: str = getattr(self, PART_OF[graph])
-        return found
+        precision: str = getattr(self, PART_OF[graph])
+        return precision
 
 
 def is_fp8(precision: str) -> bool:

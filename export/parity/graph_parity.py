@@ -86,7 +86,7 @@ def parity_of(
     engines = {name: _Engine(OnnxRuntimeEngine(path), precision) for name, path in paths.items()}
     with torch.inference_mode():
         comparisons = [
-            compared(shape, actual, expected) for shape, actual, expected in _CASES[graph](reference, engines, facts)
+            compare(shape, actual, expected) for shape, actual, expected in _CASES[graph](reference, engines, facts)
         ]
     worst = max(comparison.relative for comparison in comparisons)
     if not worst <= accepted.relative:  # also when it is NaN
@@ -97,7 +97,7 @@ def parity_of(
     return comparisons
 
 
-def compared(shape: str, actual: NDArray[Any], expected: NDArray[Any]) -> Comparison:
+def compare(shape: str, actual: NDArray[Any], expected: NDArray[Any]) -> Comparison:
     """Largest difference, absolute and relative to the reference's largest value."""
     if actual.shape != expected.shape:
         raise ParityError(f"{shape}: the graph gives {actual.shape}, the reference {expected.shape}")
@@ -143,7 +143,7 @@ def _text_encoder_cases(reference: Any, engines: _Engines, facts: ModelFacts) ->
 
 def _expert_cases(graph: str) -> Callable[[Any, _Engines, ModelFacts], list[_Case]]:
     def cases(reference: Any, engines: _Engines, facts: ModelFacts) -> list[_Case]:
-        found = []
+        compared = []
         for batch, frames, height, width, timestep in ((1, 5, 16, 16, 999), (2, 3, 8, 12, 875), (1, 1, 20, 6, 14)):
             latents = torch.randn(batch, facts.grid.channels, frames, height, width, generator=_seeded(width))
             text = torch.randn(batch, facts.text_length, facts.text_dim, generator=_seeded(height))
@@ -152,8 +152,8 @@ def _expert_cases(graph: str) -> Callable[[Any, _Engines, ModelFacts], list[_Cas
             inputs = {"hidden_states": latents, "timestep": times, "encoder_hidden_states": text}
             actual = engines[graph]({name: value.numpy() for name, value in inputs.items()})
             shape = f"batch {batch}, latents {frames}x{height}x{width}, timestep {timestep}"
-            found.append((shape, actual["velocity"], expected.numpy()))
-        return found
+            compared.append((shape, actual["velocity"], expected.numpy()))
+        return compared
 
     return cases
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.graphs.precision import io_precision, is_fp8
 from export.parity.teacher_forced import BANDS, EXPERT_NAMES, ReferencePass
 
@@ -42,32 +42,32 @@ def report(passes: Sequence[ReferencePass], errors: Mapping[str, Sequence[float]
         "error": "Euclidean norm of the velocity's difference over that of the reference",
         "candidates": {
             name: {
-                "steps": _steps(passes, found),
-                "by_expert": {e: _summary(f for c, f in _zip(passes, found) if c.expert == e) for e in EXPERT_NAMES},
+                "steps": _steps(passes, relative),
+                "by_expert": {e: _summary(f for c, f in _zip(passes, relative) if c.expert == e) for e in EXPERT_NAMES},
                 "by_band": {
                     f"{lowest}-{highest - 1}": _summary(
-                        f for c, f in _zip(passes, found) if lowest <= c.timestep < highest
+                        f for c, f in _zip(passes, relative) if lowest <= c.timestep < highest
                     )
                     for lowest, highest in BANDS
                 },
             }
-            for name, found in errors.items()
+            for name, relative in errors.items()
         },
     }
 
 
-def worst_median(found: Mapping[str, Any]) -> float:
+def worst_median(candidate: Mapping[str, Any]) -> float:
     """The larger of both experts' median errors of one candidate in a report; NaN if there is any."""
-    medians = [summary["median"] for summary in found["by_expert"].values() if summary]
+    medians = [summary["median"] for summary in candidate["by_expert"].values() if summary]
     return math.nan if any(map(math.isnan, medians)) else max(medians)
 
 
-def write_report(folder: Path, found: Mapping[str, Any]) -> None:
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     """Write `trajectory.json` and `trajectory.png` into a folder, each whole or not at all."""
-    with written_file(folder / REPORT_FILE) as partial:
-        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    with written_file(folder / PLOT_FILE) as partial:
-        _draw(partial, found)
+    with write_atomically(folder / REPORT_FILE) as partial:
+        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    with write_atomically(folder / PLOT_FILE) as partial:
+        _draw(partial, report)
 
 
 def _zip(passes: Sequence[ReferencePass], errors: Sequence[float]) -> Any:
@@ -86,20 +86,20 @@ def _steps(passes: Sequence[ReferencePass], errors: Sequence[float]) -> list[dic
 
 def _summary(errors: Any) -> dict[str, float] | None:
     """None where no pass fell in; NaN wherever one is, which sorting would hide."""
-    found = list(errors)
-    if not found:
+    values = list(errors)
+    if not values:
         return None
-    if any(math.isnan(error) for error in found):
-        return {"median": math.nan, "largest": math.nan, "passes": len(found)}
-    return {"median": statistics.median(found), "largest": max(found), "passes": len(found)}
+    if any(math.isnan(error) for error in values):
+        return {"median": math.nan, "largest": math.nan, "passes": len(values)}
+    return {"median": statistics.median(values), "largest": max(values), "passes": len(values)}
 
 
-def _draw(path: Path, found: Mapping[str, Any]) -> None:
+def _draw(path: Path, report: Mapping[str, Any]) -> None:
     from matplotlib.figure import Figure  # a second to import, and only this needs it
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for name, candidate in found["candidates"].items():
+    for name, candidate in report["candidates"].items():
         steps = candidate["steps"]
         style = "--" if name == NOISE_FLOOR else "-"
         axes.plot([s["step"] for s in steps], [s["relative"] for s in steps], style, marker=".", label=name)

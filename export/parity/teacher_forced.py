@@ -163,14 +163,14 @@ class _Recorder:
         self._reference, self._step = reference, 1
 
     def experts(self, boundary_timestep: float) -> Experts:
-        high, low = (self._recorded(name) for name in EXPERT_NAMES)
+        high, low = (self._record(name) for name in EXPERT_NAMES)
         return Experts(high, low, boundary_timestep=boundary_timestep)
 
     def next_step(self, done: int, on_step: Callable[[int], object]) -> None:
         self._step = done + 1
         on_step(done)
 
-    def _recorded(self, name: str) -> Expert:
+    def _record(self, name: str) -> Expert:
         def call(latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
             velocity = self._reference[name](latents, timestep, text_embeddings)
             self.passes.append(ReferencePass(self._step, name, timestep, latents.clone(), text_embeddings, velocity))

@@ -27,36 +27,38 @@ def find_alternatives(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Alternativ
     """
     profile = memory.profile
     smaller = _smaller(profile)
-    found = []
+    alternatives = []
     if profile.text_encoder_device == "gpu":
         on_cpu = replace(profile, text_encoder_device="cpu")
-        found.append(_resident("text encoder on the CPU, ", [on_cpu], memory=memory, gpus=gpus))
+        alternatives.append(_resident("text encoder on the CPU, ", [on_cpu], memory=memory, gpus=gpus))
     if smaller:
-        found.append(_resident("", smaller, memory=memory, gpus=gpus))
+        alternatives.append(_resident("", smaller, memory=memory, gpus=gpus))
     if len(gpus) == 1:
-        found.append(_resident(f"two GPUs of {gpus[0].name}, ", [profile, *smaller], memory=memory, gpus=[gpus[0]] * 2))
-    found.append(_swapped([profile, *smaller], memory, gpus))
+        alternatives.append(
+            _resident(f"two GPUs of {gpus[0].name}, ", [profile, *smaller], memory=memory, gpus=[gpus[0]] * 2)
+        )
+    alternatives.append(_swapped([profile, *smaller], memory, gpus))
     if len(profile.doors) > 1:
-        found.append(_one_door(memory, gpus))
-    return found
+        alternatives.append(_one_door(memory, gpus))
+    return alternatives
 
 
 def _smaller(profile: ServingProfile) -> list[ServingProfile]:
     """The same with smaller numbers: experts in FP8 (from FP32, in BF16 first), then the VAE in BF16 as well."""
     experts = {"fp32": ["bf16", "fp8"], "fp8": []}.get(profile.experts, ["fp8"])
-    found = [replace(profile, experts=precision) for precision in experts]
+    smaller = [replace(profile, experts=precision) for precision in experts]
     if profile.vae == "fp32":
-        found.append(replace(profile, experts="fp8", vae="bf16"))
-    return found
+        smaller.append(replace(profile, experts="fp8", vae="bf16"))
+    return smaller
 
 
 def _resident(change: str, profiles: list[ServingProfile], *, memory: GpuMemory, gpus: Sequence[Gpu]) -> Alternative:
     """The first of these profiles whose two experts stay loaded."""
     for profile in profiles:
         candidates = best_of_each_layout(replace(memory, profile=profile), gpus)
-        found = best_fit([c for c in candidates if c.layout is not Layout.ONE_AT_A_TIME])
-        if found is not None:
-            return Alternative(change + precisions(profile), found)
+        placement = best_fit([c for c in candidates if c.layout is not Layout.ONE_AT_A_TIME])
+        if placement is not None:
+            return Alternative(change + precisions(profile), placement)
     return Alternative(change + precisions(profiles[-1]), None)
 
 

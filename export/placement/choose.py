@@ -20,13 +20,13 @@ def placements(memory: GpuMemory, gpus: Sequence[Gpu], layout: Layout) -> list[P
     profile, places = memory.profile, range(len(gpus))
     encoders = {"gpu": [*places], "cpu": [ON_CPU], None: [*places, ON_CPU]}[profile.text_encoder_device]
     engines = _ENGINES if profile.vae_engine is None else (profile.vae_engine,)
-    found = [
+    arrangements = [
         Placement(memory, tuple(gpus), layout, text_encoder, vae, engine)
         for text_encoder, vae, engine in product(encoders, places, engines)
     ]
     if layout is Layout.ONE_AT_A_TIME:  # who swaps watches the memory of its own GPU, and the experts are on the first
-        found = [p for p in found if STREAM not in profile.doors or p.stream == 0]
-    return sorted(found, key=_preference)
+        arrangements = [p for p in arrangements if STREAM not in profile.doors or p.stream == 0]
+    return sorted(arrangements, key=_preference)
 
 
 def _preference(placement: Placement) -> tuple[int, bool, int, int]:

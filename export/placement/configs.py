@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.graphs.precision import io_precision
 from export.placement.gpu_memory import MIB, SettingsError, VaeEngine
 from export.placement.layouts import EXPERTS, VAE_PLANS, Layout, Placement
@@ -33,7 +33,7 @@ ENGINE_OF = {VaeEngine.IN_PROCESS: "tensorrt", VaeEngine.TORCH: "torch"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def written_configs(placement: Placement, repository: Path, name: str) -> list[Path]:
+def write_configs(placement: Placement, repository: Path, name: str) -> list[Path]:
     """Write `<model>/configs/<name>.pbtxt` in `repository` for each model whose config changes.
 
     A file of that name from an earlier placement is replaced, and removed from models that need none any more.
@@ -49,7 +49,7 @@ def written_configs(placement: Placement, repository: Path, name: str) -> list[P
         if model not in configs:
             path.unlink(missing_ok=True)
             continue
-        with written_file(path) as partial:
+        with write_atomically(path) as partial:
             partial.write_text(f"{_HEADER}{text_format.MessageToString(configs[model])}", encoding="utf-8")
         paths.append(path)
     return paths
@@ -64,7 +64,7 @@ def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{repository} is no model repository: denoiser/config.pbtxt is missing. Set --repository."
         )
-    found = {}
+    configs = {}
     for model in loaded_by_server(repository):
         text = (repository / model / "config.pbtxt").read_text(encoding="utf-8")
         original = text_format.Parse(text, ModelConfig())
@@ -72,8 +72,8 @@ def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
         placed.CopyFrom(original)
         _place(placed, placement)
         if placed != original and model not in unloaded_models(placement):
-            found[model] = placed
-    return found
+            configs[model] = placed
+    return configs
 
 
 def _place(config: Any, placement: Placement) -> None:

@@ -27,7 +27,7 @@ def decide(options: argparse.Namespace) -> None:
         choice = best_fit(tried)
         settled = choice is not None and choice.layout is not Layout.ONE_AT_A_TIME and choice.verdict is Verdict.FITS
         alternatives = [] if settled else find_alternatives(memory, gpus)
-        deployed = _deployed(choice, options) if choice is not None else {}
+        deployed = _write_deployment(choice, options) if choice is not None else {}
         _print(tried, choice, alternatives, deployed=deployed, as_json=options.json)
         if choice is None:
             raise SettingsError(_nothing_fits(tried, alternatives))
@@ -48,26 +48,26 @@ def _read_options(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
     )
     architecture = read_architecture(options.checkpoint) if options.checkpoint else A14B
     memory = GpuMemory(architecture, profile, measured_contexts(options.repository, profile))
-    return memory, [Gpu.parsed(text) for text in options.gpu]
+    return memory, [Gpu.parse(text) for text in options.gpu]
 
 
 def _doors(wanted: str, repository: Path) -> tuple[str, ...]:
     """Those of the wanted doors that the repository has."""
     named = {"both": (UNARY, STREAM), "stream": (STREAM,), "unary": (UNARY,)}[wanted]
-    found = tuple(door for door in named if (repository / door / "config.pbtxt").exists())
-    if not found:
+    served = tuple(door for door in named if (repository / door / "config.pbtxt").exists())
+    if not served:
         raise FileNotFoundError(f"{repository} has no model {' or '.join(named)}. Set --repository.")
-    return found
+    return served
 
 
-def _deployed(choice: Placement, options: argparse.Namespace) -> dict[str, Any]:
+def _write_deployment(choice: Placement, options: argparse.Namespace) -> dict[str, Any]:
     """The server's options for a placement, and what to make first; with --out its configs are written too."""
-    from export.placement.configs import programs_command, server_options, torch_graphs, written_configs
+    from export.placement.configs import programs_command, server_options, torch_graphs, write_configs
 
     name, graphs = options.out or "NAME", torch_graphs(choice)
     command = programs_command(choice, options.repository) if graphs else ""
     check_programs(options.repository, graphs, command)
-    written = written_configs(choice, options.repository, options.out) if options.out else []
+    written = write_configs(choice, options.repository, options.out) if options.out else []
     return {
         "options": server_options(choice, options.repository, name),
         "programs": graphs,

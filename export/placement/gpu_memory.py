@@ -280,7 +280,7 @@ def _check_size(size: VideoShape, grid: LatentGrid) -> None:
         )
 
 
-def parsed_size(text: str) -> VideoShape:
+def parse_size(text: str) -> VideoShape:
     """`720x1280` (81 frames) or `720x1280x81`: height, width, frames. Raises SettingsError."""
     parts = text.split("x")
     if len(parts) not in (2, 3) or not all(part.isascii() and part.isdecimal() for part in parts):
@@ -291,4 +291,4 @@ def parsed_size(text: str) -> VideoShape:
 
 def unique_sizes(texts: Sequence[str]) -> tuple[VideoShape, ...]:
     """Sizes as given, each once."""
-    return tuple(dict.fromkeys(parsed_size(text) for text in texts))
+    return tuple(dict.fromkeys(parse_size(text) for text in texts))

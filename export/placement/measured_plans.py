@@ -25,15 +25,15 @@ def measured_contexts(repository: Path, profile: ServingProfile) -> dict[str, in
 
     Graphs without such a plan are left out. Raises SettingsError for a plan that was not measured.
     """
-    found = {}
+    contexts = {}
     for graph, part in PART_OF.items():
         manifests = {path: _read(path) for path in sorted(repository.glob(f"{graph}/*/plan.json"))}
         precisions = {manifest.get("precision") for manifest in manifests.values()}
         sizes = sorted(size for manifest in manifests.values() for size in manifest.get("sizes", []))
         right = sizes in ([], sorted(map(str, profile.sizes)))  # the text encoder is for any
         if right and precisions == {getattr(profile, part)}:
-            found[graph] = sum(_contexts(path, manifest, profile) for path, manifest in manifests.items())
-    return found
+            contexts[graph] = sum(_contexts(path, manifest, profile) for path, manifest in manifests.items())
+    return contexts
 
 
 def check_programs(repository: Path, graphs: Sequence[str], command: str) -> None:
@@ -61,8 +61,8 @@ def _contexts(path: Path, manifest: dict[str, Any], profile: ServingProfile) -> 
     profiles = manifest.get("profiles")
     numbers = isinstance(measured, list) and all(type(size) is int and size >= 0 for size in measured)
     if not measured or not numbers or (isinstance(profiles, list) and len(measured) != len(profiles)):
-        told = "does not tell" if measured is None else f"has {KEY} {measured!r} for"
+        fault = "does not tell" if measured is None else f"has {KEY} {measured!r} for"
         wanted = f"how much memory the plan needs while it runs (accepted: {KEY}, a list with bytes for each profile)"
         remedy = _REMEDY.format(sizes=",".join(map(str, profile.sizes)))
-        raise SettingsError(f"{path} {told} {wanted}. {remedy}")
+        raise SettingsError(f"{path} {fault} {wanted}. {remedy}")
     return sum(measured)

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_folder
+from export.atomic import write_folder_atomically
 from export.checkpoint.meta_module import shell_of
-from export.checkpoint.mini_tokenizer import trained_tokenizer
+from export.checkpoint.mini_tokenizer import train_tokenizer
 from export.checkpoint.weights.component_weights import EMBEDDINGS
 from export.checkpoint.weights.safetensors_index import BYTES_OF
 
@@ -175,11 +175,11 @@ def write_dummy(
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Write the dummy to `folder`, whole or not at all; `stored` is the type of each component's tensors."""
-    with written_folder(folder) as partial:
+    with write_folder_atomically(folder) as partial:
         for name, config in configs.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        trained_tokenizer(vocabulary=1024, text_length=TEXT_LENGTH).save_pretrained(partial / "tokenizer")
+        train_tokenizer(vocabulary=1024, text_length=TEXT_LENGTH).save_pretrained(partial / "tokenizer")
         for component, dtype in stored.items():
             stem = "model" if component == "text_encoder" else "diffusion_pytorch_model"
             shapes = {name: tuple(tensor.shape) for name, tensor in shell_of(partial, component).state_dict().items()}

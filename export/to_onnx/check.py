@@ -58,10 +58,10 @@ def check_shapes(path: Path, graph: str, facts: ModelFacts, sizes: tuple[VideoSh
     for size in sizes:
         axes = {"batch": 1, **axes_of(graph, None if graph == "text_encoder" else size, facts)}
         wanted = expected_outputs(graph, input_shapes(model, axes), facts)
-        found = inferred_outputs(with_fixed_axes(model, axes))
+        inferred = inferred_outputs(with_fixed_axes(model, axes))
         for name, shape in wanted.items():
-            if found.get(name) != shape:
-                raise GraphError(f"{graph} at {size}: {name} has the shape {found.get(name)}, expected {shape}")
+            if inferred.get(name) != shape:
+                raise GraphError(f"{graph} at {size}: {name} has the shape {inferred.get(name)}, expected {shape}")
 
 
 def expected_outputs(graph: str, inputs: Shapes, facts: ModelFacts) -> Shapes:

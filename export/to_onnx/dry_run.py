@@ -8,7 +8,7 @@ from typing import Any
 from export.graphs.precision import Precisions
 from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, SHARD_BYTES, STORED, write_dummy
 from export.to_onnx.check import GraphError
-from export.to_onnx.export_checkpoint import ExportSettings, exported_checkpoint
+from export.to_onnx.export_checkpoint import ExportSettings, export_checkpoint
 from export.to_onnx.export_in_place import InPlaceGraph
 
 Row = dict[str, Any]
@@ -36,21 +36,21 @@ def dry_run(
     manifests = folder.with_name(f"{folder.name}-export")
     shutil.rmtree(manifests, ignore_errors=True)
     settings = ExportSettings(precisions, external_weights=True, dummy=True, jobs=jobs)
-    exported_checkpoint(folder, manifests, settings, written=lambda found: report(_row(found, parameters)))
+    export_checkpoint(folder, manifests, settings, written=lambda graph: report(_row(graph, parameters)))
 
 
-def _row(found: InPlaceGraph, parameters: Mapping[str, int]) -> Row:
-    expected = parameters[found.graph]
-    if found.external_data.parameters != expected:
-        raise GraphError(f"{found.graph} has {found.external_data.parameters:,} parameters, expected {expected:,}")
+def _row(graph: InPlaceGraph, parameters: Mapping[str, int]) -> Row:
+    expected = parameters[graph.graph]
+    if graph.external_data.parameters != expected:
+        raise GraphError(f"{graph.graph} has {graph.external_data.parameters:,} parameters, expected {expected:,}")
     return {
-        "graph": found.graph,
-        "seconds": found.cost.seconds,
-        "cpu_seconds": found.cost.cpu_seconds,
-        "peak_mb": found.cost.peak_mb,
-        "nodes": found.structure.nodes,
-        "parameters": found.external_data.parameters,
-        "onnx_mb": found.structure.onnx_mb,
-        "casts_of_weights": found.external_data.casts,
-        "elements": found.structure.elements,
+        "graph": graph.graph,
+        "seconds": graph.cost.seconds,
+        "cpu_seconds": graph.cost.cpu_seconds,
+        "peak_mb": graph.cost.peak_mb,
+        "nodes": graph.structure.nodes,
+        "parameters": graph.external_data.parameters,
+        "onnx_mb": graph.structure.onnx_mb,
+        "casts_of_weights": graph.external_data.casts,
+        "elements": graph.structure.elements,
     }

@@ -18,7 +18,7 @@ from typing import cast
 from diffusers import WanTransformer3DModel
 from torch import nn
 
-from export.atomic import written_file, written_folder
+from export.atomic import write_atomically, write_folder_atomically
 from export.checkpoint.folder import (
     Checkpoint,
     check_small_enough,
@@ -31,7 +31,7 @@ from export.checkpoint.hashes import checkpoint_hash
 from export.disk_space import DiskNeed, check_disk_space
 from export.fp8.ranges import read_ranges, sha256_of
 from export.fp8.weights import fp8_bytes
-from export.graphs.fp8_layers import in_fp8, needed_ranges
+from export.graphs.fp8_layers import needed_ranges, put_inner_blocks_in_fp8
 from export.graphs.precision import (
     FOR_LARGE_WEIGHTS,
     IN_ONNX_RUNTIME,
@@ -98,7 +98,7 @@ def default_precisions(checkpoint: Path) -> Precisions:
     return IN_ONNX_RUNTIME if is_small(checkpoint) else FOR_LARGE_WEIGHTS
 
 
-def exported_checkpoint(
+def export_checkpoint(
     checkpoint: Path,
     folder: Path,
     settings: ExportSettings = AS_SERVED_ON_A_CPU,
@@ -194,7 +194,7 @@ def _export(
 ) -> tuple[str, float, InPlaceGraph | None]:
     started = time.monotonic()
     precision = settings.precisions.of(graph)
-    with written_folder(folder / graph) as partial:  # replaces a stale graph together with its manifest
+    with write_folder_atomically(folder / graph) as partial:  # replaces a stale graph together with its manifest
         if settings.external_weights:
             prepared = functools.partial(_in_precision, checkpoint=checkpoint, graph=graph, settings=settings)
             copies = bf16_folder(checkpoint) if settings.bf16_shards and graph in _EXPERTS else None
@@ -214,7 +214,7 @@ def _in_precision(module: nn.Module, *, checkpoint: Path, graph: str, settings: 
     if not is_fp8(precision):
         return module
     expert = cast(WanTransformer3DModel, module)
-    in_fp8(expert, precision, _ranges(checkpoint, graph, settings, blocks=len(expert.blocks)))
+    put_inner_blocks_in_fp8(expert, precision, _ranges(checkpoint, graph, settings, blocks=len(expert.blocks)))
     return module
 
 
@@ -231,7 +231,7 @@ def _check_and_seal(
     checkpoint: Path, folder: Path, graph: str, settings: ExportSettings, found: InPlaceGraph | None
 ) -> None:
     """Parity first, manifest last: a graph without a manifest was never shown to be right."""
-    parity, reason = _compared(checkpoint, folder, graph, settings)
+    parity, reason = _compare(checkpoint, folder, graph, settings)
     path = found.path if found else folder / graph / ONNX
     sealed = graph_manifest(_origin_of(checkpoint, graph, settings), path, parity, not_compared=reason)
     if found:
@@ -241,11 +241,11 @@ def _check_and_seal(
             weights=asdict(found.external_data),
             structure=asdict(found.structure),
         )
-    with written_file(folder / graph / GRAPH_MANIFEST) as partial:
+    with write_atomically(folder / graph / GRAPH_MANIFEST) as partial:
         partial.write_text(to_json(sealed), encoding="utf-8")
 
 
-def _compared(
+def _compare(
     checkpoint: Path, folder: Path, graph: str, settings: ExportSettings
 ) -> tuple[list[Comparison], str | None]:
     """Parity figures, or none and the reason."""

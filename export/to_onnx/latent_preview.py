@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.checkpoint.config_file import read_text
 from export.checkpoint.folder import module_from_checkpoint
 from wan_t2v.latents import diffusion_from_vae
@@ -34,13 +34,13 @@ def write_preview(checkpoint: Path, folder: Path, *, again: bool) -> None:
         text = read_text(own)
     else:
         vae = cast(AutoencoderKLWan, module_from_checkpoint(checkpoint, "vae"))
-        text = fitted_preview(vae).to_json()
-    with written_file(target) as partial:
+        text = fit_preview(vae).to_json()
+    with write_atomically(target) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 @torch.inference_mode()
-def fitted_preview(vae: AutoencoderKLWan, clips: Tensor | None = None) -> PreviewMap:
+def fit_preview(vae: AutoencoderKLWan, clips: Tensor | None = None) -> PreviewMap:
     """The map that gives, from the normalised latents of `clips`, their own small pictures best.
 
     `clips` (N, 3, T, H, W) are in [-1, 1]; without any, resting random pictures are taken, which suits a VAE that was

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_file, written_folder
+from export.atomic import write_atomically, write_folder_atomically
 from export.checkpoint.architecture import Architecture
 from export.disk_space import DiskNeed, check_disk_space
 from export.graphs.precision import PART_OF, attention_is_fp8
@@ -86,7 +86,7 @@ def toolchain(trt: Any, compute_capability: str | None) -> Toolchain:
     return Toolchain(trt.__name__, trt.__version__, gpu, capabilities)
 
 
-def built_plans(
+def build_plans(
     folder: Path,
     plans: Path,
     plan_set: PlanSet,
@@ -132,16 +132,16 @@ def _check_fp8_attention(specs: Sequence[PlanSpec], precisions: Mapping[str, str
             )
 
 
-def installed_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, repository: Path) -> None:
+def install_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, repository: Path) -> None:
     """Put plans and manifests into a model repository, by hard link where both are on one disk.
 
     The manifest goes last: after an interruption the server refuses a plan whose hash its manifest does not name.
     """
     for spec in specs:
         home = repository / spec.graph / str(spec.version)
-        _placed(folder / spec.graph / GRAPH_MANIFEST, home / GRAPH_MANIFEST)
+        _place(folder / spec.graph / GRAPH_MANIFEST, home / GRAPH_MANIFEST)
         for name in (PLAN_FILE, PLAN_MANIFEST):
-            _placed(_home(plans, spec) / name, home / name)
+            _place(_home(plans, spec) / name, home / name)
 
 
 def _home(plans: Path, spec: PlanSpec) -> Path:
@@ -169,15 +169,15 @@ class _Work:
 
     def build(self, spec: PlanSpec, origin: PlanOrigin) -> None:
         """Build one plan, measure it, and put it in its place with its manifest."""
-        with written_folder(_home(self.plans, spec)) as partial:
-            manifest = self._built(spec, origin, partial / PLAN_FILE)
+        with write_folder_atomically(_home(self.plans, spec)) as partial:
+            manifest = self._build(spec, origin, partial / PLAN_FILE)
             (partial / PLAN_MANIFEST).write_text(to_json(manifest), encoding="utf-8")
         memory = manifest.device_memory_bytes
         measured = "not measured" if memory is None else f"{max(memory) / 1e9:.2f} GB"
         size, seconds = manifest.plan_bytes / 1e9, manifest.build_seconds
         logger.info("built %s: %.2f GB in %.0f s, context memory %s", spec, size, seconds, measured)
 
-    def _built(self, spec: PlanSpec, origin: PlanOrigin, target: Path) -> PlanManifest:
+    def _build(self, spec: PlanSpec, origin: PlanOrigin, target: Path) -> PlanManifest:
         started = time.monotonic()
         source = onnx_file(self.folder / spec.graph)
         settings = BuildSettings(
@@ -202,8 +202,8 @@ def _timing_cache(plans: Path, tools: Toolchain) -> Path | None:
     return plans / f"timing-{tools.version}-{gpu}.cache"
 
 
-def _placed(source: Path, target: Path) -> None:
-    with written_file(target) as partial:
+def _place(source: Path, target: Path) -> None:
+    with write_atomically(target) as partial:
         try:
             os.link(source, partial)
         except OSError:  # another disk

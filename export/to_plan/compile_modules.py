@@ -56,17 +56,17 @@ def compile_graph(model: str, graph: str, precision: str, checkpoint: Path, path
     component = GRAPHS[graph].component
     if model == SMALL:
         module = module_from_checkpoint(checkpoint, component, precision)
-        return onnx_from_module(_in_fp8_if_asked(module, model, precision), graph, facts, path)
+        return onnx_from_module(_put_in_fp8_if_named(module, model, precision), graph, facts, path)
     config = path.parent / component / "config.json"
     config.parent.mkdir(parents=True)
     config.write_text(json.dumps({**A14B_CONFIGS[f"{component}/config.json"], **_CUTS[component]}), encoding="utf-8")
-    shell = _in_fp8_if_asked(shell_of(path.parent, component), model, precision)
+    shell = _put_in_fp8_if_named(shell_of(path.parent, component), model, precision)
     traced, call = weightless_graph(shell, graph, facts, precision)
     _attach_random(traced, path.parent)
     return save(traced, call, path)
 
 
-def _in_fp8_if_asked(module: nn.Module, model: str, precision: str) -> nn.Module:
+def _put_in_fp8_if_named(module: nn.Module, model: str, precision: str) -> nn.Module:
     """By ranges that are all one."""
     if is_fp8(precision):
         expert = cast(WanTransformer3DModel, module)

@@ -119,8 +119,8 @@ def plan_manifest(origin: PlanOrigin, spec: PlanSpec, plan_set: PlanSet, plan: B
 def is_current(folder: Path, origin: PlanOrigin) -> bool:
     """True if `folder` holds a plan of this origin. The set's other sizes do not make a plan stale."""
     try:
-        found = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
+        manifest = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
         size = (folder / PLAN_FILE).stat().st_size
     except (FileNotFoundError, ManifestError):
         return False
-    return size == found.plan_bytes and has_origin(found, origin)
+    return size == manifest.plan_bytes and has_origin(manifest, origin)

@@ -14,7 +14,7 @@ from export import disk_space
 from export.checkpoint.architecture import A14B
 from export.file_hash import sha256
 from export.graphs.registry import GRAPHS
-from export.placement.gpu_memory import GpuMemory, ServingProfile, parsed_size
+from export.placement.gpu_memory import GpuMemory, ServingProfile, parse_size
 from export.to_onnx.a14b_dummy import write_dummy
 from export.to_onnx.install import READ_BY, install_model_files
 from tests.deploy.rendering import ROOT, named, pod, server
@@ -25,7 +25,7 @@ GPU = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "610.43")
 # what was measured agrees with what was estimated
 ESTIMATED = {
     graph: (memory.context,)
-    for graph, memory in GpuMemory(A14B, ServingProfile((parsed_size("720x1280x81"),)), {}).plans.items()
+    for graph, memory in GpuMemory(A14B, ServingProfile((parse_size("720x1280x81"),)), {}).plans.items()
 }
 PLACEMENT = [
     "--gpu",
@@ -64,7 +64,7 @@ def plan_set(folder: Path, **changed: Any) -> Path:
     for name in {name for names in READ_BY.values() for name in names}:
         (folder / "graphs" / name).write_text("{}")
     install_model_files(folder / "graphs", repository)
-    build_plans.written_plan_set(folder)
+    build_plans.write_plan_set(folder)
     return folder
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from export.__main__ import main
 from export.checkpoint.folder import facts_from_checkpoint, module_from_checkpoint
-from export.fp8.calibrate import CalibrationSettings, calibrated
-from export.graphs.fp8_layers import in_fp8
+from export.fp8.calibrate import CalibrationSettings, calibrate
+from export.graphs.fp8_layers import put_inner_blocks_in_fp8
 from export.graphs.precision import SUPPORTED, io_precision, is_fp8
 from export.graphs.registry import GRAPHS
 from export.parity.report import limit_of, report, worst_median
@@ -71,7 +71,7 @@ def test_exchanged_experts_are_far_beyond_every_limit(calls: list[ReferencePass]
 @pytest.fixture(scope="module")
 def ranges(checkpoint: Path) -> Mapping[str, Mapping[str, float]]:
     prompts = ("a green star slides up on a black background", "a red circle grows in place")
-    return calibrated(checkpoint, CalibrationSettings(prompts, num_inference_steps=6)).ranges
+    return calibrate(checkpoint, CalibrationSettings(prompts, num_inference_steps=6)).ranges
 
 
 QUICK = ("fp32", "fp8-attention-fp32")  # in which FP8's other form is
@@ -99,7 +99,7 @@ def test_a_graph_in_every_precision_that_a_cpu_runs_keeps_its_limit(
         for name in EXPERT_NAMES:
             module: Any = module_from_checkpoint(checkpoint, GRAPHS[name].component, precision)
             if is_fp8(precision):
-                in_fp8(module, precision, ranges[GRAPHS[name].component])
+                put_inner_blocks_in_fp8(module, precision, ranges[GRAPHS[name].component])
             (folder / name).mkdir()
             onnx_from_module(module, name, facts_from_checkpoint(checkpoint), folder / name / "model.onnx")
     found = median(calls, errors_along(calls, graph_experts(folder, precision)))

@@ -15,7 +15,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from export.checkpoint.architecture import A14B
 from export.checkpoint.component_configs import read_architecture
 from export.checkpoint.config_file import CheckpointError
-from export.placement.gpu_memory import GIB, GpuMemory, ServingProfile, SettingsError, parsed_size, unique_sizes
+from export.placement.gpu_memory import GIB, GpuMemory, ServingProfile, SettingsError, parse_size, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.measured_plans import check_programs, measured_contexts
 from tests.conftest import ROOT
@@ -69,7 +69,7 @@ def test_the_vaes_weights_and_caches_are_those_that_were_measured() -> None:
     path = ROOT / "benchmarks/results/gpu-NVIDIA-H200-2026-11-28.json"
     rows = json.loads(path.read_text())["parts"]["vae"]["rows"]
     for row in (row for row in rows if row["precision"] != "tf32"):
-        memory = GpuMemory(A14B, ServingProfile((parsed_size(row["size"]),), vae=row["precision"]), {})
+        memory = GpuMemory(A14B, ServingProfile((parse_size(row["size"]),), vae=row["precision"]), {})
         assert memory.largest_cache_set / GIB == pytest.approx(row["caches_gib"], rel=1e-3)
         assert memory.vae_in_torch.weights / 2 / GIB == pytest.approx(row["weights_gib"], rel=1e-3)
         held = memory.vae_in_torch.weights / 2 + 2 * memory.largest_cache_set
@@ -214,7 +214,7 @@ def test_a_size_that_cannot_be_is_refused(size: str, message: str) -> None:
 
 
 def test_a_size_without_frames_has_81() -> None:
-    assert parsed_size("720x1280") == VideoShape(81, 720, 1280)
+    assert parse_size("720x1280") == VideoShape(81, 720, 1280)
     assert unique_sizes(["720x1280", "720x1280x81"]) == (VideoShape(81, 720, 1280),)
 
 
@@ -237,13 +237,13 @@ def test_no_size_is_refused() -> None:
 
 
 def test_gpus_by_their_name_or_exactly() -> None:
-    h100 = Gpu.parsed("80")
-    assert h100.usable == Gpu.parsed("81559MiB").usable
-    assert Gpu.parsed("80GB") == h100
-    assert Gpu.parsed("100").usable < 100 * 10**9, "a size that is not known counts as decimal"
+    h100 = Gpu.parse("80")
+    assert h100.usable == Gpu.parse("81559MiB").usable
+    assert Gpu.parse("80GB") == h100
+    assert Gpu.parse("100").usable < 100 * 10**9, "a size that is not known counts as decimal"
     for wrong in ("0", "H100", "80 GB", "-80", "80.5"):
         with pytest.raises(SettingsError, match="accepted: gigabytes"):
-            Gpu.parsed(wrong)
+            Gpu.parse(wrong)
 
 
 def test_a_folder_that_is_no_checkpoint_is_told(tmp_path: Path) -> None:

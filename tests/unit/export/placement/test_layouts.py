@@ -29,7 +29,7 @@ def asked(*sizes: str, doors: tuple[str, ...] = (UNARY,), **settings: Any) -> Gp
 
 
 def gpus(*sizes: str) -> list[Gpu]:
-    return [Gpu.parsed(size) for size in sizes]
+    return [Gpu.parse(size) for size in sizes]
 
 
 def decided(size: str, *sizes: str, **settings: Any) -> Placement | None:
@@ -148,7 +148,7 @@ def test_an_estimate_must_leave_a_margin_to_fit() -> None:
 
 def test_four_gib_of_every_gpu_are_never_planned_for() -> None:
     for name, reported_mib in REPORTED_MIB.items():
-        assert reported_mib * 2**20 - Gpu.parsed(str(name)).usable > 4 * GIB
+        assert reported_mib * 2**20 - Gpu.parse(str(name)).usable > 4 * GIB
     for sizes in (("48", "48"), ("80",), ("80", "80"), ("141",)):
         found = decided("480x832", *sizes, experts="fp8")
         assert found is not None

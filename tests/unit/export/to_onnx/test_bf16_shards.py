@@ -16,7 +16,7 @@ from export.graphs.registry import GRAPHS
 from export.to_onnx import bf16_shards
 from export.to_onnx.a14b_dummy import small_configs, write_dummy
 from export.to_onnx.bf16_shards import EXPERTS, bf16_folder, bf16_shards_need, write_bf16_shards
-from export.to_onnx.export_checkpoint import ExportSettings, exported_checkpoint
+from export.to_onnx.export_checkpoint import ExportSettings, export_checkpoint
 from export.to_onnx.export_in_place import export_in_place
 
 
@@ -72,9 +72,9 @@ def test_the_export_makes_the_copies_and_tells_graphs_of_either_kind_apart(
     graphs, written = tmp_path / "graphs", []
     own = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True)
     copied = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True, bf16_shards=True)
-    exported_checkpoint(checkpoint, graphs, own, written=lambda found: written.append(found.graph))
+    export_checkpoint(checkpoint, graphs, own, written=lambda found: written.append(found.graph))
     assert sorted(written) == sorted(two)
-    exported_checkpoint(checkpoint, graphs, copied, written=lambda found: written.append(found.graph))
+    export_checkpoint(checkpoint, graphs, copied, written=lambda found: written.append(found.graph))
     assert written[2:] == ["low_noise_expert"], "whose weights are now others"
     manifest = json.loads((graphs / "low_noise_expert/manifest.json").read_text())
     assert manifest["bf16_shards"] and manifest["weights"]["casts"] == 0

@@ -14,11 +14,10 @@ from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.precision import FOR_LARGE_WEIGHTS
 from export.graphs.registry import GRAPHS
 from export.manifest import onnx_file
-from export.to_onnx import export_checkpoint
 from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, small_configs, write_dummy
 from export.to_onnx.check import GraphError
 from export.to_onnx.dry_run import dry_run
-from export.to_onnx.export_checkpoint import ExportSettings, exported_checkpoint
+from export.to_onnx.export_checkpoint import ExportSettings, export_checkpoint
 from export.to_onnx.export_in_place import InPlaceGraph
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 from wan_t2v.installed_files import FilesManifest, check_installed
@@ -77,7 +76,7 @@ def rows_and_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict
     expected = parameters(read_architecture(folder))
     rows: list[dict[str, object]] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(export_checkpoint, "GRAPHS", TWO)
+        patched.setattr("export.to_onnx.export_checkpoint.GRAPHS", TWO)
         dry_run(
             folder,
             FOR_LARGE_WEIGHTS,
@@ -127,15 +126,15 @@ def test_a_second_export_finds_everything_current(
     rows_and_folder: tuple[list[dict[str, object]], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, folder = rows_and_folder
-    monkeypatch.setattr(export_checkpoint, "GRAPHS", TWO)
+    monkeypatch.setattr("export.to_onnx.export_checkpoint.GRAPHS", TWO)
     written: list[InPlaceGraph] = []
     settings = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True)
-    exported_checkpoint(folder, folder.with_name("dummy-export"), settings, written=written.append)
+    export_checkpoint(folder, folder.with_name("dummy-export"), settings, written=written.append)
     assert written == []
 
 
 def test_a_graph_with_another_number_of_weights_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_checkpoint, "GRAPHS", {"text_encoder": GRAPHS["text_encoder"]})
+    monkeypatch.setattr("export.to_onnx.export_checkpoint.GRAPHS", {"text_encoder": GRAPHS["text_encoder"]})
     with pytest.raises(GraphError, match=r"has [\d,]+ parameters, expected 7"):
         dry_run(
             tmp_path / "dummy",

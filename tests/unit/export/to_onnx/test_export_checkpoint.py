@@ -12,7 +12,7 @@ from export.__main__ import main
 from export.checkpoint.folder import CheckpointError, check_checkpoint, check_small_enough, facts_from_checkpoint
 from export.graphs.registry import GRAPHS
 from export.parity.graph_parity import ParityError, parity_of
-from export.to_onnx.install import READ_BY, installed
+from export.to_onnx.install import READ_BY, install_export
 from export.to_onnx.manifest import is_current
 from export.to_onnx.model_files import seal_model_files
 from wan_t2v.installed_files import FILES_MANIFEST, check_installed
@@ -93,7 +93,7 @@ def test_weights_that_one_onnx_file_cannot_hold_are_refused_before_any_work(conf
 
 def test_every_model_gets_the_files_that_it_reads_under_a_manifest(broken: Path, tmp_path: Path) -> None:
     seal_model_files(broken, {graph: {"checkpoint_sha256": graph} for graph in GRAPHS})
-    repository = installed(broken, tmp_path / "repository")
+    repository = install_export(broken, tmp_path / "repository")
     for model, names in READ_BY.items():
         manifest = check_installed(repository / model / "1", set(names) - {FILES_MANIFEST})
         assert manifest.graphs["text_encoder"] == {"checkpoint_sha256": "text_encoder"}
@@ -101,11 +101,11 @@ def test_every_model_gets_the_files_that_it_reads_under_a_manifest(broken: Path,
 
 
 def test_installing_leaves_equal_files_alone_and_names_an_unfinished_export(broken: Path, tmp_path: Path) -> None:
-    repository = installed(broken, tmp_path / "repository")
+    repository = install_export(broken, tmp_path / "repository")
     graph = repository / "low_noise_expert/1/model.onnx"
     before = graph.stat().st_mtime_ns
-    installed(broken, repository)
+    install_export(broken, repository)
     assert graph.stat().st_mtime_ns == before
     (broken / "vae_decoder_next/manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="the export did not finish. Run `make export` again."):
-        installed(broken, repository)
+        install_export(broken, repository)

@@ -12,14 +12,14 @@ from export import disk_space
 from export.__main__ import main, parser
 from export.checkpoint.architecture import A14B
 from export.checkpoint.component_configs import read_architecture
-from export.commands.plans import build_plans as run_build_plans
+from export.commands.plans import build_and_install_plans
 from export.file_hash import sha256
 from export.graphs.precision import FOR_LARGE_WEIGHTS
 from export.graphs.registry import GRAPHS
 from export.placement.gpu_memory import GIB, GpuMemory, ServingProfile, SettingsError
 from export.placement.measured_plans import measured_contexts
-from export.to_plan import build_plans, measured_build
-from export.to_plan.build_plans import PlanChoices, built_plans, installed_plans, toolchain
+from export.to_plan import measured_build
+from export.to_plan.build_plans import PlanChoices, _check_fp8_attention, build_plans, install_plans, toolchain
 from export.to_plan.builder import BuildError, BuildSettings, PlanShapes
 from export.to_plan.estimates import PlanEstimates
 from export.to_plan.manifest import Toolchain
@@ -42,7 +42,7 @@ GPU = RunningGpu("NVIDIA L4", "8.9", "580.65.06")
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same answers on machines that have one."""
-    monkeypatch.setattr(build_plans, "running_gpu", lambda: None)
+    monkeypatch.setattr("export.to_plan.build_plans.running_gpu", lambda: None)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def graphs(exported: Path, tmp_path: Path) -> Path:
 def text_encoder_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan that builds fastest stands for all."""
     monkeypatch.setattr(
-        build_plans, "plans_of", lambda *args: [s for s in plans_of(*args) if s.graph == "text_encoder"]
+        "export.to_plan.build_plans.plans_of", lambda *args: [s for s in plans_of(*args) if s.graph == "text_encoder"]
     )
 
 
@@ -67,7 +67,7 @@ def built(graphs: Path, *sizes: VideoShape, **options: Any) -> list[Any]:
     builder = options.pop("builder", None)
     choices = PlanChoices(WAN_MINI, options.pop("workspace_gib", None), vae_tf32=options.pop("vae_tf32", False))
     plan_set = PlanSet(sizes or (CLIP,), **options)
-    return built_plans(graphs, graphs / "plans", plan_set, tools, choices, builder=builder)
+    return build_plans(graphs, graphs / "plans", plan_set, tools, choices, builder=builder)
 
 
 def refused(capsys: pytest.CaptureFixture[str], graphs: Path, *options: str) -> str:
@@ -98,7 +98,7 @@ def test_a_deployment_is_one_plan_an_expert_and_a_version_of_the_vae_a_size(expo
 def test_every_plan_of_wan_mini_is_built_on_a_cpu_and_installed(graphs: Path, tmp_path: Path) -> None:
     specs = built(graphs, CLIP)
     repository = tmp_path / "repository"
-    installed_plans(specs, graphs, graphs / "plans", repository)
+    install_plans(specs, graphs, graphs / "plans", repository)
     for spec in specs:
         home = repository / spec.graph / "1"
         manifest = read_manifest(PlanManifest, home / "plan.json")
@@ -124,7 +124,7 @@ def test_the_first_size_is_the_default_of_the_repository(graphs: Path, tmp_path:
     places = ["--checkpoint", str(ROOT / "training/wan-mini"), "--folder", str(graphs), "--repository", str(repository)]
     own = ServingDefaults.read(graphs)
     for sizes, expected in ((["--sizes", "128x192x17,128x128x17"], WIDE), ([], default_clip(own))):
-        run_build_plans(parser().parse_args(["plans", *places, *sizes]), graphs, builder=Recorded())
+        build_and_install_plans(parser().parse_args(["plans", *places, *sizes]), graphs, builder=Recorded())
         assert default_clip(ServingDefaults.read(repository / "prepare/1")) == expected
         check_model_files(repository / "prepare/1", (DEFAULTS_FILE,), graphs=("text_encoder",))
     installed = (repository / "prepare/1" / DEFAULTS_FILE).read_bytes()
@@ -206,7 +206,7 @@ def test_what_plans_are_for_follows_the_machine(monkeypatch: pytest.MonkeyPatch)
     fake.__version__ = "11.4"  # type: ignore[attr-defined]
     with pytest.raises(BuildError, match=r"mainline TensorRT \(11.4\) builds for the GPU .* there is none here"):
         toolchain(fake, None)
-    monkeypatch.setattr(build_plans, "running_gpu", lambda: GPU)
+    monkeypatch.setattr("export.to_plan.build_plans.running_gpu", lambda: GPU)
     assert toolchain(fake, None).target == ("current",) == toolchain(trt, None).target
     with pytest.raises(BuildError, match="not for '8.9'"):
         toolchain(fake, "8.9")
@@ -341,7 +341,7 @@ def test_attention_in_fp8_is_for_one_size(tmp_path: Path) -> None:
     """With two sizes TensorRT takes it apart, which would be slower than BF16 and nobody would notice."""
     one, two = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
     specs = [PlanSpec("high_noise_expert", 1, sizes, PlanShapes(()), None) for sizes in ((one,), (one, two))]
-    build_plans._check_fp8_attention(specs, {"high_noise_expert": "fp8"})
-    build_plans._check_fp8_attention(specs[:1], {"high_noise_expert": "fp8-attention"})
+    _check_fp8_attention(specs, {"high_noise_expert": "fp8"})
+    _check_fp8_attention(specs[:1], {"high_noise_expert": "fp8-attention"})
     with pytest.raises(BuildError, match="in a plan for one size only. Name one size, or export with PRECISION=fp8"):
-        build_plans._check_fp8_attention(specs, {"high_noise_expert": "fp8-attention"})
+        _check_fp8_attention(specs, {"high_noise_expert": "fp8-attention"})
