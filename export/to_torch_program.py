@@ -23,13 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from export.atomic import write_atomically
-from export.checkpoint.folder import (
-    CheckpointError,
-    check_checkpoint,
-    facts_from_checkpoint,
-    module_from_checkpoint,
-)
-from export.checkpoint.hashes import component_sha256
+from export.checkpoint.folder import Checkpoint, CheckpointError
+from export.checkpoint.hashes import content_sha256
 from export.graphs.precision import IN_ONNX_RUNTIME, SUPPORTED, Precisions, is_fp8
 from export.graphs.registry import GRAPHS, ExampleCall
 from export.parity.graph_parity import TOLERANCES, ParityError
@@ -42,7 +37,7 @@ _PRECISIONS = {"--precision": "experts", "--text-encoder-precision": "text_encod
 
 
 def write_programs(
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     repository: Path,
     *,
     graphs: Sequence[str] = tuple(GRAPHS),
@@ -51,9 +46,9 @@ def write_programs(
 ) -> Path:
     """Write the programs of these graphs into `repository`; those that are current are kept.
 
-    Raises CheckpointError for a folder that is not Wan2.2-T2V, ParityError for a program that differs from its module.
+    Raises CheckpointError for weights that do not fit their config, ParityError for a program unlike its module.
     """
-    check_checkpoint(checkpoint)
+    checkpoint.check()
     for graph in graphs:
         folder, made_from = repository / graph / version_folder, _origin(checkpoint, graph, precisions.of(graph))
         if _is_current(folder, made_from):
@@ -63,11 +58,11 @@ def write_programs(
     return repository
 
 
-def _write(graph: str, checkpoint: Path, folder: Path, made_from: Mapping[str, str]) -> None:
+def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[str, str]) -> None:
     origin = GRAPHS[graph]
     folder.mkdir(parents=True, exist_ok=True)
-    module = origin.module(module_from_checkpoint(checkpoint, origin.component, made_from["precision"])).eval()
-    call = origin.example(facts_from_checkpoint(checkpoint), module)
+    module = origin.module(checkpoint.module(origin.component, made_from["precision"])).eval()
+    call = origin.example(checkpoint.facts, module)
     (folder / FILE.manifest).unlink(missing_ok=True)  # a program without one was never shown to be right
     path = write_program(module, call, folder / FILE.name)
     worst = _check(graph, module, call, path)
@@ -78,7 +73,7 @@ def _write(graph: str, checkpoint: Path, folder: Path, made_from: Mapping[str, s
     logger.info("wrote %s: relative error against its module %.1e", path, worst)
 
 
-def _origin(checkpoint: Path, graph: str, precision: str) -> dict[str, str]:
+def _origin(checkpoint: Checkpoint, graph: str, precision: str) -> dict[str, str]:
     """What a program is made from: if it is unchanged, the program is current."""
     here, digest = Path(__file__).parent, hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), Path(__file__)]:
@@ -86,7 +81,7 @@ def _origin(checkpoint: Path, graph: str, precision: str) -> dict[str, str]:
     return {
         "graph": graph,
         "precision": precision,
-        "checkpoint_sha256": component_sha256(checkpoint, GRAPHS[graph].component),
+        "checkpoint_sha256": content_sha256(checkpoint.folder, GRAPHS[graph].component),
         "exporter_sha256": digest.hexdigest(),
         "torch": version("torch"),
         "diffusers": version("diffusers"),
@@ -166,7 +161,7 @@ def main() -> int:
     try:
         precisions = Precisions(options.precision, options.text_encoder_precision, options.vae_precision)
         graphs = options.graph or tuple(GRAPHS)
-        write_programs(options.checkpoint, options.repository, graphs=graphs, precisions=precisions)
+        write_programs(Checkpoint.open(options.checkpoint), options.repository, graphs=graphs, precisions=precisions)
     except (CheckpointError, ParityError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -86,26 +86,25 @@ def build_plan_set(
 
 def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
     """What the whole set will take, told from the checkpoint's config files. What is there already is not counted."""
-    from export.checkpoint.component_configs import read_architecture
-    from export.checkpoint.folder import facts_from_checkpoint
+    from export.checkpoint.folder import Checkpoint
     from export.graphs.precision import PART_OF
     from export.graphs.sizes import named_sizes
     from export.to_onnx.bf16_shards import bf16_shards_need
-    from export.to_onnx.export_checkpoint import default_precisions, graph_needs
+    from export.to_onnx.export_checkpoint import graph_needs
     from export.to_plan.estimates import PlanEstimates
     from export.to_plan.plan_specs import PlanSet, plans_of
 
-    facts = facts_from_checkpoint(options.checkpoint)
+    checkpoint = Checkpoint.open(options.checkpoint)
     named = (options.precision, options.text_encoder_precision, options.vae_precision)
-    defaults = asdict(default_precisions(options.checkpoint))
+    defaults = asdict(checkpoint.default_precisions)
     chosen = dict(zip(("experts", "text_encoder", "vae"), named, strict=True))
     precisions = {graph: chosen[part] or defaults[part] for graph, part in PART_OF.items()}
-    plan_set = PlanSet(named_sizes(options.sizes, facts), options.expert_batch)
-    estimates = PlanEstimates(read_architecture(options.checkpoint), precisions, plan_set)
+    plan_set = PlanSet(named_sizes(options.sizes, checkpoint.facts), options.expert_batch)
+    estimates = PlanEstimates(checkpoint.architecture, precisions, plan_set)
     there = sum(path.stat().st_size for path in options.into.glob("plans/*/*/model.plan"))
-    plans = max(0.0, estimates.disk_bytes(plans_of(plan_set, facts)) - there)
+    plans = max(0.0, estimates.disk_bytes(plans_of(plan_set, checkpoint.facts)) - there)
     copies = [bf16_shards_need(options.checkpoint)] if options.bf16_shards else []
-    graphs = graph_needs(options.checkpoint, options.into / "graphs")
+    graphs = graph_needs(checkpoint, options.into / "graphs")
     return [*graphs, *copies, DiskNeed(options.into, plans, "plans")]
 
 

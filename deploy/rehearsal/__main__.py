@@ -56,6 +56,7 @@ def _build_plans(command: list[str], scratch: Path, *, cut: frozenset[str]) -> N
     """`python -m export plans` with its own arguments and another builder."""
     from deploy.rehearsal.builder import RehearsalBuilder
     from export.__main__ import parser
+    from export.checkpoint.folder import Checkpoint
     from export.commands.plans import build_and_install_plans
     from export.graphs.precision import PART_OF
     from export.manifest import manifest_of
@@ -65,7 +66,7 @@ def _build_plans(command: list[str], scratch: Path, *, cut: frozenset[str]) -> N
     manifests = {graph: manifest_of(options.folder / graph) for graph in PART_OF}
     precisions = {graph: manifest.precision for graph, manifest in manifests.items() if manifest}
     first = parse_size(options.sizes.split(",")[0])
-    builder = RehearsalBuilder(options.checkpoint, precisions, scratch, cut=cut, size=first)
+    builder = RehearsalBuilder(Checkpoint.open(options.checkpoint), precisions, scratch, cut=cut, size=first)
     build_and_install_plans(options, options.folder, builder=builder)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from export.checkpoint.component_configs import read_architecture
+from export.checkpoint.folder import Checkpoint
 from export.graphs.precision import PART_OF
 from export.placement.gpu_memory import GpuMemory, ServingProfile
 from export.to_plan.builder import Attention, BuildSettings, plan_from_onnx
@@ -37,7 +37,13 @@ class RehearsalBuilder:
     """
 
     def __init__(
-        self, checkpoint: Path, precisions: Mapping[str, str], scratch: Path, *, cut: frozenset[str], size: VideoShape
+        self,
+        checkpoint: Checkpoint,
+        precisions: Mapping[str, str],
+        scratch: Path,
+        *,
+        cut: frozenset[str],
+        size: VideoShape,
     ) -> None:
         self.checkpoint = checkpoint
         self.precisions = precisions
@@ -67,10 +73,9 @@ class RehearsalBuilder:
 
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...]:
         """Placement's estimate under each profile."""
-        architecture = read_architecture(self.checkpoint)
         choice: dict[str, Any] = {PART_OF[spec.graph]: self.precisions[spec.graph]}
         served = ServingProfile((self.size,), **choice)
         return tuple(
-            GpuMemory(architecture, replace(served, sizes=(size,)), {}).plans[spec.graph].context
+            GpuMemory(self.checkpoint.architecture, replace(served, sizes=(size,)), {}).plans[spec.graph].context
             for size in spec.sizes or (self.size,)
         )

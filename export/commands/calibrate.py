@@ -21,7 +21,7 @@ def add_calibrate(commands: Any, *, checkpoint: Path, folder_of: Callable[[argpa
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from export.checkpoint.folder import CheckpointError
+    from export.checkpoint.folder import Checkpoint, CheckpointError
     from export.fp8.calibrate import CalibrationSettings, calibrate
     from export.fp8.prompts import calibration_prompts
     from export.progress_bars import hide_progress_bars_of_diffusers
@@ -31,7 +31,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     prompts = calibration_prompts(options.checkpoint, options.prompts)[: options.limit]
     target = options.fp8_ranges or ranges_file(options.folder_of(options))
     hide_progress_bars_of_diffusers()
-    calibrated = calibrate(options.checkpoint, CalibrationSettings(prompts, options.steps))
+    calibrated = calibrate(Checkpoint.open(options.checkpoint), CalibrationSettings(prompts, options.steps))
     calibrated.write(target)
     counts = ", ".join(f"{len(ranges)} of {name}" for name, ranges in calibrated.ranges.items())
     print(f"wrote {target}: ranges {counts}, from {len(prompts)} videos", file=sys.stderr)

@@ -53,13 +53,10 @@ def add_precisions(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"-{option}-precision", dest=part, metavar="NAME", help=text)
 
 
-def chosen_folder(options: argparse.Namespace, folder: Path) -> Path:
+def chosen_folder(options: argparse.Namespace, folder: Path, defaults: Precisions) -> Path:
     """Where an export in the chosen precisions stands: `folder`, unless it was named, gets their names."""
     if options.folder is not None:
         return folder
-    from export.to_onnx.export_checkpoint import default_precisions
-
-    defaults = default_precisions(options.checkpoint)
     return folder.with_name(folder.name + _suffix(_precisions(options, defaults), defaults))
 
 
@@ -78,21 +75,22 @@ def disk_error(error: OSError) -> str:
 
 
 def _onnx(options: argparse.Namespace, folder: Path) -> None:
-    from export.checkpoint.folder import Checkpoint, CheckpointError, is_small
+    from export.checkpoint.folder import Checkpoint, CheckpointError, CheckpointKind
 
-    Checkpoint.open(options.checkpoint).check_files()  # before the imports below, which take seconds
-    from export.to_onnx.export_checkpoint import ExportSettings, default_precisions, export_checkpoint
+    checkpoint = Checkpoint.open(options.checkpoint)
+    checkpoint.check_files()  # before the imports below, which take seconds
+    from export.to_onnx.export_checkpoint import export_checkpoint
+    from export.to_onnx.graph_export import ExportSettings
     from export.to_onnx.install import install_export
 
-    defaults = default_precisions(options.checkpoint)
-    precisions = _precisions(options, defaults)
+    precisions = _precisions(options, checkpoint.default_precisions)
     place = _PLACES[options.weights]
-    external_weights = not is_small(options.checkpoint) if place is None else place
+    external_weights = checkpoint.kind is CheckpointKind.LARGE if place is None else place
     unserved = _why_not_installed(precisions, external_weights=external_weights)
     if unserved and options.must_install:
         raise CheckpointError(f"{options.checkpoint} cannot be served here: {unserved}. `make export` exports it.")
     ranges = options.fp8_ranges or ranges_file(folder)
-    folder = chosen_folder(options, folder)
+    folder = chosen_folder(options, folder, checkpoint.default_precisions)
     settings = ExportSettings(
         precisions,
         external_weights=external_weights,
@@ -100,7 +98,7 @@ def _onnx(options: argparse.Namespace, folder: Path) -> None:
         fp8_ranges=ranges,
         bf16_shards=options.bf16_shards,
     )
-    export_checkpoint(options.checkpoint, folder, settings)
+    export_checkpoint(checkpoint, folder, settings)
     if unserved:
         print(f"exported {options.checkpoint.name} to {folder}; not installed: {unserved}", file=sys.stderr)
         return

@@ -49,7 +49,7 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
 
 def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
     """The work of `plans`; a rehearsal brings a `builder` of its own."""
-    from export.checkpoint.component_configs import read_architecture
+    from export.checkpoint.folder import Checkpoint
     from export.graphs.sizes import named_sizes
     from export.to_onnx.install import install_model_files, set_default_size
     from export.to_plan.build_plans import PlanChoices, build_plans, install_plans, toolchain
@@ -60,8 +60,9 @@ def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builde
     defaults = ServingDefaults.read(folder)
     default = f"{defaults.height}x{defaults.width}x{defaults.num_frames}"
     sizes = named_sizes(options.sizes or default, ModelFacts.read(folder))
-    architecture = read_architecture(options.checkpoint)
-    choices = PlanChoices(architecture, options.workspace_gib, vae_tf32=options.vae_tf32)
+    choices = PlanChoices(
+        Checkpoint.open(options.checkpoint).architecture, options.workspace_gib, vae_tf32=options.vae_tf32
+    )
     tools = toolchain(tensorrt_module(options.tensorrt), options.compute_capability)
     plans = options.plans or folder / "plans"
     plan_set = PlanSet(sizes, options.expert_batch)
@@ -74,22 +75,17 @@ def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builde
 
 
 def _compile_check(options: argparse.Namespace, folder: Path) -> None:
+    from export.checkpoint.folder import Checkpoint
     from export.to_plan.compile_cases import COMPILE_TABLE, smallest_cover
-    from export.to_plan.compile_check import check_cases, summary
+    from export.to_plan.compile_check import CompileGate, summary
 
     table = smallest_cover(COMPILE_TABLE) if options.smallest_cover else COMPILE_TABLE
     cases = [case for case in table if all(text in str(case) for text in options.only)]
     if not cases:
         raise CompileCheckFailed(f"no row of the table contains {' and '.join(options.only)}")
     started = time.monotonic()
-    results = check_cases(
-        cases,
-        options.checkpoint,
-        folder,
-        options.scratch,
-        jobs=options.jobs,
-        report=lambda result: print(result, flush=True),
-    )
+    gate = CompileGate(Checkpoint.open(options.checkpoint), folder, options.scratch)
+    results = gate.check(cases, jobs=options.jobs, report=lambda result: print(result, flush=True))
     print(summary(results, time.monotonic() - started))
     failed = sum(result.error is not None for result in results)
     if failed:

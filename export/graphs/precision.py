@@ -8,13 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-PART_OF = {
-    "text_encoder": "text_encoder",
-    "high_noise_expert": "experts",
-    "low_noise_expert": "experts",
-    "vae_decoder_first": "vae",
-    "vae_decoder_next": "vae",
-}
+from wan_t2v.contract import EXPERTS, VAE_DECODERS
+
+PART_OF = {"text_encoder": "text_encoder", **dict.fromkeys(EXPERTS, "experts"), **dict.fromkeys(VAE_DECODERS, "vae")}
 SUPPORTED: Mapping[str, Mapping[str, str]] = {
     "experts": {
         "bf16": "what Wan, diffusers and MLPerf run; the default for weights that one ONNX file cannot hold",

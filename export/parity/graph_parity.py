@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.checkpoint.folder import module_from_checkpoint
+from export.checkpoint.folder import Checkpoint
 from export.graphs.precision import PART_OF, io_precision
 from export.graphs.registry import GRAPHS
 from export.manifest import onnx_file
@@ -71,7 +71,12 @@ def tolerance(graph: str, precision: str) -> Tolerance | None:
 
 
 def parity_of(
-    graph: str, checkpoint: Path, folder: Path, *, precision: str = "fp32", files: Mapping[str, Path] | None = None
+    graph: str,
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    precision: str = "fp32",
+    files: Mapping[str, Path] | None = None,
 ) -> list[Comparison]:
     """Compare a graph, in an export's folder or among `files`, with the checkpoint's module at three shapes or more.
 
@@ -80,8 +85,8 @@ def parity_of(
     accepted = tolerance(graph, precision)
     if accepted is None:
         raise ParityError(f"{graph} is in {precision}, which ONNX Runtime cannot run on a CPU: nothing to compare")
-    facts = ModelFacts.read(folder)
-    reference = module_from_checkpoint(checkpoint, GRAPHS[graph].component)
+    facts = checkpoint.facts
+    reference = checkpoint.module(GRAPHS[graph].component)
     paths = {name: files[name] if files else onnx_file(folder / name) for name in _needed(graph)}
     engines = {name: _Engine(OnnxRuntimeEngine(path), precision) for name, path in paths.items()}
     with torch.inference_mode():

@@ -10,7 +10,8 @@ from typing import Any
 
 from export.atomic import write_atomically
 from export.graphs.precision import io_precision, is_fp8
-from export.parity.teacher_forced import BANDS, EXPERT_NAMES, ReferencePass
+from export.parity.teacher_forced import BANDS, ReferencePass
+from wan_t2v.contract import EXPERTS
 
 NOISE_FLOOR = "torch bf16"
 REPORT_FILE, PLOT_FILE = "trajectory.json", "trajectory.png"
@@ -43,7 +44,7 @@ def report(passes: Sequence[ReferencePass], errors: Mapping[str, Sequence[float]
         "candidates": {
             name: {
                 "steps": _steps(passes, relative),
-                "by_expert": {e: _summary(f for c, f in _zip(passes, relative) if c.expert == e) for e in EXPERT_NAMES},
+                "by_expert": {e: _summary(f for c, f in _zip(passes, relative) if c.expert == e) for e in EXPERTS},
                 "by_band": {
                     f"{lowest}-{highest - 1}": _summary(
                         f for c, f in _zip(passes, relative) if lowest <= c.timestep < highest
@@ -103,7 +104,7 @@ def _draw(path: Path, report: Mapping[str, Any]) -> None:
         steps = candidate["steps"]
         style = "--" if name == NOISE_FLOOR else "-"
         axes.plot([s["step"] for s in steps], [s["relative"] for s in steps], style, marker=".", label=name)
-    switch = sum(step["expert"] == EXPERT_NAMES[0] for step in steps) + 0.5
+    switch = sum(step["expert"] == EXPERTS[0] for step in steps) + 0.5
     axes.axvline(switch, color="grey", linewidth=0.8)
     axes.annotate("low-noise expert", (switch, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom")
     axes.set(yscale="log", xlabel="step", ylabel="relative error of the velocity")

@@ -11,8 +11,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from export.atomic import write_atomically
 from export.graphs.precision import io_precision
 from export.placement.gpu_memory import MIB, SettingsError, VaeEngine
-from export.placement.layouts import EXPERTS, VAE_PLANS, Layout, Placement
-from wan_t2v.contract import MODELS, MODELS_OF_ENDPOINT, STREAM, Dtype
+from export.placement.layouts import Layout, Placement
+from wan_t2v.contract import EXPERTS, MODELS, MODELS_OF_ENDPOINT, STREAM, VAE_DECODERS, Dtype
 
 TRITON_TYPES = {"fp32": "TYPE_FP32", "bf16": "TYPE_BF16", "fp16": "TYPE_FP16"}
 # Whose precision the graph-typed tensors of a model have.
@@ -21,13 +21,13 @@ PRECISION_OF = {
     "text_encoder": "text_encoder",
     "denoiser": "text_encoder",
     **dict.fromkeys(EXPERTS, "experts"),
-    **dict.fromkeys(VAE_PLANS, "vae"),
+    **dict.fromkeys(VAE_DECODERS, "vae"),
 }
 PINNED_BYTES = 256 * MIB  # Triton's default
 TEXT_ENCODER_THREADS = 8  # on the CPU: what the chart asks for a pod; torch's own choice would be every core of a node
 PROGRAM_PARTS = {
     "text_encoder": "text-encoder",
-    **dict.fromkeys(VAE_PLANS, "vae"),
+    **dict.fromkeys(VAE_DECODERS, "vae"),
 }  # `export.to_torch_program`
 ENGINE_OF = {VaeEngine.IN_PROCESS: "tensorrt", VaeEngine.TORCH: "torch"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -82,7 +82,7 @@ def _place(config: Any, placement: Placement) -> None:
         **({} if placement.text_encoder_on_cpu else {"text_encoder": (placement.text_encoder,)}),
         "denoiser": (0,),
         STREAM: (placement.stream,),
-        **dict.fromkeys(("vae_decoder", *VAE_PLANS), (placement.vae,)),
+        **dict.fromkeys(("vae_decoder", *VAE_DECODERS), (placement.vae,)),
         **placement.expert_gpus,
     }
     if model in gpus:
@@ -96,7 +96,7 @@ def _place(config: Any, placement: Placement) -> None:
         config.instance_group[0].profile.extend(str(index) for index in range(len(profile.sizes)))
         # else each profile's context takes what the largest of them needs
         _set_parameter(config, "execution_context_allocation_strategy", "ON_PROFILE_CHANGE")
-    if model in VAE_PLANS and several:
+    if model in VAE_DECODERS and several:
         config.version_policy.all.SetInParent()  # a version a size
     for key, value in _parameters(model, placement):
         _set_parameter(config, key, value)
@@ -155,7 +155,7 @@ def unloaded_models(placement: Placement) -> set[str]:
     served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.profile.doors))
     closed = set().union(*MODELS_OF_ENDPOINT.values()) - served
     swapped = {EXPERTS[1]} if placement.layout is Layout.ONE_AT_A_TIME else set()
-    return swapped.union(VAE_PLANS if placement.vae_engine.in_process else (), closed)
+    return swapped.union(VAE_DECODERS if placement.vae_engine.in_process else (), closed)
 
 
 def loaded_by_server(repository: Path) -> list[str]:
@@ -180,7 +180,7 @@ def server_options(placement: Placement, repository: Path, name: str) -> list[st
 def torch_graphs(placement: Placement) -> list[str]:
     """Graphs that this placement runs in torch, so that their programs must lie beside them."""
     encoder = ["text_encoder"] if placement.text_encoder_on_cpu else []
-    return [*encoder, *(VAE_PLANS if placement.vae_engine is VaeEngine.TORCH else ())]
+    return [*encoder, *(VAE_DECODERS if placement.vae_engine is VaeEngine.TORCH else ())]
 
 
 def programs_command(placement: Placement, repository: Path) -> str:

@@ -12,10 +12,8 @@ from functools import cached_property
 from export.placement.cuda_pool import caches_in_pool, pool_bytes
 from export.placement.gpu_memory import PROCESS_BYTES, GpuMemory, PlanMemory, ServingProfile, VaeEngine
 from export.placement.gpus import KEPT_FREE_BYTES, Gpu
-from wan_t2v.contract import STREAM, UNARY
+from wan_t2v.contract import EXPERTS, STREAM, UNARY, VAE_DECODERS
 
-EXPERTS = ("high_noise_expert", "low_noise_expert")
-VAE_PLANS = ("vae_decoder_first", "vae_decoder_next")
 MARGIN = 0.25  # share of what is estimated that must stay free, with the 4 GiB, before a placement is said to fit
 
 SETS_IN_PROCESS = 2  # an engine in vae_decoder's own process writes to one set while it reads the other
@@ -102,7 +100,7 @@ class Placement:
             for expert, gpus in self.expert_gpus.items():
                 yield from (_use_of_plan(expert, gpu, plans[expert]) for gpu in gpus)
         if not self.vae_engine.in_process:
-            yield from (_use_of_plan(name, self.vae, plans[name]) for name in VAE_PLANS)
+            yield from (_use_of_plan(name, self.vae, plans[name]) for name in VAE_DECODERS)
 
     def _processes(self) -> Iterator[MemoryUse]:
         working = self.memory.denoiser_working_set
@@ -123,7 +121,7 @@ class Placement:
         """A process on the VAE's GPU: with an engine in it, it holds the VAE, and caches for bindings."""
         if not self.vae_engine.in_process or process.gpu != self.vae:
             return process
-        held = [self.memory.plans[name] for name in VAE_PLANS]
+        held = [self.memory.plans[name] for name in VAE_DECODERS]
         if self.vae_engine is VaeEngine.TORCH:
             held = [self.memory.vae_in_torch]
         plans = [_use_of_plan(process.component, self.vae, plan) for plan in held]

@@ -9,7 +9,8 @@ from export.placement.choose import placements
 from export.placement.cuda_pool import CACHE_SETS_IN_POOL
 from export.placement.gpu_memory import GIB, VaeEngine
 from export.placement.gpus import KEPT_FREE_BYTES
-from export.placement.layouts import SETS_IN_PROCESS, VAE_PLANS, Layout, MemoryUse, Placement, Verdict
+from export.placement.layouts import SETS_IN_PROCESS, Layout, MemoryUse, Placement, Verdict
+from wan_t2v.contract import VAE_DECODERS
 
 VERDICTS = {
     Verdict.FITS: "fits",
@@ -120,7 +121,7 @@ def _on_gpu(placement: Placement) -> str:
 def vae_reason(placement: Placement) -> str:
     """Why the VAE runs where it does."""
     one = f"a set of caches has {_gib(placement.memory.largest_cache_set)} GiB"
-    bindings = sum(placement.memory.plans[name].bindings for name in VAE_PLANS)
+    bindings = sum(placement.memory.plans[name].bindings for name in VAE_DECODERS)
     pool = CACHE_SETS_IN_POOL * len(placement.profile.doors)
     plans = f"{pool} sets in Triton's pool and {_gib(bindings)} GiB of bindings"
     if not placement.vae_engine.in_process:

@@ -5,11 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from export.checkpoint.component_configs import EXPERT_COMPONENTS
+from export.checkpoint.folder import Checkpoint
 from export.graphs.precision import Precisions
 from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, SHARD_BYTES, STORED, write_dummy
 from export.to_onnx.check import GraphError
-from export.to_onnx.export_checkpoint import ExportSettings, export_checkpoint
+from export.to_onnx.export_checkpoint import export_checkpoint
 from export.to_onnx.export_in_place import InPlaceGraph
+from export.to_onnx.graph_export import ExportSettings
 
 Row = dict[str, Any]
 
@@ -31,12 +34,13 @@ def dry_run(
     None. Each graph is made in a process of its own, so the peak is its own; with one job, so are the seconds.
     Raises GraphError also where a graph has not the number of weights in `parameters`.
     """
-    experts = dict.fromkeys(("transformer", "transformer_2"), stored) if stored else {}
+    experts = dict.fromkeys(EXPERT_COMPONENTS, stored) if stored else {}
     write_dummy(folder, configs, stored={**STORED, **experts}, shard_bytes=shard_bytes)
     manifests = folder.with_name(f"{folder.name}-export")
     shutil.rmtree(manifests, ignore_errors=True)
     settings = ExportSettings(precisions, external_weights=True, dummy=True, jobs=jobs)
-    export_checkpoint(folder, manifests, settings, written=lambda graph: report(_row(graph, parameters)))
+    checkpoint = Checkpoint.open(folder)
+    export_checkpoint(checkpoint, manifests, settings, on_written=lambda graph: report(_row(graph, parameters)))
 
 
 def _row(graph: InPlaceGraph, parameters: Mapping[str, int]) -> Row:

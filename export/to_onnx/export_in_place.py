@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from export.checkpoint.folder import facts_from_checkpoint
+from export.checkpoint.folder import Checkpoint
 from export.checkpoint.meta_module import shell_of
 from export.checkpoint.weights.component_weights import weights_of
 from export.fp8.weights import write_fp8_weights
@@ -39,40 +39,39 @@ class InPlaceGraph:
     cost: ProcessCost
 
 
-def in_place_path(checkpoint: Path, graph: str, precision: str) -> Path:
+def in_place_path(folder: Path, graph: str, precision: str) -> Path:
     """Where the graph of a precision stands."""
-    return checkpoint / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
+    return folder / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
 
 
 def export_in_place(
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     graph: str,
     precision: str,
     *,
-    prepared: Callable[[nn.Module], nn.Module] = lambda module: module,
+    prepare: Callable[[nn.Module], nn.Module] = lambda module: module,
     weights_folder: Path | None = None,
 ) -> InPlaceGraph:
-    """Trace, attach_external_data, write, check; `prepared` may change the bare module before it is traced.
+    """Trace, attach_external_data, write, check; `prepare` may change the bare module before it is traced.
 
     `weights_folder` holds copies of the component's shards, if the checkpoint's own are not to be used.
 
     Raises CheckpointError before tracing if the weights do not fit the config, and GraphError, with no graph left, if
     the result is not whole.
     """
-    facts = facts_from_checkpoint(checkpoint)
     source = GRAPHS[graph]
-    folder = weights_folder or checkpoint
+    folder = weights_folder or checkpoint.folder
     shell = shell_of(folder, source.component)
     weights = weights_of(folder, source.component, shell)
-    module, path = prepared(shell), in_place_path(folder, graph, precision)
+    module, path = prepare(shell), in_place_path(folder, graph, precision)
     with write_fp8_weights(path, module, weights, torch_dtype(precision)) as placed:
-        model, call = weightless_graph(module, graph, facts, precision)
+        model, call = weightless_graph(module, graph, checkpoint.facts, precision)
         external_data = attach_external_data(
             model, {f"{source.prefix}{name}": tensor for name, tensor in placed.items()}
         )
         save(model, call, path)
         try:
-            check_shapes(path, graph, facts, CHECKED_SIZES)
+            check_shapes(path, graph, checkpoint.facts, CHECKED_SIZES)
         except BaseException:
             path.unlink()
             raise

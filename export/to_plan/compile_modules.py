@@ -16,7 +16,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import nn
 
-from export.checkpoint.folder import facts_from_checkpoint, module_from_checkpoint
+from export.checkpoint.folder import Checkpoint
 from export.checkpoint.meta_module import shell_of
 from export.graphs.fp8_layers import needed_ranges, put_in_fp8
 from export.graphs.precision import attention_is_fp8, is_fp8
@@ -42,20 +42,20 @@ _TORCH_TYPES = {
 }
 
 
-def compile_facts(model: str, checkpoint: Path) -> ModelFacts:
+def compile_facts(model: str, checkpoint: Checkpoint) -> ModelFacts:
     """Facts of the small checkpoint, and with A14B's text sizes those of A14B: the latent grid is the same."""
-    facts = facts_from_checkpoint(checkpoint)
+    facts = checkpoint.facts
     if model == SMALL:
         return facts
     return replace(facts, text_length=TEXT_LENGTH, text_dim=A14B_CONFIGS["transformer/config.json"]["text_dim"])
 
 
-def compile_graph(model: str, graph: str, precision: str, checkpoint: Path, path: Path) -> Path:
+def compile_graph(model: str, graph: str, precision: str, checkpoint: Checkpoint, path: Path) -> Path:
     """Export a graph in `precision` to `path`; A14B's gets its weights from files beside it."""
     facts = compile_facts(model, checkpoint)
     component = GRAPHS[graph].component
     if model == SMALL:
-        module = module_from_checkpoint(checkpoint, component, precision)
+        module = checkpoint.module(component, precision)
         return onnx_from_module(_put_in_fp8_if_named(module, model, precision), graph, facts, path)
     config = path.parent / component / "config.json"
     config.parent.mkdir(parents=True)

@@ -1,10 +1,8 @@
 """What placement expects a plan's weights to take, for each row of the compile gate, beside what the plan takes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from export.checkpoint.architecture import A14B, Architecture
-from export.checkpoint.component_configs import read_architecture
 from export.graphs.precision import PART_OF, io_precision
 from export.placement.gpu_memory import MIB, GpuMemory, ServingProfile
 from export.to_plan.compile_cases import A14B_BLOCKS, A14B_LAYERS, A14B_VOCABULARY, SMALL, CompileCase
@@ -17,9 +15,9 @@ _ANY_SIZE = VideoShape(17, 128, 128)
 _INNER = 13  # blocks of an expert that is large enough to keep three outer blocks at each end out of FP8
 
 
-def check_plan_bytes(case: CompileCase, checkpoint: Path, plan_bytes: int) -> None:
-    """Refuse a plan that takes other than what placement counts with. Raises NetworkError."""
-    expected = placed_weight_bytes(case, checkpoint)
+def check_plan_bytes(case: CompileCase, small: Architecture, plan_bytes: int) -> None:
+    """Refuse a plan of another size than placement counts with; `small` is the small model's. Raises NetworkError."""
+    expected = placed_weight_bytes(case, small)
     if not expected * (1 - TOLERANCE) <= plan_bytes <= expected * (1 + TOLERANCE) + CODE_BYTES:
         raise NetworkError(
             f"the plan has {plan_bytes / 1e6:.1f} MB and placement counts {expected / 1e6:.1f} MB for its weights; "
@@ -27,10 +25,10 @@ def check_plan_bytes(case: CompileCase, checkpoint: Path, plan_bytes: int) -> No
         )
 
 
-def placed_weight_bytes(case: CompileCase, checkpoint: Path) -> int:
+def placed_weight_bytes(case: CompileCase, small: Architecture) -> int:
     """Bytes of weights by placement's own computation, for the network as the row compiles it."""
     if case.model == SMALL:
-        return _weights(read_architecture(checkpoint), case.graph, case.precision)
+        return _weights(small, case.graph, case.precision)
     cut = replace(
         A14B,
         expert=replace(A14B.expert, layers=A14B_BLOCKS),

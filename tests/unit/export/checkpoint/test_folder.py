@@ -19,7 +19,7 @@ from export.__main__ import main
 from export.checkpoint.architecture import WANS_TEXT_LENGTH
 from export.checkpoint.component_configs import read_architecture
 from export.checkpoint.config_file import CheckpointError
-from export.checkpoint.folder import COMPONENTS, Checkpoint, check_checkpoint
+from export.checkpoint.folder import COMPONENTS, Checkpoint
 from export.checkpoint.tokenizer import save_tokenizer
 from export.to_onnx.a14b_dummy import small_configs, write_dummy
 
@@ -331,12 +331,13 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 
 def test_an_intact_checkpoint_passes_both_ways(folder: Path) -> None:
     for external in (False, True):
-        assert check_checkpoint(folder, external_weights=external).facts.boundary_timestep == 875.0
+        Checkpoint.open(folder).check(external_weights=external)
+    assert Checkpoint.open(folder).facts.boundary_timestep == 875.0
     assert read_architecture(folder).text_length == 512
 
 
 def test_the_trained_checkpoint_passes(checkpoint: Path) -> None:
-    check_checkpoint(checkpoint)
+    Checkpoint.open(checkpoint).check()
 
 
 def test_files_are_checked_before_the_libraries_are_imported(checkpoint: Path) -> None:
@@ -360,7 +361,7 @@ def test_a_damaged_checkpoint_is_refused_with_one_line(name: str, folder: Path) 
     damage(folder)
     for external in (False, True):
         with pytest.raises(CheckpointError, match=message) as caught:
-            check_checkpoint(folder, external_weights=external)
+            Checkpoint.open(folder).check(external_weights=external)
         assert "\n" not in str(caught.value)
 
 
@@ -385,23 +386,23 @@ def test_links_are_read_but_not_referred_to(folder: Path, tmp_path: Path) -> Non
     """As in the hub's cache. A graph that refers to weights beside it cannot follow them."""
     for number, path in enumerate(sorted(folder.rglob("*.*"))):
         path.symlink_to(path.rename(tmp_path / f"blob-{number}"))
-    check_checkpoint(folder)
+    Checkpoint.open(folder).check()
     with pytest.raises(CheckpointError, match=r"is a symbolic link .* --local-dir FOLDER` or `cp -rL"):
-        check_checkpoint(folder, external_weights=True)
+        Checkpoint.open(folder).check(external_weights=True)
 
 
 def test_a_file_and_an_index_at_once_are_refused(folder: Path) -> None:
     path = folder / "vae/diffusion_pytorch_model.safetensors"
     path.with_name(f"{path.name}.index.json").write_text(json.dumps({"weight_map": {"a": "x.safetensors"}}))
     with pytest.raises(CheckpointError, match="has both .* and an index of shards"):
-        check_checkpoint(folder)
+        Checkpoint.open(folder).check()
 
 
 def test_full_precision_files_beside_pickled_ones_are_taken(folder: Path) -> None:
     """As the hub has them for other models; the libraries take the same."""
     (folder / "text_encoder/pytorch_model.bin").write_bytes(b"x")
     (folder / "vae/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"x")
-    check_checkpoint(folder)
+    Checkpoint.open(folder).check()
 
 
 @pytest.mark.parametrize(
@@ -427,7 +428,7 @@ def test_what_is_no_pipeline_is_named(layout: str, message: str, tmp_path: Path)
     if layout != "nothing":
         path.write_text("{}")
     with pytest.raises(CheckpointError, match=message):
-        check_checkpoint(tmp_path / Path(layout).parts[0])
+        Checkpoint.open(tmp_path / Path(layout).parts[0]).check()
 
 
 @pytest.mark.parametrize("config", [{"tokenizer_class": 7}, {"added_tokens_decoder": 5}])
@@ -445,5 +446,5 @@ def test_every_component_is_checked(folder: Path) -> None:
         content = path.read_bytes()
         path.write_bytes(content[:-1])
         with pytest.raises(CheckpointError, match=f"{component}/.*truncated or damaged"):
-            check_checkpoint(folder)
+            Checkpoint.open(folder).check()
         path.write_bytes(content)

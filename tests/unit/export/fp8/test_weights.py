@@ -12,7 +12,7 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import nn
 
-from export.checkpoint.folder import CheckpointError
+from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
 from export.fp8 import weights
 from export.fp8.weights import FP8, data_file, fp8_bytes, write_fp8_weights
@@ -47,7 +47,7 @@ def test_a_graph_refers_to_fp8_weights_beside_it_and_computes_what_the_module_do
         put_inner_blocks_in_fp8(cast(WanTransformer3DModel, shell), "fp8-fp32", ranges)
         return shell
 
-    found = export_in_place(folder, EXPERT, "fp8-fp32", prepared=prepared)
+    found = export_in_place(Checkpoint.open(folder), EXPERT, "fp8-fp32", prepare=prepared)
     check_storage(onnx.load(found.path))
     put_inner_blocks_in_fp8(module, "fp8-fp32", ranges)
     inputs = call(module)

@@ -15,8 +15,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from export.__main__ import main
-from export.checkpoint.folder import CheckpointError, facts_from_checkpoint
-from export.checkpoint.hashes import checkpoint_hash
+from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.fp8.calibrate import CalibrationSettings, _watch, calibrate
 from export.fp8.ranges import Fp8Ranges, read_ranges
 from export.graphs.fp8_layers import (
@@ -109,7 +108,7 @@ def test_the_graph_holds_weights_in_fp8_and_computes_what_torch_computes(
     plain = expert(tiny)(*inputs, return_dict=False)[0].numpy()
     put_inner_blocks_in_fp8(module, precision, ranges)
     attention = attention_is_fp8(precision)
-    path = onnx_from_module(module, "high_noise_expert", facts_from_checkpoint(tiny), tmp_path / "m.onnx")
+    path = onnx_from_module(module, "high_noise_expert", Checkpoint.open(tiny).facts, tmp_path / "m.onnx")
     counts = check_storage(onnx.load(path))
     assert counts["QuantizeLinear"] == rounded_inputs(1, attention=attention) == rounded
     assert counts["DequantizeLinear"] == rounded + LINEARS_OF_A_BLOCK
@@ -143,7 +142,7 @@ def test_query_and_key_are_scaled_before_they_are_rounded_and_nothing_is_compute
     module = expert(tiny, torch.bfloat16)
     put_inner_blocks_in_fp8(module, "fp8-attention", ranges_of(expert(tiny)))
     model = onnx.load(
-        onnx_from_module(module, "high_noise_expert", facts_from_checkpoint(tiny), tmp_path / "attention.onnx")
+        onnx_from_module(module, "high_noise_expert", Checkpoint.open(tiny).facts, tmp_path / "attention.onnx")
     )
     makers = {name: node for node in model.graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -191,12 +190,12 @@ def test_it_is_what_modelopt_simulates(tiny: Path) -> None:
 
 def test_calibration_watches_both_experts_in_the_real_pipeline(checkpoint: Path) -> None:
     settings = CalibrationSettings(prompts=("a red circle slides left on a white background",), num_inference_steps=2)
-    found = calibrate(checkpoint, settings)
+    found = calibrate(Checkpoint.open(checkpoint), settings)
     names = needed_ranges(blocks_in_fp8(4))
     for component in ("transformer", "transformer_2"):
         assert sorted(found.ranges[component]) == sorted(names)
         assert all(0.0 < value < 1e4 for value in found.ranges[component].values())
-        assert found.checkpoint_hashes[component] == checkpoint_hash(checkpoint, component).sha256
+        assert found.checkpoint_hashes[component] == Checkpoint.open(checkpoint).hash_of(component).sha256
     assert found.ranges["transformer"] != found.ranges["transformer_2"]
     shared = {found.ranges["transformer"][f"blocks.1.attn1.{name}.input"] for name in ("to_q", "to_k", "to_v")}
     assert len(shared) == 1, "query, key and value read one tensor"

@@ -10,21 +10,24 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
 
+from export.checkpoint.component_configs import EXPERT_COMPONENTS
+from export.checkpoint.folder import Checkpoint
 from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.precision import FOR_LARGE_WEIGHTS, PrecisionError, Precisions
 from export.graphs.registry import GRAPHS
 from export.to_onnx import bf16_shards
 from export.to_onnx.a14b_dummy import small_configs, write_dummy
-from export.to_onnx.bf16_shards import EXPERTS, bf16_folder, bf16_shards_need, write_bf16_shards
-from export.to_onnx.export_checkpoint import ExportSettings, export_checkpoint
+from export.to_onnx.bf16_shards import bf16_folder, bf16_shards_need, write_bf16_shards
+from export.to_onnx.export_checkpoint import export_checkpoint
 from export.to_onnx.export_in_place import export_in_place
+from export.to_onnx.graph_export import ExportSettings
 
 
 def filled(folder: Path) -> Path:
     """Experts with random weights in shards of FP32, saved by diffusers itself."""
     write_dummy(folder, small_configs(layers=1))
     torch.manual_seed(0)
-    for component in EXPERTS:
+    for component in EXPERT_COMPONENTS:
         for path in (folder / component).glob("*.safetensors*"):
             path.unlink()
         config = json.loads((folder / component / "config.json").read_text())
@@ -58,9 +61,9 @@ def test_the_copies_hold_what_diffusers_loads_in_bf16(checkpoint: Path) -> None:
 
 def test_a_graph_above_the_copies_casts_no_weight(checkpoint: Path) -> None:
     folder = write_bf16_shards(checkpoint)
-    above = export_in_place(checkpoint, "high_noise_expert", "bf16", weights_folder=folder)
+    above = export_in_place(Checkpoint.open(checkpoint), "high_noise_expert", "bf16", weights_folder=folder)
     assert above.external_data.casts == 0 and above.path.parent == folder / "transformer"
-    assert export_in_place(checkpoint, "high_noise_expert", "bf16").external_data.casts > 0
+    assert export_in_place(Checkpoint.open(checkpoint), "high_noise_expert", "bf16").external_data.casts > 0
 
 
 @pytest.mark.nightly  # three exports, each in processes of its own
@@ -72,9 +75,9 @@ def test_the_export_makes_the_copies_and_tells_graphs_of_either_kind_apart(
     graphs, written = tmp_path / "graphs", []
     own = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True)
     copied = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True, bf16_shards=True)
-    export_checkpoint(checkpoint, graphs, own, written=lambda found: written.append(found.graph))
+    export_checkpoint(Checkpoint.open(checkpoint), graphs, own, on_written=lambda found: written.append(found.graph))
     assert sorted(written) == sorted(two)
-    export_checkpoint(checkpoint, graphs, copied, written=lambda found: written.append(found.graph))
+    export_checkpoint(Checkpoint.open(checkpoint), graphs, copied, on_written=lambda found: written.append(found.graph))
     assert written[2:] == ["low_noise_expert"], "whose weights are now others"
     manifest = json.loads((graphs / "low_noise_expert/manifest.json").read_text())
     assert manifest["bf16_shards"] and manifest["weights"]["casts"] == 0

@@ -7,8 +7,7 @@ import pytest
 
 from export.checkpoint.architecture import A14B, Architecture
 from export.checkpoint.component_configs import read_architecture
-from export.checkpoint.folder import check_checkpoint, facts_from_checkpoint, is_small
-from export.checkpoint.hashes import checkpoint_hash
+from export.checkpoint.folder import Checkpoint, CheckpointKind
 from export.checkpoint.meta_module import shell_of
 from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.precision import FOR_LARGE_WEIGHTS
@@ -17,8 +16,9 @@ from export.manifest import onnx_file
 from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, small_configs, write_dummy
 from export.to_onnx.check import GraphError
 from export.to_onnx.dry_run import dry_run
-from export.to_onnx.export_checkpoint import ExportSettings, export_checkpoint
+from export.to_onnx.export_checkpoint import export_checkpoint
 from export.to_onnx.export_in_place import InPlaceGraph
+from export.to_onnx.graph_export import ExportSettings
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 from wan_t2v.installed_files import FilesManifest, check_installed
 from wan_t2v.manifests import GraphManifest, read_manifest
@@ -53,13 +53,14 @@ def test_the_dummy_has_the_size_of_a14b_and_takes_no_disk(a14b: Path) -> None:
     assert sum(path.stat().st_size for path in files) == pytest.approx(126.18e9, rel=1e-3)
     assert sum(path.stat().st_blocks * 512 for path in files) < 2_000_000
     assert len(list((a14b / "transformer").glob("*.safetensors"))) == 12
-    assert not is_small(a14b)
+    assert Checkpoint.open(a14b).kind is CheckpointKind.LARGE
 
 
 def test_the_dummy_is_a_checkpoint_of_a14b(a14b: Path) -> None:
-    check_checkpoint(a14b)
-    assert checkpoint_hash(a14b, "transformer").sampled, "one field for its hash, whatever was hashed"
-    facts = facts_from_checkpoint(a14b)
+    checkpoint = Checkpoint.open(a14b)
+    checkpoint.check()
+    assert checkpoint.hash_of("transformer").sampled, "one field for its hash, whatever was hashed"
+    facts = checkpoint.facts
     assert (facts.text_length, facts.text_dim, facts.boundary_timestep) == (512, 4096, 875.0)
     assert read_architecture(a14b) == A14B
     for name, config in A14B_CONFIGS.items():
@@ -129,7 +130,7 @@ def test_a_second_export_finds_everything_current(
     monkeypatch.setattr("export.to_onnx.export_checkpoint.GRAPHS", TWO)
     written: list[InPlaceGraph] = []
     settings = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True)
-    export_checkpoint(folder, folder.with_name("dummy-export"), settings, written=written.append)
+    export_checkpoint(Checkpoint.open(folder), folder.with_name("dummy-export"), settings, on_written=written.append)
     assert written == []
 
 

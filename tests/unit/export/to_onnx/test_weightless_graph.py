@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from export.checkpoint.folder import CheckpointError, facts_from_checkpoint
+from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.graphs.registry import GRAPHS
 from export.parity.graph_parity import parity_of
 from export.to_onnx.a14b_dummy import small_configs, write_dummy
@@ -38,7 +38,7 @@ def filled(folder: Path, dtype: torch.dtype, shard_size: str) -> Path:
             path.unlink()
         spread_norms(module)
         module.to(dtype).save_pretrained(folder / component, max_shard_size=shard_size)
-    (folder / FACTS_FILE).write_text(facts_from_checkpoint(folder).to_json())
+    (folder / FACTS_FILE).write_text(Checkpoint.open(folder).facts.to_json())
     return folder
 
 
@@ -62,12 +62,12 @@ def half_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fp32_graphs(fp32_shards: Path) -> dict[str, InPlaceGraph]:
-    return {graph: export_in_place(fp32_shards, graph, "fp32") for graph in GRAPHS}
+    return {graph: export_in_place(Checkpoint.open(fp32_shards), graph, "fp32") for graph in GRAPHS}
 
 
 def relative_error(checkpoint: Path, found: dict[str, InPlaceGraph], graph: str, precision: str) -> float:
     files = {name: graph.path for name, graph in found.items()}
-    comparisons = parity_of(graph, checkpoint, checkpoint, precision=precision, files=files)
+    comparisons = parity_of(graph, Checkpoint.open(checkpoint), checkpoint, precision=precision, files=files)
     return max(comparison.relative for comparison in comparisons)
 
 
@@ -93,13 +93,13 @@ def test_every_parameter_of_the_decoder_and_of_no_other_part_is_attached(fp32_gr
 
 
 def test_half_precision_shards_under_an_fp32_graph_are_cast(half_shards: Path) -> None:
-    found = export_in_place(half_shards, EXPERT, "fp32")
+    found = export_in_place(Checkpoint.open(half_shards), EXPERT, "fp32")
     assert found.external_data.casts == found.external_data.tensors > 50
     assert relative_error(half_shards, {EXPERT: found}, EXPERT, "fp32") < 1e-5
 
 
 def test_fp32_shards_under_an_fp16_graph_keep_the_islands(fp32_shards: Path) -> None:
-    found = export_in_place(fp32_shards, EXPERT, "fp16")
+    found = export_in_place(Checkpoint.open(fp32_shards), EXPERT, "fp16")
     islands = WanTransformer3DModel._keep_in_fp32_modules
     names = WanTransformer3DModel.from_config(small_configs()["transformer/config.json"]).state_dict()
     kept = sum(not set(islands).isdisjoint(name.split(".")) for name in names)
@@ -115,12 +115,12 @@ def test_the_weightless_graph_has_the_types_of_the_loaded_modules_graph(
     graph: str, precision: str, fp32_shards: Path, tmp_path: Path
 ) -> None:
     """Exported twice, from nothing and from the module that the library loads in this precision."""
-    from export.checkpoint.folder import module_from_checkpoint
-
-    module = module_from_checkpoint(fp32_shards, GRAPHS[graph].component, precision)
-    facts = facts_from_checkpoint(fp32_shards)
+    checkpoint = Checkpoint.open(fp32_shards)
+    module, facts = checkpoint.module(GRAPHS[graph].component, precision), checkpoint.facts
     loaded = onnx.load(onnx_from_module(module, graph, facts, tmp_path / "loaded.onnx"))
-    weightless = onnx.load(export_in_place(fp32_shards, graph, precision).path, load_external_data=False)
+    weightless = onnx.load(
+        export_in_place(Checkpoint.open(fp32_shards), graph, precision).path, load_external_data=False
+    )
     assert types_of_values(weightless) == types_of_values(loaded)
     types = {"bf16": "BFLOAT16", "fp16": "FLOAT16"}
     expected = {"hidden_states": 0, "timestep": "FLOAT", "encoder_hidden_states": 0, "velocity": 0}
@@ -149,7 +149,7 @@ def test_a_checkpoint_that_does_not_fit_its_config_fails_before_tracing(tmp_path
     with pytest.raises(
         CheckpointError, match=r"transformer: the weights .* missing: blocks.2.* of another shape: blocks"
     ):
-        export_in_place(checkpoint, EXPERT, "bf16")
+        export_in_place(Checkpoint.open(checkpoint), EXPERT, "bf16")
     assert not list(checkpoint.rglob("*.onnx"))
 
 
@@ -160,7 +160,7 @@ def test_a_graph_that_cannot_be_written_whole_is_not_written(fp32_shards: Path, 
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            export_in_place(fp32_shards, "text_encoder", "bf16")
+            export_in_place(Checkpoint.open(fp32_shards), "text_encoder", "bf16")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [p for p in sorted(fp32_shards.rglob("*")) if p not in before] == []
@@ -170,7 +170,7 @@ def test_a_graph_of_another_shape_than_the_contracts_is_refused(
     fp32_graphs: dict[str, InPlaceGraph], fp32_shards
 ) -> None:
     """The first graph checked as if it were the second, which makes four frames of each."""
-    facts = facts_from_checkpoint(fp32_shards)
+    facts = Checkpoint.open(fp32_shards).facts
     with pytest.raises(GraphError, match=r"frames has the shape \(1, 3, 1, 64, 64\), expected \(1, 3, 4, 64, 64\)"):
         path = fp32_graphs["vae_decoder_first"].path
         check_shapes(path, "vae_decoder_next", facts, (VideoShape(5, 64, 64),))

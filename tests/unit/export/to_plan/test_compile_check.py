@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from export.checkpoint.folder import Checkpoint
 from export.graphs.precision import PART_OF, SUPPORTED
 from export.to_plan import compile_check
 from export.to_plan.compile_cases import COMPILE_TABLE, SMALL, CompileCase, smallest_cover
-from export.to_plan.compile_check import CaseResult, check_cases, compile_case, summary
+from export.to_plan.compile_check import CaseResult, CompileGate, compile_case, summary
 from tests.fakes import small_graphs
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
@@ -109,7 +110,7 @@ def test_a_plan_of_another_size_than_placement_counts_fails_its_row(
 ) -> None:
     source = small_graphs.attention_graph(tmp_path / "half.onnx")
     tokens_case(monkeypatch)
-    result = compile_case(EXPERT, source, facts, blocks=1, checkpoint=checkpoint)
+    result = compile_case(EXPERT, source, facts, blocks=1, architecture=Checkpoint.open(checkpoint).architecture)
     assert "placement counts 5.8 MB" in (result.error or ""), result
 
 
@@ -163,7 +164,9 @@ def test_a_process_that_dies_is_a_failure(
     reported: list[CaseResult] = []
     monkeypatch.setattr(compile_check, "_check_graph", _dies)
     cases = [case for case in COMPILE_TABLE if case.graph == "text_encoder" and case.model == SMALL]
-    results = check_cases(cases, checkpoint, exported, tmp_path / "scratch", jobs=1, report=reported.append)
+    results = CompileGate(Checkpoint.open(checkpoint), exported, tmp_path / "scratch").check(
+        cases, jobs=1, report=reported.append
+    )
     assert results == reported and len(results) == len(cases)
     assert all("not compiled, a process of the gate died" in (result.error or "") for result in results)
     assert json.loads(summary(results, 1.0))["compiled"] == 0
