@@ -42,6 +42,7 @@ from tests.stress.faults.harmed_repository import TEXT_CACHE_BYTES, MountRefused
 from tests.stress.faults.kept_steps import kill_after_each_step
 from tests.stress.faults.starts import damaged_starts, killed_starts, small_shared_memory, stopped_starts
 from tests.stress.faults.victim import LIMIT_S, Outcome, Victim
+from tests.stress.signals import end_in_order
 
 DISK_BYTES = 2**18
 SMALL_SHARED_MIB = 32
@@ -107,7 +108,14 @@ def faults_of_limits_and_experts(repository: Path, folder: Path, not_tried: list
         yield from kill_after_each_step(victim, harmed)
 
 
-KINDS = ("processes", "hangs", "starts", "limits")
+def faults_around_the_gateway(repository: Path, folder: Path, not_tried: list[str]) -> Iterator[Outcome]:
+    """Of jobs over HTTP; the gateway's packages are imported when it is tried."""
+    from tests.stress.faults.gateway.faults import faults_of_the_gateway
+
+    yield from faults_of_the_gateway(repository, folder, not_tried)
+
+
+KINDS = ("processes", "hangs", "starts", "limits", "gateway")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "hangs": lambda: faults_of_what_stops_and_goes(options.repository, folder),
             "starts": lambda: faults_of_starts(options.repository, folder, not_tried),
             "limits": lambda: faults_of_limits_and_experts(options.repository, folder, not_tried),
+            "gateway": lambda: faults_around_the_gateway(options.repository, folder, not_tried),
         }
         for kind in options.kinds:
             for outcome in _to_the_end(kind, done[kind]()):
@@ -167,4 +176,5 @@ def _row(outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())
