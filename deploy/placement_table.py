@@ -1,4 +1,4 @@
-"""The chart's table of what fits on which GPUs: `python -m deploy.placement_table`, from the repository's root.
+"""Placement table of the chart: what fits on which GPUs. Run `python -m deploy.placement_table`.
 
 Helm cannot compute placements, so every deployment that the chart offers is placed here, by the functions of
 `python -m export placement`. The chart looks its values up and refuses what does not fit.

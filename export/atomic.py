@@ -1,4 +1,4 @@
-"""Write under a temporary name, then rename: a reader sees the old thing or the new one, never half of it."""
+"""Atomic writes: under a temporary name, then renamed. A reader sees the old file or the new one, never half of it."""
 
 import contextlib
 import os

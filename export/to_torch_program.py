@@ -1,4 +1,4 @@
-"""torch module to a program that torch alone can load: what the engine `torch` of wan_t2v/engines runs.
+"""torch module to a program that torch alone can load; the engine `torch` of wan_t2v/engines runs it.
 
     python -m export.to_torch_program --checkpoint training/wan-mini --repository model_repository
     python -m export.to_torch_program --checkpoint FOLDER --graph text_encoder --text-encoder-precision bf16
@@ -150,11 +150,20 @@ def main() -> int:
     description = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m export.to_torch_program", description=description)
     parser.add_argument("--checkpoint", type=Path, default=Path("training/wan-mini"), help="diffusers folder")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="where to install")
-    parser.add_argument("--graph", action="append", choices=tuple(GRAPHS), help="again for more (default: all five)")
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="model repository to install into"
+    )
+    parser.add_argument(
+        "--graph", action="append", choices=tuple(GRAPHS), help="graph to trace; again for more (default: all five)"
+    )
     for option, part in _PRECISIONS.items():
         supported = [name for name in SUPPORTED[part] if not is_fp8(name)]
-        parser.add_argument(option, choices=supported, default="fp32", help="default: %(default)s")
+        parser.add_argument(
+            option,
+            choices=supported,
+            default="fp32",
+            help=f"precision of the {part.replace('_', ' ')} (default: %(default)s)",
+        )
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logger.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""A model repository to serve from: the image's configs and shells, and a volume's plans by symbolic link.
+"""Model repository to serve from: the image's configs and shells, and a volume's plans by symbolic link.
 
 What the chart's init container runs before Triton starts. Everything that would make the server fail later is told
 here, in one line with its remedy: the set is missing or not whole, a file changed, a plan is of another TensorRT or

@@ -1,4 +1,4 @@
-"""A checkpoint to one set of TensorRT plans on a volume: what the chart's Job runs, inside the serving image.
+"""Checkpoint to one set of TensorRT plans on a volume: the chart's Job runs it inside the serving image.
 
 python3 -m deploy.image.build_plans --checkpoint /checkpoint --into /plans/NAME --sizes 480x832x81
 

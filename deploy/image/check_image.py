@@ -1,4 +1,4 @@
-"""Is the image what its locks say? The last step of its build; a build that went wrong stops here and not in a pod.
+"""Image check: whether the image is what its locks say. It ends the build, so a wrong image never reaches a pod.
 
 python3 -m deploy.image.check_image --locks FOLDER --repository FOLDER
 """

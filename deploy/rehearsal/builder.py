@@ -1,4 +1,4 @@
-"""Builds plans without a GPU: whole where TensorRT-RTX can, else one block at true widths in the place of forty.
+"""Plan builder without a GPU: whole plans where TensorRT-RTX can, else one block at true widths in place of forty.
 
 Their memory cannot be measured here; placement's estimate is recorded as if it had been.
 """

@@ -1,4 +1,4 @@
-"""The config files of a checkpoint's components, checked and turned into its architecture.
+"""Config files of a checkpoint's components, checked and turned into its architecture.
 
 Standard library only, and no weights are needed.
 """

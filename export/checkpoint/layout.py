@@ -1,4 +1,4 @@
-"""Is a folder a pipeline of Wan2.2-T2V in diffusers' layout, by its `model_index.json`; if not, what it is instead.
+"""Layout check, by `model_index.json`: whether a folder is a pipeline of Wan2.2-T2V, and if not, what it is instead.
 
 Standard library only.
 """

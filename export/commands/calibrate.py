@@ -1,4 +1,4 @@
-"""The command line of `python -m export calibrate`; apart from its work, which imports much."""
+"""Command line of `python -m export calibrate`."""
 
 import argparse
 import sys
@@ -13,9 +13,9 @@ def add_calibrate(commands: Any, *, checkpoint: Path, folder_of: Callable[[argpa
     """Add the command to the parsers of `python -m export`."""
     parser: argparse.ArgumentParser = commands.add_parser("calibrate", help="find the ranges that FP8 needs")
     parser.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
-    parser.add_argument("--prompts", type=Path, help="a file with a prompt a line (default: the checkpoint's own)")
-    parser.add_argument("--limit", type=int, default=16, help="prompts at most (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps a video (default: %(default)s)")
+    parser.add_argument("--prompts", type=Path, help="file with one prompt per line (default: the checkpoint's own)")
+    parser.add_argument("--limit", type=int, default=16, help="most prompts to use (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps per video (default: %(default)s)")
     parser.add_argument("--fp8-ranges", type=Path, help="file to write (default: under build/)")
     parser.set_defaults(command=_calibrate, folder=None, folder_of=folder_of)
 

@@ -1,4 +1,4 @@
-"""The command lines of `python -m export onnx` and `dry-run`; apart from their work, which imports much."""
+"""Command lines of `python -m export onnx` and `dry-run`."""
 
 import argparse
 import errno
@@ -20,18 +20,20 @@ def add_onnx(
     commands: Any, *, checkpoint: Path, repository: Path, folder_of: Callable[[argparse.Namespace], Path]
 ) -> None:
     """Add both commands to the parsers of `python -m export`; `folder_of` tells where exported graphs go."""
-    onnx: argparse.ArgumentParser = commands.add_parser("onnx", help="checkpoint to checked ONNX graphs, and install")
+    onnx: argparse.ArgumentParser = commands.add_parser(
+        "onnx", help="export a checkpoint to checked ONNX graphs, and install them"
+    )
     onnx.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
-    onnx.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+    onnx.add_argument("--folder", type=Path, help="folder for the exported graphs (default: under build/)")
     onnx.add_argument("--repository", type=Path, default=repository, help="where to install (default: %(default)s)")
     onnx.add_argument("--jobs", type=int, default=2, help="graphs traced at the same time (default: %(default)s)")
     onnx.add_argument(
         "--weights",
         choices=_PLACES,
         default="auto",
-        help="inside the graphs, or external: in the checkpoint's own files (default: by their size)",
+        help="where weights go: inside the graphs, or external, in the checkpoint's own files (default: by their size)",
     )
-    onnx.add_argument("--fp8-ranges", type=Path, help="what `calibrate` wrote (default: under build/)")
+    onnx.add_argument("--fp8-ranges", type=Path, help="file that `calibrate` wrote (default: under build/)")
     onnx.add_argument(
         "--bf16-shards", action="store_true", help="first copy the experts' FP32 shards into BF16 ones, 28.6 GB each"
     )

@@ -1,4 +1,4 @@
-"""The command line of `python -m export parity`: graphs against modules, then experts along a generation."""
+"""Command line of `python -m export parity`: graphs against modules, then experts along a generation."""
 
 import argparse
 import json
@@ -20,10 +20,14 @@ def add_parity(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse
     """Add the command to the parsers of `python -m export`."""
     parser: argparse.ArgumentParser = commands.add_parser("parity", help="compare exported graphs with the modules")
     parser.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
-    parser.add_argument("--steps", type=int, default=20, help="of the generation to follow (default: %(default)s)")
-    parser.add_argument("--prompt", default=PROMPT, help="of that generation (default: %(default)s)")
-    parser.add_argument("--plans", type=Path, help="a repository with plans: the experts' are compared too, on a GPU")
+    parser.add_argument("--folder", type=Path, help="folder of the exported graphs (default: under build/)")
+    parser.add_argument(
+        "--steps", type=int, default=20, help="denoising steps of the generation to follow (default: %(default)s)"
+    )
+    parser.add_argument("--prompt", default=PROMPT, help="prompt of that generation (default: %(default)s)")
+    parser.add_argument(
+        "--plans", type=Path, help="model repository with plans, whose experts are compared too, on a GPU"
+    )
     add_precisions(parser)
     parser.set_defaults(command=lambda options: _parity(options, folder_of(options)))
 

@@ -1,4 +1,4 @@
-"""The command lines of `python -m export plans` and `compile-check`; apart from their work, which imports much."""
+"""Command lines of `python -m export plans` and `compile-check`."""
 
 import argparse
 import time
@@ -18,9 +18,14 @@ class CompileCheckFailed(Exception):
 
 def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> None:
     """Add both commands to the parsers of `python -m export`; `folder_of` tells where exported graphs lie."""
-    plans: argparse.ArgumentParser = commands.add_parser("plans", help="exported graphs to TensorRT plans")
-    plans.add_argument("--sizes", help="such as 480x832x81,720x1280 (default: the size served by default)")
-    plans.add_argument("--expert-batch", type=int, default=1, help="1, or 2 to merge guidance (default: %(default)s)")
+    plans: argparse.ArgumentParser = commands.add_parser("plans", help="build TensorRT plans from exported graphs")
+    plans.add_argument("--sizes", help="clip sizes, such as 480x832x81,720x1280 (default: the size served by default)")
+    plans.add_argument(
+        "--expert-batch",
+        type=int,
+        default=1,
+        help="rows per expert call: 1, or 2 to merge guidance (default: %(default)s)",
+    )
     plans.add_argument("--plans", type=Path, help="folder to build in (default: `plans` in the folder of the graphs)")
     plans.add_argument(
         "--repository",
@@ -28,23 +33,35 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
         help="model repository to put the plans into as well; the first size is its default",
     )
     plans.add_argument("--tensorrt", choices=MODULES, help="which TensorRT (default: the first that is installed)")
-    plans.add_argument("--compute-capability", help="current, portable or such as 8.6,8.9 (default: by the machine)")
+    plans.add_argument(
+        "--compute-capability", help="GPUs to build for: current, portable or such as 8.6,8.9 (default: by the machine)"
+    )
     plans.add_argument(
         "--workspace-gib", type=float, help="most memory for one layer of any plan (default: estimated for each plan)"
     )
     plans.add_argument("--vae-tf32", action="store_true", help="let the VAE's FP32 products be computed in TF32")
     plans.set_defaults(command=lambda options: build_and_install_plans(options, folder_of(options)))
-    check: argparse.ArgumentParser = commands.add_parser("compile-check", help="does TensorRT compile every graph?")
-    check.add_argument("--only", metavar="TEXT", action="append", default=[], help="rows that contain TEXT; repeatable")
+    check: argparse.ArgumentParser = commands.add_parser(
+        "compile-check", help="compile every graph with TensorRT-RTX, without a GPU"
+    )
     check.add_argument(
-        "--smallest-cover", action="store_true", help="few rows: each graph, and of each part every precision and size"
+        "--only", metavar="TEXT", action="append", default=[], help="take rows that contain TEXT; repeatable"
+    )
+    check.add_argument(
+        "--smallest-cover",
+        action="store_true",
+        help="take few rows: each graph, and of each part every precision and size",
     )
     check.add_argument("--jobs", type=int, default=2, help="graphs exported at the same time (default: %(default)s)")
-    check.add_argument("--scratch", type=Path, default=Path("build/compile-check"), help="default: %(default)s")
+    check.add_argument(
+        "--scratch", type=Path, default=Path("build/compile-check"), help="folder for exports (default: %(default)s)"
+    )
     check.set_defaults(command=lambda options: _compile_check(options, folder_of(options)))
     for command in (plans, check):
-        command.add_argument("--checkpoint", type=Path, default=checkpoint, help="default: %(default)s")
-        command.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+        command.add_argument(
+            "--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)"
+        )
+        command.add_argument("--folder", type=Path, help="folder of the exported graphs (default: under build/)")
 
 
 def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:

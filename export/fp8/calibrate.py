@@ -26,7 +26,7 @@ _QUANTIZERS = {"weight": "weight_quantizer", "input": "input_quantizer"} | {
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """What the pipeline makes while it is watched: a video a prompt, at the checkpoint's default size."""
+    """Settings of the videos that are made while the layers are watched: one per prompt, at the default size."""
 
     prompts: tuple[str, ...]
     num_inference_steps: int

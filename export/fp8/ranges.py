@@ -1,4 +1,4 @@
-"""The largest absolute values that calibration saw, from which FP8's scales are made: one JSON file a checkpoint."""
+"""Calibrated ranges: the largest absolute values seen, which give FP8's scales. One JSON file per checkpoint."""
 
 import hashlib
 import json

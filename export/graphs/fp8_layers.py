@@ -95,13 +95,13 @@ class Fp8Linear(nn.Linear):
 
 
 def layers_in_fp8(blocks: range) -> list[str]:
-    """Names of the linear layers of these blocks: ten a block."""
+    """Names of the linear layers of these blocks: ten per block."""
     attention = [f"attn{i}.{name}" for i in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")]
     return [f"blocks.{b}.{name}" for b in blocks for name in (*attention, "ffn.net.0.proj", "ffn.net.2")]
 
 
 def attentions_in_fp8(blocks: range) -> list[str]:
-    """Names of the attentions whose query, key and value may go through FP8: two a block."""
+    """Names of the attentions whose query, key and value may go through FP8: two per block."""
     return [f"blocks.{block}.{name}" for block in blocks for name in ("attn1", "attn2")]
 
 

@@ -1,4 +1,4 @@
-"""Which precision each part of the model may be exported in, and why: the one table.
+"""Precision table: what each part of the model may be exported in, and why.
 
 The precision is written in the graph (TensorRT builds it strongly typed). Islands of FP32 that diffusers keeps in a
 half-precision expert (time embedder, modulation, norms, rotary tables) are FP32 in the graph too.
@@ -41,7 +41,7 @@ _OPTIONS = {"experts": "--precision", "text_encoder": "--text-encoder-precision"
 
 
 class PrecisionError(ValueError):
-    """A precision that is not supported for a part of the model; the message lists those that are, with reasons."""
+    """A precision that a part of the model does not support; the message lists those that it does, with reasons."""
 
 
 @dataclass(frozen=True)

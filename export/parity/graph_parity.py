@@ -1,4 +1,4 @@
-"""Does the ONNX graph compute what diffusers' own module computes? Measured in ONNX Runtime on the CPU.
+"""Graph parity: each ONNX graph against diffusers' own module, in ONNX Runtime on the CPU.
 
 The reference is the untouched diffusers or transformers module in FP32, not the export form, so a fault in the form is
 seen. ONNX Runtime has no BF16 on a CPU, so graphs in BF16 are not compared here.

@@ -1,4 +1,4 @@
-"""Ways out where both experts do not fit, in the order in which they should be weighed.
+"""Alternatives where both experts do not fit, in the order in which they should be weighed.
 
 The text encoder on the CPU where it was asked for on a GPU, FP8, two GPUs, swapping, one endpoint alone.
 """

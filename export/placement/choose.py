@@ -1,4 +1,4 @@
-"""Which arrangements there are on a set of GPUs, and which of them is taken."""
+"""Choice among the arrangements that a set of GPUs allows."""
 
 from collections.abc import Sequence
 from itertools import product

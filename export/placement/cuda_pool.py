@@ -1,4 +1,4 @@
-"""The size of Triton's CUDA pool on each GPU: an upper bound of the tensors that are in it at one time.
+"""Size of Triton's CUDA pool on each GPU: an upper bound of the tensors that are in it at one time.
 
 The pool must never run out. A tensor that does not fit in it gets memory by `cudaMalloc`; where that fails too, the
 Python backend (of 26.07 as well, `ExecuteBLSRequest` in python_be.cc) logs the failure, leaves the tensor out of the

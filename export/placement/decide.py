@@ -1,4 +1,4 @@
-"""The work of `python -m export placement`: what fits on which GPU, and the configs and options that put it there."""
+"""Work of `python -m export placement`: what fits on which GPU, and the configs and options that put it there."""
 
 import argparse
 import json

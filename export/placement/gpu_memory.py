@@ -1,4 +1,4 @@
-"""What each part of a deployment needs in GPU memory, in bytes.
+"""GPU memory that each part of a deployment needs, in bytes.
 
 Weights, bindings and caches follow from the architecture and the sizes. Execution contexts (a plan's activations) and
 processes are estimates: only a build or a run measures them. The manifest of a built plan has the context's measured

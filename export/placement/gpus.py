@@ -1,4 +1,4 @@
-"""How much memory a named size of GPU really has."""
+"""Usable memory of a GPU that is named by its size."""
 
 import re
 from dataclasses import dataclass

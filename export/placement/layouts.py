@@ -1,4 +1,4 @@
-"""What goes on which GPU: an arrangement of experts, text encoder and VAE, what it needs, and whether it fits.
+"""Arrangements of experts, text encoder and VAE on GPUs: what each needs, and whether it fits.
 
 Arrangements of the experts, best first. Both on each GPU: guidance's two passes run in parallel where there are two
 GPUs. An expert each, on two GPUs. One at a time: the denoiser swaps them once a clip.

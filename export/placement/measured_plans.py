@@ -1,4 +1,4 @@
-"""What a model repository's built plans tell of their memory, read before they are placed.
+"""Measured memory of a repository's built plans, read before they are placed.
 
 A plan's manifest, `<graph>/<version>/plan.json`, has `device_memory_bytes`: the bytes of an execution context for each
 optimisation profile, in their order, as TensorRT told them after the build.

@@ -1,4 +1,4 @@
-"""Is a written graph whole? Checked without running it and without reading its weights: it may have 57 GB of them.
+"""Check of a written graph without running it and without reading its weights, of which it may have 57 GB.
 
 Whole means: the ONNX checker accepts it, and with its axes fixed to a real size every value in it has one shape, which
 ONNX's strict inference agrees with, and the outputs are what the contract says.

@@ -28,7 +28,7 @@ def dry_run(
     jobs: int = 1,
     report: Callable[[Row], None],
 ) -> None:
-    """Write the dummy to `folder`, export it, and hand `report` one row a graph as soon as it was checked.
+    """Write the dummy to `folder`, export it, and hand `report` one row per graph as soon as it was checked.
 
     Manifests go to `<folder>-export`. Both are made anew. `stored` is the type of the experts' tensors, as published if
     None. Each graph is made in a process of its own, so the peak is its own; with one job, so are the seconds.

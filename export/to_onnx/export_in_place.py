@@ -1,4 +1,4 @@
-"""One graph of a checkpoint that is too large to load: written beside the checkpoint's shards, which hold its weights.
+"""Export of one graph in place: next to the shards that hold its weights, for a checkpoint too large to load.
 
     <checkpoint>/transformer/high_noise_expert.bf16.onnx      beside diffusion_pytorch_model-00001-of-00012.safetensors
 

@@ -1,4 +1,4 @@
-"""What a graph was made from, with what, and how close it is: `manifest.json` for each exported graph."""
+"""Manifest of an exported graph: what it was made from, with what, and how close it is to its module."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What serving reads beside the graphs: facts, defaults, tokenizer, preview map, and the manifest over them."""
+"""Model files that serving reads besides the graphs: facts, defaults, tokenizer, preview map, and their manifest."""
 
 import json
 from collections.abc import Mapping

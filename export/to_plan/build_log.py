@@ -1,4 +1,4 @@
-"""What TensorRT calls back while it builds: log file, errors, layers, progress bar, Ctrl-C, and the plan's bytes."""
+"""Callbacks of a TensorRT build: log file, errors, layers, progress bar, Ctrl-C, and the plan's bytes."""
 
 import contextlib
 import signal

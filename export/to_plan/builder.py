@@ -67,7 +67,7 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class Attention:
-    """Whether attention must be TensorRT's fused layer, and how many layers there must be (None: two a block)."""
+    """Whether attention must be TensorRT's fused layer, and how many layers there must be (None: two per block)."""
 
     layers: int | None = None
 

@@ -1,4 +1,4 @@
-"""Every graph that `make compile-check` compiles: at which precision, for which sizes. One row, one plan.
+"""Compile cases: every graph that `make compile-check` compiles, with precision and sizes. One plan per row.
 
 The graphs of the small checkpoint are whole. A14B's are cut where they repeat: one block of forty, one layer of
 twenty-four, a vocabulary of 1,024; every width is the true one. `docs/build/plans.md` holds the same list.

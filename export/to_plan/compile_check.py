@@ -1,4 +1,4 @@
-"""The compile gate: every graph of the table through a real TensorRT compiler, on a CPU.
+"""Compile gate: every graph of the table through a real TensorRT compiler, on a CPU.
 
 TensorRT-RTX builds without a GPU. Besides that a plan comes out, it is checked that
 * each attention of an expert is still one layer, of A14B in FP8 where the precision says so;

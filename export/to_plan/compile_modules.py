@@ -1,4 +1,4 @@
-"""The graphs that `make compile-check` compiles: a small checkpoint's own, and A14B's at true widths, cut short.
+"""Graphs that `make compile-check` compiles: a small checkpoint's own, and A14B's at true widths, cut short.
 
 A14B's are exported as the real ones are, without weights, and get random ones from a file. No two weights are alike:
 TensorRT keeps equal ones once, and the plan would be smaller than the real one.

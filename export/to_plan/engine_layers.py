@@ -1,4 +1,4 @@
-"""The layers that TensorRT built: in which type does each linear layer and each attention of an expert run?
+"""Layers that TensorRT built: the type in which each linear layer and each attention of an expert runs.
 
 TensorRT's inspector needs a GPU, since it reads a loaded plan. The builder says the same on a CPU: with detailed
 profiling verbosity it logs one line for each layer, with the tensors that it reads and the ONNX nodes it came from.

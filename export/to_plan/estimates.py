@@ -1,4 +1,4 @@
-"""What a plan will need, told before it is built: from placement's arithmetic (`export/placement/gpu_memory.py`).
+"""Estimates of what a plan will need, by placement's arithmetic (`export/placement/gpu_memory.py`).
 
 A limit of workspace: without one, TensorRT chooses a tactic by timing it on an empty GPU, and it may not fit beside an
 expert when it serves. The limit is placement's estimate of the plan's context and a quarter.

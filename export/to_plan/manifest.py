@@ -1,4 +1,4 @@
-"""The manifest of each plan: what it was built from, with what, for what (the file: `wan_t2v/manifests.py`)."""
+"""Manifest of a plan: what it was built from, with what, for what (the file: `wan_t2v/manifests.py`)."""
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What must hold of a parsed TensorRT network before hours are spent on it.
+"""Checks of a parsed TensorRT network before hours are spent on it.
 
 * An expert's attention is TensorRT's own attention layer, which can be computed without writing the scores down: at
   720x1280x81 they are 40 x 75,600 x 75,600 numbers. For FP32 TensorRT-RTX has no such kernel, so there attention may be

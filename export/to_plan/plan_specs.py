@@ -1,4 +1,4 @@
-"""Which plans a deployment consists of, and the shapes of each."""
+"""Plans that a deployment consists of, and the shapes of each."""
 
 from dataclasses import dataclass
 

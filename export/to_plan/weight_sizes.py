@@ -1,4 +1,4 @@
-"""What placement expects a plan's weights to take, for each row of the compile gate, beside what the plan takes."""
+"""Weight sizes by placement, compared with the plan's own size for each row of the compile gate."""
 
 from dataclasses import replace
 

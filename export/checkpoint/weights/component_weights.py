@@ -1,4 +1,4 @@
-"""The one check of a component's tensors, before any tracing: names, shapes and types are those of its config.
+"""Check of a component's tensors before any tracing: names, shapes and types are those of its config.
 
 Both ways of exporting use it: weights inside the graph, which a library loads and of which it only warns, and weights
 beside the graph, which are never loaded.

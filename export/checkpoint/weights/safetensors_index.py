@@ -1,4 +1,4 @@
-"""Where each tensor of a checkpoint component lies: file, offset, length. Reads headers, never weights.
+"""Index of a component's tensors: file, offset and length of each. Reads headers, never weights.
 
 Format: eight bytes of header length (little-endian), a JSON header with `data_offsets` relative to its end, the data
 (https://github.com/huggingface/safetensors#format). A sharded component has an index file that names the shards.
