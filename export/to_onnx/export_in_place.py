@@ -2,7 +2,7 @@
 
     <checkpoint>/transformer/high_noise_expert.bf16.onnx      beside diffusion_pytorch_model-00001-of-00012.safetensors
 
-Weights in FP8 are no part of the checkpoint and get a file of their own there (`fp8_weights.py`). Graphs of
+Weights in FP8 are no part of the checkpoint and get a file of their own there (`fp8/weights.py`). Graphs of
 several precisions can stand there side by side. Nothing else in the checkpoint is touched.
 """
 
