@@ -1,4 +1,4 @@
-"""Values that no config file of the checkpoint holds: Wan2.2-T2V-A14B's recommendations, each with its source."""
+"""Serving defaults: Wan2.2-T2V-A14B's recommended values, which no config file holds, each with its source."""
 
 from pathlib import Path
 from typing import Any

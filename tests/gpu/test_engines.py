@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.fakes.engine_checks import check_agrees, check_decodes, example_inputs, relative
-from tests.fakes.programs import installed_programs
+from tests.fakes.programs import install_programs
 from wan_t2v.engines.double_buffer import DoubleBufferedCaches
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.engines.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
@@ -21,7 +21,7 @@ EXPERT = "high_noise_expert"
 
 @pytest.fixture(scope="session")
 def programs(gpu: str, root: Path, checkpoint: Path) -> Path:
-    return installed_programs(checkpoint, root / "build/test-programs")
+    return install_programs(checkpoint, root / "build/test-programs")
 
 
 @pytest.mark.parametrize("graph", ["text_encoder", "high_noise_expert", "low_noise_expert", "vae_decoder_first"])

@@ -13,7 +13,7 @@ from benchmarks.harness.installed_copy import Installed
 from benchmarks.harness.repository_copy import copied_repository
 from benchmarks.load import mlperf, perf_analyzer, run
 from embedded.server import Server
-from export.to_onnx.install import installed
+from export.to_onnx.install import install_export
 from tests.server.calls import samples
 from tests.server.statistics import executions_when_idle
 
@@ -76,7 +76,7 @@ def test_perf_analyzer_measures_both_doors_to_the_video(server: Server, capsys: 
 @pytest.fixture(scope="module")
 def contenders(checkpoint: Path, exported: Path, repository: Path, tmp_path_factory: Any) -> Any:
     folder = tmp_path_factory.mktemp("contenders")
-    own = installed(exported, copied_repository(repository, folder))
+    own = install_export(exported, copied_repository(repository, folder))
     with running_contenders(Installed(checkpoint, exported, own), folder, threads=2) as running:
         yield {contender.name: contender for contender in running}
 
