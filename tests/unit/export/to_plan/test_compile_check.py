@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,21 +160,19 @@ def test_a_row_that_is_not_there_is_an_error(
     assert "no row of the table contains fp4" in capsys.readouterr().err
 
 
-def test_a_process_that_dies_is_a_failure(
-    tmp_path: Path, checkpoint: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class DyingGate(CompileGate):
+    """Every process that it starts ends at once."""
+
+    def _check_graph(self, cases: Sequence[CompileCase]) -> list[CaseResult]:
+        os._exit(9)
+
+
+def test_a_process_that_dies_is_a_failure(tmp_path: Path, checkpoint: Path, exported: Path) -> None:
     reported: list[CaseResult] = []
-    monkeypatch.setattr(compile_check, "_check_graph", _dies)
     cases = [case for case in COMPILE_TABLE if case.graph == "text_encoder" and case.model == SMALL]
-    results = CompileGate(Checkpoint.open(checkpoint), exported, tmp_path / "scratch").check(
+    results = DyingGate(Checkpoint.open(checkpoint), exported, tmp_path / "scratch").check(
         cases, jobs=1, report=reported.append
     )
     assert results == reported and len(results) == len(cases)
     assert all("not compiled, a process of the gate died" in (result.error or "") for result in results)
     assert json.loads(summary(results, 1.0))["compiled"] == 0
-
-
-def _dies(*_: Any) -> None:
-    import os
-
-    os._exit(9)
