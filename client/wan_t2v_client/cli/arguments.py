@@ -2,13 +2,14 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wan_t2v_client.cli.standard_streams import tell
 from wan_t2v_client.deadline import LONGEST_S, check_seconds
 from wan_t2v_client.errors import RequestRefused
+from wan_t2v_client.fields import FIELDS, Field
 from wan_t2v_client.retry import RetryPolicy
 from wan_t2v_client.transport.connection import Connection
 from wan_t2v_client.transport.headers import header_from_text, headers_from_file, headers_from_lines
@@ -16,35 +17,27 @@ from wan_t2v_client.transport.keepalive import KEEPALIVE_S, LEAST_KEEPALIVE_S, L
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
 
 HEADERS_VARIABLE = "WAN_T2V_HEADERS"
-_FIELDS = (
-    "negative_prompt",
-    "num_frames",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance_scale_2",
-    "flow_shift",
-    "seed",
-    "fps",
-)
+_TYPES = {"BYTES": str, "INT32": int, "INT64": int, "FP32": float}
 
 
 def add_request_options(command: argparse.ArgumentParser) -> None:
-    """The fields of a request."""
+    """Add an option for each request field that has one."""
     group = command.add_argument_group("request (the server has a default for each)")
-    group.add_argument("--negative-prompt", help="what to keep away from")
     group.add_argument("--size", type=_size, metavar="HEIGHTxWIDTH", help="pixels, such as 720x1280 for landscape")
-    group.add_argument("--frames", type=int, dest="num_frames", help="number of frames, 4k+1")
-    group.add_argument("--steps", type=int, dest="num_inference_steps", help="denoising steps")
-    group.add_argument("--guidance-scale", type=float, help="guidance of the high-noise expert")
-    group.add_argument("--guidance-scale-2", type=float, help="guidance of the low-noise expert")
-    group.add_argument("--flow-shift", type=float, help="shift of the noise schedule")
-    group.add_argument("--seed", type=int, help="of the starting noise; the same seed gives the same video")
-    group.add_argument("--fps", type=int, help="frames a second of the MP4")
+    add_field_options(group, FIELDS)
+
+
+def add_field_options(group: argparse._ActionsContainer, fields: Mapping[str, Field]) -> None:
+    """Add an option for each of these fields that has a help text."""
+    for name, field in fields.items():
+        if field.help:
+            option = field.option or f"--{name.replace('_', '-')}"
+            group.add_argument(option, dest=name, type=_TYPES[field.datatype], metavar=field.metavar, help=field.help)
 
 
 def fields_from(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields that were given, by name."""
-    fields = {name: getattr(options, name) for name in _FIELDS}
+    """Return the fields that were given, by name."""
+    fields = {name: getattr(options, name) for name, field in FIELDS.items() if field.help}
     if options.size is not None:
         fields["height"], fields["width"] = options.size
     return {name: value for name, value in fields.items() if value is not None}

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wan_t2v_client.errors import RequestRefused
-from wan_t2v_client.fields import FIELD_TYPES, not_sendable, plain_value, unknown_field
+from wan_t2v_client.fields import FIELDS, not_sendable, plain_value, unknown_field
 
 _NOT_HERE = {"latents", "output_type", "video_encoding", "preview_every"}  # a batch writes MP4 files, no more
-_KNOWN = [name for name in FIELD_TYPES if name not in _NOT_HERE]
 _NAME = re.compile(r"\w[\w .-]{0,99}")
 _LONGEST_NAME = 100
 _LONGEST_FILE_NAME = 255  # bytes, of nearly every file system
@@ -101,10 +100,11 @@ def _checked(name: str, value: Any) -> Any:
     """The value as it is sent, as JSON has it. What else the server accepts, it says itself."""
     if name in _NOT_HERE:
         raise RequestRefused(f"{name}: cannot be chosen in a batch, which writes MP4 files")
-    if name not in FIELD_TYPES:
-        raise RequestRefused(f"{unknown_field(name)}; known are name, {', '.join(_KNOWN)}")
+    if name not in FIELDS:
+        known = [field for field in FIELDS if field not in _NOT_HERE]
+        raise RequestRefused(f"{unknown_field(name)}; known are name, {', '.join(known)}")
     try:
-        plain = plain_value(FIELD_TYPES[name], value)
+        plain = plain_value(FIELDS[name].datatype, value)
     except (OverflowError, ValueError, TypeError) as error:
         raise not_sendable(name, value, error) from None
     return plain.decode() if isinstance(plain, bytes) else plain

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wan_t2v_client.cli.arguments import (
     add_connection_options,
+    add_field_options,
     add_patience_options,
     add_request_options,
     connection_from,
@@ -40,9 +41,7 @@ def add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--preview-every", type=int, default=5, metavar="STEPS", help="how many (default: %(default)s)"
     )
     add_request_options(command)
-    command.add_argument("--queue-priority", type=int, help="1 goes first, 9 last (default: 5)")
-    command.add_argument("--idempotency-key", metavar="TEXT",
-                         help="the same one again takes an interrupted video up, where the server can")  # fmt: skip
+    add_field_options(command, PARAMETERS)
     add_patience_options(command)
     add_connection_options(command)
 

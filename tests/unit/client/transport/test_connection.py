@@ -15,7 +15,6 @@ import pytest
 from wan_t2v_client import AsyncTextToVideo, Connection, RequestRefused, ServerFault, TextToVideo
 from wan_t2v_client.cli.main import main
 from wan_t2v_client.deadline import LONGEST_S, Deadline
-from wan_t2v_client.fields import sent_fields, unknown_field
 from wan_t2v_client.progress import told_by
 from wan_t2v_client.retry import RetryPolicy
 from wan_t2v_client.transport.address import check_address
@@ -335,19 +334,6 @@ def test_a_file_of_prompts_that_cannot_be_read_is_one_line(
 def test_a_file_of_prompts_without_permission_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").touch(mode=0)
     assert "Permission denied" in refused(capsys, "batch", str(tmp_path / "prompts.txt"), "--url", NOWHERE)
-
-
-def test_an_unknown_name_is_compared_only_if_it_is_short() -> None:
-    assert "is height meant?" in unknown_field("hight")
-    assert len(unknown_field("height" * 100_000)) < 200
-
-
-@pytest.mark.parametrize(
-    "parameters", [{"queue_priority": 2**63}, {"queue_priority": 1.5}, {"idempotency_key": "\udcff"}]
-)
-def test_parameters_that_cannot_be_sent_are_refused(parameters: dict) -> None:
-    with pytest.raises(RequestRefused, match="which cannot be sent"):
-        sent_fields({"prompt": "x", **parameters})
 
 
 @pytest.mark.parametrize(
