@@ -171,7 +171,7 @@ nightly: setup-dev $(VENV)/.gateway-ready installed ## what takes too long for e
 	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory soak
 
-fuzz: setup-dev installed ## thousands of bad requests through every door and round it: each must be refused rightly (COUNT=..., FUZZ_SEED=..., OUT=...)
+fuzz: setup-dev installed ## thousands of bad requests through each endpoint and around them: each must be refused rightly (COUNT=..., FUZZ_SEED=..., OUT=...)
 	@$(python) -m tests.stress.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) \
 		$(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) $(if $(OUT),--out "$(OUT)")
 
@@ -187,7 +187,7 @@ lint: setup-dev $(VENV)/.gateway-ready ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
 		$(python) -m mypy client/wan_t2v_client && $(python) -m mypy gateway/wan_t2v_gateway
 
-bench: setup-dev installed mini ## time a generation against diffusers, and the two doors against each other; a quiet machine
+bench: setup-dev installed mini ## time a generation against diffusers, and the two endpoints against each other; a quiet machine
 	@$(python) -m benchmarks.latency.generation --repository "$(REPOSITORY)"
 	@$(python) -m benchmarks.latency.endpoints --repository "$(REPOSITORY)"
 
@@ -197,7 +197,7 @@ bench-all: setup-dev installed mini ## all benchmarks but the GPU's, about 13 mi
 gpu: setup-dev ## what a GPU does with the server, attention, an expert, FP8, the VAE, TensorRT; under 9 minutes (OUT=..., REPOSITORY=...)
 	@$(python) -m benchmarks.gpu.run --repository "$(REPOSITORY)" $(if $(OUT),--out "$(OUT)")
 
-perf: setup-dev installed ## perf_analyzer on both doors, with the composing models
+perf: setup-dev installed ## perf_analyzer on both endpoints, with the composing models
 	@$(python) -m benchmarks.load.perf_analyzer --repository "$(REPOSITORY)"
 
 lock: setup-dev ## pin the image's Python packages anew, with hashes (deploy/requirements.lock)

@@ -28,7 +28,7 @@ STOP_LIMIT_S = 90.0  # for a part that was interrupted
 
 
 @dataclass(frozen=True)
-class Part:
+class Benchmark:
     """One benchmark: its name in the results, its module, seconds on two cores, and its options for a rehearsal."""
 
     name: str
@@ -47,13 +47,13 @@ class Part:
         return [sys.executable, "-m", f"benchmarks.{self.module}", *options]
 
 
-PARTS = (
-    Part("generation", "latency.generation", 110, ("--rounds", "1", "--steps", "4")),
-    Part("doors", "latency.endpoints", 180, ("--rounds", "1", "--concurrent-rounds", "1", "--steps", "4")),
-    Part("perf_analyzer", "load.perf_analyzer", 80, ("--requests", "2", "--steps", "4")),
-    Part("load", "load.run", 90, ("--requests", "10", "--steps", "4", "--rate", "4")),
-    Part("mlperf", "load.mlperf", 60, ("--queries", "3", "--samples", "4")),
-    Part("comparison", "baselines.comparison", 240, ("--rounds", "1", "--steps", "4")),
+BENCHMARKS = (
+    Benchmark("generation", "latency.generation", 110, ("--rounds", "1", "--steps", "4")),
+    Benchmark("doors", "latency.endpoints", 180, ("--rounds", "1", "--concurrent-rounds", "1", "--steps", "4")),
+    Benchmark("perf_analyzer", "load.perf_analyzer", 80, ("--requests", "2", "--steps", "4")),
+    Benchmark("load", "load.run", 90, ("--requests", "10", "--steps", "4", "--rate", "4")),
+    Benchmark("mlperf", "load.mlperf", 60, ("--queries", "3", "--samples", "4")),
+    Benchmark("comparison", "baselines.comparison", 240, ("--rounds", "1", "--steps", "4")),
 )
 
 
@@ -62,15 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     about = {**provenance(), "quick": options.quick}
     out = options.out / f"{about['date']}-{slug(about['machine'])}{'-quick' if options.quick else ''}.json"
-    wanted = [part for part in PARTS if not options.parts or part.name in options.parts]
+    wanted = [benchmark for benchmark in BENCHMARKS if not options.parts or benchmark.name in options.parts]
     if not options.quick:
-        print(f"about {sum(part.expected_s for part in wanted) / 60:.0f} minutes", file=sys.stderr)
+        print(f"about {sum(benchmark.expected_s for benchmark in wanted) / 60:.0f} minutes", file=sys.stderr)
     started, found = time.monotonic(), {}
-    for index, part in enumerate(wanted, start=1):
-        print(f"[{index}/{len(wanted)}] {part.name} ...", file=sys.stderr)
-        command = part.command(options.repository, quick=options.quick)
-        found[part.name] = part_result(command, options.out / f"{part.name}.log", limit_s=part.limit_s)
-        print(f"[{index}/{len(wanted)}] {part.name}: {_told(found[part.name])}", file=sys.stderr)
+    for index, benchmark in enumerate(wanted, start=1):
+        print(f"[{index}/{len(wanted)}] {benchmark.name} ...", file=sys.stderr)
+        command = benchmark.command(options.repository, quick=options.quick)
+        found[benchmark.name] = run_benchmark(command, options.out / f"{benchmark.name}.log", limit_s=benchmark.limit_s)
+        print(f"[{index}/{len(wanted)}] {benchmark.name}: {_describe(found[benchmark.name])}", file=sys.stderr)
         results = {
             "version": VERSION,
             "about": about,
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder (default: %(default)s)")
-    names = [part.name for part in PARTS]
+    names = [benchmark.name for benchmark in BENCHMARKS]
     parser.add_argument("--parts", nargs="+", choices=names, help="only these (default: all)")
     parser.add_argument("--quick", action="store_true", help="a rehearsal with few requests: no figures")
     return parser
@@ -101,7 +101,7 @@ def slug(machine: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
 
-def part_result(command: Sequence[str], log: Path, *, limit_s: float) -> dict[str, Any]:
+def run_benchmark(command: Sequence[str], log: Path, *, limit_s: float) -> dict[str, Any]:
     """Run a command that ends in one JSON line; how it ended, in how many seconds, and that line."""
     started = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def last_json_line(printed: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _told(part: dict[str, Any]) -> str:
+def _describe(part: dict[str, Any]) -> str:
     reason = f" ({part['reason']})" if part["reason"] else ""
     return f"{part['status']}{reason} in {part['seconds']:.0f} s"
 

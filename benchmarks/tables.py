@@ -52,18 +52,18 @@ def _generation(found: Mapping[str, Any]) -> Table:
     return head, [(*seconds, f"{found['ratio']:.2f}", f"{found['outside_graphs']:.1%}")]
 
 
-def _doors(found: Mapping[str, Any]) -> Table:
-    rows: list[Row] = [(f"`{name}`", f"{found[name]:.3f}", "at most 1.03") for name in _DOOR_RATIOS]
+def _endpoints(found: Mapping[str, Any]) -> Table:
+    rows: list[Row] = [(f"`{name}`", f"{found[name]:.3f}", "at most 1.03") for name in _ENDPOINT_RATIOS]
     return ("ratio", "measured", "goal"), [*rows, ("`four_at_once`", f"{found['four_at_once']:.3f}", "")]
 
 
 def _perf_analyzer(found: Mapping[str, Any]) -> Table:
-    head = ("door", "concurrency", "videos a second", "median", "p90", "median to the first response")
+    head = ("endpoint", "concurrency", "videos a second", "median", "p90", "median to the first response")
     rows: list[Row] = [
-        (door, level.rpartition("_")[2], f"{row['videos_per_s']:.2f}", *_seconds(row["latency_s"], "p50", "p90"))
+        (endpoint, level.rpartition("_")[2], f"{row['videos_per_s']:.2f}", *_seconds(row["latency_s"], "p50", "p90"))
         + tuple(_seconds(row["first_response_s"], "p50"))
-        for door in ("unary", "stream")
-        for level, row in found.get(door, {}).items()
+        for endpoint in ("unary", "stream")
+        for level, row in found.get(endpoint, {}).items()
     ]
     return head, rows
 
@@ -104,10 +104,10 @@ def _seconds(row: Mapping[str, float], *names: str) -> list[str]:
     return [f"{row[name]:.3g} s" for name in names]
 
 
-_DOOR_RATIOS = ("stream_over_unary", "previews_over_stream", "previews_over_unary")
+_ENDPOINT_RATIOS = ("stream_over_unary", "previews_over_stream", "previews_over_unary")
 TABLES: dict[str, Callable[[Mapping[str, Any]], Table]] = {
     "generation": _generation,
-    "doors": _doors,
+    "doors": _endpoints,
     "perf_analyzer": _perf_analyzer,
     "load": _load,
     "mlperf": _mlperf,

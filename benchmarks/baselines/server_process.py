@@ -22,12 +22,12 @@ STOP_LIMIT_S = 60.0
 HOST = "127.0.0.1"
 
 
-class ProgramError(Exception):
+class ServerProcessError(Exception):
     """The program did not start; the message has the last lines of its log."""
 
 
 @contextlib.contextmanager
-def running_program(
+def running_server_process(
     arguments: Sequence[str],
     log: Path,
     *,
@@ -35,7 +35,7 @@ def running_program(
     start_limit_s: float = START_LIMIT_S,
     stop_limit_s: float = STOP_LIMIT_S,
 ) -> Iterator[dict[str, Any]]:
-    """Run `python arguments...`, yield what it says when it is ready, and stop it. Raises ProgramError."""
+    """Run `python arguments...`, yield what it says when it is ready, and stop it. Raises ServerProcessError."""
     with log.open("wb") as errors:
         program = subprocess.Popen(
             [sys.executable, *arguments],
@@ -61,7 +61,9 @@ def _ready(program: "subprocess.Popen[bytes]", log: Path, limit_s: float) -> dic
         late.cancel()
     if not line:
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
-        raise ProgramError("the program did not start within {:.0f} s; it said: {}".format(limit_s, " / ".join(said)))
+        raise ServerProcessError(
+            "the program did not start within {:.0f} s; it said: {}".format(limit_s, " / ".join(said))
+        )
     told: dict[str, Any] = json.loads(line)
     return told
 

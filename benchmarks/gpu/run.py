@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.timing import Row, rounded
+from benchmarks.gpu.timing import Row, round_figure
 
 LIMIT_S = 530.0  # of all parts together
 STOP_S = 15.0  # for a part that is stopped to end by itself
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = [replace(part, limit_s=REHEARSAL_PATIENCE * part.limit_s) for part in wanted]
     extra = [*["--rehearse"] * options.rehearse, "--repository", str(options.repository)]
     extra += ["--keep", str(options.keep)] if options.keep else []
-    parts = measured_parts(wanted, out, about, limit_s=options.limit, extra=extra)
+    parts = measure_parts(wanted, out, about, limit_s=options.limit, extra=extra)
     print(table(parts), file=sys.stderr)
     print(json.dumps({"out": str(out), **{name: part["status"] for name, part in parts.items()}}))
     return 1 if any(part["status"] == "failed" for part in parts.values()) else 0
@@ -112,7 +112,7 @@ def missing() -> str | None:
     return None if torch.cuda.is_available() else "no GPU: torch.cuda.is_available() is False; --rehearse needs none"
 
 
-def measured_parts(
+def measure_parts(
     parts: Sequence[Part], out: Path, about: dict[str, Any], *, limit_s: float, extra: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Run each part in a process of its own and write `out` after each. Returns these parts and those it had."""
@@ -239,14 +239,14 @@ def _with_rates(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     products = [row for row in parts.get("matrix_rate", {}).get("rows", []) if "seconds" in row]
     best = max((row["flops"] / row["seconds"] for row in products), default=None)
 
-    def rated(row: Row) -> Row:
+    def with_rate(row: Row) -> Row:
         if "flops" not in row or "seconds" not in row:
             return row
         rate = row["flops"] / row["seconds"]
-        share = {} if best is None else {"of_matrix_rate": rounded(rate / best)}
-        return {**row, "tflop_per_s": rounded(rate / 1e12), **share}
+        share = {} if best is None else {"of_matrix_rate": round_figure(rate / best)}
+        return {**row, "tflop_per_s": round_figure(rate / 1e12), **share}
 
-    return {name: {**part, "rows": [rated(row) for row in part["rows"]]} for name, part in parts.items()}
+    return {name: {**part, "rows": [with_rate(row) for row in part["rows"]]} for name, part in parts.items()}
 
 
 def _about(*, rehearse: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from wan_t2v.contract import GRAPHS
 
 
-def copied_repository(repository: Path, folder: Path) -> Path:
+def copy_repository(repository: Path, folder: Path) -> Path:
     """Copy the repository into `folder`."""
     return Path(shutil.copytree(repository, folder / "model_repository", ignore=shutil.ignore_patterns("__pycache__")))
 

@@ -16,7 +16,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def served(url: str | None, repository: Path, folder: Path) -> Iterator[str]:
+def server_under_test(url: str | None, repository: Path, folder: Path) -> Iterator[str]:
     """Yield a gRPC address; a server that was started keeps its log in `folder`. Raises ServerError."""
     if url:
         yield url

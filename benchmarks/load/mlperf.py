@@ -27,7 +27,7 @@ from wan_t2v_client import AsyncTextToVideo, ClientError, Connection, RetryPolic
 
 from benchmarks.harness.machine import provenance
 from benchmarks.harness.percentiles import percentile, summary
-from benchmarks.harness.server_under_test import add_server_options, served
+from benchmarks.harness.server_under_test import add_server_options, server_under_test
 from training.world.prompts import fixed_prompts
 
 DIFFERS = (
@@ -68,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = provenance()
     with (
         tempfile.TemporaryDirectory(prefix="wan-t2v-mlperf-") as name,
-        served(options.url, options.repository, Path(name)) as url,
+        server_under_test(options.url, options.repository, Path(name)) as url,
     ):
-        found = asyncio.run(_measured(url, options))
-    print(json.dumps({**found, **about}))
+        results = asyncio.run(_measure(url, options))
+    print(json.dumps({**results, **about}))
     return 0
 
 
-async def _measured(url: str, options: argparse.Namespace) -> dict[str, Any]:
+async def _measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
     async with AsyncTextToVideo(Connection(url), retry=_TRIES) as client:
         workload = await _workload(client)
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""The moment at which a caller gives up; one for a whole call, its retries included."""
+"""Deadlines: the moment at which a caller gives up, retries included."""
 
 import math
 import time

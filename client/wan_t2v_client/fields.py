@@ -58,20 +58,22 @@ _LONGEST_NAME = 64
 _MOST_QUOTED = 200
 
 
-class Sent(NamedTuple):
+class EncodedRequest(NamedTuple):
     """A request as it is sent."""
 
     inputs: list[tritonclient.grpc.InferInput]
     parameters: dict[str, Any]
 
 
-def sent_fields(fields: Mapping[str, Any]) -> Sent:
+def encode_fields(fields: Mapping[str, Any]) -> EncodedRequest:
     """One input or parameter for each field that is not None.
 
     Raises TypeError for a name that is no field, RequestRefused.
     """
     parameters = {name: _parameter(name, fields[name]) for name in PARAMETERS if fields.get(name) is not None}
-    return Sent(_inputs({name: value for name, value in fields.items() if name not in PARAMETERS}), parameters)
+    return EncodedRequest(
+        _inputs({name: value for name, value in fields.items() if name not in PARAMETERS}), parameters
+    )
 
 
 def _inputs(fields: Mapping[str, Any]) -> list[tritonclient.grpc.InferInput]:

@@ -1,4 +1,4 @@
-"""Arguments that the commands share, and what they become."""
+"""Command-line options that several commands share, and the objects made of them."""
 
 import argparse
 import os
@@ -44,7 +44,7 @@ def fields_from(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_connection_options(command: argparse.ArgumentParser) -> None:
-    """Where the server is."""
+    """Add the options of the connection to the server."""
     group = command.add_argument_group("connection")
     group.add_argument("--url", default="127.0.0.1:8001", help="gRPC address (default: %(default)s)")
     group.add_argument("--tls", action="store_true", help="encrypt the connection")
@@ -65,7 +65,7 @@ def add_connection_options(command: argparse.ArgumentParser) -> None:
 
 
 def connection_from(options: argparse.Namespace) -> Connection:
-    """The connection that the options describe, checked. Warns of a secret that anybody on its way can read."""
+    """Make the connection that the options describe. Warns of a secret that goes out unencrypted."""
     connection = Connection(
         url=options.url,
         tls=options.tls,
@@ -82,7 +82,7 @@ def connection_from(options: argparse.Namespace) -> Connection:
 
 
 def _headers(options: argparse.Namespace) -> dict[str, str]:
-    """Those of the environment, the file and the options; the later ones win."""
+    """Headers of the environment, the file and the options; the later ones win."""
     headers = headers_from_lines(os.environ.get(HEADERS_VARIABLE, ""), source=HEADERS_VARIABLE)
     if options.header_file is not None:
         headers |= headers_from_file(options.header_file)
@@ -90,7 +90,7 @@ def _headers(options: argparse.Namespace) -> dict[str, str]:
 
 
 def add_patience_options(command: argparse.ArgumentParser) -> None:
-    """How long to wait for what."""
+    """Add the options for retries and waiting."""
     group = command.add_argument_group("patience")
     group.add_argument("--attempts", type=positive, default=RetryPolicy.attempts, metavar="N",
                        help="tries while the server is unavailable; 1 for no retry (default: %(default)s)")  # fmt: skip
@@ -101,12 +101,12 @@ def add_patience_options(command: argparse.ArgumentParser) -> None:
 
 
 def retry_from(options: argparse.Namespace) -> RetryPolicy:
-    """How often to try."""
+    """Make the retry policy that the options describe."""
     return RetryPolicy(attempts=options.attempts, after_progress=options.retry_after_progress)
 
 
 def positive(text: str) -> int:
-    """A number from 1 on."""
+    """Parse a whole number of at least 1."""
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
     return int(text)
@@ -127,7 +127,7 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _seconds(*, least: float = 0.0, longest: float = LONGEST_S) -> Callable[[str], float]:
-    """The type of an option that is a number of seconds."""
+    """Make the type of an option that is a number of seconds."""
 
     def seconds(text: str) -> float:
         try:

@@ -69,7 +69,7 @@ async def _videos(report: Report, folder: BatchFolder, connection: Connection, *
             concurrency=options.concurrency,
             deadline_s=options.deadline_s,
             idle_limit_s=options.idle_limit_s,
-            told=show,
+            on_outcome=show,
         )
 
 
@@ -84,10 +84,10 @@ def _text(report: Report, seconds: float) -> str:
 
 def _facts(report: Report, folder: BatchFolder, *, seconds: float) -> dict[str, Any]:
     def fact(outcome: Outcome) -> dict[str, Any]:
-        told: dict[str, Any] = {"line": outcome.request.line, "video": str(folder.video(outcome.request))}
+        facts: dict[str, Any] = {"line": outcome.request.line, "video": str(folder.video(outcome.request))}
         if outcome.reason:
-            told["reason"] = outcome.reason
-        return told
+            facts["reason"] = outcome.reason
+        return facts
 
     return {
         **{kind: [fact(outcome) for outcome in report.ended(kind)] for kind in ("made", "skipped", "failed")},

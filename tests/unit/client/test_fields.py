@@ -7,7 +7,7 @@ import pytest
 from wan_t2v_client import RequestRefused
 from wan_t2v_client.cli.batch_file import requests_from_file
 from wan_t2v_client.cli.main import main
-from wan_t2v_client.fields import FIELDS, Field, input_from_field, sent_fields, unknown_field
+from wan_t2v_client.fields import FIELDS, Field, encode_fields, input_from_field, unknown_field
 
 from tests.fakes.scripted_server import MADE, serving
 
@@ -20,7 +20,7 @@ def sharpness(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_field_of_the_table_is_an_input_and_an_option(sharpness: str, tmp_path: Path) -> None:
-    (sent,), _ = sent_fields({sharpness: 0.5})
+    (sent,), _ = encode_fields({sharpness: 0.5})
     assert (sent.name(), sent.datatype(), sent.shape()) == (sharpness, "FP32", [1])
     command = ["generate", "a ball", "--out", str(tmp_path / "x.mp4")]
     with serving(MADE) as server:
@@ -78,4 +78,4 @@ def test_an_unknown_name_is_compared_only_if_it_is_short() -> None:
 )
 def test_parameters_that_cannot_be_sent_are_refused(parameters: dict) -> None:
     with pytest.raises(RequestRefused, match="which cannot be sent"):
-        sent_fields({"prompt": "x", **parameters})
+        encode_fields({"prompt": "x", **parameters})

@@ -15,9 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu import fp8_part, processes, run, server_part, tensorrt_part, torch_parts, vae_part
-from benchmarks.gpu.repository import GRAPHS, LOOPS, PROBES, gpu_repository, slow_load, swapping
+from benchmarks.gpu.repository import GRAPHS, LOOPS, PROBES, enable_expert_swap, gpu_repository, slow_load
 from benchmarks.gpu.scale import A14B, GRID, SMALL, Scale, expert_flops, full_scale, rehearsal_scale
-from benchmarks.gpu.timing import Row, Skipped, attempted
+from benchmarks.gpu.timing import Row, Skipped, attempt
 from embedded.folder import ServerFolder
 from embedded.options import ServerOptions, command_line
 from embedded.wheel import TritonWheel
@@ -80,13 +80,13 @@ def test_parameters_of_a_block_decide_how_many_fit(monkeypatch: pytest.MonkeyPat
 
 
 def test_all_layers_follow_from_two_counts_by_a_line(scale: Scale) -> None:
-    row = torch_parts.extrapolated(scale, scale.sizes[0], (2, 8), lambda blocks: 1.0 + 0.5 * blocks)
+    row = torch_parts.extrapolate(scale, scale.sizes[0], (2, 8), lambda blocks: 1.0 + 0.5 * blocks)
     assert row["seconds"] == 1.0 + 0.5 * 40
     assert (row["blocks_measured"], row["seconds_measured"], row["layers"]) == ([2, 8], [2.0, 5.0], 40)
 
 
 def test_a_line_through_noise_is_no_figure(scale: Scale) -> None:
-    row = torch_parts.extrapolated(scale, scale.sizes[0], (2, 8), lambda blocks: 1.0 / blocks)
+    row = torch_parts.extrapolate(scale, scale.sizes[0], (2, 8), lambda blocks: 1.0 / blocks)
     assert "seconds" not in row and row["seconds_measured"] == [0.5, 0.125] and "not_extrapolated" in row
 
 
@@ -129,7 +129,7 @@ def test_tf32_is_set_for_its_rows_alone(scale: Scale, monkeypatch: pytest.Monkey
         seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
         return {}
 
-    monkeypatch.setattr(vae_part, "_measured", measured)
+    monkeypatch.setattr(vae_part, "_measure", measured)
     before = torch.backends.cudnn.allow_tf32
     list(vae_part.vae(scale))
     assert seen == [(False, False), (True, True), (False, False)]
@@ -149,7 +149,7 @@ def test_fp8_is_measured_by_each_kind_of_scale(scale: Scale) -> None:
 @pytest.mark.parametrize("per_row", [True, False])
 def test_scaled_values_fill_the_range_of_e4m3(per_row: bool) -> None:
     matrix = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
-    found = fp8_part.scaled(matrix, per_row=per_row)
+    found = fp8_part.to_e4m3(matrix, per_row=per_row)
     back = found.values.float() * found.scale
     assert torch.equal(found.values.float().abs().amax(1) == 448, torch.ones(16, dtype=torch.bool)) or not per_row
     assert found.values.float().abs().max() == 448
@@ -187,8 +187,8 @@ def test_a_target_that_is_refused_is_followed_by_the_other(scale: Scale, monkeyp
     monkeypatch.setattr(tensorrt_part, "MODULES", ("tensorrt_rtx",))
     monkeypatch.setattr(tensorrt_part, "_on_gpu", lambda scale: True)
     monkeypatch.setattr(tensorrt_part, "_module", lambda name: None)
-    monkeypatch.setattr(tensorrt_part, "_exported", lambda scale, folder: None)
-    monkeypatch.setattr(tensorrt_part, "_measured", measured)
+    monkeypatch.setattr(tensorrt_part, "_export", lambda scale, folder: None)
+    monkeypatch.setattr(tensorrt_part, "_measure", measured)
     refused, built = tensorrt_part.tensorrt(scale)
     assert tried == [("current",), ()] and "Hopper" in refused["error"] and built["seconds"] == 1
 
@@ -232,7 +232,7 @@ def test_a_load_is_slow_only_after_it_was_told_to_be(
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
     copy = gpu_repository(repository, tmp_path, on_gpu=False)
-    swapping(copy)
+    enable_expert_swap(copy)
     assert "one_at_a_time" in (copy / "denoiser/configs/cpu.pbtxt").read_text()
     source = (copy / "low_noise_expert/1/model.py").read_text().split("TritonPythonModel.initialize")[1]
     scope: dict[str, Any] = {"__file__": str(copy / "low_noise_expert/1/model.py")}
@@ -281,7 +281,7 @@ def test_a_log_tells_each_kind_of_warning_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     lines = [f'W1128 04:00:00.1 7 memory.cc:70] "failed to allocate {size} bytes"' for size in (123456, 654321)]
     log.write_text("\n".join([*lines, 'I1128 04:00:00.1 7 server.cc:1] "fine"']))
-    assert server_part.told_by(log) == ['2 x "failed to allocate N bytes"']
+    assert server_part.log_messages(log) == ['2 x "failed to allocate N bytes"']
 
 
 def test_one_failed_row_does_not_cost_the_others() -> None:
@@ -291,7 +291,7 @@ def test_one_failed_row_does_not_cost_the_others() -> None:
     def skips() -> Row:
         raise Skipped("no such package")
 
-    rows = [*attempted({"size": "a"}, fails), *attempted({"size": "b"}, skips), *attempted({}, lambda: {"x": 0.123456})]
+    rows = [*attempt({"size": "a"}, fails), *attempt({"size": "b"}, skips), *attempt({}, lambda: {"x": 0.123456})]
     told = rows[0].pop("traceback")
     assert told[-2:] == ["RuntimeError: CUDA out of memory", "with a long story"]
     assert '  File "benchmarks/gpu/timing.py"' in "\n".join(told), "and no folder of this machine"
@@ -357,7 +357,7 @@ def test_on_a_cpu_a_built_plan_is_said_to_be_built_and_not_run(scale: Scale, mon
 
 
 def test_when_time_is_up_the_other_parts_are_named_and_not_run(tmp_path: Path) -> None:
-    parts = run.measured_parts(run.PARTS[1:3], tmp_path / "out.json", {}, limit_s=0)
+    parts = run.measure_parts(run.PARTS[1:3], tmp_path / "out.json", {}, limit_s=0)
     assert [part["status"] for part in parts.values()] == ["stopped", "stopped"]
     assert json.loads((tmp_path / "out.json").read_text())["parts"] == parts
 
@@ -367,7 +367,7 @@ def test_a_later_run_keeps_the_parts_of_the_same_gpu(gpu_name: str, kept: bool, 
     out, about = tmp_path / "out.json", {"gpu": "NVIDIA H100", "rehearsal": False}
     earlier = {"status": "measured", "reason": "", "rows": [{"seconds": 1.0}]}
     out.write_text(json.dumps({**about, "parts": {"server": earlier}}))
-    run.measured_parts(run.PARTS[1:2], out, {**about, "gpu": gpu_name}, limit_s=0)
+    run.measure_parts(run.PARTS[1:2], out, {**about, "gpu": gpu_name}, limit_s=0)
     assert ("server" in json.loads(out.read_text())["parts"]) == kept
 
 

@@ -15,7 +15,7 @@ import pytest
 from wan_t2v_client import AsyncTextToVideo, Connection, RequestRefused, ServerFault, TextToVideo
 from wan_t2v_client.cli.main import main
 from wan_t2v_client.deadline import LONGEST_S, Deadline
-from wan_t2v_client.progress import told_by
+from wan_t2v_client.progress import read_message
 from wan_t2v_client.retry import RetryPolicy
 from wan_t2v_client.transport.address import check_address
 
@@ -386,4 +386,4 @@ class OtherAnswer:
 )
 def test_an_answer_that_cannot_be_read_is_the_servers_fault(outputs: dict) -> None:
     with pytest.raises(ServerFault, match="cannot be read"):
-        told_by(OtherAnswer(**outputs))
+        read_message(OtherAnswer(**outputs))

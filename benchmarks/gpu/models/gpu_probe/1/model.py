@@ -21,13 +21,13 @@ class TritonPythonModel:
 
     def answer(self, asked: Any) -> Any:
         try:
-            told = self.probed(**json.loads(asked.as_numpy().reshape(-1)[0]))
+            told = self.probe(**json.loads(asked.as_numpy().reshape(-1)[0]))
         except Exception as error:
             told = {"error": f"{type(error).__name__}: {error}"}
         array = np.array([json.dumps(told).encode()], dtype=np.object_)
         return pb_utils.InferenceResponse([pb_utils.Tensor("told", array)])
 
-    def probed(self, values: int, repeats: int) -> dict[str, Any]:
+    def probe(self, values: int, repeats: int) -> dict[str, Any]:
         sent = torch.rand(values, device=self.device)
         seconds = []
         for _ in range(repeats):
