@@ -6,6 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+from wan_t2v_client.cli.main import main
+
 DEFAULT_SIGNALS = ["env", "--default-signal=INT,TERM,HUP"]  # whatever the tests' own parent ignores
 COMMAND = [*DEFAULT_SIGNALS, sys.executable, "-m", "wan_t2v_client.cli.main"]
 SIZE = ["--size", "32x48", "--frames", "5"]
@@ -28,3 +31,15 @@ def assert_one_line(errors: str, *parts: str) -> None:
     assert errors.count("\n") == 1 and errors.startswith("wan-t2v"), errors
     for part in parts:
         assert part in errors
+
+
+def run_refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that is refused, in this process; return what it said."""
+    try:
+        code: object = main(arguments)
+    except SystemExit as end:  # as argparse ends
+        code = end.code
+    errors = capsys.readouterr().err
+    assert code == 2, errors
+    assert_one_line(errors)
+    return errors

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 from tritonclient.utils import InferenceServerException
-from wan_t2v_client import ClientError, DeadlineExceeded, Generation, RequestRefused, RetryPolicy, Unavailable
+from wan_t2v_client import (
+    ClientError,
+    DeadlineExceeded,
+    Generation,
+    RequestRefused,
+    Unavailable,
+)
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import client_error
-from wan_t2v_client.retry import Retries
+from wan_t2v_client.retry import Retries, RetryPolicy
 
 from tests.fakes.call_client import APIS, collect_stream, steps, unary
 from tests.fakes.scripted_server import BUSY, MADE, VIDEO, Pause, Refusal, Step, serving
@@ -160,3 +166,7 @@ def test_a_server_that_starts_late_is_found(api: str) -> None:
         assert late.wait(10), "it failed once"
         with serving(MADE, port=port):
             assert isinstance(asked.result(30)[-1], Generation)
+
+
+def test_any_number_of_attempts_has_a_wait() -> None:
+    assert RetryPolicy(attempts=10_000).wait_s(5_000, None) <= 60.0
