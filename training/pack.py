@@ -67,7 +67,7 @@ def preview_of(vae: AutoencoderKLWan, *, video: VideoShape, seed: int = 0) -> Pr
     return fitted_preview(copy.deepcopy(vae).float(), vae_input(clips))
 
 
-def packed_modules(folder: Path) -> Modules:
+def load_packed_modules(folder: Path) -> Modules:
     """The modules of a packed checkpoint, in single precision."""
     pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     modules = [pipeline.text_encoder, pipeline.transformer, pipeline.transformer_2, pipeline.vae]

@@ -25,7 +25,7 @@ from wan_t2v_client import ClientError, Connection, TextToVideo
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from training.judge.adherence import Generate, judged_adherence
+from training.judge.adherence import Generate, judge_adherence
 from training.world.prompts import PROMPTS, fixed_prompts
 from training.world.render import Frames
 
@@ -48,7 +48,7 @@ def generate_through(client: TextToVideo) -> Generate:
 
 
 @contextlib.contextmanager
-def connected(url: str | None, repository: Path) -> Iterator[TextToVideo]:
+def connect(url: str | None, repository: Path) -> Iterator[TextToVideo]:
     """A client of the server at `url`, or of one started for this on free ports. Raises ServerError."""
     if url is not None:
         with TextToVideo(Connection(url)) as client:
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds: list[float] = []
     clips: list[Frames] = []
     try:
-        with connected(options.url, options.repository) as client:
+        with connect(options.url, options.repository) as client:
             generate = generate_through(client)
             for prompt in tqdm(prompts, desc="clips", unit="clip"):
                 started = time.monotonic()
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    adherence = judged_adherence(clips, prompts, sheet=options.out)
+    adherence = judge_adherence(clips, prompts, sheet=options.out)
     print(f"contact sheet: {options.out}", file=sys.stderr)
     timed = {"median_s": round(statistics.median(seconds), 2), "longest_s": round(max(seconds), 2)}
     print(json.dumps({**adherence.as_line(), **timed}))

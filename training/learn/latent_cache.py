@@ -19,7 +19,7 @@ PART_CLIPS = 64
 ENCODED_TOGETHER = 4
 
 
-def cached_latents(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: VideoShape, seed: int) -> Tensor:
+def encode_once(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: VideoShape, seed: int) -> Tensor:
     """Posterior means of the first `clips` training clips on the VAE's own scale, (N, 16, n+1, h, w) float32.
 
     `folder` must belong to this VAE alone: a part that is there is not made again.
@@ -28,7 +28,7 @@ def cached_latents(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: Vi
     for first in tqdm(range(0, clips, PART_CLIPS), desc="latents", unit="part"):
         path = folder / f"{video}-{seed}-{first:06d}.pt"
         if not path.exists():
-            encoded = _encoded(vae, range(first, first + PART_CLIPS), video=video, seed=seed)
+            encoded = _encode(vae, range(first, first + PART_CLIPS), video=video, seed=seed)
             with written_file(path) as partial:
                 torch.save(encoded, partial)
         parts.append(torch.load(path, weights_only=True))
@@ -42,7 +42,7 @@ def channel_statistics(latents: Tensor) -> tuple[list[float], list[float]]:
 
 
 @torch.no_grad()
-def _encoded(vae: AutoencoderKLWan, indices: range, *, video: VideoShape, seed: int) -> Tensor:
+def _encode(vae: AutoencoderKLWan, indices: range, *, video: VideoShape, seed: int) -> Tensor:
     encoded = []
     for start in indices[::ENCODED_TOGETHER]:
         frames = [numbered_clip(seed, start + i, video=video).frames for i in range(ENCODED_TOGETHER)]

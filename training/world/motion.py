@@ -28,7 +28,7 @@ DIRECTIONS = {
 
 
 @dataclass(frozen=True)
-class Path:
+class Motion:
     """Centre (`x`, `y`, y down), `size` and `angle` (radians, clockwise on the screen), one value a frame each."""
 
     x: Track
@@ -37,7 +37,7 @@ class Path:
     angle: Track
 
 
-def path_of(scene: Scene, frames: int) -> Path:
+def motion_of(scene: Scene, frames: int) -> Motion:
     """The path of a scene's shape over `frames` frames; turning and circling run clockwise."""
     time = np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
     still = np.zeros(frames)
@@ -53,4 +53,4 @@ def path_of(scene: Scene, frames: int) -> Path:
     else:
         sign = 1.0 if scene.motion == "growing" else -1.0
         size = size * GROWTH[scene.speed] ** (sign * time)
-    return Path(x, y, size, angle)
+    return Motion(x, y, size, angle)
