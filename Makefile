@@ -64,7 +64,7 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
+.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway gateway-pictures generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,6 +131,9 @@ studio: installed $(VENV)/.gateway-ready ## the server and a page on which video
 gateway: setup $(VENV)/.gateway-ready ## videos as jobs over HTTP before a server elsewhere (URL=host:8001, HOST=..., PORT=..., DATA=...)
 	@$(python) -m wan_t2v_gateway --url $(URL) --host $(HOST) --port $(PORT) --data "$(or $(DATA),out/gateway)"
 
+gateway-pictures: setup-dev $(VENV)/.gateway-ready installed ## the page in light, dark and phone width, to look at; needs Debian's chromium (OUT=...)
+	@$(python) -m tests.unit.gateway.page_pictures --repository "$(REPOSITORY)" --out "$(or $(OUT),out/gateway-pictures)"
+
 generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..., and the fields of a request)
 	@$(VENV)/bin/wan-t2v generate --url $(URL) --out "$(or $(OUT),out/video.mp4)" $(fields)
 
@@ -175,7 +178,7 @@ fuzz: setup-dev installed ## thousands of bad requests through each endpoint and
 	@$(python) -m tests.stress.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) \
 		$(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) $(if $(OUT),--out "$(OUT)")
 
-faults: setup-dev installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...", KINDS=..., OUT=...)
+faults: setup-dev $(VENV)/.gateway-ready installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...", KINDS=..., OUT=...)
 	@$(python) -m tests.stress.faults --repository "$(REPOSITORY)" $(if $(MODELS),--models $(MODELS)) \
 		$(if $(KINDS),--kinds $(KINDS)) $(if $(OUT),--out "$(OUT)")
 

@@ -1,46 +1,60 @@
-"""The gateway's command: without a word after it, it serves; `keys` makes, lists and withdraws keys."""
+"""The gateway's command: without a word after it, it serves; `keys`, `queue` and `usage` are an administrator's."""
 
 import argparse
 import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from wan_t2v_gateway.app import gateway_app
+from wan_t2v_gateway.connections import BoundedConnection
 from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.keys_command import add_keys_options, run_keys
+from wan_t2v_gateway.operator_command import add_queue_options, add_usage_options, run_queue, run_usage
 from wan_t2v_gateway.settings import Settings
 
+VARIABLES = "WAN_T2V_GATEWAY_"  # of the environment: what holds passwords is no argument, which everybody may read
 _DEFAULTS = Settings()
+_COMMANDS: tuple[tuple[str, Any, Any, str], ...] = (
+    ("keys", run_keys, add_keys_options, "make, list and withdraw keys"),
+    ("queue", run_queue, add_queue_options, "pause the queue, and let it go on"),
+    ("usage", run_usage, add_usage_options, "what owners use and used"),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command. Returns an exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = Settings(
         server_url=options.url,
         data=options.data,
         database_url=options.database_url,
         store_url=options.store_url,
+        redirect_s=options.redirects,
         workers=options.workers,
         resumes=options.resumes,
         webhook_hosts=tuple(options.webhook_host),
     )
     before = signal.signal(signal.SIGTERM, _end)  # until the server has its own way to stop
+    if settings.redirect_s and not settings.store_url:
+        parser.error("--redirects: files in a folder have no address of their own; it needs --store-url")
     try:
         with _with_database(settings) as settings:
-            return run_keys(settings.database_url, options) if options.command else _serve(settings, options)
+            return options.run(settings.database_url, options) if options.command else _serve(settings, options)
     except LocalPostgresError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -58,13 +72,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=_DEFAULTS.data, help="local database and files (%(default)s)")
-    parser.add_argument("--database-url", default="", help="a Postgres; without it one is kept in --data")
-    parser.add_argument("--store-url", default="", help="where files go, such as s3://bucket; without it in --data")
+    parser.add_argument(
+        "--database-url",
+        default=os.environ.get(f"{VARIABLES}DATABASE_URL", ""),
+        help=f"a Postgres; without it one is kept in --data (or {VARIABLES}DATABASE_URL)",
+    )
+    parser.add_argument(
+        "--store-url",
+        default=os.environ.get(f"{VARIABLES}STORE_URL", ""),
+        help=f"where files go, such as s3://bucket; without it in --data (or {VARIABLES}STORE_URL)",
+    )
+    parser.add_argument(
+        "--redirects",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="fetch files from the bucket, by signed addresses",
+    )
     parser.add_argument("--workers", type=int, default=1, help="videos under way at a time (default: %(default)s)")
     parser.add_argument("--resumes", action="store_true", help="the server keeps generations under way")
     parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
-    commands = parser.add_subparsers(dest="command", metavar="keys")
-    add_keys_options(commands.add_parser("keys", help="make, list and withdraw keys"))
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, run, add_options, text in _COMMANDS:
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=run)
+        add_options(command)
     return parser
 
 
@@ -89,9 +121,10 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
     if not settings.resumes:
         print("the server keeps no generations: a job that is interrupted starts again", file=sys.stderr)
     print(f"http://{options.host}:{options.port}/ (server: {settings.server_url})", file=sys.stderr)
-    server = uvicorn.Server(
-        uvicorn.Config(app, options.host, options.port, log_level="warning", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, options.host, options.port, http=BoundedConnection, log_level="warning", timeout_graceful_shutdown=2
     )
+    server = uvicorn.Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its end; the database ends then
         signal.signal(number, lambda signum, frame: None)
     server.run()
@@ -99,13 +132,8 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 async def _has_key(database_url: str) -> bool:
-    database = Database(database_url)
-    await database.open()
-    try:
-        await database.apply_schema()
+    async with Database(database_url) as database:
         return await owners.any_key(database)
-    finally:
-        await database.close()
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from wan_t2v_client import AsyncTextToVideo, Connection
 
-from wan_t2v_gateway.api import content, events, page, status, videos
+from wan_t2v_gateway.api import content, events, operation, page, status, videos
 from wan_t2v_gateway.api.errors import add_error_handlers
 from wan_t2v_gateway.api.limits import LimitsReader
 from wan_t2v_gateway.api.state import Gateway
@@ -43,7 +43,7 @@ def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
         description='`size` is WIDTHxHEIGHT. Errors are `{"error": {message, type, param, code}}`.',
     )
     add_error_handlers(app)
-    for router in (videos.router, content.router, events.router, status.router, page.router):
+    for router in (videos.router, content.router, events.router, operation.router, status.router, page.router):
         app.include_router(router)
     return app
 

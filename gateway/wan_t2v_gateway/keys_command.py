@@ -7,6 +7,7 @@ import sys
 
 from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.usage import Allowance
 
 
 def add_keys_options(command: argparse.ArgumentParser) -> None:
@@ -16,7 +17,11 @@ def add_keys_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--administrator", action="store_true", help="sees everybody's videos")
     command.add_argument("--webhook-url", default="", help="told of every job that names no other")
     command.add_argument("--most-queued", type=int, help="jobs that may wait at a time")
+    command.add_argument("--most-running", type=int, help="jobs that may run at a time")
     command.add_argument("--most-seconds-a-day", type=float, help="seconds of generation in 24 hours")
+    command.add_argument(
+        "--class", dest="owner_class", default="standard", help="in the metrics: jobs are counted by it"
+    )
 
 
 def run_keys(database_url: str, options: argparse.Namespace) -> int:
@@ -28,13 +33,8 @@ def run_keys(database_url: str, options: argparse.Namespace) -> int:
 
 
 async def _run(database_url: str, options: argparse.Namespace) -> int:
-    database = Database(database_url)
-    await database.open()
-    try:
-        await database.apply_schema()
+    async with Database(database_url) as database:
         return await _act(database, options)
-    finally:
-        await database.close()
 
 
 async def _act(database: Database, options: argparse.Namespace) -> int:
@@ -53,8 +53,8 @@ async def _act(database: Database, options: argparse.Namespace) -> int:
             options.name,
             administrator=options.administrator,
             webhook_url=options.webhook_url,
-            most_queued=options.most_queued,
-            most_seconds_a_day=options.most_seconds_a_day,
+            owner_class=options.owner_class,
+            allowance=Allowance(options.most_queued, options.most_running, options.most_seconds_a_day),
         )
         print(key)
     return 0

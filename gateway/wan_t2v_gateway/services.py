@@ -6,45 +6,21 @@ from wan_t2v_gateway.database import ending, videos
 from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import Video
+from wan_t2v_gateway.metrics import Measurements
 from wan_t2v_gateway.queue.tasks import Queue
 from wan_t2v_gateway.settings import Settings
 from wan_t2v_gateway.storage.store import Store
 
 
-@dataclass
-class CancelTimes:
-    """How long cancels took, from the request to the closed stream, since this process began."""
-
-    number: int = 0
-    seconds: float = 0.0
-    longest_s: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        """One more."""
-        self.number, self.seconds = self.number + 1, self.seconds + seconds
-        self.longest_s = max(self.longest_s, seconds)
-
-    def lines(self, name: str) -> list[str]:
-        """A summary in Prometheus' text format, and the longest."""
-        return [
-            f"# HELP {name} from a cancel's request to the closed stream",
-            f"# TYPE {name} summary",
-            f"{name}_sum {self.seconds}",
-            f"{name}_count {self.number}",
-            f"# TYPE {name}_longest gauge",
-            f"{name}_longest {self.longest_s}",
-        ]
-
-
 @dataclass(frozen=True)
 class Services:
-    """Database, queue, store and settings."""
+    """Database, queue, store and settings, and what this process measured."""
 
     settings: Settings
     database: Database
     queue: Queue
     store: Store
-    cancel_times: CancelTimes = field(default_factory=CancelTimes)
+    measurements: Measurements = field(default_factory=Measurements)
 
     async def end(self, video_id: str, end: Ending, *, attempt: int | None = None) -> Video | None:
         """Record the end of a job."""

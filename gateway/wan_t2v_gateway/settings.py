@@ -13,6 +13,8 @@ class Settings:
         data: folder for the local database and files.
         database_url: a Postgres; empty for the one of this machine, kept in `data`.
         store_url: where finished files go: a URL that obstore knows (`s3://...`), empty for a folder in `data`.
+        redirect_s: content is fetched from the bucket itself, by an address that is good for so long; 0: through the
+            gateway.
         workers: videos that this process asks the server for at a time; 0 for a front without a worker.
         resumes: whether the server keeps generations under way; then the job's id is sent as the key to take it up.
         preview_every: steps from one preview to the next, for a request that does not say.
@@ -30,6 +32,7 @@ class Settings:
     data: Path = Path("out/gateway")
     database_url: str = ""
     store_url: str = ""
+    redirect_s: float = 0.0
     workers: int = 1
     resumes: bool = False
     preview_every: int = 2

@@ -37,7 +37,9 @@ class Deliverer:
         await database.rows(
             "INSERT INTO webhook_attempts (webhook_id, result) VALUES (%s, %s)", [webhook_id, result[:200]]
         )
-        if result.startswith("2"):
+        delivered = result.startswith("2")
+        self._services.measurements.webhook_attempts["delivered" if delivered else "failed"] += 1
+        if delivered:
             await database.rows("UPDATE webhooks SET delivered_at = now() WHERE id = %s", [webhook_id])
         elif datetime.now(UTC) - row["created_at"] < _GIVE_UP_AFTER:
             pause_s = min(

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/wan-t2v"
 HELM = Path(sys.prefix) / "bin/helm"
 DEPLOYMENTS = ("values-cpu", "values-gpu-80", "values-gpu-2x80", "values-gpu-141")
-ALL_VALUES = (*DEPLOYMENTS, "ci/everything-values", "ci/hpa-values")
+ALL_VALUES = (*DEPLOYMENTS, "ci/everything-values", "ci/hpa-values", "ci/jobs-values")
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,8 +42,8 @@ def objects(values: str, kind: str, *settings: str) -> list[dict[str, Any]]:
 
 
 def pod(values: str, *settings: str, kind: str = "Deployment") -> dict[str, Any]:
-    """The pod of the Deployment or the Job."""
-    (found,) = objects(values, kind, *settings)
+    """The pod of the servers' Deployment or of the Job."""
+    (found,) = [entry for entry in objects(values, kind, *settings) if not entry["metadata"]["name"].endswith("-jobs")]
     spec: dict[str, Any] = found["spec"]["template"]["spec"]
     return spec
 

@@ -19,6 +19,7 @@ OF_OPERATORS = {
     "PrometheusRule",
     "ScaledObject",
     "GRPCRoute",
+    "HTTPRoute",
     "BackendTLSPolicy",
     "BackendTrafficPolicy",
 }

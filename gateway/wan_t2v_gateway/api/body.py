@@ -1,5 +1,6 @@
-"""A request's body, JSON or a form, as one flat table of values; bounded in length and depth."""
+"""A request's body, JSON or a form, as one flat table of values; bounded in length, depth and time."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,7 +11,9 @@ from starlette.exceptions import HTTPException
 from wan_t2v_gateway.api.errors import ApiError
 
 LARGEST_BODY = 256 * 1024
+SLOWEST_BODY_S = 20.0
 _MOST_FIELDS = 100
+_CLOSE = {"connection": "close"}  # what is still to come is not read
 
 
 async def read_body(request: Request) -> tuple[dict[str, Any], bytes]:
@@ -32,11 +35,15 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bytes]:
 
 async def _bounded(request: Request) -> bytes:
     parts, length = [], 0
-    async for part in request.stream():
-        length += len(part)
-        if length > LARGEST_BODY:
-            raise ApiError(413, f"the body is longer than {LARGEST_BODY} bytes", headers={"connection": "close"})
-        parts.append(part)
+    try:
+        async with asyncio.timeout(SLOWEST_BODY_S):
+            async for part in request.stream():
+                length += len(part)
+                if length > LARGEST_BODY:
+                    raise ApiError(413, f"the body is longer than {LARGEST_BODY} bytes", headers=_CLOSE)
+                parts.append(part)
+    except TimeoutError:
+        raise ApiError(408, f"the body did not come within {SLOWEST_BODY_S:g} seconds", headers=_CLOSE) from None
     request._body = b"".join(parts)  # starlette's own place for a body that was read: the form is parsed from it
     return request._body
 

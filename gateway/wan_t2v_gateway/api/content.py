@@ -4,7 +4,7 @@ import re
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from wan_t2v_gateway.api.errors import ApiError
 from wan_t2v_gateway.api.state import TheGateway, TheOwner
@@ -19,9 +19,14 @@ Variant = Literal["video", "thumbnail", "spritesheet"]
 @router.head("/v1/videos/{video_id}/content", include_in_schema=False)
 @router.get("/v1/videos/{video_id}/content", response_class=Response)
 async def get_content(
-    request: Request, video_id: str, gateway: TheGateway, owner: TheOwner, variant: Variant = "video"
+    request: Request,
+    video_id: str,
+    gateway: TheGateway,
+    owner: TheOwner,
+    variant: Variant = "video",
+    redirect: bool = True,
 ) -> Response:
-    """The MP4, a thumbnail or a sheet of frames."""
+    """The MP4, a thumbnail or a sheet of frames. With `redirect=false` it comes through the gateway in any case."""
     video = await existing(gateway, owner, video_id)
     if video.status != "completed":
         raise ApiError(409 if video.is_finished else 425, f"the video is {video.status}; it has no content")
@@ -29,6 +34,10 @@ async def get_content(
     info = await store.info(video_id, variant)
     if info is None:
         raise ApiError(404, f"there is no {variant} of {video_id}", param="variant")
+    seconds = gateway.services.settings.redirect_s
+    if seconds and redirect and request.method == "GET":
+        address = await store.signed_address(video_id, variant, seconds)
+        return RedirectResponse(address, 307, headers={"cache-control": "no-store"})
     suffix = NAMES[variant].rpartition(".")[2]
     headers = {
         "etag": f'"{info.etag}"',

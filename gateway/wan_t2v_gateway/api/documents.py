@@ -5,8 +5,8 @@ from typing import Any
 from wan_t2v_gateway.database.records import MODEL_FPS, Video
 
 
-def video_document(video: Video, *, ahead: int | None = None, wait_s: float | None = None) -> dict[str, Any]:
-    """A video in the dialect's shape, with our own fields beside it."""
+def video_document(video: Video, place: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A video in the dialect's shape, with our own fields beside it; `place` is the one in the queue."""
     settings = {**video.fields, **((video.metadata or {}).get("settings") or {})}
     frames = settings.get("num_frames")
     size = f"{settings['width']}x{settings['height']}" if {"width", "height"} <= settings.keys() else None
@@ -33,8 +33,8 @@ def video_document(video: Video, *, ahead: int | None = None, wait_s: float | No
     if video.status == "in_progress":
         document |= {"cancelling": True} if video.cancel_requested_at else {}
         document["now"] = video.progress
-    if ahead is not None:
-        document["queue"] = {"ahead": ahead, "wait_s": wait_s}
+    if place is not None:
+        document["queue"] = place
     return document
 
 

@@ -9,8 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from wan_t2v_gateway.database.creation import KeyOfAnotherBody, TooManyJobs
+from wan_t2v_gateway.database.creation import KeyOfAnotherBody
 from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.usage import TooManyJobs
 from wan_t2v_gateway.storage.store import StorageUnavailable
 
 _log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(TooManyJobs)
     async def too_many(request: Request, error: TooManyJobs) -> JSONResponse:
-        return error_response(429, str(error), headers={"retry-after": "30"})
+        return error_response(429, str(error), headers={"retry-after": str(error.retry_after_s)})
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:

@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from wan_t2v_gateway.api.documents import video_document
 from wan_t2v_gateway.api.errors import ApiError
 from wan_t2v_gateway.api.state import Gateway, TheGateway, TheOwner
 from wan_t2v_gateway.api.videos import existing
@@ -69,8 +68,7 @@ async def _place(gateway: Gateway, video_id: str) -> dict[str, Any] | None:
     video = await videos.find(gateway.services.database, video_id, None)
     if video is None or video.status != "queued":
         return None
-    place: dict[str, Any] = video_document(video, **await videos.place(gateway.services.database, video))["queue"]
-    return place
+    return await videos.place(gateway.services.database, video)
 
 
 def _event(kind: str, data: dict[str, Any], event_id: int | None) -> str:

@@ -41,7 +41,7 @@ async def owner_of(request: Request) -> Owner:
         return owner
     if gateway.open_access and not await owners.any_key(database):
         _check_browser(request)
-        return Owner(LOCAL)
+        return Owner(LOCAL, administrator=True)
     raise ApiError(401, "Authorization: a bearer key is needed", headers={"www-authenticate": "Bearer"})
 
 

@@ -65,8 +65,7 @@ async def _create(
         remixed_from=remixed_from,
         idempotency_key=key,
         body_hash=hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest(),
-        most_queued=owner.most_queued,
-        most_seconds_a_day=owner.most_seconds_a_day,
+        allowance=owner.allowance,
     )
     return JSONResponse(await _document(gateway, await create(services.database, new, services.queue.add_video)))
 
@@ -142,4 +141,4 @@ async def existing(gateway: Gateway, owner: Owner, video_id: str) -> Video:
 async def _document(gateway: Gateway, video: Video) -> dict[str, Any]:
     if video.status != "queued":
         return video_document(video)
-    return video_document(video, **await videos.place(gateway.services.database, video))
+    return video_document(video, await videos.place(gateway.services.database, video))

@@ -2,6 +2,9 @@
 
 Every job gets a turn: one more than its owner's last, and at least the turn that is being served. Lower turns go first.
 So an owner who sends a hundred jobs fills a hundred turns, and another's first stands in the turn that runs now.
+
+An owner who may run two jobs at a time has two lanes. A job waits in the emptier one, and the queue runs one job per
+lane at a time: it is the queue's lock.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,27 +18,25 @@ from psycopg.types.json import Jsonb
 from wan_t2v_gateway.database.limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
+from wan_t2v_gateway.database.usage import Allowance, check_allowance
 
-Enqueue = Callable[[AsyncConnection[DictRow], str, int], Awaitable[int]]  # video id, turn -> number of the queue's job
+# video id, turn, lane -> number of the queue's job
+Enqueue = Callable[[AsyncConnection[DictRow], str, int, str | None], Awaitable[int]]
 _OWNER_LOCK = 7_240_115
 _INSERT = """
-INSERT INTO videos (id, owner, model, fields, turn, remixed_from, idempotency_key, body_hash, webhook_url)
+INSERT INTO videos (id, owner, model, fields, turn, lane, remixed_from, idempotency_key, body_hash, webhook_url)
 SELECT %(id)s, %(owner)s, %(model)s, %(fields)s,
        GREATEST(
            COALESCE((SELECT max(turn) + 1 FROM videos WHERE owner = %(owner)s), 0),
            COALESCE((SELECT max(turn) FROM videos WHERE started_at IS NOT NULL), 0)
        ),
-       %(remixed_from)s, %(idempotency_key)s, %(body_hash)s, %(webhook_url)s
+       %(lane)s, %(remixed_from)s, %(idempotency_key)s, %(body_hash)s, %(webhook_url)s
 RETURNING turn
 """
 
 
 class KeyOfAnotherBody(Exception):
     """The idempotency key was used for a request with another body."""
-
-
-class TooManyJobs(Exception):
-    """The owner's limit is reached; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class NewVideo:
     remixed_from: str | None = None
     idempotency_key: str | None = None
     body_hash: str | None = None
-    most_queued: int | None = None
-    most_seconds_a_day: float | None = None
+    allowance: Allowance = Allowance()
 
 
 @limited
@@ -66,11 +66,12 @@ async def create(database: Database, new: NewVideo, enqueue: Enqueue) -> Video:
         before = await _made_before(connection, new)
         if before is not None:
             return before
-        await _check_limits(connection, new)
-        cursor = await connection.execute(_INSERT, {**vars(new), "fields": Jsonb(new.fields)})
+        await check_allowance(connection, new.owner, new.allowance)
+        lane = await _lane(connection, new)
+        cursor = await connection.execute(_INSERT, {**vars(new), "fields": Jsonb(new.fields), "lane": lane})
         row = await cursor.fetchone()
         assert row is not None
-        job = await enqueue(connection, new.id, row["turn"])
+        job = await enqueue(connection, new.id, row["turn"], lane_name(new.owner, lane))
         await connection.execute("UPDATE videos SET queue_job = %s WHERE id = %s", [job, new.id])
         await connection.execute(
             "INSERT INTO video_events (video_id, kind, data) VALUES (%s, 'queued', '{}')", [new.id]
@@ -92,21 +93,23 @@ async def _made_before(connection: AsyncConnection[DictRow], new: NewVideo) -> V
     return await _read(connection, row["id"])
 
 
-async def _check_limits(connection: AsyncConnection[DictRow], new: NewVideo) -> None:
+async def _lane(connection: AsyncConnection[DictRow], new: NewVideo) -> int | None:
+    """The lane with the fewest unfinished jobs; None for an owner without a limit on jobs that run."""
+    if new.allowance.most_running is None:
+        return None
     cursor = await connection.execute(
-        "SELECT count(*) FILTER (WHERE status = 'queued') AS queued, coalesce(sum(extract(epoch FROM "
-        "coalesce(completed_at, now()) - started_at)) FILTER (WHERE started_at > now() - interval '1 day'), 0)::float8 "
-        "AS seconds FROM videos WHERE owner = %s",
-        [new.owner],
+        "SELECT lanes.lane FROM generate_series(0, %s) AS lanes (lane) LEFT JOIN videos ON owner = %s "
+        "AND videos.lane = lanes.lane AND status IN ('queued', 'in_progress') GROUP BY lanes.lane "
+        "ORDER BY count(videos.id), lanes.lane LIMIT 1",
+        [max(0, new.allowance.most_running - 1), new.owner],
     )
     row = await cursor.fetchone()
-    assert row is not None
-    if new.most_queued is not None and row["queued"] >= new.most_queued:
-        raise TooManyJobs(f"{row['queued']} of your jobs wait (limit {new.most_queued}); try again when one has begun")
-    if new.most_seconds_a_day is not None and row["seconds"] >= new.most_seconds_a_day:
-        raise TooManyJobs(
-            f"{row['seconds']:.0f} seconds of generation in the last day (limit {new.most_seconds_a_day:.0f})"
-        )
+    return None if row is None else int(row["lane"])
+
+
+def lane_name(owner: str, lane: int | None) -> str | None:
+    """The queue's lock."""
+    return None if lane is None else f"{owner}/{lane}"
 
 
 async def _read(connection: AsyncConnection[DictRow], video_id: str) -> Video:

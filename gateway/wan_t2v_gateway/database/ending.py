@@ -13,6 +13,7 @@ from wan_t2v_gateway.database.limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.progress import CHANNEL
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
+from wan_t2v_gateway.database.usage import SPENT
 
 QueueWebhook = Callable[[AsyncConnection[DictRow], str], Awaitable[int]]
 
@@ -49,6 +50,11 @@ async def end(
         if row is None:
             return None
         video = video_from_row(row)
+        await connection.execute(
+            f"INSERT INTO work (owner, status, seconds) SELECT owner, status, {SPENT} FROM videos "  # noqa: S608
+            "WHERE id = %s",
+            [video_id],
+        )
         await connection.execute(
             "INSERT INTO video_events (video_id, kind, data) VALUES (%s, %s, %s)",
             [video_id, ending.status, Jsonb({"error": ending.error} if ending.error else {})],

@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.usage import Allowance
 
 LOCAL = "local"  # whose jobs are those of a gateway without keys
 
@@ -17,8 +18,7 @@ class Owner:
     name: str
     administrator: bool = False
     webhook_url: str = ""
-    most_queued: int | None = None
-    most_seconds_a_day: float | None = None
+    allowance: Allowance = Allowance()
 
     @property
     def sees(self) -> str | None:
@@ -34,11 +34,14 @@ def hashed(key: str) -> str:
 async def by_key(database: Database, key: str) -> Owner | None:
     """The owner of a key that was not withdrawn."""
     row = await database.row(
-        "SELECT name, administrator, webhook_url, most_queued, most_seconds_a_day FROM owners "
+        "SELECT name, administrator, webhook_url, most_queued, most_running, most_seconds_a_day FROM owners "
         "WHERE key_hash = %s AND withdrawn_at IS NULL",
         [hashed(key)],
     )
-    return None if row is None else Owner(**row)
+    if row is None:
+        return None
+    allowance = Allowance(row["most_queued"], row["most_running"], row["most_seconds_a_day"])
+    return Owner(row["name"], row["administrator"], row["webhook_url"], allowance)
 
 
 async def any_key(database: Database) -> bool:
@@ -50,7 +53,8 @@ async def any_key(database: Database) -> bool:
 async def ensure_local(database: Database) -> None:
     """The owner of a gateway without keys."""
     await database.rows(
-        "INSERT INTO owners (name, webhook_secret) VALUES (%s, %s) ON CONFLICT DO NOTHING", [LOCAL, _new_secret()]
+        "INSERT INTO owners (name, webhook_secret, class) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        [LOCAL, _new_secret(), LOCAL],
     )
 
 
@@ -60,17 +64,22 @@ async def make_key(
     *,
     administrator: bool = False,
     webhook_url: str = "",
-    most_queued: int | None = None,
-    most_seconds_a_day: float | None = None,
+    owner_class: str = "standard",
+    allowance: Allowance | None = None,
 ) -> str:
     """Make an owner's key, or a new one in the place of the old; returns it, the only time that it is to be seen."""
     key = f"wan_{secrets.token_urlsafe(32)}"
+    most = allowance or Allowance()
     await database.rows(
-        "INSERT INTO owners (name, key_hash, administrator, webhook_url, webhook_secret, most_queued, "
-        "most_seconds_a_day) VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE SET "
-        "key_hash = excluded.key_hash, administrator = excluded.administrator, webhook_url = excluded.webhook_url, "
-        "most_queued = excluded.most_queued, most_seconds_a_day = excluded.most_seconds_a_day, withdrawn_at = NULL",
-        [name, hashed(key), administrator, webhook_url, _new_secret(), most_queued, most_seconds_a_day],
+        "INSERT INTO owners (name, key_hash, administrator, webhook_url, webhook_secret, class, most_queued, "
+        "most_running, most_seconds_a_day) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE "
+        "SET key_hash = excluded.key_hash, administrator = excluded.administrator, class = excluded.class, "
+        "webhook_url = excluded.webhook_url, most_queued = excluded.most_queued, most_running = excluded.most_running, "
+        "most_seconds_a_day = excluded.most_seconds_a_day, withdrawn_at = NULL",
+        [
+            *(name, hashed(key), administrator, webhook_url, _new_secret(), owner_class),
+            *(most.most_queued, most.most_running, most.most_seconds_a_day),
+        ],
     )
     return key
 
@@ -97,8 +106,8 @@ async def listing(database: Database) -> list[dict[str, object]]:
     """Every owner with a key, without the key."""
     return list(
         await database.rows(
-            "SELECT name, administrator, webhook_url, most_queued, most_seconds_a_day, created_at, withdrawn_at "
-            "FROM owners WHERE key_hash IS NOT NULL ORDER BY name"
+            "SELECT name, administrator, webhook_url, class, most_queued, most_running, most_seconds_a_day, "
+            "created_at, withdrawn_at FROM owners WHERE key_hash IS NOT NULL ORDER BY name"
         )
     )
 

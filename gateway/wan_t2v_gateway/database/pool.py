@@ -34,6 +34,15 @@ class Database:
             check=AsyncConnectionPool.check_connection,
         )
 
+    async def __aenter__(self) -> "Database":
+        """Open, with all tables: for a command that uses it for a moment."""
+        await self.open()
+        await self.apply_schema()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
     async def open(self) -> None:
         """Open the pool; the database need not be there yet."""
         await self._pool.open()

@@ -8,6 +8,7 @@ from psycopg.types.json import Jsonb
 from wan_t2v_gateway.database.limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
+from wan_t2v_gateway.database.usage import SPENT
 
 CHANNEL = "wan_t2v_video"  # notified with the video's id after every change
 
@@ -15,9 +16,10 @@ CHANNEL = "wan_t2v_video"  # notified with the video's id after every change
 async def begin(database: Database, video_id: str, *, crashed: bool = False) -> Video | None:
     """Take the job up as its next attempt; None if there is nothing to do any more."""
     row = await database.row(
-        f"UPDATE videos SET status = 'in_progress', started_at = coalesce(started_at, clock_timestamp()), "  # noqa: S608
-        f"attempt = attempt + 1, crashes = crashes + %s WHERE id = %s AND status IN ('queued', 'in_progress') "
-        f"AND cancel_requested_at IS NULL RETURNING {COLUMNS}",
+        "UPDATE videos SET status = 'in_progress', started_at = coalesce(started_at, clock_timestamp()), "  # noqa: S608
+        "attempt_at = clock_timestamp(), attempt = attempt + 1, crashes = crashes + %s "
+        "WHERE id = %s AND status IN ('queued', 'in_progress') AND cancel_requested_at IS NULL "
+        f"RETURNING {COLUMNS}",
         [int(crashed), video_id],
     )
     return None if row is None else video_from_row(row)
@@ -62,8 +64,8 @@ async def put_back(database: Database, video: Video) -> None:
     """The job waits in the queue again."""
     async with database.transaction() as connection:
         await connection.execute(
-            "UPDATE videos SET status = 'queued', progress = '{}' WHERE id = %s AND attempt = %s "
-            "AND status = 'in_progress'",
+            f"UPDATE videos SET status = 'queued', progress = '{{}}', worked_s = {SPENT}, attempt_at = NULL "  # noqa: S608
+            "WHERE id = %s AND attempt = %s AND status = 'in_progress'",
             [video.id, video.attempt],
         )
         await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, video.id])

@@ -67,3 +67,27 @@ CREATE TABLE IF NOT EXISTS webhook_attempts (
 );
 CREATE INDEX IF NOT EXISTS webhook_attempts_by_webhook ON webhook_attempts (webhook_id);
 CREATE TABLE IF NOT EXISTS switches (name text PRIMARY KEY, value jsonb NOT NULL);
+
+-- What owners used, kept when a video is removed: it holds no prompt.
+CREATE TABLE IF NOT EXISTS work (
+    id bigserial PRIMARY KEY,
+    owner text NOT NULL,
+    status text NOT NULL,
+    seconds double precision NOT NULL,  -- of generation, pauses between attempts left out
+    ended_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS work_by_owner ON work (owner, ended_at);
+
+-- Columns that came later. Asked first, since ALTER TABLE locks the table even where it has nothing to do.
+DO $$ BEGIN
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = current_schema AND table_name = 'videos' AND column_name = 'lane'
+    ) THEN
+        ALTER TABLE owners ADD COLUMN most_running integer;
+        ALTER TABLE owners ADD COLUMN class text NOT NULL DEFAULT 'standard';
+        ALTER TABLE videos ADD COLUMN lane integer;            -- of an owner with most_running: see database/creation.py
+        ALTER TABLE videos ADD COLUMN attempt_at timestamptz;  -- when the attempt that runs began
+        ALTER TABLE videos ADD COLUMN worked_s double precision NOT NULL DEFAULT 0;  -- of attempts that were put back
+    END IF;
+END $$;

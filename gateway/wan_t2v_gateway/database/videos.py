@@ -5,6 +5,8 @@ from typing import Any, LiteralString
 from wan_t2v_gateway.database.limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
+from wan_t2v_gateway.database.switches import is_paused
+from wan_t2v_gateway.database.usage import SPENT
 
 
 async def find(database: Database, video_id: str, owner: str | None) -> Video | None:
@@ -53,8 +55,10 @@ async def typical_seconds(database: Database) -> float | None:
 async def place(database: Database, video: Video) -> dict[str, Any]:
     """How many go first, and how long that is likely to take."""
     first = await ahead(database, video)
+    if await is_paused(database):
+        return {"ahead": first, "wait_s": None, "paused": True}
     typical_s = await typical_seconds(database)
-    return {"ahead": first, "wait_s": None if typical_s is None else round(first * typical_s, 1)}
+    return {"ahead": first, "wait_s": None if typical_s is None else round(first * typical_s, 1), "paused": False}
 
 
 async def cancel_age_s(database: Database, video_id: str) -> float | None:
@@ -91,7 +95,11 @@ async def ask_to_cancel(database: Database, video_id: str) -> None:
 
 @limited
 async def remove(database: Database, video_id: str) -> None:
-    """Delete the record with everything that belongs to it: prompt, events, webhooks."""
+    """Delete the record with everything that belongs to it: prompt, events, webhooks. What it cost stays counted."""
     async with database.transaction() as connection:
         await connection.execute("DELETE FROM webhooks WHERE video_id = %s", [video_id])
-        await connection.execute("DELETE FROM videos WHERE id = %s", [video_id])
+        await connection.execute(
+            "WITH gone AS (DELETE FROM videos WHERE id = %s RETURNING *) INSERT INTO work (owner, status, seconds) "  # noqa: S608
+            f"SELECT owner, 'cancelled', {SPENT} FROM gone WHERE status IN ('queued', 'in_progress')",
+            [video_id],
+        )

@@ -42,6 +42,9 @@ class VideoRunner:
         video = await begin(self._services.database, video_id)
         if video is None:
             return
+        if video.attempt == 1 and video.started_at is not None:
+            waited = video.started_at - video.created_at
+            self._services.measurements.queued.observe(waited.total_seconds())
         try:
             await self._attempt(video)
         except (RequestRefused, ServerFault, DeadlineExceeded) as error:
@@ -62,7 +65,9 @@ class VideoRunner:
         try:
             async with reporter:
                 generation = await self._generation(video, reporter)
+            received = time.monotonic()
             await self._store(video, generation)
+            self._services.measurements.finishing.observe(time.monotonic() - received)
         except Unavailable as error:
             self._check_patience(video, str(error))
             pause_s = 1.0 if _BEING_WORKED_ON in str(error) else self._pause_s(video)
@@ -133,7 +138,7 @@ class VideoRunner:
         """The stream is closed; the server stops. Recorded whatever the database does meanwhile."""
         with contextlib.suppress(DatabaseUnavailable):
             age_s = await videos.cancel_age_s(self._services.database, video.id)
-            self._services.cancel_times.add(age_s or 0.0)
+            self._services.measurements.cancel.observe(age_s or 0.0)
         await self._end(video, Ending("cancelled"))
 
     async def _end(self, video: Video, ending: Ending) -> None:

@@ -15,7 +15,7 @@ export class Card {
       watch(video.id, (kind, data) => this.heard(kind, data), this.stop.signal);
     }
     if (video.status === 'in_progress') this.showPicture(`/v1/videos/${video.id}/preview`);
-    if (video.status === 'completed') this.showPicture(`/v1/videos/${video.id}/content?variant=thumbnail`);
+    if (video.status === 'completed') this.showPicture(`/v1/videos/${video.id}/content?variant=thumbnail&redirect=false`);
   }
 
   draw() {
@@ -55,6 +55,7 @@ export class Card {
     const { video } = this;
     const facts = [WORDS[video.status]];
     if (video.status === 'queued' && video.queue) {
+      if (video.queue.paused) facts.push('the queue is paused');
       facts.push(video.queue.ahead ? `${video.queue.ahead} ahead` : 'next');
       if (video.queue.wait_s) facts.push(`in about ${Math.round(video.queue.wait_s)} s`);
     }
@@ -83,7 +84,7 @@ export class Card {
       try { this.video = await call('GET', `/v1/videos/${this.video.id}`); } catch (error) { return undefined; }
     }
     this.draw();
-    if (kind === 'completed') this.showPicture(`/v1/videos/${this.video.id}/content?variant=thumbnail`);
+    if (kind === 'completed') this.showPicture(`/v1/videos/${this.video.id}/content?variant=thumbnail&redirect=false`);
     return undefined;
   }
 
@@ -101,13 +102,13 @@ export class Card {
   }
 
   async play() {
-    const src = await fileAddress(`/v1/videos/${this.video.id}/content`);
+    const src = await fileAddress(`/v1/videos/${this.video.id}/content?redirect=false`);
     this.show(Object.assign(document.createElement('video'), { src, controls: true, loop: true, muted: true, autoplay: true }));
     this.media.setAttribute('aria-label', this.video.prompt);
   }
 
   async download() {
-    const href = await fileAddress(`/v1/videos/${this.video.id}/content`);
+    const href = await fileAddress(`/v1/videos/${this.video.id}/content?redirect=false`);
     Object.assign(document.createElement('a'), { href, download: `${this.video.id}.mp4` }).click();
     setTimeout(() => URL.revokeObjectURL(href), 10000);
   }

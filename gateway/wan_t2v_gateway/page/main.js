@@ -8,6 +8,7 @@ const form = document.querySelector('#request');
 const list = document.querySelector('#videos');
 const status = document.querySelector('#connection');
 const more = document.querySelector('#more');
+const queueLine = document.querySelector('#queue');
 const cards = new Map();
 
 function show(video, place) {
@@ -15,7 +16,6 @@ function show(video, place) {
   const card = new Card(video, { onRemix: remix, onError: (error) => { status.textContent = error.message; } });
   cards.set(video.id, card);
   list[place](card.element);
-  document.querySelector('#empty').hidden = true;
 }
 
 function remix(video) {
@@ -40,14 +40,38 @@ async function load(after) {
 // What another tab or program asked for, and whether the server behind is there.
 async function look() {
   try {
+    const before = [...cards.keys()];
     const page = await call('GET', '/v1/videos?limit=20');
+    removeGone(before, page);
     page.data.reverse().forEach((video) => show(video, 'prepend'));
+    showQueue(await call('GET', '/v1/queue'));
     const ready = await fetch('/readyz');
     status.textContent = ready.ok ? '' : (await ready.json()).error.message;
   } catch (error) {
     status.textContent = error.status === 401 ? 'a key is needed (under More)' : error.message;
   }
   setTimeout(look, 3000);
+}
+
+// Cards of videos that were deleted elsewhere; older ones than the list reaches are not looked at.
+function removeGone(ids, page) {
+  const listed = new Set(page.data.map((video) => video.id));
+  const oldest = page.has_more ? page.data.at(-1).created_at : -Infinity;
+  for (const id of ids) {
+    const card = cards.get(id);
+    if (listed.has(id) || card.video.created_at <= oldest) continue;
+    card.remove();
+    cards.delete(id);
+  }
+}
+
+function showQueue(queue) {
+  const facts = [];
+  if (queue.paused) facts.push(`The queue is paused${queue.reason ? `: ${queue.reason}` : ''}`);
+  if (queue.queued || queue.in_progress) facts.push(`${queue.queued} waiting, ${queue.in_progress} being made`);
+  const text = facts.join(' · ');
+  if (queueLine.textContent !== text) queueLine.textContent = text; // said aloud only when it changes
+  queueLine.classList.toggle('paused', queue.paused);
 }
 
 setUpForm(form, (video) => show(video, 'prepend'));

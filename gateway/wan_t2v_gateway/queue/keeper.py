@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 import procrastinate
 from procrastinate.exceptions import ProcrastinateException
 
+from wan_t2v_gateway.database.creation import lane_name
 from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.usage import forget_old_work
 from wan_t2v_gateway.queue.tasks import GENERATE
 from wan_t2v_gateway.services import Services
 
@@ -26,6 +28,7 @@ async def keep_house(app: procrastinate.App, services: Services) -> None:
             await give_back_stalled(app, services)
             await put_back_lost(services)
             await services.remove_expired()
+            await forget_old_work(services.database)
         except (DatabaseUnavailable, ProcrastinateException) as error:
             _log.warning("the keeper could not look: %s", error)
         except Exception:  # one bad look must not end all later ones
@@ -67,9 +70,10 @@ async def _count_death(services: Services, video_id: str) -> None:
 async def put_back_lost(services: Services) -> int:
     """Queue unfinished videos that the queue does not know; end those that somebody cancelled."""
     rows = await services.database.rows(
-        "SELECT videos.id, turn, cancel_requested_at IS NOT NULL AS cancelled FROM videos LEFT JOIN procrastinate_jobs "
-        "AS jobs ON jobs.id = queue_job AND jobs.status IN ('todo', 'doing') WHERE videos.status IN ('queued', "
-        "'in_progress') AND jobs.id IS NULL AND created_at < now() - %s * interval '1 second' LIMIT 100",
+        "SELECT videos.id, turn, owner, lane, cancel_requested_at IS NOT NULL AS cancelled FROM videos "
+        "LEFT JOIN procrastinate_jobs AS jobs ON jobs.id = queue_job AND jobs.status IN ('todo', 'doing') "
+        "WHERE videos.status IN ('queued', 'in_progress') AND jobs.id IS NULL "
+        "AND created_at < now() - %s * interval '1 second' LIMIT 100",
         [_LOST_AFTER_S],
     )
     for row in rows:
@@ -77,7 +81,8 @@ async def put_back_lost(services: Services) -> int:
             await services.end(row["id"], Ending("cancelled"))
             continue
         async with services.database.transaction() as connection:
-            job = await services.queue.add_video(connection, row["id"], row["turn"])
+            lane = lane_name(row["owner"], row["lane"])
+            job = await services.queue.add_video(connection, row["id"], row["turn"], lane)
             await connection.execute("UPDATE videos SET queue_job = %s WHERE id = %s", [job, row["id"]])
         _log.warning("video %s had no job in the queue; it has one again", row["id"])
     return len(rows)

@@ -9,9 +9,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from procrastinate.connector import BaseAsyncConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 from procrastinate.manager import JobManager, NotificationCallback
+
+from wan_t2v_gateway.database.switches import PAUSED
 
 _log = logging.getLogger(__name__)
 _PAUSE_S = 1.0
@@ -19,11 +22,17 @@ _GONE = "not found"  # procrastinate's word for a job that is not this worker's 
 
 
 class PatientJobManager(JobManager):
-    """The same, but absence of the database is waited out."""
+    """The same, but absence of the database is waited out, and one queue can be paused."""
+
+    def __init__(self, connector: BaseAsyncConnector, *, pausable: str) -> None:
+        super().__init__(connector)
+        self._pausable = pausable
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
-        """None also while the database is away: the worker asks again."""
+        """None also while the queue is paused or the database is away: the worker asks again."""
         try:
+            if queues and self._pausable in queues and (await self.connector.execute_query_one_async(PAUSED))["paused"]:
+                return None
             return await super().fetch_job(queues, worker_id)
         except ConnectorException as error:
             _log.warning("no job could be fetched: %s", error)

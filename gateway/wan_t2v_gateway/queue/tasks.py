@@ -43,7 +43,7 @@ def queue_app(database_url: str) -> procrastinate.App:
         conninfo=database_url, min_size=1, max_size=8, timeout=10, kwargs={"connect_timeout": 5}
     )
     app = procrastinate.App(connector=connector)
-    app.job_manager = PatientJobManager(connector)
+    app.job_manager = PatientJobManager(connector, pausable=VIDEOS)
 
     async def generate(context: JobContext, video_id: str) -> None:
         await context.additional_context["run_video"](context, video_id)
@@ -62,17 +62,25 @@ class Queue:
     def __init__(self, app: procrastinate.App) -> None:
         self.app = app
 
-    async def add_video(self, connection: AsyncConnection[DictRow], video_id: str, turn: int) -> int:
-        """Queue a job in the caller's transaction. Lower turns go first."""
-        return await self._add(connection, GENERATE, priority=-turn, video_id=video_id)
+    async def add_video(self, connection: AsyncConnection[DictRow], video_id: str, turn: int, lane: str | None) -> int:
+        """Queue a job in the caller's transaction. Lower turns go first, and of a lane one runs at a time."""
+        return await self._add(connection, GENERATE, priority=-turn, lock=lane, video_id=video_id)
 
     async def add_webhook(self, connection: AsyncConnection[DictRow], webhook_id: str) -> int:
         """Queue a delivery in the caller's transaction."""
         return await self._add(connection, DELIVER, priority=0, webhook_id=webhook_id)
 
-    async def _add(self, connection: AsyncConnection[DictRow], task: str, *, priority: int, **arguments: Any) -> int:
+    async def _add(
+        self,
+        connection: AsyncConnection[DictRow],
+        task: str,
+        *,
+        priority: int,
+        lock: str | None = None,
+        **arguments: Any,
+    ) -> int:
         queue = VIDEOS if task == GENERATE else WEBHOOKS
-        deferrer = self.app.configure_task(task, queue=queue, priority=priority, connection=connection)
+        deferrer = self.app.configure_task(task, queue=queue, priority=priority, lock=lock, connection=connection)
         return await deferrer.defer_async(**arguments)
 
     async def cancel(self, job: int) -> bool:

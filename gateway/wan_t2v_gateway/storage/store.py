@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import obstore
 from obstore.exceptions import BaseError
@@ -59,6 +61,14 @@ class Store:
                 self._store, _path(video_id, variant), start=begin, end=min(end, begin + part)
             )
             yield bytes(data)
+
+    async def signed_address(self, video_id: str, variant: str, seconds: float) -> str:
+        """Where a file can be fetched from the bucket for so long, without a key. Raises StorageUnavailable."""
+        try:
+            path, store = _path(video_id, variant), cast(Any, self._store)
+            return str(await obstore.sign_async(store, "GET", path, timedelta(seconds=seconds)))
+        except (BaseError, OSError, ValueError, TypeError) as error:
+            raise StorageUnavailable(f"the store signs no address: {_first_line(error)}") from None
 
     async def remove(self, video_id: str) -> None:
         """Delete all files of a video; those that are not there count as deleted."""

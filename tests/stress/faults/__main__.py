@@ -107,7 +107,14 @@ def faults_of_limits_and_experts(repository: Path, folder: Path, not_tried: list
         yield from kill_after_each_step(victim, harmed)
 
 
-KINDS = ("processes", "hangs", "starts", "limits")
+def faults_around_the_gateway(repository: Path, folder: Path, not_tried: list[str]) -> Iterator[Outcome]:
+    """Of jobs over HTTP; the gateway's packages are imported when it is tried."""
+    from tests.stress.faults.gateway.faults import faults_of_the_gateway
+
+    yield from faults_of_the_gateway(repository, folder, not_tried)
+
+
+KINDS = ("processes", "hangs", "starts", "limits", "gateway")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "hangs": lambda: faults_of_what_stops_and_goes(options.repository, folder),
             "starts": lambda: faults_of_starts(options.repository, folder, not_tried),
             "limits": lambda: faults_of_limits_and_experts(options.repository, folder, not_tried),
+            "gateway": lambda: faults_around_the_gateway(options.repository, folder, not_tried),
         }
         for kind in options.kinds:
             for outcome in _to_the_end(kind, done[kind]()):

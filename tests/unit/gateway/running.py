@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import uvicorn
 from wan_t2v_gateway.app import gateway_app
+from wan_t2v_gateway.connections import BoundedConnection
 from wan_t2v_gateway.settings import Settings
 
 
@@ -40,7 +41,8 @@ class RunningGateway:
 @contextmanager
 def running_gateway(*, open_access: bool = True, **settings: Any) -> Iterator[RunningGateway]:
     app = gateway_app(Settings(**settings), open_access=open_access)
-    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="error", timeout_graceful_shutdown=1))
+    options: dict[str, Any] = {"log_level": "error", "timeout_graceful_shutdown": 1, "http": BoundedConnection}
+    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -1,0 +1,99 @@
+{{/* Videos as jobs: what the front and the worker beside Triton have in common. */}}
+{{- define "wan-t2v.jobsName" -}}
+{{ include "wan-t2v.fullname" . }}-jobs
+{{- end -}}
+
+{{- define "wan-t2v.jobsImage" -}}
+{{- required "jobs.image: name the gateway's image, built from deploy/gateway.Dockerfile" .Values.jobs.image -}}
+{{- end -}}
+
+{{- define "wan-t2v.jobsEnvironment" -}}
+- name: HOME
+  value: /tmp
+- name: WAN_T2V_GATEWAY_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ required "jobs.databaseSecret.name: name the Secret with the URL of a Postgres" .Values.jobs.databaseSecret.name }}
+      key: {{ .Values.jobs.databaseSecret.key }}
+- name: WAN_T2V_GATEWAY_STORE_URL
+  value: {{ required "jobs.storeUrl: name the bucket, such as s3://videos; pods share no folder" .Values.jobs.storeUrl | quote }}
+{{- end -}}
+
+{{- define "wan-t2v.jobsEnvironmentFrom" -}}
+{{- with .Values.jobs.storeSecret }}
+- secretRef:
+    name: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "wan-t2v.jobsArguments" -}}
+- --host=0.0.0.0
+- --port=8080
+- --data=/tmp/gateway
+{{- if .Values.jobs.redirectSeconds }}
+- --redirects={{ .Values.jobs.redirectSeconds }}
+{{- end }}
+{{- range .Values.jobs.webhookHosts }}
+- --webhook-host={{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "wan-t2v.jobsResources" -}}
+requests:
+  cpu: {{ .Values.jobs.cpu }}
+  memory: {{ .Values.jobs.memory }}
+limits:
+  memory: {{ .Values.jobs.memory }}
+{{- end -}}
+
+{{- define "wan-t2v.jobsProbes" -}}
+# Jobs are taken while servers are away too, so a front is ready when it answers.
+readinessProbe:
+  httpGet:
+    path: /healthz
+    port: jobs
+  periodSeconds: 5
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: jobs
+  periodSeconds: 10
+  failureThreshold: 6
+{{- end -}}
+
+{{/* The worker in a server's pod. It asks its own server alone, so no router is needed. */}}
+{{- define "wan-t2v.jobsWorker" -}}
+{{- if and .Values.tls.enabled (not .Values.authProxy.enabled) }}
+{{- fail "jobs: with tls Triton speaks TLS inside its pod too, and the worker beside it does not; let authProxy speak TLS" }}
+{{- end }}
+- name: jobs-worker
+  image: {{ include "wan-t2v.jobsImage" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  # A sidecar, so that it ends after the server: the video that runs is stored while the pod drains. A server that drains
+  # refuses new ones, so what the worker takes meanwhile goes back to the queue.
+  restartPolicy: Always
+  args:
+    {{- include "wan-t2v.jobsArguments" . | nindent 4 }}
+    - --url=127.0.0.1:8001
+    - --workers={{ .Values.jobs.workersPerPod }}
+    {{- if .Values.resuming.existingClaim }}
+    - --resumes
+    {{- end }}
+  env:
+    {{- include "wan-t2v.jobsEnvironment" . | nindent 4 }}
+  {{- with include "wan-t2v.jobsEnvironmentFrom" . }}
+  envFrom:
+    {{- . | trim | nindent 4 }}
+  {{- end }}
+  ports:
+    - name: jobs
+      containerPort: 8080
+  {{- include "wan-t2v.jobsProbes" . | nindent 2 }}
+  securityContext:
+    {{- include "wan-t2v.securityContext" . | nindent 4 }}
+  resources:
+    {{- include "wan-t2v.jobsResources" . | nindent 4 }}
+  volumeMounts:
+    - name: tmp-jobs
+      mountPath: /tmp
+{{- end -}}

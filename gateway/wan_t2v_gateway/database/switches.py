@@ -1,0 +1,55 @@
+"""What an administrator switches for all gateways of a database: whether the queue is paused."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import LiteralString
+
+from psycopg.types.json import Jsonb
+
+from wan_t2v_gateway.database.pool import Database
+
+PAUSED: LiteralString = "SELECT EXISTS (SELECT FROM switches WHERE name = 'paused') AS paused"
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """`since` and `reason` are those of a pause."""
+
+    queued: int
+    in_progress: int
+    paused: bool
+    since: datetime | None
+    reason: str
+
+
+async def pause(database: Database, reason: str) -> None:
+    """No worker takes another job; those under way go on. Again, it changes the reason."""
+    await database.rows(
+        "INSERT INTO switches (name, value) VALUES ('paused', jsonb_build_object('since', now(), 'reason', %s::text)) "
+        "ON CONFLICT (name) DO UPDATE SET value = switches.value || %s",
+        [reason, Jsonb({"reason": reason})],
+    )
+
+
+async def resume(database: Database) -> None:
+    """Workers take jobs again."""
+    await database.rows("DELETE FROM switches WHERE name = 'paused'")
+
+
+async def queue_state(database: Database) -> QueueState:
+    """How many wait and run, of all owners, and whether it is paused."""
+    row = await database.row(
+        "SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'in_progress') AS "
+        "in_progress, (SELECT value FROM switches WHERE name = 'paused') AS paused FROM videos "
+        "WHERE status IN ('queued', 'in_progress')"
+    )
+    assert row is not None
+    value = row["paused"] or {}
+    since = datetime.fromisoformat(value["since"]) if value else None
+    return QueueState(row["queued"], row["in_progress"], row["paused"] is not None, since, value.get("reason", ""))
+
+
+async def is_paused(database: Database) -> bool:
+    """Whether workers take no job."""
+    row = await database.row(PAUSED)
+    return bool(row and row["paused"])

@@ -1,0 +1,52 @@
+"""`wan-t2v-gateway queue` and `wan-t2v-gateway usage`: what an administrator does without a browser."""
+
+import argparse
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+
+from wan_t2v_gateway.database import switches
+from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.usage import usage
+
+
+def add_queue_options(command: argparse.ArgumentParser) -> None:
+    """A pause holds for all gateways of the database, and over their restarts."""
+    command.add_argument("action", choices=("show", "pause", "resume"), help="what to do")
+    command.add_argument("--reason", default="", help="shown to those who wait")
+
+
+def add_usage_options(command: argparse.ArgumentParser) -> None:
+    """Without a name, of all owners."""
+    command.add_argument("name", nargs="?", help="the owner's name")
+
+
+def run_queue(database_url: str, options: argparse.Namespace) -> int:
+    """Print the queue's state after what was asked for. Returns an exit code."""
+    return asyncio.run(_queue(database_url, options))
+
+
+def run_usage(database_url: str, options: argparse.Namespace) -> int:
+    """Print an owner's line, or all. Returns an exit code."""
+    return asyncio.run(_usage(database_url, options.name))
+
+
+async def _queue(database_url: str, options: argparse.Namespace) -> int:
+    async with Database(database_url) as database:
+        if options.action == "pause":
+            await switches.pause(database, options.reason)
+        elif options.action == "resume":
+            await switches.resume(database)
+        print(json.dumps(asdict(await switches.queue_state(database)), default=str))
+    return 0
+
+
+async def _usage(database_url: str, name: str | None) -> int:
+    async with Database(database_url) as database:
+        lines = await usage(database, name)
+    for line in lines:
+        print(json.dumps(line))
+    if not lines:
+        print(f"error: there is no owner {name}", file=sys.stderr)
+    return 0 if lines else 1

@@ -1,0 +1,128 @@
+"""Videos as jobs in the chart: a front, a worker beside each Triton, and nothing of it unless asked for."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wan_t2v_gateway.__main__ import _parser
+
+from tests.deploy.rendering import ALL_VALUES, ROOT, named, objects, pod, rendered, template
+
+JOBS = "ci/jobs-values"
+NAME = "wan-wan-t2v-jobs"
+
+
+def front() -> dict[str, Any]:
+    (found,) = [entry for entry in objects(JOBS, "Deployment") if entry["metadata"]["name"] == NAME]
+    return found
+
+
+def containers() -> dict[str, dict[str, Any]]:
+    (serving,) = front()["spec"]["template"]["spec"]["containers"]
+    return {"front": serving, "worker": named(pod(JOBS)["initContainers"], "jobs-worker")}
+
+
+def test_it_is_off_unless_asked_for() -> None:
+    for values in ALL_VALUES:
+        if values != JOBS:
+            assert "jobs" not in str([found["metadata"]["name"] for found in rendered(values)])
+            assert "jobs-worker" not in str(pod(values))
+
+
+def test_the_front_makes_nothing_and_a_worker_asks_its_own_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands are ones that the gateway understands."""
+    for name, container in containers().items():
+        for entry in container["env"]:
+            monkeypatch.setenv(entry["name"], entry.get("value", "postgresql://somewhere"))
+        options = _parser().parse_args(container["args"])
+        assert (options.host, options.port, options.redirects) == ("0.0.0.0", 8080, 300)  # noqa: S104
+        assert (options.database_url, options.store_url) == ("postgresql://somewhere", "s3://videos")
+        assert options.webhook_host == ["hooks.internal"]
+        if name == "front":
+            assert (options.url, options.workers, options.resumes) == ("wan-wan-t2v:8001", 0, False)
+        else:
+            assert (options.url, options.workers, options.resumes) == ("127.0.0.1:8001", 2, True)
+
+
+def test_the_worker_ends_after_the_server_it_works_for() -> None:
+    assert containers()["worker"]["restartPolicy"] == "Always"
+
+
+@pytest.mark.parametrize("which", ["front", "worker"])
+def test_secrets_are_referred_to_and_the_profile_is_restricted(which: str) -> None:
+    container = containers()[which]
+    reference = named(container["env"], "WAN_T2V_GATEWAY_DATABASE_URL")["valueFrom"]["secretKeyRef"]
+    assert reference == {"name": "wan-postgres", "key": "url"}
+    assert container["envFrom"] == [{"secretRef": {"name": "wan-bucket"}}]
+    context = container["securityContext"]
+    assert context["readOnlyRootFilesystem"] and context["capabilities"] == {"drop": ["ALL"]}
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]  # noqa: S108
+
+
+def test_both_ways_lead_to_the_front_and_not_to_its_metrics() -> None:
+    (service,) = [entry for entry in objects(JOBS, "Service") if entry["metadata"]["name"] == NAME]
+    assert service["spec"]["selector"]["app.kubernetes.io/component"] == "jobs"
+    (route,) = objects(JOBS, "HTTPRoute")
+    (ingress,) = objects(JOBS, "Ingress")
+    (rule,) = route["spec"]["rules"]
+    paths = [match["path"]["value"] for match in rule["matches"]]
+    assert paths == [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]]
+    assert "/v1" in paths and "/metrics" not in paths and rule["timeouts"] == {"request": "0s"}
+    assert ("/", "Exact") in {(match["path"]["value"], match["path"]["type"]) for match in rule["matches"]}
+
+
+def test_servers_are_scaled_by_jobs_that_wait_and_fronts_by_their_use() -> None:
+    (scaled,) = objects(JOBS, "ScaledObject")
+    queries = [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
+    assert len(queries) == 2 and 'status=~"queued|in_progress"' in queries[1]
+    (hpa,) = objects(JOBS, "HorizontalPodAutoscaler")
+    assert hpa["spec"]["scaleTargetRef"]["name"] == NAME and "replicas" not in front()["spec"]
+
+
+def test_the_query_asks_for_what_the_gateway_tells() -> None:
+    from wan_t2v_gateway.metrics import Records
+
+    (scaled,) = objects(JOBS, "ScaledObject")
+    (asked,) = re.findall(r"\((wan_t2v_gateway_\w+)\{", scaled["spec"]["triggers"][1]["metadata"]["query"])
+    told = Records({}, ("local",), 0.0, paused=False, stored_bytes=0).lines()
+    assert any(line.startswith(f'{asked}{{status="queued",class=') for line in told)
+
+
+def test_the_network_policy_lets_the_front_reach_servers_and_what_is_named() -> None:
+    (policy,) = [entry for entry in objects(JOBS, "NetworkPolicy") if entry["metadata"]["name"] == NAME]
+    ports = [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
+    assert ports == ["grpc", 53, 53, 5432, 443]
+    assert [rule["ports"][0]["port"] for rule in policy["spec"]["ingress"]] == ["jobs", "grpc"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ('jobs.image=""', "jobs.image: name the gateway's image"),
+        ('jobs.storeUrl=""', "jobs.storeUrl: name the bucket"),
+        ('jobs.databaseSecret.name=""', "jobs.databaseSecret.name: name the Secret"),
+        ('jobs.ingress.host=""', "jobs.ingress.host: name the host"),
+        ("jobs.route.parentRefs=[]", "jobs.route.parentRefs: name the Gateway"),
+        ('tls={"enabled":true,"existingSecret":"s"}', "let authProxy speak TLS"),
+        ("jobs.workersPerPod=0", "/jobs/workersPerPod"),
+    ],
+)
+def test_what_is_missing_is_named(setting: str, message: str) -> None:
+    done = template(JOBS, setting)
+    assert done.returncode != 0 and message in done.stderr, done.stderr
+
+
+def test_the_gateways_image_is_built_from_what_there_is() -> None:
+    """Nobody built it yet: no Docker was at hand."""
+    path = ROOT / "deploy/gateway.Dockerfile"
+    done = subprocess.run([Path(sys.prefix) / "bin/hadolint", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    copied = re.findall(r"^COPY (\S+) ", path.read_text(), re.MULTILINE)
+    kept = (ROOT / "deploy/gateway.Dockerfile.dockerignore").read_text().split("\n")
+    assert len(copied) == 3 and all((ROOT / name).exists() and f"!{name}" in kept for name in copied)
+    scripts = (ROOT / "gateway/pyproject.toml").read_text().split("[project.scripts]")[1]
+    (entry,) = re.findall(r'^ENTRYPOINT \["(\S+)"\]$', path.read_text(), re.MULTILINE)
+    assert f"{entry} = " in scripts
