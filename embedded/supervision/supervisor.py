@@ -54,7 +54,7 @@ class Supervisor:
                 self.report({"event": "few open files", "limit": limit, "remedy": f"ulimit -n {LEAST} or more"})
             temporary = temporary_folder()
             remove_leftovers(temporary)
-            self._belongings = Belongings.taken(temporary)
+            self._belongings = Belongings.acquire(temporary)
             self._serve()
         except ServerError as error:
             self.report({"event": "failed", "error": str(error)})
@@ -120,7 +120,7 @@ class Supervisor:
     def _started(self) -> None:
         """A new server, checked and ready, or told to stop meanwhile. Raises ServerError."""
         self._serving = False
-        self._triton = triton = TritonProcess.started(self.options, self._own)
+        self._triton = triton = TritonProcess.start(self.options, self._own)
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
         while not triton.is_ready() and not self.stopping:

@@ -14,14 +14,16 @@ COMMAND = [*DEFAULT_SIGNALS, sys.executable, "-m", "wan_t2v_client.cli.main"]
 SIZE = ["--size", "32x48", "--frames", "5"]
 
 
-def started(*arguments: str, environment: Mapping[str, str] | None = None, **streams: Any) -> subprocess.Popen[bytes]:
+def start_command(
+    *arguments: str, environment: Mapping[str, str] | None = None, **streams: Any
+) -> subprocess.Popen[bytes]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
     return subprocess.Popen([*COMMAND, *arguments], env={**os.environ, **(environment or {})}, **pipes)
 
 
-def finished(*arguments: str, **options: Any) -> tuple[int, bytes, str]:
+def run_command(*arguments: str, **options: Any) -> tuple[int, bytes, str]:
     """The exit code, standard output and standard error."""
-    process = started(*arguments, **options)
+    process = start_command(*arguments, **options)
     output, errors = process.communicate(timeout=120)
     return process.returncode, output or b"", (errors or b"").decode()
 

@@ -10,7 +10,7 @@ import pytest
 from wan_t2v_client.cli.main import main
 from wan_t2v_client.cli.output_file import OutputFile, make_folder
 
-from tests.fakes.client_process import SIZE, assert_one_line, finished
+from tests.fakes.client_process import SIZE, assert_one_line, run_command
 from tests.fakes.scripted_server import MADE, VIDEO, ScriptedServer, serving
 
 
@@ -179,7 +179,7 @@ def server():
 
 
 def generate(server: ScriptedServer, out: str, *options: str, **streams) -> tuple[int, bytes, str]:
-    return finished("generate", "a ball", "--out", out, "--url", server.url, *SIZE, *options, **streams)
+    return run_command("generate", "a ball", "--out", out, "--url", server.url, *SIZE, *options, **streams)
 
 
 def test_any_open_file_takes_the_video(server: ScriptedServer) -> None:

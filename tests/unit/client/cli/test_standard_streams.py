@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.client_process import COMMAND, SIZE, assert_one_line, finished
+from tests.fakes.client_process import COMMAND, SIZE, assert_one_line, run_command
 from tests.fakes.scripted_server import MADE, VIDEO, ScriptedServer, serving
 
 
@@ -22,7 +22,7 @@ def test_an_ascii_terminal_gets_escapes(tmp_path: Path, environment: dict[str, s
             ["generate", "a ball", "--out", str(tmp_path / "b\u00e4lle.mp4")],
             ["batch", str(prompts), "--out", str(tmp_path / "b\u00e4lle")],
         ):
-            code, output, errors = finished(*command, "--url", server.url, environment=environment)
+            code, output, errors = run_command(*command, "--url", server.url, environment=environment)
             assert code == 0 and "Traceback" not in errors, errors
             assert output
     assert (tmp_path / "b\u00e4lle.mp4").exists() and (tmp_path / "b\u00e4lle" / "b\u00e4lle.mp4").exists()
@@ -35,7 +35,7 @@ def server():
 
 
 def generate(server: ScriptedServer, out: str, *options: str, **streams) -> tuple[int, bytes, str]:
-    return finished("generate", "a ball", "--out", out, "--url", server.url, *SIZE, *options, **streams)
+    return run_command("generate", "a ball", "--out", out, "--url", server.url, *SIZE, *options, **streams)
 
 
 @pytest.mark.parametrize("out", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
@@ -78,7 +78,7 @@ def test_a_closed_pipe_does_not_blame_the_video(server: ScriptedServer, tmp_path
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"]])
 def test_help_that_cannot_be_printed_is_one_line(arguments: list[str]) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
-        code, _, errors = finished(*arguments, stdout=full)
+        code, _, errors = run_command(*arguments, stdout=full)
     assert code == 6
     assert_one_line(errors, "standard output: No space left on device")
 
@@ -87,7 +87,7 @@ def test_a_full_standard_error_ends_nothing(server: ScriptedServer, tmp_path: Pa
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a ball\na cube\n")
     with open("/dev/full", "wb") as full:  # noqa: PTH123
-        code, output, _ = finished("batch", str(prompts), "--out", str(tmp_path), "--url", server.url, stderr=full)
+        code, output, _ = run_command("batch", str(prompts), "--out", str(tmp_path), "--url", server.url, stderr=full)
     assert code == 0 and b"2 made" in output
 
 

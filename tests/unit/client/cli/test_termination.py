@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.client_process import assert_one_line, started
+from tests.fakes.client_process import assert_one_line, start_command
 from tests.fakes.scripted_server import Pause, Step, serving
 
 HUNG = (Step(1), Pause())
@@ -23,7 +23,7 @@ def test_a_signal_stops_the_work_and_leaves_no_half_file(
     with serving(HUNG) as hung:
         where = ["--out", str(out / "video.mp4" if command == "generate" else out), "--url", hung.url]
         begin = ["generate", "a ball"] if command == "generate" else ["batch", str(prompts)]
-        process = started(*begin, *where)
+        process = start_command(*begin, *where)
         hung.began.wait(60)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)

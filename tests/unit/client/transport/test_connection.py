@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.client_process import assert_one_line, finished, run_refused
+from tests.fakes.client_process import assert_one_line, run_command, run_refused
 
 NOWHERE = "127.0.0.1:1"
 
@@ -37,7 +37,7 @@ def test_grpc_logs_nothing_beside_the_commands_line(tmp_path: Path) -> None:
 
         threading.Thread(target=answer_no_tls, daemon=True).start()
         url = f"127.0.0.1:{listening.getsockname()[1]}"
-        code, _, errors = finished("models", "--tls", "--url", url, "--deadline-s", "20")
+        code, _, errors = run_command("models", "--tls", "--url", url, "--deadline-s", "20")
         listening.shutdown(socket.SHUT_RDWR)
     assert code == 3
     assert_one_line(errors)
