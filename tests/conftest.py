@@ -1,11 +1,11 @@
 """What all tests share: where things are."""
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
 
+from tests.stress.signals import end_in_order
 from wan_t2v.facts import ServingDefaults
 from wan_t2v.operate.run_directory import VARIABLE
 
@@ -14,12 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure() -> None:
-    """End in order by Ctrl-C and SIGTERM, so that servers and databases stop with the tests that started them.
-
-    A shell lets what it starts in the background ignore Ctrl-C, which they would pass on.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    """End in order by Ctrl-C and SIGTERM."""
+    end_in_order()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -42,6 +42,7 @@ from tests.stress.faults.harmed_repository import TEXT_CACHE_BYTES, MountRefused
 from tests.stress.faults.kept_steps import kill_after_each_step
 from tests.stress.faults.starts import damaged_starts, killed_starts, small_shared_memory, stopped_starts
 from tests.stress.faults.victim import LIMIT_S, Outcome, Victim
+from tests.stress.signals import end_in_order
 
 DISK_BYTES = 2**18
 SMALL_SHARED_MIB = 32
@@ -175,4 +176,5 @@ def _row(outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())

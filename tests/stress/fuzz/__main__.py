@@ -31,6 +31,7 @@ from tests.stress.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor
 from tests.stress.fuzz.inner_calls import inner_models_called
 from tests.stress.fuzz.operators_endpoints import operators_endpoints_tried
 from tests.stress.fuzz.protocol_abuse import ABUSES, Aftermath, abused
+from tests.stress.signals import end_in_order
 from wan_t2v.operate.processes import stub_pids
 
 CLIENTS = 4
@@ -140,4 +141,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())

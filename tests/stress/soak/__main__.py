@@ -18,6 +18,7 @@ from embedded.options import ServerOptions
 from embedded.server import running_server
 from embedded.supervision.supervisor import died_log
 from export.atomic import written_file
+from tests.stress.signals import end_in_order
 from tests.stress.soak.plot import plotted
 from tests.stress.soak.soak import soaked
 
@@ -62,4 +63,5 @@ def _tell(text: str) -> None:
 
 
 if __name__ == "__main__":
+    end_in_order()
     sys.exit(main())
