@@ -1,4 +1,4 @@
-"""The picture of a file of results: one panel a benchmark, nothing for one that gave no figures."""
+"""Plot a file of results: one panel per benchmark that gave figures."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

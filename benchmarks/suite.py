@@ -1,8 +1,8 @@
-"""All benchmarks in one command: a file of results and a picture of them.
+"""Run all benchmarks; write a file of results and its plot.
 
     make bench-all        or        python -m benchmarks.suite --out out/bench        QUICK=1 or --quick for a rehearsal
 
-Each part is a command of its own with a limit in seconds; one that fails or hangs costs no other. The results,
+Each benchmark is a command of its own with a limit in seconds; one that fails or hangs costs no other. The results,
 `<date>-<machine>.json` with machine and commit, are written after each part, the picture at the end;
 `benchmarks/results.schema.json` says what the file holds. What each part printed is kept beside them.
 """
@@ -38,11 +38,11 @@ class Benchmark:
 
     @property
     def limit_s(self) -> float:
-        """When it counts as hung: export and a slow machine are allowed for."""
+        """Seconds after which it counts as hung; export and a slow machine are allowed for."""
         return 120 + 3 * self.expected_s
 
     def command(self, repository: Path, *, quick: bool) -> list[str]:
-        """How it is run."""
+        """Command line of the benchmark."""
         options = ["--repository", str(repository), *(self.quick if quick else ())]
         return [sys.executable, "-m", f"benchmarks.{self.module}", *options]
 
@@ -58,7 +58,7 @@ BENCHMARKS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts and write. Returns an exit code: 1 if a part gave no result."""
+    """Run the benchmarks and write the results. Returns an exit code: 1 if one gave no result."""
     options = _parser().parse_args(arguments)
     about = {**provenance(), "quick": options.quick}
     out = options.out / f"{about['date']}-{slug(about['machine'])}{'-quick' if options.quick else ''}.json"
@@ -97,12 +97,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def slug(machine: str) -> str:
-    """A machine's name as part of a file's name."""
+    """Turn a machine's name into part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
 
 def run_benchmark(command: Sequence[str], log: Path, *, limit_s: float) -> dict[str, Any]:
-    """Run a command that ends in one JSON line; how it ended, in how many seconds, and that line."""
+    """Run a command that ends in one JSON line. Returns its status, seconds and that line."""
     started = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as printed, subprocess.Popen(command, stdout=printed) as process:

@@ -1,4 +1,4 @@
-"""A file of results as the tables of docs/design/benchmarks.md.
+"""Print a file of results as the tables of docs/design/benchmarks.md.
 
 python -m benchmarks.tables benchmarks/results/FILE.json
 """
@@ -58,7 +58,7 @@ def _endpoints(found: Mapping[str, Any]) -> Table:
 
 
 def _perf_analyzer(found: Mapping[str, Any]) -> Table:
-    head = ("endpoint", "concurrency", "videos a second", "median", "p90", "median to the first response")
+    head = ("endpoint", "concurrency", "videos per second", "median", "p90", "median to the first response")
     rows: list[Row] = [
         (endpoint, level.rpartition("_")[2], f"{row['videos_per_s']:.2f}", *_seconds(row["latency_s"], "p50", "p90"))
         + tuple(_seconds(row["first_response_s"], "p50"))
@@ -74,7 +74,7 @@ def _load(found: Mapping[str, Any]) -> Table:
     rows |= {"waiting for its turn": found["queue_wait_s"], "from step to step": found["step_gap_s"]}
     lines: list[Row] = [(name, row["count"], *_seconds(row, "p50", "p90", "p99")) for name, row in rows.items() if row]
     outcomes = ", ".join(f"{found[name]} {name}" for name in ("finished", "cancelled", "refused", "failed"))
-    total = f"{found['rate_per_s']:.2f} asked for a second, {found['videos_per_s']:.2f} made; {outcomes}"
+    total = f"{found['rate_per_s']:.2f} requests/s, {found['videos_per_s']:.2f} videos/s; {outcomes}"
     return head, [*lines, (total, found["requests"], "", "", "")]
 
 

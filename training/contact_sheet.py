@@ -1,4 +1,4 @@
-"""Frames side by side as one PNG."""
+"""Contact sheets: frames of clips side by side as one PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def film_strip(frames: Frames, *, shown: int = 6) -> Frames:
 
 
 def write_contact_sheet(path: Path, clips: Sequence[Frames], *, shown: int = 6, columns: int = 1) -> Path:
-    """Write one strip a clip, in rows of `columns` strips."""
+    """Write one strip per clip, in rows of `columns` strips."""
     strips = [film_strip(frames, shown=shown)[0] for frames in clips]
     while len(strips) % columns:
         strips.append(np.zeros_like(strips[0]))

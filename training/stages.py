@@ -87,7 +87,7 @@ def train_experts(settings: Settings) -> Modules:
 
 
 def load_trained_modules(settings: Settings) -> Modules:
-    """The modules as the newest snapshot has them, averaged; the experts' training may still be under way."""
+    """Load the newest snapshot's modules, averaged; the experts' training may still be under way."""
     experts = {name: new_expert() for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
     module = nn.ModuleDict({TEXT_ENCODER: new_text_encoder(), **experts})
     with_average(module, settings.work / "experts")
@@ -95,7 +95,7 @@ def load_trained_modules(settings: Settings) -> Modules:
 
 
 def load_vae(settings: Settings) -> AutoencoderKLWan:
-    """The trained VAE. Raises FileNotFoundError naming the command that makes it."""
+    """Load the trained VAE. Raises FileNotFoundError naming the command that makes it."""
     folder = _vae_folder(settings)
     if not folder.exists():
         raise FileNotFoundError(f"{folder} is missing. Run `python -m training vae` first.")

@@ -1,4 +1,4 @@
-"""What one would put up instead, on the same weights: diffusers' pipeline behind PyTriton and behind FastAPI.
+"""Compare with other servers on the same weights: diffusers' pipeline behind PyTriton and behind FastAPI.
 
     python -m benchmarks.baselines.comparison --rounds 5
 
@@ -60,11 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--rounds", type=int, default=5, help="of latencies alone (default: %(default)s)")
-    parser.add_argument("--concurrent-rounds", type=int, default=1, help="of four callers (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of latencies alone (default: %(default)s)")
+    parser.add_argument(
+        "--concurrent-rounds", type=int, default=1, help="rounds of four callers at once (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, help="denoising steps (default: the server's)")
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count(), help="of torch in diffusers' servers (default: %(default)s)"
+        "--threads",
+        type=int,
+        default=os.cpu_count(),
+        help="torch's threads in diffusers' servers (default: %(default)s)",
     )
     return parser
 

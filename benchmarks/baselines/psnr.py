@@ -1,4 +1,4 @@
-"""How much two MP4s differ once they are decoded."""
+"""PSNR of two MP4s after decoding."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""A server program of a benchmark: started on free ports of the loopback, and never left behind.
+"""A benchmark's server process: started on free loopback ports, and never left behind.
 
 The program says on its standard output, in one JSON line, when it is ready; it stops when its standard input closes,
 which happens too if the benchmark is killed.

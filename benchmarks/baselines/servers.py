@@ -1,4 +1,4 @@
-"""Ways to ask for one video: our streaming endpoint, diffusers behind PyTriton, diffusers behind FastAPI."""
+"""The servers that are compared: our streaming endpoint, diffusers behind PyTriton, diffusers behind FastAPI."""
 
 import contextlib
 import http.client
@@ -28,7 +28,7 @@ CALL_LIMIT_S = 600
 
 @dataclass(frozen=True)
 class VideoServer:
-    """`generate(seed, steps)` gives an MP4 (steps None: the default); `leave(after_s)` asks for one and walks away."""
+    """A server: `generate(seed, steps)` gives an MP4 (steps None: the default), `leave(after_s)` asks and leaves."""
 
     name: str
     generate: Callable[[int, int | None], bytes]

@@ -22,7 +22,7 @@ class ScaledMatrix:
 
 
 def to_e4m3(matrix: Tensor, *, per_row: bool) -> ScaledMatrix:
-    """Use the whole range of E4M3, in each row or over all."""
+    """Scale a matrix to the whole range of E4M3, per row or per tensor."""
     peak = matrix.abs().amax(dim=1, keepdim=True) if per_row else matrix.abs().max()
     scale = (peak.float() / torch.finfo(E4M3).max).clamp_min(1e-12)
     return ScaledMatrix((matrix.float() / scale).to(E4M3), scale)

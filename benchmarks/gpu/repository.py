@@ -52,7 +52,7 @@ def _place_on_gpu(config: str) -> str:
 
 
 def enable_expert_swap(repository: Path) -> None:
-    """Have the experts of this copy take turns in memory, and let their loads be slowed down."""
+    """Configure this copy so that its experts take turns in memory and their loads can be slowed down."""
     for model in ("denoiser", "text_to_video_stream"):
         with (repository / model / "configs/cpu.pbtxt").open("a", encoding="utf-8") as config:
             config.write('parameters { key: "expert_residency", value { string_value: "one_at_a_time" } }\n')

@@ -1,4 +1,4 @@
-"""What one GPU does with Wan2.2-T2V-A14B, without its weights: one command, under 9 minutes, results as JSON.
+"""Measure one GPU with A14B's shapes, without its weights: one command, under 9 minutes, results as JSON.
 
     make gpu        or        python -m benchmarks.gpu.run --out benchmarks/results/gpu.json
     python -m benchmarks.gpu.run --rehearse --out build/gpu.json        the same on a CPU at small dimensions
@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="file to write (default: benchmarks/results/gpu-<GPU>-<date>.json)")
     parser.add_argument("--parts", nargs="+", choices=names, help="only these (default: all)")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for everything (default: %(default)s)")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="what the server serves")
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="model repository of the server's part"
+    )
     parser.add_argument("--keep", type=Path, help="folder for the server's logs and videos (default: not kept)")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU at small dimensions: no figures, a test")
     parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)  # how a part's own process is started

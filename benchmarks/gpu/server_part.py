@@ -200,7 +200,7 @@ def _during_a_slow_load(scale: Scale, repository: Path, keep: Path | None) -> It
 
 
 def log_messages(log: Path) -> list[str]:
-    """Each kind of warning and error in Triton's log once, with how often it came."""
+    """List each kind of warning and error in Triton's log once, with its count."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     kinds: dict[str, int] = {}
     for line in _TOLD.findall(text):

@@ -1,4 +1,4 @@
-"""How much of a span of time no engine ran in."""
+"""Idle time of the engines within a span of time."""
 
 from collections.abc import Iterable
 from pathlib import Path

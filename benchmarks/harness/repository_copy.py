@@ -1,4 +1,4 @@
-"""A model repository to vary: a copy of the installed one with parameters added or configs replaced."""
+"""A copy of the installed model repository, for benchmarks that change its configs."""
 
 import shutil
 from pathlib import Path

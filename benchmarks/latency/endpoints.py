@@ -1,4 +1,4 @@
-"""What progress, previews and the second endpoint cost, and what four callers at once gain.
+"""Latency of the endpoints: the cost of progress and previews, and the gain of four callers at once.
 
     make bench        or        python -m benchmarks.latency.endpoints --rounds 9
 
@@ -82,7 +82,7 @@ def _compare_endpoints(url: str, rounds: int, fields: Mapping[str, Any]) -> dict
 
 
 def rotate(ways: Sequence[str], number: int) -> list[str]:
-    """The ways in an order that begins with another one each round."""
+    """Rotate the ways, so that each round begins with another one."""
     first = number % len(ways)
     return [*ways[first:], *ways[:first]]
 

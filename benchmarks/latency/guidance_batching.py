@@ -1,4 +1,4 @@
-"""Does it pay to let the server merge the passes of an expert, and does merging keep the bytes?
+"""Guidance batching: does merging an expert's passes in the server pay, and does it keep the bytes?
 
     python -m benchmarks.latency.guidance_batching
 

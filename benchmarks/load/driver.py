@@ -1,4 +1,4 @@
-"""Sending planned requests through the streaming endpoint, each at its time, and noting what became of each."""
+"""Send planned requests through the streaming endpoint at their times, and record each outcome."""
 
 import asyncio
 import statistics
@@ -19,7 +19,7 @@ FINISHED, CANCELLED, REFUSED, FAILED = "finished", "cancelled", "refused", "fail
 
 @dataclass
 class Outcome:
-    """What became of a request; seconds since the run's start, but `gaps_s`, `late_s` and `queue_wait_s`.
+    """Outcome of a request; seconds since the run's start, but `gaps_s`, `late_s` and `queue_wait_s`.
 
     Attributes:
         gaps_s: between two progress messages.

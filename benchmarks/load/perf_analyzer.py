@@ -31,7 +31,7 @@ _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model that answers requests, and how perf_analyzer must ask it."""
+    """A model that answers requests, and perf_analyzer's options for it."""
 
     name: str
     model: str

@@ -1,4 +1,4 @@
-"""Load as people make it: requests that arrive by chance, of several sizes, some of whose callers leave.
+"""Random load: Poisson arrivals of several sizes, some of whose callers leave.
 
     python -m benchmarks.load.run --utilisation 0.7 --cancel-ratio 0.2        or        ... --url HOST:PORT --rate 0.05
 
@@ -58,18 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load.run", description=(__doc__ or "").splitlines()[0])
     add_server_options(parser)
-    parser.add_argument("--requests", type=int, default=60, help="how many (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=60, help="number of requests (default: %(default)s)")
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--rate", type=float, help="mean arrivals a second")
-    rate.add_argument("--utilisation", type=float, default=0.7, help="busy share (default: %(default)s)")
+    rate.add_argument("--rate", type=float, help="mean arrivals per second")
+    rate.add_argument(
+        "--utilisation",
+        type=float,
+        default=0.7,
+        help="share of time in which the server is busy (default: %(default)s)",
+    )
     default_mix = "64x64x17=3,64x64x33=1,96x96x17=1"
     parser.add_argument(
         "--sizes", type=_mix, default=default_mix, help="height x width x frames = weight, ... (default: %(default)s)"
     )
     parser.add_argument("--steps", type=int, default=20, help="denoising steps (default: %(default)s)")
-    parser.add_argument("--cancel-ratio", type=float, default=0.2, help="callers who leave (default: %(default)s)")
-    parser.add_argument("--preview-every", type=int, default=0, help="steps from preview to preview (default: none)")
-    parser.add_argument("--seed", type=int, default=0, help="of arrivals, sizes and who leaves (default: %(default)s)")
+    parser.add_argument(
+        "--cancel-ratio", type=float, default=0.2, help="share of callers who leave (default: %(default)s)"
+    )
+    parser.add_argument("--preview-every", type=int, default=0, help="steps between previews (default: none)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of arrivals, sizes and who leaves (default: %(default)s)"
+    )
     return parser
 
 

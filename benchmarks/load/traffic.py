@@ -1,4 +1,4 @@
-"""What a load generator sends and when, drawn from a seed: the same settings give the same traffic."""
+"""Traffic of a load generator, drawn from a seed: the same settings give the same traffic."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""What the scores do when something that ought to matter is changed: experts, guidance, prompt, steps."""
+"""Ablations: scores with experts, guidance, prompt or steps changed."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ GENERATED_TOGETHER = 9
 
 @dataclass(frozen=True)
 class Ablation:
-    """A way to generate: which modules run, how, and what they are told."""
+    """One change: to the modules, to the settings, or to the prompt."""
 
     name: str
     settings: SamplingSettings = SamplingSettings()
@@ -63,7 +63,7 @@ def score_ablation(
     sheet: Path | None = None,
     prompts: Sequence[Prompt] | None = None,
 ) -> Adherence:
-    """Generate for the fixed prompts in this process, several at a time, and judge."""
+    """Generate the fixed prompts in this process, several at a time, and judge the clips."""
     prompts = fixed_prompts() if prompts is None else prompts
     changed = ablation.modules(modules)
     clips = []

@@ -1,4 +1,4 @@
-"""How often a generator makes what the prompt asks for, judged on decoded frames of held-out prompts."""
+"""Adherence: how often a generator makes what held-out prompts ask for, judged on decoded frames."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""What a clip shows, from its pixels alone: colour, motion and kind of its shape."""
+"""Attributes of a clip from its pixels alone: colour, motion and kind of its shape."""
 
 from dataclasses import dataclass
 
@@ -39,14 +39,14 @@ def judge(frames: Frames) -> Verdict:
 
 
 def judge_colour(foreground: Foreground) -> str | None:
-    """The nearest of the known colours."""
+    """Find the nearest of the known colours."""
     distances = {name: float(np.linalg.norm(foreground.colour - known)) for name, known in COLOURS.items()}
     nearest = min(distances, key=distances.__getitem__)
     return nearest if distances[nearest] <= MAX_COLOUR_DISTANCE else None
 
 
 def judge_motion(foreground: Foreground) -> str | None:
-    """A round bends, a straight way does not; what stays in place may still change its size or turn."""
+    """Find the motion: a round bends, a straight way does not; what stays in place may grow, shrink or turn."""
     travel = _slope(foreground.x), _slope(foreground.y)
     growth = np.exp(_slope(np.log(foreground.size)))
     if _bend(foreground) > MIN_BEND:
@@ -59,7 +59,7 @@ def judge_motion(foreground: Foreground) -> str | None:
 
 
 def judge_shape(foreground: Foreground) -> str | None:
-    """The known shape that covers best what is seen, at any angle."""
+    """Find the known shape that covers best what is seen, at any angle."""
     frames = np.linspace(0, len(foreground.size) - 1, JUDGED_FRAMES).round().astype(int)
     overlap = {shape: np.mean([_overlap(shape, foreground, int(at)) for at in frames]) for shape in SHAPES}
     best = max(overlap, key=overlap.__getitem__)

@@ -1,4 +1,4 @@
-"""Which expert predicts the velocity better on which side of the boundary, on held-out clips."""
+"""Each expert's loss on either side of the boundary, on held-out clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which pixels of a clip belong to the shape: plain image processing, no network."""
+"""Foreground of a clip: the pixels of its shape, by plain image processing."""
 
 from dataclasses import dataclass
 

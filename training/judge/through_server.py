@@ -1,4 +1,4 @@
-"""Clips from prompts through a running server, judged as their MP4 files decode.
+"""Judge clips that a running server generates, as their MP4 files decode.
 
     make adherence        or        python -m training.judge.through_server --url 127.0.0.1:8001
 
@@ -62,7 +62,7 @@ def connect(url: str | None, repository: Path) -> Iterator[TextToVideo]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Generate, judge and tell. Returns an exit code."""
+    """Generate, judge and print the scores. Returns an exit code."""
     options = _parser().parse_args(arguments)
     prompts = fixed_prompts(options.prompts)
     seconds: list[float] = []
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", help="gRPC address of a running server (default: start one)")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("out/adherence.png"), help="contact sheet")
-    parser.add_argument("--prompts", type=int, default=PROMPTS, help="the first so many of the list")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="number of prompts, from the top of the list")
     return parser
 
 

@@ -20,7 +20,7 @@ ENCODED_TOGETHER = 4
 
 
 def encode_once(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: VideoShape, seed: int) -> Tensor:
-    """Posterior means of the first `clips` training clips on the VAE's own scale, (N, 16, n+1, h, w) float32.
+    """Encode the first `clips` training clips, once: posterior means on the VAE's scale, (N, 16, n+1, h, w) float32.
 
     `folder` must belong to this VAE alone: a part that is there is not made again.
     """

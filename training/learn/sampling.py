@@ -27,7 +27,7 @@ from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a clip is made; the defaults are serving's."""
+    """Sampling settings; the defaults are serving's."""
 
     steps: int = int(served_default("num_inference_steps"))
     guidance_scale: float = served_default("guidance_scale")
@@ -66,7 +66,7 @@ def scheduler_config() -> Mapping[str, Any]:
 def generate_latents(
     modules: Modules, prompts: Sequence[str], *, seeds: Sequence[int], shape: LatentShape, settings: SamplingSettings
 ) -> Tensor:
-    """Denoised latents (B, 16, n+1, h, w), normalised, one clip for each prompt and seed."""
+    """Generate denoised latents (B, 16, n+1, h, w), normalised, one clip per prompt and seed."""
     device = modules.vae.device
     experts = Experts(
         TorchExpert(modules.high_noise_expert, modules.high_noise_expert.dtype),
@@ -92,7 +92,7 @@ def generate_latents(
 
 @torch.no_grad()
 def decode_latents(vae: AutoencoderKLWan, latents: Tensor) -> list[Frames]:
-    """Normalised latents (B, ...) to clips (T, H, W, 3) uint8, with the statistics in the VAE's config."""
+    """Decode normalised latents (B, ...) to clips (T, H, W, 3) uint8, by the statistics in the VAE's config."""
     scaled = vae_from_diffusion(latents, vae.config.latents_mean, vae.config.latents_std)
     return [frames_from_vae(decode_whole(vae, one))[0] for one in scaled.split(1)]
 
@@ -105,7 +105,7 @@ def generate_clips(
     shape: LatentShape,
     settings: SamplingSettings = SamplingSettings(),
 ) -> list[Frames]:
-    """Clips (T, H, W, 3) uint8, one for each prompt and seed."""
+    """Generate clips (T, H, W, 3) uint8, one per prompt and seed."""
     return decode_latents(modules.vae, generate_latents(modules, prompts, seeds=seeds, shape=shape, settings=settings))
 
 

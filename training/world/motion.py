@@ -1,4 +1,4 @@
-"""How a shape moves: its place, size and angle in every frame."""
+"""Motion of a shape: its place, size and angle in every frame."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ DIRECTIONS = {
 
 @dataclass(frozen=True)
 class Motion:
-    """Centre (`x`, `y`, y down), `size` and `angle` (radians, clockwise on the screen), one value a frame each."""
+    """Centre (`x`, `y`, y down), `size` and `angle` (radians, clockwise on the screen), each one value per frame."""
 
     x: Track
     y: Track
@@ -38,7 +38,7 @@ class Motion:
 
 
 def motion_of(scene: Scene, frames: int) -> Motion:
-    """The path of a scene's shape over `frames` frames; turning and circling run clockwise."""
+    """Motion of a scene's shape over `frames` frames; turning and circling run clockwise."""
     time = np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
     still = np.zeros(frames)
     x, y, size, angle = still + scene.x, still + scene.y, still + scene.size, still

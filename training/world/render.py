@@ -1,4 +1,4 @@
-"""Scenes to frames: anti-aliased shapes from their signed distance, numpy alone."""
+"""Render scenes: anti-aliased shapes from their signed distance, numpy alone."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ FIRST_CORNER = {"square": np.pi / 4, "triangle": -np.pi / 2, "star": -np.pi / 2}
 
 
 def render(scene: Scene, video: VideoShape) -> Frames:
-    """The clip of a scene, (T, H, W, 3) uint8."""
+    """Render the clip of a scene, (T, H, W, 3) uint8."""
     motion = motion_of(scene, video.frames)
     return paint(coverage(scene.shape, motion, video=video), COLOURS[scene.colour], BACKGROUNDS[scene.background])
 
