@@ -65,23 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = [benchmark for benchmark in BENCHMARKS if not options.parts or benchmark.name in options.parts]
     if not options.quick:
         print(f"about {sum(benchmark.expected_s for benchmark in wanted) / 60:.0f} minutes", file=sys.stderr)
-    started, found = time.monotonic(), {}
+    started, outcomes = time.monotonic(), {}
     for index, benchmark in enumerate(wanted, start=1):
         print(f"[{index}/{len(wanted)}] {benchmark.name} ...", file=sys.stderr)
         command = benchmark.command(options.repository, quick=options.quick)
-        found[benchmark.name] = run_benchmark(command, options.out / f"{benchmark.name}.log", limit_s=benchmark.limit_s)
-        print(f"[{index}/{len(wanted)}] {benchmark.name}: {_describe(found[benchmark.name])}", file=sys.stderr)
+        outcomes[benchmark.name] = run_benchmark(
+            command, options.out / f"{benchmark.name}.log", limit_s=benchmark.limit_s
+        )
+        print(f"[{index}/{len(wanted)}] {benchmark.name}: {_describe(outcomes[benchmark.name])}", file=sys.stderr)
         results = {
             "version": VERSION,
             "about": about,
             "seconds": round(time.monotonic() - started, 1),
-            "parts": found,
+            "parts": outcomes,
         }
         with written_file(out) as partial:
             partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     plot = out.with_suffix(".png")
     write_plot(plot, results)
-    statuses = {name: part["status"] for name, part in found.items()}
+    statuses = {name: part["status"] for name, part in outcomes.items()}
     print(json.dumps({"out": str(out), "plot": str(plot), "seconds": results["seconds"], **statuses}))
     return 0 if set(statuses.values()) == {"measured"} else 1
 
@@ -131,10 +133,10 @@ def last_json_line(printed: str) -> dict[str, Any] | None:
     """The object in the last line, None if that is none."""
     lines = printed.strip().splitlines()
     try:
-        found = json.loads(lines[-1]) if lines else None
+        outcomes = json.loads(lines[-1]) if lines else None
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return outcomes if isinstance(outcomes, dict) else None
 
 
 def _describe(part: dict[str, Any]) -> str:

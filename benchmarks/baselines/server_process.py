@@ -64,8 +64,8 @@ def _ready(program: "subprocess.Popen[bytes]", log: Path, limit_s: float) -> dic
         raise ServerProcessError(
             "the program did not start within {:.0f} s; it said: {}".format(limit_s, " / ".join(said))
         )
-    told: dict[str, Any] = json.loads(line)
-    return told
+    announcement: dict[str, Any] = json.loads(line)
+    return announcement
 
 
 def _stop(program: "subprocess.Popen[bytes]", limit_s: float) -> None:
@@ -98,9 +98,9 @@ class Announcer:
         self._line = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
 
-    def wait_until_closed(self, told: Mapping[str, Any]) -> None:
+    def wait_until_closed(self, announcement: Mapping[str, Any]) -> None:
         """Say that the program is ready, and return when it is to stop."""
-        self._line.write(json.dumps(told) + "\n")
+        self._line.write(json.dumps(announcement) + "\n")
         self._line.flush()
         sys.stdin.buffer.read()
 

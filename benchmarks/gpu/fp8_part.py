@@ -52,8 +52,8 @@ def fp8(scale: Scale) -> Iterator[Row]:
                     per_row: bool = per_row,
                     fast_sum: bool = fast_sum,
                 ) -> Row:
-                    found = _in_fp8(scale, activations, weights, product, per_row=per_row, fast_sum=fast_sum)
-                    return {**found, "flops": 2 * activations.numel() * len(weights)}
+                    row = _in_fp8(scale, activations, weights, product, per_row=per_row, fast_sum=fast_sum)
+                    return {**row, "flops": 2 * activations.numel() * len(weights)}
 
                 kind = {"precision": "fp8", "scales": "per row" if per_row else "per tensor", "fast_sum": fast_sum}
                 yield from attempt({**about, **kind}, in_fp8)
@@ -80,8 +80,8 @@ def _in_fp8(
             use_fast_accum=fast_sum,
         )
 
-    wanted, found = reference(), multiply()
-    difference = (found - wanted).float().norm() / wanted.float().norm()
+    expected, product = reference(), multiply()
+    difference = (product - expected).float().norm() / expected.float().norm()
     return {
         "relative_difference": float(difference),
         "scaling_seconds": median_seconds(

@@ -52,8 +52,8 @@ class Part:
     def rows(self) -> Callable[..., Iterator[Row]]:
         """The function."""
         module, function = self.source.split(":")
-        found: Callable[..., Iterator[Row]] = getattr(importlib.import_module(module), function)
-        return found
+        function_of_rows: Callable[..., Iterator[Row]] = getattr(importlib.import_module(module), function)
+        return function_of_rows
 
 
 PARTS = (  # the most wanted first
@@ -119,14 +119,14 @@ def measure_parts(
 ) -> dict[str, dict[str, Any]]:
     """Run each part in a process of its own and write `out` after each. Returns these parts and those it had."""
     end = time.monotonic() + limit_s
-    found = earlier_parts(out, about)
+    results = earlier_parts(out, about)
     for part in parts:
         limit = min(part.limit_s, end - time.monotonic())
         command = [sys.executable, "-m", "benchmarks.gpu.run", "--part", part.name, *extra]
-        found[part.name] = part_in_process(command, limit, user=unprivileged_user() if part.unprivileged else None)
-        print(f"{part.name}: {found[part.name]['status']} in {found[part.name]['seconds']} s", file=sys.stderr)
-        _write(out, {**about, "parts": _with_rates(found)})
-    return found
+        results[part.name] = part_in_process(command, limit, user=unprivileged_user() if part.unprivileged else None)
+        print(f"{part.name}: {results[part.name]['status']} in {results[part.name]['seconds']} s", file=sys.stderr)
+        _write(out, {**about, "parts": _with_rates(results)})
+    return results
 
 
 def earlier_parts(out: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -183,11 +183,11 @@ def part_in_process(command: Sequence[str], limit_s: float, *, user: int | None 
                 _end(process)
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
-    found = [json.loads(line) for line in lines]
+    measured = [json.loads(line) for line in lines]
     reason = {"stopped": f"after its limit of {limit_s:.0f} s", "failed": (said or [""])[-1]}.get(status, "")
-    status, seconds = status or status_of(found), round(time.monotonic() - started, 1)
+    status, seconds = status or status_of(measured), round(time.monotonic() - started, 1)
     more = {} if status == "measured" else {"log": said[-LOG_LINES:]}
-    return {"status": status, "reason": reason, "seconds": seconds, "rows": found, **more}
+    return {"status": status, "reason": reason, "seconds": seconds, "rows": measured, **more}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -258,8 +258,8 @@ def _about(*, rehearse: bool) -> dict[str, Any]:
     import torch
 
     if not rehearse:
-        found = torch.cuda.get_device_properties(0)
-        gpu = {"gpu": found.name, "gpu_memory_gib": round(found.total_memory / 2**30, 1), "cuda": torch.version.cuda}
+        device = torch.cuda.get_device_properties(0)
+        gpu = {"gpu": device.name, "gpu_memory_gib": round(device.total_memory / 2**30, 1), "cuda": torch.version.cuda}
         gpu["driver"] = _driver()
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     return {**gpu, "date": date, "rehearsal": rehearse, "torch": torch.__version__, **provenance()}

@@ -139,14 +139,16 @@ def _probe(url: str, *, values: int, repeats: int) -> Row:
     """What the probe tells of a call with so many values. Raises RuntimeError with its error."""
     from tritonclient.grpc import InferenceServerClient, InferInput
 
-    asked = InferInput("asked", [1], "BYTES")
-    asked.set_data_from_numpy(np.array([json.dumps({"values": values, "repeats": repeats}).encode()], dtype=np.object_))
+    question = InferInput("asked", [1], "BYTES")
+    question.set_data_from_numpy(
+        np.array([json.dumps({"values": values, "repeats": repeats}).encode()], dtype=np.object_)
+    )
     with InferenceServerClient(url) as client:
-        answer = client.infer(PROBES[0], [asked], client_timeout=CALL_LIMIT_S)
-    told: Row = json.loads(answer.as_numpy("told")[0])
-    if "error" in told:
-        raise RuntimeError(told["error"])
-    return told
+        answer = client.infer(PROBES[0], [question], client_timeout=CALL_LIMIT_S)
+    row: Row = json.loads(answer.as_numpy("told")[0])
+    if "error" in row:
+        raise RuntimeError(row["error"])
+    return row
 
 
 def _videos(url: str, scale: Scale, endpoint: str, *, intervals: Path, keep: Path | None) -> Row:
@@ -165,15 +167,15 @@ def _videos(url: str, scale: Scale, endpoint: str, *, intervals: Path, keep: Pat
             spans.append((started, time.monotonic_ns()))
     if keep:
         (keep / f"{endpoint}.mp4").write_bytes(videos[-1])
-    found, last = read_intervals(intervals), spans[-1]
+    passes, last = read_intervals(intervals), spans[-1]
     return {
         "steps": scale.steps,
         "video_bytes": len(videos[-1]),
         "same_bytes": len(set(videos)) == 1,
         "first_s": (spans[0][1] - spans[0][0]) / 1e9,
         "seconds": min(end - start for start, end in spans[1:]) / 1e9,
-        "outside_graphs": 1 - covered_ns(found, last) / (last[1] - last[0]),
-        "longest_gap_ms": max(gaps_ns(found, last)) / 1e6,
+        "outside_graphs": 1 - covered_ns(passes, last) / (last[1] - last[0]),
+        "longest_gap_ms": max(gaps_ns(passes, last)) / 1e6,
     }
 
 

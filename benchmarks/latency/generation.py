@@ -103,9 +103,9 @@ def _alternate(triton: Callable[[], Any], diffusers: Callable[[], object], round
         "diffusers_s": round(statistics.median(diffusers_s), 3),
         "ratio": round(statistics.median(a / b for a, b in zip(triton_s, diffusers_s, strict=True)), 3),
         "outside_graphs": round(statistics.median(outside), 4),
-        "step_gap_ms": _median_ms(gap for found in gaps for gap in found),
-        "longest_gap_ms": _median_ms(max(found[:-1]) for found in gaps),
-        "after_last_graph_ms": _median_ms(found[-1] for found in gaps),
+        "step_gap_ms": _median_ms(gap for lengths in gaps for gap in lengths),
+        "longest_gap_ms": _median_ms(max(lengths[:-1]) for lengths in gaps),
+        "after_last_graph_ms": _median_ms(lengths[-1] for lengths in gaps),
         "diffusers_threads": threads,
     }
 

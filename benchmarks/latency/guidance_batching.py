@@ -78,7 +78,7 @@ def _apply(layout: Layout, config: Path) -> None:
 def _measure(server: Server, rounds: int) -> dict[str, object]:
     alone = [_generate(server) for _ in range(rounds + 2)][2:]
     together = [_together(server, 2) for _ in range(rounds)]
-    videos = {video for _, video in alone} | {video for _, found in together for video in found}
+    videos = {video for _, video in alone} | {video for _, group in together for video in group}
     return {
         "alone_s": round(statistics.median(seconds for seconds, _ in alone), 3),
         "two_at_once_s": round(statistics.median(seconds for seconds, _ in together), 3),

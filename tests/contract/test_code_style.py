@@ -16,8 +16,8 @@ PACKAGES = (
 )
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 MOST_FILES = 14  # of a folder, `__init__.py` not counted
-# wan_t2v itself: the data's way in one look. The gateway's tests are still to be sorted by their subjects.
-MORE_FILES = {"wan_t2v": 18, "tests/unit/gateway": 17}
+# wan_t2v itself: the data's way in one look. The gateway's tests are still being added and sorted.
+MORE_FILES = {"wan_t2v": 18, "tests/unit/gateway": 24}
 LONG_TESTS = {  # still to be split by their subjects
     "tests/unit/export/checkpoint/test_folder.py",
     "tests/unit/export/placement/test_layouts.py",
