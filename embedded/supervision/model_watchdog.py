@@ -26,7 +26,7 @@ LOAD_LIMIT_S = 120.0
 LOADED = "READY"  # state of a model's version in the index, also while a process of it is dead
 
 
-class Repair:
+class ModelWatchdog:
     """The models of one running server, as they were when all was loaded. `report` is told of every event."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Repair:
         self._broken: dict[str, float] = {}
         self._unloaded = UnloadedModels(options, self._client)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Load again each model that was unloaded, and each that lost a process (for that it is unloaded first)."""
         self._retired.end_idle()
         self._regions.forget_dead((stub.pid, stub.region) for stub in stubs(self._pid))
