@@ -59,14 +59,14 @@ _MOST_QUOTED = 200
 
 
 class EncodedRequest(NamedTuple):
-    """A request as it is sent."""
+    """A request as it is sent: inputs and parameters."""
 
     inputs: list[tritonclient.grpc.InferInput]
     parameters: dict[str, Any]
 
 
 def encode_fields(fields: Mapping[str, Any]) -> EncodedRequest:
-    """One input or parameter for each field that is not None.
+    """Encode each field that is not None as an input or a parameter.
 
     Raises TypeError for a name that is no field, RequestRefused.
     """
@@ -85,7 +85,7 @@ def _inputs(fields: Mapping[str, Any]) -> list[tritonclient.grpc.InferInput]:
 
 
 def unknown_field(name: str) -> str:
-    """What to say about a name that is no field: it, and the nearest one."""
+    """Say that a name is no field, and which one is nearest."""
     if len(name) > _LONGEST_NAME:  # comparing takes long
         return f"unknown field {name[:_LONGEST_NAME]!r}..."
     near = difflib.get_close_matches(name, FIELDS, n=1)
@@ -102,14 +102,14 @@ def _parameter(name: str, value: Any) -> Any:
 
 
 def not_sendable(name: str, value: Any, error: Exception) -> RequestRefused:
-    """The refusal of a value that the field's type cannot hold."""
+    """Make the refusal of a value that the field's type cannot hold."""
     shown = repr(value)
     shown = shown if len(shown) <= _MOST_QUOTED else f"{shown[:_MOST_QUOTED]}..."
     return RequestRefused(f"{name}: got {shown}, which cannot be sent ({str(error)[:_MOST_QUOTED]})")
 
 
 def input_from_field(name: str, value: Any) -> tritonclient.grpc.InferInput:
-    """One field as an input. Raises RequestRefused for a value that its type cannot hold."""
+    """Make one field's input. Raises RequestRefused for a value that its type cannot hold."""
     datatype = FIELDS[name].datatype
     try:
         plain = value if FIELDS[name].array else [plain_value(datatype, value)]

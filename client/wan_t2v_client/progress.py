@@ -48,7 +48,7 @@ class Heartbeat:
 
 
 def read_message(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | Generation:
-    """A step's progress, a sign of life or, at the end, the generation.
+    """Read one message: a step's progress, a sign of life or, at the end, the generation.
 
     Raises ServerFault for a last answer that holds none of them, and for one that cannot be read.
     """
@@ -73,6 +73,6 @@ def _read_running(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat
 
 
 def _known(kind: type[Progress] | type[Heartbeat], text: bytes) -> dict[str, Any]:
-    """What this client knows of; a newer server tells more."""
+    """Fields that this client knows; a newer server sends more."""
     names = {field.name for field in fields(kind)}
     return {name: value for name, value in json.loads(text).items() if name in names}

@@ -44,11 +44,11 @@ class Watchdog:
 
     @property
     def progressed(self) -> bool:
-        """Whether a step was told."""
+        """Whether the server reported a step."""
         return self._longest_step_s is not None
 
     def record(self, message: Progress | Heartbeat) -> None:
-        """A message came."""
+        """Record a message that came."""
         if isinstance(message, Heartbeat):
             self._beats = True
             self._waited_s = 0.0 if message.stage == LOADING else self._waited_s + self._now() - self._listening
@@ -58,7 +58,7 @@ class Watchdog:
             self._steps = DECODE_STEPS if message.step == message.num_inference_steps else IDLE_STEPS
 
     def limit(self) -> Limit:
-        """For the next message, from now on."""
+        """Limit on the wait for the next message, from now on."""
         self._listening = self._now()
         late = DeadlineExceeded("the deadline passed before the video was done; the work on it was stopped")
         limits = [(self.deadline.left_s(), late), self._servers_silence(), self._works_silence()]

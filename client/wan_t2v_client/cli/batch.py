@@ -30,7 +30,9 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     """Add the command."""
     command = commands.add_parser("batch", help="a file of prompts to a folder of MP4 files")
     command.set_defaults(run=_batch)
-    command.add_argument("prompts", type=Path, help="file: .txt with a prompt a line, or .jsonl with an object a line")
+    command.add_argument(
+        "prompts", type=Path, help="file: .txt with one prompt per line, or .jsonl with one object per line"
+    )
     command.add_argument("--out", type=Path, default=Path("videos"), metavar="FOLDER",
                          help="folder to write to; what is finished there is kept (default: %(default)s)")  # fmt: skip
     command.add_argument("--concurrency", type=positive, default=2, metavar="N",
