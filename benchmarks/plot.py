@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 
 LIMIT = 1.03  # of what progress and previews may cost
 _WIDTH = 0.6
@@ -25,7 +25,7 @@ def write_plot(path: Path, results: Mapping[str, Any]) -> None:
         else:
             axes.set_title(f"{name}: {part.get('status', 'not run')}", fontsize=9)
             axes.set_axis_off()
-    with written_file(path) as partial:
+    with write_atomically(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.harness.machine import provenance
 from benchmarks.plot import write_plot
-from export.atomic import written_file
+from export.atomic import write_atomically
 
 VERSION = 1  # of the file's form
 STOP_LIMIT_S = 90.0  # for a part that was interrupted
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "seconds": round(time.monotonic() - started, 1),
             "parts": outcomes,
         }
-        with written_file(out) as partial:
+        with write_atomically(out) as partial:
             partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     plot = out.with_suffix(".png")
     write_plot(plot, results)

@@ -1,4 +1,4 @@
-"""The chart's table of what fits on which GPUs: `python -m deploy.placement_table`, from the repository's root.
+"""Placement table of the chart: what fits on which GPUs. Run `python -m deploy.placement_table`.
 
 Helm cannot compute placements, so every deployment that the chart offers is placed here, by the functions of
 `python -m export placement`. The chart looks its values up and refuses what does not fit.
@@ -11,12 +11,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.checkpoint.architecture import A14B
-from export.placement.alternatives import offers
-from export.placement.choose import best_of_each_layout, chosen
+from export.placement.alternatives import find_alternatives
+from export.placement.choose import best_fit, best_of_each_layout
 from export.placement.configs import server_options
-from export.placement.gpu_memory import GIB, Deployment, GpuMemory, unique_sizes
+from export.placement.gpu_memory import GIB, GpuMemory, ServingProfile, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.layouts import Placement
 from export.placement.report import shortage
@@ -61,7 +61,7 @@ def key(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, doors
 
 def table() -> dict[str, Any]:
     """Every deployment of the chart, placed."""
-    rows = {key(*named): placed(*named) for named in product(GPUS, SIZES, EXPERTS, VAE, DOORS)}
+    rows = {key(*named): place(*named) for named in product(GPUS, SIZES, EXPERTS, VAE, DOORS)}
     return {
         "gpus": ["+".join(gpus) for gpus in GPUS],
         "sizes": [",".join(sizes) for sizes in SIZES],
@@ -70,15 +70,19 @@ def table() -> dict[str, Any]:
     }
 
 
-def placed(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, doors: str) -> dict[str, Any]:
+def place(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, doors: str) -> dict[str, Any]:
     """One row: the best placement, or why there is none and what would fit instead."""
-    memory = GpuMemory(A14B, Deployment(unique_sizes(sizes), experts, "bf16", vae, DOORS[doors]), {})
-    machines = [Gpu.parsed(gpu) for gpu in gpus]
+    memory = GpuMemory(A14B, ServingProfile(unique_sizes(sizes), experts, "bf16", vae, DOORS[doors]), {})
+    machines = [Gpu.parse(gpu) for gpu in gpus]
     tried = best_of_each_layout(memory, machines)
-    choice = chosen(tried)
+    choice = best_fit(tried)
     if choice is None:
         nearest = max(tried, key=lambda placement: placement.least_free)
-        helps = [offer.change for offer in offers(memory, machines) if offer.placement is not None]
+        helps = [
+            alternative.change
+            for alternative in find_alternatives(memory, machines)
+            if alternative.placement is not None
+        ]
         return {"why": shortage(nearest), "instead": helps}
     return {
         "layout": choice.layout.name.lower(),
@@ -123,22 +127,22 @@ def _ceiling(number: float) -> int:
     return -int(-number // 1)
 
 
-def written(path: Path = TABLE) -> Path:
+def write_table(path: Path = TABLE) -> Path:
     """Write the table, a row a line, so that a change of it can be read."""
-    found = table()
-    with written_file(path) as partial:
-        partial.write_text("\n".join(_lines(found)) + "\n", encoding="utf-8")
+    content = table()
+    with write_atomically(path) as partial:
+        partial.write_text("\n".join(_lines(content)) + "\n", encoding="utf-8")
     return path
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    sets = found["optionSets"]
+def _lines(content: dict[str, Any]) -> Iterator[str]:
+    sets = content["optionSets"]
     yield "{"
     for name in ("gpus", "sizes"):
-        yield f"{json.dumps(name)}: {json.dumps(found[name])},"
+        yield f"{json.dumps(name)}: {json.dumps(content[name])},"
     yield '"optionSets": [' + ",\n".join(sets) + "],"
     rows = []
-    for name, row in found["rows"].items():
+    for name, row in content["rows"].items():
         short = {**row, "options": sets.index(json.dumps(row["options"]))} if "options" in row else row
         rows.append(f"{json.dumps(name)}: {json.dumps(short)}")
     yield '"rows": {'
@@ -147,4 +151,4 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(f"wrote {written()}", file=sys.stderr)
+    print(f"wrote {write_table()}", file=sys.stderr)

@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 
 LOCKS = (Path("deploy/requirements.lock"), Path("deploy/tensorrt.lock"))
 TARGET = Path("build/sbom.cdx.json")
@@ -60,7 +60,7 @@ def main() -> None:
     project = Path("pyproject.toml").read_text(encoding="utf-8")
     match = re.search(r'^version = "(.*)"$', project, re.MULTILINE)
     assert match is not None
-    with written_file(TARGET) as partial:
+    with write_atomically(TARGET) as partial:
         partial.write_text(json.dumps(sbom(match[1]), indent=2) + "\n", encoding="utf-8")
     print(f"wrote {TARGET}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Write under a temporary name, then rename: a reader sees the old thing or the new one, never half of it."""
+"""Atomic writes: under a temporary name, then renamed. A reader sees the old file or the new one, never half of it."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def written_file(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; on success it takes the place of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -21,7 +21,7 @@ def written_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def written_folder(folder: Path) -> Iterator[Path]:
+def write_folder_atomically(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `folder` to fill; on success it takes the place of `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))

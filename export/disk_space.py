@@ -1,4 +1,4 @@
-"""Is there room on the disk? Asked before work of hours, with all that it will write added up per file system."""
+"""Disk space check before hours of work: everything that will be written, added up per file system."""
 
 import shutil
 from collections.abc import Iterable

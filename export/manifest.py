@@ -1,4 +1,4 @@
-"""Where the ONNX file of an exported graph lies."""
+"""Location of an exported graph's ONNX file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What this process has cost so far. Meant for a process that does one piece of work, so that its peak is its own."""
+"""Cost of this process so far. It is meant for a process with one piece of work, whose peak is then its own."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""No progress bars of the libraries', which draw them for files that load in milliseconds."""
+"""Hide the libraries' progress bars, which they draw for files that load in milliseconds."""
 
 
 def hide_progress_bars_of_diffusers() -> None:

@@ -1,4 +1,4 @@
-"""torch module to a program that torch alone can load: what the engine `torch` of wan_t2v/engines runs.
+"""torch module to a program that torch alone can load; the engine `torch` of wan_t2v/engines runs it.
 
     python -m export.to_torch_program --checkpoint training/wan-mini --repository model_repository
     python -m export.to_torch_program --checkpoint FOLDER --graph text_encoder --text-encoder-precision bf16
@@ -22,15 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.atomic import written_file
-from export.checkpoint.folder import (
-    CheckpointError,
-    check_checkpoint,
-    facts_from_checkpoint,
-    module_from_checkpoint,
-)
-from export.checkpoint.hashes import component_sha256
-from export.graphs.precision import IN_ONNX_RUNTIME, OFFERED, Precisions, is_fp8
+from export.atomic import write_atomically
+from export.checkpoint.folder import Checkpoint, CheckpointError
+from export.checkpoint.hashes import content_sha256
+from export.graphs.precision import IN_ONNX_RUNTIME, SUPPORTED, Precisions, is_fp8
 from export.graphs.registry import GRAPHS, ExampleCall
 from export.parity.graph_parity import TOLERANCES, ParityError
 from wan_t2v.engines.loader import GRAPH_FILES
@@ -41,8 +36,8 @@ FILE = GRAPH_FILES["torch"]
 _PRECISIONS = {"--precision": "experts", "--text-encoder-precision": "text_encoder", "--vae-precision": "vae"}
 
 
-def programs_from_checkpoint(
-    checkpoint: Path,
+def write_programs(
+    checkpoint: Checkpoint,
     repository: Path,
     *,
     graphs: Sequence[str] = tuple(GRAPHS),
@@ -51,9 +46,9 @@ def programs_from_checkpoint(
 ) -> Path:
     """Write the programs of these graphs into `repository`; those that are current are kept.
 
-    Raises CheckpointError for a folder that is not Wan2.2-T2V, ParityError for a program that differs from its module.
+    Raises CheckpointError for weights that do not fit their config, ParityError for a program unlike its module.
     """
-    check_checkpoint(checkpoint)
+    checkpoint.check()
     for graph in graphs:
         folder, made_from = repository / graph / version_folder, _origin(checkpoint, graph, precisions.of(graph))
         if _is_current(folder, made_from):
@@ -63,22 +58,22 @@ def programs_from_checkpoint(
     return repository
 
 
-def _write(graph: str, checkpoint: Path, folder: Path, made_from: Mapping[str, str]) -> None:
+def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[str, str]) -> None:
     origin = GRAPHS[graph]
     folder.mkdir(parents=True, exist_ok=True)
-    module = origin.module(module_from_checkpoint(checkpoint, origin.component, made_from["precision"])).eval()
-    call = origin.example(facts_from_checkpoint(checkpoint), module)
+    module = origin.module(checkpoint.module(origin.component, made_from["precision"])).eval()
+    call = origin.example(checkpoint.facts, module)
     (folder / FILE.manifest).unlink(missing_ok=True)  # a program without one was never shown to be right
-    path = program_from_module(module, call, folder / FILE.name)
+    path = write_program(module, call, folder / FILE.name)
     worst = _check(graph, module, call, path)
     with path.open("rb") as file:
         sealed = {**made_from, FILE.hash_key: hashlib.file_digest(file, "sha256").hexdigest()}
-    with written_file(folder / FILE.manifest) as partial:
+    with write_atomically(folder / FILE.manifest) as partial:
         partial.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
     logger.info("wrote %s: relative error against its module %.1e", path, worst)
 
 
-def _origin(checkpoint: Path, graph: str, precision: str) -> dict[str, str]:
+def _origin(checkpoint: Checkpoint, graph: str, precision: str) -> dict[str, str]:
     """What a program is made from: if it is unchanged, the program is current."""
     here, digest = Path(__file__).parent, hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), Path(__file__)]:
@@ -86,7 +81,7 @@ def _origin(checkpoint: Path, graph: str, precision: str) -> dict[str, str]:
     return {
         "graph": graph,
         "precision": precision,
-        "checkpoint_sha256": component_sha256(checkpoint, GRAPHS[graph].component),
+        "checkpoint_sha256": content_sha256(checkpoint.folder, GRAPHS[graph].component),
         "exporter_sha256": digest.hexdigest(),
         "torch": version("torch"),
         "diffusers": version("diffusers"),
@@ -96,19 +91,19 @@ def _origin(checkpoint: Path, graph: str, precision: str) -> dict[str, str]:
 
 def _is_current(folder: Path, made_from: Mapping[str, str]) -> bool:
     try:
-        found = json.loads((folder / FILE.manifest).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / FILE.manifest).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    return (folder / FILE.name).exists() and made_from.items() <= found.items()
+    return (folder / FILE.name).exists() and made_from.items() <= manifest.items()
 
 
-def program_from_module(module: nn.Module, call: ExampleCall, path: Path) -> Path:
+def write_program(module: nn.Module, call: ExampleCall, path: Path) -> Path:
     """Trace `module` with the free axes of `call` and write the program, whole or not at all."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes about torch's own internals
         program = torch.export.export(module, call.inputs, dynamic_shapes=_axes(call.dynamic_shapes), strict=False)
         names = json.dumps({"inputs": call.input_names, "outputs": call.output_names})
-        with written_file(path) as partial, partial.open("wb") as file:  # given a path, torch wants its own suffix
+        with write_atomically(path) as partial, partial.open("wb") as file:  # given a path, torch wants its own suffix
             torch.export.save(program, file, extra_files={NAMES_FILE: names})
     return path
 
@@ -155,18 +150,27 @@ def main() -> int:
     description = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m export.to_torch_program", description=description)
     parser.add_argument("--checkpoint", type=Path, default=Path("training/wan-mini"), help="diffusers folder")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="where to install")
-    parser.add_argument("--graph", action="append", choices=tuple(GRAPHS), help="again for more (default: all five)")
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="model repository to install into"
+    )
+    parser.add_argument(
+        "--graph", action="append", choices=tuple(GRAPHS), help="graph to trace; again for more (default: all five)"
+    )
     for option, part in _PRECISIONS.items():
-        offered = [name for name in OFFERED[part] if not is_fp8(name)]
-        parser.add_argument(option, choices=offered, default="fp32", help="default: %(default)s")
+        supported = [name for name in SUPPORTED[part] if not is_fp8(name)]
+        parser.add_argument(
+            option,
+            choices=supported,
+            default="fp32",
+            help=f"precision of the {part.replace('_', ' ')} (default: %(default)s)",
+        )
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logger.setLevel(logging.INFO)
     try:
         precisions = Precisions(options.precision, options.text_encoder_precision, options.vae_precision)
         graphs = options.graph or tuple(GRAPHS)
-        programs_from_checkpoint(options.checkpoint, options.repository, graphs=graphs, precisions=precisions)
+        write_programs(Checkpoint.open(options.checkpoint), options.repository, graphs=graphs, precisions=precisions)
     except (CheckpointError, ParityError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from training.world.render import Frames
 
 GAP_PX = 2
@@ -25,6 +25,6 @@ def write_contact_sheet(path: Path, clips: Sequence[Frames], *, shown: int = 6, 
     while len(strips) % columns:
         strips.append(np.zeros_like(strips[0]))
     rows = [np.concatenate(strips[at : at + columns], axis=1) for at in range(0, len(strips), columns)]
-    with written_file(path) as partial:
+    with write_atomically(path) as partial:
         Image.fromarray(np.concatenate(rows)).save(partial, format="png")
     return path

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
-from export.atomic import written_folder
+from export.atomic import write_folder_atomically
 from export.checkpoint.mini import BOUNDARY_RATIO, FLOW_SHIFT, SERVING_DEFAULTS
 from export.fp8.prompts import PROMPTS_FILE
-from export.to_onnx.latent_preview import fitted_preview
+from export.to_onnx.latent_preview import fit_preview
 from training.learn.sampling import Modules
 from training.learn.vae_stage import vae_input
 from training.world.clips import numbered_clip
@@ -46,7 +46,7 @@ def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Pa
     )
     for name in ("text_encoder", "transformer", "transformer_2", "vae"):
         torch.nn.Module.to(getattr(pipeline, name), torch.float16)  # all of it: diffusers' own `to` spares some layers
-    with written_folder(folder) as partial:
+    with write_folder_atomically(folder) as partial:
         pipeline.save_pretrained(partial)
         (partial / DEFAULTS_FILE).write_text(json.dumps(serving_defaults(video), indent=2) + "\n", encoding="utf-8")
         captions = [numbered_clip(0, index, video=video).caption for index in range(CALIBRATION_PROMPTS)]
@@ -64,7 +64,7 @@ def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Pa
 def preview_of(vae: AutoencoderKLWan, *, video: VideoShape, seed: int = 0) -> PreviewMap:
     """The latents' map to small pictures, fitted to training clips: this VAE knows nothing else."""
     clips = np.stack([numbered_clip(seed, index, video=video).frames for index in range(PREVIEW_CLIPS)])
-    return fitted_preview(copy.deepcopy(vae).float(), vae_input(clips))
+    return fit_preview(copy.deepcopy(vae).float(), vae_input(clips))
 
 
 def load_packed_modules(folder: Path) -> Modules:

@@ -10,9 +10,9 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from export.atomic import written_folder
+from export.atomic import write_folder_atomically
 from export.checkpoint.mini import TEXT_LENGTH, VOCABULARY
-from export.checkpoint.mini_tokenizer import trained_tokenizer
+from export.checkpoint.mini_tokenizer import train_tokenizer
 from training.learn.decoder_stage import DecoderStage
 from training.learn.device import compute_device
 from training.learn.expert_stage import COMMON_EXPERT, TEXT_ENCODER, ExpertStage, TrainingData, modules_of
@@ -58,7 +58,7 @@ def train_vae(settings: Settings) -> AutoencoderKLWan:
         vae = cast(AutoencoderKLWan, _vae_training(settings).run()).requires_grad_(False)
         mean, std = channel_statistics(_latents(vae, settings))
         vae.register_to_config(latents_mean=mean, latents_std=std)
-        with written_folder(_vae_folder(settings)) as partial:
+        with write_folder_atomically(_vae_folder(settings)) as partial:
             vae.save_pretrained(partial)
     return load_vae(settings)
 
@@ -70,7 +70,7 @@ def train_decoder(settings: Settings) -> AutoencoderKLWan:
     stage = DecoderStage(vae, _latents(vae, settings), video=settings.video, seed=settings.seed, device=device)
     plan = Plan(settings.decoder_steps, settings.decoder_minutes, learning_rate=DECODER_RATE, average_decay=0.99)
     Training(stage, settings.work / "decoder", plan=plan, device=device).run()
-    with written_folder(_vae_folder(settings)) as partial:
+    with write_folder_atomically(_vae_folder(settings)) as partial:
         vae.save_pretrained(partial)
     return vae.eval().requires_grad_(False)
 
@@ -105,7 +105,7 @@ def load_vae(settings: Settings) -> AutoencoderKLWan:
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of wan-mini; it is the same every time."""
-    return trained_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH)
+    return train_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH)
 
 
 def _vae_folder(settings: Settings) -> Path:

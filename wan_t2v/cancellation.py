@@ -1,4 +1,4 @@
-"""A caller who no longer wants the result; apart from the loop so that models without torch can know it."""
+"""Cancellation. Apart from the loop, so that models without torch can raise it."""
 
 
 class Cancelled(Exception):

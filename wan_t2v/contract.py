@@ -72,7 +72,7 @@ ANSWER = (
     TensorSpec("metadata", Dtype.BYTES),
 )
 
-# What the streaming door takes and tells besides.
+# What the streaming endpoint takes and tells besides.
 STREAM_REQUEST = (*REQUEST, TensorSpec("preview_every", Dtype.INT32, optional=True))
 STREAM_ANSWER = (*(TensorSpec(name, Dtype.BYTES) for name in ("progress", "preview", "heartbeat")), *ANSWER)
 
@@ -162,7 +162,9 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 UNARY, STREAM = "text_to_video", "text_to_video_stream"
-GRAPHS = ("text_encoder", "high_noise_expert", "low_noise_expert", "vae_decoder_first", "vae_decoder_next")
+EXPERTS = ("high_noise_expert", "low_noise_expert")
+VAE_DECODERS = ("vae_decoder_first", "vae_decoder_next")
+GRAPHS = ("text_encoder", *EXPERTS, *VAE_DECODERS)
 MODELS_OF_ENDPOINT: dict[str, tuple[str, ...]] = {
     UNARY: (UNARY, "prepare", "denoiser", "vae_decoder", "mp4_encoder", *GRAPHS),
     STREAM: (STREAM, "prepare", *GRAPHS),

@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself (facts) and what its authors recommend (serving defaults).
+"""Facts of a checkpoint, and the serving defaults that its authors recommend.
 
 Facts are read from the checkpoint's own config files at export and travel with the graphs as `model_facts.json`;
 serving defaults stand in no config file, so `serving_defaults.json` carries each with its source.
@@ -71,7 +71,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ServingDefaults:
-    """Values of request fields that a request leaves out. Sizes in pixels, `fps` in frames a second."""
+    """Values of request fields that a request leaves out. Sizes in pixels, `fps` in frames per second."""
 
     height: int
     width: int

@@ -8,7 +8,7 @@ from torch import Tensor
 from wan_t2v.engines.engine import Array, Engine
 
 
-def decoded_frames(
+def decode_frames(
     latents: Tensor, decoder_first: Engine, decoder_next: Engine, *, latent_frames_per_call: int
 ) -> Iterator[Tensor]:
     """Yield the clip's frames in order, in pieces (T, height, width, 3) uint8.

@@ -12,7 +12,7 @@ from wan_t2v.denoise import denoise
 from wan_t2v.engines.engine import Engine
 from wan_t2v.experts import EngineExpert, Experts
 from wan_t2v.facts import ModelFacts
-from wan_t2v.frames import decoded_frames
+from wan_t2v.frames import decode_frames
 from wan_t2v.latents import starting_noise, vae_from_diffusion
 from wan_t2v.mp4 import mp4_from_frames
 from wan_t2v.request import Settings
@@ -57,5 +57,5 @@ def mp4_from_settings(settings: Settings, facts: ModelFacts, *, tokenizer: Promp
             after_step=lambda step: None,
         )
     vae_latents = vae_from_diffusion(latents, facts.latents_mean, facts.latents_std)
-    pieces = decoded_frames(vae_latents, engines.vae_decoder_first, engines.vae_decoder_next, latent_frames_per_call=4)
+    pieces = decode_frames(vae_latents, engines.vae_decoder_first, engines.vae_decoder_next, latent_frames_per_call=4)
     return mp4_from_frames(torch.cat(list(pieces)).numpy(), fps=settings.fps)

@@ -1,4 +1,4 @@
-"""How far a generation is: what the streaming door tells after each step."""
+"""How far a generation is: what the streaming endpoint tells after each step."""
 
 import json
 import time

@@ -109,7 +109,7 @@ class Settings:
         return cls(**json.loads(text))
 
 
-def checked_settings(
+def resolve_settings(
     fields: Mapping[str, Any],
     *,
     latents_shape: Sequence[int] | None,

@@ -25,7 +25,7 @@ class LatentShape(NamedTuple):
 
     @property
     def tensor_shape(self) -> tuple[int, int, int, int, int]:
-        """`(1, channels, frames, height, width)`: one clip a request."""
+        """`(1, channels, frames, height, width)`: one clip per request."""
         return (1, *self)
 
 

@@ -41,7 +41,7 @@ def clean_prompt(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def cleaned_prompt(field: str, raw: bytes) -> str:
+def clean_and_check_prompt(field: str, raw: bytes) -> str:
     """A prompt as it came, decoded, cleaned and of a length that can be tokenised. Raises InvalidField.
 
     Cleaning and the tokenizer's normalisation (NFKC) may make a text up to 18 times as long.

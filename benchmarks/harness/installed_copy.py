@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.repository_copy import copy_repository
-from export.to_onnx.export_checkpoint import exported_checkpoint
-from export.to_onnx.install import installed
+from export.checkpoint.folder import Checkpoint
+from export.to_onnx.export_checkpoint import export_checkpoint
+from export.to_onnx.install import install_export
 
 CHECKPOINT = Path("checkpoints/wan-mini")
 
@@ -27,5 +28,5 @@ def export_folder(checkpoint: Path) -> Path:
 
 def install_copy(checkpoint: Path, repository: Path, folder: Path) -> Installed:
     """Export what is not exported yet (kept under build/), copy `repository` into `folder` and install it there."""
-    exported = exported_checkpoint(checkpoint, export_folder(checkpoint))
-    return Installed(checkpoint, exported, installed(exported, copy_repository(repository, folder)))
+    exported = export_checkpoint(Checkpoint.open(checkpoint), export_folder(checkpoint))
+    return Installed(checkpoint, exported, install_export(exported, copy_repository(repository, folder)))

@@ -1,4 +1,4 @@
-"""A model repository to serve from: the image's configs and shells, and a volume's plans by symbolic link.
+"""Model repository to serve from: the image's configs and shells, and a volume's plans by symbolic link.
 
 What the chart's init container runs before Triton starts. Everything that would make the server fail later is told
 here, in one line with its remedy: the set is missing or not whole, a file changed, a plan is of another TensorRT or
@@ -32,11 +32,11 @@ class NotServableError(Exception):
     """What was found cannot be served; the message says why and how to mend it."""
 
 
-def copied(source: Path, repository: Path) -> None:
+def copy_models(source: Path, repository: Path) -> None:
     """Configs and shells, without anything that an export left in `source`."""
     wanted = ("config.pbtxt", "configs/*.pbtxt", "1/model.py", "1/.gitkeep")
     for model in sorted(path.parent for path in source.glob("*/config.pbtxt")):
-        for path in (found for pattern in wanted for found in model.glob(pattern)):
+        for path in (match for pattern in wanted for match in model.glob(pattern)):
             target = repository / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
@@ -83,7 +83,7 @@ def check_plans(repository: Path, gpu: RunningGpu | None) -> None:
             )
 
 
-def linked(plan_set: Path, files: dict[str, str], repository: Path) -> None:
+def link_plans(plan_set: Path, files: dict[str, str], repository: Path) -> None:
     """Put the set's files into the repository by symbolic link: plans are too large to copy."""
     for name in files:
         target = repository / name
@@ -92,7 +92,7 @@ def linked(plan_set: Path, files: dict[str, str], repository: Path) -> None:
         target.symlink_to((plan_set / REPOSITORY / name).resolve())
 
 
-def placed(repository: Path, placement: list[str], expected: list[str], name: str) -> None:
+def place(repository: Path, placement: list[str], expected: list[str], name: str) -> None:
     """Write the config set of a placement; the server's options must be those that the chart gave it."""
     from export.__main__ import main as export
 
@@ -113,7 +113,7 @@ def placed(repository: Path, placement: list[str], expected: list[str], name: st
         )
 
 
-def exported(checkpoint: Path, repository: Path, folder: Path) -> None:
+def export_checkpoint(checkpoint: Path, repository: Path, folder: Path) -> None:
     """Export a small checkpoint into the repository, for the engine that needs no plans. Raises NotServableError."""
     command = [sys.executable, "-m", "export", "onnx", "--checkpoint", str(checkpoint), "--folder", str(folder)]
     done = subprocess.run([*command, "--repository", str(repository), "--must-install"], check=False)
@@ -123,29 +123,29 @@ def exported(checkpoint: Path, repository: Path, folder: Path) -> None:
 
 def assemble(options: argparse.Namespace, *, gpu: RunningGpu | None = None) -> None:
     """Make the repository for `gpu`, by default the one that is here. Raises NotServableError."""
-    copied(options.image_repository, options.repository)
+    copy_models(options.image_repository, options.repository)
     if options.checkpoint is not None:
-        exported(options.checkpoint, options.repository, options.folder)
+        export_checkpoint(options.checkpoint, options.repository, options.folder)
         return
     files = checked_plan_set(options.plan_set)
     check_plans(options.plan_set / REPOSITORY, gpu or running_gpu())
-    linked(options.plan_set, files, options.repository)
-    placed(options.repository, options.placement, json.loads(options.expected_options), options.config_set)
+    link_plans(options.plan_set, files, options.repository)
+    place(options.repository, options.placement, json.loads(options.expected_options), options.config_set)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    found.add_argument("--repository", type=Path, required=True, help="folder to make, empty before")
-    found.add_argument("--image-repository", type=Path, default=IMAGE_REPOSITORY, help="default: %(default)s")
-    kind = found.add_mutually_exclusive_group(required=True)
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--repository", type=Path, required=True, help="folder to make, empty before")
+    options.add_argument("--image-repository", type=Path, default=IMAGE_REPOSITORY, help="default: %(default)s")
+    kind = options.add_mutually_exclusive_group(required=True)
     kind.add_argument("--plan-set", type=Path, help="folder that build_plans.py made")
     kind.add_argument("--checkpoint", type=Path, help="small checkpoint, to serve on a CPU")
-    found.add_argument("--folder", type=Path, default=Path("/tmp/export"), help="graphs of --checkpoint")  # noqa: S108
-    found.add_argument("--config-set", default="placed", help="name of the config set (default: %(default)s)")
-    found.add_argument("--expected-options", default="[]", help="JSON list: what the server is started with")
-    found.add_argument("placement", nargs="*", help="after --: options of `python -m export placement`")
-    return found
+    options.add_argument("--folder", type=Path, default=Path("/tmp/export"), help="graphs of --checkpoint")  # noqa: S108
+    options.add_argument("--config-set", default="placed", help="name of the config set (default: %(default)s)")
+    options.add_argument("--expected-options", default="[]", help="JSON list: what the server is started with")
+    options.add_argument("placement", nargs="*", help="after --: options of `python -m export placement`")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:

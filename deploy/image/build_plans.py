@@ -1,4 +1,4 @@
-"""A checkpoint to one set of TensorRT plans on a volume: what the chart's Job runs, inside the serving image.
+"""Checkpoint to one set of TensorRT plans on a volume: the chart's Job runs it inside the serving image.
 
 python3 -m deploy.image.build_plans --checkpoint /checkpoint --into /plans/NAME --sizes 480x832x81
 
@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from export.__main__ import is_expected
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.disk_space import DiskNeed, check_disk_space
 from export.file_hash import sha256
 from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest, read_manifest
@@ -66,7 +66,7 @@ def run_export(command: list[str]) -> int:
     return subprocess.run([sys.executable, "-m", "export", *command], check=False).returncode
 
 
-def built(
+def build_plan_set(
     options: argparse.Namespace,
     *,
     run: Callable[[list[str]], int] = run_export,
@@ -81,41 +81,40 @@ def built(
     for command in commands(options):
         if run(command) != 0:
             raise StepFailedError(f"python -m export {command[0]} failed; what was finished before is kept")
-    return written_plan_set(options.into)
+    return write_plan_set(options.into)
 
 
 def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
     """What the whole set will take, told from the checkpoint's config files. What is there already is not counted."""
-    from export.checkpoint.component_configs import read_architecture
-    from export.checkpoint.folder import facts_from_checkpoint
+    from export.checkpoint.folder import Checkpoint
     from export.graphs.precision import PART_OF
     from export.graphs.sizes import named_sizes
     from export.to_onnx.bf16_shards import bf16_shards_need
-    from export.to_onnx.export_checkpoint import default_precisions, graph_needs
+    from export.to_onnx.export_checkpoint import graph_needs
     from export.to_plan.estimates import PlanEstimates
-    from export.to_plan.plan_specs import Deployment, plans_of
+    from export.to_plan.plan_specs import PlanSet, plans_of
 
-    facts = facts_from_checkpoint(options.checkpoint)
+    checkpoint = Checkpoint.open(options.checkpoint)
     named = (options.precision, options.text_encoder_precision, options.vae_precision)
-    defaults = asdict(default_precisions(options.checkpoint))
+    defaults = asdict(checkpoint.default_precisions)
     chosen = dict(zip(("experts", "text_encoder", "vae"), named, strict=True))
     precisions = {graph: chosen[part] or defaults[part] for graph, part in PART_OF.items()}
-    deployment = Deployment(named_sizes(options.sizes, facts), options.expert_batch)
-    estimates = PlanEstimates(read_architecture(options.checkpoint), precisions, deployment)
+    plan_set = PlanSet(named_sizes(options.sizes, checkpoint.facts), options.expert_batch)
+    estimates = PlanEstimates(checkpoint.architecture, precisions, plan_set)
     there = sum(path.stat().st_size for path in options.into.glob("plans/*/*/model.plan"))
-    plans = max(0.0, estimates.disk_bytes(plans_of(deployment, facts)) - there)
+    plans = max(0.0, estimates.disk_bytes(plans_of(plan_set, checkpoint.facts)) - there)
     copies = [bf16_shards_need(options.checkpoint)] if options.bf16_shards else []
-    graphs = graph_needs(options.checkpoint, options.into / "graphs")
+    graphs = graph_needs(checkpoint, options.into / "graphs")
     return [*graphs, *copies, DiskNeed(options.into, plans, "plans")]
 
 
-def written_plan_set(into: Path) -> Path:
+def write_plan_set(into: Path) -> Path:
     """List every file of the set's repository with its SHA-256; the plans' are those of their manifests."""
     repository = into / REPOSITORY
     files = {
         str(path.relative_to(repository)): _digest(path) for path in sorted(repository.rglob("*")) if path.is_file()
     }
-    with written_file(into / PLAN_SET) as partial:
+    with write_atomically(into / PLAN_SET) as partial:
         partial.write_text(json.dumps({"files": files}, indent=2) + "\n", encoding="utf-8")
     return into / PLAN_SET
 
@@ -129,19 +128,23 @@ def _digest(path: Path) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    found.add_argument("--checkpoint", type=Path, required=True, help="diffusers folder; large ones must be writable")
-    found.add_argument("--into", type=Path, required=True, help="folder of the set, made if it is not there")
-    found.add_argument("--sizes", required=True, help="such as 480x832x81,720x1280x81")
-    found.add_argument("--expert-batch", type=int, default=1, help="1, or 2 to merge guidance (default: %(default)s)")
-    found.add_argument("--fp8-ranges", type=Path, help="what `python -m export calibrate` wrote, for experts in FP8")
-    found.add_argument("--tensorrt", choices=("tensorrt", "tensorrt_rtx"), help="default: the first that is installed")
-    found.add_argument("--bf16-shards", action="store_true", help="first copy the experts' FP32 shards into BF16 ones")
-    found.add_argument("--workspace-gib", type=float, help="most memory for one layer of a plan (default: estimated)")
-    found.add_argument("--vae-tf32", action="store_true", help="let the VAE's FP32 products be computed in TF32")
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--checkpoint", type=Path, required=True, help="diffusers folder; large ones must be writable")
+    options.add_argument("--into", type=Path, required=True, help="folder of the set, made if it is not there")
+    options.add_argument("--sizes", required=True, help="such as 480x832x81,720x1280x81")
+    options.add_argument("--expert-batch", type=int, default=1, help="1, or 2 to merge guidance (default: %(default)s)")
+    options.add_argument("--fp8-ranges", type=Path, help="what `python -m export calibrate` wrote, for experts in FP8")
+    options.add_argument(
+        "--tensorrt", choices=("tensorrt", "tensorrt_rtx"), help="default: the first that is installed"
+    )
+    options.add_argument(
+        "--bf16-shards", action="store_true", help="first copy the experts' FP32 shards into BF16 ones"
+    )
+    options.add_argument("--workspace-gib", type=float, help="most memory for one layer of a plan (default: estimated)")
+    options.add_argument("--vae-tf32", action="store_true", help="let the VAE's FP32 products be computed in TF32")
     for name in PRECISIONS:
-        found.add_argument(f"--{name}", help="as of `python -m export onnx`")
-    return found
+        options.add_argument(f"--{name}", help="as of `python -m export onnx`")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -155,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     try:
-        print(f"the set is whole: {built(options)}")
+        print(f"the set is whole: {build_plan_set(options)}")
     except (StepFailedError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Does the node's NVIDIA driver run the CUDA of this image? What a pod's first init container asks.
+"""Driver check: whether the node's NVIDIA driver runs the CUDA of this image. A pod's first init container runs it.
 
 python3 -m deploy.image.check_driver
 

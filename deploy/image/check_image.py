@@ -1,4 +1,4 @@
-"""Is the image what its locks say? The last step of its build; a build that went wrong stops here and not in a pod.
+"""Image check: whether the image is what its locks say. It ends the build, so a wrong image never reaches a pod.
 
 python3 -m deploy.image.check_image --locks FOLDER --repository FOLDER
 """
@@ -37,12 +37,12 @@ def wrong_packages(pins: dict[str, str]) -> Iterator[str]:
     """Packages that are missing or of another version than their lock names."""
     for name, wanted in pins.items():
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
             yield f"{name} is missing, the lock names {wanted}"
             continue
-        if found != wanted:
-            yield f"{name} is {found}, the lock names {wanted}"
+        if installed != wanted:
+            yield f"{name} is {installed}, the lock names {wanted}"
 
 
 def failing_imports(modules: tuple[str, ...] = IMPORTED) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 python -m deploy.rehearsal --out build/a14b-plans-rehearsal
 
-The checkpoint is the stand-in (no values), the plans are what TensorRT-RTX can build on a CPU (`builder.py`), the
+The checkpoint is the dummy (no values), the plans are what TensorRT-RTX can build on a CPU (`builder.py`), the
 server is tritonserver on the CPU with a backend that loads no plan (`tensorrt_backend.py`). All else is the real thing:
 `build_plans` with its export and its manifests, `assemble` with its checks and its placement.
 """
@@ -49,24 +49,25 @@ def build_set(checkpoint: Path, into: Path, *, size: str = SIZE, cut: frozenset[
         print(json.dumps({"step": "disk", "gb": {need.purpose: round(need.needed_bytes / 1e9, 1) for need in whole}}))
         return [*whole[:-1], DiskNeed(into, CUT_PLANS_BYTES, "plans of one block")]
 
-    return build_plans.built(options, run=run, needs=needs)
+    return build_plans.build_plan_set(options, run=run, needs=needs)
 
 
 def _build_plans(command: list[str], scratch: Path, *, cut: frozenset[str]) -> None:
     """`python -m export plans` with its own arguments and another builder."""
     from deploy.rehearsal.builder import RehearsalBuilder
     from export.__main__ import parser
-    from export.commands.plans import build_plans as build
+    from export.checkpoint.folder import Checkpoint
+    from export.commands.plans import build_and_install_plans
     from export.graphs.precision import PART_OF
     from export.manifest import manifest_of
-    from export.placement.gpu_memory import parsed_size
+    from export.placement.gpu_memory import parse_size
 
     options = parser().parse_args(command)
     manifests = {graph: manifest_of(options.folder / graph) for graph in PART_OF}
     precisions = {graph: manifest.precision for graph, manifest in manifests.items() if manifest}
-    first = parsed_size(options.sizes.split(",")[0])
-    builder = RehearsalBuilder(options.checkpoint, precisions, scratch, cut=cut, size=first)
-    build(options, options.folder, builder=builder)
+    first = parse_size(options.sizes.split(",")[0])
+    builder = RehearsalBuilder(Checkpoint.open(options.checkpoint), precisions, scratch, cut=cut, size=first)
+    build_and_install_plans(options, options.folder, builder=builder)
 
 
 def assemble_repository(checkpoint: Path, plan_set: Path, repository: Path, *, size: str = SIZE) -> list[str]:
@@ -100,7 +101,7 @@ def check_server(repository: Path, log: Path, placement_options: list[str]) -> d
             raise RehearsalError(f"not every model is loaded: {states} (log: {log})")
         for model in MODELS_OF_ENDPOINT:
             for fields, expected in (({"prompt": "a", "height": 100}, "height"), ({"prompt": "a"}, ANSWER)):
-                status, text = server.generated(model, fields)
+                status, text = server.generate(model, fields)
                 if expected not in text:
                     raise RehearsalError(f"{model} answered {fields} with {status} {text!r}, expected {expected!r}")
     return states
@@ -108,14 +109,14 @@ def check_server(repository: Path, log: Path, placement_options: list[str]) -> d
 
 def rehearse(out: Path) -> None:
     """The whole way; prints a JSON line per step. Raises what its steps raise."""
-    from export.to_onnx.a14b_dummy import A14B_CONFIGS, write_stand_in
+    from export.to_onnx.a14b_dummy import A14B_CONFIGS, write_dummy
     from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
     for name in ("set/plans", "set/model_repository", "set/scratch", "repository"):  # current graphs are kept
         shutil.rmtree(out / name, ignore_errors=True)
     checkpoint = out / "checkpoint"
     if not checkpoint.exists():  # it is written whole or not at all, and an earlier try's graphs stand in it
-        write_stand_in(checkpoint)
+        write_dummy(checkpoint)
     # a checkpoint may bring its own map; fitting one to the VAE takes a quarter of an hour of CPU
     channels = A14B_CONFIGS["vae/config.json"]["z_dim"]
     preview = PreviewMap([[0.0] * 3] * channels, [0.5] * 3)

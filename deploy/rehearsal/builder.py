@@ -1,4 +1,4 @@
-"""Builds plans without a GPU: whole where TensorRT-RTX can, else one block at true widths in the place of forty.
+"""Plan builder without a GPU: whole plans where TensorRT-RTX can, else one block at true widths in place of forty.
 
 Their memory cannot be measured here; placement's estimate is recorded as if it had been.
 """
@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from export.checkpoint.component_configs import read_architecture
+from export.checkpoint.folder import Checkpoint
 from export.graphs.precision import PART_OF
-from export.placement.gpu_memory import Deployment as ServedDeployment
-from export.placement.gpu_memory import GpuMemory
+from export.placement.gpu_memory import GpuMemory, ServingProfile
 from export.to_plan.builder import Attention, BuildSettings, plan_from_onnx
 from export.to_plan.network_check import NetworkFacts
 from export.to_plan.plan_specs import PlanSpec
@@ -30,7 +29,7 @@ class RehearsalBuilder:
     """A PlanBuilder (`export/to_plan/measured_build.py`).
 
     Attributes:
-        checkpoint: the stand-in.
+        checkpoint: the dummy.
         precisions: of each graph.
         scratch: folder for the cut graphs, emptied after each build.
         cut: graphs that are too large to build here.
@@ -38,7 +37,13 @@ class RehearsalBuilder:
     """
 
     def __init__(
-        self, checkpoint: Path, precisions: Mapping[str, str], scratch: Path, *, cut: frozenset[str], size: VideoShape
+        self,
+        checkpoint: Checkpoint,
+        precisions: Mapping[str, str],
+        scratch: Path,
+        *,
+        cut: frozenset[str],
+        size: VideoShape,
     ) -> None:
         self.checkpoint = checkpoint
         self.precisions = precisions
@@ -68,10 +73,9 @@ class RehearsalBuilder:
 
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...]:
         """Placement's estimate under each profile."""
-        architecture = read_architecture(self.checkpoint)
         choice: dict[str, Any] = {PART_OF[spec.graph]: self.precisions[spec.graph]}
-        served = ServedDeployment((self.size,), **choice)
+        served = ServingProfile((self.size,), **choice)
         return tuple(
-            GpuMemory(architecture, replace(served, sizes=(size,)), {}).plans[spec.graph].context
+            GpuMemory(self.checkpoint.architecture, replace(served, sizes=(size,)), {}).plans[spec.graph].context
             for size in spec.sizes or (self.size,)
         )

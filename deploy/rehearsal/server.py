@@ -45,16 +45,16 @@ class RehearsalServer:
 
     def states(self) -> dict[str, str]:
         """Every model of the repository with its state, `READY` for one that is loaded."""
-        index: list[dict[str, str]] = json.loads(self._asked("/v2/repository/index", {})[1])
+        index: list[dict[str, str]] = json.loads(self._post("/v2/repository/index", {})[1])
         models = [model for model in index if model["name"] != TENSOR_CHECK]
         return {model["name"]: model.get("state", "not loaded") for model in models}
 
-    def generated(self, model: str, fields: Mapping[str, Any]) -> tuple[int, str]:
+    def generate(self, model: str, fields: Mapping[str, Any]) -> tuple[int, str]:
         """HTTP status and text of a request for a video."""
         verb = "generate_stream" if model.endswith("_stream") else "generate"
-        return self._asked(f"/v2/models/{model}/{verb}", fields)
+        return self._post(f"/v2/models/{model}/{verb}", fields)
 
-    def _asked(self, path: str, body: Mapping[str, Any]) -> tuple[int, str]:
+    def _post(self, path: str, body: Mapping[str, Any]) -> tuple[int, str]:
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {KEY_HEADER: self.admin_key})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
@@ -85,7 +85,7 @@ def rehearsal_server(repository: Path, log: Path, placement_options: list[str]) 
     options = ServerOptions(repository=repository, log=log, config_name=CONFIG_SET, start_limit_s=600).with_ports()
     belongings = Belongings.acquire(temporary_folder())
     try:
-        triton = _started(options, belongings, placement_options)
+        triton = _start(options, belongings, placement_options)
         try:
             _wait(triton)
             yield RehearsalServer(f"http://{options.host}:{options.http_port}", options.admin_key)
@@ -95,7 +95,7 @@ def rehearsal_server(repository: Path, log: Path, placement_options: list[str]) 
         belongings.remove()
 
 
-def _started(options: ServerOptions, belongings: Belongings, placement_options: list[str]) -> TritonProcess:
+def _start(options: ServerOptions, belongings: Belongings, placement_options: list[str]) -> TritonProcess:
     wheel = installed_wheel()
     folder = ServerFolder.link(belongings.folder, wheel, repository=options.repository)
     for part in (folder.backends / "python").iterdir():  # for a backend in Python, Triton takes no library by a link

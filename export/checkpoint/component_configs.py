@@ -1,4 +1,4 @@
-"""The config files of a checkpoint's components, checked and turned into its architecture.
+"""Config files of a checkpoint's components, checked and turned into its architecture.
 
 Standard library only, and no weights are needed.
 """
@@ -15,7 +15,7 @@ from export.checkpoint.architecture import (
 )
 from export.checkpoint.config_file import CheckpointError, ConfigFile, is_number
 
-EXPERTS = ("transformer", "transformer_2")
+EXPERT_COMPONENTS = ("transformer", "transformer_2")
 MOST_LAYERS = 1000
 _IMAGE_TO_VIDEO_CHANNELS = 36
 _OTHER_MODELS = "Only Wan2.2-T2V-A14B-Diffusers and models of its architecture are served here."
@@ -127,7 +127,7 @@ def read_text_length(folder: Path) -> int:
 
 def check_experts_alike(folder: Path) -> None:
     """Both experts take the same latents and embeddings, and one plan of sizes. Raises CheckpointError."""
-    first, second = (read_expert(folder, component) for component in EXPERTS)
+    first, second = (read_expert(folder, component) for component in EXPERT_COMPONENTS)
     if first != second:
         raise CheckpointError(
             f"{folder}: transformer and transformer_2 differ in their configs ({first} and {second}). "

@@ -32,21 +32,21 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file of the checkpoint. Raises CheckpointError."""
     text = read_text(path)
     try:
-        found = json.loads(text, object_pairs_hook=object_without_repeats)
+        content = json.loads(text, object_pairs_hook=object_without_repeats)
     except (ValueError, RecursionError) as error:  # not only JSONDecodeError: also numbers of thousands of digits
         raise CheckpointError(f"{path} is not valid JSON ({error}). Download it again.") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(found).__name__}, accepted: an object. Download it again.")
-    return found
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(content).__name__}, accepted: an object. Download it again.")
+    return content
 
 
 def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """For `json.loads`, which else takes the last of two values without a word. Raises ValueError."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)} stands there twice")
-    return found
+    return values
 
 
 def check_is_no_pointer(path: Path) -> None:

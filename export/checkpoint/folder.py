@@ -1,47 +1,61 @@
-"""A diffusers checkpoint folder, checked: facts, defaults, modules and hashes of Wan2.2-T2V.
+"""A checkpoint in diffusers' layout: opened once per command, checked, and handed on as one object.
 
-The libraries are imported where they are needed, so that a fault in a config file is told at once.
+The libraries are imported where they are needed, so a fault in a config file shows at once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.checkpoint.architecture import Architecture
-from export.checkpoint.component_configs import check_experts_alike, read_architecture
+from export.checkpoint.component_configs import EXPERT_COMPONENTS, check_experts_alike, read_architecture
 from export.checkpoint.config_file import CheckpointError as CheckpointError
 from export.checkpoint.config_file import ConfigFile
+from export.checkpoint.hashes import content_sha256
 from export.checkpoint.layout import check_layout
 from export.checkpoint.preview_file import check_preview
 from export.checkpoint.scheduler_config import read_scheduler
 from export.checkpoint.serving_defaults import serving_defaults
 from export.checkpoint.tokenizer import check_tokenizer
-from export.checkpoint.weights.safetensors_index import stored_tensors
-from export.graphs.precision import torch_dtype
+from export.checkpoint.weights.safetensors_index import content_sample_sha256, stored_tensors
+from export.graphs.precision import FOR_LARGE_WEIGHTS, IN_ONNX_RUNTIME, Precisions, torch_dtype
 from wan_t2v.facts import ModelFacts
+from wan_t2v.manifests import CheckpointHash
 from wan_t2v.shapes import LatentGrid
 
 if TYPE_CHECKING:
     from torch import nn
 
 MAX_WEIGHTS_BYTES = 900_000_000  # half-precision weights double when they are loaded in FP32; protobuf ends at 2 GiB
-COMPONENTS = ("text_encoder", "transformer", "transformer_2", "vae")
+COMPONENTS = ("text_encoder", *EXPERT_COMPONENTS, "vae")
+
+
+class CheckpointKind(Enum):
+    """Whether the weights of every component fit inside an ONNX file, also in FP32."""
+
+    SMALL = "small"
+    LARGE = "large"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder whose config files were read and checked, each value once.
+    """A folder whose config files were read and checked. It must not change while a command works with it.
 
     Attributes:
         folder: in diffusers' layout.
-        facts: what the server needs to know of it.
-        defaults: `{field: {"value": ..., "source": ...}}` of request fields that are left out.
+        architecture: layer sizes of the three networks.
+        facts: what the server needs to know of the model.
+        defaults: `{field: {"value": ..., "source": ...}}` for request fields that are left out.
     """
 
     folder: Path
+    architecture: Architecture
     facts: ModelFacts
     defaults: Mapping[str, Mapping[str, Any]]
+    _hashes: dict[str, CheckpointHash] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
@@ -52,7 +66,33 @@ class Checkpoint:
         check_experts_alike(folder)
         facts = _facts(folder, index, architecture=architecture, scheduler=scheduler)
         check_preview(folder, channels=facts.grid.channels)
-        return cls(folder, facts, serving_defaults(folder, facts.grid))
+        return cls(folder, architecture, facts, serving_defaults(folder, facts.grid))
+
+    @cached_property
+    def kind(self) -> CheckpointKind:
+        """By the size of its files."""
+        fits = all(self.weights_bytes(component) <= MAX_WEIGHTS_BYTES for component in COMPONENTS)
+        return CheckpointKind.SMALL if fits else CheckpointKind.LARGE
+
+    @property
+    def default_precisions(self) -> Precisions:
+        """FP32, which ONNX Runtime runs, for a small checkpoint; for a large one those that A14B is served in."""
+        return IN_ONNX_RUNTIME if self.kind is CheckpointKind.SMALL else FOR_LARGE_WEIGHTS
+
+    def weights_bytes(self, component: str) -> int:
+        """Size of a component's `.safetensors` files."""
+        return sum(path.stat().st_size for path in (self.folder / component).glob("*.safetensors") if path.is_file())
+
+    def hash_of(self, component: str) -> CheckpointHash:
+        """Hash of a component's weights and config; of a large checkpoint, of samples of them. Computed once."""
+        if component not in self._hashes:
+            self._hashes[component] = self._hash(component)
+        return self._hashes[component]
+
+    def _hash(self, component: str) -> CheckpointHash:
+        if self.kind is CheckpointKind.SMALL:
+            return CheckpointHash(content_sha256(self.folder, component))
+        return CheckpointHash(content_sample_sha256(self.folder, component), sampled=True)
 
     def check_files(self, *, links_allowed: bool = True) -> None:
         """Check the tokenizer, and the headers of all files of weights. Raises CheckpointError."""
@@ -60,53 +100,54 @@ class Checkpoint:
         for component in COMPONENTS:
             stored_tensors(self.folder, component, links_allowed=links_allowed)
 
-    def check(self, *, beside: bool = False) -> None:
+    def check(self, *, external_weights: bool = False) -> None:
         """Check the files, and name, shape and type of every tensor of every component. Raises CheckpointError.
 
-        Values are read only of components that are small. With `beside` no file may be a link, since graphs refer to
-        them. That both experts were swapped cannot be seen: they differ in their values alone.
+        Values are read of small components only. With `external_weights` no file may be a link, since graphs refer to
+        the files. Swapped experts cannot be seen: they differ in their values alone.
         """
-        self.check_files(links_allowed=not beside)
+        self.check_files(links_allowed=not external_weights)
         from export.checkpoint.library_defaults import check_value_types
         from export.checkpoint.weights.component_weights import check_weights
 
         for component in COMPONENTS:
             check_value_types(self.folder, component)
-            small = weights_bytes(self.folder, component) <= MAX_WEIGHTS_BYTES
-            check_weights(self.folder, component, links_allowed=not beside, values=small)
+            small = self.weights_bytes(component) <= MAX_WEIGHTS_BYTES
+            check_weights(self.folder, component, links_allowed=not external_weights, values=small)
 
+    def check_fits_inside(self) -> None:
+        """Refuse weights that do not fit in one ONNX file. Raises CheckpointError."""
+        for component in COMPONENTS:
+            stored = self.weights_bytes(component)
+            if stored > MAX_WEIGHTS_BYTES:
+                raise CheckpointError(
+                    f"{self.folder / component} holds {stored / 1e9:.1f} GB of weights; a graph can have at most "
+                    f"{MAX_WEIGHTS_BYTES / 1e9:.1f} GB inside. Leave them in the checkpoint's files: "
+                    "`--weights external`."
+                )
 
-def check_checkpoint(folder: Path, *, beside: bool = False) -> Checkpoint:
-    """Refuse, before any work, a folder that this project cannot serve. Raises CheckpointError."""
-    checkpoint = Checkpoint.open(folder)
-    checkpoint.check(beside=beside)
-    return checkpoint
+    def module(self, component: str, precision: str = "fp32") -> "nn.Module":
+        """Load one component for inference; `text_encoder` with eager attention, which exports.
 
+        In half precision diffusers keeps its FP32 islands, since the weights are loaded so and not converted after.
+        The libraries only warn of tensors that do not fit, so `check` must have passed.
+        """
+        from diffusers import AutoencoderKLWan, WanTransformer3DModel
+        from transformers import UMT5EncoderModel
 
-def is_small(folder: Path) -> bool:
-    """Whether the weights of every component fit inside an ONNX file, also in FP32."""
-    return all(weights_bytes(folder, component) <= MAX_WEIGHTS_BYTES for component in COMPONENTS)
-
-
-def check_small_enough(folder: Path) -> None:
-    """Refuse weights that do not fit in one ONNX file. Raises CheckpointError."""
-    for component in COMPONENTS:
-        stored = weights_bytes(folder, component)
-        if stored > MAX_WEIGHTS_BYTES:
-            raise CheckpointError(
-                f"{folder / component} holds {stored / 1e9:.1f} GB of weights; a graph can have at most "
-                f"{MAX_WEIGHTS_BYTES / 1e9:.1f} GB inside. Leave them beside the graph: `--weights beside`."
-            )
-
-
-def weights_bytes(folder: Path, component: str) -> int:
-    """Size of a component's `.safetensors` files."""
-    return sum(path.stat().st_size for path in (folder / component).glob("*.safetensors") if path.is_file())
-
-
-def facts_from_checkpoint(folder: Path) -> ModelFacts:
-    """The model's facts, from its config files. Raises CheckpointError."""
-    return Checkpoint.open(folder).facts
+        loaders = {"text_encoder": UMT5EncoderModel, "vae": AutoencoderKLWan}
+        loader: Any = loaders.get(component, WanTransformer3DModel)
+        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+        if component == "text_encoder":
+            options |= {"dtype": torch_dtype(precision), "attn_implementation": "eager"}
+        else:
+            options |= {"torch_dtype": torch_dtype(precision)}
+        path = self.folder / component
+        module: Any = loader.from_pretrained(path, **options)
+        if component == "text_encoder" and not module.encoder.embed_tokens.weight.any():
+            raise CheckpointError(f"{path}: the embedding is all zeros: every prompt would mean the same.")
+        loaded: nn.Module = module.eval().requires_grad_(False)
+        return loaded
 
 
 def _facts(folder: Path, index: ConfigFile, *, architecture: Architecture, scheduler: Mapping[str, Any]) -> ModelFacts:
@@ -128,26 +169,3 @@ def _facts(folder: Path, index: ConfigFile, *, architecture: Architecture, sched
         text_length=architecture.text_length,
         text_dim=architecture.expert.text_dim,
     )
-
-
-def module_from_checkpoint(folder: Path, component: str, precision: str = "fp32") -> "nn.Module":
-    """Load one component for inference; `text_encoder` with eager attention, which exports.
-
-    In half precision diffusers keeps its FP32 islands, since the weights are loaded so and not converted after.
-    The libraries only warn of tensors that do not fit, so `Checkpoint.check` must have passed.
-    """
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
-    from transformers import UMT5EncoderModel
-
-    loaders = {"text_encoder": UMT5EncoderModel, "vae": AutoencoderKLWan}
-    loader: Any = loaders.get(component, WanTransformer3DModel)
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-    if component == "text_encoder":
-        options |= {"dtype": torch_dtype(precision), "attn_implementation": "eager"}
-    else:
-        options |= {"torch_dtype": torch_dtype(precision)}
-    module: Any = loader.from_pretrained(folder / component, **options)
-    if component == "text_encoder" and not module.encoder.embed_tokens.weight.any():
-        raise CheckpointError(f"{folder / component}: the embedding is all zeros: every prompt would mean the same.")
-    loaded: nn.Module = module.eval().requires_grad_(False)
-    return loaded

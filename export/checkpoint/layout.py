@@ -1,4 +1,4 @@
-"""Is a folder a pipeline of Wan2.2-T2V in diffusers' layout, by its `model_index.json`; if not, what it is instead.
+"""Layout check, by `model_index.json`: whether a folder is a pipeline of Wan2.2-T2V, and if not, what it is instead.
 
 Standard library only.
 """
@@ -72,10 +72,10 @@ def _check_pipeline(folder: Path, index: ConfigFile) -> None:
             "Only the two experts of Wan2.2-T2V-A14B-Diffusers (or wan-mini) are served here."
         )
     for component, expected in EXPECTED_CLASSES.items():
-        found = _class_of(index.values.get(component))
-        if found != expected:
+        actual = _class_of(index.values.get(component))
+        if actual != expected:
             raise CheckpointError(
-                f"{folder}: {component} is {found}, expected {expected}. "
+                f"{folder}: {component} is {actual}, expected {expected}. "
                 "This is not Wan2.2-T2V-A14B-Diffusers (or wan-mini); other Wan models are not served here."
             )
     if "boundary_ratio" not in index.values or index.values["boundary_ratio"] is None:

@@ -1,4 +1,4 @@
-"""The types of config values that only the libraries' own constructors read.
+"""Types of the config values that only the libraries' own constructors read.
 
 Their constructors fail far from the file, in the words of the code, or take a wrong type without a word.
 """

@@ -27,7 +27,7 @@ def shell_of(checkpoint: Path, component: str) -> nn.Module:
 def is_fp32_island(module: nn.Module, name: str) -> bool:
     """Whether `from_pretrained` keeps the parameter in FP32 at every precision (diffusers' keep list)."""
     if isinstance(module, UMT5EncoderModel):
-        return False  # transformers applies its list to FP16 alone, which is not offered for the text encoder
+        return False  # transformers applies its list to FP16 alone, which is not supported for the text encoder
     kept = set(getattr(module, "_keep_in_fp32_modules", None) or ())
     return not kept.isdisjoint(name.split("."))
 

@@ -14,8 +14,8 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, Wa
 from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from export.atomic import written_folder
-from export.checkpoint.mini_tokenizer import trained_tokenizer
+from export.atomic import write_folder_atomically
+from export.checkpoint.mini_tokenizer import train_tokenizer
 from wan_t2v.facts import DEFAULTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def write_mini_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     """Write the checkpoint to `folder` (replaced whole or not at all) and return it."""
     torch.manual_seed(seed)
     pipeline = WanPipeline(
-        tokenizer=trained_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH),
+        tokenizer=train_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH),
         text_encoder=_text_encoder(),
         transformer=_expert(),
         transformer_2=_expert(),
@@ -56,7 +56,7 @@ def write_mini_checkpoint(folder: Path, *, seed: int = 0) -> Path:
         boundary_ratio=BOUNDARY_RATIO,
     )
     defaults = {name: {"value": value, "source": source} for name, (value, source) in SERVING_DEFAULTS.items()}
-    with written_folder(folder) as partial:
+    with write_folder_atomically(folder) as partial:
         pipeline.save_pretrained(partial)
         (partial / DEFAULTS_FILE).write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")
     logger.info("wrote %s: %s", folder, ", ".join(f"{n} {count:,}" for n, count in _parameters(pipeline).items()))

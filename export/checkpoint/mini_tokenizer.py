@@ -44,7 +44,7 @@ FRAMES = (
 SPECIAL = ("<pad>", "</s>", "<unk>")  # ids 0, 1, 2 as in UMT5
 
 
-def trained_tokenizer(*, vocabulary: int, text_length: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(*, vocabulary: int, text_length: int) -> PreTrainedTokenizerFast:
     """Train on the captions of the mini model's world; the result is deterministic."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
@@ -54,7 +54,7 @@ def trained_tokenizer(*, vocabulary: int, text_length: int) -> PreTrainedTokeniz
         vocab_size=vocabulary, special_tokens=list(SPECIAL), unk_token=SPECIAL[2], show_progress=False
     )
     tokenizer.train_from_iterator(_captions(), trainer)
-    return _wrapped(_with_words_and_bytes(tokenizer), text_length)
+    return _wrap(_with_words_and_bytes(tokenizer), text_length)
 
 
 def _captions() -> Iterator[str]:
@@ -84,7 +84,7 @@ def _with_words_and_bytes(tokenizer: Tokenizer) -> Tokenizer:
     return rebuilt
 
 
-def _wrapped(tokenizer: Tokenizer, text_length: int) -> PreTrainedTokenizerFast:
+def _wrap(tokenizer: Tokenizer, text_length: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=AddedToken("<pad>", special=True),

@@ -1,4 +1,4 @@
-"""The preview map that a checkpoint may bring of its own."""
+"""Preview map of a checkpoint that brings its own."""
 
 from pathlib import Path
 

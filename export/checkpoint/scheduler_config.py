@@ -1,4 +1,4 @@
-"""The checkpoint's `scheduler_config.json`: is it the solver that the denoising loop runs.
+"""Scheduler check: whether `scheduler_config.json` describes the solver that the denoising loop runs.
 
 The loop hands the solver Wan's own noise levels and reads its estimate of the clean latents, so most options must have
 one value. Standard library only.

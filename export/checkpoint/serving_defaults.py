@@ -1,11 +1,11 @@
-"""Values that no config file of the checkpoint holds: Wan2.2-T2V-A14B's recommendations, each with its source."""
+"""Serving defaults: Wan2.2-T2V-A14B's recommended values, which no config file holds, each with its source."""
 
 from pathlib import Path
 from typing import Any
 
 from export.checkpoint.config_file import CheckpointError, read_object
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
-from wan_t2v.request import ServedSizes, checked_settings
+from wan_t2v.request import ServedSizes, resolve_settings
 from wan_t2v.shapes import LatentGrid, VideoShape
 
 _LARGEST = VideoShape(frames=100_000, height=100_000, width=100_000)  # each deployment has its own, smaller limits
@@ -52,7 +52,7 @@ def serving_defaults(checkpoint: Path, grid: LatentGrid) -> dict[str, dict[str, 
 def _check(path: Path, entries: dict[str, Any], grid: LatentGrid, remedy: str) -> None:
     try:
         defaults = ServingDefaults.from_entries(entries)
-        checked_settings(
+        resolve_settings(
             {"prompt": "a request with nothing else"},
             latents_shape=None,
             defaults=defaults,

@@ -1,4 +1,4 @@
-"""The checkpoint's tokenizer: is it whole, does it fit the text encoder, and its one file that serving reads."""
+"""Tokenizer of a checkpoint: checked against the text encoder, and saved as the one file that serving reads."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command line of `python -m export calibrate`; apart from its work, which imports much."""
+"""Command line of `python -m export calibrate`."""
 
 import argparse
 import sys
@@ -6,32 +6,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export.commands.onnx import ranges_beside
+from export.commands.onnx import ranges_file
 
 
 def add_calibrate(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> None:
     """Add the command to the parsers of `python -m export`."""
     parser: argparse.ArgumentParser = commands.add_parser("calibrate", help="find the ranges that FP8 needs")
     parser.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
-    parser.add_argument("--prompts", type=Path, help="a file with a prompt a line (default: the checkpoint's own)")
-    parser.add_argument("--limit", type=int, default=16, help="prompts at most (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps a video (default: %(default)s)")
+    parser.add_argument("--prompts", type=Path, help="file with one prompt per line (default: the checkpoint's own)")
+    parser.add_argument("--limit", type=int, default=16, help="most prompts to use (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps per video (default: %(default)s)")
     parser.add_argument("--fp8-ranges", type=Path, help="file to write (default: under build/)")
     parser.set_defaults(command=_calibrate, folder=None, folder_of=folder_of)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from export.checkpoint.folder import CheckpointError
-    from export.fp8.calibrate import CalibrationSettings, calibrated
+    from export.checkpoint.folder import Checkpoint, CheckpointError
+    from export.fp8.calibrate import CalibrationSettings, calibrate
     from export.fp8.prompts import calibration_prompts
     from export.progress_bars import hide_progress_bars_of_diffusers
 
     if options.limit < 1 or options.steps < 2:
         raise CheckpointError(f"--limit {options.limit} --steps {options.steps}: at least 1 prompt and 2 steps.")
     prompts = calibration_prompts(options.checkpoint, options.prompts)[: options.limit]
-    target = options.fp8_ranges or ranges_beside(options.folder_of(options))
+    target = options.fp8_ranges or ranges_file(options.folder_of(options))
     hide_progress_bars_of_diffusers()
-    found = calibrated(options.checkpoint, CalibrationSettings(prompts, options.steps))
-    found.write(target)
-    counts = ", ".join(f"{len(ranges)} of {name}" for name, ranges in found.ranges.items())
+    calibrated = calibrate(Checkpoint.open(options.checkpoint), CalibrationSettings(prompts, options.steps))
+    calibrated.write(target)
+    counts = ", ".join(f"{len(ranges)} of {name}" for name, ranges in calibrated.ranges.items())
     print(f"wrote {target}: ranges {counts}, from {len(prompts)} videos", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The command lines of `python -m export onnx` and `dry-run`; apart from their work, which imports much."""
+"""Command lines of `python -m export onnx` and `dry-run`."""
 
 import argparse
 import errno
@@ -9,36 +9,38 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from export.graphs.precision import OFFERED, Precisions, between
+from export.graphs.precision import SUPPORTED, Precisions, io_precision
 
-STAND_IN = Path("build/a14b-stand-in")
+DUMMY = Path("build/a14b-dummy")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_PLACES = {"auto": None, "inside": False, "beside": True}
+_PLACES = {"auto": None, "inside": False, "external": True}
 
 
 def add_onnx(
     commands: Any, *, checkpoint: Path, repository: Path, folder_of: Callable[[argparse.Namespace], Path]
 ) -> None:
     """Add both commands to the parsers of `python -m export`; `folder_of` tells where exported graphs go."""
-    onnx: argparse.ArgumentParser = commands.add_parser("onnx", help="checkpoint to checked ONNX graphs, and install")
+    onnx: argparse.ArgumentParser = commands.add_parser(
+        "onnx", help="export a checkpoint to checked ONNX graphs, and install them"
+    )
     onnx.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
-    onnx.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+    onnx.add_argument("--folder", type=Path, help="folder for the exported graphs (default: under build/)")
     onnx.add_argument("--repository", type=Path, default=repository, help="where to install (default: %(default)s)")
     onnx.add_argument("--jobs", type=int, default=2, help="graphs traced at the same time (default: %(default)s)")
     onnx.add_argument(
         "--weights",
         choices=_PLACES,
         default="auto",
-        help="inside the graphs, or beside them in the checkpoint's own files (default: by their size)",
+        help="where weights go: inside the graphs, or external, in the checkpoint's own files (default: by their size)",
     )
-    onnx.add_argument("--fp8-ranges", type=Path, help="what `calibrate` wrote (default: under build/)")
+    onnx.add_argument("--fp8-ranges", type=Path, help="file that `calibrate` wrote (default: under build/)")
     onnx.add_argument(
         "--bf16-shards", action="store_true", help="first copy the experts' FP32 shards into BF16 ones, 28.6 GB each"
     )
     onnx.add_argument("--must-install", action="store_true", help="refuse what the embedded server could not serve")
     onnx.set_defaults(command=lambda options: _onnx(options, folder_of(options)))
     dry: argparse.ArgumentParser = commands.add_parser("dry-run", help="export A14B's true shapes without its weights")
-    dry.add_argument("--out", type=Path, default=STAND_IN, help="stand-in checkpoint to write (default: %(default)s)")
+    dry.add_argument("--out", type=Path, default=DUMMY, help="dummy checkpoint to write (default: %(default)s)")
     dry.add_argument("--stored", choices=("F32", "BF16"), help="type of the experts' shards (default: as published)")
     dry.set_defaults(command=_dry_run)
     for command in (onnx, dry):
@@ -48,22 +50,19 @@ def add_onnx(
 def add_precisions(command: argparse.ArgumentParser) -> None:
     """Add the options that choose the precision of each part."""
     for option, part in (("", "experts"), ("-text-encoder", "text_encoder"), ("-vae", "vae")):
-        offered = ", ".join(OFFERED[part])
-        text = f"of the {part.replace('_', ' ')}: {offered} (default: small checkpoints fp32, A14B the first)"
+        supported = ", ".join(SUPPORTED[part])
+        text = f"of the {part.replace('_', ' ')}: {supported} (default: small checkpoints fp32, A14B the first)"
         command.add_argument(f"-{option}-precision", dest=part, metavar="NAME", help=text)
 
 
-def chosen_folder(options: argparse.Namespace, folder: Path) -> Path:
+def chosen_folder(options: argparse.Namespace, folder: Path, defaults: Precisions) -> Path:
     """Where an export in the chosen precisions stands: `folder`, unless it was named, gets their names."""
     if options.folder is not None:
         return folder
-    from export.to_onnx.export_checkpoint import default_precisions
-
-    defaults = default_precisions(options.checkpoint)
     return folder.with_name(folder.name + _suffix(_precisions(options, defaults), defaults))
 
 
-def ranges_beside(folder: Path) -> Path:
+def ranges_file(folder: Path) -> Path:
     """Where the ranges for FP8 stand, beside the folder of exported graphs."""
     return folder.with_name(f"{folder.name}.fp8-ranges.json")
 
@@ -78,34 +77,39 @@ def disk_error(error: OSError) -> str:
 
 
 def _onnx(options: argparse.Namespace, folder: Path) -> None:
-    from export.checkpoint.folder import Checkpoint, CheckpointError, is_small
+    from export.checkpoint.folder import Checkpoint, CheckpointError, CheckpointKind
 
-    Checkpoint.open(options.checkpoint).check_files()  # before the imports below, which take seconds
-    from export.to_onnx.export_checkpoint import ExportSettings, default_precisions, exported_checkpoint
-    from export.to_onnx.install import installed
+    checkpoint = Checkpoint.open(options.checkpoint)
+    checkpoint.check_files()  # before the imports below, which take seconds
+    from export.to_onnx.export_checkpoint import export_checkpoint
+    from export.to_onnx.graph_export import ExportSettings
+    from export.to_onnx.install import install_export
 
-    defaults = default_precisions(options.checkpoint)
-    precisions = _precisions(options, defaults)
+    precisions = _precisions(options, checkpoint.default_precisions)
     place = _PLACES[options.weights]
-    beside = not is_small(options.checkpoint) if place is None else place
-    unserved = _why_not_installed(precisions, beside=beside)
+    external_weights = checkpoint.kind is CheckpointKind.LARGE if place is None else place
+    unserved = _why_not_installed(precisions, external_weights=external_weights)
     if unserved and options.must_install:
         raise CheckpointError(f"{options.checkpoint} cannot be served here: {unserved}. `make export` exports it.")
-    ranges = options.fp8_ranges or ranges_beside(folder)
-    folder = chosen_folder(options, folder)
+    ranges = options.fp8_ranges or ranges_file(folder)
+    folder = chosen_folder(options, folder, checkpoint.default_precisions)
     settings = ExportSettings(
-        precisions, beside=beside, jobs=options.jobs, fp8_ranges=ranges, bf16_shards=options.bf16_shards
+        precisions,
+        external_weights=external_weights,
+        jobs=options.jobs,
+        fp8_ranges=ranges,
+        bf16_shards=options.bf16_shards,
     )
-    exported_checkpoint(options.checkpoint, folder, settings)
+    export_checkpoint(checkpoint, folder, settings)
     if unserved:
         print(f"exported {options.checkpoint.name} to {folder}; not installed: {unserved}", file=sys.stderr)
         return
-    installed(folder, options.repository)
+    install_export(folder, options.repository)
     print(f"installed {options.checkpoint.name} in {options.repository}", file=sys.stderr)
 
 
 def _precisions(options: argparse.Namespace, defaults: Precisions) -> Precisions:
-    chosen = {part: value for part in OFFERED if (value := getattr(options, part)) is not None}
+    chosen = {part: value for part in SUPPORTED if (value := getattr(options, part)) is not None}
     return Precisions(**{**asdict(defaults), **chosen})
 
 
@@ -116,11 +120,11 @@ def _suffix(precisions: Precisions, defaults: Precisions) -> str:
     return "".join(f"{short[part]}-{chosen[part]}" for part in short if chosen[part] != usual[part])
 
 
-def _why_not_installed(precisions: Precisions, *, beside: bool) -> str | None:
+def _why_not_installed(precisions: Precisions, *, external_weights: bool) -> str | None:
     """Why the embedded server could not run the graphs; None if it can."""
-    if beside:
+    if external_weights:
         return "the weights stay in the checkpoint, for TensorRT plans to be built from"
-    in_fp32 = all(between(precision) == "fp32" for precision in asdict(precisions).values())
+    in_fp32 = all(io_precision(precision) == "fp32" for precision in asdict(precisions).values())
     return None if in_fp32 else "the embedded server runs graphs with FP32 inputs and outputs"
 
 

@@ -1,4 +1,4 @@
-"""The command line of `python -m export parity`: graphs against modules, then experts along a generation."""
+"""Command line of `python -m export parity`: graphs against modules, then experts along a generation."""
 
 import argparse
 import json
@@ -6,9 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from export.commands.onnx import add_precisions, chosen_folder
+
+if TYPE_CHECKING:
+    from export.checkpoint.folder import Checkpoint
 
 PROMPT = "a red ball rolls left"
 
@@ -17,29 +20,36 @@ def add_parity(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse
     """Add the command to the parsers of `python -m export`."""
     parser: argparse.ArgumentParser = commands.add_parser("parity", help="compare exported graphs with the modules")
     parser.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
-    parser.add_argument("--steps", type=int, default=20, help="of the generation to follow (default: %(default)s)")
-    parser.add_argument("--prompt", default=PROMPT, help="of that generation (default: %(default)s)")
-    parser.add_argument("--plans", type=Path, help="a repository with plans: the experts' are compared too, on a GPU")
+    parser.add_argument("--folder", type=Path, help="folder of the exported graphs (default: under build/)")
+    parser.add_argument(
+        "--steps", type=int, default=20, help="denoising steps of the generation to follow (default: %(default)s)"
+    )
+    parser.add_argument("--prompt", default=PROMPT, help="prompt of that generation (default: %(default)s)")
+    parser.add_argument(
+        "--plans", type=Path, help="model repository with plans, whose experts are compared too, on a GPU"
+    )
     add_precisions(parser)
     parser.set_defaults(command=lambda options: _parity(options, folder_of(options)))
 
 
 def _parity(options: argparse.Namespace, folder: Path) -> None:
-    from export.checkpoint.folder import CheckpointError, check_checkpoint, is_small
+    from export.checkpoint.folder import Checkpoint, CheckpointError, CheckpointKind
 
     if options.steps < 2:
         raise CheckpointError(f"--steps {options.steps}: a generation has at least 2 steps.")
-    check_checkpoint(options.checkpoint)
-    folder = chosen_folder(options, folder)
+    checkpoint = Checkpoint.open(options.checkpoint)
+    checkpoint.check()
+    folder = chosen_folder(options, folder, checkpoint.default_precisions)
     if not (folder / "high_noise_expert").is_dir():
         raise CheckpointError(f"{folder} has no exported graphs. Run `make export` for this checkpoint and precision.")
-    precisions = _compare_graphs(options.checkpoint, folder)
-    if is_small(options.checkpoint) or options.plans:
-        _follow(options, folder, precisions["high_noise_expert"])
+    precision = _compare_graphs(checkpoint, folder)["high_noise_expert"]
+    if checkpoint.kind is CheckpointKind.SMALL or options.plans:
+        candidates = _candidates(checkpoint, folder, precision, plans=options.plans)
+        comparison = _follow(checkpoint, candidates, prompt=options.prompt, steps=options.steps)
+        _judge(comparison, folder, precision)
 
 
-def _compare_graphs(checkpoint: Path, folder: Path) -> dict[str, str]:
+def _compare_graphs(checkpoint: "Checkpoint", folder: Path) -> dict[str, str]:
     """Print a line for each graph; its precision by name."""
     from export.graphs.registry import GRAPHS
     from export.manifest import manifest_of
@@ -57,25 +67,48 @@ def _compare_graphs(checkpoint: Path, folder: Path) -> dict[str, str]:
     return precisions
 
 
-def _follow(options: argparse.Namespace, folder: Path, precision: str) -> None:
-    """Print one line for each candidate, write the report, and refuse what is beyond its limit."""
+def _candidates(
+    checkpoint: "Checkpoint", folder: Path, precision: str, *, plans: Path | None
+) -> Mapping[str, Callable[[], Any]]:
+    """What is compared, loaded one after the other: torch in BF16, the graphs where a CPU runs them, and plans."""
+    from export.parity.graph_parity import tolerance
+    from export.parity.report import NOISE_FLOOR
+    from export.parity.teacher_forced import graph_experts, plan_experts, torch_experts
+
+    candidates: dict[str, Callable[[], Any]] = {NOISE_FLOOR: lambda: torch_experts(checkpoint, "bf16")}
+    if tolerance("high_noise_expert", precision) is not None:
+        candidates[f"graph {precision}"] = lambda: graph_experts(folder, precision)
+    if plans:
+        candidates[f"plan {precision}"] = lambda: plan_experts(plans, precision)
+    return candidates
+
+
+def _follow(
+    checkpoint: "Checkpoint", candidates: Mapping[str, Callable[[], Any]], *, prompt: str, steps: int
+) -> dict[str, Any]:
+    """Generate with the reference, and report every candidate's errors along the way."""
     from tqdm import tqdm
 
-    from export.parity.graph_parity import ParityError
-    from export.parity.report import NOISE_FLOOR, limit_of, report, worst_median, write_report
-    from export.parity.teacher_forced import Asked, errors_along, followed
+    from export.parity.report import report
+    from export.parity.teacher_forced import ReferenceSettings, errors_along, reference_run
     from export.progress_bars import hide_progress_bars_of_diffusers
 
     hide_progress_bars_of_diffusers()
-    with tqdm(total=options.steps, desc="reference", unit="step") as bar:
-        calls = followed(options.checkpoint, Asked(options.prompt, options.steps), lambda _: bar.update())
-    candidates = _candidates(options, folder, precision)
-    errors = {name: errors_along(calls, experts()) for name, experts in tqdm(candidates.items(), unit="candidate")}
-    found = report(calls, errors)
-    write_report(folder, found)
-    floor = worst_median(found["candidates"][NOISE_FLOOR])
+    with tqdm(total=steps, desc="reference", unit="step") as bar:
+        passes = reference_run(checkpoint, ReferenceSettings(prompt, steps), lambda _: bar.update())
+    errors = {name: errors_along(passes, experts()) for name, experts in tqdm(candidates.items(), unit="candidate")}
+    return report(passes, errors)
+
+
+def _judge(comparison: Mapping[str, Any], folder: Path, precision: str) -> None:
+    """Write the report, print a line per candidate, and refuse what is beyond its limit."""
+    from export.parity.graph_parity import ParityError
+    from export.parity.report import NOISE_FLOOR, limit_of, worst_median, write_report
+
+    write_report(folder, comparison)
+    floor = worst_median(comparison["candidates"][NOISE_FLOOR])
     beyond = []
-    for name, candidate in found["candidates"].items():
+    for name, candidate in comparison["candidates"].items():
         limit = None if name == NOISE_FLOOR else limit_of(precision, floor)
         print(json.dumps({"candidate": name, "by_expert": candidate["by_expert"], "limit": limit and asdict(limit)}))
         if limit and not worst_median(candidate) <= limit.relative:  # also when it is NaN
@@ -83,17 +116,3 @@ def _follow(options: argparse.Namespace, folder: Path, precision: str) -> None:
     if beyond:
         raise ParityError(f"{'; '.join(beyond)}. See {folder / 'trajectory.json'}.")
     print(f"wrote {folder / 'trajectory.json'} and trajectory.png", file=sys.stderr)
-
-
-def _candidates(options: argparse.Namespace, folder: Path, precision: str) -> Mapping[str, Callable[[], Any]]:
-    """What is compared, loaded one after the other: torch in BF16, the graphs where a CPU runs them, and plans."""
-    from export.parity.graph_parity import tolerance
-    from export.parity.report import NOISE_FLOOR
-    from export.parity.teacher_forced import graph_experts, plan_experts, torch_experts
-
-    found: dict[str, Callable[[], Any]] = {NOISE_FLOOR: lambda: torch_experts(options.checkpoint, "bf16")}
-    if tolerance("high_noise_expert", precision) is not None:
-        found[f"graph {precision}"] = lambda: graph_experts(folder, precision)
-    if options.plans:
-        found[f"plan {precision}"] = lambda: plan_experts(options.plans, precision)
-    return found

@@ -1,4 +1,4 @@
-"""The command lines of `python -m export plans` and `compile-check`; apart from their work, which imports much."""
+"""Command lines of `python -m export plans` and `compile-check`."""
 
 import argparse
 import time
@@ -18,9 +18,14 @@ class CompileCheckFailed(Exception):
 
 def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> None:
     """Add both commands to the parsers of `python -m export`; `folder_of` tells where exported graphs lie."""
-    plans: argparse.ArgumentParser = commands.add_parser("plans", help="exported graphs to TensorRT plans")
-    plans.add_argument("--sizes", help="such as 480x832x81,720x1280 (default: the size served by default)")
-    plans.add_argument("--expert-batch", type=int, default=1, help="1, or 2 to merge guidance (default: %(default)s)")
+    plans: argparse.ArgumentParser = commands.add_parser("plans", help="build TensorRT plans from exported graphs")
+    plans.add_argument("--sizes", help="clip sizes, such as 480x832x81,720x1280 (default: the size served by default)")
+    plans.add_argument(
+        "--expert-batch",
+        type=int,
+        default=1,
+        help="rows per expert call: 1, or 2 to merge guidance (default: %(default)s)",
+    )
     plans.add_argument("--plans", type=Path, help="folder to build in (default: `plans` in the folder of the graphs)")
     plans.add_argument(
         "--repository",
@@ -28,68 +33,76 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
         help="model repository to put the plans into as well; the first size is its default",
     )
     plans.add_argument("--tensorrt", choices=MODULES, help="which TensorRT (default: the first that is installed)")
-    plans.add_argument("--compute-capability", help="current, portable or such as 8.6,8.9 (default: by the machine)")
+    plans.add_argument(
+        "--compute-capability", help="GPUs to build for: current, portable or such as 8.6,8.9 (default: by the machine)"
+    )
     plans.add_argument(
         "--workspace-gib", type=float, help="most memory for one layer of any plan (default: estimated for each plan)"
     )
     plans.add_argument("--vae-tf32", action="store_true", help="let the VAE's FP32 products be computed in TF32")
-    plans.set_defaults(command=lambda options: build_plans(options, folder_of(options)))
-    check: argparse.ArgumentParser = commands.add_parser("compile-check", help="does TensorRT compile every graph?")
-    check.add_argument("--only", metavar="TEXT", action="append", default=[], help="rows that contain TEXT; repeatable")
+    plans.set_defaults(command=lambda options: build_and_install_plans(options, folder_of(options)))
+    check: argparse.ArgumentParser = commands.add_parser(
+        "compile-check", help="compile every graph with TensorRT-RTX, without a GPU"
+    )
     check.add_argument(
-        "--smallest-cover", action="store_true", help="few rows: each graph, and of each part every precision and size"
+        "--only", metavar="TEXT", action="append", default=[], help="take rows that contain TEXT; repeatable"
+    )
+    check.add_argument(
+        "--smallest-cover",
+        action="store_true",
+        help="take few rows: each graph, and of each part every precision and size",
     )
     check.add_argument("--jobs", type=int, default=2, help="graphs exported at the same time (default: %(default)s)")
-    check.add_argument("--scratch", type=Path, default=Path("build/compile-check"), help="default: %(default)s")
+    check.add_argument(
+        "--scratch", type=Path, default=Path("build/compile-check"), help="folder for exports (default: %(default)s)"
+    )
     check.set_defaults(command=lambda options: _compile_check(options, folder_of(options)))
     for command in (plans, check):
-        command.add_argument("--checkpoint", type=Path, default=checkpoint, help="default: %(default)s")
-        command.add_argument("--folder", type=Path, help="exported graphs (default: under build/)")
+        command.add_argument(
+            "--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)"
+        )
+        command.add_argument("--folder", type=Path, help="folder of the exported graphs (default: under build/)")
 
 
-def build_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
+def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
     """The work of `plans`; a rehearsal brings a `builder` of its own."""
-    from export.checkpoint.component_configs import read_architecture
+    from export.checkpoint.folder import Checkpoint
     from export.graphs.sizes import named_sizes
     from export.to_onnx.install import install_model_files, set_default_size
-    from export.to_plan.build_plans import PlanChoices, built_plans, installed_plans, toolchain
-    from export.to_plan.plan_specs import Deployment
+    from export.to_plan.build_plans import PlanChoices, build_plans, install_plans, toolchain
+    from export.to_plan.plan_specs import PlanSet
     from wan_t2v.engines.tensorrt_module import tensorrt_module
     from wan_t2v.facts import ModelFacts, ServingDefaults
 
     defaults = ServingDefaults.read(folder)
     default = f"{defaults.height}x{defaults.width}x{defaults.num_frames}"
     sizes = named_sizes(options.sizes or default, ModelFacts.read(folder))
-    architecture = read_architecture(options.checkpoint)
-    choices = PlanChoices(architecture, options.workspace_gib, vae_tf32=options.vae_tf32)
+    choices = PlanChoices(
+        Checkpoint.open(options.checkpoint).architecture, options.workspace_gib, vae_tf32=options.vae_tf32
+    )
     tools = toolchain(tensorrt_module(options.tensorrt), options.compute_capability)
     plans = options.plans or folder / "plans"
-    deployment = Deployment(sizes, options.expert_batch)
-    specs = built_plans(folder, plans, deployment, tools, choices, builder=builder)
+    plan_set = PlanSet(sizes, options.expert_batch)
+    specs = build_plans(folder, plans, plan_set, tools, choices, builder=builder)
     if options.repository is not None:
-        installed_plans(specs, folder, plans, options.repository)
+        install_plans(specs, folder, plans, options.repository)
         install_model_files(folder, options.repository)
         set_default_size(options.repository, sizes[0])
     print(f"{len(specs)} plans for {', '.join(map(str, sizes))} in {options.repository or plans}")
 
 
 def _compile_check(options: argparse.Namespace, folder: Path) -> None:
+    from export.checkpoint.folder import Checkpoint
     from export.to_plan.compile_cases import COMPILE_TABLE, smallest_cover
-    from export.to_plan.compile_check import checked, summary
+    from export.to_plan.compile_check import CompileGate, summary
 
     table = smallest_cover(COMPILE_TABLE) if options.smallest_cover else COMPILE_TABLE
     cases = [case for case in table if all(text in str(case) for text in options.only)]
     if not cases:
         raise CompileCheckFailed(f"no row of the table contains {' and '.join(options.only)}")
     started = time.monotonic()
-    results = checked(
-        cases,
-        options.checkpoint,
-        folder,
-        options.scratch,
-        jobs=options.jobs,
-        report=lambda result: print(result, flush=True),
-    )
+    gate = CompileGate(Checkpoint.open(options.checkpoint), folder, options.scratch)
+    results = gate.check(cases, jobs=options.jobs, report=lambda result: print(result, flush=True))
     print(summary(results, time.monotonic() - started))
     failed = sum(result.error is not None for result in results)
     if failed:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,13 +10,12 @@ from diffusers import WanPipeline
 from torch import nn
 from tqdm import tqdm
 
-from export.checkpoint.folder import check_checkpoint, is_small
-from export.checkpoint.hashes import checkpoint_hash
+from export.checkpoint.component_configs import EXPERT_COMPONENTS
+from export.checkpoint.folder import Checkpoint, CheckpointKind
 from export.fp8.ranges import Fp8Ranges
 from export.graphs.fp8_layers import ATTENTION_INPUTS, needed_ranges
 from export.graphs.precision import PrecisionError, blocks_in_fp8
 
-EXPERTS = ("transformer", "transformer_2")
 _PIPELINE_FIELDS = ("height", "width", "num_frames", "guidance_scale", "guidance_scale_2", "negative_prompt")
 _E4M3 = {"num_bits": (4, 3), "axis": None}
 # The ends of our names, and ModelOpt's names for what it watches there.
@@ -28,23 +26,23 @@ _QUANTIZERS = {"weight": "weight_quantizer", "input": "input_quantizer"} | {
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """What the pipeline makes while it is watched: a video a prompt, at the checkpoint's default size."""
+    """Settings of the videos that are made while the layers are watched: one per prompt, at the default size."""
 
     prompts: tuple[str, ...]
     num_inference_steps: int
     seed: int = 0
 
 
-def calibrated(checkpoint: Path, settings: CalibrationSettings) -> Fp8Ranges:
+def calibrate(checkpoint: Checkpoint, settings: CalibrationSettings) -> Fp8Ranges:
     """Make the videos and return the largest absolute values that the experts' layers saw. Raises CheckpointError."""
-    opened = check_checkpoint(checkpoint)
+    checkpoint.check()
     pipeline = _pipeline(checkpoint)
-    experts = nn.ModuleDict({name: getattr(pipeline, name) for name in EXPERTS})
-    fields = {name: field["value"] for name, field in opened.defaults.items()}
-    watched = _watched(experts, lambda: _make_videos(pipeline, settings, fields))
+    experts = nn.ModuleDict({name: getattr(pipeline, name) for name in EXPERT_COMPONENTS})
+    fields = {name: field["value"] for name, field in checkpoint.defaults.items()}
+    watched = _watch(experts, lambda: _make_videos(pipeline, settings, fields))
     return Fp8Ranges(
-        checkpoint_hashes={name: checkpoint_hash(checkpoint, name).sha256 for name in EXPERTS},
-        ranges={name: _ranges(watched[name]) for name in EXPERTS},
+        checkpoint_hashes={name: checkpoint.hash_of(name).sha256 for name in EXPERT_COMPONENTS},
+        ranges={name: _ranges(watched[name]) for name in EXPERT_COMPONENTS},
         made_with={
             "prompts": list(settings.prompts),
             "num_inference_steps": settings.num_inference_steps,
@@ -56,10 +54,10 @@ def calibrated(checkpoint: Path, settings: CalibrationSettings) -> Fp8Ranges:
     )
 
 
-def _pipeline(checkpoint: Path) -> Any:
+def _pipeline(checkpoint: Checkpoint) -> Any:
     """A14B in BF16 with the components on the GPU in turn; what is small, in FP32."""
-    dtype = torch.float32 if is_small(checkpoint) else torch.bfloat16
-    pipeline: Any = WanPipeline.from_pretrained(checkpoint, torch_dtype=dtype, local_files_only=True)
+    dtype = torch.float32 if checkpoint.kind is CheckpointKind.SMALL else torch.bfloat16
+    pipeline: Any = WanPipeline.from_pretrained(checkpoint.folder, torch_dtype=dtype, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     if torch.cuda.is_available():
         pipeline.enable_model_cpu_offload()
@@ -77,7 +75,7 @@ def _make_videos(pipeline: Any, settings: CalibrationSettings, fields: dict[str,
         )
 
 
-def _watched(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
+def _watch(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
     """The experts with ModelOpt's quantizers in the blocks that will be in FP8, after `make_videos` ran once.
 
     Raises PrecisionError without ModelOpt.
@@ -87,9 +85,12 @@ def _watched(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.Modu
     except ImportError as error:
         raise PrecisionError(f"calibration needs NVIDIA's ModelOpt: {error}. Run `make setup-dev`") from error
 
-    blocks = {name: blocks_in_fp8(len(experts[name].blocks)) for name in EXPERTS}  # type: ignore[arg-type]
+    blocks = {name: blocks_in_fp8(len(experts[name].blocks)) for name in EXPERT_COMPONENTS}  # type: ignore[arg-type]
     patterns = [
-        f"{name}.blocks.{block}.*{kind}" for name in EXPERTS for block in blocks[name] for kind in _QUANTIZERS.values()
+        f"{name}.blocks.{block}.*{kind}"
+        for name in EXPERT_COMPONENTS
+        for block in blocks[name]
+        for kind in _QUANTIZERS.values()
     ]
     rules = [{"quantizer_name": pattern, "cfg": _E4M3} for pattern in patterns]
     config = {"quant_cfg": [{"quantizer_name": "*", "enable": False}, *rules], "algorithm": "max"}
@@ -98,8 +99,8 @@ def _watched(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.Modu
 
 
 def _ranges(expert: Any) -> dict[str, float]:
-    found = {}
+    ranges = {}
     for name in needed_ranges(blocks_in_fp8(len(expert.blocks))):
         place, _, kind = name.rpartition(".")
-        found[name] = float(expert.get_submodule(f"{place}.{_QUANTIZERS[kind]}").amax)
-    return found
+        ranges[name] = float(expert.get_submodule(f"{place}.{_QUANTIZERS[kind]}").amax)
+    return ranges

@@ -1,4 +1,4 @@
-"""The prompts that FP8 is calibrated with."""
+"""Prompts that FP8 is calibrated with."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ _OWN_PROMPTS = Path(__file__).with_name("prompts.txt")
 
 
 def calibration_prompts(checkpoint: Path, file: Path | None = None) -> tuple[str, ...]:
-    """Prompts, one a line: of `file`, else the checkpoint's own, else this project's. Raises CheckpointError."""
+    """Prompts, one per line: of `file`, else the checkpoint's own, else this project's. Raises CheckpointError."""
     own = checkpoint / PROMPTS_FILE
     chosen = file or (own if own.is_file() else _OWN_PROMPTS)
     if not chosen.is_file():
-        raise CheckpointError(f"{chosen} is missing; it should have a prompt a line.")
+        raise CheckpointError(f"{chosen} is missing; it should have one prompt per line.")
     prompts = tuple(line.strip() for line in read_text(chosen).splitlines() if line.strip())
     if not prompts:
-        raise CheckpointError(f"{chosen} has no prompt; it should have one a line.")
+        raise CheckpointError(f"{chosen} has no prompt; it should have one per line.")
     return prompts

@@ -1,4 +1,4 @@
-"""The largest absolute values that calibration saw, from which FP8's scales are made: one JSON file a checkpoint."""
+"""Calibrated ranges: the largest absolute values seen, which give FP8's scales. One JSON file per checkpoint."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.checkpoint.folder import CheckpointError
 
 
@@ -29,7 +29,7 @@ class Fp8Ranges:
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_file(path) as partial:
+        with write_atomically(path) as partial:
             partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
@@ -38,10 +38,10 @@ def read_ranges(path: Path, component: str, *, names: list[str], checkpoint_hash
     remedy = "Run `python -m export calibrate --checkpoint ...` (on a GPU for A14B)"
     if not path.is_file():
         raise CheckpointError(f"FP8 needs the ranges of activations, and {path} is missing. {remedy}.")
-    found = Fp8Ranges(**json.loads(path.read_text(encoding="utf-8")))
-    if found.checkpoint_hashes.get(component) != checkpoint_hash:
+    calibrated = Fp8Ranges(**json.loads(path.read_text(encoding="utf-8")))
+    if calibrated.checkpoint_hashes.get(component) != checkpoint_hash:
         raise CheckpointError(f"{path} was made for other weights of {component}. {remedy} again.")
-    ranges = found.ranges[component]
+    ranges = calibrated.ranges[component]
     bad = [name for name in names if not 0.0 < ranges.get(name, math.nan) < math.inf]
     if bad:
         raise CheckpointError(f"{path}: {len(bad)} ranges of {component} are missing or not positive: {bad[:3]}.")

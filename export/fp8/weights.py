@@ -17,7 +17,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.checkpoint.folder import CheckpointError
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
 from export.graphs.fp8_layers import Fp8Linear, layers_in_fp8, to_fp8
@@ -29,7 +29,7 @@ _READ_BYTES = 1 << 26
 
 
 @contextlib.contextmanager
-def fp8_weights_beside(
+def write_fp8_weights(
     graph: Path, module: nn.Module, weights: Mapping[str, StoredTensor], dtype: torch.dtype
 ) -> Iterator[Mapping[str, StoredTensor]]:
     """Write the FP8 weights of `module` for the ONNX file `graph`; yield `weights` with these in their new place.
@@ -45,7 +45,7 @@ def fp8_weights_beside(
     target = data_file(graph)
     _check_space(target, [weights[f"{name}.weight"] for name in layers])
     graph.unlink(missing_ok=True)
-    written = _written(target, layers, weights, dtype)
+    written = _write_all(target, layers, weights, dtype)
     try:
         yield {**weights, **written}
     except BaseException:
@@ -77,23 +77,23 @@ def _check_space(target: Path, weights: list[StoredTensor]) -> None:
 
 
 def _is_hollow(path: Path) -> bool:
-    """Whether a file is sparse, as those of the stand-in checkpoint; zeros are then written as a hole too."""
-    found = path.stat()
-    return found.st_blocks * 512 < found.st_size // 2
+    """Whether a file is sparse, as those of the dummy checkpoint; zeros are then written as a hole too."""
+    status = path.stat()
+    return status.st_blocks * 512 < status.st_size // 2
 
 
-def _written(
+def _write_all(
     target: Path, layers: Mapping[str, Fp8Linear], weights: Mapping[str, StoredTensor], dtype: torch.dtype
 ) -> dict[str, StoredTensor]:
-    found = {}
-    with written_file(target) as partial, partial.open("wb") as file:
+    stored = {}
+    with write_atomically(target) as partial, partial.open("wb") as file:
         for name, layer in layers.items():
             rounded = _rounded(weights[f"{name}.weight"], layer.weight_scale, dtype)
             shape = tuple(rounded.shape)
-            found[f"{name}.weight"] = StoredTensor(target, FP8, shape, file.tell(), math.prod(shape))
+            stored[f"{name}.weight"] = StoredTensor(target, FP8, shape, file.tell(), math.prod(shape))
             _write(file, rounded)
         file.truncate()
-    return found
+    return stored
 
 
 def _rounded(stored: StoredTensor, scale: float, dtype: torch.dtype) -> Tensor:
@@ -101,14 +101,14 @@ def _rounded(stored: StoredTensor, scale: float, dtype: torch.dtype) -> Tensor:
     rows, columns = stored.shape
     row_bytes = stored.nbytes // rows
     step = max(1, _READ_BYTES // row_bytes)
-    found = torch.empty(stored.shape, dtype=torch.float8_e4m3fn)
+    rounded = torch.empty(stored.shape, dtype=torch.float8_e4m3fn)
     with stored.path.open("rb") as file:
         file.seek(stored.offset)
         for start in range(0, rows, step):
             count = min(step, rows - start)
             numbers = torch.frombuffer(bytearray(file.read(count * row_bytes)), dtype=_TORCH_TYPES[stored.dtype])
-            found[start : start + count] = to_fp8(numbers.reshape(count, columns), scale, dtype)
-    return found.T.contiguous()
+            rounded[start : start + count] = to_fp8(numbers.reshape(count, columns), scale, dtype)
+    return rounded.T.contiguous()
 
 
 def _write(file: BinaryIO, tensor: Tensor) -> None:

@@ -26,7 +26,7 @@ def input_shapes(model: onnx.ModelProto, axes: Mapping[str, int]) -> dict[str, S
 def free_axes(model: onnx.ModelProto) -> set[str]:
     """Names of the axes of its inputs that can still change."""
     dims = [dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim]
-    return {_parsed(name)[1] for name in dims if name}
+    return {_parse_axis(name)[1] for name in dims if name}
 
 
 def with_fixed_axes(model: onnx.ModelProto, axes: Mapping[str, int]) -> onnx.ModelProto:
@@ -38,7 +38,7 @@ def with_fixed_axes(model: onnx.ModelProto, axes: Mapping[str, int]) -> onnx.Mod
     fixed.CopyFrom(model)
     for value in fixed.graph.input:
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param and _parsed(dim.dim_param)[1] in axes:
+            if dim.dim_param and _parse_axis(dim.dim_param)[1] in axes:
                 dim.dim_value = _size(dim, axes)
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
@@ -49,16 +49,16 @@ def with_fixed_axes(model: onnx.ModelProto, axes: Mapping[str, int]) -> onnx.Mod
 def _size(dim: onnx.TensorShapeProto.Dimension, axes: Mapping[str, int]) -> int:
     if not dim.dim_param:
         return int(dim.dim_value)
-    factor, name = _parsed(dim.dim_param)
+    factor, name = _parse_axis(dim.dim_param)
     return factor * axes[name]
 
 
-def _parsed(dim_param: str) -> tuple[int, str]:
+def _parse_axis(dim_param: str) -> tuple[int, str]:
     """`latent_height` or `4*latent_height`, as the exporter writes them."""
-    found = re.fullmatch(r"(?:(\d+)\*)?\(*(\w+)\)*", dim_param)
-    if found is None:
+    axis = re.fullmatch(r"(?:(\d+)\*)?\(*(\w+)\)*", dim_param)
+    if axis is None:
         raise ValueError(f"axis {dim_param!r} of the graph is not a name or a multiple of one")
-    return int(found[1] or 1), found[2]
+    return int(axis[1] or 1), axis[2]
 
 
 def axes_of(graph: str, size: VideoShape | None, facts: ModelFacts) -> dict[str, int]:

@@ -95,13 +95,13 @@ class Fp8Linear(nn.Linear):
 
 
 def layers_in_fp8(blocks: range) -> list[str]:
-    """Names of the linear layers of these blocks: ten a block."""
+    """Names of the linear layers of these blocks: ten per block."""
     attention = [f"attn{i}.{name}" for i in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")]
     return [f"blocks.{b}.{name}" for b in blocks for name in (*attention, "ffn.net.0.proj", "ffn.net.2")]
 
 
 def attentions_in_fp8(blocks: range) -> list[str]:
-    """Names of the attentions whose query, key and value may go through FP8: two a block."""
+    """Names of the attentions whose query, key and value may go through FP8: two per block."""
     return [f"blocks.{block}.{name}" for block in blocks for name in ("attn1", "attn2")]
 
 
@@ -140,7 +140,7 @@ def put_in_fp8(
         expert.get_submodule(name).fp8_scales = scales
 
 
-def in_fp8(expert: WanTransformer3DModel, precision: str, ranges: Mapping[str, float]) -> None:
+def put_inner_blocks_in_fp8(expert: WanTransformer3DModel, precision: str, ranges: Mapping[str, float]) -> None:
     """Put `expert` in place in FP8: its inner blocks, by the ranges that calibration brought."""
     blocks = blocks_in_fp8(len(expert.blocks))
     put_in_fp8(expert, ranges, blocks=blocks, attention=attention_is_fp8(precision))

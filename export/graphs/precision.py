@@ -1,4 +1,4 @@
-"""Which precision each part of the model may be exported in, and why: the one table.
+"""Precision table: what each part of the model may be exported in, and why.
 
 The precision is written in the graph (TensorRT builds it strongly typed). Islands of FP32 that diffusers keeps in a
 half-precision expert (time embedder, modulation, norms, rotary tables) are FP32 in the graph too.
@@ -8,14 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-PART_OF = {
-    "text_encoder": "text_encoder",
-    "high_noise_expert": "experts",
-    "low_noise_expert": "experts",
-    "vae_decoder_first": "vae",
-    "vae_decoder_next": "vae",
-}
-OFFERED: Mapping[str, Mapping[str, str]] = {
+from wan_t2v.contract import EXPERTS, VAE_DECODERS
+
+PART_OF = {"text_encoder": "text_encoder", **dict.fromkeys(EXPERTS, "experts"), **dict.fromkeys(VAE_DECODERS, "vae")}
+SUPPORTED: Mapping[str, Mapping[str, str]] = {
     "experts": {
         "bf16": "what Wan, diffusers and MLPerf run; the default for weights that one ONNX file cannot hold",
         "fp16": "what the design note asks for; unproven on A14B, whose activations may pass 65,504",
@@ -35,22 +31,22 @@ OFFERED: Mapping[str, Mapping[str, str]] = {
         "fp16": "half the caches with three more bits of fraction than bf16",
     },
 }
-REFUSED = {
+UNSUPPORTED = {
     ("text_encoder", "fp16"): "T5 overflows in FP16, and its graph would mix types: transformers keeps `wo` in FP32",
 }
-FP8_BETWEEN = {"fp8": "bf16", "fp8-attention": "bf16", "fp8-fp32": "fp32", "fp8-attention-fp32": "fp32"}
+FP8_IO_PRECISION = {"fp8": "bf16", "fp8-attention": "bf16", "fp8-fp32": "fp32", "fp8-attention-fp32": "fp32"}
 _OUTER_BLOCKS, _OUTER_BLOCKS_OF_A_SMALL_EXPERT, _SMALL_EXPERT = 3, 1, 12
 _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _OPTIONS = {"experts": "--precision", "text_encoder": "--text-encoder-precision", "vae": "--vae-precision"}
 
 
 class PrecisionError(ValueError):
-    """A precision that is not offered for a part of the model; the message lists those that are, with reasons."""
+    """A precision that a part of the model does not support; the message lists those that it does, with reasons."""
 
 
 @dataclass(frozen=True)
 class Precisions:
-    """The choice for one export, by part. Raises PrecisionError for one that is not in OFFERED."""
+    """The choice for one export, by part. Raises PrecisionError for one that is not in SUPPORTED."""
 
     experts: str = "fp32"
     text_encoder: str = "fp32"
@@ -62,13 +58,13 @@ class Precisions:
 
     def of(self, graph: str) -> str:
         """Precision of one of the five graphs."""
-        found: str = getattr(self, PART_OF[graph])
-        return found
+        precision: str = getattr(self, PART_OF[graph])
+        return precision
 
 
 def is_fp8(precision: str) -> bool:
     """Whether the linear layers are in FP8."""
-    return precision in FP8_BETWEEN
+    return precision in FP8_IO_PRECISION
 
 
 def attention_is_fp8(precision: str) -> bool:
@@ -84,26 +80,26 @@ def blocks_in_fp8(count: int) -> range:
     return range(outer, count - outer)
 
 
-def between(precision: str) -> str:
+def io_precision(precision: str) -> str:
     """The precision of inputs, outputs and everything that is not in FP8."""
-    return FP8_BETWEEN.get(precision, precision)
+    return FP8_IO_PRECISION.get(precision, precision)
 
 
 def torch_dtype(precision: str) -> Any:
     """`torch.dtype` of inputs and outputs in a precision."""
     import torch
 
-    return getattr(torch, _TORCH_NAMES[between(precision)])
+    return getattr(torch, _TORCH_NAMES[io_precision(precision)])
 
 
 def _check(part: str, precision: str) -> None:
-    if precision in OFFERED[part]:
+    if precision in SUPPORTED[part]:
         return
-    reason = REFUSED.get((part, precision))
-    offered = "; ".join(f"{name} ({why})" for name, why in OFFERED[part].items())
+    reason = UNSUPPORTED.get((part, precision))
+    supported = "; ".join(f"{name} ({why})" for name, why in SUPPORTED[part].items())
     raise PrecisionError(
         f"{_OPTIONS[part]} {precision}: "
-        f"{'refused, ' + reason if reason else 'unknown'}. Offered for {part.replace('_', ' ')}: {offered}."
+        f"{'refused, ' + reason if reason else 'unknown'}. Supported for {part.replace('_', ' ')}: {supported}."
     )
 
 

@@ -26,7 +26,7 @@ class ExampleCall:
 
 
 @dataclass(frozen=True)
-class Graph:
+class GraphSpec:
     """A graph's origin: the checkpoint component, the module that spells it for export, and a call to trace it with.
 
     `prefix` stands before the checkpoint's name of a tensor in the name that it has in the graph.
@@ -103,10 +103,10 @@ def cache_count(module: nn.Module, latents: Tensor) -> int:
         return len(module(latents)) - 1
 
 
-GRAPHS: dict[str, Graph] = {
-    "text_encoder": Graph("text_encoder", "text_encoder.", text_encoder.TextEncoderGraph, _text_encoder_call),
-    "high_noise_expert": Graph("transformer", "transformer.", expert.ExpertGraph, _expert_call),
-    "low_noise_expert": Graph("transformer_2", "transformer.", expert.ExpertGraph, _expert_call),
-    "vae_decoder_first": Graph("vae", "", vae_decoder.VaeDecoderFirstGraph, _vae_first_call),
-    "vae_decoder_next": Graph("vae", "", vae_decoder.VaeDecoderNextGraph, _vae_next_call),
+GRAPHS: dict[str, GraphSpec] = {
+    "text_encoder": GraphSpec("text_encoder", "text_encoder.", text_encoder.TextEncoderGraph, _text_encoder_call),
+    "high_noise_expert": GraphSpec("transformer", "transformer.", expert.ExpertGraph, _expert_call),
+    "low_noise_expert": GraphSpec("transformer_2", "transformer.", expert.ExpertGraph, _expert_call),
+    "vae_decoder_first": GraphSpec("vae", "", vae_decoder.VaeDecoderFirstGraph, _vae_first_call),
+    "vae_decoder_next": GraphSpec("vae", "", vae_decoder.VaeDecoderNextGraph, _vae_next_call),
 }

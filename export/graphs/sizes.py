@@ -1,4 +1,4 @@
-"""The sizes that a deployment can name: a plan is built for these and no others.
+"""Sizes that a deployment can name: plans are built for these and no others.
 
 Wan2.2-T2V-A14B was trained at four sizes; two more are wanted by users and marked. A checkpoint with another text width
 is no A14B (wan-mini), and what it was trained for is not known here, so any size that its latent grid divides will do.

@@ -1,4 +1,4 @@
-"""Does the ONNX graph compute what diffusers' own module computes? Measured in ONNX Runtime on the CPU.
+"""Graph parity: each ONNX graph against diffusers' own module, in ONNX Runtime on the CPU.
 
 The reference is the untouched diffusers or transformers module in FP32, not the export form, so a fault in the form is
 seen. ONNX Runtime has no BF16 on a CPU, so graphs in BF16 are not compared here.
@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.checkpoint.folder import module_from_checkpoint
-from export.graphs.precision import PART_OF, between
+from export.checkpoint.folder import Checkpoint
+from export.graphs.precision import PART_OF, io_precision
 from export.graphs.registry import GRAPHS
 from export.manifest import onnx_file
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
@@ -67,11 +67,16 @@ def tolerance(graph: str, precision: str) -> Tolerance | None:
         return TOLERANCES[graph]
     if precision == "fp16":
         return FP16_TOLERANCES[PART_OF[graph]]
-    return FP8_TOLERANCE if between(precision) == "fp32" else None
+    return FP8_TOLERANCE if io_precision(precision) == "fp32" else None
 
 
 def parity_of(
-    graph: str, checkpoint: Path, folder: Path, *, precision: str = "fp32", files: Mapping[str, Path] | None = None
+    graph: str,
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    precision: str = "fp32",
+    files: Mapping[str, Path] | None = None,
 ) -> list[Comparison]:
     """Compare a graph, in an export's folder or among `files`, with the checkpoint's module at three shapes or more.
 
@@ -80,13 +85,13 @@ def parity_of(
     accepted = tolerance(graph, precision)
     if accepted is None:
         raise ParityError(f"{graph} is in {precision}, which ONNX Runtime cannot run on a CPU: nothing to compare")
-    facts = ModelFacts.read(folder)
-    reference = module_from_checkpoint(checkpoint, GRAPHS[graph].component)
+    facts = checkpoint.facts
+    reference = checkpoint.module(GRAPHS[graph].component)
     paths = {name: files[name] if files else onnx_file(folder / name) for name in _needed(graph)}
     engines = {name: _Engine(OnnxRuntimeEngine(path), precision) for name, path in paths.items()}
     with torch.inference_mode():
         comparisons = [
-            compared(shape, actual, expected) for shape, actual, expected in _CASES[graph](reference, engines, facts)
+            compare(shape, actual, expected) for shape, actual, expected in _CASES[graph](reference, engines, facts)
         ]
     worst = max(comparison.relative for comparison in comparisons)
     if not worst <= accepted.relative:  # also when it is NaN
@@ -97,7 +102,7 @@ def parity_of(
     return comparisons
 
 
-def compared(shape: str, actual: NDArray[Any], expected: NDArray[Any]) -> Comparison:
+def compare(shape: str, actual: NDArray[Any], expected: NDArray[Any]) -> Comparison:
     """Largest difference, absolute and relative to the reference's largest value."""
     if actual.shape != expected.shape:
         raise ParityError(f"{shape}: the graph gives {actual.shape}, the reference {expected.shape}")
@@ -143,7 +148,7 @@ def _text_encoder_cases(reference: Any, engines: _Engines, facts: ModelFacts) ->
 
 def _expert_cases(graph: str) -> Callable[[Any, _Engines, ModelFacts], list[_Case]]:
     def cases(reference: Any, engines: _Engines, facts: ModelFacts) -> list[_Case]:
-        found = []
+        compared = []
         for batch, frames, height, width, timestep in ((1, 5, 16, 16, 999), (2, 3, 8, 12, 875), (1, 1, 20, 6, 14)):
             latents = torch.randn(batch, facts.grid.channels, frames, height, width, generator=_seeded(width))
             text = torch.randn(batch, facts.text_length, facts.text_dim, generator=_seeded(height))
@@ -152,8 +157,8 @@ def _expert_cases(graph: str) -> Callable[[Any, _Engines, ModelFacts], list[_Cas
             inputs = {"hidden_states": latents, "timestep": times, "encoder_hidden_states": text}
             actual = engines[graph]({name: value.numpy() for name, value in inputs.items()})
             shape = f"batch {batch}, latents {frames}x{height}x{width}, timestep {timestep}"
-            found.append((shape, actual["velocity"], expected.numpy()))
-        return found
+            compared.append((shape, actual["velocity"], expected.numpy()))
+        return compared
 
     return cases
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_file
-from export.graphs.precision import between, is_fp8
-from export.parity.teacher_forced import BANDS, EXPERT_NAMES, ForcedCall
+from export.atomic import write_atomically
+from export.graphs.precision import io_precision, is_fp8
+from export.parity.teacher_forced import BANDS, ReferencePass
+from wan_t2v.contract import EXPERTS
 
 NOISE_FLOOR = "torch bf16"
 REPORT_FILE, PLOT_FILE = "trajectory.json", "trajectory.png"
@@ -28,55 +29,55 @@ def limit_of(precision: str, floor: float) -> Limit:
     """What is accepted of a graph or plan in `precision` where BF16 itself costs `floor`."""
     if is_fp8(precision):
         return Limit(0.1, "four bits of fraction in most linear layers")
-    if between(precision) == "fp32":
+    if io_precision(precision) == "fp32":
         return Limit(1e-4, "FP32 sums in another order")
     if precision == "fp16":
         return Limit(floor, "three more bits of fraction than BF16, so not more than BF16 in torch")
     return Limit(2.0 * floor, "BF16 in another order: twice what BF16 in torch costs")
 
 
-def report(calls: Sequence[ForcedCall], errors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def report(passes: Sequence[ReferencePass], errors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """All errors by candidate: each step's larger one of the two guidance passes, and summaries."""
     return {
         "reference": "diffusers' modules in FP32; every candidate sees the reference's latents at every step",
         "error": "Euclidean norm of the velocity's difference over that of the reference",
         "candidates": {
             name: {
-                "steps": _steps(calls, found),
-                "by_expert": {e: _summary(f for c, f in _zip(calls, found) if c.expert == e) for e in EXPERT_NAMES},
+                "steps": _steps(passes, relative),
+                "by_expert": {e: _summary(f for c, f in _zip(passes, relative) if c.expert == e) for e in EXPERTS},
                 "by_band": {
                     f"{lowest}-{highest - 1}": _summary(
-                        f for c, f in _zip(calls, found) if lowest <= c.timestep < highest
+                        f for c, f in _zip(passes, relative) if lowest <= c.timestep < highest
                     )
                     for lowest, highest in BANDS
                 },
             }
-            for name, found in errors.items()
+            for name, relative in errors.items()
         },
     }
 
 
-def worst_median(found: Mapping[str, Any]) -> float:
+def worst_median(candidate: Mapping[str, Any]) -> float:
     """The larger of both experts' median errors of one candidate in a report; NaN if there is any."""
-    medians = [summary["median"] for summary in found["by_expert"].values() if summary]
+    medians = [summary["median"] for summary in candidate["by_expert"].values() if summary]
     return math.nan if any(map(math.isnan, medians)) else max(medians)
 
 
-def write_report(folder: Path, found: Mapping[str, Any]) -> None:
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     """Write `trajectory.json` and `trajectory.png` into a folder, each whole or not at all."""
-    with written_file(folder / REPORT_FILE) as partial:
-        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    with written_file(folder / PLOT_FILE) as partial:
-        _draw(partial, found)
+    with write_atomically(folder / REPORT_FILE) as partial:
+        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    with write_atomically(folder / PLOT_FILE) as partial:
+        _draw(partial, report)
 
 
-def _zip(calls: Sequence[ForcedCall], errors: Sequence[float]) -> Any:
-    return zip(calls, errors, strict=True)
+def _zip(passes: Sequence[ReferencePass], errors: Sequence[float]) -> Any:
+    return zip(passes, errors, strict=True)
 
 
-def _steps(calls: Sequence[ForcedCall], errors: Sequence[float]) -> list[dict[str, Any]]:
+def _steps(passes: Sequence[ReferencePass], errors: Sequence[float]) -> list[dict[str, Any]]:
     steps: dict[int, dict[str, Any]] = {}
-    for call, error in _zip(calls, errors):
+    for call, error in _zip(passes, errors):
         row = steps.setdefault(
             call.step, {"step": call.step, "timestep": call.timestep, "expert": call.expert, "relative": 0.0}
         )
@@ -86,24 +87,24 @@ def _steps(calls: Sequence[ForcedCall], errors: Sequence[float]) -> list[dict[st
 
 def _summary(errors: Any) -> dict[str, float] | None:
     """None where no pass fell in; NaN wherever one is, which sorting would hide."""
-    found = list(errors)
-    if not found:
+    values = list(errors)
+    if not values:
         return None
-    if any(math.isnan(error) for error in found):
-        return {"median": math.nan, "largest": math.nan, "passes": len(found)}
-    return {"median": statistics.median(found), "largest": max(found), "passes": len(found)}
+    if any(math.isnan(error) for error in values):
+        return {"median": math.nan, "largest": math.nan, "passes": len(values)}
+    return {"median": statistics.median(values), "largest": max(values), "passes": len(values)}
 
 
-def _draw(path: Path, found: Mapping[str, Any]) -> None:
+def _draw(path: Path, report: Mapping[str, Any]) -> None:
     from matplotlib.figure import Figure  # a second to import, and only this needs it
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for name, candidate in found["candidates"].items():
+    for name, candidate in report["candidates"].items():
         steps = candidate["steps"]
         style = "--" if name == NOISE_FLOOR else "-"
         axes.plot([s["step"] for s in steps], [s["relative"] for s in steps], style, marker=".", label=name)
-    switch = sum(step["expert"] == EXPERT_NAMES[0] for step in steps) + 0.5
+    switch = sum(step["expert"] == EXPERTS[0] for step in steps) + 0.5
     axes.axvline(switch, color="grey", linewidth=0.8)
     axes.annotate("low-noise expert", (switch, 1.0), xycoords=("data", "axes fraction"), fontsize=8, va="bottom")
     axes.set(yscale="log", xlabel="step", ylabel="relative error of the velocity")

@@ -15,28 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from export.checkpoint.folder import Checkpoint, module_from_checkpoint
+from export.checkpoint.folder import Checkpoint
 from export.checkpoint.tokenizer import save_tokenizer
 from export.graphs.precision import torch_dtype
 from export.graphs.registry import GRAPHS
 from export.graphs.text_encoder import TextEncoderGraph
 from export.manifest import onnx_file
+from wan_t2v.contract import EXPERTS
 from wan_t2v.denoise import denoise
 from wan_t2v.engines.loader import GRAPH_FILES, EngineSettings, engine_from_file
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
-from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, EngineExpert, Expert, Experts
-from wan_t2v.facts import TOKENIZER_FILE, ModelFacts
+from wan_t2v.experts import EngineExpert, Expert, Experts
+from wan_t2v.facts import TOKENIZER_FILE
 from wan_t2v.latents import starting_noise
 from wan_t2v.schedule import Schedule
 from wan_t2v.shapes import VideoShape
 from wan_t2v.tokens import PromptTokenizer, clean_prompt
 
-EXPERT_NAMES = (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)
 BANDS = ((875, 1001), (600, 875), (300, 600), (0, 300))  # timesteps; the first is the high-noise expert's
 
 
 @dataclass(frozen=True)
-class ForcedCall:
+class ReferencePass:
     """One pass of the reference: what it was given and what it answered, all FP32."""
 
     step: int
@@ -48,11 +48,11 @@ class ForcedCall:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReferenceSettings:
     """The generation that is followed."""
 
     prompt: str
-    num_inference_steps: int
+    steps: int
     seed: int = 0
 
 
@@ -70,15 +70,15 @@ class TorchExpert:
         return velocity.float()
 
 
-def torch_experts(checkpoint: Path, precision: str) -> Mapping[str, Expert]:
+def torch_experts(checkpoint: Checkpoint, precision: str) -> Mapping[str, Expert]:
     """diffusers' own modules of both experts, loaded in a precision."""
-    modules = {name: module_from_checkpoint(checkpoint, GRAPHS[name].component, precision) for name in EXPERT_NAMES}
+    modules = {name: checkpoint.module(GRAPHS[name].component, precision) for name in EXPERTS}
     return {name: TorchExpert(module, torch_dtype(precision)) for name, module in modules.items()}
 
 
 def graph_experts(folder: Path, precision: str) -> Mapping[str, Expert]:
     """The exported graphs in ONNX Runtime on the CPU, for a precision that it can run."""
-    engines = {name: OnnxRuntimeEngine(onnx_file(folder / name)) for name in EXPERT_NAMES}
+    engines = {name: OnnxRuntimeEngine(onnx_file(folder / name)) for name in EXPERTS}
     return {name: _InPrecision(EngineExpert(_NumpyEngine(e)), precision, "cpu") for name, e in engines.items()}
 
 
@@ -86,38 +86,37 @@ def plan_experts(repository: Path, precision: str, device: str = "cuda:0") -> Ma
     """The plans of a model repository, in this process on a GPU."""
     settings = EngineSettings("tensorrt", device)
     file = GRAPH_FILES["tensorrt"].name
-    engines = {name: engine_from_file(repository / name / "1" / file, settings) for name in EXPERT_NAMES}
+    engines = {name: engine_from_file(repository / name / "1" / file, settings) for name in EXPERTS}
     return {name: _InPrecision(EngineExpert(engine), precision, device) for name, engine in engines.items()}
 
 
-def followed(checkpoint: Path, asked: Asked, tell: Callable[[int], object] = lambda step: None) -> list[ForcedCall]:
+def reference_run(
+    checkpoint: Checkpoint, settings: ReferenceSettings, on_step: Callable[[int], object] = lambda step: None
+) -> list[ReferencePass]:
     """Generate with the reference at the checkpoint's default size and guidance, and keep every pass."""
-    opened = Checkpoint.open(checkpoint)
-    facts = opened.facts
-    fields = {name: field["value"] for name, field in opened.defaults.items()}
+    facts = checkpoint.facts
+    fields = {name: field["value"] for name, field in checkpoint.defaults.items()}
     video = VideoShape(fields["num_frames"], fields["height"], fields["width"])
     recorder = _Recorder(torch_experts(checkpoint, "fp32"))
-    embeds, negative = _text_embeddings(checkpoint, facts, [asked.prompt, fields["negative_prompt"]])
+    embeds, negative = _text_embeddings(checkpoint, [settings.prompt, fields["negative_prompt"]])
     with ThreadPoolExecutor(1) as executor:
         denoise(
-            starting_noise(facts.grid.latent_shape(video), asked.seed),
-            Schedule(facts.scheduler, num_inference_steps=asked.num_inference_steps, flow_shift=fields["flow_shift"]),
+            starting_noise(facts.grid.latent_shape(video), settings.seed),
+            Schedule(facts.scheduler, num_inference_steps=settings.steps, flow_shift=fields["flow_shift"]),
             experts=recorder.experts(facts.boundary_timestep),
             prompt_embeds=embeds,
             negative_prompt_embeds=negative,
             guidance_scale=fields["guidance_scale"],
             guidance_scale_2=fields["guidance_scale_2"],
             executor=executor,
-            after_step=lambda step: recorder.next_step(step.index, tell),
+            after_step=lambda step: recorder.next_step(step.index, on_step),
         )
-    return recorder.calls
+    return recorder.passes
 
 
-def errors_along(calls: Sequence[ForcedCall], experts: Mapping[str, Expert]) -> list[float]:
+def errors_along(passes: Sequence[ReferencePass], experts: Mapping[str, Expert]) -> list[float]:
     """For every pass `|candidate - reference| / |reference|`, in the Euclidean norm over the whole velocity."""
-    return [
-        relative_error(experts[call.expert](call.latents, call.timestep, call.text), call.velocity) for call in calls
-    ]
+    return [relative_error(experts[one.expert](one.latents, one.timestep, one.text), one.velocity) for one in passes]
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -125,12 +124,12 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
-def _text_embeddings(checkpoint: Path, facts: ModelFacts, prompts: Sequence[str]) -> list[Tensor]:
+def _text_embeddings(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[Tensor]:
     """Of each prompt, (1, text_length, D), from the text encoder's module in FP32."""
-    encoder = TextEncoderGraph(module_from_checkpoint(checkpoint, "text_encoder"))
+    encoder = TextEncoderGraph(checkpoint.module("text_encoder"))
     with tempfile.TemporaryDirectory() as folder:
-        save_tokenizer(checkpoint, Path(folder) / TOKENIZER_FILE)
-        tokenizer = PromptTokenizer(Path(folder), text_length=facts.text_length)
+        save_tokenizer(checkpoint.folder, Path(folder) / TOKENIZER_FILE)
+        tokenizer = PromptTokenizer(Path(folder), text_length=checkpoint.facts.text_length)
     tokens = [tokenizer(clean_prompt(prompt)) for prompt in prompts]
     with torch.inference_mode():
         return [encoder(torch.from_numpy(t.input_ids), torch.from_numpy(t.attention_mask)) for t in tokens]
@@ -159,21 +158,21 @@ class _InPrecision:
 
 class _Recorder:
     def __init__(self, reference: Mapping[str, Expert]) -> None:
-        self.calls: list[ForcedCall] = []
+        self.passes: list[ReferencePass] = []
         self._reference, self._step = reference, 1
 
     def experts(self, boundary_timestep: float) -> Experts:
-        high, low = (self._recorded(name) for name in EXPERT_NAMES)
+        high, low = (self._record(name) for name in EXPERTS)
         return Experts(high, low, boundary_timestep=boundary_timestep)
 
-    def next_step(self, done: int, tell: Callable[[int], object]) -> None:
+    def next_step(self, done: int, on_step: Callable[[int], object]) -> None:
         self._step = done + 1
-        tell(done)
+        on_step(done)
 
-    def _recorded(self, name: str) -> Expert:
+    def _record(self, name: str) -> Expert:
         def call(latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
             velocity = self._reference[name](latents, timestep, text_embeddings)
-            self.calls.append(ForcedCall(self._step, name, timestep, latents.clone(), text_embeddings, velocity))
+            self.passes.append(ReferencePass(self._step, name, timestep, latents.clone(), text_embeddings, velocity))
             return velocity
 
         return call

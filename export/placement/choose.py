@@ -1,4 +1,4 @@
-"""Which arrangements there are on a set of GPUs, and which of them is taken."""
+"""Choice among the arrangements that a set of GPUs allows."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -17,16 +17,16 @@ def placements(memory: GpuMemory, gpus: Sequence[Gpu], layout: Layout) -> list[P
     Those that fit come before those that fit tightly. Among them a text encoder on a GPU comes before one on the CPU,
     then VAE engines in their order of preference. Then, and where nothing fits, the most memory free decides.
     """
-    asked, places = memory.deployment, range(len(gpus))
-    encoders = {"gpu": [*places], "cpu": [ON_CPU], None: [*places, ON_CPU]}[asked.text_encoder_device]
-    engines = _ENGINES if asked.vae_engine is None else (asked.vae_engine,)
-    found = [
+    profile, places = memory.profile, range(len(gpus))
+    encoders = {"gpu": [*places], "cpu": [ON_CPU], None: [*places, ON_CPU]}[profile.text_encoder_device]
+    engines = _ENGINES if profile.vae_engine is None else (profile.vae_engine,)
+    arrangements = [
         Placement(memory, tuple(gpus), layout, text_encoder, vae, engine)
         for text_encoder, vae, engine in product(encoders, places, engines)
     ]
     if layout is Layout.ONE_AT_A_TIME:  # who swaps watches the memory of its own GPU, and the experts are on the first
-        found = [p for p in found if STREAM not in asked.doors or p.stream == 0]
-    return sorted(found, key=_preference)
+        arrangements = [p for p in arrangements if STREAM not in profile.doors or p.stream == 0]
+    return sorted(arrangements, key=_preference)
 
 
 def _preference(placement: Placement) -> tuple[int, bool, int, int]:
@@ -51,7 +51,7 @@ def best_of_each_layout(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Placemen
     return [placements(memory, gpus, layout)[0] for layout in layouts(gpus)]
 
 
-def chosen(candidates: Sequence[Placement]) -> Placement | None:
+def best_fit(candidates: Sequence[Placement]) -> Placement | None:
     """The first that fits; else the first that fits tightly, both experts resident before swapped ones; else None."""
     order = sorted(
         (candidate for candidate in candidates if candidate.verdict > Verdict.TOO_SMALL),

@@ -8,11 +8,11 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from export.atomic import written_file
-from export.graphs.precision import between
+from export.atomic import write_atomically
+from export.graphs.precision import io_precision
 from export.placement.gpu_memory import MIB, SettingsError, VaeEngine
-from export.placement.layouts import EXPERTS, VAE_PLANS, Layout, Placement
-from wan_t2v.contract import MODELS, MODELS_OF_ENDPOINT, STREAM, Dtype
+from export.placement.layouts import Layout, Placement
+from wan_t2v.contract import EXPERTS, MODELS, MODELS_OF_ENDPOINT, STREAM, VAE_DECODERS, Dtype
 
 TRITON_TYPES = {"fp32": "TYPE_FP32", "bf16": "TYPE_BF16", "fp16": "TYPE_FP16"}
 # Whose precision the graph-typed tensors of a model have.
@@ -21,19 +21,19 @@ PRECISION_OF = {
     "text_encoder": "text_encoder",
     "denoiser": "text_encoder",
     **dict.fromkeys(EXPERTS, "experts"),
-    **dict.fromkeys(VAE_PLANS, "vae"),
+    **dict.fromkeys(VAE_DECODERS, "vae"),
 }
 PINNED_BYTES = 256 * MIB  # Triton's default
 TEXT_ENCODER_THREADS = 8  # on the CPU: what the chart asks for a pod; torch's own choice would be every core of a node
 PROGRAM_PARTS = {
     "text_encoder": "text-encoder",
-    **dict.fromkeys(VAE_PLANS, "vae"),
+    **dict.fromkeys(VAE_DECODERS, "vae"),
 }  # `export.to_torch_program`
 ENGINE_OF = {VaeEngine.IN_PROCESS: "tensorrt", VaeEngine.TORCH: "torch"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def written_configs(placement: Placement, repository: Path, name: str) -> list[Path]:
+def write_configs(placement: Placement, repository: Path, name: str) -> list[Path]:
     """Write `<model>/configs/<name>.pbtxt` in `repository` for each model whose config changes.
 
     A file of that name from an earlier placement is replaced, and removed from models that need none any more.
@@ -49,7 +49,7 @@ def written_configs(placement: Placement, repository: Path, name: str) -> list[P
         if model not in configs:
             path.unlink(missing_ok=True)
             continue
-        with written_file(path) as partial:
+        with write_atomically(path) as partial:
             partial.write_text(f"{_HEADER}{text_format.MessageToString(configs[model])}", encoding="utf-8")
         paths.append(path)
     return paths
@@ -64,7 +64,7 @@ def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{repository} is no model repository: denoiser/config.pbtxt is missing. Set --repository."
         )
-    found = {}
+    configs = {}
     for model in loaded_by_server(repository):
         text = (repository / model / "config.pbtxt").read_text(encoding="utf-8")
         original = text_format.Parse(text, ModelConfig())
@@ -72,17 +72,17 @@ def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
         placed.CopyFrom(original)
         _place(placed, placement)
         if placed != original and model not in unloaded_models(placement):
-            found[model] = placed
-    return found
+            configs[model] = placed
+    return configs
 
 
 def _place(config: Any, placement: Placement) -> None:
-    model, deployment = config.name, placement.deployment
+    model, profile = config.name, placement.profile
     gpus = {
         **({} if placement.text_encoder_on_cpu else {"text_encoder": (placement.text_encoder,)}),
         "denoiser": (0,),
         STREAM: (placement.stream,),
-        **dict.fromkeys(("vae_decoder", *VAE_PLANS), (placement.vae,)),
+        **dict.fromkeys(("vae_decoder", *VAE_DECODERS), (placement.vae,)),
         **placement.expert_gpus,
     }
     if model in gpus:
@@ -90,13 +90,13 @@ def _place(config: Any, placement: Placement) -> None:
     elif model == "text_encoder":
         _set_on_cpu(config)
     if model in PRECISION_OF:
-        _set_types(config, TRITON_TYPES[between(getattr(deployment, PRECISION_OF[model]))])
-    several = len(deployment.sizes) > 1
+        _set_types(config, TRITON_TYPES[io_precision(getattr(profile, PRECISION_OF[model]))])
+    several = len(profile.sizes) > 1
     if model in EXPERTS and several:
-        config.instance_group[0].profile.extend(str(index) for index in range(len(deployment.sizes)))
+        config.instance_group[0].profile.extend(str(index) for index in range(len(profile.sizes)))
         # else each profile's context takes what the largest of them needs
         _set_parameter(config, "execution_context_allocation_strategy", "ON_PROFILE_CHANGE")
-    if model in VAE_PLANS and several:
+    if model in VAE_DECODERS and several:
         config.version_policy.all.SetInParent()  # a version a size
     for key, value in _parameters(model, placement):
         _set_parameter(config, key, value)
@@ -123,11 +123,11 @@ def _set_types(config: Any, type_name: str) -> None:
 
 
 def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
-    deployment = placement.deployment
+    profile = placement.profile
     if model in ("denoiser", STREAM) and placement.layout is Layout.ONE_AT_A_TIME:
         yield "expert_residency", "one_at_a_time"
-    if model in ("denoiser", STREAM) and deployment.text_encoder != between(deployment.experts):
-        yield "expert_precision", between(deployment.experts)
+    if model in ("denoiser", STREAM) and profile.text_encoder != io_precision(profile.experts):
+        yield "expert_precision", io_precision(profile.experts)
     if model in ("denoiser", STREAM):
         yield "max_in_flight", "1"  # of both doors together: the memory is counted for one clip
         parallel = len(placement.expert_gpus[EXPERTS[0]]) > 1
@@ -135,13 +135,13 @@ def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
     if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
         yield "engine_location", "in_process"
         yield "engine", ENGINE_OF[placement.vae_engine]
-    if model in ("vae_decoder", STREAM) and len(placement.deployment.sizes) > 1:
-        yield "version_sizes", ",".join(map(str, placement.deployment.sizes))
+    if model in ("vae_decoder", STREAM) and len(placement.profile.sizes) > 1:
+        yield "version_sizes", ",".join(map(str, placement.profile.sizes))
     if model == "text_encoder" and placement.text_encoder_on_cpu:
         yield "engine", "torch"
         yield "threads", str(TEXT_ENCODER_THREADS)
     if model == "prepare":
-        yield "served_clips", ",".join(map(str, placement.deployment.sizes))
+        yield "served_clips", ",".join(map(str, placement.profile.sizes))
 
 
 def _set_parameter(config: Any, key: str, value: str) -> None:
@@ -152,10 +152,10 @@ def unloaded_models(placement: Placement) -> set[str]:
     """Models that the server must not load at start: an expert that is swapped in later, the VAE's plans where other
     processes run them, a door that is not served.
     """
-    served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.deployment.doors))
+    served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.profile.doors))
     closed = set().union(*MODELS_OF_ENDPOINT.values()) - served
     swapped = {EXPERTS[1]} if placement.layout is Layout.ONE_AT_A_TIME else set()
-    return swapped.union(VAE_PLANS if placement.vae_engine.in_process else (), closed)
+    return swapped.union(VAE_DECODERS if placement.vae_engine.in_process else (), closed)
 
 
 def loaded_by_server(repository: Path) -> list[str]:
@@ -180,13 +180,13 @@ def server_options(placement: Placement, repository: Path, name: str) -> list[st
 def torch_graphs(placement: Placement) -> list[str]:
     """Graphs that this placement runs in torch, so that their programs must lie beside them."""
     encoder = ["text_encoder"] if placement.text_encoder_on_cpu else []
-    return [*encoder, *(VAE_PLANS if placement.vae_engine is VaeEngine.TORCH else ())]
+    return [*encoder, *(VAE_DECODERS if placement.vae_engine is VaeEngine.TORCH else ())]
 
 
 def programs_command(placement: Placement, repository: Path) -> str:
     """What makes the programs of `torch_graphs`."""
-    deployment, graphs = placement.deployment, torch_graphs(placement)
-    precisions = {PROGRAM_PARTS[graph]: getattr(deployment, PRECISION_OF[graph]) for graph in graphs}
+    profile, graphs = placement.profile, torch_graphs(placement)
+    precisions = {PROGRAM_PARTS[graph]: getattr(profile, PRECISION_OF[graph]) for graph in graphs}
     options = [f"--graph {graph}" for graph in graphs] + [f"--{part}-precision {p}" for part, p in precisions.items()]
     return f"python -m export.to_torch_program --checkpoint FOLDER --repository {repository} {' '.join(options)}"
 

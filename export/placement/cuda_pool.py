@@ -1,4 +1,4 @@
-"""The size of Triton's CUDA pool on each GPU: an upper bound of the tensors that are in it at one time.
+"""Size of Triton's CUDA pool on each GPU: an upper bound of the tensors that are in it at one time.
 
 The pool must never run out. A tensor that does not fit in it gets memory by `cudaMalloc`; where that fails too, the
 Python backend (of 26.07 as well, `ExecuteBLSRequest` in python_be.cc) logs the failure, leaves the tensor out of the
@@ -23,12 +23,12 @@ SMALL_TENSORS_IN_POOL = 2
 
 def caches_in_pool(memory: GpuMemory) -> int:
     """Bytes of the VAE's caches in the pool of its GPU where it runs as Triton plans: a clip per endpoint."""
-    return len(memory.deployment.doors) * CACHE_SETS_IN_POOL * memory.largest_cache_set
+    return len(memory.profile.doors) * CACHE_SETS_IN_POOL * memory.largest_cache_set
 
 
 def pool_bytes(memory: GpuMemory, *, vae_plans: bool) -> int:
     """The pool of one GPU in whole MiB; `vae_plans` says that the VAE runs there as Triton plans."""
-    small = len(memory.deployment.doors) * _small_tensors(memory, vae_plans=vae_plans)
+    small = len(memory.profile.doors) * _small_tensors(memory, vae_plans=vae_plans)
     caches = caches_in_pool(memory) if vae_plans else 0
     return _whole_mib(max(LEAST_POOL_BYTES, SMALL_TENSORS_IN_POOL * small) + caches)
 
@@ -46,14 +46,14 @@ def _small_tensors(memory: GpuMemory, *, vae_plans: bool) -> int:
 
 def _expert_call(memory: GpuMemory) -> tuple[int, int]:
     """Bytes of the inputs and of the answer of one pass, at the largest size."""
-    value, architecture = VALUE_BYTES[memory.deployment.experts], memory.architecture
+    value, architecture = VALUE_BYTES[memory.profile.experts], memory.architecture
     velocity = max(elements(shape) for shape in memory.latents) * value
     return velocity + architecture.text_length * architecture.expert.text_dim * value + FP32, velocity
 
 
 def _vae_call(memory: GpuMemory) -> tuple[int, int]:
     """Bytes of the latents and of the frames of one call of `vae_decoder_next`, at the largest size."""
-    value, vae = VALUE_BYTES[memory.deployment.vae], memory.architecture.vae
+    value, vae = VALUE_BYTES[memory.profile.vae], memory.architecture.vae
     area = max(shape.height * shape.width for shape in memory.latents)
     pixels = 2 ** sum(vae.upsamples_time) * 4 ** len(vae.upsamples_time)
     return vae.latent_channels * area * value, 3 * pixels * area * value

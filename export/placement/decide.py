@@ -1,4 +1,4 @@
-"""The work of `python -m export placement`: what fits on which GPU, and the configs and options that put it there."""
+"""Work of `python -m export placement`: what fits on which GPU, and the configs and options that put it there."""
 
 import argparse
 import json
@@ -9,9 +9,9 @@ from typing import Any
 from export.checkpoint.architecture import A14B
 from export.checkpoint.component_configs import read_architecture
 from export.checkpoint.config_file import CheckpointError
-from export.placement.alternatives import Offer, offers
-from export.placement.choose import best_of_each_layout, chosen
-from export.placement.gpu_memory import Deployment, GpuMemory, SettingsError, VaeEngine, unique_sizes
+from export.placement.alternatives import Alternative, find_alternatives
+from export.placement.choose import best_fit, best_of_each_layout
+from export.placement.gpu_memory import GpuMemory, ServingProfile, SettingsError, VaeEngine, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.layouts import Layout, Placement, Verdict
 from export.placement.measured_plans import check_programs, measured_contexts
@@ -22,22 +22,22 @@ from wan_t2v.contract import STREAM, UNARY
 def decide(options: argparse.Namespace) -> None:
     """Decide, print, write. Exits with code 1 where the settings are wrong or nothing fits."""
     try:
-        memory, gpus = _asked(options)
+        memory, gpus = _read_options(options)
         tried = best_of_each_layout(memory, gpus)
-        choice = chosen(tried)
+        choice = best_fit(tried)
         settled = choice is not None and choice.layout is not Layout.ONE_AT_A_TIME and choice.verdict is Verdict.FITS
-        ways_out = [] if settled else offers(memory, gpus)
-        deployed = _deployed(choice, options) if choice is not None else {}
-        _print(tried, choice, ways_out, deployed=deployed, as_json=options.json)
+        alternatives = [] if settled else find_alternatives(memory, gpus)
+        deployed = _write_deployment(choice, options) if choice is not None else {}
+        _print(tried, choice, alternatives, deployed=deployed, as_json=options.json)
         if choice is None:
-            raise SettingsError(_nothing_fits(tried, ways_out))
+            raise SettingsError(_nothing_fits(tried, alternatives))
     except (SettingsError, CheckpointError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 
 
-def _asked(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
-    deployment = Deployment(
+def _read_options(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
+    profile = ServingProfile(
         unique_sizes(options.size),
         experts=options.precision,
         text_encoder=options.text_encoder_precision,
@@ -47,27 +47,27 @@ def _asked(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
         vae_engine=None if options.vae_engine == "auto" else VaeEngine(options.vae_engine),
     )
     architecture = read_architecture(options.checkpoint) if options.checkpoint else A14B
-    memory = GpuMemory(architecture, deployment, measured_contexts(options.repository, deployment))
-    return memory, [Gpu.parsed(text) for text in options.gpu]
+    memory = GpuMemory(architecture, profile, measured_contexts(options.repository, profile))
+    return memory, [Gpu.parse(text) for text in options.gpu]
 
 
 def _doors(wanted: str, repository: Path) -> tuple[str, ...]:
     """Those of the wanted doors that the repository has."""
     named = {"both": (UNARY, STREAM), "stream": (STREAM,), "unary": (UNARY,)}[wanted]
-    found = tuple(door for door in named if (repository / door / "config.pbtxt").exists())
-    if not found:
+    served = tuple(door for door in named if (repository / door / "config.pbtxt").exists())
+    if not served:
         raise FileNotFoundError(f"{repository} has no model {' or '.join(named)}. Set --repository.")
-    return found
+    return served
 
 
-def _deployed(choice: Placement, options: argparse.Namespace) -> dict[str, Any]:
+def _write_deployment(choice: Placement, options: argparse.Namespace) -> dict[str, Any]:
     """The server's options for a placement, and what to make first; with --out its configs are written too."""
-    from export.placement.configs import programs_command, server_options, torch_graphs, written_configs
+    from export.placement.configs import programs_command, server_options, torch_graphs, write_configs
 
     name, graphs = options.out or "NAME", torch_graphs(choice)
     command = programs_command(choice, options.repository) if graphs else ""
     check_programs(options.repository, graphs, command)
-    written = written_configs(choice, options.repository, options.out) if options.out else []
+    written = write_configs(choice, options.repository, options.out) if options.out else []
     return {
         "options": server_options(choice, options.repository, name),
         "programs": graphs,
@@ -79,15 +79,15 @@ def _deployed(choice: Placement, options: argparse.Namespace) -> dict[str, Any]:
 def _print(
     tried: list[Placement],
     choice: Placement | None,
-    ways_out: list[Offer],
+    alternatives: list[Alternative],
     *,
     deployed: dict[str, Any],
     as_json: bool,
 ) -> None:
     if as_json:
-        print(json.dumps({**report_json(tried, choice, ways_out), **deployed}))
+        print(json.dumps({**report_json(tried, choice, alternatives), **deployed}))
         return
-    print("\n".join(report_lines(tried, choice, ways_out)))
+    print("\n".join(report_lines(tried, choice, alternatives)))
     if deployed and deployed["programs"]:
         print(f"\nMake the programs of what runs in torch first:\n  {deployed['programs_command']}")
     if deployed:
@@ -96,8 +96,8 @@ def _print(
         print("\n".join(f"wrote {path}" for path in deployed["written"]) or "(--out NAME writes these configs)")
 
 
-def _nothing_fits(tried: list[Placement], ways_out: list[Offer]) -> str:
+def _nothing_fits(tried: list[Placement], alternatives: list[Alternative]) -> str:
     nearest = max(tried, key=lambda placement: placement.least_free)
-    helps = [offer.change for offer in ways_out if offer.placement is not None]
+    helps = [alternative.change for alternative in alternatives if alternative.placement is not None]
     remedy = f"What would fit: {'; '.join(helps)}." if helps else "Take larger GPUs, smaller sizes or fewer of them."
-    return f"nothing fits: even with {nearest.words}, {shortage(nearest)}. {remedy}"
+    return f"nothing fits: even with {nearest.description}, {shortage(nearest)}. {remedy}"

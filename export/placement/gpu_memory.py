@@ -1,4 +1,4 @@
-"""What each part of a deployment needs in GPU memory, in bytes.
+"""GPU memory that each part of a deployment needs, in bytes.
 
 Weights, bindings and caches follow from the architecture and the sizes. Execution contexts (a plan's activations) and
 processes are estimates: only a build or a run measures them. The manifest of a built plan has the context's measured
@@ -11,7 +11,7 @@ from enum import Enum
 from functools import cached_property
 
 from export.checkpoint.architecture import Architecture, Convolution
-from export.graphs.precision import FP8_BETWEEN, OFFERED, REFUSED, blocks_in_fp8, is_fp8
+from export.graphs.precision import FP8_IO_PRECISION, SUPPORTED, UNSUPPORTED, blocks_in_fp8, is_fp8
 from export.graphs.sizes import FRAMES
 from wan_t2v.contract import UNARY
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
@@ -31,9 +31,9 @@ PROCESS_BYTES = GIB
 # the engine frees those since: to be measured again.
 TORCH_ACTIVATIONS = 2
 
-ACCEPTED_PRECISIONS = {part: tuple(dict.fromkeys(offered)) for part, offered in OFFERED.items()}
+ACCEPTED_PRECISIONS = {part: tuple(dict.fromkeys(supported)) for part, supported in SUPPORTED.items()}
 VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-VALUE_BYTES |= {fp8: VALUE_BYTES[between] for fp8, between in FP8_BETWEEN.items()}  # of an activation between layers
+VALUE_BYTES |= {fp8: VALUE_BYTES[io] for fp8, io in FP8_IO_PRECISION.items()}  # of an activation between layers
 
 
 TEXT_ENCODER_DEVICES = ("gpu", "cpu")
@@ -67,7 +67,7 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Deployment:
+class ServingProfile:
     """What is to be served: the sizes, the precision of each part, and the doors, each with one clip at a time.
 
     `text_encoder_device` and `vae_engine` are the operator's choice; None leaves it to placement.
@@ -88,7 +88,7 @@ class Deployment:
         for part in ("experts", "text_encoder", "vae"):
             precision = getattr(self, part)
             if precision not in ACCEPTED_PRECISIONS[part]:
-                reason = f" ({REFUSED[part, precision]})" if (part, precision) in REFUSED else ""
+                reason = f" ({UNSUPPORTED[part, precision]})" if (part, precision) in UNSUPPORTED else ""
                 accepted = ", ".join(ACCEPTED_PRECISIONS[part])
                 name = part.replace("_", " ")
                 raise SettingsError(f"precision of the {name} is {precision!r}{reason}, accepted: {accepted}")
@@ -106,10 +106,10 @@ class PlanMemory:
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """Needs of every part of one deployment. `measured` has the bytes of a graph's contexts, as built."""
+    """Needs of every part of one serving profile. `measured` has the bytes of a graph's contexts, as built."""
 
     architecture: Architecture
-    deployment: Deployment
+    profile: ServingProfile
     measured: Mapping[str, int]
 
     @cached_property
@@ -122,9 +122,9 @@ class GpuMemory:
             space_stride=2 ** len(vae.upsamples_time),
             patch=expert.patch[1],
         )
-        for size in self.deployment.sizes:
+        for size in self.profile.sizes:
             _check_size(size, grid)
-        return [grid.latent_shape(size) for size in self.deployment.sizes]
+        return [grid.latent_shape(size) for size in self.profile.sizes]
 
     @property
     def plans(self) -> dict[str, PlanMemory]:
@@ -145,10 +145,10 @@ class GpuMemory:
     def _expert(self) -> PlanMemory:
         """One plan with a static profile and a context for each size; bindings at the largest."""
         expert, text_length = self.architecture.expert, self.architecture.text_length
-        value = VALUE_BYTES[self.deployment.experts]
+        value = VALUE_BYTES[self.profile.experts]
         kept = expert.fp32_parameters
         weights = (expert.parameters - kept) * value + kept * FP32
-        if is_fp8(self.deployment.experts):
+        if is_fp8(self.profile.experts):
             quantised = len(blocks_in_fp8(expert.layers)) * expert.linear_parameters_of_a_block
             weights -= quantised * (value - 1)
         text = text_length * expert.text_dim * value
@@ -166,7 +166,7 @@ class GpuMemory:
         before and after its activation function. Scores are not among them: attention must stay fused.
         """
         expert = self.architecture.expert
-        value = VALUE_BYTES[self.deployment.experts]
+        value = VALUE_BYTES[self.profile.experts]
         patch = expert.patch
         tokens = (latents.frames // patch[0]) * (latents.height // patch[1]) * (latents.width // patch[2])
         attention = tokens * expert.dim * (6 * value + 2 * FP32)
@@ -178,7 +178,7 @@ class GpuMemory:
         before and after softmax (UMT5 adds a position bias, so they are not fused).
         """
         encoder, length = self.architecture.text_encoder, self.architecture.text_length
-        value = VALUE_BYTES[self.deployment.text_encoder]
+        value = VALUE_BYTES[self.profile.text_encoder]
         tokens = TEXT_BATCH * length
         scores = tokens * length * encoder.heads
         return PlanMemory(
@@ -189,7 +189,7 @@ class GpuMemory:
 
     def _vae(self, *, first: bool) -> PlanMemory:
         """One static plan for each size, each a model version of its own with its own context and bindings."""
-        value = VALUE_BYTES[self.deployment.vae]
+        value = VALUE_BYTES[self.profile.vae]
         frames_out = 1 if first else 2 ** sum(self.architecture.vae.upsamples_time)
         pixels = 4 ** len(self.architecture.vae.upsamples_time)
         sets = 1 if first else 2
@@ -207,7 +207,7 @@ class GpuMemory:
     @property
     def vae_in_torch(self) -> PlanMemory:
         """Both VAE graphs as torch programs in one process: each serves all sizes, and they share torch's allocator."""
-        value = VALUE_BYTES[self.deployment.vae]
+        value = VALUE_BYTES[self.profile.vae]
         peaks = [self._vae_activations(latents, first=first) for latents in self.latents for first in (True, False)]
         return PlanMemory(
             weights=2 * self.architecture.vae.decoder_parameters * value,
@@ -220,7 +220,7 @@ class GpuMemory:
         spatial upsampling (input, enlarged, output) and of the attention's scores over the pixels of a latent frame.
         """
         vae = self.architecture.vae
-        value = VALUE_BYTES[self.deployment.vae]
+        value = VALUE_BYTES[self.profile.vae]
         area = latents.height * latents.width
 
         def values(c: Convolution) -> int:
@@ -241,7 +241,7 @@ class GpuMemory:
         area = latents.height * latents.width
         kept = (c for c in self.architecture.vae.convolutions() if c.cached)
         values = sum(c.channels * CACHED_FRAMES * area * c.scale**2 for c in kept)
-        return values * VALUE_BYTES[self.deployment.vae]
+        return values * VALUE_BYTES[self.profile.vae]
 
     @property
     def largest_cache_set(self) -> int:
@@ -251,7 +251,7 @@ class GpuMemory:
     @property
     def frames_bytes(self) -> int:
         """The largest clip as uint8 frames, which cross to the host at the end."""
-        return max(size.frames * size.height * size.width * 3 for size in self.deployment.sizes)
+        return max(size.frames * size.height * size.width * 3 for size in self.profile.sizes)
 
     @property
     def denoiser_working_set(self) -> int:
@@ -280,7 +280,7 @@ def _check_size(size: VideoShape, grid: LatentGrid) -> None:
         )
 
 
-def parsed_size(text: str) -> VideoShape:
+def parse_size(text: str) -> VideoShape:
     """`720x1280` (81 frames) or `720x1280x81`: height, width, frames. Raises SettingsError."""
     parts = text.split("x")
     if len(parts) not in (2, 3) or not all(part.isascii() and part.isdecimal() for part in parts):
@@ -291,4 +291,4 @@ def parsed_size(text: str) -> VideoShape:
 
 def unique_sizes(texts: Sequence[str]) -> tuple[VideoShape, ...]:
     """Sizes as given, each once."""
-    return tuple(dict.fromkeys(parsed_size(text) for text in texts))
+    return tuple(dict.fromkeys(parse_size(text) for text in texts))

@@ -1,4 +1,4 @@
-"""How much memory a named size of GPU really has."""
+"""Usable memory of a GPU that is named by its size."""
 
 import re
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ class Gpu:
     usable: int
 
     @classmethod
-    def parsed(cls, text: str) -> "Gpu":
+    def parse(cls, text: str) -> "Gpu":
         """`80`: a size in GB as on the box; `81559MiB`: exactly what nvidia-smi reports. Raises SettingsError.
 
         A size that is not in the table counts as decimal GB, less than any such GPU has.
         """
-        found = re.fullmatch(r"([0-9]{1,6})(GB|MiB)?", text)
-        if found is None or int(found[1]) == 0:
+        match = re.fullmatch(r"([0-9]{1,6})(GB|MiB)?", text)
+        if match is None or int(match[1]) == 0:
             raise SettingsError(
                 f"GPU {text!r}, accepted: gigabytes as on the box (80), or nvidia-smi's total (81559MiB)"
             )
-        number = int(found[1])
-        if found[2] == "MiB":
+        number = int(match[1])
+        if match[2] == "MiB":
             return cls(text, max(0, number * MIB - DRIVER_BYTES - KEPT_FREE_BYTES))
         total = REPORTED_MIB[number] * MIB if number in REPORTED_MIB else number * 10**9
         return cls(f"{number} GB", max(0, total - DRIVER_BYTES - KEPT_FREE_BYTES))

@@ -1,4 +1,4 @@
-"""What goes on which GPU: an arrangement of experts, text encoder and VAE, what it needs, and whether it fits.
+"""Arrangements of experts, text encoder and VAE on GPUs: what each needs, and whether it fits.
 
 Arrangements of the experts, best first. Both on each GPU: guidance's two passes run in parallel where there are two
 GPUs. An expert each, on two GPUs. One at a time: the denoiser swaps them once a clip.
@@ -10,12 +10,10 @@ from enum import Enum, IntEnum
 from functools import cached_property
 
 from export.placement.cuda_pool import caches_in_pool, pool_bytes
-from export.placement.gpu_memory import PROCESS_BYTES, Deployment, GpuMemory, PlanMemory, VaeEngine
+from export.placement.gpu_memory import PROCESS_BYTES, GpuMemory, PlanMemory, ServingProfile, VaeEngine
 from export.placement.gpus import KEPT_FREE_BYTES, Gpu
-from wan_t2v.contract import STREAM, UNARY
+from wan_t2v.contract import EXPERTS, STREAM, UNARY, VAE_DECODERS
 
-EXPERTS = ("high_noise_expert", "low_noise_expert")
-VAE_PLANS = ("vae_decoder_first", "vae_decoder_next")
 MARGIN = 0.25  # share of what is estimated that must stay free, with the 4 GiB, before a placement is said to fit
 
 SETS_IN_PROCESS = 2  # an engine in vae_decoder's own process writes to one set while it reads the other
@@ -39,7 +37,7 @@ class Verdict(IntEnum):
 
 
 @dataclass(frozen=True)
-class Holding:
+class MemoryUse:
     """What one component holds on one GPU, in bytes. `other`: a process, small tensors; `estimated`: a part of all."""
 
     component: str
@@ -69,12 +67,12 @@ class Placement:
     vae_engine: VaeEngine
 
     @property
-    def deployment(self) -> Deployment:
+    def profile(self) -> ServingProfile:
         """What is served."""
-        return self.memory.deployment
+        return self.memory.profile
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The layout, for people."""
         both = self.layout is Layout.BOTH and len(self.gpus) == 2
         return "both experts on both GPUs, guidance in parallel" if both else self.layout.value
@@ -88,45 +86,45 @@ class Placement:
         return dict.fromkeys(EXPERTS, everywhere if self.layout is Layout.BOTH else (0,))
 
     @cached_property
-    def holdings(self) -> tuple[Holding, ...]:
+    def memory_uses(self) -> tuple[MemoryUse, ...]:
         """Everything on every GPU."""
         return (*self._plans(), *self._processes())
 
-    def _plans(self) -> Iterator[Holding]:
+    def _plans(self) -> Iterator[MemoryUse]:
         plans = self.memory.plans
         if not self.text_encoder_on_cpu:
-            yield _holding("text_encoder", self.text_encoder, plans["text_encoder"])
+            yield _use_of_plan("text_encoder", self.text_encoder, plans["text_encoder"])
         if self.layout is Layout.ONE_AT_A_TIME:
-            yield _holding("one expert at a time", 0, plans[EXPERTS[0]])
+            yield _use_of_plan("one expert at a time", 0, plans[EXPERTS[0]])
         else:
             for expert, gpus in self.expert_gpus.items():
-                yield from (_holding(expert, gpu, plans[expert]) for gpu in gpus)
+                yield from (_use_of_plan(expert, gpu, plans[expert]) for gpu in gpus)
         if not self.vae_engine.in_process:
-            yield from (_holding(name, self.vae, plans[name]) for name in VAE_PLANS)
+            yield from (_use_of_plan(name, self.vae, plans[name]) for name in VAE_DECODERS)
 
-    def _processes(self) -> Iterator[Holding]:
+    def _processes(self) -> Iterator[MemoryUse]:
         working = self.memory.denoiser_working_set
         experts = {gpu for gpus in self.expert_gpus.values() for gpu in gpus}
-        if UNARY in self.deployment.doors:
+        if UNARY in self.profile.doors:
             yield from _process("denoiser", 0, opens=experts, working=working)
-            for holding in _process("vae_decoder", self.vae, opens={0}):  # the denoiser's latents lie on the first GPU
-                yield self._with_vae(holding)
-        if STREAM in self.deployment.doors:
-            for holding in _process(STREAM, self.stream, opens={*experts, self.vae}, working=working):
-                yield self._with_vae(holding)
+            for use in _process("vae_decoder", self.vae, opens={0}):  # the denoiser's latents lie on the first GPU
+                yield self._with_vae(use)
+        if STREAM in self.profile.doors:
+            for use in _process(STREAM, self.stream, opens={*experts, self.vae}, working=working):
+                yield self._with_vae(use)
         for gpu in range(len(self.gpus)):
             yield from _process("tritonserver", gpu)
             caches = caches_in_pool(self.memory) if self.pool_holds_caches(gpu) else 0
-            yield Holding("CUDA pool", gpu, caches=caches, other=self.pool_bytes(gpu) - caches)
+            yield MemoryUse("CUDA pool", gpu, caches=caches, other=self.pool_bytes(gpu) - caches)
 
-    def _with_vae(self, process: Holding) -> Holding:
+    def _with_vae(self, process: MemoryUse) -> MemoryUse:
         """A process on the VAE's GPU: with an engine in it, it holds the VAE, and caches for bindings."""
         if not self.vae_engine.in_process or process.gpu != self.vae:
             return process
-        held = [self.memory.plans[name] for name in VAE_PLANS]
+        held = [self.memory.plans[name] for name in VAE_DECODERS]
         if self.vae_engine is VaeEngine.TORCH:
             held = [self.memory.vae_in_torch]
-        plans = [_holding(process.component, self.vae, plan) for plan in held]
+        plans = [_use_of_plan(process.component, self.vae, plan) for plan in held]
         return replace(
             process,
             weights=sum(plan.weights for plan in plans),
@@ -155,7 +153,7 @@ class Placement:
 
     def needed(self, gpu: int) -> int:
         """Bytes that a GPU must hold."""
-        return sum(holding.total for holding in self.holdings if holding.gpu == gpu)
+        return sum(use.total for use in self.memory_uses if use.gpu == gpu)
 
     def free(self, gpu: int) -> int:
         """Bytes that stay free beside the 4 GiB that always do; below 0, that are missing."""
@@ -163,7 +161,7 @@ class Placement:
 
     def verdict_of(self, gpu: int) -> Verdict:
         """Of one GPU."""
-        estimated = sum(holding.estimated for holding in self.holdings if holding.gpu == gpu)
+        estimated = sum(use.estimated for use in self.memory_uses if use.gpu == gpu)
         if self.free(gpu) < 0:
             return Verdict.TOO_SMALL
         return Verdict.FITS if self.free(gpu) + KEPT_FREE_BYTES >= MARGIN * estimated else Verdict.TIGHT
@@ -179,13 +177,13 @@ class Placement:
         return min(self.free(gpu) for gpu in range(len(self.gpus)))
 
 
-def _holding(component: str, gpu: int, plan: PlanMemory) -> Holding:
+def _use_of_plan(component: str, gpu: int, plan: PlanMemory) -> MemoryUse:
     estimated = 0 if plan.measured else plan.context
-    return Holding(component, gpu, plan.weights, plan.context, plan.bindings, estimated=estimated)
+    return MemoryUse(component, gpu, plan.weights, plan.context, plan.bindings, estimated=estimated)
 
 
-def _process(component: str, gpu: int, *, opens: Iterable[int] = (), working: int = 0) -> Iterator[Holding]:
+def _process(component: str, gpu: int, *, opens: Iterable[int] = (), working: int = 0) -> Iterator[MemoryUse]:
     """A process on its own GPU with its tensors, and its CUDA context on each other GPU that it opens."""
-    yield Holding(component, gpu, other=PROCESS_BYTES + working, estimated=PROCESS_BYTES + working)
+    yield MemoryUse(component, gpu, other=PROCESS_BYTES + working, estimated=PROCESS_BYTES + working)
     for other in sorted({*opens} - {gpu}):
-        yield Holding(component, other, other=PROCESS_BYTES, estimated=PROCESS_BYTES)
+        yield MemoryUse(component, other, other=PROCESS_BYTES, estimated=PROCESS_BYTES)

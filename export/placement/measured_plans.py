@@ -1,4 +1,4 @@
-"""What a model repository's built plans tell of their memory, read before they are placed.
+"""Measured memory of a repository's built plans, read before they are placed.
 
 A plan's manifest, `<graph>/<version>/plan.json`, has `device_memory_bytes`: the bytes of an execution context for each
 optimisation profile, in their order, as TensorRT told them after the build.
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from export.graphs.precision import PART_OF
-from export.placement.gpu_memory import Deployment, SettingsError
+from export.placement.gpu_memory import ServingProfile, SettingsError
 from wan_t2v.engines.loader import GRAPH_FILES
 
 KEY = "device_memory_bytes"
@@ -20,20 +20,20 @@ _REMEDY = (
 )
 
 
-def measured_contexts(repository: Path, deployment: Deployment) -> dict[str, int]:
-    """Bytes of all execution contexts by graph, from the plans of `repository` that are for this deployment.
+def measured_contexts(repository: Path, profile: ServingProfile) -> dict[str, int]:
+    """Bytes of all execution contexts by graph, from the plans of `repository` that are for this serving profile.
 
     Graphs without such a plan are left out. Raises SettingsError for a plan that was not measured.
     """
-    found = {}
+    contexts = {}
     for graph, part in PART_OF.items():
         manifests = {path: _read(path) for path in sorted(repository.glob(f"{graph}/*/plan.json"))}
         precisions = {manifest.get("precision") for manifest in manifests.values()}
         sizes = sorted(size for manifest in manifests.values() for size in manifest.get("sizes", []))
-        right = sizes in ([], sorted(map(str, deployment.sizes)))  # the text encoder is for any
-        if right and precisions == {getattr(deployment, part)}:
-            found[graph] = sum(_contexts(path, manifest, deployment) for path, manifest in manifests.items())
-    return found
+        right = sizes in ([], sorted(map(str, profile.sizes)))  # the text encoder is for any
+        if right and precisions == {getattr(profile, part)}:
+            contexts[graph] = sum(_contexts(path, manifest, profile) for path, manifest in manifests.items())
+    return contexts
 
 
 def check_programs(repository: Path, graphs: Sequence[str], command: str) -> None:
@@ -55,14 +55,14 @@ def _read(path: Path) -> dict[str, Any]:
     return manifest if isinstance(manifest, dict) else {}
 
 
-def _contexts(path: Path, manifest: dict[str, Any], deployment: Deployment) -> int:
+def _contexts(path: Path, manifest: dict[str, Any], profile: ServingProfile) -> int:
     """The sum over the profiles: Triton's backend makes a context for each."""
     measured = manifest.get(KEY)
     profiles = manifest.get("profiles")
     numbers = isinstance(measured, list) and all(type(size) is int and size >= 0 for size in measured)
     if not measured or not numbers or (isinstance(profiles, list) and len(measured) != len(profiles)):
-        told = "does not tell" if measured is None else f"has {KEY} {measured!r} for"
+        fault = "does not tell" if measured is None else f"has {KEY} {measured!r} for"
         wanted = f"how much memory the plan needs while it runs (accepted: {KEY}, a list with bytes for each profile)"
-        remedy = _REMEDY.format(sizes=",".join(map(str, deployment.sizes)))
-        raise SettingsError(f"{path} {told} {wanted}. {remedy}")
+        remedy = _REMEDY.format(sizes=",".join(map(str, profile.sizes)))
+        raise SettingsError(f"{path} {fault} {wanted}. {remedy}")
     return sum(measured)

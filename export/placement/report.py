@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from export.placement.alternatives import Offer, precisions
+from export.placement.alternatives import Alternative, precisions
 from export.placement.choose import placements
 from export.placement.cuda_pool import CACHE_SETS_IN_POOL
 from export.placement.gpu_memory import GIB, VaeEngine
 from export.placement.gpus import KEPT_FREE_BYTES
-from export.placement.layouts import SETS_IN_PROCESS, VAE_PLANS, Holding, Layout, Placement, Verdict
+from export.placement.layouts import SETS_IN_PROCESS, Layout, MemoryUse, Placement, Verdict
+from wan_t2v.contract import VAE_DECODERS
 
 VERDICTS = {
     Verdict.FITS: "fits",
@@ -25,24 +26,26 @@ _NOTE = (
 )
 
 
-def report_lines(tried: Sequence[Placement], choice: Placement | None, ways_out: Sequence[Offer]) -> Iterator[str]:
+def report_lines(
+    tried: Sequence[Placement], choice: Placement | None, alternatives: Sequence[Alternative]
+) -> Iterator[str]:
     """The report of a decision; without a choice the table is that of the layout that comes nearest."""
     shown = choice or max(tried, key=lambda placement: placement.least_free)
-    sizes = ", ".join(map(str, shown.deployment.sizes))
-    yield f"{_gpus(shown)}; {sizes}; {precisions(shown.deployment)}, text encoder in {shown.deployment.text_encoder}"
-    yield f"served: {', '.join(shown.deployment.doors)}, one clip at a time at each"
+    sizes = ", ".join(map(str, shown.profile.sizes))
+    yield f"{_gpus(shown)}; {sizes}; {precisions(shown.profile)}, text encoder in {shown.profile.text_encoder}"
+    yield f"served: {', '.join(shown.profile.doors)}, one clip at a time at each"
     yield ""
     yield from _table(shown)
     yield _NOTE
     yield ""
-    yield f"layout: {shown.words}: {VERDICTS[shown.verdict]}"
+    yield f"layout: {shown.description}: {VERDICTS[shown.verdict]}"
     yield from (f"  not {reason}" for reason in _passed_over(tried, shown))
     yield f"text encoder {text_encoder_reason(shown)}"
     yield f"VAE {shown.vae_engine.description}: {vae_reason(shown)}"
-    if ways_out:
+    if alternatives:
         yield ""
         yield "Both experts do not fit beside everything else. In this order:" if _swaps(choice) else "What would do:"
-        yield from (f"  {number}. {_offer(offer)}" for number, offer in enumerate(ways_out, start=1))
+        yield from (f"  {number}. {_alternative_line(other)}" for number, other in enumerate(alternatives, start=1))
 
 
 def _swaps(choice: Placement | None) -> bool:
@@ -56,7 +59,7 @@ def _gpus(placement: Placement) -> str:
 def _table(placement: Placement) -> Iterator[str]:
     yield _row("component", "GPU", [*_COLUMNS, "sum"])
     for gpu in range(len(placement.gpus)):
-        held = [holding for holding in placement.holdings if holding.gpu == gpu]
+        held = [use for use in placement.memory_uses if use.gpu == gpu]
         yield from (
             _row(h.component, str(gpu), [*(_cell(h, column) for column in _COLUMNS), _gib(h.total)]) for h in held
         )
@@ -69,9 +72,9 @@ def _row(component: str, gpu: str, cells: Sequence[str]) -> str:
     return f"{component:<22}{gpu:>4}" + "".join(f"{cell:>10}" for cell in cells)
 
 
-def _cell(holding: Holding, column: str) -> str:
-    size: int = getattr(holding, column)
-    return ("~" if size and holding.estimated and column in _ESTIMATED else "") + (_gib(size) if size else "")
+def _cell(use: MemoryUse, column: str) -> str:
+    size: int = getattr(use, column)
+    return ("~" if size and use.estimated and column in _ESTIMATED else "") + (_gib(size) if size else "")
 
 
 def _gib(size: int) -> str:
@@ -82,7 +85,7 @@ def _passed_over(tried: Sequence[Placement], shown: Placement) -> Iterator[str]:
     """Layouts that were preferred to the one shown, or also failed, and by how much."""
     for placement in tried:
         if placement is not shown and placement.verdict < Verdict.FITS:
-            yield f"{placement.words}: {shortage(placement)}"
+            yield f"{placement.description}: {shortage(placement)}"
 
 
 def shortage(placement: Placement) -> str:
@@ -102,9 +105,7 @@ def text_encoder_reason(placement: Placement) -> str:
         return f"on GPU {placement.text_encoder}: it fits there, and a new prompt takes least time"
     plan = placement.memory.plans["text_encoder"]
     gib = _gib(plan.weights + plan.context + plan.bindings)
-    why = (
-        "asked for" if placement.deployment.text_encoder_device == "cpu" else f"with it on a GPU, {_on_gpu(placement)}"
-    )
+    why = "asked for" if placement.profile.text_encoder_device == "cpu" else f"with it on a GPU, {_on_gpu(placement)}"
     return (
         f"on the CPU: {why}. It takes {gib} GiB of host memory in place of a GPU's, and seconds for a prompt that is "
         "not in the response cache"
@@ -113,15 +114,15 @@ def text_encoder_reason(placement: Placement) -> str:
 
 def _on_gpu(placement: Placement) -> str:
     """What this layout would need with the text encoder on a GPU."""
-    deployment = replace(placement.deployment, text_encoder_device="gpu")
-    return shortage(placements(replace(placement.memory, deployment=deployment), placement.gpus, placement.layout)[0])
+    profile = replace(placement.profile, text_encoder_device="gpu")
+    return shortage(placements(replace(placement.memory, profile=profile), placement.gpus, placement.layout)[0])
 
 
 def vae_reason(placement: Placement) -> str:
     """Why the VAE runs where it does."""
     one = f"a set of caches has {_gib(placement.memory.largest_cache_set)} GiB"
-    bindings = sum(placement.memory.plans[name].bindings for name in VAE_PLANS)
-    pool = CACHE_SETS_IN_POOL * len(placement.deployment.doors)
+    bindings = sum(placement.memory.plans[name].bindings for name in VAE_DECODERS)
+    pool = CACHE_SETS_IN_POOL * len(placement.profile.doors)
     plans = f"{pool} sets in Triton's pool and {_gib(bindings)} GiB of bindings"
     if not placement.vae_engine.in_process:
         return f"{one}; {plans} fit beside the rest, and Triton schedules and counts its calls"
@@ -134,22 +135,24 @@ def vae_reason(placement: Placement) -> str:
 
 def _not_with(placement: Placement, engine: VaeEngine) -> str:
     """Why another engine was not taken for this layout."""
-    if placement.deployment.vae_engine is not None:
+    if placement.profile.vae_engine is not None:
         return "and this engine was asked for"
     others = placements(placement.memory, placement.gpus, placement.layout)
     other = next(other for other in others if other.vae_engine is engine)
     return f"too much for this layout ({shortage(other)})" if other.verdict < Verdict.FITS else "more than needed"
 
 
-def _offer(offer: Offer) -> str:
-    if offer.placement is None:
-        return f"{offer.change}: does not fit either"
-    placement = offer.placement
+def _alternative_line(alternative: Alternative) -> str:
+    if alternative.placement is None:
+        return f"{alternative.change}: does not fit either"
+    placement = alternative.placement
     free = f"{placement.least_free / GIB:.1f} GiB free on the fullest GPU"
-    return f"{offer.change}: {VERDICTS[placement.verdict]} ({placement.words}; {free})"
+    return f"{alternative.change}: {VERDICTS[placement.verdict]} ({placement.description}; {free})"
 
 
-def report_json(tried: Sequence[Placement], choice: Placement | None, ways_out: Sequence[Offer]) -> dict[str, Any]:
+def report_json(
+    tried: Sequence[Placement], choice: Placement | None, alternatives: Sequence[Alternative]
+) -> dict[str, Any]:
     """The same as an object for `json.dumps`; sizes in bytes."""
     return {
         "fits": choice is not None,
@@ -157,14 +160,14 @@ def report_json(tried: Sequence[Placement], choice: Placement | None, ways_out: 
         "tried": [placement_json(placement) for placement in tried],
         "offers": [
             {"change": o.change, "placement": None if o.placement is None else placement_json(o.placement)}
-            for o in ways_out
+            for o in alternatives
         ],
     }
 
 
 def placement_json(placement: Placement) -> dict[str, Any]:
     """One placement with everything it holds."""
-    deployment = placement.deployment
+    profile = placement.profile
     return {
         "layout": placement.layout.name.lower(),
         "verdict": placement.verdict.name.lower(),
@@ -175,12 +178,12 @@ def placement_json(placement: Placement) -> dict[str, Any]:
         "text_encoder_reason": text_encoder_reason(placement),
         "vae": placement.vae,
         "precision": {
-            "experts": deployment.experts,
-            "text_encoder": deployment.text_encoder,
-            "vae": deployment.vae,
+            "experts": profile.experts,
+            "text_encoder": profile.text_encoder,
+            "vae": profile.vae,
         },
-        "sizes": [str(size) for size in deployment.sizes],
-        "doors": list(deployment.doors),
+        "sizes": [str(size) for size in profile.sizes],
+        "doors": list(profile.doors),
         "gpus": [
             {
                 "name": gpu.name,
@@ -190,5 +193,5 @@ def placement_json(placement: Placement) -> dict[str, Any]:
             }
             for index, gpu in enumerate(placement.gpus)
         ],
-        "holdings": [asdict(holding) for holding in placement.holdings],
+        "holdings": [asdict(use) for use in placement.memory_uses],
     }

@@ -1,4 +1,4 @@
-"""A stand-in for Wan2.2-T2V-A14B: its config files and tensors of its true names, types and shapes, without values.
+"""A dummy of Wan2.2-T2V-A14B: its config files and tensors of its true names, types and shapes, without values.
 
 The shards are sparse files: 126 GB by their size and next to nothing on the disk. They read as zeros, so the graphs
 made from them can be checked and compiled, and must not be run. Only the tokenizer is another one (wan-mini's).
@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_folder
+from export.atomic import write_folder_atomically
 from export.checkpoint.meta_module import shell_of
-from export.checkpoint.mini_tokenizer import trained_tokenizer
+from export.checkpoint.mini_tokenizer import train_tokenizer
 from export.checkpoint.weights.component_weights import EMBEDDINGS
 from export.checkpoint.weights.safetensors_index import BYTES_OF
 
@@ -167,19 +167,19 @@ def small_configs(*, layers: int = 2) -> dict[str, dict[str, Any]]:
     return configs
 
 
-def write_stand_in(
+def write_dummy(
     folder: Path,
     configs: Mapping[str, Mapping[str, Any]] = A14B_CONFIGS,
     *,
     stored: Mapping[str, str] = STORED,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
-    """Write the stand-in to `folder`, whole or not at all; `stored` is the type of each component's tensors."""
-    with written_folder(folder) as partial:
+    """Write the dummy to `folder`, whole or not at all; `stored` is the type of each component's tensors."""
+    with write_folder_atomically(folder) as partial:
         for name, config in configs.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        trained_tokenizer(vocabulary=1024, text_length=TEXT_LENGTH).save_pretrained(partial / "tokenizer")
+        train_tokenizer(vocabulary=1024, text_length=TEXT_LENGTH).save_pretrained(partial / "tokenizer")
         for component, dtype in stored.items():
             stem = "model" if component == "text_encoder" else "diffusion_pytorch_model"
             shapes = {name: tuple(tensor.shape) for name, tensor in shell_of(partial, component).state_dict().items()}

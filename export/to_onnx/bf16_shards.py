@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from export.atomic import written_file
+from export.atomic import write_atomically
+from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.meta_module import is_fp32_island, shell_of
 from export.checkpoint.weights.safetensors_index import BYTES_OF, StoredTensor, stored_tensors
 from export.disk_space import DiskNeed
@@ -25,7 +26,6 @@ from export.disk_space import DiskNeed
 logger = logging.getLogger(__name__)
 
 FOLDER = "experts-bf16"
-EXPERTS = ("transformer", "transformer_2")
 CHUNK_ELEMENTS = 1 << 24  # 64 MiB of FP32
 _SAMPLE_BYTES = 4096
 _SOURCE = "source_sha256"  # in the header of a copy: what it was made from
@@ -43,9 +43,9 @@ def write_bf16_shards(checkpoint: Path) -> Path:
         if not shard.is_current:
             shard.write()
             logger.info("wrote %s", shard.target)
-    for component in EXPERTS:
+    for component in EXPERT_COMPONENTS:
         for source in sorted((checkpoint / component).glob("*.json")):  # config.json, and the index of the shards
-            with written_file(bf16_folder(checkpoint) / component / source.name) as partial:
+            with write_atomically(bf16_folder(checkpoint) / component / source.name) as partial:
                 shutil.copyfile(source, partial)
     return bf16_folder(checkpoint)
 
@@ -83,7 +83,7 @@ class _Shard:
         """Write the copy, whole or not at all."""
         header = json.dumps(self._header()).encode()
         header += b" " * (-len(header) % 8)
-        with written_file(self.target) as partial, partial.open("wb") as file:
+        with write_atomically(self.target) as partial, partial.open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
             for name, tensor in self.tensors.items():
                 _copy(tensor, file, _TORCH_TYPES[self.types[name]])
@@ -108,7 +108,7 @@ class _Shard:
 
 
 def _shards(checkpoint: Path) -> Iterator[_Shard]:
-    for component in EXPERTS:
+    for component in EXPERT_COMPONENTS:
         shell = shell_of(checkpoint, component)
         stored = stored_tensors(checkpoint, component)
         for path in sorted({tensor.path for tensor in stored.values()}):

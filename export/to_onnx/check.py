@@ -1,4 +1,4 @@
-"""Is a written graph whole? Checked without running it and without reading its weights: it may have 57 GB of them.
+"""Check of a written graph without running it and without reading its weights, of which it may have 57 GB.
 
 Whole means: the ONNX checker accepts it, and with its axes fixed to a real size every value in it has one shape, which
 ONNX's strict inference agrees with, and the outputs are what the contract says.
@@ -58,10 +58,10 @@ def check_shapes(path: Path, graph: str, facts: ModelFacts, sizes: tuple[VideoSh
     for size in sizes:
         axes = {"batch": 1, **axes_of(graph, None if graph == "text_encoder" else size, facts)}
         wanted = expected_outputs(graph, input_shapes(model, axes), facts)
-        found = inferred_outputs(with_fixed_axes(model, axes))
+        inferred = inferred_outputs(with_fixed_axes(model, axes))
         for name, shape in wanted.items():
-            if found.get(name) != shape:
-                raise GraphError(f"{graph} at {size}: {name} has the shape {found.get(name)}, expected {shape}")
+            if inferred.get(name) != shape:
+                raise GraphError(f"{graph} at {size}: {name} has the shape {inferred.get(name)}, expected {shape}")
 
 
 def expected_outputs(graph: str, inputs: Shapes, facts: ModelFacts) -> Shapes:

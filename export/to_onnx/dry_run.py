@@ -1,15 +1,18 @@
-"""The whole export of A14B without its weights: a stand-in checkpoint, five graphs, every check that needs no GPU."""
+"""The whole export of A14B without its weights: a dummy checkpoint, five graphs, every check that needs no GPU."""
 
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from export.checkpoint.component_configs import EXPERT_COMPONENTS
+from export.checkpoint.folder import Checkpoint
 from export.graphs.precision import Precisions
-from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, SHARD_BYTES, STORED, write_stand_in
+from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, SHARD_BYTES, STORED, write_dummy
 from export.to_onnx.check import GraphError
-from export.to_onnx.export_checkpoint import ExportSettings, exported_checkpoint
-from export.to_onnx.export_in_place import Beside
+from export.to_onnx.export_checkpoint import export_checkpoint
+from export.to_onnx.export_in_place import InPlaceGraph
+from export.to_onnx.graph_export import ExportSettings
 
 Row = dict[str, Any]
 
@@ -25,32 +28,33 @@ def dry_run(
     jobs: int = 1,
     report: Callable[[Row], None],
 ) -> None:
-    """Write the stand-in to `folder`, export it, and hand `report` one row a graph as soon as it was checked.
+    """Write the dummy to `folder`, export it, and hand `report` one row per graph as soon as it was checked.
 
     Manifests go to `<folder>-export`. Both are made anew. `stored` is the type of the experts' tensors, as published if
     None. Each graph is made in a process of its own, so the peak is its own; with one job, so are the seconds.
     Raises GraphError also where a graph has not the number of weights in `parameters`.
     """
-    experts = dict.fromkeys(("transformer", "transformer_2"), stored) if stored else {}
-    write_stand_in(folder, configs, stored={**STORED, **experts}, shard_bytes=shard_bytes)
+    experts = dict.fromkeys(EXPERT_COMPONENTS, stored) if stored else {}
+    write_dummy(folder, configs, stored={**STORED, **experts}, shard_bytes=shard_bytes)
     manifests = folder.with_name(f"{folder.name}-export")
     shutil.rmtree(manifests, ignore_errors=True)
-    settings = ExportSettings(precisions, beside=True, stand_in=True, jobs=jobs)
-    exported_checkpoint(folder, manifests, settings, written=lambda found: report(_row(found, parameters)))
+    settings = ExportSettings(precisions, external_weights=True, dummy=True, jobs=jobs)
+    checkpoint = Checkpoint.open(folder)
+    export_checkpoint(checkpoint, manifests, settings, on_written=lambda graph: report(_row(graph, parameters)))
 
 
-def _row(found: Beside, parameters: Mapping[str, int]) -> Row:
-    expected = parameters[found.graph]
-    if found.attached.parameters != expected:
-        raise GraphError(f"{found.graph} has {found.attached.parameters:,} parameters, expected {expected:,}")
+def _row(graph: InPlaceGraph, parameters: Mapping[str, int]) -> Row:
+    expected = parameters[graph.graph]
+    if graph.external_data.parameters != expected:
+        raise GraphError(f"{graph.graph} has {graph.external_data.parameters:,} parameters, expected {expected:,}")
     return {
-        "graph": found.graph,
-        "seconds": found.cost.seconds,
-        "cpu_seconds": found.cost.cpu_seconds,
-        "peak_mb": found.cost.peak_mb,
-        "nodes": found.structure.nodes,
-        "parameters": found.attached.parameters,
-        "onnx_mb": found.structure.onnx_mb,
-        "casts_of_weights": found.attached.casts,
-        "elements": found.structure.elements,
+        "graph": graph.graph,
+        "seconds": graph.cost.seconds,
+        "cpu_seconds": graph.cost.cpu_seconds,
+        "peak_mb": graph.cost.peak_mb,
+        "nodes": graph.structure.nodes,
+        "parameters": graph.external_data.parameters,
+        "onnx_mb": graph.structure.onnx_mb,
+        "casts_of_weights": graph.external_data.casts,
+        "elements": graph.structure.elements,
     }

@@ -1,8 +1,8 @@
-"""One graph of a checkpoint that is too large to load: written beside the checkpoint's shards, which hold its weights.
+"""Export of one graph in place: next to the shards that hold its weights, for a checkpoint too large to load.
 
     <checkpoint>/transformer/high_noise_expert.bf16.onnx      beside diffusion_pytorch_model-00001-of-00012.safetensors
 
-Weights in FP8 are no part of the checkpoint and get a file of their own there (`fp8_weights.py`). Graphs of
+Weights in FP8 are no part of the checkpoint and get a file of their own there (`fp8/weights.py`). Graphs of
 several precisions can stand there side by side. Nothing else in the checkpoint is touched.
 """
 
@@ -12,16 +12,16 @@ from pathlib import Path
 
 from torch import nn
 
-from export.checkpoint.folder import facts_from_checkpoint
+from export.checkpoint.folder import Checkpoint
 from export.checkpoint.meta_module import shell_of
 from export.checkpoint.weights.component_weights import weights_of
-from export.fp8.weights import fp8_weights_beside
+from export.fp8.weights import write_fp8_weights
 from export.graphs.precision import torch_dtype
 from export.graphs.registry import GRAPHS
 from export.process_cost import ProcessCost, process_cost
 from export.to_onnx.check import Structure, check_shapes, structure
 from export.to_onnx.exporter import save
-from export.to_onnx.external_data import Attached, attach
+from export.to_onnx.external_data import ExternalData, attach_external_data
 from export.to_onnx.weightless_graph import weightless_graph
 from wan_t2v.shapes import VideoShape
 
@@ -29,49 +29,50 @@ CHECKED_SIZES = (VideoShape(81, 480, 832), VideoShape(81, 720, 1280))
 
 
 @dataclass(frozen=True)
-class Beside:
+class InPlaceGraph:
     """A graph that was written: what it consists of, what it took from the checkpoint, and what the work cost."""
 
     graph: str
     path: Path
     structure: Structure
-    attached: Attached
+    external_data: ExternalData
     cost: ProcessCost
 
 
-def path_beside(checkpoint: Path, graph: str, precision: str) -> Path:
+def in_place_path(folder: Path, graph: str, precision: str) -> Path:
     """Where the graph of a precision stands."""
-    return checkpoint / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
+    return folder / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
 
 
-def export_beside(
-    checkpoint: Path,
+def export_in_place(
+    checkpoint: Checkpoint,
     graph: str,
     precision: str,
     *,
-    prepared: Callable[[nn.Module], nn.Module] = lambda module: module,
+    prepare: Callable[[nn.Module], nn.Module] = lambda module: module,
     weights_folder: Path | None = None,
-) -> Beside:
-    """Trace, attach, write, check; `prepared` may change the bare module before it is traced.
+) -> InPlaceGraph:
+    """Trace, attach_external_data, write, check; `prepare` may change the bare module before it is traced.
 
     `weights_folder` holds copies of the component's shards, if the checkpoint's own are not to be used.
 
     Raises CheckpointError before tracing if the weights do not fit the config, and GraphError, with no graph left, if
     the result is not whole.
     """
-    facts = facts_from_checkpoint(checkpoint)
     source = GRAPHS[graph]
-    folder = weights_folder or checkpoint
+    folder = weights_folder or checkpoint.folder
     shell = shell_of(folder, source.component)
     weights = weights_of(folder, source.component, shell)
-    module, path = prepared(shell), path_beside(folder, graph, precision)
-    with fp8_weights_beside(path, module, weights, torch_dtype(precision)) as placed:
-        model, call = weightless_graph(module, graph, facts, precision)
-        attached = attach(model, {f"{source.prefix}{name}": tensor for name, tensor in placed.items()})
+    module, path = prepare(shell), in_place_path(folder, graph, precision)
+    with write_fp8_weights(path, module, weights, torch_dtype(precision)) as placed:
+        model, call = weightless_graph(module, graph, checkpoint.facts, precision)
+        external_data = attach_external_data(
+            model, {f"{source.prefix}{name}": tensor for name, tensor in placed.items()}
+        )
         save(model, call, path)
         try:
-            check_shapes(path, graph, facts, CHECKED_SIZES)
+            check_shapes(path, graph, checkpoint.facts, CHECKED_SIZES)
         except BaseException:
             path.unlink()
             raise
-    return Beside(graph, path, structure(path), attached, process_cost())
+    return InPlaceGraph(graph, path, structure(path), external_data, process_cost())

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.graphs import fp8_attention, fp8_layers
 from export.graphs.registry import GRAPHS, ExampleCall
 from wan_t2v.facts import ModelFacts
@@ -32,12 +32,12 @@ def onnx_from_module(module: nn.Module, graph: str, facts: ModelFacts, path: Pat
     """
     exportable = GRAPHS[graph].module(module).eval()
     call = GRAPHS[graph].example(facts, exportable)
-    program = traced(exportable, call)
+    program = trace(exportable, call)
     weights = sum(v.const_value.nbytes for v in program.model.graph.initializers.values() if v.const_value is not None)
     return save(program.model, call, path, data=None if weights <= LARGEST_INSIDE else f"{path.name}.data")
 
 
-def traced(exportable: nn.Module, call: ExampleCall, *, optimize: bool = True) -> torch.onnx.ONNXProgram:
+def trace(exportable: nn.Module, call: ExampleCall, *, optimize: bool = True) -> torch.onnx.ONNXProgram:
     """Trace an export form with an example call; fake tensors do, with `optimize` off."""
     with torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(
@@ -62,7 +62,7 @@ def save(model: ir.Model, call: ExampleCall, path: Path, *, data: str | None = N
         for key in _TRACES:
             node.metadata_props.pop(key, None)
     fp8_attention.define_quantized_attention(model, OPSET)
-    with written_file(path) as partial:
+    with write_atomically(path) as partial:
         ir.save(model, partial, external_data=data)
         _check_free_axes(onnx.load(partial, load_external_data=False), call)
         onnx.checker.check_model(partial)

@@ -20,7 +20,7 @@ ONNX_TYPES = {
 
 
 @dataclass(frozen=True)
-class Attached:
+class ExternalData:
     """What a graph took from the checkpoint: weights, their elements, conversions inserted, and files."""
 
     tensors: int
@@ -29,7 +29,7 @@ class Attached:
     files: tuple[str, ...]
 
 
-def attach(model: ir.Model, weights: Mapping[str, StoredTensor]) -> Attached:
+def attach_external_data(model: ir.Model, weights: Mapping[str, StoredTensor]) -> ExternalData:
     """Give every initializer without a value its place in the checkpoint; `weights` has them by initializer name.
 
     A weight that is stored in another type than the graph's gets a Cast.
@@ -47,7 +47,7 @@ def attach(model: ir.Model, weights: Mapping[str, StoredTensor]) -> Attached:
     used = [weights[str(value.name)] for value in opaque]
     files = tuple(sorted({stored.path.name for stored in used}))
     parameters = sum(stored.nbytes // ONNX_TYPES[stored.dtype].itemsize for stored in used)
-    return Attached(len(used), int(parameters), casts, files)
+    return ExternalData(len(used), int(parameters), casts, files)
 
 
 def _external(stored: StoredTensor, name: str) -> ir.ExternalTensor:

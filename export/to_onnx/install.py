@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.graphs.precision import PART_OF
 from export.manifest import ONNX
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
@@ -25,7 +25,7 @@ READ_BY = {
 }
 
 
-def installed(folder: Path, repository: Path) -> Path:
+def install_export(folder: Path, repository: Path) -> Path:
     """Copy everything from an export `folder` into `repository`; each file appears whole or not at all.
 
     Files that are already there are left alone. The manifest goes last: after an interruption the server refuses the
@@ -58,11 +58,11 @@ def set_default_size(repository: Path, size: VideoShape) -> None:
         return
     source = "the first size that plans were built for"
     defaults |= {field: {"value": value, "source": source} for field, value in changed.items()}
-    with written_file(home / DEFAULTS_FILE) as partial:
+    with write_atomically(home / DEFAULTS_FILE) as partial:
         partial.write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")
     manifest = FilesManifest.read(home)
     files = {**manifest.files, DEFAULTS_FILE: sha256_of_file(home / DEFAULTS_FILE)}
-    with written_file(home / FILES_MANIFEST) as partial:
+    with write_atomically(home / FILES_MANIFEST) as partial:
         partial.write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
 
 
@@ -71,5 +71,5 @@ def _copy(source: Path, target: Path) -> None:
         raise FileNotFoundError(f"{source} is missing: the export did not finish. Run `make export` again.")
     if target.exists() and filecmp.cmp(source, target, shallow=False):
         return
-    with written_file(target) as partial:
+    with write_atomically(target) as partial:
         shutil.copyfile(source, partial)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.checkpoint.config_file import read_text
-from export.checkpoint.folder import module_from_checkpoint
+from export.checkpoint.folder import Checkpoint
 from wan_t2v.latents import diffusion_from_vae
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
@@ -22,25 +22,25 @@ FRAMES = 9  # a later latent frame holds four frames, unlike the first: both are
 PATCHES = (2, 4, 8)  # a picture has so many random colours a side
 
 
-def write_preview(checkpoint: Path, folder: Path, *, again: bool) -> None:
+def write_preview(checkpoint: Checkpoint, folder: Path, *, again: bool) -> None:
     """Put the map into an export `folder`: the checkpoint's own if it brings one (wan-mini does), else a fitted one.
 
     A map that is there is kept, unless it is wanted `again`.
     """
-    own, target = checkpoint / PREVIEW_FILE, folder / PREVIEW_FILE
+    own, target = checkpoint.folder / PREVIEW_FILE, folder / PREVIEW_FILE
     if target.exists() and not again and not own.exists():
         return
     if own.exists():
         text = read_text(own)
     else:
-        vae = cast(AutoencoderKLWan, module_from_checkpoint(checkpoint, "vae"))
-        text = fitted_preview(vae).to_json()
-    with written_file(target) as partial:
+        vae = cast(AutoencoderKLWan, checkpoint.module("vae"))
+        text = fit_preview(vae).to_json()
+    with write_atomically(target) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 @torch.inference_mode()
-def fitted_preview(vae: AutoencoderKLWan, clips: Tensor | None = None) -> PreviewMap:
+def fit_preview(vae: AutoencoderKLWan, clips: Tensor | None = None) -> PreviewMap:
     """The map that gives, from the normalised latents of `clips`, their own small pictures best.
 
     `clips` (N, 3, T, H, W) are in [-1, 1]; without any, resting random pictures are taken, which suits a VAE that was

@@ -1,4 +1,4 @@
-"""What a graph was made from, with what, and how close it is: `manifest.json` for each exported graph."""
+"""Manifest of an exported graph: what it was made from, with what, and how close it is to its module."""
 
 import hashlib
 from collections.abc import Sequence
@@ -70,10 +70,10 @@ def graph_manifest(
 
 def is_current(folder: Path, made_from: GraphOrigin) -> bool:
     """True if `folder` holds a graph with this origin, or the manifest of one that still stands elsewhere unchanged."""
-    found, path = manifest_of(folder), onnx_file(folder)
-    if found is None or not path.exists() or not has_origin(found, made_from):
+    manifest, path = manifest_of(folder), onnx_file(folder)
+    if manifest is None or not path.exists() or not has_origin(manifest, made_from):
         return False
-    return found.onnx is None or (found.onnx_sha256 == sha256(path) and _weights_are_there(path))
+    return manifest.onnx is None or (manifest.onnx_sha256 == sha256(path) and _weights_are_there(path))
 
 
 def _weights_are_there(path: Path) -> bool:

@@ -1,10 +1,10 @@
-"""What serving reads beside the graphs: facts, defaults, tokenizer, preview map, and the manifest over them."""
+"""Model files that serving reads besides the graphs: facts, defaults, tokenizer, preview map, and their manifest."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.checkpoint.folder import Checkpoint
 from export.checkpoint.tokenizer import save_tokenizer
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
@@ -17,11 +17,11 @@ MODEL_FILES = (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE, PREVIEW_FILE)
 def write_model_files(checkpoint: Checkpoint, folder: Path) -> None:
     """Write facts, defaults and tokenizer into an export `folder`; the manifest of an earlier export goes first."""
     (folder / FILES_MANIFEST).unlink(missing_ok=True)
-    with written_file(folder / FACTS_FILE) as partial:
+    with write_atomically(folder / FACTS_FILE) as partial:
         partial.write_text(checkpoint.facts.to_json(), encoding="utf-8")
-    with written_file(folder / DEFAULTS_FILE) as partial:
+    with write_atomically(folder / DEFAULTS_FILE) as partial:
         partial.write_text(json.dumps(checkpoint.defaults, indent=2) + "\n", encoding="utf-8")
-    with written_file(folder / TOKENIZER_FILE) as partial:
+    with write_atomically(folder / TOKENIZER_FILE) as partial:
         save_tokenizer(checkpoint.folder, partial)
 
 
@@ -31,5 +31,5 @@ def seal_model_files(folder: Path, graphs: Mapping[str, Mapping[str, str]]) -> N
     `graphs` has, by graph, the entry of its manifest that names the weights it was made from.
     """
     files = {name: sha256_of_file(folder / name) for name in MODEL_FILES if (folder / name).exists()}
-    with written_file(folder / FILES_MANIFEST) as partial:
+    with write_atomically(folder / FILES_MANIFEST) as partial:
         partial.write_text(FilesManifest(files, graphs).to_json(), encoding="utf-8")

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from export.checkpoint.meta_module import is_fp32_island
 from export.graphs.precision import torch_dtype
 from export.graphs.registry import GRAPHS, ExampleCall
-from export.to_onnx.exporter import traced
+from export.to_onnx.exporter import trace
 from wan_t2v.facts import ModelFacts
 
 OPTIMIZER_ROUNDS = 2  # as the exporter's own optimiser
@@ -38,7 +38,7 @@ def weightless_graph(shell: nn.Module, graph: str, facts: ModelFacts, precision:
     exportable = GRAPHS[graph].module(shell).eval()
     with mode:
         call = GRAPHS[graph].example(facts, exportable)
-        model = traced(exportable, call, optimize=False).model
+        model = trace(exportable, call, optimize=False).model
     _make_opaque(model)
     with _quiet_optimizer():
         _optimize(model)

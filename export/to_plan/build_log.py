@@ -1,4 +1,4 @@
-"""What TensorRT calls back while it builds: log file, errors, layers, progress bar, Ctrl-C, and the plan's bytes."""
+"""Callbacks of a TensorRT build: log file, errors, layers, progress bar, Ctrl-C, and the plan's bytes."""
 
 import contextlib
 import signal
@@ -52,11 +52,11 @@ class Interrupted:
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def note(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler."""
-        self.asked = True
+        self.requested = True
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def interruptible() -> Iterator[Interrupted]:
         yield interrupted
     finally:
         signal.signal(signal.SIGINT, before)
-    if interrupted.asked:
+    if interrupted.requested:
         raise KeyboardInterrupt
 
 
@@ -93,11 +93,11 @@ def progress_monitor(trt: Any, title: str, interrupted: Interrupted) -> Any:
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name == self._outermost:
                 self._bar.update(step + 1 - self._bar.n)
-            return not interrupted.asked
+            return not interrupted.requested
 
         def phase_finish(self, phase_name: str) -> None:
             if phase_name == self._outermost:
-                if not interrupted.asked:
+                if not interrupted.requested:
                     self._bar.update(self._bar.total - self._bar.n)
                 self._bar.close()
                 self._bar = None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.atomic import written_file, written_folder
+from export.atomic import write_atomically, write_folder_atomically
 from export.checkpoint.architecture import Architecture
 from export.disk_space import DiskNeed, check_disk_space
 from export.graphs.precision import PART_OF, attention_is_fp8
@@ -33,7 +33,7 @@ from export.to_plan.manifest import (
     plan_origin,
 )
 from export.to_plan.measured_build import PlanBuilder, TensorRtBuilder
-from export.to_plan.plan_specs import EXPERT_BATCHES, Deployment, PlanSpec, plans_of
+from export.to_plan.plan_specs import EXPERT_BATCHES, PlanSet, PlanSpec, plans_of
 from wan_t2v.engines.running_gpu import running_gpu
 from wan_t2v.facts import ModelFacts
 from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, GraphManifest, PlanManifest, PlanOrigin, to_json
@@ -45,7 +45,7 @@ _RTX = "tensorrt_rtx"
 
 @dataclass(frozen=True)
 class PlanChoices:
-    """What the user of `make plans` may choose beside the deployment.
+    """What the user of `make plans` may choose beside sizes and batch.
 
     Attributes:
         architecture: of the checkpoint; the limits of workspace are estimated from it.
@@ -86,10 +86,10 @@ def toolchain(trt: Any, compute_capability: str | None) -> Toolchain:
     return Toolchain(trt.__name__, trt.__version__, gpu, capabilities)
 
 
-def built_plans(
+def build_plans(
     folder: Path,
     plans: Path,
-    deployment: Deployment,
+    plan_set: PlanSet,
     tools: Toolchain,
     choices: PlanChoices,
     *,
@@ -100,23 +100,23 @@ def built_plans(
     Raises BuildError or NetworkError; plans that were finished before stay.
     """
     facts = ModelFacts.read(folder)
-    if deployment.expert_batch not in EXPERT_BATCHES:
-        raise BuildError(f"expert batch {deployment.expert_batch}, accepted: {', '.join(map(str, EXPERT_BATCHES))}")
-    for size in deployment.sizes:
+    if plan_set.expert_batch not in EXPERT_BATCHES:
+        raise BuildError(f"expert batch {plan_set.expert_batch}, accepted: {', '.join(map(str, EXPERT_BATCHES))}")
+    for size in plan_set.sizes:
         if not is_trained(size, facts):
             logger.warning("%s is not a size that the checkpoint was trained for", size)
-    specs = plans_of(deployment, facts)
+    specs = plans_of(plan_set, facts)
     graphs = {spec.graph: graph_manifest(folder / spec.graph) for spec in specs}
     precisions = {name: graph.precision for name, graph in graphs.items()}
     _check_fp8_attention(specs, precisions)
-    estimates = PlanEstimates(choices.architecture, precisions, deployment)
+    estimates = PlanEstimates(choices.architecture, precisions, plan_set)
     origins = [(spec, _origin(spec, graphs[spec.graph], tools, choices, estimates)) for spec in specs]
     stale = [(spec, origin) for spec, origin in origins if not is_current(_home(plans, spec), origin)]
     builder = builder or TensorRtBuilder(tools)
     needed = builder.disk_bytes(estimates.disk_bytes(spec for spec, _ in stale))
     check_disk_space([DiskNeed(plans, needed, f"{len(stale)} plans")])
     logger.info("%d of %d plans are current, building %d", len(specs) - len(stale), len(specs), len(stale))
-    work = _Work(folder, plans, deployment, tools, builder)
+    work = _Work(folder, plans, plan_set, tools, builder)
     for spec, origin in stale:
         work.build(spec, origin)
     return specs
@@ -132,16 +132,16 @@ def _check_fp8_attention(specs: Sequence[PlanSpec], precisions: Mapping[str, str
             )
 
 
-def installed_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, repository: Path) -> None:
+def install_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, repository: Path) -> None:
     """Put plans and manifests into a model repository, by hard link where both are on one disk.
 
     The manifest goes last: after an interruption the server refuses a plan whose hash its manifest does not name.
     """
     for spec in specs:
         home = repository / spec.graph / str(spec.version)
-        _placed(folder / spec.graph / GRAPH_MANIFEST, home / GRAPH_MANIFEST)
+        _place(folder / spec.graph / GRAPH_MANIFEST, home / GRAPH_MANIFEST)
         for name in (PLAN_FILE, PLAN_MANIFEST):
-            _placed(_home(plans, spec) / name, home / name)
+            _place(_home(plans, spec) / name, home / name)
 
 
 def _home(plans: Path, spec: PlanSpec) -> Path:
@@ -163,21 +163,21 @@ class _Work:
 
     folder: Path
     plans: Path
-    deployment: Deployment
+    plan_set: PlanSet
     tools: Toolchain
     builder: PlanBuilder
 
     def build(self, spec: PlanSpec, origin: PlanOrigin) -> None:
         """Build one plan, measure it, and put it in its place with its manifest."""
-        with written_folder(_home(self.plans, spec)) as partial:
-            manifest = self._built(spec, origin, partial / PLAN_FILE)
+        with write_folder_atomically(_home(self.plans, spec)) as partial:
+            manifest = self._build(spec, origin, partial / PLAN_FILE)
             (partial / PLAN_MANIFEST).write_text(to_json(manifest), encoding="utf-8")
         memory = manifest.device_memory_bytes
         measured = "not measured" if memory is None else f"{max(memory) / 1e9:.2f} GB"
         size, seconds = manifest.plan_bytes / 1e9, manifest.build_seconds
         logger.info("built %s: %.2f GB in %.0f s, context memory %s", spec, size, seconds, measured)
 
-    def _built(self, spec: PlanSpec, origin: PlanOrigin, target: Path) -> PlanManifest:
+    def _build(self, spec: PlanSpec, origin: PlanOrigin, target: Path) -> PlanManifest:
         started = time.monotonic()
         source = onnx_file(self.folder / spec.graph)
         settings = BuildSettings(
@@ -191,7 +191,7 @@ class _Work:
         network = self.builder.build(spec, source, target, settings)
         seconds = time.monotonic() - started
         memory = self.builder.device_memory_bytes(spec, target)
-        return plan_manifest(origin, spec, self.deployment, BuiltPlan(target, source, network, memory, seconds))
+        return plan_manifest(origin, spec, self.plan_set, BuiltPlan(target, source, network, memory, seconds))
 
 
 def _timing_cache(plans: Path, tools: Toolchain) -> Path | None:
@@ -202,8 +202,8 @@ def _timing_cache(plans: Path, tools: Toolchain) -> Path | None:
     return plans / f"timing-{tools.version}-{gpu}.cache"
 
 
-def _placed(source: Path, target: Path) -> None:
-    with written_file(target) as partial:
+def _place(source: Path, target: Path) -> None:
+    with write_atomically(target) as partial:
         try:
             os.link(source, partial)
         except OSError:  # another disk

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import onnx
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from export.graphs.axes import Shape, free_axes, input_shapes, with_fixed_axes
 from export.to_plan.build_log import Interrupted, build_log, interruptible, plan_writer, progress_monitor
 from export.to_plan.network_check import NetworkFacts, check_attention, demand_fused_attention, network_facts
@@ -67,7 +67,7 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class Attention:
-    """Whether attention must be TensorRT's fused layer, and how many layers there must be (None: two a block)."""
+    """Whether attention must be TensorRT's fused layer, and how many layers there must be (None: two per block)."""
 
     layers: int | None = None
 
@@ -79,7 +79,7 @@ def plan_from_onnx(
 
     `trt` is the module to build with; `attention` is None where softmax is no part of fused attention.
     """
-    with _prepared(trt, source, shapes, settings, attention=attention) as build, written_file(target) as partial:
+    with _prepare(trt, source, shapes, settings, attention=attention) as build, write_atomically(target) as partial:
         with partial.open("wb") as file, interruptible() as interrupted:
             done = _write_plan(trt, build, settings, file, interrupted)
         if not done:
@@ -89,11 +89,11 @@ def plan_from_onnx(
 
 
 @contextlib.contextmanager
-def built(
+def build_in_memory(
     trt: Any, source: Path, shapes: PlanShapes, settings: BuildSettings, *, attention: Attention | None
 ) -> Iterator[tuple[Any, NetworkFacts]]:
     """Yield the plan as a buffer, which lives as long as the context. Raises BuildError or NetworkError."""
-    with _prepared(trt, source, shapes, settings, attention=attention) as build:
+    with _prepare(trt, source, shapes, settings, attention=attention) as build:
         with interruptible() as interrupted:
             _show_progress(trt, build, settings, interrupted)
             plan = build.builder.build_serialized_network(build.network, build.config)
@@ -123,7 +123,7 @@ class _Build:
 
 
 @contextlib.contextmanager
-def _prepared(
+def _prepare(
     trt: Any, source: Path, shapes: PlanShapes, settings: BuildSettings, *, attention: Attention | None
 ) -> Iterator[_Build]:
     """Parse and check the network and set what is asked for. Raises BuildError or NetworkError."""
@@ -195,13 +195,13 @@ def _config(trt: Any, builder: Any, model: onnx.ModelProto, shapes: PlanShapes, 
 
 def profile_ranges(model: onnx.ModelProto, shapes: PlanShapes) -> list[dict[str, tuple[Shape, Shape, Shape]]]:
     """Smallest, best and largest shape of every input, for each profile."""
-    found = []
+    ranges = []
     for profile in shapes.profiles:
         least, best, most = (
             input_shapes(model, {**profile, "batch": batch}) for batch in (1, shapes.best_batch, shapes.max_batch)
         )
-        found.append({name: (least[name], best[name], most[name]) for name in most})
-    return found
+        ranges.append({name: (least[name], best[name], most[name]) for name in most})
+    return ranges
 
 
 def _set_target(trt: Any, config: Any, capabilities: Sequence[str]) -> None:
@@ -228,7 +228,7 @@ def _capability(trt: Any, name: str) -> Any:
 
 def _save_timing_cache(config: Any, settings: BuildSettings) -> None:
     if settings.timing_cache is not None:
-        with written_file(settings.timing_cache) as partial:
+        with write_atomically(settings.timing_cache) as partial:
             partial.write_bytes(memoryview(config.get_timing_cache().serialize()))
 
 

@@ -1,4 +1,4 @@
-"""Every graph that `make compile-check` compiles: at which precision, for which sizes. One row, one plan.
+"""Compile cases: every graph that `make compile-check` compiles, with precision and sizes. One plan per row.
 
 The graphs of the small checkpoint are whole. A14B's are cut where they repeat: one block of forty, one layer of
 twenty-four, a vocabulary of 1,024; every width is the true one. `docs/build/plans.md` holds the same list.
@@ -7,7 +7,8 @@ twenty-four, a vocabulary of 1,024; every width is the true one. `docs/build/pla
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.graphs.precision import FP8_BETWEEN, PART_OF, attention_is_fp8, blocks_in_fp8
+from export.graphs.precision import FP8_IO_PRECISION, PART_OF, attention_is_fp8, blocks_in_fp8
+from wan_t2v.contract import EXPERTS, VAE_DECODERS
 from wan_t2v.shapes import VideoShape
 
 SMALL, A14B = "wan-mini", "A14B"
@@ -19,8 +20,6 @@ _CLIP = VideoShape(17, 128, 128)
 _OTHER_CLIP = VideoShape(17, 128, 192)
 _480P = VideoShape(81, 480, 832)
 _720P = VideoShape(81, 720, 1280)
-_EXPERTS = ("high_noise_expert", "low_noise_expert")
-_VAE = ("vae_decoder_first", "vae_decoder_next")
 _SELF_AND_CROSS = 2
 
 
@@ -51,12 +50,12 @@ def fp8_blocks(model: str, count: int) -> range:
 def _experts() -> list[CompileCase]:
     small = [
         CompileCase(SMALL, graph, precision, (_CLIP,), _SELF_AND_CROSS)
-        for graph in _EXPERTS
-        for precision in ("fp32", "bf16", "fp16", *FP8_BETWEEN)
+        for graph in EXPERTS
+        for precision in ("fp32", "bf16", "fp16", *FP8_IO_PRECISION)
     ]
-    two_profiles = CompileCase(SMALL, _EXPERTS[0], "bf16", (_CLIP, _OTHER_CLIP), _SELF_AND_CROSS)
+    two_profiles = CompileCase(SMALL, EXPERTS[0], "bf16", (_CLIP, _OTHER_CLIP), _SELF_AND_CROSS)
     large = [
-        CompileCase(A14B, _EXPERTS[0], precision, sizes, _SELF_AND_CROSS)
+        CompileCase(A14B, EXPERTS[0], precision, sizes, _SELF_AND_CROSS)
         for precision in ("bf16", "fp16", "fp8", "fp8-attention")
         for sizes in ((_480P,), (_720P,), (_480P, _720P))
         if len(sizes) == 1 or not attention_is_fp8(precision)  # such plans are for one size
@@ -72,7 +71,7 @@ def _vae_decoders() -> list[CompileCase]:
     return [
         CompileCase(model, graph, precision, (size,))
         for model, sizes in ((SMALL, (_CLIP,)), (A14B, (_480P, _720P)))
-        for graph in _VAE
+        for graph in VAE_DECODERS
         for precision in ("fp32", "bf16", "fp16")
         for size in sizes
     ]

@@ -1,4 +1,4 @@
-"""The compile gate: every graph of the table through a real TensorRT compiler, on a CPU.
+"""Compile gate: every graph of the table through a real TensorRT compiler, on a CPU.
 
 TensorRT-RTX builds without a GPU. Besides that a plan comes out, it is checked that
 * each attention of an expert is still one layer, of A14B in FP8 where the precision says so;
@@ -22,14 +22,16 @@ from pathlib import Path
 
 import onnx
 
+from export.checkpoint.architecture import Architecture
+from export.checkpoint.folder import Checkpoint
 from export.file_hash import sha256
 from export.graphs.axes import axes_of
 from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK
 from export.graphs.precision import attention_is_fp8, is_fp8
 from export.manifest import manifest_of, onnx_file
-from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, built
+from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, build_in_memory
 from export.to_plan.compile_cases import A14B_BLOCKS, SMALL, CompileCase, fp8_blocks
-from export.to_plan.engine_layers import FP8, built_layers, check_fp8_attention, check_linears, linears_of
+from export.to_plan.engine_layers import FP8, check_fp8_attention, check_linears, linears_of, read_layers
 from export.to_plan.network_check import NetworkError
 from export.to_plan.plan_specs import TEXT_BATCH
 from export.to_plan.weight_sizes import check_plan_bytes
@@ -53,32 +55,67 @@ class CaseResult:
         return f"{verdict} {self.case} in {self.seconds:.1f} s: {self.error or self.detail}"
 
 
-def checked(
-    cases: Sequence[CompileCase],
-    checkpoint: Path,
-    exported: Path,
-    scratch: Path,
-    *,
-    jobs: int,
-    report: Callable[[CaseResult], None],
-) -> list[CaseResult]:
-    """Compile `cases`, each graph of each model in a process of its own; `report` gets every result as it comes.
+@dataclass(frozen=True)
+class CompileGate:
+    """What cases are compiled from.
 
-    `exported` may hold graphs of the small checkpoint that are exported already; `scratch` is emptied at the end.
+    Attributes:
+        checkpoint: the small one, whose graphs are compiled whole.
+        exported: folder that may hold its graphs, exported already.
+        scratch: folder for new exports, emptied at the end.
     """
-    results: list[CaseResult] = []
-    try:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-            work = {
-                pool.submit(_checked_graph, group, checkpoint, exported, scratch): group for group in _by_graph(cases)
-            }
-            for future in as_completed(work):
-                for result in _results(future, work[future]):
-                    report(result)
-                    results.append(result)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return results
+
+    checkpoint: Checkpoint
+    exported: Path
+    scratch: Path
+
+    def check(
+        self, cases: Sequence[CompileCase], *, jobs: int, report: Callable[[CaseResult], None]
+    ) -> list[CaseResult]:
+        """Compile `cases`, each graph of each model in a process of its own; `report` gets every result as it comes."""
+        results: list[CaseResult] = []
+        try:
+            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+                work = {pool.submit(self._check_graph, group): group for group in _by_graph(cases)}
+                for future in as_completed(work):
+                    for result in _results(future, work[future]):
+                        report(result)
+                        results.append(result)
+        finally:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        return results
+
+    def _check_graph(self, cases: Sequence[CompileCase]) -> list[CaseResult]:
+        """Export once, compile for each case."""
+        first = cases[0]
+        folder = self.scratch / f"{first.model}-{first.graph}-{first.precision}"
+        started = time.monotonic()
+        try:
+            source = self._find_or_export(first, folder)
+            exporting = time.monotonic() - started
+            return [self._compile(case, source, before=exporting if case is first else 0.0) for case in cases]
+        except Exception as error:  # whatever the exporter raises is a graph that does not compile
+            seconds = time.monotonic() - started
+            return [CaseResult(case, seconds, "", f"export: {type(error).__name__}: {error}") for case in cases]
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _find_or_export(self, case: CompileCase, folder: Path) -> Path:
+        """What `make export` left, if it is this graph in this precision, else a new export."""
+        ready = onnx_file(self.exported / case.graph)
+        if case.model == SMALL and _is_exported(ready, case.precision):
+            return ready
+        from export.to_plan.compile_modules import compile_graph
+
+        return compile_graph(case.model, case.graph, case.precision, self.checkpoint, folder / "model.onnx")
+
+    def _compile(self, case: CompileCase, source: Path, *, before: float) -> CaseResult:
+        from export.to_plan.compile_modules import compile_facts
+
+        architecture = self.checkpoint.architecture
+        blocks = architecture.expert.layers if case.model == SMALL else A14B_BLOCKS
+        facts = compile_facts(case.model, self.checkpoint)
+        return compile_case(case, source, facts, blocks=blocks, architecture=architecture, before=before)
 
 
 def _results(future: Future[list[CaseResult]], cases: Sequence[CompileCase]) -> list[CaseResult]:
@@ -104,50 +141,30 @@ def _by_graph(cases: Sequence[CompileCase]) -> list[list[CompileCase]]:
     return [list(group) for _, group in groupby(sorted(cases, key=key), key=key)]
 
 
-def _checked_graph(cases: Sequence[CompileCase], checkpoint: Path, exported: Path, scratch: Path) -> list[CaseResult]:
-    """Export once, compile for each case."""
-    first = cases[0]
-    folder = scratch / f"{first.model}-{first.graph}-{first.precision}"
-    started = time.monotonic()
-    try:
-        source, facts = _exported(first, checkpoint, exported, folder)
-        exporting = time.monotonic() - started
-        blocks = _expert_blocks(first.model, checkpoint)
-        return [
-            compiled_case(
-                case, source, facts, blocks=blocks, checkpoint=checkpoint, before=exporting if case is first else 0.0
-            )
-            for case in cases
-        ]
-    except Exception as error:  # whatever the exporter raises is a graph that does not compile
-        seconds = time.monotonic() - started
-        return [CaseResult(case, seconds, "", f"export: {type(error).__name__}: {error}") for case in cases]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def compiled_case(
+def compile_case(
     case: CompileCase,
     source: Path,
     facts: ModelFacts,
     *,
     blocks: int,
-    checkpoint: Path | None = None,
+    architecture: Architecture | None = None,
     before: float = 0.0,
 ) -> CaseResult:
     """Compile one case from its ONNX file; an expert has `blocks` blocks, `before` are seconds already spent on it.
 
-    The size of the plan is compared with placement's for a graph of `checkpoint`.
+    With the small checkpoint's `architecture` the size of the plan is compared with placement's.
     """
     started = time.monotonic()
     try:
-        detail = _compiled(case, source, facts, blocks=blocks, checkpoint=checkpoint)
+        detail = _compile(case, source, facts, blocks=blocks, architecture=architecture)
         return CaseResult(case, before + time.monotonic() - started, detail)
     except (BuildError, NetworkError) as error:
         return CaseResult(case, before + time.monotonic() - started, "", str(error))
 
 
-def _compiled(case: CompileCase, source: Path, facts: ModelFacts, *, blocks: int, checkpoint: Path | None) -> str:
+def _compile(
+    case: CompileCase, source: Path, facts: ModelFacts, *, blocks: int, architecture: Architecture | None
+) -> str:
     """Raises BuildError or NetworkError."""
     shapes = PlanShapes(
         tuple(axes_of(case.graph, size, facts) for size in case.sizes or (None,)),
@@ -158,18 +175,21 @@ def _compiled(case: CompileCase, source: Path, facts: ModelFacts, *, blocks: int
     settings = BuildSettings(
         workspace_gib=WORKSPACE_GIB, title=str(case), on_layers=listings.append if case.attention_per_block else None
     )
-    with built(tensorrt_module("tensorrt_rtx"), source, shapes, settings, attention=attention) as (plan, found):
+    with build_in_memory(tensorrt_module("tensorrt_rtx"), source, shapes, settings, attention=attention) as (
+        plan,
+        network,
+    ):
         plan_bytes = int(plan.nbytes)
-    types = _checked_layers(case, source, listings[0], blocks) if listings else ""
-    if checkpoint is not None:
-        check_plan_bytes(case, checkpoint, plan_bytes)
+    types = _check_layers(case, source, listings[0], blocks) if listings else ""
+    if architecture is not None:
+        check_plan_bytes(case, architecture, plan_bytes)
     return (
-        f"{found.layers} layers, {found.attention_layers} attention, {types}largest tensor {found.largest:,} "
+        f"{network.layers} layers, {network.attention_layers} attention, {types}largest tensor {network.largest:,} "
         f"elements, plan {plan_bytes / 1e6:.1f} MB"
     )
 
 
-def _checked_layers(case: CompileCase, source: Path, listing: str, blocks: int) -> str:
+def _check_layers(case: CompileCase, source: Path, listing: str, blocks: int) -> str:
     """Compare the types in which TensorRT computes with the graph's. Raises NetworkError."""
     model = onnx.load(source, load_external_data=False)
     linears = linears_of(model)
@@ -178,7 +198,7 @@ def _checked_layers(case: CompileCase, source: Path, listing: str, blocks: int) 
     _check_count("linear layers have their weights", count[FP8], LINEARS_OF_A_BLOCK * quantised)
     if case.model == SMALL:  # of so small layers TensorRT fuses others into the product, and the listing says less
         return f"linear {dict(count)}, "
-    layers = built_layers(listing)
+    layers = read_layers(listing)
     check_linears(linears, layers)
     attended = check_fp8_attention(model, layers)
     expected = case.attention_per_block * quantised if attention_is_fp8(case.precision) else 0
@@ -186,28 +206,9 @@ def _checked_layers(case: CompileCase, source: Path, listing: str, blocks: int) 
     return f"linear {dict(count)}, {attended} attention in FP8, "
 
 
-def _check_count(what: str, found: int, expected: int) -> None:
-    if found != expected:
-        raise NetworkError(f"{found} {what} in FP8, expected {expected}")
-
-
-def _exported(case: CompileCase, checkpoint: Path, exported: Path, folder: Path) -> tuple[Path, ModelFacts]:
-    """What `make export` left, if it is this graph in this precision, else a new export."""
-    ready = onnx_file(exported / case.graph)
-    if case.model == SMALL and _is_exported(ready, case.precision):
-        return ready, ModelFacts.read(exported)
-    from export.to_plan.compile_modules import compile_facts, compile_graph
-
-    source = compile_graph(case.model, case.graph, case.precision, checkpoint, folder / "model.onnx")
-    return source, compile_facts(case.model, checkpoint)
-
-
-def _expert_blocks(model: str, checkpoint: Path) -> int:
-    """Blocks of an expert, as it is compiled."""
-    if model != SMALL:
-        return A14B_BLOCKS
-    config = json.loads((checkpoint / "transformer/config.json").read_text(encoding="utf-8"))
-    return int(config["num_layers"])
+def _check_count(what: str, count: int, expected: int) -> None:
+    if count != expected:
+        raise NetworkError(f"{count} {what} in FP8, expected {expected}")
 
 
 def _is_exported(path: Path, precision: str) -> bool:

@@ -1,4 +1,4 @@
-"""The graphs that `make compile-check` compiles: a small checkpoint's own, and A14B's at true widths, cut short.
+"""Graphs that `make compile-check` compiles: a small checkpoint's own, and A14B's at true widths, cut short.
 
 A14B's are exported as the real ones are, without weights, and get random ones from a file. No two weights are alike:
 TensorRT keeps equal ones once, and the plan would be smaller than the real one.
@@ -16,7 +16,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import nn
 
-from export.checkpoint.folder import facts_from_checkpoint, module_from_checkpoint
+from export.checkpoint.folder import Checkpoint
 from export.checkpoint.meta_module import shell_of
 from export.graphs.fp8_layers import needed_ranges, put_in_fp8
 from export.graphs.precision import attention_is_fp8, is_fp8
@@ -42,31 +42,31 @@ _TORCH_TYPES = {
 }
 
 
-def compile_facts(model: str, checkpoint: Path) -> ModelFacts:
+def compile_facts(model: str, checkpoint: Checkpoint) -> ModelFacts:
     """Facts of the small checkpoint, and with A14B's text sizes those of A14B: the latent grid is the same."""
-    facts = facts_from_checkpoint(checkpoint)
+    facts = checkpoint.facts
     if model == SMALL:
         return facts
     return replace(facts, text_length=TEXT_LENGTH, text_dim=A14B_CONFIGS["transformer/config.json"]["text_dim"])
 
 
-def compile_graph(model: str, graph: str, precision: str, checkpoint: Path, path: Path) -> Path:
+def compile_graph(model: str, graph: str, precision: str, checkpoint: Checkpoint, path: Path) -> Path:
     """Export a graph in `precision` to `path`; A14B's gets its weights from files beside it."""
     facts = compile_facts(model, checkpoint)
     component = GRAPHS[graph].component
     if model == SMALL:
-        module = module_from_checkpoint(checkpoint, component, precision)
-        return onnx_from_module(_in_fp8_if_asked(module, model, precision), graph, facts, path)
+        module = checkpoint.module(component, precision)
+        return onnx_from_module(_put_in_fp8_if_named(module, model, precision), graph, facts, path)
     config = path.parent / component / "config.json"
     config.parent.mkdir(parents=True)
     config.write_text(json.dumps({**A14B_CONFIGS[f"{component}/config.json"], **_CUTS[component]}), encoding="utf-8")
-    shell = _in_fp8_if_asked(shell_of(path.parent, component), model, precision)
+    shell = _put_in_fp8_if_named(shell_of(path.parent, component), model, precision)
     traced, call = weightless_graph(shell, graph, facts, precision)
     _attach_random(traced, path.parent)
     return save(traced, call, path)
 
 
-def _in_fp8_if_asked(module: nn.Module, model: str, precision: str) -> nn.Module:
+def _put_in_fp8_if_named(module: nn.Module, model: str, precision: str) -> nn.Module:
     """By ranges that are all one."""
     if is_fp8(precision):
         expert = cast(WanTransformer3DModel, module)

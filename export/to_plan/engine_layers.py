@@ -1,4 +1,4 @@
-"""The layers that TensorRT built: in which type does each linear layer and each attention of an expert run?
+"""Layers that TensorRT built: the type in which each linear layer and each attention of an expert runs.
 
 TensorRT's inspector needs a GPU, since it reads a loaded plan. The builder says the same on a CPU: with detailed
 profiling verbosity it logs one line for each layer, with the tensors that it reads and the ONNX nodes it came from.
@@ -59,31 +59,31 @@ class Linear:
     type: str
 
 
-def built_layers(listing: str) -> list[BuiltLayer]:
+def read_layers(listing: str) -> list[BuiltLayer]:
     """Read TensorRT's listing. Raises NetworkError if no line of it is understood."""
-    found = [
+    layers = [
         BuiltLayer(m["name"], _tensors(m["inputs"]), _tensors(m["constants"]), frozenset(_NODE.findall(m["nodes"])))
         for m in _LAYER.finditer(listing)
     ]
-    if not found:
+    if not layers:
         raise NetworkError(f"TensorRT did not list the layers that it built, or in another form: {listing[:200]!r}")
-    return found
+    return layers
 
 
 def linears_of(model: onnx.ModelProto) -> list[Linear]:
     """Every MatMul and Gemm of a graph that reads a weight."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
-    found = []
+    linears = []
     for node in model.graph.node:
         if node.op_type in ("MatMul", "Gemm"):
             source, casts = _source(node.input[1], makers)
             if source in weights:
                 stored = weights[source]
-                found.append(
+                linears.append(
                     Linear(node.name, source, math.prod(stored.dims), _TYPES[(casts or [stored.data_type])[0]])
                 )
-    return found
+    return linears
 
 
 def _source(name: str, makers: dict[str, onnx.NodeProto]) -> tuple[str, list[int]]:
@@ -111,8 +111,8 @@ def check_linears(linears: Sequence[Linear], layers: Sequence[BuiltLayer]) -> No
             if constant.elements >= linear.elements
         }
         if types != {linear.type}:
-            told = ", ".join(sorted(types)) or "no layer that reads it"
-            raise NetworkError(f"{linear.node} ({linear.weight}) is to run in {linear.type}, TensorRT built: {told}")
+            built = ", ".join(sorted(types)) or "no layer that reads it"
+            raise NetworkError(f"{linear.node} ({linear.weight}) is to run in {linear.type}, TensorRT built: {built}")
 
 
 def _type_of_product(layer: BuiltLayer, weight: Tensor) -> str:
@@ -133,11 +133,11 @@ def check_fp8_attention(model: onnx.ModelProto, layers: Sequence[BuiltLayer]) ->
     for node in nodes:
         fused = [layer for layer in layers if node in layer.nodes and _reads_fp8_three_times(layer)]
         if len(fused) != 1:
-            told = "; ".join(
+            built = "; ".join(
                 f"{layer.name}: {[t.type for t in layer.inputs]}" for layer in layers if node in layer.nodes
             )
             raise NetworkError(
-                f"{node} is to be one layer that reads query, key and value in FP8, TensorRT built {told}"
+                f"{node} is to be one layer that reads query, key and value in FP8, TensorRT built {built}"
             )
     return len(nodes)
 

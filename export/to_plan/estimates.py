@@ -1,4 +1,4 @@
-"""What a plan will need, told before it is built: from placement's arithmetic (`export/placement/gpu_memory.py`).
+"""Estimates of what a plan will need, by placement's arithmetic (`export/placement/gpu_memory.py`).
 
 A limit of workspace: without one, TensorRT chooses a tactic by timing it on an empty GPU, and it may not fit beside an
 expert when it serves. The limit is placement's estimate of the plan's context and a quarter.
@@ -11,9 +11,8 @@ from typing import Any
 
 from export.checkpoint.architecture import Architecture
 from export.graphs.precision import PART_OF
-from export.placement.gpu_memory import Deployment as ServedDeployment
-from export.placement.gpu_memory import GpuMemory, PlanMemory
-from export.to_plan.plan_specs import Deployment, PlanSpec
+from export.placement.gpu_memory import GpuMemory, PlanMemory, ServingProfile
+from export.to_plan.plan_specs import PlanSet, PlanSpec
 
 GIB = 2**30
 OVER_THE_ESTIMATE = 1.25
@@ -24,11 +23,11 @@ KERNEL_BYTES = 64_000_000  # code and tables of a plan, generously
 
 @dataclass(frozen=True)
 class PlanEstimates:
-    """Estimates for the plans of a deployment; `precisions` has that of each graph."""
+    """Estimates for the plans of a set; `precisions` has that of each graph."""
 
     architecture: Architecture
     precisions: Mapping[str, str]
-    deployment: Deployment
+    plan_set: PlanSet
 
     def workspace_gib(self, spec: PlanSpec) -> float:
         """The limit for one plan. Of several sizes the largest estimate counts."""
@@ -44,5 +43,5 @@ class PlanEstimates:
     def _by_size(self, spec: PlanSpec) -> list[PlanMemory]:
         """Placement's figures for each size of the plan alone; the text encoder's are the same for any."""
         choice: dict[str, Any] = {PART_OF[spec.graph]: self.precisions[spec.graph]}
-        deployments = [ServedDeployment((size,), **choice) for size in spec.sizes or self.deployment.sizes[:1]]
-        return [GpuMemory(self.architecture, deployment, {}).plans[spec.graph] for deployment in deployments]
+        profiles = [ServingProfile((size,), **choice) for size in spec.sizes or self.plan_set.sizes[:1]]
+        return [GpuMemory(self.architecture, profile, {}).plans[spec.graph] for profile in profiles]

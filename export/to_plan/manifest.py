@@ -1,4 +1,4 @@
-"""The manifest of each plan: what it was built from, with what, for what (the file: `wan_t2v/manifests.py`)."""
+"""Manifest of a plan: what it was built from, with what, for what (the file: `wan_t2v/manifests.py`)."""
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,7 +9,7 @@ from export.file_hash import sha256
 from export.manifest import onnx_file
 from export.to_plan.builder import BuildError, profile_ranges
 from export.to_plan.network_check import NetworkFacts
-from export.to_plan.plan_specs import Deployment, PlanSpec
+from export.to_plan.plan_specs import PlanSet, PlanSpec
 from wan_t2v.manifests import (
     GRAPH_MANIFEST,
     PLAN_MANIFEST,
@@ -98,12 +98,12 @@ class BuiltPlan:
     seconds: float
 
 
-def plan_manifest(origin: PlanOrigin, spec: PlanSpec, deployment: Deployment, plan: BuiltPlan) -> PlanManifest:
+def plan_manifest(origin: PlanOrigin, spec: PlanSpec, plan_set: PlanSet, plan: BuiltPlan) -> PlanManifest:
     """The whole manifest of a plan."""
     ranges = profile_ranges(onnx.load(plan.source, load_external_data=False), spec.shapes)
     return PlanManifest(
         **{field.name: getattr(origin, field.name) for field in fields(origin)},
-        deployment=PlannedDeployment(tuple(map(str, deployment.sizes)), deployment.expert_batch),
+        deployment=PlannedDeployment(tuple(map(str, plan_set.sizes)), plan_set.expert_batch),
         plan_sha256=sha256(plan.path),
         plan_bytes=plan.path.stat().st_size,
         profiles=tuple(
@@ -117,10 +117,10 @@ def plan_manifest(origin: PlanOrigin, spec: PlanSpec, deployment: Deployment, pl
 
 
 def is_current(folder: Path, origin: PlanOrigin) -> bool:
-    """True if `folder` holds a plan of this origin. The deployment's other sizes do not make a plan stale."""
+    """True if `folder` holds a plan of this origin. The set's other sizes do not make a plan stale."""
     try:
-        found = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
+        manifest = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
         size = (folder / PLAN_FILE).stat().st_size
     except (FileNotFoundError, ManifestError):
         return False
-    return size == found.plan_bytes and has_origin(found, origin)
+    return size == manifest.plan_bytes and has_origin(manifest, origin)

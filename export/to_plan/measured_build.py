@@ -1,4 +1,4 @@
-"""What builds a plan and measures it: TensorRT, or in a rehearsal something that stands in for it."""
+"""Builders that make a plan and measure it: TensorRT's, and the interface that a rehearsal's fulfils."""
 
 import mmap
 from pathlib import Path

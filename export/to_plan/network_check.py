@@ -1,4 +1,4 @@
-"""What must hold of a parsed TensorRT network before hours are spent on it.
+"""Checks of a parsed TensorRT network before hours are spent on it.
 
 * An expert's attention is TensorRT's own attention layer, which can be computed without writing the scores down: at
   720x1280x81 they are 40 x 75,600 x 75,600 numbers. For FP32 TensorRT-RTX has no such kernel, so there attention may be
@@ -71,9 +71,9 @@ def _largest(trt: Any, network: Any, shapes: Mapping[str, Shape]) -> int:
     try:
         for tensor in inputs:
             tensor.shape = shapes[tensor.name]
-        scores = (_checked_elements(a.name, "its scores", _scores(a)) for a in _attentions(trt, network) if _is_fp32(a))
+        scores = (_check_elements(a.name, "its scores", _scores(a)) for a in _attentions(trt, network) if _is_fp32(a))
         tensors = (
-            _checked_elements(layer.name, tensor.name, tuple(tensor.shape))
+            _check_elements(layer.name, tensor.name, tuple(tensor.shape))
             for layer in _layers(network)
             for tensor in _outputs(layer)
         )
@@ -108,7 +108,7 @@ def _scores(attention: Any) -> Shape:
     return (*query[:3], key[2])
 
 
-def _checked_elements(layer: str, name: str, shape: Shape) -> int:
+def _check_elements(layer: str, name: str, shape: Shape) -> int:
     if any(size < 0 for size in shape):
         raise NetworkError(f"layer {layer}: the shape {shape} of {name} cannot be told from the inputs'")
     elements = math.prod(shape)

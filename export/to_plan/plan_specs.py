@@ -1,4 +1,4 @@
-"""Which plans a deployment consists of, and the shapes of each."""
+"""Plans that a deployment consists of, and the shapes of each."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ EXPERT_BATCHES = (1, 2)  # 2 lets the server merge the two guidance passes
 
 
 @dataclass(frozen=True)
-class Deployment:
+class PlanSet:
     """What is to be served: the sizes, the first of which is the default, and rows in an expert's batch."""
 
     sizes: tuple[VideoShape, ...]
@@ -35,22 +35,22 @@ class PlanSpec:
         return f"{self.graph} {sizes}"
 
 
-def plans_of(deployment: Deployment, facts: ModelFacts) -> list[PlanSpec]:
+def plans_of(plan_set: PlanSet, facts: ModelFacts) -> list[PlanSpec]:
     """All plans. An expert is one plan with a profile for each size, since its weights are large; the VAE's two graphs
     are a plan for each size, in model versions 1, 2, ... in the order of the sizes.
     """
-    found = []
+    plans = []
     for graph in PART_OF:
         if graph.startswith("vae_"):
-            found += [
+            plans += [
                 PlanSpec(graph, version, (size,), PlanShapes((axes_of(graph, size, facts),)), None)
-                for version, size in enumerate(deployment.sizes, start=1)
+                for version, size in enumerate(plan_set.sizes, start=1)
             ]
         elif graph == "text_encoder":
             shapes = PlanShapes((axes_of(graph, None, facts),), max_batch=TEXT_BATCH, best_batch=2)
-            found.append(PlanSpec(graph, 1, (), shapes, None))
+            plans.append(PlanSpec(graph, 1, (), shapes, None))
         else:
-            profiles = tuple(axes_of(graph, size, facts) for size in deployment.sizes)
-            shapes = PlanShapes(profiles, max_batch=deployment.expert_batch, best_batch=deployment.expert_batch)
-            found.append(PlanSpec(graph, 1, deployment.sizes, shapes, Attention()))
-    return found
+            profiles = tuple(axes_of(graph, size, facts) for size in plan_set.sizes)
+            shapes = PlanShapes(profiles, max_batch=plan_set.expert_batch, best_batch=plan_set.expert_batch)
+            plans.append(PlanSpec(graph, 1, plan_set.sizes, shapes, Attention()))
+    return plans

@@ -14,8 +14,8 @@ from export import disk_space
 from export.checkpoint.architecture import A14B
 from export.file_hash import sha256
 from export.graphs.registry import GRAPHS
-from export.placement.gpu_memory import Deployment, GpuMemory, parsed_size
-from export.to_onnx.a14b_dummy import write_stand_in
+from export.placement.gpu_memory import GpuMemory, ServingProfile, parse_size
+from export.to_onnx.a14b_dummy import write_dummy
 from export.to_onnx.install import READ_BY, install_model_files
 from tests.deploy.rendering import ROOT, named, pod, server
 from tests.fakes.manifests import plan_manifest
@@ -25,7 +25,7 @@ GPU = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "610.43")
 # what was measured agrees with what was estimated
 ESTIMATED = {
     graph: (memory.context,)
-    for graph, memory in GpuMemory(A14B, Deployment((parsed_size("720x1280x81"),)), {}).plans.items()
+    for graph, memory in GpuMemory(A14B, ServingProfile((parse_size("720x1280x81"),)), {}).plans.items()
 }
 PLACEMENT = [
     "--gpu",
@@ -64,7 +64,7 @@ def plan_set(folder: Path, **changed: Any) -> Path:
     for name in {name for names in READ_BY.values() for name in names}:
         (folder / "graphs" / name).write_text("{}")
     install_model_files(folder / "graphs", repository)
-    build_plans.written_plan_set(folder)
+    build_plans.write_plan_set(folder)
     return folder
 
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_built_is_told_in_one_line(
 
 def test_the_room_for_a14b_follows_from_its_configs(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
-    write_stand_in(checkpoint)
+    write_dummy(checkpoint)
     arguments = ["--checkpoint", str(checkpoint), "--into", str(tmp_path / "set"), "--sizes", "480x832x81"]
     options = build_plans.parser().parse_args([*arguments, "--bf16-shards"])
     needs = {need.purpose: need.needed_bytes / 1e9 for need in build_plans.disk_needs(options)}

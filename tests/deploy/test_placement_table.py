@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.placement_table import DOORS, EXPERTS, GPUS, SIZES, TABLE, VAE, key, placed
+from deploy.placement_table import DOORS, EXPERTS, GPUS, SIZES, TABLE, VAE, key, place
 from tests.deploy.rendering import CHART, DEPLOYMENTS, ROOT, named, pod, server
 
 
@@ -35,7 +35,7 @@ def test_rows_are_what_placement_says_today(table: dict[str, Any], number: int) 
         row = dict(table["rows"][key(gpus, sizes, experts, vae, doors)])
         if "options" in row:
             row["options"] = table["optionSets"][row["options"]]
-        assert row == placed(gpus, sizes, experts, vae, doors), (gpus, sizes, experts, vae, doors)
+        assert row == place(gpus, sizes, experts, vae, doors), (gpus, sizes, experts, vae, doors)
 
 
 @pytest.mark.parametrize("values", DEPLOYMENTS[1:])

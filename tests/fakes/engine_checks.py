@@ -9,7 +9,7 @@ from export.parity.graph_parity import TOLERANCES
 from wan_t2v.engines.engine import Array, Engine
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
-from wan_t2v.frames import decoded_frames
+from wan_t2v.frames import decode_frames
 
 
 def numbers(array: Array) -> np.ndarray:
@@ -70,7 +70,7 @@ def check_decodes(first: Engine, later: Engine, repository: Path, *, differing: 
     for height, width, per_call in ((16, 8, 1), (6, 10, 2)):
         latents = seeded(1, facts.grid.channels, 4, height, width)
         actual, expected = (
-            torch.cat([piece.cpu() for piece in decoded_frames(latents, *pair, latent_frames_per_call=per_call)]).int()
+            torch.cat([piece.cpu() for piece in decode_frames(latents, *pair, latent_frames_per_call=per_call)]).int()
             for pair in ((first, later), reference)
         )
         difference = (actual - expected).abs()

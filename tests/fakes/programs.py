@@ -5,13 +5,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from export.to_torch_program import programs_from_checkpoint
+from export.checkpoint.folder import Checkpoint
+from export.to_torch_program import write_programs
 from wan_t2v.engines.loader import GRAPH_FILES
 
 
-def installed_programs(checkpoint: Path, folder: Path) -> Path:
+def install_programs(checkpoint: Path, folder: Path) -> Path:
     with FileLock(folder.with_suffix(".lock")):  # tests run in two processes
-        return programs_from_checkpoint(checkpoint, folder)
+        return write_programs(Checkpoint.open(checkpoint), folder)
 
 
 def copy_programs(programs: Path, repository: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.fakes.engine_checks import check_agrees, check_decodes, example_inputs, relative
-from tests.fakes.programs import installed_programs
-from wan_t2v.engines.double_buffer import PingPongCaches
+from tests.fakes.programs import install_programs
+from wan_t2v.engines.double_buffer import DoubleBufferedCaches
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.engines.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
 from wan_t2v.engines.tensorrt_plan import TensorRtEngine
@@ -21,7 +21,7 @@ EXPERT = "high_noise_expert"
 
 @pytest.fixture(scope="session")
 def programs(gpu: str, root: Path, checkpoint: Path) -> Path:
-    return installed_programs(checkpoint, root / "build/test-programs")
+    return install_programs(checkpoint, root / "build/test-programs")
 
 
 @pytest.mark.parametrize("graph", ["text_encoder", "high_noise_expert", "low_noise_expert", "vae_decoder_first"])
@@ -40,7 +40,7 @@ def test_torch_decodes_in_two_sets_of_caches(gpu: str, programs: Path, repositor
     first, later = (
         TorchEngine(programs / name / "1/model.pt2", device=gpu) for name in ("vae_decoder_first", "vae_decoder_next")
     )
-    check_decodes(first, PingPongCaches(later), repository, differing=0.05)
+    check_decodes(first, DoubleBufferedCaches(later), repository, differing=0.05)
 
 
 def test_torch_compiled_agrees(gpu: str, programs: Path, repository: Path) -> None:

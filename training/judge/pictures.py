@@ -15,7 +15,7 @@ from PIL import Image
 from wan_t2v_client import ClientError
 
 from embedded.errors import ServerError
-from export.atomic import written_file
+from export.atomic import write_atomically
 from training.contact_sheet import write_contact_sheet
 from training.judge.through_server import connect, generate_through
 from training.world.prompts import Prompt, fixed_prompts
@@ -48,7 +48,7 @@ def write_animation(path: Path, frames: Frames) -> Path:
     """Write frames (T, H, W, 3) as a GIF that runs for ever."""
     images = [Image.fromarray(frame) for frame in frames]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_file(path) as partial:
+    with write_atomically(path) as partial:
         images[0].save(partial, format="gif", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
     return path
 

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 from tqdm import tqdm
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from training.learn.device import autocast
 from training.learn.vae_stage import vae_input
 from training.learn.whole_clip import encode_whole
@@ -29,7 +29,7 @@ def encode_once(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: Video
         path = folder / f"{video}-{seed}-{first:06d}.pt"
         if not path.exists():
             encoded = _encode(vae, range(first, first + PART_CLIPS), video=video, seed=seed)
-            with written_file(path) as partial:
+            with write_atomically(path) as partial:
                 torch.save(encoded, partial)
         parts.append(torch.load(path, weights_only=True))
     return torch.cat(parts)[:clips].float()

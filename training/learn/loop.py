@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from export.atomic import written_file
+from export.atomic import write_atomically
 from training.learn.device import attention, autocast
 from training.learn.ema import WeightAverage, put_weights
 from training.learn.muon import Muon, is_matrix
@@ -119,7 +119,7 @@ class Training:
             "average": self.average.weights,
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
         }
-        with written_file(self.folder / SNAPSHOT_FILE) as partial:
+        with write_atomically(self.folder / SNAPSHOT_FILE) as partial:
             torch.save(state, partial)
         self._saved_s = self.seconds
 

@@ -1,4 +1,4 @@
-"""Caches that go from call to call, in two sets of memory: each call reads one and writes the other."""
+"""Double buffering of a graph's caches: each call reads one set and writes the other."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,11 +7,11 @@ from wan_t2v.engines.engine import Array, BufferedEngine
 IN, OUT = "cache_in_", "cache_out_"
 
 
-class PingPongCaches:
+class DoubleBufferedCaches:
     """An Engine over a graph with inputs `cache_in_*` and outputs `cache_out_*`.
 
     The caches that a call has read are the memory into which the next call writes, so a clip holds two sets however
-    long it is. Whoever calls hands each set of caches in once and does not look at it afterwards; `decoded_frames`
+    long it is. Whoever calls hands each set of caches in once and does not look at it afterwards; `decode_frames`
     keeps to that. Several clips may be decoded at a time: a set that is in use is never the spare one.
     """
 

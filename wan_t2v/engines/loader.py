@@ -1,4 +1,4 @@
-"""Which engine runs an installed graph, and which file each one reads."""
+"""Load the engine that a config names for an installed graph."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Does a plan fit where it is to run? Answered from its manifest `plan.json`, before TensorRT is asked.
+"""Compatibility of a TensorRT plan with this machine's GPU and TensorRT, from its manifest `plan.json`.
 
 A plan is machine code: it fits one version of one TensorRT and one kind of GPU, and it is a build of one ONNX graph.
 """

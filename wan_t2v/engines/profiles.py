@@ -1,4 +1,4 @@
-"""Which optimization profile of a TensorRT plan takes a call."""
+"""Optimization profiles of a TensorRT plan, and the one that takes a call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

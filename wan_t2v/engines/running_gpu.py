@@ -1,4 +1,4 @@
-"""Which GPU is here, asked of the driver's own tool: no CUDA context is made and no package is needed."""
+"""The GPU of this machine, as the driver's own tool names it. No CUDA context is made."""
 
 import os
 import shutil

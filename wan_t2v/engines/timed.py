@@ -1,4 +1,4 @@
-"""An engine that writes down when it ran, for benchmarks."""
+"""An engine that logs when it ran, for benchmarks."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from wan_t2v.engines.engine import Array, BufferedEngine
 
 
-class LoggedEngine:
+class TimedEngine:
     """Passes calls on and appends `start end` to a file, in nanoseconds of the machine's monotonic clock.
 
     That clock is one for all processes of a machine, so the intervals of several engines can be laid side by side.

@@ -1,4 +1,4 @@
-"""Let a server run empty before it is stopped: after SIGTERM Triton ends running videos, 2.71 a while later."""
+"""Drain a server before it is stopped: SIGTERM alone ends running videos, in 2.71 a while later."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How full a server is, read from its run directory."""
+"""Load of a server: running, queued and finishing generations, from its run directory."""
 
 import math
 import time
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from wan_t2v.contract import UNARY
 from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, RUNNING, WAITING, RunDirectory
 
-LOOPS = (
-    "loop"  # what each process of the unary door's loop holds while it lives; it tells when it last took or ended work
-)
+# What each process of the unary endpoint's loop occupies while it lives; it reports when it last took or ended work.
+LOOPS = "loop"
 TRANSIT_S = 5.0
 FINISHING_LIMIT_S = 300.0  # a clip whose decoding failed leaves its mark; nothing is decoded for so long
 
@@ -19,7 +18,7 @@ FINISHING_LIMIT_S = 300.0  # a clip whose decoding failed leaves its mark; nothi
 class Load:
     """How full a server is. `left_s` is the most that a running generation has left in seconds, None if unknown.
 
-    `finishing` counts clips of the unary door that are denoised and not yet encoded.
+    `finishing` counts clips of the unary endpoint that are denoised and not yet encoded.
     """
 
     draining: bool
@@ -41,23 +40,23 @@ class Load:
 def load_of(run: RunDirectory, now: Callable[[], float] = time.monotonic) -> Load:
     """How full the server of this directory is at the moment."""
     with run.exclusive():
-        running, waiting = run.held(RUNNING), run.held(WAITING)
+        running, waiting = run.occupied(RUNNING), run.occupied(WAITING)
         queued = len(waiting) + in_transit(run)
         finishing = run.clear(FINISHING, older_than_s=FINISHING_LIMIT_S)
         draining = run.draining
-    left = [claim.left_at(now()) for claim in running]
+    left = [info.left_at(now()) for info in running]
     known = [seconds for seconds in left if seconds is not None]
     return Load(draining, len(running), queued, finishing, max(known, default=None))
 
 
 def in_transit(run: RunDirectory) -> int:
-    """Requests that the unary door let in and that wait in Triton's own queue for a process of the loop.
+    """Requests that the unary endpoint let in and that wait in Triton's own queue for a process of the loop.
 
     Their marks are nobody's to hold. Where a process of the loop has been idle for a while, Triton's queue is empty, so
     marks as old as that belong to requests that ended on the way.
     """
-    loops = run.held(LOOPS)
-    busy = sum(claim.door == UNARY for kind in (RUNNING, WAITING) for claim in run.held(kind))
-    idle_s = time.monotonic() - max((loop.told for loop in loops), default=0.0)
+    loops = run.occupied(LOOPS)
+    busy = sum(info.endpoint == UNARY for kind in (RUNNING, WAITING) for info in run.occupied(kind))
+    idle_s = time.monotonic() - max((loop.reported_at for loop in loops), default=0.0)
     idle = busy < len(loops) and idle_s >= TRANSIT_S
     return run.clear(IN_TRANSIT, older_than_s=TRANSIT_S if idle or not loops else math.inf)

@@ -1,4 +1,4 @@
-"""Is the server ready, is it alive? What Kubernetes asks, answered from Triton's HTTP address and the process table.
+"""Readiness and liveness probes, from Triton's HTTP address and the process table.
 
 Triton 2.51 calls a model ready whose Python process is dead. Triton 2.71 calls it not ready, as it calls a model that
 was unloaded on purpose. Both answer for a model's metadata exactly while they have it loaded, whatever became of its

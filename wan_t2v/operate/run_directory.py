@@ -32,7 +32,7 @@ class RunDirectoryError(Exception):
 
 
 @dataclass(frozen=True)
-class Claim:
+class SlotInfo:
     """What the holder of a place tells of itself.
 
     Attributes:
@@ -41,28 +41,28 @@ class Claim:
         left_s: estimated seconds of work that were left at `told` on the steady clock; None if nobody knows.
     """
 
-    door: str
+    endpoint: str
     order: float = 0.0
     left_s: float | None = None
-    told: float = 0.0
+    reported_at: float = 0.0
 
     def left_at(self, now: float) -> float | None:
         """Estimated seconds of work left, never less than none."""
-        return None if self.left_s is None else max(0.0, self.left_s - (now - self.told))
+        return None if self.left_s is None else max(0.0, self.left_s - (now - self.reported_at))
 
 
-class Place:
+class Slot:
     """A locked file. It is free when `free` is called or its process ends."""
 
-    def __init__(self, descriptor: int, claim: Claim) -> None:
+    def __init__(self, descriptor: int, info: SlotInfo) -> None:
         self._descriptor: int | None = descriptor
-        self.tell(claim)
+        self.report(info)
 
-    def tell(self, claim: Claim) -> None:
+    def report(self, info: SlotInfo) -> None:
         """Say anew what this place is held for."""
         assert self._descriptor is not None, "the place was given back"
-        self.claim = claim
-        os.pwrite(self._descriptor, json.dumps(asdict(claim)).encode().ljust(_PADDED), 0)
+        self.info = info
+        os.pwrite(self._descriptor, json.dumps(asdict(info)).encode().ljust(_PADDED), 0)
 
     def free(self) -> None:
         """Give the place back; a second time does nothing."""
@@ -129,17 +129,17 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
-    def take(self, kind: str, claim: Claim) -> Place:
+    def acquire(self, kind: str, info: SlotInfo) -> Slot:
         """Lock the first free place of a kind; there is always one more."""
         for index in itertools.count():
             with contextlib.suppress(IsADirectoryError):  # somebody else's
                 descriptor = os.open(self.path / f"{kind}-{index}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 if _locked(descriptor):
-                    return Place(descriptor, claim)
+                    return Slot(descriptor, info)
                 os.close(descriptor)
         raise AssertionError("there is always one more")
 
-    def held(self, kind: str) -> list[Claim]:
+    def occupied(self, kind: str) -> list[SlotInfo]:
         """What the holders of a kind of place tell."""
         found = []
         for path in sorted(self.path.glob(f"{kind}-[0-9]*")):
@@ -148,7 +148,7 @@ class RunDirectory:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if not _locked(descriptor):
-                    found.append(_claim(os.pread(descriptor, _PADDED, 0)))
+                    found.append(_info(os.pread(descriptor, _PADDED, 0)))
             finally:
                 os.close(descriptor)
         return found
@@ -240,12 +240,12 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _claim(told: bytes) -> Claim:
+def _info(reported_at: bytes) -> SlotInfo:
     try:
-        claim = Claim(**json.loads(told))
-        numbers = (claim.order, claim.told, claim.left_s or 0.0)
-        if isinstance(claim.door, str) and all(isinstance(number, int | float) for number in numbers):
-            return claim
+        info = SlotInfo(**json.loads(reported_at))
+        numbers = (info.order, info.reported_at, info.left_s or 0.0)
+        if isinstance(info.endpoint, str) and all(isinstance(number, int | float) for number in numbers):
+            return info
     except (ValueError, TypeError):
         pass
-    return Claim("unknown")  # read while it was written, or damaged; the place is held all the same
+    return SlotInfo("unknown")  # read while it was written, or damaged; the place is held all the same

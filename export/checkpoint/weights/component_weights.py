@@ -1,4 +1,4 @@
-"""The one check of a component's tensors, before any tracing: names, shapes and types are those of its config.
+"""Check of a component's tensors before any tracing: names, shapes and types are those of its config.
 
 Both ways of exporting use it: weights inside the graph, which a library loads and of which it only warns, and weights
 beside the graph, which are never loaded.
@@ -69,10 +69,10 @@ def check_tensors(
         if name in stored and stored[name].shape != shape
     ]
     faults = {"missing": missing, "surplus": surplus, "of another shape": shapes}
-    told = [f"{len(found)} {fault}: {_listed(found)}" for fault, found in faults.items() if found]
-    if told:
+    descriptions = [f"{len(names)} {fault}: {_listed(names)}" for fault, names in faults.items() if names]
+    if descriptions:
         raise CheckpointError(
-            f"{where}: the weights do not fit config.json; tensors {'; '.join(told)}. "
+            f"{where}: the weights do not fit config.json; tensors {'; '.join(descriptions)}. "
             "Take both from one download of the checkpoint."
         )
 

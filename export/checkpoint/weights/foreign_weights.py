@@ -1,4 +1,4 @@
-"""What weights of another layout are, told from the names and types of their tensors, with the remedy.
+"""Foreign layouts of weights, recognised by the names and types of their tensors, each with the remedy.
 
 Standard library only.
 """

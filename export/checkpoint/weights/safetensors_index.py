@@ -1,4 +1,4 @@
-"""Where each tensor of a checkpoint component lies: file, offset, length. Reads headers, never weights.
+"""Index of a component's tensors: file, offset and length of each. Reads headers, never weights.
 
 Format: eight bytes of header length (little-endian), a JSON header with `data_offsets` relative to its end, the data
 (https://github.com/huggingface/safetensors#format). A sharded component has an index file that names the shards.
@@ -38,14 +38,14 @@ def stored_tensors(checkpoint: Path, component: str, *, links_allowed: bool = Fa
 
     Raises CheckpointError for files that are missing, truncated, damaged, or links where a graph would refer to them.
     """
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for path in weight_files(checkpoint, component, links_allowed=links_allowed):
         for name, tensor in _tensors_of(path).items():
-            if name in found:
-                raise CheckpointError(f"{name} is in two files: {found[name].path} and {path}.")
-            found[name] = tensor
-    _check_index(checkpoint, component, found)
-    return found
+            if name in tensors:
+                raise CheckpointError(f"{name} is in two files: {tensors[name].path} and {path}.")
+            tensors[name] = tensor
+    _check_index(checkpoint, component, tensors)
+    return tensors
 
 
 def content_sample_sha256(checkpoint: Path, component: str) -> str:
@@ -63,9 +63,9 @@ def content_sample_sha256(checkpoint: Path, component: str) -> str:
     return digest.hexdigest()
 
 
-def _check_index(checkpoint: Path, component: str, found: dict[str, StoredTensor]) -> None:
+def _check_index(checkpoint: Path, component: str, tensors: dict[str, StoredTensor]) -> None:
     for name, file in shard_of_tensor(checkpoint, component).items():
-        if name not in found or found[name].path.name != file:
+        if name not in tensors or tensors[name].path.name != file:
             raise CheckpointError(
                 f"{checkpoint / component}: the index puts {name} into {file}, where it is not. Download both again."
             )

@@ -1,4 +1,4 @@
-"""Which `.safetensors` files hold a component's weights: the shards that its index names, or one file.
+"""Weight files of a component: the shards that its index names, or one file.
 
 The names are those that diffusers and transformers load; what lies there instead is told with the remedy.
 """

@@ -13,7 +13,7 @@ from benchmarks.harness.installed_copy import Installed
 from benchmarks.harness.repository_copy import copy_repository
 from benchmarks.load import mlperf, perf_analyzer, run
 from embedded.server import Server
-from export.to_onnx.install import installed
+from export.to_onnx.install import install_export
 from tests.server.calls import samples
 from tests.server.statistics import executions_when_idle
 
@@ -75,8 +75,8 @@ def test_perf_analyzer_measures_both_doors_to_the_video(server: Server, capsys: 
 
 @pytest.fixture(scope="module")
 def servers(checkpoint: Path, exported: Path, repository: Path, tmp_path_factory: Any) -> Any:
-    folder = tmp_path_factory.mktemp("contenders")
-    own = installed(exported, copy_repository(repository, folder))
+    folder = tmp_path_factory.mktemp("servers")
+    own = install_export(exported, copy_repository(repository, folder))
     with running_servers(Installed(checkpoint, exported, own), folder, threads=2) as running:
         yield {server.name: server for server in running}
 

@@ -12,7 +12,7 @@ from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.fakes.engine_checks import relative
-from tests.fakes.programs import copy_programs, installed_programs
+from tests.fakes.programs import copy_programs, install_programs
 from wan_t2v.contract import GRAPHS, MODELS_OF_ENDPOINT, STREAM
 
 REQUEST = {"prompt": "a red ball rolls left", "seed": 7, "num_inference_steps": 4, "num_frames": 9,
@@ -34,7 +34,7 @@ def test_the_five_graphs_in_torch_make_the_same_video(
     server: Server, options: ServerOptions, checkpoint: Path, root: Path
 ) -> None:
     repository = options.repository
-    copy_programs(installed_programs(checkpoint, root / "build/test-programs"), repository)
+    copy_programs(install_programs(checkpoint, root / "build/test-programs"), repository)
     for graph in GRAPHS:
         add_parameter(repository, graph, "engine", "torch")
         (repository / graph / "1/model.onnx").unlink()

@@ -22,7 +22,7 @@ from benchmarks.harness.machine import provenance
 from benchmarks.harness.repository_copy import copy_repository
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from export.atomic import written_file
+from export.atomic import write_atomically
 from tests.stress.faults.callers import WAYS, leave
 from tests.stress.faults.faults import (
     EXPECTED,
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(_row(outcome), flush=True)
     told = {**machine, **_summary(found), "not_tried": not_tried}
     if options.out is not None:
-        with written_file(options.out) as partial:
+        with write_atomically(options.out) as partial:
             partial.write_text(json.dumps({**told, "outcomes": list(map(asdict, found))}) + "\n", encoding="utf-8")
     print(json.dumps(told))
     return 1 if told["wrong"] else 0

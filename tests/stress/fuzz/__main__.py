@@ -25,7 +25,7 @@ from wan_t2v_client import Connection, TextToVideo
 from benchmarks.harness.machine import provenance
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from export.atomic import written_file
+from export.atomic import write_atomically
 from tests.stress.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC
 from tests.stress.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor
 from tests.stress.fuzz.inner_calls import inner_models_called
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"NOT AS IT MUST BE: {fault}", file=sys.stderr)
     told = json.dumps({**machine, **result, "unfair": len(result["faults"])})
     if options.out is not None:
-        with written_file(options.out) as partial:
+        with write_atomically(options.out) as partial:
             partial.write_text(told + "\n", encoding="utf-8")
     print(told)
     return 1 if result["faults"] else 0

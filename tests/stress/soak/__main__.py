@@ -17,7 +17,7 @@ from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
 from embedded.supervision.supervisor import died_log
-from export.atomic import written_file
+from export.atomic import write_atomically
 from tests.stress.signals import end_in_order
 from tests.stress.soak.plot import plotted
 from tests.stress.soak.soak import soaked
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return 130
     result = {**machine, **soak.result()}
-    with written_file(options.out) as partial:
+    with write_atomically(options.out) as partial:
         partial.write_text(json.dumps(result) + "\n", encoding="utf-8")
     plotted(result, options.out.with_suffix(".png"))
     for one in soak.judged():

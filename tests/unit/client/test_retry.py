@@ -22,9 +22,9 @@ from wan_t2v_client.retry import Retries, RetryPolicy
 from tests.fakes.call_client import APIS, collect_stream, steps, unary
 from tests.fakes.scripted_server import BUSY, MADE, VIDEO, Pause, Refusal, Step, serving
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.serving.admission.estimate import Pace, Work
-from wan_t2v.serving.admission.options import Asked
-from wan_t2v.serving.admission.queue import Admission, Rules
+from wan_t2v.serving.admission.estimate import Pace, Workload
+from wan_t2v.serving.admission.options import QueueOptions
+from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
 from wan_t2v.serving.errors import Overloaded
 
 QUICK = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05)
@@ -53,9 +53,9 @@ def test_waits_double_up_to_a_limit_and_half_of_each_is_random() -> None:
 def test_the_servers_own_estimate_is_waited_for_as_well(run_directory: Path) -> None:
     """In the words of the server: its admission is asked for them."""
     run = RunDirectory.of_server(run_directory, os.getpid())
-    asked = Asked(Work(64, 64, 17, 10, guided=True))
+    asked = QueueOptions(Workload(64, 64, 17, 10, guided=True))
     Pace(run).learn(asked.work, step_s=1.25, after_s=0.0)
-    admission = Admission(run, door="text_to_video_stream", rules=Rules(1, 0))
+    admission = Admission(run, endpoint="text_to_video_stream", limits=AdmissionLimits(1, 0))
     with admission.turn(admission.enter(asked), lambda: False), pytest.raises(Overloaded) as full:
         admission.enter(asked)
     error = client_error(InferenceServerException(msg=str(full.value), status="StatusCode.UNAVAILABLE"))

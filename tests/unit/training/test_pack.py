@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import training.pack
-from export.checkpoint.folder import check_checkpoint, facts_from_checkpoint, module_from_checkpoint
+from export.checkpoint.folder import Checkpoint
 from training.learn.modules import new_expert, new_text_encoder, new_vae
 from training.learn.sampling import Modules
 from training.pack import TooLargeError, load_packed_modules, write_checkpoint
@@ -37,8 +37,8 @@ def checkpoint(modules: Modules, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_export_takes_the_packed_checkpoint(checkpoint: Path) -> None:
-    check_checkpoint(checkpoint)
-    facts = facts_from_checkpoint(checkpoint)
+    Checkpoint.open(checkpoint).check()
+    facts = Checkpoint.open(checkpoint).facts
     assert facts.latents_mean == (0.5,) * 16
     assert facts.latents_std == (2.0,) * 16
     assert facts.boundary_timestep == 875.0
@@ -48,12 +48,12 @@ def test_export_takes_the_packed_checkpoint(checkpoint: Path) -> None:
 def test_weights_are_stored_in_half_precision_and_load_in_single(checkpoint: Path, component: str) -> None:
     (stored,) = (checkpoint / component).glob("*.safetensors")
     assert {tensor.dtype for tensor in load_file(stored).values()} == {torch.float16}
-    loaded = module_from_checkpoint(checkpoint, component)
+    loaded = Checkpoint.open(checkpoint).module(component)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
 def test_packed_weights_are_the_trained_ones(checkpoint: Path, modules: Modules) -> None:
-    loaded = dict(module_from_checkpoint(checkpoint, "transformer_2").named_parameters())
+    loaded = dict(Checkpoint.open(checkpoint).module("transformer_2").named_parameters())
     for name, trained in modules.low_noise_expert.named_parameters():
         assert torch.allclose(loaded[name], trained.float(), atol=1e-3)
 

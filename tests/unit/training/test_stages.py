@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from export.atomic import written_folder
+from export.atomic import write_folder_atomically
 from training.judge.ablations import ABLATIONS, Ablation, score_ablation
 from training.learn import expert_stage, latent_cache
 from training.learn.modules import new_expert, new_text_encoder
@@ -26,7 +26,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(expert_stage, "SHOWN_PROMPTS", 1)
     monkeypatch.setattr(expert_stage, "PARTS", {n: (low, high, 4) for n, (low, high, _) in expert_stage.PARTS.items()})
     vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True])
-    with written_folder(tmp_path / "vae" / "trained") as partial:
+    with write_folder_atomically(tmp_path / "vae" / "trained") as partial:
         vae.save_pretrained(partial)
     return Settings(tmp_path, video=VIDEO, clips=4, expert_steps=4, common_share=0.5)
 

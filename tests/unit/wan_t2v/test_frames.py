@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from wan_t2v.frames import decoded_frames, uint8_frames
+from wan_t2v.frames import decode_frames, uint8_frames
 
 
 class FakeDecoder:
@@ -26,7 +26,7 @@ class FakeDecoder:
 @pytest.mark.parametrize("latent_frames", [1, 2, 5, 6])
 def test_frames_come_in_order_whatever_the_chunk(latent_frames: int, per_call: int) -> None:
     first, later = FakeDecoder(True), FakeDecoder(False)
-    pieces = decoded_frames(torch.zeros(1, 16, latent_frames, 1, 1), first, later, latent_frames_per_call=per_call)
+    pieces = decode_frames(torch.zeros(1, 16, latent_frames, 1, 1), first, later, latent_frames_per_call=per_call)
     frames = torch.cat(list(pieces))
     count = 4 * (latent_frames - 1) + 1
     assert frames.shape == (count, 2, 2, 3)
@@ -35,7 +35,7 @@ def test_frames_come_in_order_whatever_the_chunk(latent_frames: int, per_call: i
 
 def test_the_last_call_asks_for_no_caches() -> None:
     first, later = FakeDecoder(True), FakeDecoder(False)
-    list(decoded_frames(torch.zeros(1, 16, 5, 1, 1), first, later, latent_frames_per_call=2))
+    list(decode_frames(torch.zeros(1, 16, 5, 1, 1), first, later, latent_frames_per_call=2))
     assert (first.asked, later.asked) == ([None], [None, ["frames"]])
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.checkpoint.folder import module_from_checkpoint
-from export.to_onnx.latent_preview import fitted_preview
+from export.checkpoint.folder import Checkpoint
+from export.to_onnx.latent_preview import fit_preview
 from training.learn.vae_stage import vae_input
 from training.world.clips import numbered_clip
 from wan_t2v.latents import diffusion_from_vae
@@ -38,7 +38,7 @@ def test_the_map_is_read_as_it_was_written_and_its_absence_names_the_remedy(tmp_
 
 def likeness(shown: PreviewMap, checkpoint: Path, *, clips: int, split: Literal["train", "held_out"]) -> float:
     """Correlation of the pictures of clips' latents with the clips' own frames, reduced to the same size."""
-    vae = module_from_checkpoint(checkpoint, "vae")
+    vae = Checkpoint.open(checkpoint).module("vae")
     pictures, small = [], []
     for index in range(clips):
         frames = numbered_clip(0, index, video=VideoShape(17, 64, 64), split=split).frames
@@ -56,5 +56,5 @@ def test_the_installed_map_shows_held_out_clips(repository: Path, checkpoint: Pa
 
 def test_a_map_is_fitted_to_clips(checkpoint: Path) -> None:
     frames = np.stack([numbered_clip(0, index, video=VideoShape(17, 64, 64)).frames for index in range(6)])
-    fitted = fitted_preview(module_from_checkpoint(checkpoint, "vae"), vae_input(frames))
+    fitted = fit_preview(Checkpoint.open(checkpoint).module("vae"), vae_input(frames))
     assert likeness(fitted, checkpoint, clips=6, split="train") > 0.85

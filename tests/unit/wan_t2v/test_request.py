@@ -13,7 +13,7 @@ from wan_t2v.request import (
     check_parameters,
     check_prompt_bytes,
     check_word,
-    checked_settings,
+    resolve_settings,
 )
 from wan_t2v.shapes import LatentGrid, VideoShape
 
@@ -24,7 +24,7 @@ LISTED = ServedSizes(VideoShape(81, 1280, 1280), (VideoShape(81, 480, 832), Vide
 
 
 def checked(fields: dict[str, Any], *, latents: tuple[int, ...] | None = None, served: ServedSizes = ANY) -> Settings:
-    return checked_settings(
+    return resolve_settings(
         {"prompt": "a ball", **fields},
         latents_shape=latents,
         defaults=DEFAULTS,
@@ -128,7 +128,7 @@ def test_the_advice_works_where_sizes_are_listed(fields: dict[str, int]) -> None
 
 def test_a_missing_prompt_is_refused() -> None:
     with pytest.raises(InvalidField, match="prompt: got nothing"):
-        checked_settings({}, latents_shape=None, defaults=DEFAULTS, grid=GRID, served=ANY, fallback_seed=0)
+        resolve_settings({}, latents_shape=None, defaults=DEFAULTS, grid=GRID, served=ANY, fallback_seed=0)
 
 
 def test_latents_must_fit_the_clip() -> None:

@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from wan_t2v.request import InvalidField
-from wan_t2v.tokens import PromptTokenizer, clean_prompt, cleaned_prompt
+from wan_t2v.tokens import PromptTokenizer, clean_and_check_prompt, clean_prompt
 
 LENGTH = 64
 PROMPTS = ["a red ball rolls left", "", "Größe 漢字 \U0001f600!", "word " * 200, "a  b\tc"]
@@ -35,15 +35,15 @@ def test_a_missing_tokenizer_names_the_command_that_makes_it(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("text", ["a ball", "&#" + "9" * 999 + ";", "&amp;amp;", "#" + "1" * 999])
 def test_an_unusual_prompt_is_cleaned_as_any_other(text: str) -> None:
-    assert cleaned_prompt("prompt", text.encode()) == clean_prompt(text)
+    assert clean_and_check_prompt("prompt", text.encode()) == clean_prompt(text)
 
 
 @pytest.mark.parametrize("text", ["&#" + "9" * 5000 + ";", "&amp;#" + "9" * 5000 + ";", "&amp;amp;#" + "9" * 5000])
 def test_a_reference_that_html_cannot_read_is_refused(text: str) -> None:
     with pytest.raises(InvalidField, match="negative_prompt: got a character reference of over a thousand digits"):
-        cleaned_prompt("negative_prompt", text.encode())
+        clean_and_check_prompt("negative_prompt", text.encode())
 
 
 def test_a_prompt_that_grows_under_normalisation_is_refused_before_it_is_tokenised() -> None:
     with pytest.raises(InvalidField, match="prompt: got 360000 characters after normalisation"):
-        cleaned_prompt("prompt", ("\ufdfa" * 20_000).encode())
+        clean_and_check_prompt("prompt", ("\ufdfa" * 20_000).encode())

@@ -1,4 +1,4 @@
-"""The unary door's first step lets a request in or refuses it at once: the denoiser answers nobody while it works."""
+"""Admission at the ensemble's first step: the denoiser itself answers nobody while it works."""
 
 import contextlib
 import hmac
@@ -9,25 +9,25 @@ from typing import Any
 from wan_t2v.contract import UNARY
 from wan_t2v.operate.run_directory import IN_TRANSIT
 from wan_t2v.request import Settings
-from wan_t2v.serving.admission.estimate import Work
-from wan_t2v.serving.admission.options import Asked
-from wan_t2v.serving.admission.queue import Admission, Rules
+from wan_t2v.serving.admission.estimate import Workload
+from wan_t2v.serving.admission.options import QueueOptions
+from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
 from wan_t2v.serving.python_backend.metrics import Metrics
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.signed_settings import Generation
 
 DEFAULT_TIMEOUT_S = 14_400
-LET_IN = "let_in"  # a parameter whose value only this server's own processes know
+ADMITTED = "let_in"  # a parameter whose value only this server's own processes know
 
 
-class UnaryDoor:
-    """Stands in the model `prepare`, which both doors call; requests that the streaming door let in just pass."""
+class EnsembleGate:
+    """Admission in the model `prepare`. Requests that the streaming endpoint admitted pass at once."""
 
     def __init__(self, pb_utils: Any, parameters: ModelParameters) -> None:
         self._run = server_run_directory(parameters)
         self._key = self._run.key()
-        self._metrics = Metrics(pb_utils, door=UNARY)
+        self._metrics = Metrics(pb_utils, endpoint=UNARY)
         self._default_timeout_s = parameters.integer("default_timeout_s", least=1, default=DEFAULT_TIMEOUT_S)
 
     def close(self) -> None:
@@ -35,43 +35,45 @@ class UnaryDoor:
         self._metrics.close()
 
     @contextlib.contextmanager
-    def passing(self, request: Any) -> Iterator[Callable[[Settings], Generation]]:
+    def admit(self, request: Any) -> Iterator[Callable[[Settings], Generation]]:
         """Yield what lets the request in, once its settings are known, or raises AdmissionError.
 
         An ensemble never hears that a caller left, so a request of this endpoint always has a deadline.
         What fails after it gives its place back; each end is counted.
         """
-        ours, reserved_id = self._is_let_in(request), ""
+        ours, reserved_id = self._is_admitted(request), ""
 
-        def let_in(settings: Settings) -> Generation:
+        def admit_settings(settings: Settings) -> Generation:
             nonlocal reserved_id
             if ours:
                 return Generation.of(settings)
-            asked = Asked.by(request, Work.of(settings), default_timeout_s=self._default_timeout_s)
-            generation = Generation.of(settings, asked.deadline)
-            rules = Rules.published(self._run)
-            if rules is not None:  # else the denoiser, which is loading, decides
-                Admission(self._run, door=UNARY, rules=rules).reserve(asked, generation.id)
+            options = QueueOptions.from_triton(
+                request, Workload.of(settings), default_timeout_s=self._default_timeout_s
+            )
+            generation = Generation.of(settings, options.deadline)
+            limits = AdmissionLimits.published(self._run)
+            if limits is not None:  # else the denoiser, which is loading, decides
+                Admission(self._run, endpoint=UNARY, limits=limits).reserve(options, generation.id)
                 reserved_id = generation.id
-                self._metrics.admitted()
+                self._metrics.count_admission()
             return generation
 
         try:
-            yield let_in
+            yield admit_settings
         except Exception as error:
             if reserved_id:
                 self._run.unmark(IN_TRANSIT, reserved_id)
             if not ours:
-                self._metrics.ended(error)
+                self._metrics.count_end(error)
             raise
 
     def callers_parameters(self, request: Any) -> dict[str, Any]:
-        """The request's parameters without what the streaming door added."""
+        """The request's parameters without what the streaming endpoint added."""
         parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
-        if self._is_let_in(request):
-            del parameters[LET_IN]
+        if self._is_admitted(request):
+            del parameters[ADMITTED]
         return parameters
 
-    def _is_let_in(self, request: Any) -> bool:
-        value = json.loads(request.parameters() or "{}").get(LET_IN)
+    def _is_admitted(self, request: Any) -> bool:
+        value = json.loads(request.parameters() or "{}").get(ADMITTED)
         return isinstance(value, str) and hmac.compare_digest(value.encode(), self._key.encode())

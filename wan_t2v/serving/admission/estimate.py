@@ -1,4 +1,4 @@
-"""How long a generation is likely to take, from the steps that this server measured lately."""
+"""Estimated duration of a generation, from the steps that this server measured lately."""
 
 import math
 import time
@@ -19,7 +19,7 @@ MOST_SIZES = 64  # a caller may ask for another size each time; the newest are k
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What a generation costs depends on this: the clip in pixels, its steps, and whether a negative pass runs."""
 
     height: int
@@ -29,7 +29,7 @@ class Work:
     guided: bool
 
     @classmethod
-    def of(cls, settings: Settings) -> "Work":
+    def of(cls, settings: Settings) -> "Workload":
         """The work that settings ask for."""
         return cls(settings.height, settings.width, settings.num_frames, settings.num_inference_steps, settings.guided)
 
@@ -40,36 +40,36 @@ class Work:
 
     @property
     def passes(self) -> int:
-        """Forward passes a step."""
+        """Forward passes per step."""
         return 2 if self.guided else 1
 
     def __str__(self) -> str:
         return f"{self.num_inference_steps} steps of {self.height}x{self.width}x{self.num_frames}"
 
 
-NO_WORK = Work(1, 1, 1, 1, guided=False)
+NO_WORKLOAD = Workload(1, 1, 1, 1, guided=False)
 
 
 def publish_largest(run: RunDirectory, clips: Iterable[VideoShape]) -> None:
-    """Tell the doors how large the clips are that are served."""
+    """Tell the endpoints how large the clips are that are served."""
     run.write_json(LARGEST_FILE, {"pixels": max(clip.frames * clip.height * clip.width for clip in clips)})
 
 
-def work_to_expect(work: Work, run: RunDirectory) -> Work:
+def expected_workload(work: Workload, run: RunDirectory) -> Workload:
     """The work, or none where it is more than any clip that is served: such a request is refused once it is checked.
 
     Until then it may wait in the queue, and its seconds must not count for those behind it.
     """
     largest = (run.read_json(LARGEST_FILE) or {}).get("pixels")
     too_large = isinstance(largest, int) and work.size > largest
-    return NO_WORK if too_large or work.num_inference_steps > MAX_STEPS else work
+    return NO_WORKLOAD if too_large or work.num_inference_steps > MAX_STEPS else work
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Means of recent generations of one size: seconds a step, and seconds after the last step.
+    """Means of recent generations of one size: seconds per step, and seconds after the last step.
 
-    `after_s` is None where nobody saw the end: the unary door decodes elsewhere.
+    `after_s` is None where nobody saw the end: the unary endpoint decodes elsewhere.
     """
 
     size: float
@@ -79,13 +79,13 @@ class Measured:
     at: float
 
 
-class Pace:
-    """Measured seconds, kept in the run directory for every process of both doors. `now` is a steady clock."""
+class DurationEstimator:
+    """Measured seconds, kept in the run directory for every process of both endpoints. `now` is a steady clock."""
 
     def __init__(self, run: RunDirectory, now: Callable[[], float] = time.monotonic) -> None:
         self._run, self._now = run, now
 
-    def estimate_s(self, work: Work) -> float | None:
+    def estimate_s(self, work: Workload) -> float | None:
         """Seconds that a generation is likely to take once it runs; None if nothing was measured lately.
 
         From the nearest size that was measured, in proportion to the size: too short for much larger clips, since
@@ -99,7 +99,7 @@ class Pace:
         step_s = nearest.step_s * size * work.passes / nearest.passes
         return step_s * max(1, work.num_inference_steps) + (nearest.after_s or 0.0) * size
 
-    def learn(self, work: Work, *, step_s: float, after_s: float | None) -> None:
+    def record(self, work: Workload, *, step_s: float, after_s: float | None) -> None:
         """Take a generation's mean step into account, and what came after the steps if that was seen."""
         with self._run.exclusive():
             entries = self._entries()

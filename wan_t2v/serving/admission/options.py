@@ -1,4 +1,4 @@
-"""What a request says of itself to the queue: how much work it is, by when, and how urgent."""
+"""Queue options of a request: its workload, deadline and priority."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wan_t2v.request import InvalidField
-from wan_t2v.serving.admission.estimate import Work
+from wan_t2v.serving.admission.estimate import Workload
 
 # Parameters of a request, not tensors: they change when a video is made and not what it is.
 TIMEOUT, PRIORITY = "timeout", "queue_priority"
@@ -16,7 +16,7 @@ FIRST, USUAL, LAST = 1, 5, 9
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueueOptions:
     """A request as the queue sees it.
 
     Attributes:
@@ -24,12 +24,12 @@ class Asked:
         priority: from 1, which goes first, to 9.
     """
 
-    work: Work
+    work: Workload
     deadline: float | None = None
     priority: int = USUAL
 
     @classmethod
-    def by(cls, request: Any, work: Work, *, default_timeout_s: float = 0.0) -> "Asked":
+    def from_triton(cls, request: Any, work: Workload, *, default_timeout_s: float = 0.0) -> "QueueOptions":
         """Read Triton's request; without a timeout of its own it has the default one, 0 for none. Raises InvalidField.
 
         Triton keeps its own `timeout` (microseconds) out of the parameters over gRPC and leaves it in over HTTP's

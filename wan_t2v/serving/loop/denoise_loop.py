@@ -17,18 +17,18 @@ from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
-from wan_t2v.serving.loop.guidance_passes import pass_executor, passes_in_turn, wanted_experts
+from wan_t2v.serving.loop.guidance_passes import cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.model_files import check_model_files
-from wan_t2v.serving.python_backend.model_call import RemoteEngine
+from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, instance_device
 from wan_t2v.serving.python_backend.tensors import torch_from_triton
-from wan_t2v.serving.resume.checkpoint_file import Kept
-from wan_t2v.serving.resume.resume import Keeping, generation_of
+from wan_t2v.serving.resume.checkpoint_file import SavedState
+from wan_t2v.serving.resume.resume import CheckpointWriter, generation_of
 
 EXPERT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Denoising:
+class DenoiseLoop:
     """Runs the loop for one request at a time in each thread, `at_once` threads at most."""
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str], *, at_once: int = 1) -> None:
@@ -37,8 +37,8 @@ class Denoising:
         check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=(HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT))
         self._facts = ModelFacts.read(parameters.version_folder)
         self._experts = Experts(
-            high_noise_expert=EngineExpert(RemoteEngine(pb_utils, HIGH_NOISE_EXPERT, read=torch_from_triton)),
-            low_noise_expert=EngineExpert(RemoteEngine(pb_utils, LOW_NOISE_EXPERT, read=torch_from_triton)),
+            high_noise_expert=EngineExpert(TritonEngine(pb_utils, HIGH_NOISE_EXPERT, read=torch_from_triton)),
+            low_noise_expert=EngineExpert(TritonEngine(pb_utils, LOW_NOISE_EXPERT, read=torch_from_triton)),
             boundary_timestep=self._facts.boundary_timestep,
         )
         self._swap = ExpertSwap.of_server(pb_utils, parameters, self._device) if swaps_experts(parameters) else None
@@ -58,7 +58,7 @@ class Denoising:
         *,
         is_cancelled: Callable[[], bool],
         after_step: Callable[[Step], None] = lambda step: None,
-        keeping: Keeping | None = None,
+        keeping: CheckpointWriter | None = None,
         loading: Loading = contextlib.nullcontext,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Clean latents (1, C, F, h, w) float32, and the report that goes into the metadata.
@@ -85,11 +85,11 @@ class Denoising:
                 raise Cancelled(f"cancelled after step {step.index} of {step.count}")
 
         with self._experts_for(is_cancelled, loading) as experts:
-            asked = wanted_experts(experts, is_cancelled) if self._in_turn else experts
+            asked = cancellable_experts(experts, is_cancelled) if self._in_turn else experts
             latents = self._denoised(given, settings, schedule, kept=kept, experts=asked, after_step=finished)
         return latents, {**self._report(schedule, kept), **swap_report(experts), "denoise_ms": _ms_since(started)}
 
-    def _report(self, schedule: Schedule, kept: Kept | None) -> dict[str, Any]:
+    def _report(self, schedule: Schedule, kept: SavedState | None) -> dict[str, Any]:
         names = [self._experts.name_at(timestep) for timestep in schedule.timesteps]
         return {
             "graphs": self._identities,
@@ -125,7 +125,7 @@ class Denoising:
         settings: Settings,
         schedule: Schedule,
         *,
-        kept: Kept | None,
+        kept: SavedState | None,
         experts: Experts,
         after_step: Callable[[Step], None],
     ) -> Tensor:

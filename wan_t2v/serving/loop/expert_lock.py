@@ -20,7 +20,7 @@ def server_lock_name() -> str:
     return f"wan-t2v-expert-swap-{Path('/proc/self/ns/pid').stat().st_ino}-{os.getppid()}"
 
 
-def held(name: str, is_cancelled: Callable[[], bool]) -> socket.socket:
+def lock_experts(name: str, is_cancelled: Callable[[], bool]) -> socket.socket:
     """A lock between threads and processes, held until it is closed. Raises Cancelled.
 
     An abstract socket's name is bound once, leaves no file, and the kernel frees it when its process dies.

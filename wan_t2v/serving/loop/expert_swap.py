@@ -25,7 +25,7 @@ from wan_t2v.engines.loader import GRAPH_FILES
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, Expert, Experts
 from wan_t2v.operate.model_control import READY, UNAVAILABLE, UNLOADING, ModelControl, ModelControlError
 from wan_t2v.serving.errors import ModelCallError, ParameterError
-from wan_t2v.serving.loop.expert_lock import held, server_lock_name
+from wan_t2v.serving.loop.expert_lock import lock_experts, server_lock_name
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.run import server_run_directory
 
@@ -111,7 +111,7 @@ class ExpertSwap:
         `loading` is entered around each exchange. Raises Cancelled where the caller left during the wait or a load,
         ModelCallError where a load failed.
         """
-        turn = _Turn(self, held(self.lock_name, is_cancelled), is_cancelled, loading)
+        turn = _Turn(self, lock_experts(self.lock_name, is_cancelled), is_cancelled, loading)
         try:
             both = (experts.high_noise_expert, experts.low_noise_expert)
             yield ResidentExperts(*both, experts.boundary_timestep, turn.make_resident, turn.swaps_s)

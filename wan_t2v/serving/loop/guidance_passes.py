@@ -1,4 +1,4 @@
-"""How the two guidance passes of a step are made: together, or in turn so that a caller who leaves stops the second.
+"""The two guidance passes of a step: together, or in turn so that a cancellation stops the second.
 
 What was handed to an expert's queue cannot be taken back from 2.51. Where one GPU runs the passes one after the other
 anyway, handing them over in turn costs a call's way there, and a step that nobody wants ends after one pass.
@@ -31,10 +31,10 @@ def passes_in_turn(parameters: ModelParameters) -> bool:
 
 def pass_executor(in_turn: bool, at_once: int) -> Executor:
     """What runs a step's other pass, for `at_once` loops."""
-    return InTurn() if in_turn else ThreadPoolExecutor(at_once, thread_name_prefix="negative-pass")
+    return InlineExecutor() if in_turn else ThreadPoolExecutor(at_once, thread_name_prefix="negative-pass")
 
 
-class InTurn(Executor):
+class InlineExecutor(Executor):
     """Runs what it is given at once, in the thread that gives it."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -47,7 +47,7 @@ class InTurn(Executor):
         return future
 
 
-def wanted_experts(experts: Experts, is_cancelled: Callable[[], bool]) -> Experts:
+def cancellable_experts(experts: Experts, is_cancelled: Callable[[], bool]) -> Experts:
     """The experts, asking before each pass whether anybody still wants it. A pass raises Cancelled if not."""
 
     def asking(expert: Expert) -> Expert:

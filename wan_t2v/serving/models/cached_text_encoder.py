@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wan_t2v.engines.engine import Array
 from wan_t2v.serving.errors import MissingOutput
-from wan_t2v.serving.python_backend.model_call import RemoteEngine
+from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.tensors import to_triton, torch_from_triton, unread
 
 MODEL = "text_encoder"
@@ -35,7 +35,7 @@ class CachedTextEncoder:
 
     def __init__(self, pb_utils: Any, *, vocabulary: int, seed: int | None = None) -> None:
         self._pb_utils, self._vocabulary = pb_utils, vocabulary
-        self._remote = RemoteEngine(pb_utils, MODEL, read=unread, on_cpu=True)
+        self._remote = TritonEngine(pb_utils, MODEL, read=unread, on_cpu=True)
         self._random = np.random.default_rng(seed)
         self._fillers: OrderedDict[bytes, NDArray[np.int64]] = OrderedDict()
 

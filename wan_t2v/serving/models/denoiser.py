@@ -1,7 +1,7 @@
-"""Embeddings and noise to clean latents: the denoising loop as a step of the unary door.
+"""Embeddings and noise to clean latents: the denoising loop as a step of the unary endpoint.
 
 Each process runs one request at a time, and what comes meanwhile waits in Triton's own queue, which refuses nobody. So
-`prepare` lets requests of this door in, and here they take the places that were counted for them.
+`prepare` lets requests of this endpoint in, and here they take the places that were counted for them.
 """
 
 import json
@@ -16,20 +16,20 @@ from wan_t2v.contract import UNARY
 from wan_t2v.denoise import Step
 from wan_t2v.facts import ModelFacts
 from wan_t2v.operate.load import LOOPS
-from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, Claim
+from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, SlotInfo
 from wan_t2v.progress import StepClock
 from wan_t2v.request import Settings
-from wan_t2v.serving.admission.estimate import Work
-from wan_t2v.serving.admission.options import Asked
-from wan_t2v.serving.admission.queue import Admission, Rules, Turn
-from wan_t2v.serving.loop.denoise_loop import Denoising
+from wan_t2v.serving.admission.estimate import Workload
+from wan_t2v.serving.admission.options import QueueOptions
+from wan_t2v.serving.admission.queue import Admission, AdmissionLimits, RunningGeneration
+from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.python_backend.metrics import Metrics
 from wan_t2v.serving.python_backend.parameters import ModelParameters
-from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton
-from wan_t2v.serving.python_backend.tracing import Spans, Trace
-from wan_t2v.serving.resume.resume import Resuming
+from wan_t2v.serving.python_backend.tracing import Trace, Tracer
+from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner, check_shape
 
 
@@ -42,22 +42,22 @@ class Denoiser:
         parameters = ModelParameters.from_args(args)
         self._pb_utils = pb_utils
         self._facts = ModelFacts.read(parameters.version_folder)
-        self._denoising = Denoising(pb_utils, args)
-        self._resuming = Resuming.of_model(parameters)
-        self._metrics = Metrics(pb_utils, door=UNARY)
-        self._spans = Spans.of_process(parameters.model)
+        self._denoising = DenoiseLoop(pb_utils, args)
+        self._resumable = ResumableGenerations.of_model(parameters)
+        self._metrics = Metrics(pb_utils, endpoint=UNARY)
+        self._spans = Tracer.of_process(parameters.model)
         self._run = server_run_directory(parameters)
         self._signer = SettingsSigner(self._run.key())
-        rules = Rules.of_model(parameters)
-        self._admission = Admission(self._run, door=UNARY, rules=rules)
+        limits = AdmissionLimits.of_model(parameters)
+        self._admission = Admission(self._run, endpoint=UNARY, limits=limits)
         with self._run.exclusive():
             self._run.clear(IN_TRANSIT, older_than_s=0.0)  # a process that died took what waited for it along
-            self._living = self._run.take(LOOPS, _moved())
-            rules.publish(self._run)
+            self._living = self._run.acquire(LOOPS, _moved())
+            limits.publish(self._run)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
-        return answered(self._pb_utils, requests, self._counted)
+        return respond_to_all(self._pb_utils, requests, self._counted)
 
     def finalize(self) -> None:
         """Triton's exit point."""
@@ -67,7 +67,7 @@ class Denoiser:
         self._spans.close()
 
     def _counted(self, request: Any) -> list[Any]:
-        self._living.tell(_moved())
+        self._living.report(_moved())
         error: BaseException | None = None
         try:
             return self._answer(request)
@@ -75,30 +75,30 @@ class Denoiser:
             error = failed
             raise
         finally:
-            self._living.tell(_moved())
-            self._metrics.ended(error)
+            self._living.report(_moved())
+            self._metrics.count_end(error)
 
     def _answer(self, request: Any) -> list[Any]:
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         generation = self._signer.read(bytes_from_triton(tensors["settings"]))
         settings = generation.settings
         self._check_shapes(tensors, settings)
-        asked = replace(Asked.by(request, Work.of(settings)), deadline=generation.deadline)
+        options = replace(QueueOptions.from_triton(request, Workload.of(settings)), deadline=generation.deadline)
 
         def has_left() -> bool:  # an ensemble tells no step of a caller who left, but a deadline tells itself
-            return bool(request.is_cancelled()) or asked.is_late(time.monotonic())
+            return bool(request.is_cancelled()) or options.is_late(time.monotonic())
 
-        waiting, trace = self._admission.enter(asked, reserved_id=generation.id), self._spans.of_request(request)
+        ticket, trace = self._admission.enter(options, reserved_id=generation.id), self._spans.of_request(request)
         with (
-            self._admission.turn(waiting, has_left) as turn,
-            self._resuming.held(request) as keeping,
+            self._admission.turn(ticket, has_left) as turn,
+            self._resumable.lock(request) as keeping,
             trace.span("denoise"),
         ):
             latents, report = self._denoising.latents(
                 tensors, settings, is_cancelled=has_left, after_step=self._teller(turn, trace), keeping=keeping
             )
             self._run.mark(FINISHING, generation.id)
-        self._metrics.staged("denoise", report["denoise_ms"] / 1e3)
+        self._metrics.observe_stage("denoise", report["denoise_ms"] / 1e3)
         none = latents[:0]
         wanted = settings.output_type == "latents"
         return [
@@ -115,18 +115,18 @@ class Denoiser:
             expected = self._facts.grid.latent_shape(settings.video_shape).tensor_shape
             check_shape("latents", tensors["latents"].shape(), expected)
 
-    def _teller(self, turn: Turn, trace: Trace) -> Callable[[Step], None]:
+    def _teller(self, turn: RunningGeneration, trace: Trace) -> Callable[[Step], None]:
         clock = StepClock()
 
         def tell(step: Step) -> None:
             step_s = clock.after(step).step_s
-            self._metrics.stepped(step.expert, step_s)
+            self._metrics.count_step(step.expert, step_s)
             trace.step(step, step_s)
             turn.stepped(step.index, step.count)
 
         return tell
 
 
-def _moved() -> Claim:
+def _moved() -> SlotInfo:
     """That this process took or ended work just now."""
-    return Claim(UNARY, told=time.monotonic())
+    return SlotInfo(UNARY, reported_at=time.monotonic())

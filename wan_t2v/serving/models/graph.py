@@ -15,14 +15,14 @@ from wan_t2v.engines.loader import DEFAULT_ENGINE, ENGINES, GRAPH_FILES, EngineS
 from wan_t2v.engines.plan_compatibility import Running, check_plan
 from wan_t2v.engines.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt_module import tensorrt_module
-from wan_t2v.engines.timed import LoggedEngine
+from wan_t2v.engines.timed import TimedEngine
 from wan_t2v.installed_files import missing, parse_installed
 from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest
 from wan_t2v.manifests import read_manifest as read_plan_manifest
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models.graph_limits import GraphLimits
 from wan_t2v.serving.python_backend.parameters import ModelParameters, instance_device, read_manifest
-from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton, to_triton, torch_from_triton
 
 
@@ -36,7 +36,7 @@ class GraphModel:
         # numpy has no BF16 and knows no GPU, so the engines that have both get torch's tensors
         self._read = numpy_from_triton if settings.engine == "onnxruntime" else torch_from_triton
         self._limits = GraphLimits.of_model(parameters)
-        self._engine: Engine = installed_engine(parameters, parameters.version_folder, settings)
+        self._engine: Engine = load_installed_engine(parameters, parameters.version_folder, settings)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point. The Python backend leaves it to the model to make one batch of several requests."""
@@ -50,7 +50,7 @@ class GraphModel:
                 answers.update(zip(together, merged(self._engine, [calls[other] for other in together]), strict=True))
             return [to_triton(self._pb_utils, name, array) for name, array in answers[index].items()]
 
-        return answered(self._pb_utils, range(len(requests)), answer)
+        return respond_to_all(self._pb_utils, range(len(requests)), answer)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def engine_settings(parameters: ModelParameters, device: str) -> EngineSettings:
     return EngineSettings(engine, device, threads=threads, torch_compile=compiled, tf32=tf32 == "1")
 
 
-def installed_engine(parameters: ModelParameters, folder: Path, settings: EngineSettings) -> BufferedEngine:
+def load_installed_engine(parameters: ModelParameters, folder: Path, settings: EngineSettings) -> BufferedEngine:
     """Load the graph in a version folder; with the parameter `interval_log` it writes down when it runs.
 
     Raises PlanMismatch for a plan of another TensorRT or GPU, with the command that rebuilds it.
@@ -126,7 +126,7 @@ def installed_engine(parameters: ModelParameters, folder: Path, settings: Engine
         settings = replace(settings, tensorrt_module=matching_module(folder))
     engine = engine_from_file(path, settings)
     log = parameters.optional_path("interval_log")
-    return engine if log is None else LoggedEngine(engine, log / f"{folder.parent.name}-{os.getpid()}.txt")
+    return engine if log is None else TimedEngine(engine, log / f"{folder.parent.name}-{os.getpid()}.txt")
 
 
 def matching_module(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The sizes of tensors that a graph in the Python backend takes.
+"""Limits on the tensor sizes that a graph in the Python backend accepts.
 
 Triton lets every caller call a graph directly, and the graphs have dynamic shapes on the embedded server. A plan needs
 no such check: its profiles have the sizes.

@@ -1,4 +1,4 @@
-"""Last step of the unary door: frames to an MP4, and the reports of all steps to one metadata object."""
+"""Last step of the unary endpoint: frames to an MP4, and the reports of all steps to one metadata object."""
 
 import json
 import time
@@ -14,10 +14,10 @@ from wan_t2v.mp4 import mp4_from_frames
 from wan_t2v.operate.run_directory import FINISHING
 from wan_t2v.request import Settings
 from wan_t2v.serving.python_backend.parameters import ModelParameters
-from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, numpy_from_triton, text_to_triton
-from wan_t2v.serving.python_backend.tracing import Spans
+from wan_t2v.serving.python_backend.tracing import Tracer
 from wan_t2v.serving.signed_settings import Generation, SettingsSigner, check_shape
 
 _REPORTS = ("prepare_report", "denoise_report", "decode_report")
@@ -31,11 +31,11 @@ class Mp4Encoder:
         parameters = ModelParameters.from_args(args)
         self._run = server_run_directory(parameters)
         self._signer = SettingsSigner(self._run.key())
-        self._spans = Spans.of_process(parameters.model)
+        self._spans = Tracer.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
-        return answered(self._pb_utils, requests, self._answer)
+        return respond_to_all(self._pb_utils, requests, self._answer)
 
     def finalize(self) -> None:
         """Triton's exit point."""
@@ -56,7 +56,7 @@ class Mp4Encoder:
         if settings.output_type == "mp4":
             frames = numpy_from_triton(tensors["frames_to_encode"])
             check_shape("frames_to_encode", frames.shape, (*settings.video_shape, 3))
-            videos = [encoded_video(frames, settings)]
+            videos = [encode_video(frames, settings)]
         reports = [json.loads(bytes_from_triton(tensors[name])) for name in _REPORTS]
         encode = {"encode_ms": 1e3 * (time.monotonic() - started)}
         return [
@@ -65,7 +65,7 @@ class Mp4Encoder:
         ]
 
 
-def encoded_video(
+def encode_video(
     frames: NDArray[np.uint8], settings: Settings, *, is_cancelled: Callable[[], bool] = lambda: False
 ) -> bytes:
     """Frames (T, H, W, 3) as the answer's `video`: an MP4, or its base64. Raises Cancelled."""
@@ -73,7 +73,7 @@ def encoded_video(
 
 
 def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Everything that tells how a video was made: effective settings, graphs, steps, milliseconds a stage."""
+    """Everything that tells how a video was made: effective settings, graphs, steps, milliseconds per stage."""
     graphs = {name: digest for report in reports for name, digest in report.get("graphs", {}).items()}
     stages = {key: round(value, 1) for report in reports for key, value in report.items() if key.endswith("_ms")}
     tokens = {name: reports[0][name] for name in ("prompt", "negative_prompt")}

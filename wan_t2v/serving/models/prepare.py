@@ -1,4 +1,4 @@
-"""First step of every door: check all fields, resolve defaults and seed, tokenise and embed both prompts."""
+"""First step of both endpoints: check all fields, resolve defaults and seed, tokenise and embed both prompts."""
 
 import json
 import secrets
@@ -18,22 +18,22 @@ from wan_t2v.request import (
     check_parameters,
     check_size,
     check_word,
-    checked_settings,
+    resolve_settings,
 )
-from wan_t2v.serving.admission.ensemble_gate import UnaryDoor
+from wan_t2v.serving.admission.ensemble_gate import EnsembleGate
 from wan_t2v.serving.admission.estimate import publish_largest
 from wan_t2v.serving.admission.options import QUEUE_PARAMETERS
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.cached_text_encoder import CachedTextEncoder
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity
-from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, renamed, text_to_triton
-from wan_t2v.serving.python_backend.tracing import Spans
-from wan_t2v.serving.resume.idempotency import RESUME_PARAMETERS, TrustedProxy, spelled_alike
+from wan_t2v.serving.python_backend.tracing import Tracer
+from wan_t2v.serving.resume.idempotency import RESUME_PARAMETERS, TrustedProxy, normalise_names
 from wan_t2v.serving.signed_settings import Generation, SettingsSigner
 from wan_t2v.shapes import VideoShape
-from wan_t2v.tokens import PromptTokenizer, Tokens, cleaned_prompt, text_embeddings
+from wan_t2v.tokens import PromptTokenizer, Tokens, clean_and_check_prompt, text_embeddings
 
 _PROMPTS = ("prompt", "negative_prompt")
 _NAMES = tuple(field.name for field in REQUEST)
@@ -64,25 +64,25 @@ class Prepare:
         )
         self._text_encoder = CachedTextEncoder(pb_utils, vocabulary=self._tokenizer.vocabulary)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
-        self._door = UnaryDoor(pb_utils, parameters)
+        self._gate = EnsembleGate(pb_utils, parameters)
         self._proxy = TrustedProxy.of_environment()
         run = server_run_directory(parameters)
         self._signer = SettingsSigner(run.key())
         publish_largest(run, self._served.listed or (self._served.largest,))
-        self._spans = Spans.of_process(parameters.model)
+        self._spans = Tracer.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
-        return answered(self._pb_utils, requests, self._answer)
+        return respond_to_all(self._pb_utils, requests, self._answer)
 
     def finalize(self) -> None:
         """Triton's exit point."""
-        self._door.close()
+        self._gate.close()
         self._spans.close()
 
     def _answer(self, request: Any) -> list[Any]:
-        with self._spans.of_request(request).span("prepare"), self._door.passing(request) as let_in:
-            return self._prepared(let_in(self._settings(request)))
+        with self._spans.of_request(request).span("prepare"), self._gate.admit(request) as admit_settings:
+            return self._prepared(admit_settings(self._settings(request)))
 
     def _prepared(self, generation: Generation) -> list[Any]:
         started, settings = time.monotonic(), generation.settings
@@ -105,14 +105,14 @@ class Prepare:
         ]
 
     def _settings(self, request: Any) -> Settings:
-        check_parameters(spelled_alike(self._door.callers_parameters(request)), fields=_NAMES, parameters=_PARAMETERS)
+        check_parameters(normalise_names(self._gate.callers_parameters(request)), fields=_NAMES, parameters=_PARAMETERS)
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         latents = tensors.pop("latents", None)
         key = self._proxy.key_of(request)
         fields = {name: _value(name, tensor) for name, tensor in tensors.items()}
         if latents is not None:
             _check_finite(latents.as_numpy())
-        return checked_settings(
+        return resolve_settings(
             fields,
             latents_shape=None if latents is None else latents.as_numpy().shape,
             defaults=self._defaults,
@@ -125,7 +125,7 @@ class Prepare:
 def _value(name: str, tensor: Any) -> str | int | float:
     """The one element of a field's tensor; texts decoded, prompts cleaned."""
     if name in _PROMPTS:
-        return cleaned_prompt(name, bytes_from_triton(tensor))
+        return clean_and_check_prompt(name, bytes_from_triton(tensor))
     if name in _TEXTS:
         return check_word(name, bytes_from_triton(tensor))
     element: np.generic = tensor.as_numpy().reshape(-1)[0]

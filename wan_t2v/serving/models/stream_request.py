@@ -1,4 +1,4 @@
-"""One request at the streaming door, from its place in the queue to its last response."""
+"""One request at the streaming endpoint, from the queue to its last response."""
 
 import contextlib
 import time
@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wan_t2v.serving.admission.options import Asked
-from wan_t2v.serving.admission.queue import Waiting
-from wan_t2v.serving.models.stream_responses import News
+from wan_t2v.serving.admission.options import QueueOptions
+from wan_t2v.serving.admission.queue import QueueTicket
+from wan_t2v.serving.models.stream_responses import ResponseStream
 from wan_t2v.serving.python_backend.tracing import Trace
-from wan_t2v.serving.resume.resume import Keeping
+from wan_t2v.serving.resume.resume import CheckpointWriter
 
 
-class Caller:
+class CallerLiveness:
     """Whether the caller is still there, and when that was last known."""
 
-    def __init__(self, is_cancelled: Callable[[], bool], asked: Asked) -> None:
-        self._is_cancelled, self._asked = is_cancelled, asked
+    def __init__(self, is_cancelled: Callable[[], bool], options: QueueOptions) -> None:
+        self._is_cancelled, self._options = is_cancelled, options
         self._there = time.monotonic()
 
     def has_left(self) -> bool:
         """Ask the server; who gave a deadline leaves when it passes."""
         now = time.monotonic()
-        if self._asked.is_late(now) or self._is_cancelled():
+        if self._options.is_late(now) or self._is_cancelled():
             return True
         self._there = now
         return False
@@ -34,7 +34,7 @@ class Caller:
 
 
 @dataclass(frozen=True)
-class Underway:
+class StreamRequest:
     """What belongs to one request.
 
     Attributes:
@@ -47,16 +47,16 @@ class Underway:
     """
 
     request: Any
-    waiting: Waiting
-    caller: Caller
-    news: News
-    keeping: Keeping | None
+    ticket: QueueTicket
+    caller: CallerLiveness
+    responses: ResponseStream
+    keeping: CheckpointWriter | None
     trace: Trace
     held: contextlib.ExitStack
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Everything inside belongs to this stage: told by heartbeats, and a span."""
-        self.news.entered(name)
+        self.responses.enter_stage(name)
         with self.trace.span(name):
             yield

@@ -1,6 +1,6 @@
-"""The streaming door: one decoupled model that tells of every step, stops when its caller leaves, and ends in an MP4.
+"""The streaming endpoint: a decoupled model that sends every step, stops when its caller leaves, and ends in an MP4.
 
-It runs the same loop, decoding and encoding as the models of the unary door, so the same request gives the same bytes.
+It runs the same loop, decoding and encoding as the unary endpoint, so the same request gives the same bytes.
 Many requests are under way at once, each in a thread of its own; their calls to the experts take turns step by step in
 the experts' queues.
 """
@@ -29,24 +29,24 @@ from wan_t2v.operate.shared_memory import shared_memory_of
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
 from wan_t2v.request import InvalidField, Settings, check_parameters
-from wan_t2v.serving.admission.ensemble_gate import LET_IN
-from wan_t2v.serving.admission.estimate import Work, work_to_expect
-from wan_t2v.serving.admission.options import QUEUE_PARAMETERS, Asked
-from wan_t2v.serving.admission.queue import Admission, Rules, Turn
-from wan_t2v.serving.loop.denoise_loop import Denoising
+from wan_t2v.serving.admission.ensemble_gate import ADMITTED
+from wan_t2v.serving.admission.estimate import Workload, expected_workload
+from wan_t2v.serving.admission.options import QUEUE_PARAMETERS, QueueOptions
+from wan_t2v.serving.admission.queue import Admission, AdmissionLimits, RunningGeneration
+from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.model_files import check_model_files
-from wan_t2v.serving.models.mp4_encoder import encoded_video, metadata
-from wan_t2v.serving.models.stream_request import Caller, Underway
-from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, ENCODE, LOAD, PREPARE, News
+from wan_t2v.serving.models.mp4_encoder import encode_video, metadata
+from wan_t2v.serving.models.stream_request import CallerLiveness, StreamRequest
+from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, ENCODE, LOAD, PREPARE, ResponseStream
 from wan_t2v.serving.models.vae_decoder import FIRST, NO_FRAMES, VaeDecoder
 from wan_t2v.serving.python_backend.metrics import Metrics
-from wan_t2v.serving.python_backend.model_call import RemoteEngine
+from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton, unread
-from wan_t2v.serving.python_backend.tracing import Spans
-from wan_t2v.serving.resume.idempotency import RESUME_PARAMETERS, TrustedProxy, spelled_alike
-from wan_t2v.serving.resume.resume import Resuming
+from wan_t2v.serving.python_backend.tracing import Tracer
+from wan_t2v.serving.resume.idempotency import RESUME_PARAMETERS, TrustedProxy, normalise_names
+from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner
 
 LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
@@ -62,27 +62,27 @@ class TextToVideoStream:
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
         torch.set_num_threads(1)  # the work itself runs in the graphs' processes
-        rules = Rules.of_model(parameters)
+        limits = AdmissionLimits.of_model(parameters)
         self._run = run = server_run_directory(parameters)
         self._pb_utils = pb_utils
         check_model_files(parameters.version_folder, (PREVIEW_FILE,), graphs=(FIRST,))
         self._preview = PreviewMap.read(parameters.version_folder)
         check_model_files(_beside(parameters, "prepare"), (DEFAULTS_FILE,), graphs=())
         self._defaults = ServingDefaults.read(_beside(parameters, "prepare"))
-        self._prepare = RemoteEngine(
-            pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={LET_IN: run.key()}
+        self._prepare = TritonEngine(
+            pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={ADMITTED: run.key()}
         )
         self._signer = SettingsSigner(run.key())
-        self._denoising = Denoising(pb_utils, args, at_once=rules.in_flight)
+        self._denoising = DenoiseLoop(pb_utils, args, at_once=limits.in_flight)
         self._decoder = VaeDecoder(pb_utils, args)
-        self._resuming = Resuming.of_model(parameters)
+        self._resumable = ResumableGenerations.of_model(parameters)
         self._proxy = TrustedProxy.of_environment()
-        self._metrics = Metrics(pb_utils, door=STREAM)
-        self._spans = Spans.of_process(parameters.model)
-        self._admission = Admission(run, door=STREAM, rules=rules)
-        self._threads = ThreadPoolExecutor(rules.in_flight + rules.queued, thread_name_prefix="generation")
+        self._metrics = Metrics(pb_utils, endpoint=STREAM)
+        self._spans = Tracer.of_process(parameters.model)
+        self._admission = Admission(run, endpoint=STREAM, limits=limits)
+        self._threads = ThreadPoolExecutor(limits.in_flight + limits.queued, thread_name_prefix="generation")
         self._ended, self._changed = threading.Event(), threading.Event()
-        self._told: set[News] = set()
+        self._told: set[ResponseStream] = set()
         self._watch = threading.Thread(target=self._watching, args=(run,), daemon=True)
         self._watch.start()
 
@@ -93,7 +93,7 @@ class TextToVideoStream:
             try:
                 self._let_in(request, sender)
             except Exception as error:
-                self._end(News(self._pb_utils, sender, ahead=int), error)
+                self._end(ResponseStream(self._pb_utils, sender, ahead=int), error)
 
     def finalize(self) -> None:
         """Triton's exit point."""
@@ -108,95 +108,95 @@ class TextToVideoStream:
     def _let_in(self, request: Any, sender: Any) -> None:
         """Give the request a place in the queue and a thread, or raise; its key is held from here to its end."""
         with contextlib.ExitStack() as until_refused:
-            asked = Asked.by(request, work_to_expect(_work(request, self._defaults), self._run))
-            keeping = until_refused.enter_context(self._resuming.held(request))
-            waiting = self._admission.enter(asked)
+            options = QueueOptions.from_triton(request, expected_workload(_work(request, self._defaults), self._run))
+            keeping = until_refused.enter_context(self._resumable.lock(request))
+            ticket = self._admission.enter(options)
             held = until_refused.pop_all()
-        underway = Underway(
+        stream = StreamRequest(
             request,
-            waiting,
-            Caller(sender.is_cancelled, asked),
-            News(self._pb_utils, sender, ahead=lambda: self._admission.ahead(waiting)),
+            ticket,
+            CallerLiveness(sender.is_cancelled, options),
+            ResponseStream(self._pb_utils, sender, ahead=lambda: self._admission.ahead(ticket)),
             keeping,
             self._spans.of_request(request),
             held,
         )
-        self._metrics.admitted()
-        self._told.add(underway.news)
+        self._metrics.count_admission()
+        self._told.add(stream.responses)
         self._changed.set()
-        self._threads.submit(self._serve, underway)
+        self._threads.submit(self._serve, stream)
 
     def _watching(self, run: RunDirectory) -> None:
         """Set the gauges, and let those hear something who were told nothing for a while."""
         look_at_memory = 0.0
         while not self._ended.is_set():
             self._changed.clear()
-            self._metrics.loaded(load_of(run))
+            self._metrics.set_load(load_of(run))
             if time.monotonic() >= look_at_memory:  # it looks through all processes of the machine
-                self._metrics.shared_memory(shared_memory_of(os.getppid()))
+                self._metrics.set_shared_memory(shared_memory_of(os.getppid()))
                 look_at_memory = time.monotonic() + MEMORY_LOOK_S
-            for news in tuple(self._told):
+            for responses in tuple(self._told):
                 with contextlib.suppress(self._pb_utils.TritonModelException):  # who left cannot be told
-                    news.beat()
+                    responses.heartbeat()
             self._changed.wait(LOOK_S)
 
-    def _serve(self, underway: Underway) -> None:
+    def _serve(self, stream: StreamRequest) -> None:
         """One request from its place in the queue to its last response: without one, a caller waits for ever."""
-        caller, news = underway.caller, underway.news
+        caller, responses = stream.caller, stream.responses
         try:
-            with underway.held, self._admission.turn(underway.waiting, caller.has_left) as turn:
+            with stream.held, self._admission.turn(stream.ticket, caller.has_left) as turn:
                 self._changed.set()
-                tensors = self._generated(underway, turn)
-                self._end(news, None, tensors)  # before the place is given back: who drains waits for the answer
+                tensors = self._generated(stream, turn)
+                self._end(responses, None, tensors)  # before the place is given back: who drains waits for the answer
         except BaseException as error:
             if isinstance(error, Cancelled):
-                self._metrics.stopped(caller.seconds_since_there())
-            self._end(news, error)
+                self._metrics.observe_cancel(caller.seconds_since_there())
+            self._end(responses, error)
         self._changed.set()
 
-    def _end(self, news: News, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
-        self._told.discard(news)
-        self._metrics.ended(error)
-        news.end(error, tensors)
+    def _end(self, responses: ResponseStream, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
+        self._told.discard(responses)
+        self._metrics.count_end(error)
+        responses.send_end(error, tensors)
 
-    def _generated(self, underway: Underway, turn: Turn) -> list[Any]:
+    def _generated(self, stream: StreamRequest, turn: RunningGeneration) -> list[Any]:
         """The last response's tensors; progress goes out on the way."""
-        inputs = _checked_inputs(underway.request)
+        inputs = _checked_inputs(stream.request)
         preview_every = _preview_every(inputs.pop("preview_every", None))
-        prepared = self._prepared(underway, inputs)
+        prepared = self._prepared(stream, inputs)
         settings = self._signer.read(bytes_from_triton(prepared["settings"])).settings
-        with underway.stage(DENOISE):
+        with stream.stage(DENOISE):
             latents, denoised = self._denoising.latents(
                 {**inputs, **prepared},
                 settings,
-                is_cancelled=underway.caller.has_left,
-                after_step=self._teller(underway, settings, preview_every=preview_every, turn=turn),
-                keeping=underway.keeping,
-                loading=lambda: underway.news.during(LOAD),
+                is_cancelled=stream.caller.has_left,
+                after_step=self._teller(stream, settings, preview_every=preview_every, turn=turn),
+                keeping=stream.keeping,
+                loading=lambda: stream.responses.within_stage(LOAD),
             )
         reports = [json.loads(bytes_from_triton(prepared["prepare_report"])), denoised]
-        return self._answer(latents, settings, reports=reports, underway=underway)
+        return self._answer(latents, settings, reports=reports, stream=stream)
 
-    def _prepared(self, underway: Underway, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _prepared(self, stream: StreamRequest, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the model `prepare` makes of the fields."""
         fields = {name: tensor.as_numpy() for name, tensor in inputs.items()}
-        key = self._proxy.key_of(underway.request)
+        key = self._proxy.key_of(stream.request)
         if key is not None:
             fields.setdefault("seed", np.array([key.seed], dtype=np.int64))
-        with underway.stage(PREPARE):
+        with stream.stage(PREPARE):
             return self._prepare(fields)
 
-    def _teller(self, underway: Underway, settings: Settings, *, preview_every: int, turn: Turn) -> Any:
+    def _teller(self, stream: StreamRequest, settings: Settings, *, preview_every: int, turn: RunningGeneration) -> Any:
         """What to do after each step: send its progress, and every `preview_every` steps a picture beside it."""
         clock = StepClock()
 
         def tell(step: Step) -> None:
             progress = clock.after(step)
-            self._metrics.stepped(step.expert, progress.step_s)
-            underway.trace.step(step, progress.step_s)
+            self._metrics.count_step(step.expert, progress.step_s)
+            stream.trace.step(step, progress.step_s)
             turn.stepped(step.index, step.count)
             shown = preview_every and step.index % preview_every == 0
-            underway.news.stepped(progress, settings.encoded(self._pictured(step)) if shown else None)
+            stream.responses.send_step(progress, settings.encoded(self._pictured(step)) if shown else None)
 
         return tell
 
@@ -204,19 +204,19 @@ class TextToVideoStream:
         return png_from_picture(self._preview.picture(step.clean_estimate.float().cpu().numpy()))
 
     def _answer(
-        self, latents: Tensor, settings: Settings, *, reports: list[dict[str, Any]], underway: Underway
+        self, latents: Tensor, settings: Settings, *, reports: list[dict[str, Any]], stream: StreamRequest
     ) -> list[Any]:
         """Decode and encode what was asked for, and tell of all of it."""
         started = time.monotonic()
-        frames, videos, has_left = NO_FRAMES, [], underway.caller.has_left
+        frames, videos, has_left = NO_FRAMES, [], stream.caller.has_left
         if settings.output_type != "latents":
-            with underway.stage(DECODE):
+            with stream.stage(DECODE):
                 frames = self._decoder.decoded(latents, has_left)
         reports.append(self._decoder.report(started))
         started = time.monotonic()
         if settings.output_type == "mp4":
-            with underway.stage(ENCODE):
-                videos.append(encoded_video(frames.numpy(), settings, is_cancelled=has_left))
+            with stream.stage(ENCODE):
+                videos.append(encode_video(frames.numpy(), settings, is_cancelled=has_left))
         reports.append({"encode_ms": 1e3 * (time.monotonic() - started)})
         self._tell_stages(reports, frames=len(frames))
         wanted = {"frames": (frames, latents[:0]), "latents": (NO_FRAMES, latents), "mp4": (NO_FRAMES, latents[:0])}
@@ -232,25 +232,25 @@ class TextToVideoStream:
         for report in reports:
             for key in report:
                 if key.endswith("_ms"):
-                    self._metrics.staged(key.removesuffix("_ms"), report[key] / 1e3)
-        self._metrics.decoded(frames)
+                    self._metrics.observe_stage(key.removesuffix("_ms"), report[key] / 1e3)
+        self._metrics.count_frames(frames)
 
 
 def _checked_inputs(request: Any) -> dict[str, Any]:
     """The request's tensors by name. Raises InvalidField for a parameter that is no field."""
-    given = spelled_alike(json.loads(request.parameters() or "{}"))
+    given = normalise_names(json.loads(request.parameters() or "{}"))
     check_parameters(given, fields=_NAMES, parameters=_PARAMETERS)
     return {tensor.name(): tensor for tensor in request.inputs()}
 
 
-def _work(request: Any, defaults: ServingDefaults) -> Work:
+def _work(request: Any, defaults: ServingDefaults) -> Workload:
     """What the request asks for as it stands: `prepare` checks it later, the queue must know it now."""
     fields = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
     given = {
         tensor.name(): tensor.as_numpy().reshape(-1)[0].item() for tensor in request.inputs() if tensor.name() in fields
     }
     height, width, num_frames, steps, guidance_scale = (given.get(name, getattr(defaults, name)) for name in fields)
-    return Work(height, width, num_frames, steps, guided=guidance_scale > 1.0)
+    return Workload(height, width, num_frames, steps, guided=guidance_scale > 1.0)
 
 
 def _beside(parameters: ModelParameters, model: str) -> Path:

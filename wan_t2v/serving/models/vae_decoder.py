@@ -1,4 +1,4 @@
-"""Clean latents to frames: the causal VAE decoder, a few latent frames a call."""
+"""Clean latents to frames: the causal VAE decoder, a few latent frames per call."""
 
 import functools
 import json
@@ -12,22 +12,22 @@ from torch import Tensor
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import MODELS
 from wan_t2v.engines.by_size import EngineByShape, EngineByVersion, version_of_size
-from wan_t2v.engines.double_buffer import PingPongCaches
+from wan_t2v.engines.double_buffer import DoubleBufferedCaches
 from wan_t2v.engines.engine import Engine
 from wan_t2v.engines.loader import GRAPH_FILES
 from wan_t2v.facts import FACTS_FILE, ModelFacts
-from wan_t2v.frames import decoded_frames
+from wan_t2v.frames import decode_frames
 from wan_t2v.latents import vae_from_diffusion
 from wan_t2v.operate.run_directory import FINISHING
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.model_files import check_model_files
-from wan_t2v.serving.models.graph import engine_settings, installed_engine
-from wan_t2v.serving.python_backend.model_call import RemoteEngine
+from wan_t2v.serving.models.graph import engine_settings, load_installed_engine
+from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, instance_device
-from wan_t2v.serving.python_backend.responses import answered
+from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton, torch_from_triton
-from wan_t2v.serving.python_backend.tracing import Spans
+from wan_t2v.serving.python_backend.tracing import Tracer
 from wan_t2v.serving.signed_settings import Generation, SettingsSigner, check_shape
 
 FIRST = "vae_decoder_first"
@@ -45,7 +45,7 @@ class VaeDecoder:
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
-        self._spans = Spans.of_process(parameters.model)
+        self._spans = Tracer.of_process(parameters.model)
         self._run = server_run_directory(parameters)
         self._signer = SettingsSigner(self._run.key())
         torch.set_num_threads(1)  # frames to bytes is little work; the graphs' engines set their own threads
@@ -68,19 +68,19 @@ class VaeDecoder:
         first, later = (_in_process(parameters, name, device) for name in (FIRST, NEXT))
         # torch writes into no memory of ours, so a spare set would be a third one beside what it reads and writes
         writes_into_buffers = engine_settings(parameters, device).engine != "torch"
-        return first, PingPongCaches(later) if writes_into_buffers else later
+        return first, DoubleBufferedCaches(later) if writes_into_buffers else later
 
     def _remote(self, name: str, versions: Mapping[tuple[int, int], int]) -> Engine:
         """Calls to a graph: to its newest version, or, where it has one a size, to that of the latents' size."""
         outputs = [output.name for output in MODELS[name].outputs]
-        remote = functools.partial(RemoteEngine, self._pb_utils, name, read=torch_from_triton, outputs=outputs)
+        remote = functools.partial(TritonEngine, self._pb_utils, name, read=torch_from_triton, outputs=outputs)
         if not versions:
             return remote()
         return EngineByVersion({size: remote(version=version) for size, version in versions.items()})
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
-        return answered(self._pb_utils, requests, self._answer)
+        return respond_to_all(self._pb_utils, requests, self._answer)
 
     def finalize(self) -> None:
         """Triton's exit point."""
@@ -114,7 +114,7 @@ class VaeDecoder:
         """Normalised latents (1, C, F, h, w) to frames (T, H, W, 3) uint8 on the CPU. Raises Cancelled."""
         scaled = vae_from_diffusion(latents, self._facts.latents_mean, self._facts.latents_std)
         pieces = []
-        for piece in decoded_frames(
+        for piece in decode_frames(
             scaled, self._first, self._next, latent_frames_per_call=self._latent_frames_per_call
         ):
             pieces.append(piece.cpu())
@@ -133,4 +133,6 @@ def _in_process(parameters: ModelParameters, name: str, device: str) -> EngineBy
     home, file = parameters.version_folder.parent.parent / name, GRAPH_FILES[settings.engine].name
     versions = sorted(int(path.parent.name) for path in home.glob(f"[0-9]*/{file}"))
     own = int(parameters.version_folder.name)  # named by the error if there is none
-    return EngineByShape([installed_engine(parameters, home / str(version), settings) for version in versions or [own]])
+    return EngineByShape(
+        [load_installed_engine(parameters, home / str(version), settings) for version in versions or [own]]
+    )

@@ -1,4 +1,4 @@
-"""What both doors tell on Triton's own metrics endpoint, named by Prometheus' conventions."""
+"""Metrics of both endpoints on Triton's own metrics endpoint, named by Prometheus' conventions."""
 
 import traceback
 from collections.abc import Mapping
@@ -35,11 +35,11 @@ METRICS = (
         f"Requests that ended, by door and outcome: {', '.join(OUTCOMES)}",
     ),
     MetricSpec("wan_t2v_steps_total", "COUNTER", "Denoising steps, by door and expert"),
-    MetricSpec("wan_t2v_step_seconds", "HISTOGRAM", "Seconds a denoising step, by door and expert", STEP_BUCKETS_S),
+    MetricSpec("wan_t2v_step_seconds", "HISTOGRAM", "Seconds per denoising step, by door and expert", STEP_BUCKETS_S),
     MetricSpec(
         "wan_t2v_stage_seconds",
         "HISTOGRAM",
-        "Seconds a stage, by door and stage: prepare, denoise, decode, encode",
+        "Seconds per stage, by door and stage: prepare, denoise, decode, encode",
         STAGE_BUCKETS_S,
     ),
     MetricSpec(
@@ -59,7 +59,7 @@ METRICS = (
 
 
 class Metrics:
-    """The families of METRICS, told for one door; several processes share the families.
+    """The families of METRICS, told for one endpoint; several processes share the families.
 
     Each change is a call to the server's process. One thread makes them all, in order: Triton's `Metric` keeps its
     message in itself, so a second thread's call frees what the server still reads of the first (python_backend's
@@ -67,8 +67,8 @@ class Metrics:
     that thread; the end of a request does, so that who has an answer finds all of it counted.
     """
 
-    def __init__(self, pb_utils: Any, *, door: str) -> None:
-        self._pb_utils, self._door = pb_utils, door
+    def __init__(self, pb_utils: Any, *, endpoint: str) -> None:
+        self._pb_utils, self._endpoint = pb_utils, endpoint
         self._families = {
             spec.name: pb_utils.MetricFamily(
                 name=spec.name, description=spec.description, kind=getattr(pb_utils.MetricFamily, spec.kind)
@@ -86,46 +86,46 @@ class Metrics:
         """Tell what is left, and end the thread."""
         self._thread.shutdown()
 
-    def loaded(self, load: Load) -> None:
-        """How full the server is now, over both doors."""
+    def set_load(self, load: Load) -> None:
+        """Set the gauges of running and queued generations, over both endpoints."""
         self._change("wan_t2v_generations_in_flight", "set", load.in_flight, {})
         self._change("wan_t2v_generations_queued", "set", load.queued, {}).result()
 
-    def shared_memory(self, use: SharedMemoryUse) -> None:
-        """How much shared memory the server's regions occupy."""
+    def set_shared_memory(self, use: SharedMemoryUse) -> None:
+        """Set the gauges of the server's shared memory."""
         self._change("wan_t2v_shared_memory_bytes", "set", use.region_bytes, {})
         self._change("wan_t2v_shared_memory_size_bytes", "set", use.size_bytes, {}).result()
 
-    def admitted(self) -> None:
-        """A request got a place."""
+    def count_admission(self) -> None:
+        """Count a request that was admitted."""
         self._increment("wan_t2v_generations_admitted_total").result()
 
-    def ended(self, error: BaseException | None) -> None:
-        """A request ended, with an error or well."""
+    def count_end(self, error: BaseException | None) -> None:
+        """Count the end of a request, by its outcome."""
         self._increment("wan_t2v_generations_ended_total", outcome=outcome(error)).result()
 
-    def stepped(self, expert: str, seconds: float) -> None:
-        """A denoising step was done."""
+    def count_step(self, expert: str, seconds: float) -> None:
+        """Count a denoising step, and observe its seconds."""
         self._increment("wan_t2v_steps_total", expert=expert)
         self._observe("wan_t2v_step_seconds", seconds, expert=expert)
 
-    def staged(self, stage: str, seconds: float) -> None:
-        """A stage was done."""
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """Observe the seconds of a stage."""
         self._observe("wan_t2v_stage_seconds", seconds, stage=stage)
 
-    def stopped(self, seconds: float) -> None:
-        """Work stopped because its caller had left."""
+    def observe_cancel(self, seconds: float) -> None:
+        """Observe the seconds that work ran on after its caller had left."""
         self._observe("wan_t2v_cancel_seconds", seconds)
 
-    def decoded(self, frames: int) -> None:
-        """Frames were decoded."""
+    def count_frames(self, frames: int) -> None:
+        """Count decoded frames."""
         self._increment("wan_t2v_frames_total", frames)
 
     def _increment(self, name: str, by: float = 1, **labels: str) -> Future[None]:
-        return self._change(name, "increment", by, {"door": self._door, **labels})
+        return self._change(name, "increment", by, {"door": self._endpoint, **labels})
 
     def _observe(self, name: str, seconds: float, **labels: str) -> Future[None]:
-        return self._change(name, "observe", seconds, {"door": self._door, **labels})
+        return self._change(name, "observe", seconds, {"door": self._endpoint, **labels})
 
     def _change(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> Future[None]:
         return self._thread.submit(self._changed, name, method, value, labels)

@@ -23,7 +23,7 @@ _RETRYABLE = (
 )
 
 
-class RemoteEngine:
+class TritonEngine:
     """An Engine that is a call to another model through the server, which batches and places it.
 
     `read` turns answered tensors into arrays; `outputs` is what a call without any asks for, since Triton has no word
@@ -56,12 +56,12 @@ class RemoteEngine:
         response = self._respond(inputs, wanted)
         if response.has_error():
             raise self._error(response.error().message(), response.error().code())
-        answered = {tensor.name(): tensor for tensor in response.output_tensors()}
-        missing = [name for name in wanted if name not in answered]
+        respond_to_all = {tensor.name(): tensor for tensor in response.output_tensors()}
+        missing = [name for name in wanted if name not in respond_to_all]
         if missing:
             reason = f"cannot answer at the moment, try again: it answered without {', '.join(missing)}"
             raise MissingOutput(self._model, reason, self._pb_utils.TritonError.UNAVAILABLE)
-        return {name: self._read(answered[name]) for name in wanted}
+        return {name: self._read(respond_to_all[name]) for name in wanted}
 
     def _respond(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Any:
         options: dict[str, Any] = {"parameters": self._parameters} if self._parameters else {}

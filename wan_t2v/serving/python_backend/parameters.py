@@ -1,4 +1,4 @@
-"""What Triton tells a Python model at start, read once: its parameters, its folder, its neighbours."""
+"""Parameters of a Python model's config, its version folder and its neighbours, read once at start."""
 
 import json
 from collections.abc import Mapping

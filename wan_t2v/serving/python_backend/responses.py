@@ -1,4 +1,4 @@
-"""From a request to its response: every failure becomes an error with the right code, none ends the batch."""
+"""Responses to requests: every failure becomes an error with its code, and none ends the batch."""
 
 import re
 import traceback
@@ -19,7 +19,7 @@ _STATUS = {
 _REGION = re.compile(r"/?(?:triton_python_backend_shm_region_|wan_t2v_\d+_)[\w-]+")
 
 
-def answered(pb_utils: Any, requests: Sequence[Any], answer: Callable[[Any], list[Any]]) -> list[Any]:
+def respond_to_all(pb_utils: Any, requests: Sequence[Any], answer: Callable[[Any], list[Any]]) -> list[Any]:
     """Answer each request by `answer(request) -> output tensors`.
 
     The caller's fault is INVALID_ARG with its reason; a called model's fault keeps its code; ours is logged with its
@@ -32,16 +32,16 @@ def _answered(pb_utils: Any, request: Any, answer: Callable[[Any], list[Any]]) -
     try:
         return pb_utils.InferenceResponse(output_tensors=answer(request))
     except Exception as error:
-        return failure(pb_utils, error)
+        return error_response(pb_utils, error)
 
 
-def failure(pb_utils: Any, error: BaseException) -> Any:
+def error_response(pb_utils: Any, error: BaseException) -> Any:
     """The response to a request that ended in `error`."""
     message, code = _told(pb_utils, error)
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
-def streamed_failure(pb_utils: Any, error: BaseException) -> Any:
+def streamed_error_response(pb_utils: Any, error: BaseException) -> Any:
     """The same in a stream, where Triton sends the message alone: it begins with the code's name in gRPC.
 
     Triton's header `triton_grpc_error` would send the code as such. It is not relied on: a caller who leaves at once

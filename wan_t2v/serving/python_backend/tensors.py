@@ -1,4 +1,4 @@
-"""Between Triton's tensors and arrays. Large ones are views: nothing is copied on the way in."""
+"""Conversion between Triton's tensors and arrays. Large inputs are views: nothing is copied."""
 
 from typing import Any
 

@@ -36,14 +36,14 @@ class Trace:
 UNTRACED = Trace()
 
 
-class Spans:
+class Tracer:
     """Where a model's process sends its spans: an OTLP collector over HTTP, or nowhere."""
 
     def __init__(self, tracer: Any = None, provider: Any = None) -> None:
         self._tracer, self._provider = tracer, provider
 
     @classmethod
-    def of_process(cls, model: str) -> "Spans":
+    def of_process(cls, model: str) -> "Tracer":
         """As the environment says, by OpenTelemetry's own variables."""
         if not any(os.environ.get(name) for name in ENDPOINTS):
             return cls()

@@ -42,7 +42,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedState:
     """Where a generation was: `latents` after `steps_done` steps, and what the solver remembered."""
 
     steps_done: int
@@ -55,7 +55,7 @@ class CheckpointFile:
     """What a file holds: a state, and the request and builds that it belongs to, as `Generation.as_json` gives them."""
 
     belongs_to: Mapping[str, Any]
-    kept: Kept
+    kept: SavedState
 
     def to_bytes(self) -> bytes:
         """The whole file."""
@@ -89,7 +89,7 @@ class CheckpointFile:
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         solver = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
         belongs_to = {"fields": told["fields"], "graphs": told["graphs"]}
-        return cls(belongs_to, Kept(told["steps_done"], tensors["latents"], solver))
+        return cls(belongs_to, SavedState(told["steps_done"], tensors["latents"], solver))
 
 
 def _digest(content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Which checkpoints there are, how large and how old, without listing a folder that may hold fifty thousand files.
+"""Index of checkpoints by size and age, so that no request lists a folder of fifty thousand files.
 
 An SQLite file beside the checkpoints, for all processes. It only decides what to remove, so it may be lost: then the
 folder is listed once and the index is made again.

@@ -1,4 +1,4 @@
-"""Generations under way, kept on disk: after a crash, a drain or a kill the same request goes on where it was.
+"""Checkpoints of generations under way, on disk: after a crash the same request resumes where it was.
 
 <folder>/<hash of caller and key>.checkpoint   latents, solver state, step, and what they belong to
 <folder>/<hash of caller and key>.lock         held by the process that works on it; freed by the kernel when it dies
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wan_t2v.serving.errors import AlreadyRunning, KeyOfAnotherRequest
-from wan_t2v.serving.resume.checkpoint_file import CheckpointFile, DamagedCheckpoint, Generation, Kept
+from wan_t2v.serving.resume.checkpoint_file import CheckpointFile, DamagedCheckpoint, Generation, SavedState
 from wan_t2v.serving.resume.checkpoint_index import CheckpointIndex
 
 logger = logging.getLogger(__name__)
@@ -49,10 +49,10 @@ class Checkpoints:
         self.clean()
 
     @contextlib.contextmanager
-    def held(self, key: str, caller: str = "") -> Iterator["Checkpoint"]:
-        """Work alone on what this caller asked for with this key. Raises AlreadyRunning if another does."""
+    def lock(self, key: str, caller: str = "") -> Iterator["Checkpoint"]:
+        """Lock what this caller asked for with this key. Raises AlreadyRunning if another has it."""
         name = hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()
-        with _locked(self._folder / f"{name}{_LOCK}", key):
+        with _hold_lock(self._folder / f"{name}{_LOCK}", key):
             yield Checkpoint(self._folder / f"{name}{SUFFIX}", self)
 
     def clean(self, now: float | None = None) -> list[Path]:
@@ -73,7 +73,7 @@ class Checkpoints:
 
     def _removed(self, path: Path) -> bool:
         """Remove a checkpoint that nobody works on."""
-        with contextlib.suppress(AlreadyRunning), _locked(path.with_suffix(_LOCK), ""):
+        with contextlib.suppress(AlreadyRunning), _hold_lock(path.with_suffix(_LOCK), ""):
             self.removed(path)
             return True
         return False
@@ -86,7 +86,7 @@ class Checkpoint:
     path: Path
     home: Checkpoints
 
-    def read(self, generation: Generation) -> Kept | None:
+    def read(self, generation: Generation) -> SavedState | None:
         """Where the generation was; None if nothing was kept, or by other builds of the experts.
 
         Any damage is told in the log, costs the checkpoint and not the video. Raises KeyOfAnotherRequest.
@@ -107,7 +107,7 @@ class Checkpoint:
             )
         return file.kept if file.belongs_to["graphs"] == wanted["graphs"] else None
 
-    def write(self, generation: Generation, kept: Kept) -> None:
+    def write(self, generation: Generation, kept: SavedState) -> None:
         """Keep where the generation is, whole or not at all. Raises OSError, such as for a full disk."""
         whole = CheckpointFile(generation.as_json(), kept).to_bytes()
         partial = self.path.with_suffix(".partial")
@@ -123,7 +123,7 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, key: str) -> Iterator[None]:
+def _hold_lock(path: Path, key: str) -> Iterator[None]:
     """Hold the lock file, which is there only meanwhile. Raises AlreadyRunning if another process or thread does."""
     while True:
         with path.open("ab") as file:
@@ -160,6 +160,6 @@ def _listed(folder: Path) -> Iterator[tuple[str, int, float]]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    with contextlib.suppress(AlreadyRunning), _locked(path.with_suffix(_LOCK), ""):
+    with contextlib.suppress(AlreadyRunning), _hold_lock(path.with_suffix(_LOCK), ""):
         if path.suffix != _LOCK:
             path.unlink(missing_ok=True)

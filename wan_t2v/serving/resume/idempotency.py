@@ -74,6 +74,6 @@ class TrustedProxy:
         return name
 
 
-def spelled_alike(names: Iterable[str]) -> list[str]:
+def normalise_names(names: Iterable[str]) -> list[str]:
     """Parameter names in order; `caller` however HTTP spells the header."""
     return sorted(CALLER if name.lower() == CALLER else name for name in names)

@@ -1,4 +1,4 @@
-"""Which requests can be taken up again after a crash, and how a generation under way is kept.
+"""Resumption of generations after a crash.
 
 A request with an `idempotency_key` can, where a checkpoint folder is configured. The same key again gives the same
 video: from the last checkpoint, or, once it was made, from its clean latents for as long as they are kept.
@@ -20,7 +20,7 @@ from wan_t2v.denoise import Step
 from wan_t2v.request import InvalidField, Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.python_backend.parameters import ModelParameters
-from wan_t2v.serving.resume.checkpoint_file import Generation, Kept
+from wan_t2v.serving.resume.checkpoint_file import Generation, SavedState
 from wan_t2v.serving.resume.checkpoint_store import Checkpoint, Checkpoints, Limits
 from wan_t2v.serving.resume.idempotency import KEY, TrustedProxy
 
@@ -36,7 +36,7 @@ def _folder_of_environment() -> Path | None:
     return Path(value) if value else None
 
 
-class Resuming:
+class ResumableGenerations:
     """The checkpoint folder of a server, or none."""
 
     def __init__(self, folder: Path | None, limits: Limits, every: int) -> None:
@@ -45,7 +45,7 @@ class Resuming:
         self._proxy = TrustedProxy.of_environment()
 
     @classmethod
-    def of_model(cls, parameters: ModelParameters) -> "Resuming":
+    def of_model(cls, parameters: ModelParameters) -> "ResumableGenerations":
         """By `checkpoint_folder` (left out: by the environment's WAN_T2V_CHECKPOINT_DIR, or nothing is kept),
         `checkpoint_every` (steps), `checkpoint_age_s` and `checkpoint_total_gib`. Raises ParameterError.
         """
@@ -58,7 +58,7 @@ class Resuming:
         return cls(folder, Limits(age_s, total_gib * _GIB), every=every)
 
     @contextlib.contextmanager
-    def held(self, request: Any) -> Iterator["Keeping | None"]:
+    def lock(self, request: Any) -> Iterator["CheckpointWriter | None"]:
         """Hold what the request's key stands for, alone; None for a request without a key.
 
         Raises InvalidField, AlreadyRunning.
@@ -69,18 +69,18 @@ class Resuming:
         elif self._checkpoints is None:
             raise InvalidField(KEY, key.key, "none: this server keeps no checkpoints (parameter checkpoint_folder)")
         else:
-            with self._checkpoints.held(key.key, key.caller) as checkpoint:
-                yield Keeping(checkpoint, self._every)
+            with self._checkpoints.lock(key.key, key.caller) as checkpoint:
+                yield CheckpointWriter(checkpoint, self._every)
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CheckpointWriter:
     """One request's checkpoint, written every `every` steps and after the last."""
 
     checkpoint: Checkpoint
     every: int
 
-    def kept(self, generation: Generation) -> Kept | None:
+    def kept(self, generation: Generation) -> SavedState | None:
         """Where it was, if anything was kept. Raises KeyOfAnotherRequest."""
         return self.checkpoint.read(generation)
 
@@ -89,7 +89,7 @@ class Keeping:
         if step.index % self.every and step.index < step.count:
             return
         try:
-            self.checkpoint.write(generation, Kept(step.index, step.latents, schedule.state()))
+            self.checkpoint.write(generation, SavedState(step.index, step.latents, schedule.state()))
         except OSError as error:
             logger.warning("no checkpoint after step %d of %d: %s", step.index, step.count, error)
 

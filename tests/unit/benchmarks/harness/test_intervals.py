@@ -27,9 +27,9 @@ def test_gaps_come_in_order_and_the_last_one_ends_with_the_span() -> None:
 
 
 def test_engines_write_down_when_they_ran(tmp_path: Path) -> None:
-    from wan_t2v.engines.timed import LoggedEngine
+    from wan_t2v.engines.timed import TimedEngine
 
-    engine = LoggedEngine(lambda inputs, outputs=None: {"y": 1}, tmp_path / "expert-1.txt")
+    engine = TimedEngine(lambda inputs, outputs=None: {"y": 1}, tmp_path / "expert-1.txt")
     assert [engine({}), engine({})] == [{"y": 1}] * 2
     (first, second) = read_intervals(tmp_path)
     assert first[0] <= first[1] <= second[0] <= second[1]

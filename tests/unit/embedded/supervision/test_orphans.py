@@ -10,8 +10,8 @@ import pytest
 from embedded.supervision.orphans import IDLE_S, OrphanedProcesses, Regions
 
 HOLD = (
-    "import pathlib, sys\nfrom wan_t2v.operate.run_directory import RUNNING, Claim, RunDirectory\n"
-    "place = RunDirectory(pathlib.Path(sys.argv[1])).take(RUNNING, Claim('text_to_video'))\n"
+    "import pathlib, sys\nfrom wan_t2v.operate.run_directory import RUNNING, RunDirectory, SlotInfo\n"
+    "place = RunDirectory(pathlib.Path(sys.argv[1])).acquire(RUNNING, SlotInfo('text_to_video'))\n"
     "print('ready', flush=True)\nsys.stdin.readline()\nplace.free()\nprint('free', flush=True)\nsys.stdin.readline()\n"
 )
 

@@ -8,12 +8,12 @@ import pytest
 
 from export import disk_space
 from export.__main__ import main
-from export.to_onnx.a14b_dummy import write_stand_in
+from export.to_onnx.a14b_dummy import write_dummy
 
 
 @pytest.fixture(scope="module")
 def a14b(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_stand_in(tmp_path_factory.mktemp("a14b") / "stand-in")
+    return write_dummy(tmp_path_factory.mktemp("a14b") / "dummy")
 
 
 def refused(asked: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -36,7 +36,7 @@ def test_what_the_embedded_server_could_not_serve_is_refused_where_it_is_to_be_s
 
 def test_large_weights_do_not_go_inside(a14b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(["--checkpoint", str(a14b), "--weights", "inside"], tmp_path / "export", capsys)
-    assert "text_encoder holds 11.4 GB of weights" in said and "`--weights beside`" in said
+    assert "text_encoder holds 11.4 GB of weights" in said and "`--weights external`" in said
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(

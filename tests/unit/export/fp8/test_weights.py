@@ -12,12 +12,12 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import nn
 
-from export.checkpoint.folder import CheckpointError
+from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
 from export.fp8 import weights
-from export.fp8.weights import FP8, data_file, fp8_bytes, fp8_weights_beside
-from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK, Fp8Linear, in_fp8
-from export.to_onnx.export_in_place import export_beside
+from export.fp8.weights import FP8, data_file, fp8_bytes, write_fp8_weights
+from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK, Fp8Linear, put_inner_blocks_in_fp8
+from export.to_onnx.export_in_place import export_in_place
 from tests.unit.export.graphs.test_fp8_layers import BLOCKS, arrays, call, check_storage, ranges_of, relative
 from tests.unit.export.to_onnx.test_weightless_graph import filled
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
@@ -44,12 +44,12 @@ def test_a_graph_refers_to_fp8_weights_beside_it_and_computes_what_the_module_do
     ranges = ranges_of(module)
 
     def prepared(shell: nn.Module) -> nn.Module:
-        in_fp8(cast(WanTransformer3DModel, shell), "fp8-fp32", ranges)
+        put_inner_blocks_in_fp8(cast(WanTransformer3DModel, shell), "fp8-fp32", ranges)
         return shell
 
-    found = export_beside(folder, EXPERT, "fp8-fp32", prepared=prepared)
+    found = export_in_place(Checkpoint.open(folder), EXPERT, "fp8-fp32", prepare=prepared)
     check_storage(onnx.load(found.path))
-    in_fp8(module, "fp8-fp32", ranges)
+    put_inner_blocks_in_fp8(module, "fp8-fp32", ranges)
     inputs = call(module)
     computed = OnnxRuntimeEngine(found.path)(arrays(*inputs))["velocity"]
     assert relative(computed, module(*inputs, return_dict=False)[0].numpy()) < 2e-3
@@ -57,7 +57,7 @@ def test_a_graph_refers_to_fp8_weights_beside_it_and_computes_what_the_module_do
     elements = sum(layer.weight.numel() for layer in layers)
     assert len(layers) == LINEARS_OF_A_BLOCK
     assert data_file(found.path).stat().st_size == elements == fp8_bytes(folder, "transformer")
-    assert data_file(found.path).name in found.attached.files
+    assert data_file(found.path).name in found.external_data.files
 
 
 class TwoLayers(nn.Module):
@@ -90,7 +90,7 @@ def graph_in(tmp_path: Path) -> Path:
 
 
 def written(path: Path, stored: tuple[TwoLayers, dict[str, StoredTensor]]) -> bytes:
-    with fp8_weights_beside(path, *stored, torch.float32) as placed:
+    with write_fp8_weights(path, *stored, torch.float32) as placed:
         assert not path.exists(), "a graph of other scales must not stay beside the new weights"
         assert placed["second.weight"] == stored[1]["second.weight"]
         place = placed["first.weight"]
@@ -116,7 +116,7 @@ def test_a_weight_is_rounded_and_transposed_as_in_the_module_whole_or_in_pieces(
 
 def test_an_export_that_fails_leaves_no_file(stored: tuple[TwoLayers, dict[str, StoredTensor]], tmp_path: Path) -> None:
     path = graph_in(tmp_path)
-    with pytest.raises(RuntimeError, match="tracing failed"), fp8_weights_beside(path, *stored, torch.float32):
+    with pytest.raises(RuntimeError, match="tracing failed"), write_fp8_weights(path, *stored, torch.float32):
         assert data_file(path).exists()
         raise RuntimeError("tracing failed")
     assert not data_file(path).exists() and not path.exists()
@@ -129,25 +129,25 @@ def test_too_little_disk_is_told_before_anything_is_touched(
     free = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr("export.fp8.weights.shutil.disk_usage", lambda _: free)
     told = pytest.raises(CheckpointError, match=r"the weights in FP8 take .* and 0.0 GB are free")
-    with told, fp8_weights_beside(path, *stored, torch.float32):
+    with told, write_fp8_weights(path, *stored, torch.float32):
         pass
     assert path.exists() and not data_file(path).exists()
 
 
-def test_zeros_of_a_sparse_stand_in_take_no_disk(tmp_path: Path) -> None:
+def test_zeros_of_a_sparse_dummy_take_no_disk(tmp_path: Path) -> None:
     layer = Fp8Linear(nn.Linear(1024, 1024).requires_grad_(False), 1.0, 1.0)
     shard = tmp_path / "hollow.safetensors"
     with shard.open("wb") as file:
         file.truncate(1024 * 1024 * 4)
     hollow = StoredTensor(shard, "F32", (1024, 1024), 0, 1024 * 1024 * 4)
     path = tmp_path / "expert.fp8.onnx"
-    with fp8_weights_beside(path, TwoLayers(layer, nn.Linear(1, 1)), {"first.weight": hollow}, torch.bfloat16):
+    with write_fp8_weights(path, TwoLayers(layer, nn.Linear(1, 1)), {"first.weight": hollow}, torch.bfloat16):
         found = data_file(path).stat()
     assert found.st_size == 1024 * 1024 and found.st_blocks * 512 < 64 * 1024
 
 
 def test_a_module_without_fp8_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "expert.bf16.onnx"
-    with fp8_weights_beside(path, nn.Linear(4, 4), {}, torch.bfloat16) as placed:
+    with write_fp8_weights(path, nn.Linear(4, 4), {}, torch.bfloat16) as placed:
         assert placed == {}
     assert not data_file(path).exists()

@@ -15,13 +15,19 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from export.__main__ import main
-from export.checkpoint.folder import CheckpointError, facts_from_checkpoint
-from export.checkpoint.hashes import checkpoint_hash
-from export.fp8.calibrate import CalibrationSettings, _watched, calibrated
+from export.checkpoint.folder import Checkpoint, CheckpointError
+from export.fp8.calibrate import CalibrationSettings, _watch, calibrate
 from export.fp8.ranges import Fp8Ranges, read_ranges
-from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK, in_fp8, needed_ranges, put_in_fp8, rounded_inputs, through_fp8
+from export.graphs.fp8_layers import (
+    LINEARS_OF_A_BLOCK,
+    needed_ranges,
+    put_in_fp8,
+    put_inner_blocks_in_fp8,
+    rounded_inputs,
+    through_fp8,
+)
 from export.graphs.precision import PrecisionError, attention_is_fp8, blocks_in_fp8
-from export.to_onnx.a14b_dummy import small_configs, write_stand_in
+from export.to_onnx.a14b_dummy import small_configs, write_dummy
 from export.to_onnx.exporter import onnx_from_module
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 
@@ -32,7 +38,7 @@ BLOCKS = 3
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Configs of a small Wan; its experts have three blocks here."""
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    write_stand_in(folder, small_configs())
+    write_dummy(folder, small_configs())
     for path in (folder / "transformer/config.json", folder / "transformer_2/config.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": BLOCKS}))
     return folder
@@ -100,9 +106,9 @@ def test_the_graph_holds_weights_in_fp8_and_computes_what_torch_computes(
     inputs = call(module)
     ranges = ranges_of(expert(tiny))
     plain = expert(tiny)(*inputs, return_dict=False)[0].numpy()
-    in_fp8(module, precision, ranges)
+    put_inner_blocks_in_fp8(module, precision, ranges)
     attention = attention_is_fp8(precision)
-    path = onnx_from_module(module, "high_noise_expert", facts_from_checkpoint(tiny), tmp_path / "m.onnx")
+    path = onnx_from_module(module, "high_noise_expert", Checkpoint.open(tiny).facts, tmp_path / "m.onnx")
     counts = check_storage(onnx.load(path))
     assert counts["QuantizeLinear"] == rounded_inputs(1, attention=attention) == rounded
     assert counts["DequantizeLinear"] == rounded + LINEARS_OF_A_BLOCK
@@ -134,9 +140,9 @@ def test_query_and_key_are_scaled_before_they_are_rounded_and_nothing_is_compute
     tiny: Path, tmp_path: Path
 ) -> None:
     module = expert(tiny, torch.bfloat16)
-    in_fp8(module, "fp8-attention", ranges_of(expert(tiny)))
+    put_inner_blocks_in_fp8(module, "fp8-attention", ranges_of(expert(tiny)))
     model = onnx.load(
-        onnx_from_module(module, "high_noise_expert", facts_from_checkpoint(tiny), tmp_path / "attention.onnx")
+        onnx_from_module(module, "high_noise_expert", Checkpoint.open(tiny).facts, tmp_path / "attention.onnx")
     )
     makers = {name: node for node in model.graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -184,12 +190,12 @@ def test_it_is_what_modelopt_simulates(tiny: Path) -> None:
 
 def test_calibration_watches_both_experts_in_the_real_pipeline(checkpoint: Path) -> None:
     settings = CalibrationSettings(prompts=("a red circle slides left on a white background",), num_inference_steps=2)
-    found = calibrated(checkpoint, settings)
+    found = calibrate(Checkpoint.open(checkpoint), settings)
     names = needed_ranges(blocks_in_fp8(4))
     for component in ("transformer", "transformer_2"):
         assert sorted(found.ranges[component]) == sorted(names)
         assert all(0.0 < value < 1e4 for value in found.ranges[component].values())
-        assert found.checkpoint_hashes[component] == checkpoint_hash(checkpoint, component).sha256
+        assert found.checkpoint_hashes[component] == Checkpoint.open(checkpoint).hash_of(component).sha256
     assert found.ranges["transformer"] != found.ranges["transformer_2"]
     shared = {found.ranges["transformer"][f"blocks.1.attn1.{name}.input"] for name in ("to_q", "to_k", "to_v")}
     assert len(shared) == 1, "query, key and value read one tensor"
@@ -220,4 +226,4 @@ def test_an_export_in_fp8_without_ranges_ends_before_any_work(
 def test_calibration_without_modelopt_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelopt.torch.quantization", None)
     with pytest.raises(PrecisionError, match="needs NVIDIA's ModelOpt: .* Run `make setup-dev`"):
-        _watched(torch.nn.ModuleDict(), lambda: None)
+        _watch(torch.nn.ModuleDict(), lambda: None)

@@ -10,9 +10,9 @@ from wan_t2v.shapes import VideoShape
 
 @pytest.fixture(scope="module")
 def mini(checkpoint: Path) -> ModelFacts:
-    from export.checkpoint.folder import facts_from_checkpoint
+    from export.checkpoint.folder import Checkpoint
 
-    return facts_from_checkpoint(checkpoint)
+    return Checkpoint.open(checkpoint).facts
 
 
 @pytest.fixture(scope="module")

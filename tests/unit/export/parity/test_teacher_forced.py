@@ -12,80 +12,82 @@ import torch
 from PIL import Image
 
 from export.__main__ import main
-from export.checkpoint.folder import facts_from_checkpoint, module_from_checkpoint
-from export.fp8.calibrate import CalibrationSettings, calibrated
-from export.graphs.fp8_layers import in_fp8
-from export.graphs.precision import OFFERED, between, is_fp8
+from export.checkpoint.folder import Checkpoint
+from export.fp8.calibrate import CalibrationSettings, calibrate
+from export.graphs.fp8_layers import put_inner_blocks_in_fp8
+from export.graphs.precision import SUPPORTED, io_precision, is_fp8
 from export.graphs.registry import GRAPHS
 from export.parity.report import limit_of, report, worst_median
 from export.parity.teacher_forced import (
-    EXPERT_NAMES,
-    Asked,
-    ForcedCall,
+    ReferencePass,
+    ReferenceSettings,
     errors_along,
-    followed,
     graph_experts,
+    reference_run,
     torch_experts,
 )
 from export.to_onnx.exporter import onnx_from_module
+from wan_t2v.contract import EXPERTS
 
 STEPS = 8
 
 
 @pytest.fixture(scope="module")
-def calls(checkpoint: Path) -> list[ForcedCall]:
-    return followed(checkpoint, Asked("a green star slides up on a black background", STEPS))
+def calls(checkpoint: Path) -> list[ReferencePass]:
+    return reference_run(
+        Checkpoint.open(checkpoint), ReferenceSettings("a green star slides up on a black background", STEPS)
+    )
 
 
 @pytest.fixture(scope="module")
-def floor(checkpoint: Path, calls: list[ForcedCall]) -> float:
+def floor(checkpoint: Path, calls: list[ReferencePass]) -> float:
     """What BF16 costs in torch."""
-    return median(calls, errors_along(calls, torch_experts(checkpoint, "bf16")))
+    return median(calls, errors_along(calls, torch_experts(Checkpoint.open(checkpoint), "bf16")))
 
 
-def median(calls: list[ForcedCall], errors: list[float]) -> float:
+def median(calls: list[ReferencePass], errors: list[float]) -> float:
     return worst_median(report(calls, {"it": errors})["candidates"]["it"])
 
 
-def test_every_pass_of_the_generation_is_followed(calls: list[ForcedCall]) -> None:
+def test_every_pass_of_the_generation_is_followed(calls: list[ReferencePass]) -> None:
     assert [call.step for call in calls] == sorted(2 * list(range(1, STEPS + 1))), "two guidance passes a step"
-    assert {call.expert for call in calls} == set(EXPERT_NAMES)
+    assert {call.expert for call in calls} == set(EXPERTS)
     assert all((call.timestep >= 875) == (call.expert == "high_noise_expert") for call in calls)
     first, second = (call.text for call in calls[:2])
     assert not torch.equal(first, second)
     assert not torch.equal(calls[0].latents, calls[-1].latents)
 
 
-def test_the_reference_has_no_error_and_bf16_some(calls: list[ForcedCall], checkpoint: Path, floor: float) -> None:
-    assert max(errors_along(calls, torch_experts(checkpoint, "fp32"))) < 1e-6
+def test_the_reference_has_no_error_and_bf16_some(calls: list[ReferencePass], checkpoint: Path, floor: float) -> None:
+    assert max(errors_along(calls, torch_experts(Checkpoint.open(checkpoint), "fp32"))) < 1e-6
     assert 1e-4 < floor < 5e-2
 
 
-def test_exchanged_experts_are_far_beyond_every_limit(calls: list[ForcedCall], checkpoint: Path) -> None:
-    high, low = (torch_experts(checkpoint, "fp32")[name] for name in EXPERT_NAMES)
-    wrong = errors_along(calls, dict(zip(EXPERT_NAMES, (low, high), strict=True)))
+def test_exchanged_experts_are_far_beyond_every_limit(calls: list[ReferencePass], checkpoint: Path) -> None:
+    high, low = (torch_experts(Checkpoint.open(checkpoint), "fp32")[name] for name in EXPERTS)
+    wrong = errors_along(calls, dict(zip(EXPERTS, (low, high), strict=True)))
     assert median(calls, wrong) > 0.1
-    assert all(limit_of(precision, 0.01).relative <= 0.1 for precision in OFFERED["experts"])
+    assert all(limit_of(precision, 0.01).relative <= 0.1 for precision in SUPPORTED["experts"])
 
 
 @pytest.fixture(scope="module")
 def ranges(checkpoint: Path) -> Mapping[str, Mapping[str, float]]:
     prompts = ("a green star slides up on a black background", "a red circle grows in place")
-    return calibrated(checkpoint, CalibrationSettings(prompts, num_inference_steps=6)).ranges
+    return calibrate(Checkpoint.open(checkpoint), CalibrationSettings(prompts, num_inference_steps=6)).ranges
 
 
 QUICK = ("fp32", "fp8-attention-fp32")  # in which FP8's other form is
 ON_A_CPU = [
     pytest.param(precision, marks=() if precision in QUICK else pytest.mark.nightly)
-    for precision in OFFERED["experts"]
-    if between(precision) != "bf16"
+    for precision in SUPPORTED["experts"]
+    if io_precision(precision) != "bf16"
 ]
 
 
 @pytest.mark.parametrize("precision", ON_A_CPU)
 def test_a_graph_in_every_precision_that_a_cpu_runs_keeps_its_limit(
     precision: str,
-    calls: list[ForcedCall],
+    calls: list[ReferencePass],
     checkpoint: Path,
     exported: Path,
     tmp_path: Path,
@@ -96,18 +98,18 @@ def test_a_graph_in_every_precision_that_a_cpu_runs_keeps_its_limit(
     if precision != "fp32":
         folder = tmp_path
         ranges = request.getfixturevalue("ranges") if is_fp8(precision) else {}
-        for name in EXPERT_NAMES:
-            module: Any = module_from_checkpoint(checkpoint, GRAPHS[name].component, precision)
+        for name in EXPERTS:
+            module: Any = Checkpoint.open(checkpoint).module(GRAPHS[name].component, precision)
             if is_fp8(precision):
-                in_fp8(module, precision, ranges[GRAPHS[name].component])
+                put_inner_blocks_in_fp8(module, precision, ranges[GRAPHS[name].component])
             (folder / name).mkdir()
-            onnx_from_module(module, name, facts_from_checkpoint(checkpoint), folder / name / "model.onnx")
+            onnx_from_module(module, name, Checkpoint.open(checkpoint).facts, folder / name / "model.onnx")
     found = median(calls, errors_along(calls, graph_experts(folder, precision)))
     assert found <= limit_of(precision, floor).relative
     assert found > {"fp32": 0.0, "fp16": 1e-5}.get(precision, 3e-3), "so little cannot be this precision"
 
 
-def test_a_broken_pass_shows_in_its_step_and_its_band(calls: list[ForcedCall]) -> None:
+def test_a_broken_pass_shows_in_its_step_and_its_band(calls: list[ReferencePass]) -> None:
     errors = [0.001] * len(calls)
     errors[-1] = math.nan
     found = report(calls, {"it": errors})["candidates"]["it"]

@@ -9,8 +9,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from export.checkpoint.architecture import A14B
 from export.placement.choose import placements
-from export.placement.configs import placed_configs, programs_command, server_options, torch_graphs, written_configs
-from export.placement.gpu_memory import Deployment, GpuMemory, SettingsError, VaeEngine, unique_sizes
+from export.placement.configs import placed_configs, programs_command, server_options, torch_graphs, write_configs
+from export.placement.gpu_memory import GpuMemory, ServingProfile, SettingsError, VaeEngine, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.layouts import Layout, Placement
 from wan_t2v.contract import STREAM, UNARY
@@ -25,9 +25,9 @@ def placed(
     text_encoder_device: str = "gpu",
     **precisions: str,
 ) -> Placement:
-    deployment = Deployment(unique_sizes(sizes), doors=doors, text_encoder_device=text_encoder_device, **precisions)
-    memory = GpuMemory(A14B, deployment, {})
-    found = placements(memory, [Gpu.parsed(gpu) for gpu in gpus], layout)
+    profile = ServingProfile(unique_sizes(sizes), doors=doors, text_encoder_device=text_encoder_device, **precisions)
+    memory = GpuMemory(A14B, profile, {})
+    found = placements(memory, [Gpu.parse(gpu) for gpu in gpus], layout)
     return next(placement for placement in found if placement.vae_engine is engine)
 
 
@@ -60,7 +60,7 @@ def types_of(config: ModelConfig) -> set[str]:
 @pytest.mark.parametrize("placement", [SWAPPED, BOTH, TWO], ids=["swapped", "both", "two"])
 def test_what_is_written_is_what_was_meant_and_complete(placement: Placement, copied: Path) -> None:
     meant = placed_configs(placement, copied)
-    written = written_configs(placement, copied, "gpus")
+    written = write_configs(placement, copied, "gpus")
     assert {path.relative_to(copied) for path in written} == {Path(model, "configs/gpus.pbtxt") for model in meant}
     for path in written:
         model = path.parents[1].name
@@ -213,9 +213,9 @@ def test_tensors_have_the_precision_of_their_part(
 
 
 def test_a_config_of_an_earlier_placement_does_not_stay(copied: Path) -> None:
-    written_configs(BOTH, copied, "gpus")
+    write_configs(BOTH, copied, "gpus")
     assert (copied / "vae_decoder_next/configs/gpus.pbtxt").exists()
-    written_configs(TWO, copied, "gpus")
+    write_configs(TWO, copied, "gpus")
     assert not (copied / "vae_decoder_next/configs/gpus.pbtxt").exists()
     assert list(copied.rglob("*.partial")) == []
 
@@ -223,7 +223,7 @@ def test_a_config_of_an_earlier_placement_does_not_stay(copied: Path) -> None:
 @pytest.mark.parametrize("name", ["", "cpu", "../x", "a/b", ".hidden", "x" * 65])
 def test_a_name_that_is_no_file_or_not_free_is_refused(name: str, copied: Path) -> None:
     with pytest.raises(SettingsError, match="--out"):
-        written_configs(BOTH, copied, name)
+        write_configs(BOTH, copied, name)
     assert not list(copied.glob("*/configs/*"))
 
 

@@ -15,7 +15,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from export.checkpoint.architecture import A14B
 from export.checkpoint.component_configs import read_architecture
 from export.checkpoint.config_file import CheckpointError
-from export.placement.gpu_memory import GIB, Deployment, GpuMemory, SettingsError, parsed_size, unique_sizes
+from export.placement.gpu_memory import GIB, GpuMemory, ServingProfile, SettingsError, parse_size, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.measured_plans import check_programs, measured_contexts
 from tests.conftest import ROOT
@@ -25,7 +25,7 @@ SIZES = {"480p": "480x832", "720p": "720x1280"}
 
 
 def memory(*sizes: str, measured: dict[str, int] | None = None, **precisions: str) -> GpuMemory:
-    return GpuMemory(A14B, Deployment(unique_sizes(sizes), **precisions), measured or {})
+    return GpuMemory(A14B, ServingProfile(unique_sizes(sizes), **precisions), measured or {})
 
 
 def parameters(module: nn.Module) -> int:
@@ -69,7 +69,7 @@ def test_the_vaes_weights_and_caches_are_those_that_were_measured() -> None:
     path = ROOT / "benchmarks/results/gpu-NVIDIA-H200-2026-11-28.json"
     rows = json.loads(path.read_text())["parts"]["vae"]["rows"]
     for row in (row for row in rows if row["precision"] != "tf32"):
-        memory = GpuMemory(A14B, Deployment((parsed_size(row["size"]),), vae=row["precision"]), {})
+        memory = GpuMemory(A14B, ServingProfile((parse_size(row["size"]),), vae=row["precision"]), {})
         assert memory.largest_cache_set / GIB == pytest.approx(row["caches_gib"], rel=1e-3)
         assert memory.vae_in_torch.weights / 2 / GIB == pytest.approx(row["weights_gib"], rel=1e-3)
         held = memory.vae_in_torch.weights / 2 + 2 * memory.largest_cache_set
@@ -148,7 +148,7 @@ def test_only_plans_for_these_sizes_and_precisions_are_believed(
     manifest: dict[str, object], expected: int | None, tmp_path: Path
 ) -> None:
     written_manifest(tmp_path, "high_noise_expert/1", manifest)
-    assert measured_contexts(tmp_path, memory("720x1280").deployment).get("high_noise_expert") == expected
+    assert measured_contexts(tmp_path, memory("720x1280").profile).get("high_noise_expert") == expected
 
 
 @pytest.mark.parametrize("measured", [None, 5, [], [5, 6], ["5"], [5.0], [True], [-1], {"0": 5}])
@@ -158,7 +158,7 @@ def test_a_plan_that_was_not_measured_is_refused_with_the_remedy(measured: objec
     written = manifest if measured is None else {**manifest, "device_memory_bytes": measured}
     written_manifest(tmp_path, "low_noise_expert/1", written)
     with pytest.raises(SettingsError) as refused:
-        measured_contexts(tmp_path, memory("720x1280").deployment)
+        measured_contexts(tmp_path, memory("720x1280").profile)
     told = str(refused.value)
     assert told.startswith(str(tmp_path / "low_noise_expert/1/plan.json")) and "device_memory_bytes" in told
     assert "make plans CHECKPOINT=... SIZES=720x1280x81" in told and "Job" in told
@@ -168,7 +168,7 @@ def test_a_manifest_that_is_no_json_is_told(tmp_path: Path) -> None:
     (tmp_path / "low_noise_expert/1").mkdir(parents=True)
     (tmp_path / "low_noise_expert/1/plan.json").write_text("{")
     with pytest.raises(SettingsError, match="plan.json is not valid JSON.*make plans"):
-        measured_contexts(tmp_path, memory("720x1280").deployment)
+        measured_contexts(tmp_path, memory("720x1280").profile)
 
 
 def test_programs_that_are_missing_beside_plans_are_told_with_their_command(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_the_versions_of_a_vae_plan_are_added_up(tmp_path: Path) -> None:
         manifest = {"device_memory_bytes": [version], "sizes": [size], "precision": "fp32"}
         written_manifest(tmp_path, f"vae_decoder_next/{version}", manifest)
     written_manifest(tmp_path, "text_encoder/1", {"device_memory_bytes": [7], "sizes": [], "precision": "bf16"})
-    both, one = (memory(*sizes).deployment for sizes in (("720x1280", "480x832"), ("720x1280",)))
+    both, one = (memory(*sizes).profile for sizes in (("720x1280", "480x832"), ("720x1280",)))
     assert measured_contexts(tmp_path, both) == {"vae_decoder_next": 3, "text_encoder": 7}
     assert measured_contexts(tmp_path, one) == {"text_encoder": 7}
 
@@ -214,7 +214,7 @@ def test_a_size_that_cannot_be_is_refused(size: str, message: str) -> None:
 
 
 def test_a_size_without_frames_has_81() -> None:
-    assert parsed_size("720x1280") == VideoShape(81, 720, 1280)
+    assert parse_size("720x1280") == VideoShape(81, 720, 1280)
     assert unique_sizes(["720x1280", "720x1280x81"]) == (VideoShape(81, 720, 1280),)
 
 
@@ -237,13 +237,13 @@ def test_no_size_is_refused() -> None:
 
 
 def test_gpus_by_their_name_or_exactly() -> None:
-    h100 = Gpu.parsed("80")
-    assert h100.usable == Gpu.parsed("81559MiB").usable
-    assert Gpu.parsed("80GB") == h100
-    assert Gpu.parsed("100").usable < 100 * 10**9, "a size that is not known counts as decimal"
+    h100 = Gpu.parse("80")
+    assert h100.usable == Gpu.parse("81559MiB").usable
+    assert Gpu.parse("80GB") == h100
+    assert Gpu.parse("100").usable < 100 * 10**9, "a size that is not known counts as decimal"
     for wrong in ("0", "H100", "80 GB", "-80", "80.5"):
         with pytest.raises(SettingsError, match="accepted: gigabytes"):
-            Gpu.parsed(wrong)
+            Gpu.parse(wrong)
 
 
 def test_a_folder_that_is_no_checkpoint_is_told(tmp_path: Path) -> None:

@@ -10,21 +10,24 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
 
+from export.checkpoint.component_configs import EXPERT_COMPONENTS
+from export.checkpoint.folder import Checkpoint
 from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.precision import FOR_LARGE_WEIGHTS, PrecisionError, Precisions
 from export.graphs.registry import GRAPHS
 from export.to_onnx import bf16_shards
-from export.to_onnx.a14b_dummy import small_configs, write_stand_in
-from export.to_onnx.bf16_shards import EXPERTS, bf16_folder, bf16_shards_need, write_bf16_shards
-from export.to_onnx.export_checkpoint import ExportSettings, exported_checkpoint
-from export.to_onnx.export_in_place import export_beside
+from export.to_onnx.a14b_dummy import small_configs, write_dummy
+from export.to_onnx.bf16_shards import bf16_folder, bf16_shards_need, write_bf16_shards
+from export.to_onnx.export_checkpoint import export_checkpoint
+from export.to_onnx.export_in_place import export_in_place
+from export.to_onnx.graph_export import ExportSettings
 
 
 def filled(folder: Path) -> Path:
     """Experts with random weights in shards of FP32, saved by diffusers itself."""
-    write_stand_in(folder, small_configs(layers=1))
+    write_dummy(folder, small_configs(layers=1))
     torch.manual_seed(0)
-    for component in EXPERTS:
+    for component in EXPERT_COMPONENTS:
         for path in (folder / component).glob("*.safetensors*"):
             path.unlink()
         config = json.loads((folder / component / "config.json").read_text())
@@ -58,9 +61,9 @@ def test_the_copies_hold_what_diffusers_loads_in_bf16(checkpoint: Path) -> None:
 
 def test_a_graph_above_the_copies_casts_no_weight(checkpoint: Path) -> None:
     folder = write_bf16_shards(checkpoint)
-    above = export_beside(checkpoint, "high_noise_expert", "bf16", weights_folder=folder)
-    assert above.attached.casts == 0 and above.path.parent == folder / "transformer"
-    assert export_beside(checkpoint, "high_noise_expert", "bf16").attached.casts > 0
+    above = export_in_place(Checkpoint.open(checkpoint), "high_noise_expert", "bf16", weights_folder=folder)
+    assert above.external_data.casts == 0 and above.path.parent == folder / "transformer"
+    assert export_in_place(Checkpoint.open(checkpoint), "high_noise_expert", "bf16").external_data.casts > 0
 
 
 @pytest.mark.nightly  # three exports, each in processes of its own
@@ -70,11 +73,11 @@ def test_the_export_makes_the_copies_and_tells_graphs_of_either_kind_apart(
     two = {graph: GRAPHS[graph] for graph in ("low_noise_expert", "text_encoder")}
     monkeypatch.setattr("export.to_onnx.export_checkpoint.GRAPHS", two)
     graphs, written = tmp_path / "graphs", []
-    own = ExportSettings(FOR_LARGE_WEIGHTS, beside=True, stand_in=True)
-    copied = ExportSettings(FOR_LARGE_WEIGHTS, beside=True, stand_in=True, bf16_shards=True)
-    exported_checkpoint(checkpoint, graphs, own, written=lambda found: written.append(found.graph))
+    own = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True)
+    copied = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True, bf16_shards=True)
+    export_checkpoint(Checkpoint.open(checkpoint), graphs, own, on_written=lambda found: written.append(found.graph))
     assert sorted(written) == sorted(two)
-    exported_checkpoint(checkpoint, graphs, copied, written=lambda found: written.append(found.graph))
+    export_checkpoint(Checkpoint.open(checkpoint), graphs, copied, on_written=lambda found: written.append(found.graph))
     assert written[2:] == ["low_noise_expert"], "whose weights are now others"
     manifest = json.loads((graphs / "low_noise_expert/manifest.json").read_text())
     assert manifest["bf16_shards"] and manifest["weights"]["casts"] == 0
@@ -142,6 +145,6 @@ def test_a_tensor_of_a_gibibyte_takes_little_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("experts", ["fp16", "fp32", "fp8-fp32"])
 def test_other_precisions_are_refused(experts: str) -> None:
     with pytest.raises(PrecisionError, match=f"experts in {experts}, accepted: bf16, fp8, fp8-attention"):
-        ExportSettings(Precisions(experts=experts), beside=True, bf16_shards=True)
-    with pytest.raises(PrecisionError, match="--weights beside"):
+        ExportSettings(Precisions(experts=experts), external_weights=True, bf16_shards=True)
+    with pytest.raises(PrecisionError, match="--weights external"):
         ExportSettings(FOR_LARGE_WEIGHTS, bf16_shards=True)

@@ -7,19 +7,18 @@ import pytest
 
 from export.checkpoint.architecture import A14B, Architecture
 from export.checkpoint.component_configs import read_architecture
-from export.checkpoint.folder import check_checkpoint, facts_from_checkpoint, is_small
-from export.checkpoint.hashes import checkpoint_hash
+from export.checkpoint.folder import Checkpoint, CheckpointKind
 from export.checkpoint.meta_module import shell_of
 from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.precision import FOR_LARGE_WEIGHTS
 from export.graphs.registry import GRAPHS
 from export.manifest import onnx_file
-from export.to_onnx import export_checkpoint
-from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, small_configs, write_stand_in
+from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, small_configs, write_dummy
 from export.to_onnx.check import GraphError
 from export.to_onnx.dry_run import dry_run
-from export.to_onnx.export_checkpoint import ExportSettings, exported_checkpoint
-from export.to_onnx.export_in_place import Beside
+from export.to_onnx.export_checkpoint import export_checkpoint
+from export.to_onnx.export_in_place import InPlaceGraph
+from export.to_onnx.graph_export import ExportSettings
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 from wan_t2v.installed_files import FilesManifest, check_installed
 from wan_t2v.manifests import GraphManifest, read_manifest
@@ -46,21 +45,22 @@ def test_the_expected_counts_of_a14b_follow_from_its_architecture() -> None:
 
 @pytest.fixture(scope="module")
 def a14b(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_stand_in(tmp_path_factory.mktemp("a14b") / "stand-in")
+    return write_dummy(tmp_path_factory.mktemp("a14b") / "dummy")
 
 
-def test_the_stand_in_has_the_size_of_a14b_and_takes_no_disk(a14b: Path) -> None:
+def test_the_dummy_has_the_size_of_a14b_and_takes_no_disk(a14b: Path) -> None:
     files = [path for path in a14b.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) == pytest.approx(126.18e9, rel=1e-3)
     assert sum(path.stat().st_blocks * 512 for path in files) < 2_000_000
     assert len(list((a14b / "transformer").glob("*.safetensors"))) == 12
-    assert not is_small(a14b)
+    assert Checkpoint.open(a14b).kind is CheckpointKind.LARGE
 
 
-def test_the_stand_in_is_a_checkpoint_of_a14b(a14b: Path) -> None:
-    check_checkpoint(a14b)
-    assert checkpoint_hash(a14b, "transformer").sampled, "one field for its hash, whatever was hashed"
-    facts = facts_from_checkpoint(a14b)
+def test_the_dummy_is_a_checkpoint_of_a14b(a14b: Path) -> None:
+    checkpoint = Checkpoint.open(a14b)
+    checkpoint.check()
+    assert checkpoint.hash_of("transformer").sampled, "one field for its hash, whatever was hashed"
+    facts = checkpoint.facts
     assert (facts.text_length, facts.text_dim, facts.boundary_timestep) == (512, 4096, 875.0)
     assert read_architecture(a14b) == A14B
     for name, config in A14B_CONFIGS.items():
@@ -72,12 +72,12 @@ def test_the_stand_in_is_a_checkpoint_of_a14b(a14b: Path) -> None:
 
 @pytest.fixture(scope="module")
 def rows_and_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, object]], Path]:
-    folder = tmp_path_factory.mktemp("dry-run") / "stand-in"
-    write_stand_in(folder, small_configs())
+    folder = tmp_path_factory.mktemp("dry-run") / "dummy"
+    write_dummy(folder, small_configs())
     expected = parameters(read_architecture(folder))
     rows: list[dict[str, object]] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(export_checkpoint, "GRAPHS", TWO)
+        patched.setattr("export.to_onnx.export_checkpoint.GRAPHS", TWO)
         dry_run(
             folder,
             FOR_LARGE_WEIGHTS,
@@ -103,14 +103,14 @@ def test_the_manifests_say_precision_and_where_the_graph_stands(
     rows_and_folder: tuple[list[dict[str, object]], Path],
 ) -> None:
     _, folder = rows_and_folder
-    manifests = folder.with_name("stand-in-export")
+    manifests = folder.with_name("dummy-export")
     for graph in TWO:
         manifest = read_manifest(GraphManifest, manifests / graph / "manifest.json")
         precision = FOR_LARGE_WEIGHTS.of(graph)
         path = folder / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
         assert manifest.precision == precision
         assert onnx_file(manifests / graph) == path.resolve() and path.exists()
-        assert "stand-in without values" in str(manifest.parity.not_compared) or precision == "bf16"
+        assert "dummy without values" in str(manifest.parity.not_compared) or precision == "bf16"
         assert manifest.weights and manifest.weights["files"]
         assert FilesManifest.read(manifests).graphs[graph] == {"checkpoint_sha256": manifest.checkpoint_sha256}
     assert check_installed(manifests, [FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE])
@@ -127,18 +127,18 @@ def test_a_second_export_finds_everything_current(
     rows_and_folder: tuple[list[dict[str, object]], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, folder = rows_and_folder
-    monkeypatch.setattr(export_checkpoint, "GRAPHS", TWO)
-    written: list[Beside] = []
-    settings = ExportSettings(FOR_LARGE_WEIGHTS, beside=True, stand_in=True)
-    exported_checkpoint(folder, folder.with_name("stand-in-export"), settings, written=written.append)
+    monkeypatch.setattr("export.to_onnx.export_checkpoint.GRAPHS", TWO)
+    written: list[InPlaceGraph] = []
+    settings = ExportSettings(FOR_LARGE_WEIGHTS, external_weights=True, dummy=True)
+    export_checkpoint(Checkpoint.open(folder), folder.with_name("dummy-export"), settings, on_written=written.append)
     assert written == []
 
 
 def test_a_graph_with_another_number_of_weights_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_checkpoint, "GRAPHS", {"text_encoder": GRAPHS["text_encoder"]})
+    monkeypatch.setattr("export.to_onnx.export_checkpoint.GRAPHS", {"text_encoder": GRAPHS["text_encoder"]})
     with pytest.raises(GraphError, match=r"has [\d,]+ parameters, expected 7"):
         dry_run(
-            tmp_path / "stand-in",
+            tmp_path / "dummy",
             FOR_LARGE_WEIGHTS,
             configs=small_configs(layers=1),
             parameters=dict.fromkeys(GRAPHS, 7),

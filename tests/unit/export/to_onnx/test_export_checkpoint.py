@@ -9,10 +9,13 @@ import pytest
 from onnx import numpy_helper
 
 from export.__main__ import main
-from export.checkpoint.folder import CheckpointError, check_checkpoint, check_small_enough, facts_from_checkpoint
+from export.checkpoint.folder import (
+    Checkpoint,
+    CheckpointError,
+)
 from export.graphs.registry import GRAPHS
 from export.parity.graph_parity import ParityError, parity_of
-from export.to_onnx.install import READ_BY, installed
+from export.to_onnx.install import READ_BY, install_export
 from export.to_onnx.manifest import is_current
 from export.to_onnx.model_files import seal_model_files
 from wan_t2v.installed_files import FILES_MANIFEST, check_installed
@@ -33,7 +36,7 @@ def configs(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def test_facts_are_read_from_the_checkpoints_own_configs(configs: Path) -> None:
-    facts = facts_from_checkpoint(configs)
+    facts = Checkpoint.open(configs).facts
     assert (facts.grid.channels, facts.grid.time_stride, facts.grid.space_stride, facts.grid.patch) == (16, 4, 8, 2)
     assert (facts.boundary_timestep, facts.text_length) == (875.0, 64)
     vae = json.loads((configs / "vae/config.json").read_text())
@@ -50,7 +53,7 @@ def test_a_graph_that_differs_from_its_module_fails_the_command(
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
     onnx.save(model, path)
     with pytest.raises(ParityError, match=r"text_encoder: relative error .*, accepted up to 1e-04"):
-        parity_of("text_encoder", checkpoint, broken)
+        parity_of("text_encoder", Checkpoint.open(checkpoint), broken)
     assert main(["parity", "--checkpoint", str(checkpoint), "--folder", str(broken)]) == 1
     assert "error: text_encoder: relative error" in capsys.readouterr().err
 
@@ -68,10 +71,10 @@ def test_another_models_checkpoint_is_refused(configs: Path) -> None:
     index = json.loads((configs / "model_index.json").read_text())
     (configs / "model_index.json").write_text(json.dumps({**index, "transformer_2": [None, None]}))
     with pytest.raises(CheckpointError, match="transformer_2 is None, expected WanTransformer3DModel"):
-        check_checkpoint(configs)
+        Checkpoint.open(configs).check()
     (configs / "model_index.json").write_text(json.dumps({**index, "boundary_ratio": None}))
     with pytest.raises(CheckpointError, match="has no boundary_ratio"):
-        check_checkpoint(configs)
+        Checkpoint.open(configs).check()
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "is missing. CHECKPOINT must be"), ("{", "is not valid JSON")])
@@ -79,7 +82,7 @@ def test_a_broken_config_is_named(configs: Path, content: str | None, message: s
     path = configs / "vae/config.json"
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(CheckpointError, match=message):
-        facts_from_checkpoint(configs)
+        Checkpoint.open(configs)
 
 
 def test_weights_that_one_onnx_file_cannot_hold_are_refused_before_any_work(configs: Path) -> None:
@@ -88,12 +91,12 @@ def test_weights_that_one_onnx_file_cannot_hold_are_refused_before_any_work(conf
     with pytest.raises(
         CheckpointError, match=r"transformer holds 28.6 GB of weights; a graph can have at most 0.9 GB inside"
     ):
-        check_small_enough(configs)
+        Checkpoint.open(configs).check_fits_inside()
 
 
 def test_every_model_gets_the_files_that_it_reads_under_a_manifest(broken: Path, tmp_path: Path) -> None:
     seal_model_files(broken, {graph: {"checkpoint_sha256": graph} for graph in GRAPHS})
-    repository = installed(broken, tmp_path / "repository")
+    repository = install_export(broken, tmp_path / "repository")
     for model, names in READ_BY.items():
         manifest = check_installed(repository / model / "1", set(names) - {FILES_MANIFEST})
         assert manifest.graphs["text_encoder"] == {"checkpoint_sha256": "text_encoder"}
@@ -101,11 +104,11 @@ def test_every_model_gets_the_files_that_it_reads_under_a_manifest(broken: Path,
 
 
 def test_installing_leaves_equal_files_alone_and_names_an_unfinished_export(broken: Path, tmp_path: Path) -> None:
-    repository = installed(broken, tmp_path / "repository")
+    repository = install_export(broken, tmp_path / "repository")
     graph = repository / "low_noise_expert/1/model.onnx"
     before = graph.stat().st_mtime_ns
-    installed(broken, repository)
+    install_export(broken, repository)
     assert graph.stat().st_mtime_ns == before
     (broken / "vae_decoder_next/manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="the export did not finish. Run `make export` again."):
-        installed(broken, repository)
+        install_export(broken, repository)

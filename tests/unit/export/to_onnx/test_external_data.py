@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from export.checkpoint.config_file import CheckpointError
 from export.checkpoint.weights.component_weights import EMBEDDINGS, check_tensors, with_one_embedding
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
-from export.to_onnx.external_data import attach
+from export.to_onnx.external_data import attach_external_data
 
 
 def saved(folder: Path, tensors: dict[str, torch.Tensor], component: str = "text_encoder") -> dict[str, StoredTensor]:
@@ -82,9 +82,9 @@ def test_a_weight_is_read_from_the_checkpoint_and_cast_where_types_differ(
     weight = torch.tensor([0.5, 1.5, -3.0]).to(getattr(torch, kept_as))
     found = saved(tmp_path, {"first": torch.randn(7), "w": weight}, "transformer")
     model = scaled(ir.DataType.FLOAT)
-    attached = attach(model, {f"m.{name}": tensor for name, tensor in found.items()})
-    assert (attached.tensors, attached.parameters, attached.casts) == (1, 3, casts)
-    assert attached.files == ("diffusion_pytorch_model.safetensors",)
+    external_data = attach_external_data(model, {f"m.{name}": tensor for name, tensor in found.items()})
+    assert (external_data.tensors, external_data.parameters, external_data.casts) == (1, 3, casts)
+    assert external_data.files == ("diffusion_pytorch_model.safetensors",)
     path = tmp_path / "transformer/graph.onnx"
     ir.save(model, path)
     assert path.stat().st_size < 1000

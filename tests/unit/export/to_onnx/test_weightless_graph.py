@@ -11,12 +11,12 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from export.checkpoint.folder import CheckpointError, facts_from_checkpoint
+from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.graphs.registry import GRAPHS
 from export.parity.graph_parity import parity_of
-from export.to_onnx.a14b_dummy import small_configs, write_stand_in
+from export.to_onnx.a14b_dummy import small_configs, write_dummy
 from export.to_onnx.check import GraphError, check_shapes
-from export.to_onnx.export_in_place import Beside, export_beside
+from export.to_onnx.export_in_place import InPlaceGraph, export_in_place
 from export.to_onnx.exporter import onnx_from_module
 from wan_t2v.facts import FACTS_FILE
 from wan_t2v.shapes import VideoShape
@@ -26,7 +26,7 @@ EXPERT = "high_noise_expert"
 
 def filled(folder: Path, dtype: torch.dtype, shard_size: str) -> Path:
     """A small checkpoint of Wan's architecture with random weights, saved by the libraries themselves, in shards."""
-    write_stand_in(folder, small_configs())
+    write_dummy(folder, small_configs())
     torch.manual_seed(0)
     for component in ("text_encoder", "transformer", "transformer_2", "vae"):
         config = json.loads((folder / component / "config.json").read_text())
@@ -38,7 +38,7 @@ def filled(folder: Path, dtype: torch.dtype, shard_size: str) -> Path:
             path.unlink()
         spread_norms(module)
         module.to(dtype).save_pretrained(folder / component, max_shard_size=shard_size)
-    (folder / FACTS_FILE).write_text(facts_from_checkpoint(folder).to_json())
+    (folder / FACTS_FILE).write_text(Checkpoint.open(folder).facts.to_json())
     return folder
 
 
@@ -61,49 +61,49 @@ def half_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fp32_graphs(fp32_shards: Path) -> dict[str, Beside]:
-    return {graph: export_beside(fp32_shards, graph, "fp32") for graph in GRAPHS}
+def fp32_graphs(fp32_shards: Path) -> dict[str, InPlaceGraph]:
+    return {graph: export_in_place(Checkpoint.open(fp32_shards), graph, "fp32") for graph in GRAPHS}
 
 
-def relative_error(checkpoint: Path, found: dict[str, Beside], graph: str, precision: str) -> float:
-    files = {name: beside.path for name, beside in found.items()}
-    comparisons = parity_of(graph, checkpoint, checkpoint, precision=precision, files=files)
+def relative_error(checkpoint: Path, found: dict[str, InPlaceGraph], graph: str, precision: str) -> float:
+    files = {name: graph.path for name, graph in found.items()}
+    comparisons = parity_of(graph, Checkpoint.open(checkpoint), checkpoint, precision=precision, files=files)
     return max(comparison.relative for comparison in comparisons)
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_a_graph_of_offsets_computes_what_the_module_computes(
-    graph: str, fp32_shards: Path, fp32_graphs: dict[str, Beside]
+    graph: str, fp32_shards: Path, fp32_graphs: dict[str, InPlaceGraph]
 ) -> None:
     found = fp32_graphs[graph]
     assert relative_error(fp32_shards, fp32_graphs, graph, "fp32") < 1e-5
     assert found.path.parent == fp32_shards / GRAPHS[graph].component
-    assert found.attached.casts == 0
-    assert len(found.attached.files) > 1, "the checkpoint should be in shards"
+    assert found.external_data.casts == 0
+    assert len(found.external_data.files) > 1, "the checkpoint should be in shards"
     inside = sum(len(t.raw_data) for t in onnx.load(found.path, load_external_data=False).graph.initializer)
     assert inside < 300_000, "weights were copied into the graph"  # rotary tables: 1024 x 32 cosines and sines
 
 
-def test_every_parameter_of_the_decoder_and_of_no_other_part_is_attached(fp32_graphs: dict[str, Beside]) -> None:
+def test_every_parameter_of_the_decoder_and_of_no_other_part_is_attached(fp32_graphs: dict[str, InPlaceGraph]) -> None:
     vae = AutoencoderKLWan.from_config(small_configs()["vae/config.json"])
     decoder = sum(p.numel() for part in (vae.decoder, vae.post_quant_conv) for p in part.parameters())
-    assert fp32_graphs["vae_decoder_next"].attached.parameters == decoder
+    assert fp32_graphs["vae_decoder_next"].external_data.parameters == decoder
     time_convolutions = sum(p.numel() for n, p in vae.decoder.named_parameters() if "time_conv" in n)
-    assert fp32_graphs["vae_decoder_first"].attached.parameters == decoder - time_convolutions
+    assert fp32_graphs["vae_decoder_first"].external_data.parameters == decoder - time_convolutions
 
 
 def test_half_precision_shards_under_an_fp32_graph_are_cast(half_shards: Path) -> None:
-    found = export_beside(half_shards, EXPERT, "fp32")
-    assert found.attached.casts == found.attached.tensors > 50
+    found = export_in_place(Checkpoint.open(half_shards), EXPERT, "fp32")
+    assert found.external_data.casts == found.external_data.tensors > 50
     assert relative_error(half_shards, {EXPERT: found}, EXPERT, "fp32") < 1e-5
 
 
 def test_fp32_shards_under_an_fp16_graph_keep_the_islands(fp32_shards: Path) -> None:
-    found = export_beside(fp32_shards, EXPERT, "fp16")
+    found = export_in_place(Checkpoint.open(fp32_shards), EXPERT, "fp16")
     islands = WanTransformer3DModel._keep_in_fp32_modules
     names = WanTransformer3DModel.from_config(small_configs()["transformer/config.json"]).state_dict()
     kept = sum(not set(islands).isdisjoint(name.split(".")) for name in names)
-    assert found.attached.casts == len(names) - kept and kept > 10
+    assert found.external_data.casts == len(names) - kept and kept > 10
     assert 1e-5 < relative_error(fp32_shards, {EXPERT: found}, EXPERT, "fp16") < 3e-3
 
 
@@ -115,12 +115,12 @@ def test_the_weightless_graph_has_the_types_of_the_loaded_modules_graph(
     graph: str, precision: str, fp32_shards: Path, tmp_path: Path
 ) -> None:
     """Exported twice, from nothing and from the module that the library loads in this precision."""
-    from export.checkpoint.folder import module_from_checkpoint
-
-    module = module_from_checkpoint(fp32_shards, GRAPHS[graph].component, precision)
-    facts = facts_from_checkpoint(fp32_shards)
+    checkpoint = Checkpoint.open(fp32_shards)
+    module, facts = checkpoint.module(GRAPHS[graph].component, precision), checkpoint.facts
     loaded = onnx.load(onnx_from_module(module, graph, facts, tmp_path / "loaded.onnx"))
-    weightless = onnx.load(export_beside(fp32_shards, graph, precision).path, load_external_data=False)
+    weightless = onnx.load(
+        export_in_place(Checkpoint.open(fp32_shards), graph, precision).path, load_external_data=False
+    )
     assert types_of_values(weightless) == types_of_values(loaded)
     types = {"bf16": "BFLOAT16", "fp16": "FLOAT16"}
     expected = {"hidden_states": 0, "timestep": "FLOAT", "encoder_hidden_states": 0, "velocity": 0}
@@ -142,14 +142,14 @@ def types_of_values(model: onnx.ModelProto) -> tuple[dict[str, str], Counter[tup
 
 def test_a_checkpoint_that_does_not_fit_its_config_fails_before_tracing(tmp_path: Path) -> None:
     configs = small_configs()
-    checkpoint = write_stand_in(tmp_path / "checkpoint", configs)
+    checkpoint = write_dummy(tmp_path / "checkpoint", configs)
     for component in ("transformer", "transformer_2"):
         path = checkpoint / component / "config.json"
         path.write_text(json.dumps({**configs["transformer/config.json"], "num_layers": 3, "ffn_dim": 128}))
     with pytest.raises(
         CheckpointError, match=r"transformer: the weights .* missing: blocks.2.* of another shape: blocks"
     ):
-        export_beside(checkpoint, EXPERT, "bf16")
+        export_in_place(Checkpoint.open(checkpoint), EXPERT, "bf16")
     assert not list(checkpoint.rglob("*.onnx"))
 
 
@@ -160,15 +160,17 @@ def test_a_graph_that_cannot_be_written_whole_is_not_written(fp32_shards: Path, 
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            export_beside(fp32_shards, "text_encoder", "bf16")
+            export_in_place(Checkpoint.open(fp32_shards), "text_encoder", "bf16")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [p for p in sorted(fp32_shards.rglob("*")) if p not in before] == []
 
 
-def test_a_graph_of_another_shape_than_the_contracts_is_refused(fp32_graphs: dict[str, Beside], fp32_shards) -> None:
+def test_a_graph_of_another_shape_than_the_contracts_is_refused(
+    fp32_graphs: dict[str, InPlaceGraph], fp32_shards
+) -> None:
     """The first graph checked as if it were the second, which makes four frames of each."""
-    facts = facts_from_checkpoint(fp32_shards)
+    facts = Checkpoint.open(fp32_shards).facts
     with pytest.raises(GraphError, match=r"frames has the shape \(1, 3, 1, 64, 64\), expected \(1, 3, 4, 64, 64\)"):
         path = fp32_graphs["vae_decoder_first"].path
         check_shapes(path, "vae_decoder_next", facts, (VideoShape(5, 64, 64),))

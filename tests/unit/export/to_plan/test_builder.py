@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from export.graphs.axes import free_axes, input_shapes, with_fixed_axes
 from export.to_plan import builder
-from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, built, plan_from_onnx
+from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, build_in_memory, plan_from_onnx
 from export.to_plan.network_check import NetworkError
 from tests.fakes import small_graphs
 
@@ -60,7 +60,7 @@ def test_several_sizes_are_profiles_of_one_plan_and_the_largest_is_what_is_measu
     source = small_graphs.attention_graph(tmp_path / "model.onnx")
     shapes = PlanShapes((TOKENS, {"tokens": 640, "text_length": 64}), max_batch=2)
     assert shapes.fixed == {"text_length": 64}
-    with built(trt, source, shapes, BuildSettings(), attention=Attention(2)) as (plan, facts):
+    with build_in_memory(trt, source, shapes, BuildSettings(), attention=Attention(2)) as (plan, facts):
         assert plan.nbytes and facts.attention_layers == 2
         assert facts.largest == 2 * 640 * small_graphs.HEADS * small_graphs.HEAD_DIM
 
@@ -191,7 +191,7 @@ def test_a_plan_is_written_as_it_is_made_and_the_same_without_a_stream(
     streamed = build(source, TOKENS).read_bytes()
     assert pieces and sum(pieces) == len(streamed)
     shapes = PlanShapes((TOKENS,))
-    with built(trt, source, shapes, BuildSettings(), attention=None) as (plan, _):
+    with build_in_memory(trt, source, shapes, BuildSettings(), attention=None) as (plan, _):
         assert len(bytes(plan)) == len(streamed)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from export.graphs.precision import OFFERED, PART_OF
+from export.checkpoint.folder import Checkpoint
+from export.graphs.precision import PART_OF, SUPPORTED
 from export.to_plan import compile_check
 from export.to_plan.compile_cases import COMPILE_TABLE, SMALL, CompileCase, smallest_cover
-from export.to_plan.compile_check import CaseResult, checked, compiled_case, summary
+from export.to_plan.compile_check import CaseResult, CompileGate, compile_case, summary
 from tests.fakes import small_graphs
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
@@ -26,12 +27,12 @@ def facts(exported: Path) -> ModelFacts:
 
 def test_every_graph_is_compiled_at_every_offered_precision() -> None:
     compiled = {(case.graph, case.precision) for case in COMPILE_TABLE if case.model == SMALL}
-    assert compiled == {(graph, precision) for graph, part in PART_OF.items() for precision in OFFERED[part]}
+    assert compiled == {(graph, precision) for graph, part in PART_OF.items() for precision in SUPPORTED[part]}
 
 
 def test_a14b_is_compiled_at_both_trained_heights_and_an_expert_with_two_profiles_is_there() -> None:
     large = [case for case in COMPILE_TABLE if case.model == "A14B"]
-    assert {PART_OF[case.graph] for case in large} == set(OFFERED)
+    assert {PART_OF[case.graph] for case in large} == set(SUPPORTED)
     for graph in ("high_noise_expert", "vae_decoder_first", "vae_decoder_next"):
         sizes = {size for case in large if case.graph == graph for size in case.sizes}
         assert sizes == {VideoShape(81, 480, 832), VideoShape(81, 720, 1280)}
@@ -56,7 +57,7 @@ def test_what_was_exported_compiles(graph: str, exported: Path, checkpoint: Path
     blocks = json.loads((checkpoint / "transformer/config.json").read_text())["num_layers"]
     precision = json.loads((exported / graph / "manifest.json").read_text())["precision"]
     case = next(c for c in COMPILE_TABLE if (c.model, c.graph, c.precision) == (SMALL, graph, precision))
-    result = compiled_case(case, exported / graph / "model.onnx", facts, blocks=blocks)
+    result = compile_case(case, exported / graph / "model.onnx", facts, blocks=blocks)
     assert result.error is None, result
     if case.attention_per_block:
         assert f"{2 * blocks} attention" in str(result)
@@ -70,18 +71,18 @@ def tokens_case(monkeypatch: pytest.MonkeyPatch, tokens: int = 320) -> None:
 def test_broken_graphs_fail_the_gate(tmp_path: Path, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch) -> None:
     good = small_graphs.attention_graph(tmp_path / "good.onnx")
     tokens_case(monkeypatch)
-    assert compiled_case(EXPERT, good, facts, blocks=1).error is None
+    assert compile_case(EXPERT, good, facts, blocks=1).error is None
     broken = {
         "taken apart": small_graphs.attention_graph(tmp_path / "decomposed.onnx", nodes="MatMul"),
         "Det determinant": small_graphs.unsupported_graph(tmp_path / "unsupported.onnx"),
     }
     for reason, source in broken.items():
-        assert reason in (compiled_case(EXPERT, source, facts, blocks=1).error or "")
-    assert "2 attention layers, expected 4" in (compiled_case(EXPERT, good, facts, blocks=2).error or "")
+        assert reason in (compile_case(EXPERT, source, facts, blocks=1).error or "")
+    assert "2 attention layers, expected 4" in (compile_case(EXPERT, good, facts, blocks=2).error or "")
     tokens_case(monkeypatch, tokens=50_000)
     wide = small_graphs.outer_product_graph(tmp_path / "wide.onnx")
     vae = replace(EXPERT, attention_per_block=0)
-    assert "2,500,000,000 elements; TensorRT takes at most" in (compiled_case(vae, wide, facts, blocks=1).error or "")
+    assert "2,500,000,000 elements; TensorRT takes at most" in (compile_case(vae, wide, facts, blocks=1).error or "")
 
 
 def test_the_smallest_cover_leaves_no_graph_precision_or_size_of_a14b_out() -> None:
@@ -100,7 +101,7 @@ def test_a_graph_whose_weights_are_not_in_fp8_fails_the_row_of_fp8(
 ) -> None:
     source = small_graphs.attention_graph(tmp_path / "half.onnx")
     tokens_case(monkeypatch)
-    result = compiled_case(replace(EXPERT, model="A14B", precision="fp8"), source, facts, blocks=1)
+    result = compile_case(replace(EXPERT, model="A14B", precision="fp8"), source, facts, blocks=1)
     assert result.error == "0 linear layers have their weights in FP8, expected 10"
 
 
@@ -109,7 +110,7 @@ def test_a_plan_of_another_size_than_placement_counts_fails_its_row(
 ) -> None:
     source = small_graphs.attention_graph(tmp_path / "half.onnx")
     tokens_case(monkeypatch)
-    result = compiled_case(EXPERT, source, facts, blocks=1, checkpoint=checkpoint)
+    result = compile_case(EXPERT, source, facts, blocks=1, architecture=Checkpoint.open(checkpoint).architecture)
     assert "placement counts 5.8 MB" in (result.error or ""), result
 
 
@@ -161,9 +162,11 @@ def test_a_process_that_dies_is_a_failure(
     tmp_path: Path, checkpoint: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[CaseResult] = []
-    monkeypatch.setattr(compile_check, "_checked_graph", _dies)
+    monkeypatch.setattr(compile_check, "_check_graph", _dies)
     cases = [case for case in COMPILE_TABLE if case.graph == "text_encoder" and case.model == SMALL]
-    results = checked(cases, checkpoint, exported, tmp_path / "scratch", jobs=1, report=reported.append)
+    results = CompileGate(Checkpoint.open(checkpoint), exported, tmp_path / "scratch").check(
+        cases, jobs=1, report=reported.append
+    )
     assert results == reported and len(results) == len(cases)
     assert all("not compiled, a process of the gate died" in (result.error or "") for result in results)
     assert json.loads(summary(results, 1.0))["compiled"] == 0

@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.to_plan.engine_layers import built_layers, check_fp8_attention, check_linears, linears_of
+from export.to_plan.engine_layers import check_fp8_attention, check_linears, linears_of, read_layers
 from export.to_plan.network_check import NetworkError
 
 
@@ -58,7 +58,7 @@ def test_a_linear_layer_is_known_by_its_weight_and_the_type_that_it_is_to_run_in
 
 
 def check(*lines: str) -> None:
-    check_linears(linears_of(graph()), built_layers("\n".join([WAIT, *lines])))
+    check_linears(linears_of(graph()), read_layers("\n".join([WAIT, *lines])))
 
 
 def test_layers_that_run_as_the_graph_says_pass_joined_or_not() -> None:
@@ -86,7 +86,7 @@ def test_a_layer_that_is_not_listed_is_refused() -> None:
     with pytest.raises(NetworkError, match=r"node_c \(wc.stored\) .* TensorRT built: no layer that reads it"):
         check(JOINED)
     with pytest.raises(NetworkError, match="did not list the layers"):
-        built_layers("")
+        read_layers("")
 
 
 def test_an_attention_in_fp8_is_one_layer_that_reads_all_three_in_fp8() -> None:
@@ -94,9 +94,9 @@ def test_an_attention_in_fp8_is_one_layer_that_reads_all_three_in_fp8() -> None:
     three = [tensor("8,4,16", "FP8")] * 3
     fused = line("_gemm_mha_v2", three, [], ["node_mha"])
     beside = line("__myl_CastMulCast", [tensor("8,4", "BFloat16")], [], ["node_mha", "node_q"])
-    assert check_fp8_attention(model, built_layers("\n".join([beside, fused]))) == 1
-    assert check_fp8_attention(graph(), built_layers(JOINED)) == 0
+    assert check_fp8_attention(model, read_layers("\n".join([beside, fused]))) == 1
+    assert check_fp8_attention(graph(), read_layers(JOINED)) == 0
     half = line("_gemm_mha_v2", [*three[:2], tensor("8,4,16", "BFloat16")], [], ["node_mha"])
     for listing in (half, beside, f"{fused}\n{fused}"):
         with pytest.raises(NetworkError, match="node_mha is to be one layer that reads query, key and value in FP8"):
-            check_fp8_attention(model, built_layers(listing))
+            check_fp8_attention(model, read_layers(listing))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from wan_t2v.engines.double_buffer import PingPongCaches
+from wan_t2v.engines.double_buffer import DoubleBufferedCaches
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
-from wan_t2v.frames import decoded_frames
+from wan_t2v.frames import decode_frames
 
 
 class CountingEngine:
@@ -36,7 +36,7 @@ class CountingEngine:
         return {"frames": frames, "cache_out_0": cache}
 
 
-def steps(engine: PingPongCaches, cache: Any, count: int) -> list[float]:
+def steps(engine: DoubleBufferedCaches, cache: Any, count: int) -> list[float]:
     found = []
     for _ in range(count):
         state = engine({"cache_in_0": cache})
@@ -47,12 +47,12 @@ def steps(engine: PingPongCaches, cache: Any, count: int) -> list[float]:
 
 def test_a_clip_lives_in_two_sets_of_memory() -> None:
     counting = CountingEngine()
-    assert steps(PingPongCaches(counting), np.zeros(3), 6) == [0, 3, 6, 9, 12, 15]
+    assert steps(DoubleBufferedCaches(counting), np.zeros(3), 6) == [0, 3, 6, 9, 12, 15]
     assert len({cache.ctypes.data for cache in counting.written}) == 2
 
 
 def test_two_clips_in_turn_do_not_touch_each_other() -> None:
-    engine = PingPongCaches(CountingEngine())
+    engine = DoubleBufferedCaches(CountingEngine())
     one, two = np.zeros(2), np.full(2, 100.0)
     for number in range(5):
         one, two = (engine({"cache_in_0": cache})["cache_out_0"] for cache in (one, two))
@@ -60,13 +60,13 @@ def test_two_clips_in_turn_do_not_touch_each_other() -> None:
 
 
 def test_a_clip_of_another_size_gets_memory_of_its_own() -> None:
-    engine = PingPongCaches(CountingEngine())
+    engine = DoubleBufferedCaches(CountingEngine())
     steps(engine, np.zeros(3), 3)
     assert steps(engine, np.zeros(5), 3) == [0, 5, 10]
 
 
 def test_the_last_call_lets_the_memory_go() -> None:
-    engine = PingPongCaches(CountingEngine())
+    engine = DoubleBufferedCaches(CountingEngine())
     steps(engine, np.zeros(3), 2)
     assert engine._spare
     engine({"cache_in_0": np.zeros(3)}, ["frames"])
@@ -83,7 +83,7 @@ def test_the_vae_gives_the_same_frames(repository: Path, latent_frames_per_call:
     for size in (4, 6):
         latents = torch.randn(1, facts.grid.channels, 6, size, 4, generator=torch.Generator().manual_seed(size))
         plain, ping_pong = (
-            torch.cat(list(decoded_frames(latents, first, later_, latent_frames_per_call=latent_frames_per_call)))
-            for later_ in (later, PingPongCaches(later))
+            torch.cat(list(decode_frames(latents, first, later_, latent_frames_per_call=latent_frames_per_call)))
+            for later_ in (later, DoubleBufferedCaches(later))
         )
         assert torch.equal(plain, ping_pong)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.fakes.engine_checks import check_agrees, check_decodes, example_inputs
-from wan_t2v.engines.double_buffer import PingPongCaches
+from wan_t2v.engines.double_buffer import DoubleBufferedCaches
 from wan_t2v.engines.engine import BufferedEngine
 from wan_t2v.engines.torch_program import TorchEngine
 from wan_t2v.facts import ModelFacts
@@ -27,7 +27,7 @@ def test_it_agrees_with_onnx_runtime(graph: str, programs: Path, repository: Pat
 def test_both_vae_graphs_give_the_same_clips(programs: Path, repository: Path) -> None:
     first, later = (engine(programs, name) for name in ("vae_decoder_first", "vae_decoder_next"))
     check_decodes(first, later, repository)
-    check_decodes(first, PingPongCaches(later), repository)
+    check_decodes(first, DoubleBufferedCaches(later), repository)
 
 
 def test_every_answer_has_memory_of_its_own(programs: Path, repository: Path) -> None:

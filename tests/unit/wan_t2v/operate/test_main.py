@@ -15,7 +15,7 @@ import pytest
 
 from wan_t2v.operate import drain, probe
 from wan_t2v.operate.__main__ import main
-from wan_t2v.operate.run_directory import FINISHING, RUNNING, Claim, RunDirectory
+from wan_t2v.operate.run_directory import FINISHING, RUNNING, RunDirectory, SlotInfo
 
 MODELS = ("prepare", "denoiser", "text_to_video", "text_to_video_stream", "high_noise_expert")
 
@@ -36,7 +36,7 @@ def test_an_empty_server_is_drained_at_once(run: RunDirectory, capsys: pytest.Ca
 
 
 def test_it_waits_for_what_runs_and_tells_of_it(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    place = run.take(RUNNING, Claim("text_to_video", left_s=40.0, told=time.monotonic()))
+    place = run.acquire(RUNNING, SlotInfo("text_to_video", left_s=40.0, reported_at=time.monotonic()))
     threading.Timer(0.3, place.free).start()
     began = time.monotonic()
     assert main(["drain", "--wait-s", "10"]) == 0
@@ -49,7 +49,7 @@ def test_it_waits_for_what_runs_and_tells_of_it(run: RunDirectory, capsys: pytes
 def test_it_gives_up_at_the_limit_and_leaves_the_switch_on(
     what: str, run: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = run.take(RUNNING, Claim("text_to_video")) if what == "running" else run.mark(FINISHING, "1")
+    place = run.acquire(RUNNING, SlotInfo("text_to_video")) if what == "running" else run.mark(FINISHING, "1")
     assert main(["drain", "--wait-s", "0.2"]) == 1
     assert "not empty after 0.2 s" in capsys.readouterr().out
     assert run.draining

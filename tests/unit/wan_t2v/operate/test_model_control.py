@@ -81,9 +81,12 @@ def test_a_proxy_of_the_environment_is_not_asked(tmp_path: Path, monkeypatch: py
 
 
 def test_without_the_key_the_remedy_is_told_and_nothing_passes_by_itself(tmp_path: Path) -> None:
-    with serving(tmp_path, key="secret"), pytest.raises(ModelControlError, match=f"{FILE}.*{RESTRICTED}") as failure:
+    with (
+        serving(tmp_path, key="secret"),
+        pytest.raises(ModelControlError, match=f"{FILE}.*{RESTRICTED}") as error_response,
+    ):
         ModelControl(tmp_path).load("low_noise_expert")
-    assert not failure.value.passes and "secret" not in str(failure.value)
+    assert not error_response.value.passes and "secret" not in str(error_response.value)
 
 
 @pytest.mark.parametrize(
@@ -97,17 +100,17 @@ def test_without_the_key_the_remedy_is_told_and_nothing_passes_by_itself(tmp_pat
     ],
 )  # fmt: skip
 def test_a_refusal_is_told_in_the_servers_words(tmp_path: Path, text: str, passes: bool, told: str) -> None:
-    with serving(tmp_path, text=text), pytest.raises(ModelControlError, match=told) as failure:
+    with serving(tmp_path, text=text), pytest.raises(ModelControlError, match=told) as error_response:
         ModelControl(tmp_path).load("x")
-    assert failure.value.passes is passes
+    assert error_response.value.passes is passes
 
 
 def test_a_server_that_does_not_answer_may_do_so_later(tmp_path: Path) -> None:
     with serving(tmp_path):
         pass
-    with pytest.raises(ModelControlError, match="no answer from 127.0.0.1:.*ConnectionRefusedError") as failure:
+    with pytest.raises(ModelControlError, match="no answer from 127.0.0.1:.*ConnectionRefusedError") as error_response:
         ModelControl(tmp_path).state("denoiser")
-    assert failure.value.passes
+    assert error_response.value.passes
 
 
 def test_the_key_is_readable_for_the_servers_user_alone(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from wan_t2v.operate.run_directory import (
     IN_TRANSIT,
     RUNNING,
     WAITING,
-    Claim,
     RunDirectory,
     RunDirectoryError,
+    SlotInfo,
     chosen_path,
     server_identity,
 )
@@ -108,16 +108,16 @@ def test_what_somebody_else_put_there_is_passed_over(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     (tmp_path / f"{RUNNING}-txt").touch()
     assert load_of(run).is_empty
-    place = run.take(RUNNING, Claim("text_to_video"))
-    assert [claim.door for claim in run.held(RUNNING)] == ["text_to_video"]
-    place.free()
+    slot = run.acquire(RUNNING, SlotInfo("text_to_video"))
+    assert [info.endpoint for info in run.occupied(RUNNING)] == ["text_to_video"]
+    slot.free()
 
 
 @pytest.mark.parametrize("told", [b"", b"{}", b"[]", b'{"door": 7}', b'{"door": "x", "left_s": "long"}', b"\xff" * 600])
-def test_a_place_that_is_held_counts_whatever_its_file_says(told: bytes, tmp_path: Path) -> None:
+def test_a_place_that_is_held_counts_whatever_its_file_says(reported_at: bytes, tmp_path: Path) -> None:
     run = RunDirectory.of_server(tmp_path, os.getpid())
-    place = run.take(RUNNING, Claim("text_to_video"))
-    (tmp_path / f"{RUNNING}-0").write_bytes(told)
+    slot = run.acquire(RUNNING, SlotInfo("text_to_video"))
+    (tmp_path / f"{RUNNING}-0").write_bytes(reported_at)
     load = load_of(run)
     assert (load.in_flight, load.left_s) == (1, None)
-    place.free()
+    slot.free()

@@ -1,4 +1,4 @@
-"""The first step of the unary door refuses at once, and passes what the streaming door let in."""
+"""The first step of the unary endpoint refuses at once, and passes what the streaming endpoint let in."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from tests.fakes.pb_utils import FakeMetricFamily, FakePbUtils, FakeRequest
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import InvalidField, Settings
-from wan_t2v.serving.admission.ensemble_gate import LET_IN, UnaryDoor
-from wan_t2v.serving.admission.queue import Rules
+from wan_t2v.serving.admission.ensemble_gate import ADMITTED, EnsembleGate
+from wan_t2v.serving.admission.queue import AdmissionLimits
 from wan_t2v.serving.errors import Overloaded
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 
@@ -22,17 +22,17 @@ SETTINGS = Settings("x", "", 64, 64, 17, 10, 4.0, 3.0, 12.0, 7, 16, "mp4", "raw"
 @pytest.fixture
 def run(run_directory: Path) -> RunDirectory:
     opened = RunDirectory.of_server(run_directory, os.getppid())
-    Rules(1, 0).publish(opened)
+    AdmissionLimits(1, 0).publish(opened)
     return opened
 
 
-def door() -> UnaryDoor:
-    return UnaryDoor(FakePbUtils(), ModelParameters("prepare", Path(), {}))
+def endpoint() -> EnsembleGate:
+    return EnsembleGate(FakePbUtils(), ModelParameters("prepare", Path(), {}))
 
 
-def pass_through(door: UnaryDoor, request: FakeRequest) -> None:
-    with door.passing(request) as let_in:
-        let_in(SETTINGS)
+def pass_through(endpoint: EnsembleGate, request: FakeRequest) -> None:
+    with endpoint.admit(request) as admit_settings:
+        admit_settings(SETTINGS)
 
 
 def ended(outcome: str) -> float:
@@ -41,7 +41,7 @@ def ended(outcome: str) -> float:
 
 
 def test_a_request_takes_a_place_and_the_next_is_refused(run: RunDirectory) -> None:
-    unary = door()
+    unary = endpoint()
     pass_through(unary, FakeRequest())
     assert load_of(run).queued == 1
     with pytest.raises(Overloaded):
@@ -50,7 +50,7 @@ def test_a_request_takes_a_place_and_the_next_is_refused(run: RunDirectory) -> N
 
 
 def test_what_the_streaming_door_let_in_takes_none_and_is_counted_there(run: RunDirectory) -> None:
-    unary, request = door(), FakeRequest(parameters=json.dumps({LET_IN: run.key()}))
+    unary, request = endpoint(), FakeRequest(parameters=json.dumps({ADMITTED: run.key()}))
     pass_through(unary, request)
     pass_through(unary, request)
     assert load_of(run).queued == 0
@@ -59,15 +59,15 @@ def test_what_the_streaming_door_let_in_takes_none_and_is_counted_there(run: Run
 
 @pytest.mark.parametrize("guess", ["", "x", 7, None])
 def test_who_does_not_know_the_key_is_not_let_past(guess: object, run: RunDirectory) -> None:
-    unary, request = door(), FakeRequest(parameters=json.dumps({LET_IN: guess}))
+    unary, request = endpoint(), FakeRequest(parameters=json.dumps({ADMITTED: guess}))
     pass_through(unary, request)
     assert load_of(run).queued == 1
-    assert LET_IN in unary.callers_parameters(request), "refused as an unknown field"
+    assert ADMITTED in unary.callers_parameters(request), "refused as an unknown field"
 
 
 def test_a_failure_after_it_gives_the_place_back(run: RunDirectory) -> None:
-    with pytest.raises(ZeroDivisionError), door().passing(FakeRequest()) as let_in:
-        let_in(SETTINGS)
+    with pytest.raises(ZeroDivisionError), endpoint().admit(FakeRequest()) as admit_settings:
+        admit_settings(SETTINGS)
         raise ZeroDivisionError
     assert load_of(run).queued == 0
     assert ended("failed") == 1
@@ -76,15 +76,15 @@ def test_a_failure_after_it_gives_the_place_back(run: RunDirectory) -> None:
 @pytest.mark.parametrize(("timeout_us", "seconds"), [(0, 100.0), (2_000_000, 2.0)])
 def test_a_request_always_has_a_deadline(timeout_us: int, seconds: float, run: RunDirectory) -> None:
     """An ensemble never hears that its caller left."""
-    unary = UnaryDoor(FakePbUtils(), ModelParameters("prepare", Path(), {"default_timeout_s": "100"}))
+    unary = EnsembleGate(FakePbUtils(), ModelParameters("prepare", Path(), {"default_timeout_s": "100"}))
     before = time.monotonic()
-    with unary.passing(FakeRequest(timeout_us=timeout_us)) as let_in:
-        generation = let_in(SETTINGS)
+    with unary.admit(FakeRequest(timeout_us=timeout_us)) as admit_settings:
+        generation = admit_settings(SETTINGS)
     assert generation.deadline is not None
     assert before + seconds <= generation.deadline <= time.monotonic() + seconds
 
 
 def test_bad_fields_are_counted_as_such(run: RunDirectory) -> None:
-    with pytest.raises(InvalidField), door().passing(FakeRequest()):
+    with pytest.raises(InvalidField), endpoint().admit(FakeRequest()):
         raise InvalidField("height", 17, "a multiple of 16")
     assert ended("refused_invalid") == 1

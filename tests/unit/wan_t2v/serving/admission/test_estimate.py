@@ -11,16 +11,16 @@ from wan_t2v.serving.admission.estimate import (
     FILE,
     LARGEST_FILE,
     MOST_SIZES,
-    NO_WORK,
+    NO_WORKLOAD,
     VALID_S,
-    Pace,
-    Work,
+    DurationEstimator,
+    Workload,
+    expected_workload,
     publish_largest,
-    work_to_expect,
 )
 from wan_t2v.shapes import VideoShape
 
-SMALL = Work(64, 64, 16, 10, guided=True)
+SMALL = Workload(64, 64, 16, 10, guided=True)
 
 
 @pytest.fixture
@@ -29,56 +29,56 @@ def run(run_directory: Path) -> RunDirectory:
 
 
 def test_steps_and_what_follows_them_are_added(run: RunDirectory) -> None:
-    pace = Pace(run)
-    assert pace.estimate_s(SMALL) is None
-    pace.learn(SMALL, step_s=2.0, after_s=3.0)
-    assert pace.estimate_s(SMALL) == pytest.approx(23.0)
-    assert Pace(run).estimate_s(SMALL) == pytest.approx(23.0), "another process reads the same"
+    estimator = DurationEstimator(run)
+    assert estimator.estimate_s(SMALL) is None
+    estimator.record(SMALL, step_s=2.0, after_s=3.0)
+    assert estimator.estimate_s(SMALL) == pytest.approx(23.0)
+    assert DurationEstimator(run).estimate_s(SMALL) == pytest.approx(23.0), "another process reads the same"
 
 
 def test_other_sizes_and_fewer_passes_are_scaled_from_the_nearest_that_was_measured(run: RunDirectory) -> None:
-    pace = Pace(run)
-    pace.learn(SMALL, step_s=2.0, after_s=3.0)
-    pace.learn(Work(640, 640, 16, 10, guided=True), step_s=1000.0, after_s=0.0)
-    assert pace.estimate_s(Work(128, 64, 16, 5, guided=True)) == pytest.approx(2 * (5 * 2.0 + 3.0))
-    assert pace.estimate_s(Work(64, 64, 16, 10, guided=False)) == pytest.approx(10 * 1.0 + 3.0)
+    estimator = DurationEstimator(run)
+    estimator.record(SMALL, step_s=2.0, after_s=3.0)
+    estimator.record(Workload(640, 640, 16, 10, guided=True), step_s=1000.0, after_s=0.0)
+    assert estimator.estimate_s(Workload(128, 64, 16, 5, guided=True)) == pytest.approx(2 * (5 * 2.0 + 3.0))
+    assert estimator.estimate_s(Workload(64, 64, 16, 10, guided=False)) == pytest.approx(10 * 1.0 + 3.0)
 
 
 def test_newer_measurements_weigh_and_a_door_that_sees_no_decoding_does_not_forget_it(run: RunDirectory) -> None:
-    pace = Pace(run)
-    pace.learn(SMALL, step_s=1.0, after_s=4.0)
-    pace.learn(SMALL, step_s=2.0, after_s=None)
-    assert pace.estimate_s(SMALL) == pytest.approx(10 * 1.3 + 4.0)
+    estimator = DurationEstimator(run)
+    estimator.record(SMALL, step_s=1.0, after_s=4.0)
+    estimator.record(SMALL, step_s=2.0, after_s=None)
+    assert estimator.estimate_s(SMALL) == pytest.approx(10 * 1.3 + 4.0)
 
 
 def test_old_measurements_turn_nobody_away(run: RunDirectory) -> None:
     clock = [0.0]
-    pace = Pace(run, now=lambda: clock[0])
-    pace.learn(SMALL, step_s=1000.0, after_s=0.0)
+    estimator = DurationEstimator(run, now=lambda: clock[0])
+    estimator.record(SMALL, step_s=1000.0, after_s=0.0)
     clock[0] = VALID_S + 1
-    assert pace.estimate_s(SMALL) is None
+    assert estimator.estimate_s(SMALL) is None
 
 
 def test_what_is_never_served_is_no_work(run: RunDirectory) -> None:
-    served = Work(64, 96, 17, 40, guided=True)
-    assert work_to_expect(replace(served, width=2**30), run).width == 2**30, "nobody told yet what is served"
+    served = Workload(64, 96, 17, 40, guided=True)
+    assert expected_workload(replace(served, width=2**30), run).width == 2**30, "nobody told yet what is served"
     publish_largest(run, [VideoShape(17, 96, 64), VideoShape(5, 96, 96)])
-    assert work_to_expect(served, run) is served
+    assert expected_workload(served, run) is served
     for wrong in ({"width": 2**30}, {"num_frames": 21}, {"num_inference_steps": 10**9}):
-        assert work_to_expect(replace(served, **wrong), run) is NO_WORK
+        assert expected_workload(replace(served, **wrong), run) is NO_WORKLOAD
 
 
 def test_only_the_newest_sizes_are_kept_and_old_ones_are_not(run: RunDirectory) -> None:
     now = [0.0]
-    pace = Pace(run, now=lambda: now[0])
+    estimator = DurationEstimator(run, now=lambda: now[0])
     for number in range(2 * MOST_SIZES):
         now[0] += 1.0
-        pace.learn(replace(SMALL, width=16 + number), step_s=1.0, after_s=None)
+        estimator.record(replace(SMALL, width=16 + number), step_s=1.0, after_s=None)
     kept = run.read_json(FILE)
     assert kept is not None and len(kept) == MOST_SIZES
     assert {entry["at"] for entry in kept.values()} == {float(at) for at in range(MOST_SIZES + 1, 2 * MOST_SIZES + 1)}
     now[0] += VALID_S
-    pace.learn(SMALL, step_s=1.0, after_s=None)
+    estimator.record(SMALL, step_s=1.0, after_s=None)
     assert len(run.read_json(FILE) or {}) == 1
 
 
@@ -90,9 +90,9 @@ def test_only_the_newest_sizes_are_kept_and_old_ones_are_not(run: RunDirectory) 
 )
 def test_what_is_damaged_is_left_out(entry: object, run: RunDirectory) -> None:
     run.write_json(FILE, {"64x64x16 2": entry})
-    pace = Pace(run)
-    assert pace.estimate_s(SMALL) is None
-    pace.learn(SMALL, step_s=2.0, after_s=3.0)
-    assert pace.estimate_s(SMALL) == pytest.approx(23.0)
+    estimator = DurationEstimator(run)
+    assert estimator.estimate_s(SMALL) is None
+    estimator.record(SMALL, step_s=2.0, after_s=3.0)
+    assert estimator.estimate_s(SMALL) == pytest.approx(23.0)
     (run.path / LARGEST_FILE).write_text('{"pixels": "many"}')
-    assert work_to_expect(SMALL, run) == SMALL
+    assert expected_workload(SMALL, run) == SMALL

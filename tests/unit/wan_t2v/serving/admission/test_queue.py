@@ -15,14 +15,14 @@ import pytest
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import UNARY
 from wan_t2v.operate.load import LOOPS, TRANSIT_S, load_of
-from wan_t2v.operate.run_directory import IN_TRANSIT, RUNNING, Claim, RunDirectory
-from wan_t2v.serving.admission.estimate import Pace, Work
-from wan_t2v.serving.admission.options import Asked
-from wan_t2v.serving.admission.queue import Admission, Rules, Waiting
+from wan_t2v.operate.run_directory import IN_TRANSIT, RUNNING, RunDirectory, SlotInfo
+from wan_t2v.serving.admission.estimate import DurationEstimator, Workload
+from wan_t2v.serving.admission.options import QueueOptions
+from wan_t2v.serving.admission.queue import Admission, AdmissionLimits, QueueTicket
 from wan_t2v.serving.errors import Draining, OutOfTime, Overloaded
 
 STAYS: Callable[[], bool] = lambda: False  # noqa: E731 - the name says what the caller does
-SHORT, LONG = Work(64, 64, 17, 10, guided=True), Work(64, 64, 17, 100, guided=True)
+SHORT, LONG = Workload(64, 64, 17, 10, guided=True), Workload(64, 64, 17, 100, guided=True)
 STREAM = "text_to_video_stream"
 
 
@@ -41,26 +41,26 @@ def run(run_directory: Path) -> RunDirectory:
     return RunDirectory.of_server(run_directory, os.getpid())
 
 
-def admission(run: RunDirectory, in_flight: int, queued: int, *, door: str = STREAM, **rules: float) -> Admission:
-    return Admission(run, door=door, rules=Rules(in_flight, queued, **rules))
+def admission(run: RunDirectory, in_flight: int, queued: int, *, endpoint: str = STREAM, **limits: float) -> Admission:
+    return Admission(run, endpoint=endpoint, limits=AdmissionLimits(in_flight, queued, **limits))
 
 
-def asked(work: Work = SHORT, *, within_s: float | None = None, priority: int = 5) -> Asked:
-    return Asked(work, None if within_s is None else time.monotonic() + within_s, priority)
+def options(work: Workload = SHORT, *, within_s: float | None = None, priority: int = 5) -> QueueOptions:
+    return QueueOptions(work, None if within_s is None else time.monotonic() + within_s, priority)
 
 
 class Held:
     """A generation in a thread of its own that runs until it is released."""
 
-    def __init__(self, admission: Admission, waiting: Waiting, *, is_cancelled: Callable[[], bool] = STAYS) -> None:
+    def __init__(self, admission: Admission, ticket: QueueTicket, *, is_cancelled: Callable[[], bool] = STAYS) -> None:
         self.running, self.released = threading.Event(), threading.Event()
         self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(admission, waiting, is_cancelled), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(admission, ticket, is_cancelled), daemon=True)
         self._thread.start()
 
-    def _run(self, admission: Admission, waiting: Waiting, is_cancelled: Callable[[], bool]) -> None:
+    def _run(self, admission: Admission, ticket: QueueTicket, is_cancelled: Callable[[], bool]) -> None:
         try:
-            with admission.turn(waiting, is_cancelled):
+            with admission.turn(ticket, is_cancelled):
                 self.running.set()
                 assert self.released.wait(20)
         except Exception as error:
@@ -73,10 +73,10 @@ class Held:
 
 
 def test_no_more_than_the_limit_run_and_the_next_in_line_follows(run: RunDirectory) -> None:
-    door = admission(run, 1, 1)
-    first = Held(door, door.enter(asked()))
+    endpoint = admission(run, 1, 1)
+    first = Held(endpoint, endpoint.enter(options()))
     assert first.running.wait(5)
-    second = Held(door, door.enter(asked()))
+    second = Held(endpoint, endpoint.enter(options()))
     assert not second.running.wait(0.3)
     assert (load_of(run).in_flight, load_of(run).queued) == (1, 1)
     first.end()
@@ -86,35 +86,35 @@ def test_no_more_than_the_limit_run_and_the_next_in_line_follows(run: RunDirecto
 
 
 def test_two_doors_share_the_places(run: RunDirectory) -> None:
-    stream, unary = admission(run, 1, 1), admission(run, 1, 1, door=UNARY)
-    running = Held(stream, stream.enter(asked()))
+    stream, unary = admission(run, 1, 1), admission(run, 1, 1, endpoint=UNARY)
+    running = Held(stream, stream.enter(options()))
     assert running.running.wait(5)
-    waiting = Held(unary, unary.enter(asked()))
-    assert not waiting.running.wait(0.3)
-    for door in (stream, unary):
+    ticket = Held(unary, unary.enter(options()))
+    assert not ticket.running.wait(0.3)
+    for endpoint in (stream, unary):
         with pytest.raises(Overloaded):
-            door.enter(asked())
+            endpoint.enter(options())
     running.end()
-    assert waiting.running.wait(5)
-    waiting.end()
+    assert ticket.running.wait(5)
+    ticket.end()
 
 
 def test_one_too_many_is_refused_at_once_with_the_depth_and_when_to_try_again(run: RunDirectory) -> None:
-    Pace(run).learn(SHORT, step_s=2.0, after_s=1.0)
-    door = admission(run, 2, 0)
-    holders = [Held(door, door.enter(asked())) for _ in range(2)]
+    DurationEstimator(run).record(SHORT, step_s=2.0, after_s=1.0)
+    endpoint = admission(run, 2, 0)
+    holders = [Held(endpoint, endpoint.enter(options())) for _ in range(2)]
     assert all(holder.running.wait(5) for holder in holders)
     with pytest.raises(Overloaded, match=r"2 generations are under way \(limit 2\) and 0 wait .* in about 2[01] s"):
-        door.enter(asked())
+        endpoint.enter(options())
     for holder in holders:
         holder.end()
 
 
 def test_a_lower_priority_number_goes_first_and_equals_in_order(run: RunDirectory) -> None:
-    door = admission(run, 1, 3)
-    running = Held(door, door.enter(asked()))
+    endpoint = admission(run, 1, 3)
+    running = Held(endpoint, endpoint.enter(options()))
     assert running.running.wait(5)
-    late = [Held(door, door.enter(asked(priority=priority))) for priority in (5, 5, 1)]
+    late = [Held(endpoint, endpoint.enter(options(priority=priority))) for priority in (5, 5, 1)]
     running.end()
     assert late[2].running.wait(5) and not late[0].running.is_set() and not late[1].running.is_set()
     late[2].end()
@@ -123,28 +123,15 @@ def test_a_lower_priority_number_goes_first_and_equals_in_order(run: RunDirector
     late[1].end()
 
 
-def test_short_goes_before_long_where_asked_for(run: RunDirectory) -> None:
-    Pace(run).learn(SHORT, step_s=1.0, after_s=0.0)
-    door = admission(run, 1, 2, short_first=True)
-    running = Held(door, door.enter(asked()))
-    assert running.running.wait(5)
-    long = Held(door, door.enter(asked(LONG)))
-    short = Held(door, door.enter(asked(SHORT)))
-    running.end()
-    assert short.running.wait(5) and not long.running.is_set()
-    short.end()
-    long.end()
-
-
 def test_nobody_waits_for_ever_behind_those_who_go_first(run: RunDirectory) -> None:
     """The last in priority goes before a first one that comes later than the levels between them are worth."""
     clock = Clock()
-    door = Admission(run, door=STREAM, rules=Rules(1, 3, priority_s=60), now=clock)
-    running = Held(door, door.enter(asked()))
+    endpoint = Admission(run, endpoint=STREAM, limits=AdmissionLimits(1, 3, priority_s=60), now=clock)
+    running = Held(endpoint, endpoint.enter(options()))
     assert running.running.wait(5)
-    last = Held(door, door.enter(asked(priority=9)))
+    last = Held(endpoint, endpoint.enter(options(priority=9)))
     clock.ahead = 8 * 60 + 1
-    first = Held(door, door.enter(asked(priority=1)))
+    first = Held(endpoint, endpoint.enter(options(priority=1)))
     running.end()
     assert last.running.wait(5) and not first.running.is_set()
     last.end()
@@ -152,44 +139,44 @@ def test_nobody_waits_for_ever_behind_those_who_go_first(run: RunDirectory) -> N
 
 
 def test_a_caller_who_leaves_the_queue_makes_room(run: RunDirectory) -> None:
-    door = admission(run, 1, 1)
-    running = Held(door, door.enter(asked()))
+    endpoint = admission(run, 1, 1)
+    running = Held(endpoint, endpoint.enter(options()))
     assert running.running.wait(5)
-    gone = Held(door, door.enter(asked()), is_cancelled=lambda: True)
+    gone = Held(endpoint, endpoint.enter(options()), is_cancelled=lambda: True)
     gone.end()
     assert isinstance(gone.error, Cancelled)
-    door.enter(asked()).place.free()
+    endpoint.enter(options()).place.free()
     running.end()
 
 
 def test_a_generation_that_fails_gives_its_place_back(run: RunDirectory) -> None:
-    door = admission(run, 1, 0)
-    with pytest.raises(ZeroDivisionError), door.turn(door.enter(asked()), STAYS):
+    endpoint = admission(run, 1, 0)
+    with pytest.raises(ZeroDivisionError), endpoint.turn(endpoint.enter(options()), STAYS):
         raise ZeroDivisionError
-    door.enter(asked()).place.free()
+    endpoint.enter(options()).place.free()
 
 
 def test_a_deadline_that_the_estimate_misses_is_refused_early_with_the_figures(run: RunDirectory) -> None:
-    Pace(run).learn(SHORT, step_s=1.0, after_s=5.0)
-    door = admission(run, 1, 4)
+    DurationEstimator(run).record(SHORT, step_s=1.0, after_s=5.0)
+    endpoint = admission(run, 1, 4)
     with pytest.raises(OutOfTime, match=r"in 12\.\d s cannot be met: 10 steps of 64x64x17 take about 15\.0 s"):
-        door.enter(asked(within_s=12.5))
-    running = Held(door, door.enter(asked(within_s=20)))
+        endpoint.enter(options(within_s=12.5))
+    running = Held(endpoint, endpoint.enter(options(within_s=20)))
     assert running.running.wait(5)
     with pytest.raises(OutOfTime, match=r"after about 1[45]\.\d s of waiting for 1 others"):
-        door.enter(asked(within_s=20))
+        endpoint.enter(options(within_s=20))
     running.end()
 
 
 def test_without_measurements_no_deadline_is_refused(run: RunDirectory) -> None:
-    admission(run, 1, 0).enter(asked(within_s=0.001)).place.free()
+    admission(run, 1, 0).enter(options(within_s=0.001)).place.free()
 
 
 def test_a_deadline_that_passes_in_the_queue_ends_the_wait(run: RunDirectory) -> None:
-    door = admission(run, 1, 1)
-    running = Held(door, door.enter(asked()))
+    endpoint = admission(run, 1, 1)
+    running = Held(endpoint, endpoint.enter(options()))
     assert running.running.wait(5)
-    late = Held(door, door.enter(asked(within_s=0.3)))
+    late = Held(endpoint, endpoint.enter(options(within_s=0.3)))
     time.sleep(0.6)
     late.end()
     assert isinstance(late.error, OutOfTime)
@@ -197,30 +184,30 @@ def test_a_deadline_that_passes_in_the_queue_ends_the_wait(run: RunDirectory) ->
 
 
 def test_a_drain_refuses_new_and_waiting_requests_and_lets_running_ones_end(run: RunDirectory) -> None:
-    door = admission(run, 1, 1)
-    running = Held(door, door.enter(asked()))
+    endpoint = admission(run, 1, 1)
+    running = Held(endpoint, endpoint.enter(options()))
     assert running.running.wait(5)
-    waiting = Held(door, door.enter(asked()))
+    ticket = Held(endpoint, endpoint.enter(options()))
     run.drain()
-    waiting.end()
-    assert isinstance(waiting.error, Draining)
+    ticket.end()
+    assert isinstance(ticket.error, Draining)
     with pytest.raises(Draining, match="takes no new work"):
-        door.enter(asked())
+        endpoint.enter(options())
     with pytest.raises(Draining):
-        door.reserve(asked(), "1")
+        endpoint.reserve(options(), "1")
     running.end()
     assert running.error is None
     run.undrain()
-    door.enter(asked()).place.free()
+    endpoint.enter(options()).place.free()
 
 
 def test_what_is_on_its_way_to_the_denoiser_counts_and_is_taken_over(run: RunDirectory) -> None:
-    door = admission(run, 1, 1, door=UNARY)
-    door.reserve(asked(), "1")
-    door.reserve(asked(), "1")
+    endpoint = admission(run, 1, 1, endpoint=UNARY)
+    endpoint.reserve(options(), "1")
+    endpoint.reserve(options(), "1")
     with pytest.raises(Overloaded, match=r"0 generations are under way \(limit 1\) and 2 wait"):
-        door.reserve(asked(), "1")
-    with door.turn(door.enter(asked(), reserved_id="1"), STAYS):
+        endpoint.reserve(options(), "1")
+    with endpoint.turn(endpoint.enter(options(), reserved_id="1"), STAYS):
         assert (load_of(run).in_flight, load_of(run).queued) == (1, 1)
 
 
@@ -235,8 +222,8 @@ def test_what_is_on_its_way_to_the_denoiser_counts_and_is_taken_over(run: RunDir
 def test_a_mark_whose_request_died_is_forgotten_once_a_denoiser_is_idle(
     busy: bool, moved_s_ago: float, queued: int, run: RunDirectory
 ) -> None:
-    loop = run.take(LOOPS, Claim(UNARY, told=time.monotonic() - moved_s_ago))
-    running = run.take(RUNNING, Claim(UNARY)) if busy else None
+    loop = run.acquire(LOOPS, SlotInfo(UNARY, reported_at=time.monotonic() - moved_s_ago))
+    running = run.acquire(RUNNING, SlotInfo(UNARY)) if busy else None
     (run.path / IN_TRANSIT / f"{time.monotonic_ns() - int((TRANSIT_S + 1) * 1e9):020d}-a").touch()
     assert load_of(run).queued == queued
     for place in (loop, running):
@@ -249,8 +236,8 @@ def other_process(run: RunDirectory) -> Iterator[subprocess.Popen[str]]:
     """Another process of the same server that runs a generation."""
     code = (
         "import pathlib, sys, time\n"
-        "from wan_t2v.operate.run_directory import RUNNING, Claim, RunDirectory\n"
-        "place = RunDirectory(pathlib.Path(sys.argv[1])).take(RUNNING, Claim('text_to_video', left_s=9.0, told=0.0))\n"
+        "from wan_t2v.operate.run_directory import RUNNING, RunDirectory, SlotInfo\n"
+        "place = RunDirectory(pathlib.Path(sys.argv[1])).acquire(RUNNING, SlotInfo('text_to_video', left_s=9.0, reported_at=0.0))\n"
         "print('held', flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -261,12 +248,12 @@ def other_process(run: RunDirectory) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_killed_process_gives_its_place_back(run: RunDirectory) -> None:
-    door = admission(run, 1, 0)
+    endpoint = admission(run, 1, 0)
     with other_process(run) as process:
         assert load_of(run).in_flight == 1
         with pytest.raises(Overloaded):
-            door.enter(asked())
+            endpoint.enter(options())
         process.send_signal(signal.SIGKILL)
         process.wait()
-        door.enter(asked()).place.free()
+        endpoint.enter(options()).place.free()
     assert load_of(run).is_empty

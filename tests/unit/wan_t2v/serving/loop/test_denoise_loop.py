@@ -18,14 +18,14 @@ from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.denoise import Step
 from wan_t2v.serving.errors import KeyOfAnotherRequest, ParameterError
-from wan_t2v.serving.loop.denoise_loop import Denoising
+from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
-from wan_t2v.serving.resume.resume import Keeping
+from wan_t2v.serving.resume.resume import CheckpointWriter
 
 
-def denoising(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> Denoising:
+def denoising(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> DenoiseLoop:
     config = {"name": "denoiser", "parameters": {name: {"string_value": text} for name, text in parameters.items()}}
-    return Denoising(
+    return DenoiseLoop(
         pb_utils,
         {
             "model_config": json.dumps(config),
@@ -90,7 +90,7 @@ def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_lat
         velocity = 0.4 * inputs["hidden_states"] + inputs["timestep"].reshape(-1)[0] / 1000.0
         return FakeResponse([FakeTensor("velocity", velocity)])
 
-    def run(keeping: Keeping | None, stop_after: int | None = None) -> tuple[torch.Tensor, dict[str, Any]]:
+    def run(keeping: CheckpointWriter | None, stop_after: int | None = None) -> tuple[torch.Tensor, dict[str, Any]]:
         def after(step: Step) -> None:
             if step.index == stop_after:
                 raise Interrupted
@@ -103,11 +103,11 @@ def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_lat
     expected, whole = run(None)
     for stop_after, resumed_after, every in ((1, 0, 2), (3, 2, 2), (7, 6, 2), (8, 8, 2), (5, 5, 1)):
         checkpoints = Checkpoints(tmp_path / f"{stop_after}", Limits(3600.0, 10**9))
-        with checkpoints.held("key") as checkpoint, pytest.raises(Interrupted):
-            run(Keeping(checkpoint, every), stop_after)
+        with checkpoints.lock("key") as checkpoint, pytest.raises(Interrupted):
+            run(CheckpointWriter(checkpoint, every), stop_after)
         calls.clear()
-        with checkpoints.held("key") as checkpoint:
-            latents, report = run(Keeping(checkpoint, every))
+        with checkpoints.lock("key") as checkpoint:
+            latents, report = run(CheckpointWriter(checkpoint, every))
         assert torch.equal(latents, expected), f"taken up after step {resumed_after}"
         assert len(calls) == 8 - resumed_after
         assert report.get("resumed_after_step", 0) == resumed_after
@@ -125,8 +125,8 @@ def test_other_embeddings_are_another_request(repository: Path, tmp_path: Path) 
     for value, outcome in ((1.0, contextlib.nullcontext()), (1.0, contextlib.nullcontext()), (2.0, refused)):
         names = ("prompt_embeds", "negative_prompt_embeds")
         embeds = {name: FakeTensor(name, torch.full((1, 4, 8), value)) for name in names}
-        with checkpoints.held("key") as checkpoint, outcome:
-            loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=Keeping(checkpoint, 1))
+        with checkpoints.lock("key") as checkpoint, outcome:
+            loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=CheckpointWriter(checkpoint, 1))
     loop.close()
 
 
@@ -143,8 +143,8 @@ def test_the_sign_of_a_zero_makes_no_other_request_and_no_other_call(repository:
     names = ("prompt_embeds", "negative_prompt_embeds")
     for zero in (0.0, -0.0):
         embeds = {name: FakeTensor(name, torch.full((1, 4, 8), zero)) for name in names}
-        with checkpoints.held("key") as checkpoint:
-            loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=Keeping(checkpoint, 2))
+        with checkpoints.lock("key") as checkpoint:
+            loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=CheckpointWriter(checkpoint, 2))
         loop.latents(embeds, SETTINGS, is_cancelled=lambda: False)
     loop.close()
     assert len(set(seen)) == 1
@@ -162,8 +162,8 @@ def test_a_full_disk_does_not_stop_a_video(
     monkeypatch.setattr(os, "fsync", full)
     loop = denoising(repository, FakePbUtils(answer))
     embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
-    with Checkpoints(tmp_path, Limits(3600.0, 10**9)).held("key") as checkpoint:
-        latents, _ = loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=Keeping(checkpoint, 1))
+    with Checkpoints(tmp_path, Limits(3600.0, 10**9)).lock("key") as checkpoint:
+        latents, _ = loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=CheckpointWriter(checkpoint, 1))
         assert checkpoint.path.exists() is False
     loop.close()
     assert latents.isfinite().all() and "no checkpoint after step 1 of 1" in caplog.text

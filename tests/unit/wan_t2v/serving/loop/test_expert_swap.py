@@ -158,18 +158,18 @@ def test_a_server_that_began_with_both_gives_up_the_second() -> None:
 
 def test_memory_that_never_comes_free_is_an_error_and_nothing_is_loaded(one_loaded: FakeServer) -> None:
     one_loaded.frees_after_calls = 10**9
-    with pytest.raises(ModelCallError, match=f"{HIGH}: it was not gone .* after it was unloaded") as failure:
+    with pytest.raises(ModelCallError, match=f"{HIGH}: it was not gone .* after it was unloaded") as error_response:
         clip(swap_on(one_loaded, freed_limit_s=0.02))
-    assert failure.value.code == "UNAVAILABLE"
+    assert error_response.value.code == "UNAVAILABLE"
     assert f"load {LOW}" not in one_loaded.done
 
 
 def test_a_failed_load_is_told_and_the_next_clip_recovers(one_loaded: FakeServer) -> None:
     swap = swap_on(one_loaded)
     one_loaded.broken = {LOW}
-    with pytest.raises(ModelCallError, match=f"{LOW}: could not be swapped in .*out of memory") as failure:
+    with pytest.raises(ModelCallError, match=f"{LOW}: could not be swapped in .*out of memory") as error_response:
         clip(swap)
-    assert failure.value.code == "UNAVAILABLE"
+    assert error_response.value.code == "UNAVAILABLE"
     assert one_loaded.loaded == set()
     one_loaded.broken = set()
     clip(swap)
@@ -230,9 +230,11 @@ def test_what_the_server_must_be_told_first_is_no_reason_to_try_again(one_loaded
         raise ModelControlError("the server wants the administrator's key", passes=False)
 
     one_loaded.on_load = refuse
-    with pytest.raises(ModelCallError, match=f"{LOW}: could not be swapped in for {HIGH}: the server wants") as failure:
+    with pytest.raises(
+        ModelCallError, match=f"{LOW}: could not be swapped in for {HIGH}: the server wants"
+    ) as error_response:
         clip(swap_on(one_loaded))
-    assert failure.value.code == "INTERNAL"
+    assert error_response.value.code == "INTERNAL"
 
 
 def test_an_expert_that_is_still_on_its_way_out_is_waited_for(one_loaded: FakeServer) -> None:
@@ -297,7 +299,7 @@ def test_a_failure_gives_the_turn_back(one_loaded: FakeServer) -> None:
 
 
 def hold(name: str, held: Event) -> None:
-    with expert_lock.held(name, never):
+    with expert_lock.lock_experts(name, never):
         held.set()
         time.sleep(60)
 

@@ -10,7 +10,7 @@ from wan_t2v.cancellation import Cancelled
 from wan_t2v.experts import Experts
 from wan_t2v.guidance import guided_velocity
 from wan_t2v.serving.errors import ParameterError
-from wan_t2v.serving.loop.guidance_passes import InTurn, pass_executor, passes_in_turn, wanted_experts
+from wan_t2v.serving.loop.guidance_passes import InlineExecutor, cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 
@@ -23,7 +23,7 @@ def one_step(stay: int) -> list[float]:
         return latents
 
     questions = iter(range(100))
-    experts = wanted_experts(Experts(expert, expert, 875.0), lambda: next(questions) >= stay)
+    experts = cancellable_experts(Experts(expert, expert, 875.0), lambda: next(questions) >= stay)
     latents, embeds = torch.ones(1), torch.ones(1)
     try:
         guided_velocity(
@@ -33,7 +33,7 @@ def one_step(stay: int) -> list[float]:
             prompt_embeds=embeds,
             negative_prompt_embeds=2 * embeds,
             guidance_scale=3.0,
-            executor=InTurn(),
+            executor=InlineExecutor(),
         )
     except Cancelled:
         ran.append(-1.0)
@@ -55,6 +55,6 @@ def test_together_is_the_default_and_another_word_is_refused(tmp_path) -> None:
 
 
 def test_what_runs_the_other_pass_is_chosen_by_it() -> None:
-    assert isinstance(pass_executor(True, 4), InTurn)
+    assert isinstance(pass_executor(True, 4), InlineExecutor)
     with pass_executor(False, 1) as threads:
         assert isinstance(threads, ThreadPoolExecutor)

@@ -37,9 +37,9 @@ class CachingServer:
             if self.failures:
                 self.failures -= 1
                 self.entries[key] = FakeResponse()
-                return FakeResponse(failure=FakeTritonError(FAILURE))
-            answered = self._encoder(inputs, outputs)
-            self.entries[key] = FakeResponse([FakeTensor(name, array) for name, array in answered.items()])
+                return FakeResponse(error_response=FakeTritonError(FAILURE))
+            respond_to_all = self._encoder(inputs, outputs)
+            self.entries[key] = FakeResponse([FakeTensor(name, array) for name, array in respond_to_all.items()])
         return self.entries[key]
 
 
@@ -135,6 +135,6 @@ def test_an_encoder_that_answers_without_its_output_is_named_and_may_be_tried_ag
 ) -> None:
     pb_utils = FakePbUtils(lambda *_: FakeResponse())
     reason = "text_encoder: cannot answer at the moment, try again: it answered without text_embeddings"
-    with pytest.raises(MissingOutput, match=reason) as failure:
+    with pytest.raises(MissingOutput, match=reason) as error_response:
         text_embeddings(tokenizer(PADDED), CachedTextEncoder(pb_utils, vocabulary=tokenizer.vocabulary))
-    assert failure.value.code == "UNAVAILABLE" and len(pb_utils.called) == 2
+    assert error_response.value.code == "UNAVAILABLE" and len(pb_utils.called) == 2

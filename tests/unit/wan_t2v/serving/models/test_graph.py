@@ -128,9 +128,9 @@ def test_a_graph_takes_no_shape_that_no_clip_has(
 
 def test_a_failure_is_the_answer_of_each_request_that_it_touches_and_of_no_other() -> None:
     requests = [Request(x=np.full((1, 2), 7.0)), Request(x=np.ones((1, 3)))]
-    failed, answered = model(RecordingEngine(poison=7.0)).execute(requests)
+    failed, respond_to_all = model(RecordingEngine(poison=7.0)).execute(requests)
     assert failed.error().message() == "RuntimeError: no memory"
-    assert not answered.has_error()
+    assert not respond_to_all.has_error()
 
 
 def test_a_graph_that_is_not_its_manifests_is_refused(tmp_path: Path) -> None:

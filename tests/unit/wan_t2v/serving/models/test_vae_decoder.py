@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.fakes.pb_utils import FakePbUtils, FakeRequest, FakeResponse, FakeTensor, FakeTritonError
-from tests.fakes.programs import installed_programs
+from tests.fakes.programs import install_programs
 from wan_t2v.engines.by_size import version_of_size
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
@@ -85,7 +85,7 @@ def test_in_process_the_frames_are_the_same_and_no_model_is_called(server: FakeP
 @pytest.fixture(scope="module")
 def with_programs(repository: Path, checkpoint: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of the VAE alone, with torch programs beside the graphs' manifests and no ONNX file."""
-    programs, folder = installed_programs(checkpoint, root / "build/test-programs"), tmp_path_factory.mktemp("torch")
+    programs, folder = install_programs(checkpoint, root / "build/test-programs"), tmp_path_factory.mktemp("torch")
     for model, source, names in (
         ("vae_decoder", repository, ("model_facts.json", "manifest.json")),
         *((name, repository, ("manifest.json",)) for name in (FIRST, NEXT)),
@@ -164,7 +164,7 @@ def test_a_clip_that_cannot_be_decoded_is_no_longer_on_its_way(repository: Path,
     run = RunDirectory.of_server(run_directory, os.getppid())
 
     def fail(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
-        return FakeResponse(failure=FakeTritonError("out of memory"))
+        return FakeResponse(error_response=FakeTritonError("out of memory"))
 
     model = decoder(repository, FakePbUtils(fail))
     run.mark(FINISHING, "1")

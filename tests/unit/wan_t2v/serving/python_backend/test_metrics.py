@@ -1,4 +1,4 @@
-"""What the doors' metrics must do beside counting: never meet in Triton, and never hold up or end a generation."""
+"""What the endpoints' metrics must do beside counting: never meet in Triton, and never hold up or end a generation."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from wan_t2v.serving.errors import (
     outcome,
 )
 from wan_t2v.serving.python_backend.metrics import Metrics
-from wan_t2v.serving.python_backend.responses import failure
+from wan_t2v.serving.python_backend.responses import error_response
 
 
 class Meeting(FakeMetricFamily):
@@ -51,23 +51,23 @@ class Meeting(FakeMetricFamily):
 def test_threads_never_change_metrics_at_the_same_time() -> None:
     pb_utils = FakePbUtils()
     pb_utils.MetricFamily = Meeting  # type: ignore[misc]
-    metrics = Metrics(pb_utils, door="a door")
+    metrics = Metrics(pb_utils, endpoint="an endpoint")
 
     def work(index: int) -> None:
-        metrics.admitted()
-        metrics.loaded(Load(draining=False, in_flight=1, queued=2, finishing=0, left_s=None))
-        metrics.stepped("low_noise_expert", 0.1)
-        metrics.staged("decode", 0.1)
-        metrics.decoded(4)
-        metrics.stopped(0.1)
-        metrics.ended(None)
+        metrics.count_admission()
+        metrics.set_load(Load(draining=False, in_flight=1, queued=2, finishing=0, left_s=None))
+        metrics.count_step("low_noise_expert", 0.1)
+        metrics.observe_stage("decode", 0.1)
+        metrics.count_frames(4)
+        metrics.observe_cancel(0.1)
+        metrics.count_end(None)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(16)))
     assert not Meeting.met
     families = FakeMetricFamily.families
-    assert families["wan_t2v_frames_total"].values == {"{'door': 'a door'}": 64.0}
-    assert families["wan_t2v_generations_ended_total"].values["{'door': 'a door', 'outcome': 'finished'}"] == 16.0
+    assert families["wan_t2v_frames_total"].values == {"{'door': 'an endpoint'}": 64.0}
+    assert families["wan_t2v_generations_ended_total"].values["{'door': 'an endpoint', 'outcome': 'finished'}"] == 16.0
 
 
 def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_steps_counted() -> None:
@@ -81,8 +81,8 @@ def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_
 
     pb_utils = FakePbUtils()
     pb_utils.MetricFamily = Unserved  # type: ignore[misc]
-    metrics = Metrics(pb_utils, door="a door")
-    metrics.stepped("low_noise_expert", 0.1)  # returns, although the server does not take it
+    metrics = Metrics(pb_utils, endpoint="an endpoint")
+    metrics.count_step("low_noise_expert", 0.1)  # returns, although the server does not take it
     ended = threading.Thread(target=metrics.ended, args=(None,))
     ended.start()
     ended.join(0.2)
@@ -91,7 +91,7 @@ def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_
     ended.join(10)
     assert not ended.is_alive()
     steps = FakeMetricFamily.families["wan_t2v_steps_total"].values
-    assert steps == {"{'door': 'a door', 'expert': 'low_noise_expert'}": 1.0}
+    assert steps == {"{'door': 'an endpoint', 'expert': 'low_noise_expert'}": 1.0}
     metrics.close()
 
 
@@ -115,7 +115,7 @@ ENDED = {
 def test_only_what_an_operator_must_see_counts_as_failed(error: Exception, expected: str) -> None:
     """The code that the caller gets and the outcome that the operator gets agree on whose fault it was."""
     assert outcome(error) == expected
-    code = failure(FakePbUtils(), error).error().code()
+    code = error_response(FakePbUtils(), error).error().code()
     assert (code in CALLERS_CODES) == (expected in ("refused_invalid", "cancelled"))
 
 
@@ -128,9 +128,9 @@ def test_a_figure_that_triton_does_not_take_costs_a_line_in_the_log() -> None:
 
     pb_utils = FakePbUtils()
     pb_utils.MetricFamily = Refusing  # type: ignore[misc]
-    metrics = Metrics(pb_utils, door="a door")
-    metrics.staged("decode", 0.1)
-    metrics.decoded(5)
+    metrics = Metrics(pb_utils, endpoint="an endpoint")
+    metrics.observe_stage("decode", 0.1)
+    metrics.count_frames(5)
     metrics.close()
     assert pb_utils.logged == ["wan_t2v_stage_seconds: RuntimeError: no such family"]
-    assert FakeMetricFamily.families["wan_t2v_frames_total"].values == {"{'door': 'a door'}": 5.0}
+    assert FakeMetricFamily.families["wan_t2v_frames_total"].values == {"{'door': 'an endpoint'}": 5.0}

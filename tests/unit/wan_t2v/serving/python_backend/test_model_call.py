@@ -5,12 +5,12 @@ import pytest
 
 from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor, FakeTritonError
 from wan_t2v.serving.errors import MissingOutput, ModelCallError
-from wan_t2v.serving.python_backend.model_call import RemoteEngine
+from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton
 
 
-def engine(pb_utils: FakePbUtils) -> RemoteEngine:
-    return RemoteEngine(pb_utils, "low_noise_expert", read=numpy_from_triton)
+def engine(pb_utils: FakePbUtils) -> TritonEngine:
+    return TritonEngine(pb_utils, "low_noise_expert", read=numpy_from_triton)
 
 
 def test_a_call_returns_the_wanted_outputs() -> None:
@@ -20,10 +20,10 @@ def test_a_call_returns_the_wanted_outputs() -> None:
 
 
 def test_an_error_names_the_model_and_keeps_its_code() -> None:
-    pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError("wrong shape", "INVALID_ARG")))
-    with pytest.raises(ModelCallError, match="low_noise_expert: wrong shape") as failure:
+    pb_utils = FakePbUtils(lambda *_: FakeResponse(error_response=FakeTritonError("wrong shape", "INVALID_ARG")))
+    with pytest.raises(ModelCallError, match="low_noise_expert: wrong shape") as error_response:
         engine(pb_utils)({"x": np.ones(3)}, ["y"])
-    assert failure.value.code == "INVALID_ARG"
+    assert error_response.value.code == "INVALID_ARG"
 
 
 @pytest.mark.parametrize(
@@ -37,23 +37,25 @@ def test_an_error_names_the_model_and_keeps_its_code() -> None:
     ],
 )
 def test_what_passes_by_itself_is_unavailable_and_says_to_try_again(message: str) -> None:
-    pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError(message, "INTERNAL")))
-    with pytest.raises(ModelCallError, match="try again") as failure:
+    pb_utils = FakePbUtils(lambda *_: FakeResponse(error_response=FakeTritonError(message, "INTERNAL")))
+    with pytest.raises(ModelCallError, match="try again") as error_response:
         engine(pb_utils)({"x": np.ones(3)}, ["y"])
-    assert failure.value.code == "UNAVAILABLE"
+    assert error_response.value.code == "UNAVAILABLE"
 
 
 def test_an_output_that_did_not_come_is_named_and_may_come_later() -> None:
     pb_utils = FakePbUtils(lambda model, inputs, outputs: FakeResponse([FakeTensor("y", inputs["x"])]))
-    with pytest.raises(MissingOutput, match="low_noise_expert: .*try again: it answered without z, w") as failure:
+    with pytest.raises(
+        MissingOutput, match="low_noise_expert: .*try again: it answered without z, w"
+    ) as error_response:
         engine(pb_utils)({"x": np.ones(3)}, ["y", "z", "w"])
-    assert failure.value.code == "UNAVAILABLE"
+    assert error_response.value.code == "UNAVAILABLE"
 
 
 def test_a_call_that_triton_refuses_outright_is_an_error_too() -> None:
     def refuse(*_: Any) -> FakeResponse:
         raise FakePbUtils.TritonModelException("Failed for execute the inference request. Model 'x' is not found")
 
-    with pytest.raises(ModelCallError, match="low_noise_expert") as failure:
+    with pytest.raises(ModelCallError, match="low_noise_expert") as error_response:
         engine(FakePbUtils(refuse))({"x": np.ones(3)}, ["y"])
-    assert failure.value.code == "UNAVAILABLE"
+    assert error_response.value.code == "UNAVAILABLE"

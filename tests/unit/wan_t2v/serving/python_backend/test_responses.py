@@ -8,7 +8,7 @@ from tests.fakes.pb_utils import FakePbUtils
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.request import InvalidField
 from wan_t2v.serving.errors import AlreadyRunning, ModelCallError
-from wan_t2v.serving.python_backend.responses import answered, failure, streamed_failure
+from wan_t2v.serving.python_backend.responses import error_response, respond_to_all, streamed_error_response
 
 FAILURES = [
     (InvalidField("seed", -1, "0 or more"), "INVALID_ARG", "seed: got -1; accepted: 0 or more."),
@@ -29,7 +29,7 @@ def test_a_failure_becomes_an_error_with_its_code_and_harms_no_other_request(
         return [request]
 
     pb_utils = FakePbUtils()
-    good, bad, also_good = answered(pb_utils, ["good", "bad", "good"], answer)
+    good, bad, also_good = respond_to_all(pb_utils, ["good", "bad", "good"], answer)
     assert (good.has_error(), also_good.has_error()) == (False, False)
     assert (bad.error().code(), bad.error().message()) == (code, message)
     assert "\n" not in bad.error().message()
@@ -37,7 +37,7 @@ def test_a_failure_becomes_an_error_with_its_code_and_harms_no_other_request(
 
 @pytest.mark.parametrize(("error", "code", "message"), FAILURES)
 def test_in_a_stream_the_message_begins_with_grpcs_name_of_the_code(error: Exception, code: str, message: str) -> None:
-    told = streamed_failure(FakePbUtils(), error).error()
+    told = streamed_error_response(FakePbUtils(), error).error()
     status = {"INVALID_ARG": "INVALID_ARGUMENT"}.get(code, code)
     assert (told.code(), told.message()) == (code, f"{status}: {message}")
     assert grpc.StatusCode[status]
@@ -53,7 +53,7 @@ def test_in_a_stream_the_message_begins_with_grpcs_name_of_the_code(error: Excep
 @pytest.mark.parametrize("kind", [RuntimeError, lambda text: ModelCallError("prepare", text, "INTERNAL")])
 def test_no_answer_names_a_region_of_shared_memory(kind: Callable[[str], Exception], region: str) -> None:
     error = kind(f"Failed to increase the shared memory pool size for key '{region}' to 67108864 bytes")
-    for told in (failure(FakePbUtils(), error), streamed_failure(FakePbUtils(), error)):
+    for told in (error_response(FakePbUtils(), error), streamed_error_response(FakePbUtils(), error)):
         assert told.error().message().endswith("for key '(a region)' to 67108864 bytes")
 
 
@@ -62,7 +62,7 @@ def test_only_our_own_faults_are_logged_with_a_traceback() -> None:
         raise request
 
     pb_utils = FakePbUtils()
-    answered(pb_utils, [InvalidField("seed", -1, "0 or more")], fail)
+    respond_to_all(pb_utils, [InvalidField("seed", -1, "0 or more")], fail)
     assert pb_utils.logged == []
-    answered(pb_utils, [KeyError("settings")], fail)
+    respond_to_all(pb_utils, [KeyError("settings")], fail)
     assert "Traceback" in pb_utils.logged[0]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from wan_t2v.serving.errors import AlreadyRunning, KeyOfAnotherRequest
-from wan_t2v.serving.resume.checkpoint_file import FORMAT, CheckpointFile, DamagedCheckpoint, Generation, Kept
+from wan_t2v.serving.resume.checkpoint_file import FORMAT, CheckpointFile, DamagedCheckpoint, Generation, SavedState
 from wan_t2v.serving.resume.checkpoint_index import FILE
 from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
 
@@ -24,18 +24,18 @@ KEY, CALLER = "order-17", "alice"
 FIRST = Generation({"prompt": "a ball", "seed": 7, "guidance_scale": 4.0}, {"high": "ab", "low": "cd"})
 
 
-def kept(steps_done: int = 3) -> Kept:
+def kept(steps_done: int = 3) -> SavedState:
     random = torch.Generator().manual_seed(steps_done)
     latents = torch.randn(1, 16, 2, 4, 4, generator=random)
-    return Kept(steps_done, latents, {"counts": torch.tensor([3, 2, 2]), "last_sample": latents * 0.5})
+    return SavedState(steps_done, latents, {"counts": torch.tensor([3, 2, 2]), "last_sample": latents * 0.5})
 
 
 def test_what_was_kept_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    with Checkpoints(tmp_path, ROOMY).held(KEY, CALLER) as checkpoint:
+    with Checkpoints(tmp_path, ROOMY).lock(KEY, CALLER) as checkpoint:
         assert checkpoint.read(FIRST) is None
         checkpoint.write(FIRST, kept(1))
         checkpoint.write(FIRST, kept(3))
-    with Checkpoints(tmp_path, ROOMY).held(KEY, CALLER) as checkpoint:
+    with Checkpoints(tmp_path, ROOMY).lock(KEY, CALLER) as checkpoint:
         found = checkpoint.read(FIRST)
     assert found is not None and found.steps_done == 3
     assert torch.equal(found.latents, kept().latents)
@@ -45,7 +45,7 @@ def test_what_was_kept_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_another_caller_with_the_same_key_has_a_checkpoint_of_his_own_and_names_tell_nothing(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, ROOMY)
-    with checkpoints.held(KEY, CALLER) as mine, checkpoints.held(KEY, "bob") as his:
+    with checkpoints.lock(KEY, CALLER) as mine, checkpoints.lock(KEY, "bob") as his:
         mine.write(FIRST, kept())
         assert his.read(FIRST) is None
     assert not [path for path in tmp_path.iterdir() if "alice" in path.name or "order" in path.name]
@@ -53,12 +53,12 @@ def test_another_caller_with_the_same_key_has_a_checkpoint_of_his_own_and_names_
 
 def test_a_key_with_other_fields_is_refused_and_another_build_starts_anew(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, ROOMY)
-    with checkpoints.held(KEY, CALLER) as checkpoint:
+    with checkpoints.lock(KEY, CALLER) as checkpoint:
         checkpoint.write(FIRST, kept())
     refused = pytest.raises(KeyOfAnotherRequest, match="was used for a request with other fields")
-    with checkpoints.held(KEY, CALLER) as checkpoint, refused:
+    with checkpoints.lock(KEY, CALLER) as checkpoint, refused:
         checkpoint.read(replace(FIRST, fields={**FIRST.fields, "seed": 8}))
-    with checkpoints.held(KEY, CALLER) as checkpoint:
+    with checkpoints.lock(KEY, CALLER) as checkpoint:
         assert checkpoint.read(replace(FIRST, graphs={"high": "xx", "low": "cd"})) is None
         assert checkpoint.read(FIRST) is not None
 
@@ -66,14 +66,14 @@ def test_a_key_with_other_fields_is_refused_and_another_build_starts_anew(tmp_pa
 def test_a_duplicate_is_told_while_the_first_works_and_not_after(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, ROOMY)
     refused = pytest.raises(AlreadyRunning, match="idempotency_key 'order-17' is being worked on")
-    with checkpoints.held(KEY, CALLER), refused, Checkpoints(tmp_path, ROOMY).held(KEY, CALLER):
+    with checkpoints.lock(KEY, CALLER), refused, Checkpoints(tmp_path, ROOMY).lock(KEY, CALLER):
         pytest.fail("two work on one generation")
-    with checkpoints.held(KEY, CALLER):
+    with checkpoints.lock(KEY, CALLER):
         pass
 
 
 def hold(folder: Path, ready: Any) -> None:
-    with Checkpoints(folder, ROOMY).held(KEY, CALLER) as checkpoint:
+    with Checkpoints(folder, ROOMY).lock(KEY, CALLER) as checkpoint:
         checkpoint.write(FIRST, kept())
         ready.set()
         signal.pause()
@@ -86,12 +86,12 @@ def test_a_killed_process_frees_its_generation(tmp_path: Path) -> None:
     process.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(AlreadyRunning), Checkpoints(tmp_path, ROOMY).held(KEY, CALLER):
+        with pytest.raises(AlreadyRunning), Checkpoints(tmp_path, ROOMY).lock(KEY, CALLER):
             pytest.fail("two work on one generation")
     finally:
         process.kill()
         process.join()
-    with Checkpoints(tmp_path, ROOMY).held(KEY, CALLER) as checkpoint:
+    with Checkpoints(tmp_path, ROOMY).lock(KEY, CALLER) as checkpoint:
         found = checkpoint.read(FIRST)
     assert found is not None and found.steps_done == 3
 
@@ -99,7 +99,7 @@ def test_a_killed_process_frees_its_generation(tmp_path: Path) -> None:
 def test_a_broken_file_counts_as_none_and_a_full_disk_leaves_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Checkpoints(tmp_path, ROOMY).held(KEY, CALLER) as checkpoint:
+    with Checkpoints(tmp_path, ROOMY).lock(KEY, CALLER) as checkpoint:
         checkpoint.write(FIRST, kept(2))
 
         def full(_: int) -> None:
@@ -119,11 +119,11 @@ def test_a_broken_file_counts_as_none_and_a_full_disk_leaves_the_old_one(
 def test_old_ones_and_too_many_are_removed_but_never_one_in_work(tmp_path: Path) -> None:
     checkpoints, written = Checkpoints(tmp_path, ROOMY), time.time() - 100.0
     for index in range(4):
-        with checkpoints.held(str(index), CALLER) as checkpoint:
+        with checkpoints.lock(str(index), CALLER) as checkpoint:
             checkpoint.write(FIRST, kept())
             os.utime(checkpoint.path, (written + index, written + index))
     size = checkpoint.path.stat().st_size
-    with Checkpoints(tmp_path, ROOMY).held("0", CALLER) as working:
+    with Checkpoints(tmp_path, ROOMY).lock("0", CALLER) as working:
         two = Checkpoints(tmp_path, Limits(age_s=100.0, total_bytes=2 * size))
         removed = two.clean(now=written + 10.0)
         assert len(removed) == 0 and working.path.exists(), "the oldest is in work; one of three others was too much"
@@ -135,7 +135,7 @@ def test_old_ones_and_too_many_are_removed_but_never_one_in_work(tmp_path: Path)
 def test_a_lock_is_there_only_while_somebody_works(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, ROOMY)
     for index in range(20):
-        with checkpoints.held(str(index)):
+        with checkpoints.lock(str(index)):
             assert len(list(tmp_path.glob("*.lock"))) == 1
     assert not list(tmp_path.glob("*.lock"))
 
@@ -158,7 +158,7 @@ def test_a_request_lists_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     for name in ("scandir", "listdir"):
         monkeypatch.setattr(os, name, refuse)
-    with checkpoints.held(KEY, CALLER) as checkpoint:
+    with checkpoints.lock(KEY, CALLER) as checkpoint:
         checkpoint.write(FIRST, kept())
         assert checkpoint.read(FIRST) is not None
 
@@ -169,7 +169,7 @@ def test_many_write_and_clean_at_once(tmp_path: Path) -> None:
     crowd = [Checkpoints(tmp_path, Limits(age_s=3600.0, total_bytes=3 * one)) for _ in range(2)]
 
     def work(index: int) -> None:
-        with crowd[index % 2].held(str(index)) as checkpoint:
+        with crowd[index % 2].lock(str(index)) as checkpoint:
             checkpoint.write(FIRST, kept())
 
     with ThreadPoolExecutor(8) as pool:
@@ -185,7 +185,7 @@ def test_any_damage_begins_the_generation_anew_and_is_told(tmp_path: Path, caplo
     cut = [whole[:length] for length in (0, 1, len(FORMAT), len(FORMAT) + 66, len(whole) - 1)]
     foreign = [b"PK\x03\x04" + whole, whole + b"x", b"\n\n", os.urandom(100)]
     for damaged in (*flipped, *cut, *foreign):
-        with checkpoints.held(KEY, CALLER) as checkpoint:
+        with checkpoints.lock(KEY, CALLER) as checkpoint:
             checkpoint.path.write_bytes(damaged)
             caplog.clear()
             assert checkpoint.read(FIRST) is None
@@ -203,7 +203,7 @@ def test_content_of_another_version_is_damage_too() -> None:
 def test_a_damaged_index_is_made_again_and_one_that_cannot_be_used_costs_no_video(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Checkpoints(tmp_path, ROOMY).held(KEY, CALLER) as checkpoint:
+    with Checkpoints(tmp_path, ROOMY).lock(KEY, CALLER) as checkpoint:
         checkpoint.write(FIRST, kept())
     (tmp_path / FILE).write_bytes(os.urandom(4096))
     none = Checkpoints(tmp_path, Limits(age_s=3600.0, total_bytes=0))
@@ -211,7 +211,7 @@ def test_a_damaged_index_is_made_again_and_one_that_cannot_be_used_costs_no_vide
     assert not list(tmp_path.glob("*.checkpoint")), "it was listed, and too much"
     (tmp_path / FILE).unlink()
     (tmp_path / FILE).mkdir()
-    with none.held(KEY, CALLER) as checkpoint:
+    with none.lock(KEY, CALLER) as checkpoint:
         checkpoint.write(FIRST, kept())
         assert checkpoint.read(FIRST) is not None
     assert "cannot be used" in caplog.text

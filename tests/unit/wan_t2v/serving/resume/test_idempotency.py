@@ -9,8 +9,8 @@ from tests.fakes.pb_utils import FakeRequest
 from wan_t2v.request import InvalidField
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.python_backend.parameters import ModelParameters
-from wan_t2v.serving.resume.idempotency import VARIABLE, RequestKey, TrustedProxy, spelled_alike
-from wan_t2v.serving.resume.resume import Resuming
+from wan_t2v.serving.resume.idempotency import VARIABLE, RequestKey, TrustedProxy, normalise_names
+from wan_t2v.serving.resume.resume import ResumableGenerations
 
 SECRET = "0123456789abcdef"
 NOBODY, PROXY = TrustedProxy(), TrustedProxy(SECRET)
@@ -30,7 +30,7 @@ def test_without_a_key_there_is_none_and_without_a_proxy_it_is_nobodys() -> None
 def test_the_proxys_header_names_the_caller_however_it_is_spelled(spelling: str) -> None:
     named = request(idempotency_key="one", **{spelling: f"{SECRET} alice smith"})
     assert PROXY.key_of(named) == RequestKey("one", "alice smith")
-    assert spelled_alike([spelling, "idempotency_key"]) == ["caller", "idempotency_key"]
+    assert normalise_names([spelling, "idempotency_key"]) == ["caller", "idempotency_key"]
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_a_secret_that_could_be_guessed_or_read_wrongly_stops_the_start(
 ) -> None:
     monkeypatch.setenv(VARIABLE, secret)
     with pytest.raises(ParameterError, match=f"{VARIABLE} is accepted with 16 characters"):
-        Resuming.of_model(ModelParameters("denoiser", tmp_path, {}))
+        ResumableGenerations.of_model(ModelParameters("denoiser", tmp_path, {}))

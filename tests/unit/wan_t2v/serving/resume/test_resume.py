@@ -7,15 +7,15 @@ import pytest
 from tests.fakes.pb_utils import FakeRequest
 from wan_t2v.request import InvalidField
 from wan_t2v.serving.python_backend.parameters import ModelParameters
-from wan_t2v.serving.resume.resume import VARIABLE, Resuming
+from wan_t2v.serving.resume.resume import VARIABLE, ResumableGenerations
 
 KEYED = FakeRequest(parameters='{"idempotency_key": "order-1"}')
 
 
 def kept(tmp_path: Path, **values: str) -> set[str]:
     """The folders that a request with a key makes."""
-    resuming = Resuming.of_model(ModelParameters("denoiser", tmp_path, values))
-    with resuming.held(KEYED):
+    resumable = ResumableGenerations.of_model(ModelParameters("denoiser", tmp_path, values))
+    with resumable.lock(KEYED):
         return {path.name for path in tmp_path.iterdir()}
 
 

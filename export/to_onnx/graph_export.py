@@ -1,0 +1,177 @@
+"""One graph from checkpoint to sealed manifest: export, check its shapes, compare it with its module, seal it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from diffusers import WanTransformer3DModel
+from torch import nn
+
+from export.atomic import write_atomically, write_folder_atomically
+from export.checkpoint.folder import Checkpoint, CheckpointKind
+from export.fp8.ranges import read_ranges, sha256_of
+from export.graphs.fp8_layers import needed_ranges, put_inner_blocks_in_fp8
+from export.graphs.precision import (
+    IN_ONNX_RUNTIME,
+    PrecisionError,
+    Precisions,
+    blocks_in_fp8,
+    io_precision,
+    is_fp8,
+)
+from export.graphs.registry import GRAPHS
+from export.manifest import ONNX
+from export.parity.graph_parity import Comparison, parity_of, tolerance
+from export.to_onnx.bf16_shards import bf16_folder
+from export.to_onnx.check import check_shapes
+from export.to_onnx.export_in_place import CHECKED_SIZES, InPlaceGraph, export_in_place, in_place_path
+from export.to_onnx.exporter import onnx_from_module
+from export.to_onnx.manifest import graph_manifest, is_current, origin
+from wan_t2v.contract import EXPERTS
+from wan_t2v.manifests import GRAPH_MANIFEST, GraphOrigin, to_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How to export.
+
+    Attributes:
+        precisions: of each part.
+        external_weights: whether the weights stay in the checkpoint's files; the graphs are then written next to them.
+        dummy: the checkpoint has shapes and no values, so its graphs are not compared with its modules.
+        jobs: graphs traced at the same time.
+        fp8_ranges: the file that calibration left; read for precisions in FP8 alone.
+        bf16_shards: whether the experts' weights are first copied into shards in BF16, and read from there.
+
+    Raises PrecisionError for BF16 shards under experts whose inputs and outputs are not BF16.
+    """
+
+    precisions: Precisions = IN_ONNX_RUNTIME
+    external_weights: bool = False
+    dummy: bool = False
+    jobs: int = 2
+    fp8_ranges: Path = Path("build/fp8-ranges.json")
+    bf16_shards: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bf16_shards and not self.external_weights:
+            raise PrecisionError("BF16 shards are for weights that stay in the checkpoint: `--weights external`")
+        if self.bf16_shards and io_precision(self.precisions.experts) != "bf16":
+            raise PrecisionError(
+                f"BF16 shards: experts in {self.precisions.experts}, accepted: bf16, fp8, fp8-attention"
+            )
+
+
+@dataclass(frozen=True)
+class GraphExport:
+    """The export of one graph of `checkpoint` into an export's `folder`."""
+
+    graph: str
+    checkpoint: Checkpoint
+    folder: Path
+    settings: ExportSettings
+
+    @property
+    def precision(self) -> str:
+        """The precision chosen for this graph."""
+        return self.settings.precisions.of(self.graph)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the folder holds this graph, made from the same weights in the same way."""
+        return is_current(self.folder / self.graph, self._origin)
+
+    def check_ranges(self) -> None:
+        """Refuse FP8 without calibrated ranges, before minutes of tracing. Raises CheckpointError."""
+        if is_fp8(self.precision):
+            self._ranges(blocks=0)
+
+    def write(self) -> InPlaceGraph | None:
+        """Write the graph and check its shapes; returns what was written in the checkpoint's own folders, if it was.
+
+        A stale graph is replaced together with its manifest.
+        """
+        with write_folder_atomically(self.folder / self.graph) as partial:
+            if self.settings.external_weights:
+                return export_in_place(
+                    self.checkpoint,
+                    self.graph,
+                    self.precision,
+                    prepare=self._in_precision,
+                    weights_folder=self._bf16_shards,
+                )
+            module = self._in_precision(self.checkpoint.module(GRAPHS[self.graph].component, self.precision))
+            onnx_from_module(module, self.graph, self.checkpoint.facts, partial / ONNX)
+            check_shapes(partial / ONNX, self.graph, self.checkpoint.facts, CHECKED_SIZES)
+        return None
+
+    def seal(self, in_place: InPlaceGraph | None) -> None:
+        """Compare the graph with its module, then write its manifest: one without was never shown to be right.
+
+        Raises ParityError.
+        """
+        parity, reason = self._compare()
+        path = in_place.path if in_place else self.folder / self.graph / ONNX
+        manifest = graph_manifest(self._origin, path, parity, not_compared=reason)
+        if in_place:
+            manifest = replace(
+                manifest,
+                onnx=str(in_place.path.resolve()),
+                weights=asdict(in_place.external_data),
+                structure=asdict(in_place.structure),
+            )
+        with write_atomically(self.folder / self.graph / GRAPH_MANIFEST) as partial:
+            partial.write_text(to_json(manifest), encoding="utf-8")
+
+    @property
+    def _bf16_shards(self) -> Path | None:
+        """Where the graph's weights were copied to in BF16; None if they were not."""
+        copied = self.settings.bf16_shards and self.graph in EXPERTS
+        return bf16_folder(self.checkpoint.folder) if copied else None
+
+    @property
+    def _in_place_path(self) -> Path:
+        return in_place_path(self._bf16_shards or self.checkpoint.folder, self.graph, self.precision)
+
+    @property
+    def _origin(self) -> GraphOrigin:
+        return origin(
+            self.graph,
+            self.checkpoint.hash_of(GRAPHS[self.graph].component),
+            self.precision,
+            fp8_ranges_sha256=sha256_of(self.settings.fp8_ranges) if is_fp8(self.precision) else None,
+            bf16_shards=self._bf16_shards is not None,
+        )
+
+    def _in_precision(self, module: nn.Module) -> nn.Module:
+        """The module, an expert put in FP8 where that was chosen."""
+        if is_fp8(self.precision):
+            expert = cast(WanTransformer3DModel, module)
+            put_inner_blocks_in_fp8(expert, self.precision, self._ranges(blocks=len(expert.blocks)))
+        return module
+
+    def _ranges(self, *, blocks: int) -> Mapping[str, float]:
+        names = needed_ranges(blocks_in_fp8(blocks))
+        if self.settings.dummy:
+            return dict.fromkeys(names, 1.0)
+        component = GRAPHS[self.graph].component
+        wanted = self.checkpoint.hash_of(component).sha256
+        return read_ranges(self.settings.fp8_ranges, component, names=names, checkpoint_hash=wanted)
+
+    def _compare(self) -> tuple[list[Comparison], str | None]:
+        """Parity figures, or none and the reason."""
+        if tolerance(self.graph, self.precision) is None:
+            return [], f"ONNX Runtime cannot run {self.precision} on a CPU; structure, types and shapes were checked"
+        if self.settings.dummy:
+            return [], "the checkpoint is a dummy without values; structure, types and shapes were checked"
+        if self.checkpoint.kind is CheckpointKind.LARGE:
+            return [], "the module is too large to load beside the graph; structure, types and shapes were checked"
+        in_place = {graph: replace(self, graph=graph)._in_place_path for graph in GRAPHS}
+        files = in_place if self.settings.external_weights else None
+        parity = parity_of(self.graph, self.checkpoint, self.folder, precision=self.precision, files=files)
+        logger.info("%s agrees with its module: relative error %.1e", self.graph, max(c.relative for c in parity))
+        return parity, None

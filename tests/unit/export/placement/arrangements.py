@@ -1,0 +1,31 @@
+"""Placements of A14B for tests: what is served, on which GPUs, and what is decided."""
+
+from typing import Any
+
+from export.checkpoint.architecture import A14B
+from export.placement.choose import best_fit, best_of_each_layout, placements
+from export.placement.gpu_memory import (
+    GpuMemory,
+    ServingProfile,
+    VaeEngine,
+    unique_sizes,
+)
+from export.placement.gpus import Gpu
+from export.placement.layouts import Layout, Placement
+from wan_t2v.contract import UNARY
+
+
+def asked(*sizes: str, doors: tuple[str, ...] = (UNARY,), **settings: Any) -> GpuMemory:
+    return GpuMemory(A14B, ServingProfile(unique_sizes(sizes), doors=doors, **settings), {})
+
+
+def gpus(*sizes: str) -> list[Gpu]:
+    return [Gpu.parse(size) for size in sizes]
+
+
+def decided(size: str, *sizes: str, **settings: Any) -> Placement | None:
+    return best_fit(best_of_each_layout(asked(size, **settings), gpus(*sizes)))
+
+
+def first_with(engine: VaeEngine, memory: GpuMemory, gpu: str, layout: Layout = Layout.BOTH) -> Placement:
+    return next(p for p in placements(memory, gpus(gpu), layout) if p.vae_engine is engine and p.text_encoder == 0)
