@@ -22,7 +22,7 @@ from wan_t2v_client.retry import Retries, RetryPolicy
 from tests.fakes.call_client import APIS, collect_stream, steps, unary
 from tests.fakes.scripted_server import BUSY, MADE, VIDEO, Pause, Refusal, Step, serving
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.serving.admission.estimate import Pace, Workload
+from wan_t2v.serving.admission.estimate import DurationEstimator, Workload
 from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
 from wan_t2v.serving.errors import Overloaded
@@ -54,7 +54,7 @@ def test_the_servers_own_estimate_is_waited_for_as_well(run_directory: Path) -> 
     """In the words of the server: its admission is asked for them."""
     run = RunDirectory.of_server(run_directory, os.getpid())
     asked = QueueOptions(Workload(64, 64, 17, 10, guided=True))
-    Pace(run).learn(asked.work, step_s=1.25, after_s=0.0)
+    DurationEstimator(run).record(asked.work, step_s=1.25, after_s=0.0)
     admission = Admission(run, endpoint="text_to_video_stream", limits=AdmissionLimits(1, 0))
     with admission.turn(admission.enter(asked), lambda: False), pytest.raises(Overloaded) as full:
         admission.enter(asked)

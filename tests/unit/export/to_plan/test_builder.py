@@ -165,11 +165,11 @@ def test_progress_is_counted_to_its_end(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_tf32_is_cleared_unless_it_is_wanted(tmp_path: Path) -> None:
     """TensorRT computes FP32 products in TF32 by default."""
-    builder = trt.Builder(trt.Logger())
+    trt_builder = trt.Builder(trt.Logger())
     model = onnx.load(small_graphs.attention_graph(tmp_path / "model.onnx"))
-    assert builder.create_builder_config().get_flag(trt.BuilderFlag.TF32), "its default"
+    assert trt_builder.create_builder_config().get_flag(trt.BuilderFlag.TF32), "its default"
     for wanted in (False, True):
-        config = builder._config(trt, builder, model, PlanShapes((TOKENS,)), BuildSettings(tf32=wanted))
+        config = builder._config(trt, trt_builder, model, PlanShapes((TOKENS,)), BuildSettings(tf32=wanted))
         assert config.get_flag(trt.BuilderFlag.TF32) is wanted
 
 
