@@ -93,7 +93,7 @@ export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpo
 	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)" $(precision) \
 		$(if $(BF16_SHARDS),--bf16-shards) $(must_install)
 
-calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## watch the experts at work, for PRECISION=fp8 (CHECKPOINT=...)
+calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 (CHECKPOINT=...)
 	@$(python) -m export calibrate --checkpoint "$(CHECKPOINT)"
 
 a14b-dry-run: setup ## export the shapes of A14B without its weights, and check the graphs (PRECISION=...)
@@ -125,7 +125,7 @@ serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(if $(HTTP_HOST),--http-host $(HTTP_HOST)) \
 		$(if $(METRICS_HOST),--metrics-host $(METRICS_HOST)) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
 
-studio: installed $(VENV)/.gateway-ready ## the server and a page on which videos are made, on loopback, until Ctrl-C (PORT=..., DATA=...)
+studio: installed $(VENV)/.gateway-ready ## run the server and a page for making videos, on loopback, until Ctrl-C (PORT=..., DATA=...)
 	@$(python) -m embedded.studio --repository "$(REPOSITORY)" --port $(PORT) --data "$(or $(DATA),out/studio)"
 
 gateway: setup $(VENV)/.gateway-ready ## videos as jobs over HTTP before a server elsewhere (URL=host:8001, HOST=..., PORT=..., DATA=...)
@@ -137,13 +137,13 @@ gateway-pictures: setup-dev $(VENV)/.gateway-ready installed ## the page in ligh
 generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..., and the fields of a request)
 	@$(VENV)/bin/wan-t2v generate --url $(URL) --out "$(or $(OUT),out/video.mp4)" $(fields)
 
-demo: export ## everything in one go: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., and the fields of a request)
+demo: export ## set up, export, serve and generate: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., and the fields of a request)
 	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(fields)
 
-adherence: setup-dev export ## do the videos show what the prompts ask for? 54 held-out prompts through a server (OUT=...)
+adherence: setup-dev export ## score how often videos follow 54 held-out prompts, through a server (OUT=...)
 	@$(python) -m training.judge.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)"
 
-pictures: setup-dev export ## the README's pictures, generated through a server (OUT=...)
+pictures: setup-dev export ## generate the README's pictures through a server (OUT=...)
 	@$(python) -m training.judge.pictures --repository "$(REPOSITORY)" --out "$(or $(OUT),docs/pictures)"
 
 train-mini: setup-dev ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
@@ -174,7 +174,7 @@ nightly: setup-dev $(VENV)/.gateway-ready installed ## what takes too long for e
 	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory soak
 
-fuzz: setup-dev installed ## thousands of bad requests through every door and round it: each must be refused rightly (COUNT=..., FUZZ_SEED=..., OUT=...)
+fuzz: setup-dev installed ## thousands of bad requests through each endpoint and around them: each must be refused rightly (COUNT=..., FUZZ_SEED=..., OUT=...)
 	@$(python) -m tests.stress.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) \
 		$(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) $(if $(OUT),--out "$(OUT)")
 
@@ -190,17 +190,17 @@ lint: setup-dev $(VENV)/.gateway-ready ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
 		$(python) -m mypy client/wan_t2v_client && $(python) -m mypy gateway/wan_t2v_gateway
 
-bench: setup-dev installed mini ## time a generation against diffusers, and the two doors against each other; a quiet machine
+bench: setup-dev installed mini ## time a generation against diffusers, and the two endpoints against each other; a quiet machine
 	@$(python) -m benchmarks.latency.generation --repository "$(REPOSITORY)"
 	@$(python) -m benchmarks.latency.endpoints --repository "$(REPOSITORY)"
 
-bench-all: setup-dev installed mini ## all benchmarks but the GPU's, about 13 minutes, into out/bench (OUT=..., QUICK=1 to rehearse)
+bench-all: setup-dev installed mini ## run all benchmarks but the GPU's, about 13 minutes, into out/bench (OUT=..., QUICK=1 to rehearse)
 	@$(python) -m benchmarks.suite --repository "$(REPOSITORY)" --out "$(or $(OUT),out/bench)" $(if $(QUICK),--quick)
 
-gpu: setup-dev ## what a GPU does with the server, attention, an expert, FP8, the VAE, TensorRT; under 9 minutes (OUT=..., REPOSITORY=...)
+gpu: setup-dev ## measure a GPU: server, attention, an expert, FP8, the VAE, TensorRT; under 9 minutes (OUT=..., REPOSITORY=...)
 	@$(python) -m benchmarks.gpu.run --repository "$(REPOSITORY)" $(if $(OUT),--out "$(OUT)")
 
-perf: setup-dev installed ## perf_analyzer on both doors, with the composing models
+perf: setup-dev installed ## run perf_analyzer on both endpoints, with the composing models
 	@$(python) -m benchmarks.load.perf_analyzer --repository "$(REPOSITORY)"
 
 lock: setup-dev ## pin the image's Python packages anew, with hashes (deploy/requirements.lock)

@@ -1,1 +1,1 @@
-"""What is measured, and how. Run on a quiet machine; every command ends in one JSON line."""
+"""Benchmarks: each is a command for a quiet machine and ends in one JSON line."""

@@ -1,4 +1,4 @@
-"""The picture of a file of results: one panel a benchmark, nothing for one that gave no figures."""
+"""Plot a file of results: one panel per benchmark that gave figures."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,20 +43,20 @@ def _generation(axes: Any, result: Mapping[str, Any]) -> None:
     _bars(axes, heights, title=f"a generation: ratio {result['ratio']:.2f}", unit="s")
 
 
-def _doors(axes: Any, result: Mapping[str, Any]) -> None:
+def _endpoints(axes: Any, result: Mapping[str, Any]) -> None:
     names = {"stream /\nunary": "stream_over_unary", "previews /\nstream": "previews_over_stream"}
     names["previews /\nunary"] = "previews_over_unary"
     heights = {label: result[name] for label, name in names.items()}
-    _bars(axes, heights, title="latency of the doors, by ratio; dashed: the limit", unit="ratio")
+    _bars(axes, heights, title="latency of the endpoints, by ratio; dashed: the limit", unit="ratio")
     axes.axhline(LIMIT, linestyle="--", color="grey", linewidth=0.8)
     axes.set_ylim(min(0.95, *heights.values()) - 0.01, max(1.05, *heights.values()) + 0.01)
 
 
 def _perf_analyzer(axes: Any, result: Mapping[str, Any]) -> None:
     heights = {
-        f"{door}\n{level.removeprefix('concurrency_')} at once": result[door][level]["latency_s"]["p50"]
-        for door in ("unary", "stream")
-        for level in result.get(door, {})
+        f"{endpoint}\n{level.removeprefix('concurrency_')} at once": result[endpoint][level]["latency_s"]["p50"]
+        for endpoint in ("unary", "stream")
+        for level in result.get(endpoint, {})
     }
     _bars(axes, heights, title="perf_analyzer: median latency", unit="s")
 
@@ -90,7 +90,7 @@ def _comparison(axes: Any, result: Mapping[str, Any]) -> None:
 
 PANELS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
     "generation": _generation,
-    "doors": _doors,
+    "doors": _endpoints,
     "perf_analyzer": _perf_analyzer,
     "load": _load,
     "mlperf": _mlperf,

@@ -1,8 +1,8 @@
-"""All benchmarks in one command: a file of results and a picture of them.
+"""Run all benchmarks; write a file of results and its plot.
 
     make bench-all        or        python -m benchmarks.suite --out out/bench        QUICK=1 or --quick for a rehearsal
 
-Each part is a command of its own with a limit in seconds; one that fails or hangs costs no other. The results,
+Each benchmark is a command of its own with a limit in seconds; one that fails or hangs costs no other. The results,
 `<date>-<machine>.json` with machine and commit, are written after each part, the picture at the end;
 `benchmarks/results.schema.json` says what the file holds. What each part printed is kept beside them.
 """
@@ -28,7 +28,7 @@ STOP_LIMIT_S = 90.0  # for a part that was interrupted
 
 
 @dataclass(frozen=True)
-class Part:
+class Benchmark:
     """One benchmark: its name in the results, its module, seconds on two cores, and its options for a rehearsal."""
 
     name: str
@@ -38,50 +38,52 @@ class Part:
 
     @property
     def limit_s(self) -> float:
-        """When it counts as hung: export and a slow machine are allowed for."""
+        """Seconds after which it counts as hung; export and a slow machine are allowed for."""
         return 120 + 3 * self.expected_s
 
     def command(self, repository: Path, *, quick: bool) -> list[str]:
-        """How it is run."""
+        """Command line of the benchmark."""
         options = ["--repository", str(repository), *(self.quick if quick else ())]
         return [sys.executable, "-m", f"benchmarks.{self.module}", *options]
 
 
-PARTS = (
-    Part("generation", "latency.generation", 110, ("--rounds", "1", "--steps", "4")),
-    Part("doors", "latency.endpoints", 180, ("--rounds", "1", "--concurrent-rounds", "1", "--steps", "4")),
-    Part("perf_analyzer", "load.perf_analyzer", 80, ("--requests", "2", "--steps", "4")),
-    Part("load", "load.run", 90, ("--requests", "10", "--steps", "4", "--rate", "4")),
-    Part("mlperf", "load.mlperf", 60, ("--queries", "3", "--samples", "4")),
-    Part("comparison", "baselines.comparison", 240, ("--rounds", "1", "--steps", "4")),
+BENCHMARKS = (
+    Benchmark("generation", "latency.generation", 110, ("--rounds", "1", "--steps", "4")),
+    Benchmark("doors", "latency.endpoints", 180, ("--rounds", "1", "--concurrent-rounds", "1", "--steps", "4")),
+    Benchmark("perf_analyzer", "load.perf_analyzer", 80, ("--requests", "2", "--steps", "4")),
+    Benchmark("load", "load.run", 90, ("--requests", "10", "--steps", "4", "--rate", "4")),
+    Benchmark("mlperf", "load.mlperf", 60, ("--queries", "3", "--samples", "4")),
+    Benchmark("comparison", "baselines.comparison", 240, ("--rounds", "1", "--steps", "4")),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts and write. Returns an exit code: 1 if a part gave no result."""
+    """Run the benchmarks and write the results. Returns an exit code: 1 if one gave no result."""
     options = _parser().parse_args(arguments)
     about = {**provenance(), "quick": options.quick}
     out = options.out / f"{about['date']}-{slug(about['machine'])}{'-quick' if options.quick else ''}.json"
-    wanted = [part for part in PARTS if not options.parts or part.name in options.parts]
+    wanted = [benchmark for benchmark in BENCHMARKS if not options.parts or benchmark.name in options.parts]
     if not options.quick:
-        print(f"about {sum(part.expected_s for part in wanted) / 60:.0f} minutes", file=sys.stderr)
-    started, found = time.monotonic(), {}
-    for index, part in enumerate(wanted, start=1):
-        print(f"[{index}/{len(wanted)}] {part.name} ...", file=sys.stderr)
-        command = part.command(options.repository, quick=options.quick)
-        found[part.name] = part_result(command, options.out / f"{part.name}.log", limit_s=part.limit_s)
-        print(f"[{index}/{len(wanted)}] {part.name}: {_told(found[part.name])}", file=sys.stderr)
+        print(f"about {sum(benchmark.expected_s for benchmark in wanted) / 60:.0f} minutes", file=sys.stderr)
+    started, outcomes = time.monotonic(), {}
+    for index, benchmark in enumerate(wanted, start=1):
+        print(f"[{index}/{len(wanted)}] {benchmark.name} ...", file=sys.stderr)
+        command = benchmark.command(options.repository, quick=options.quick)
+        outcomes[benchmark.name] = run_benchmark(
+            command, options.out / f"{benchmark.name}.log", limit_s=benchmark.limit_s
+        )
+        print(f"[{index}/{len(wanted)}] {benchmark.name}: {_describe(outcomes[benchmark.name])}", file=sys.stderr)
         results = {
             "version": VERSION,
             "about": about,
             "seconds": round(time.monotonic() - started, 1),
-            "parts": found,
+            "parts": outcomes,
         }
         with write_atomically(out) as partial:
             partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     plot = out.with_suffix(".png")
     write_plot(plot, results)
-    statuses = {name: part["status"] for name, part in found.items()}
+    statuses = {name: part["status"] for name, part in outcomes.items()}
     print(json.dumps({"out": str(out), "plot": str(plot), "seconds": results["seconds"], **statuses}))
     return 0 if set(statuses.values()) == {"measured"} else 1
 
@@ -90,19 +92,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder (default: %(default)s)")
-    names = [part.name for part in PARTS]
+    names = [benchmark.name for benchmark in BENCHMARKS]
     parser.add_argument("--parts", nargs="+", choices=names, help="only these (default: all)")
     parser.add_argument("--quick", action="store_true", help="a rehearsal with few requests: no figures")
     return parser
 
 
 def slug(machine: str) -> str:
-    """A machine's name as part of a file's name."""
+    """Turn a machine's name into part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
 
-def part_result(command: Sequence[str], log: Path, *, limit_s: float) -> dict[str, Any]:
-    """Run a command that ends in one JSON line; how it ended, in how many seconds, and that line."""
+def run_benchmark(command: Sequence[str], log: Path, *, limit_s: float) -> dict[str, Any]:
+    """Run a command that ends in one JSON line. Returns its status, seconds and that line."""
     started = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as printed, subprocess.Popen(command, stdout=printed) as process:
@@ -131,13 +133,13 @@ def last_json_line(printed: str) -> dict[str, Any] | None:
     """The object in the last line, None if that is none."""
     lines = printed.strip().splitlines()
     try:
-        found = json.loads(lines[-1]) if lines else None
+        outcomes = json.loads(lines[-1]) if lines else None
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return outcomes if isinstance(outcomes, dict) else None
 
 
-def _told(part: dict[str, Any]) -> str:
+def _describe(part: dict[str, Any]) -> str:
     reason = f" ({part['reason']})" if part["reason"] else ""
     return f"{part['status']}{reason} in {part['seconds']:.0f} s"
 

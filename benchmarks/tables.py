@@ -1,4 +1,4 @@
-"""A file of results as the tables of docs/design/benchmarks.md.
+"""Print a file of results as the tables of docs/design/benchmarks.md.
 
 python -m benchmarks.tables benchmarks/results/FILE.json
 """
@@ -46,46 +46,46 @@ def _lines(head: Row, rows: list[Row]) -> str:
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
-def _generation(found: Mapping[str, Any]) -> Table:
+def _generation(result: Mapping[str, Any]) -> Table:
     head = ("through Triton", "diffusers", "ratio", "outside graphs")
-    seconds = [f"{found[name]:.2f} s" for name in ("triton_s", "diffusers_s")]
-    return head, [(*seconds, f"{found['ratio']:.2f}", f"{found['outside_graphs']:.1%}")]
+    seconds = [f"{result[name]:.2f} s" for name in ("triton_s", "diffusers_s")]
+    return head, [(*seconds, f"{result['ratio']:.2f}", f"{result['outside_graphs']:.1%}")]
 
 
-def _doors(found: Mapping[str, Any]) -> Table:
-    rows: list[Row] = [(f"`{name}`", f"{found[name]:.3f}", "at most 1.03") for name in _DOOR_RATIOS]
-    return ("ratio", "measured", "goal"), [*rows, ("`four_at_once`", f"{found['four_at_once']:.3f}", "")]
+def _endpoints(result: Mapping[str, Any]) -> Table:
+    rows: list[Row] = [(f"`{name}`", f"{result[name]:.3f}", "at most 1.03") for name in _ENDPOINT_RATIOS]
+    return ("ratio", "measured", "goal"), [*rows, ("`four_at_once`", f"{result['four_at_once']:.3f}", "")]
 
 
-def _perf_analyzer(found: Mapping[str, Any]) -> Table:
-    head = ("door", "concurrency", "videos a second", "median", "p90", "median to the first response")
+def _perf_analyzer(result: Mapping[str, Any]) -> Table:
+    head = ("endpoint", "concurrency", "videos per second", "median", "p90", "median to the first response")
     rows: list[Row] = [
-        (door, level.rpartition("_")[2], f"{row['videos_per_s']:.2f}", *_seconds(row["latency_s"], "p50", "p90"))
+        (endpoint, level.rpartition("_")[2], f"{row['videos_per_s']:.2f}", *_seconds(row["latency_s"], "p50", "p90"))
         + tuple(_seconds(row["first_response_s"], "p50"))
-        for door in ("unary", "stream")
-        for level, row in found.get(door, {}).items()
+        for endpoint in ("unary", "stream")
+        for level, row in result.get(endpoint, {}).items()
     ]
     return head, rows
 
 
-def _load(found: Mapping[str, Any]) -> Table:
+def _load(result: Mapping[str, Any]) -> Table:
     head = ("what", "count", "median", "p90", "p99")
-    rows = {**{f"latency, {size}": row for size, row in found["latency_s"].items()}}
-    rows |= {"waiting for its turn": found["queue_wait_s"], "from step to step": found["step_gap_s"]}
+    rows = {**{f"latency, {size}": row for size, row in result["latency_s"].items()}}
+    rows |= {"waiting for its turn": result["queue_wait_s"], "from step to step": result["step_gap_s"]}
     lines: list[Row] = [(name, row["count"], *_seconds(row, "p50", "p90", "p99")) for name, row in rows.items() if row]
-    outcomes = ", ".join(f"{found[name]} {name}" for name in ("finished", "cancelled", "refused", "failed"))
-    total = f"{found['rate_per_s']:.2f} asked for a second, {found['videos_per_s']:.2f} made; {outcomes}"
-    return head, [*lines, (total, found["requests"], "", "", "")]
+    outcomes = ", ".join(f"{result[name]} {name}" for name in ("finished", "cancelled", "refused", "failed"))
+    total = f"{result['rate_per_s']:.2f} requests/s, {result['videos_per_s']:.2f} videos/s; {outcomes}"
+    return head, [*lines, (total, result["requests"], "", "", "")]
 
 
-def _mlperf(found: Mapping[str, Any]) -> Table:
+def _mlperf(result: Mapping[str, Any]) -> Table:
     head = ("unofficial, size", "SingleStream p90", "Offline", "different videos of prompts")
-    offline = f"{found['offline']['samples_per_s']:.2f} samples/s"
-    p90 = f"{found['single_stream']['p90_s']:.3f} s"
-    return head, [(found["size"], p90, offline, f"{found['distinct']} of {found['prompts']}")]
+    offline = f"{result['offline']['samples_per_s']:.2f} samples/s"
+    p90 = f"{result['single_stream']['p90_s']:.3f} s"
+    return head, [(result["size"], p90, offline, f"{result['distinct']} of {result['prompts']}")]
 
 
-def _comparison(found: Mapping[str, Any]) -> Table:
+def _comparison(result: Mapping[str, Any]) -> Table:
     head = ("server", "alone", "over ours", "four at once", "one step", "one step after a caller left")
     rows: list[Row] = [
         (
@@ -95,7 +95,7 @@ def _comparison(found: Mapping[str, Any]) -> Table:
             f"{row['four_at_once_videos_per_s']:.3f} videos/s",
             *_seconds(row, "one_step_s", "one_step_after_leaving_s"),
         )
-        for name, row in found["servers"].items()
+        for name, row in result["servers"].items()
     ]
     return head, rows
 
@@ -104,10 +104,10 @@ def _seconds(row: Mapping[str, float], *names: str) -> list[str]:
     return [f"{row[name]:.3g} s" for name in names]
 
 
-_DOOR_RATIOS = ("stream_over_unary", "previews_over_stream", "previews_over_unary")
+_ENDPOINT_RATIOS = ("stream_over_unary", "previews_over_stream", "previews_over_unary")
 TABLES: dict[str, Callable[[Mapping[str, Any]], Table]] = {
     "generation": _generation,
-    "doors": _doors,
+    "doors": _endpoints,
     "perf_analyzer": _perf_analyzer,
     "load": _load,
     "mlperf": _mlperf,

@@ -1,4 +1,4 @@
-"""What one server has on the machine: a folder and shared memory, held by locks, and removed when nobody holds them.
+"""One server's belongings on the machine: a folder and shared memory, locked while it lives and removed after it.
 
 A lock decides whether a server lives, and not a process id: where /tmp or /dev/shm is shared with other containers,
 their processes cannot be seen from here, and ids come twice. The kernel frees a lock when the last process that has it
@@ -33,12 +33,14 @@ class Belongings:
     locks: tuple[int, int]
 
     @classmethod
-    def taken(cls, temporary: Path) -> "Belongings":
-        """A folder of its own under `temporary`, and a prefix that no other server has. Raises ServerError."""
+    def acquire(cls, temporary: Path) -> "Belongings":
+        """Make and lock a folder under `temporary`, and a prefix that no other server has. Raises ServerError."""
         try:
             folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=temporary))
             name = folder.name.removeprefix(FOLDER_PREFIX).replace("-", "_")
-            return cls(folder, f"{SHM_PREFIX}{name}_", (_marked(folder), _locked_file(SHARED_MEMORY, name)))
+            return cls(
+                folder, f"{SHM_PREFIX}{name}_", (_lock_and_mark(folder), _create_locked_file(SHARED_MEMORY, name))
+            )
         except OSError as error:
             raise ServerError(
                 f"the server's files cannot be made in {temporary} and {SHARED_MEMORY} ({error.strerror}): free some "
@@ -64,11 +66,11 @@ class Belongings:
         close_regions(SHARED_MEMORY, self.shm_prefix)
 
     def remake_folder(self) -> None:
-        """A new one at the same path, where somebody removed it. Raises ServerError."""
+        """Make the folder again at the same path, where somebody removed it. Raises ServerError."""
         shutil.rmtree(self.folder, ignore_errors=True)
         try:
             self.folder.mkdir(mode=0o700)
-            lock = _marked(self.folder)
+            lock = _lock_and_mark(self.folder)
         except OSError as error:
             raise ServerError(
                 f"the server's folder {self.folder} was removed, and is not to be made again "
@@ -78,7 +80,7 @@ class Belongings:
         self.locks = (lock, self.locks[1])
 
     def remove(self) -> None:
-        """Leave nothing."""
+        """Remove the folder, the shared memory and the locks."""
         shutil.rmtree(self.folder, ignore_errors=True)
         remove_shared_memory(self.shm_prefix)
         name = self.shm_prefix.removeprefix(SHM_PREFIX).removesuffix("_")
@@ -97,12 +99,12 @@ def remove_leftovers(temporary: Path) -> None:
     """Remove what servers left behind that no process belongs to any more (killed, or the machine's power lost)."""
     for folder in temporary.glob(f"{FOLDER_PREFIX}*"):
         if _is_marked(folder):
-            with _abandoned(folder, os.O_RDONLY | os.O_DIRECTORY) as yes:
-                if yes:
+            with _lock_if_abandoned(folder, os.O_RDONLY | os.O_DIRECTORY) as abandoned:
+                if abandoned:
                     shutil.rmtree(folder, ignore_errors=True)
     for lock in SHARED_MEMORY.glob(f"{LOCK_PREFIX}*"):
-        with _abandoned(lock, os.O_RDWR) as yes:
-            if yes:
+        with _lock_if_abandoned(lock, os.O_RDWR) as abandoned:
+            if abandoned:
                 remove_shared_memory(f"{SHM_PREFIX}{lock.name.removeprefix(LOCK_PREFIX)}_")
                 lock.unlink(missing_ok=True)
 
@@ -116,20 +118,20 @@ def _is_marked(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _abandoned(path: Path, flags: int) -> Iterator[bool]:
-    """Whether a file of this user's is locked by nobody; in the block it is locked."""
+def _lock_if_abandoned(path: Path, flags: int) -> Iterator[bool]:
+    """Lock a file of this user's if nobody holds it; yield whether that was so."""
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:  # another user's, or gone meanwhile
         yield False
         return
     try:
-        yield os.fstat(descriptor).st_uid == os.geteuid() and _locks(descriptor)
+        yield os.fstat(descriptor).st_uid == os.geteuid() and _try_lock(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _locks(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -137,7 +139,7 @@ def _locks(descriptor: int) -> bool:
     return True
 
 
-def _marked(folder: Path) -> int:
+def _lock_and_mark(folder: Path) -> int:
     """Lock a folder, then mark it: before it has the mark nobody takes it for left behind."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -145,7 +147,7 @@ def _marked(folder: Path) -> int:
     return lock
 
 
-def _locked_file(folder: Path, name: str) -> int:
+def _create_locked_file(folder: Path, name: str) -> int:
     """A locked file, whose lock was not taken for an abandoned one between its making and its locking."""
     path = folder / f"{LOCK_PREFIX}{name}"
     while True:

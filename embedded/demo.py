@@ -35,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     if finished.returncode == 0:
-        told = json.loads(finished.stdout)
-        print(json.dumps({key: told[key] for key in told if key != "metadata"}))
+        video = json.loads(finished.stdout)
+        print(json.dumps({key: video[key] for key in video if key != "metadata"}))
     return finished.returncode
 
 

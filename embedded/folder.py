@@ -30,7 +30,7 @@ class ServerFolder:
     libraries: tuple[Path, ...]
 
     @classmethod
-    def linked(cls, path: Path, wheel: TritonWheel, *, repository: Path) -> "ServerFolder":
+    def link(cls, path: Path, wheel: TritonWheel, *, repository: Path) -> "ServerFolder":
         """Make the links; those that are there already stay."""
         return cls(
             path,
@@ -44,7 +44,7 @@ class ServerFolder:
 
 
 def temporary_folder() -> Path:
-    """Where the folders of servers are made. Raises ServerError if Triton could not read its files there."""
+    """Folder under which servers' folders are made. Raises ServerError if Triton could not read its files there."""
     try:
         path = tempfile.gettempdir()
     except OSError as error:

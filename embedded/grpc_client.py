@@ -1,9 +1,9 @@
-"""A gRPC client of one's own server, which no proxy of the environment is asked for."""
+"""A gRPC client of the embedded server that goes round the environment's proxies."""
 
 import tritonclient.grpc
 
 from embedded.options import ServerOptions
-from embedded.ports import bracketed
+from embedded.ports import url_host
 
 _CHANNEL = [
     ("grpc.enable_http_proxy", 0),
@@ -13,7 +13,7 @@ _CHANNEL = [
 
 
 def own_client(options: ServerOptions) -> tritonclient.grpc.InferenceServerClient:
-    """It connects at its first call."""
+    """Make the client; it connects at its first call."""
     return tritonclient.grpc.InferenceServerClient(
-        f"{bracketed(options.host)}:{options.grpc_port}", channel_args=_CHANNEL
+        f"{url_host(options.host)}:{options.grpc_port}", channel_args=_CHANNEL
     )

@@ -1,4 +1,4 @@
-"""Find in Triton's log what a person needs to read."""
+"""Triton's log: its first error that matters, and whether the server was told to stop."""
 
 import re
 from pathlib import Path

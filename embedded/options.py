@@ -1,4 +1,4 @@
-"""What a server is started with, and the command line that says so to Triton."""
+"""Server options, and Triton's command line made of them."""
 
 import ipaddress
 import secrets
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedded.folder import ServerFolder
-from embedded.ports import addresses, bracketed, check_free, free_ports_of
+from embedded.ports import addresses, check_free, free_ports_of, url_host
 from embedded.tensor_check import MODEL as TENSOR_CHECK
 from embedded.wheel import TritonWheel
 
@@ -57,7 +57,7 @@ class ServerOptions:
     @property
     def http_address(self) -> str:
         """Host and port of HTTP, as they stand in a URL."""
-        return f"{bracketed(self.hosts['http'])}:{self.http_port}"
+        return f"{url_host(self.hosts['http'])}:{self.http_port}"
 
     @property
     def admin_header(self) -> dict[str, str]:
@@ -98,12 +98,12 @@ RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
 RESTRICTION_OPTIONS = ("grpc-restricted-protocol", "http-restricted-api")
 
 
-def _loaded(options: ServerOptions) -> tuple[str, ...]:
+def _models_to_load(options: ServerOptions) -> tuple[str, ...]:
     return (*options.models, TENSOR_CHECK) if options.models else ("*",)
 
 
 def environment(options: ServerOptions) -> dict[str, str]:
-    """What the models' processes read: where their own spans go."""
+    """Environment of the models' processes: where their spans go."""
     return {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": options.traces_url} if options.traces_url else {}
 
 
@@ -119,7 +119,7 @@ def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolde
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         "--disable-auto-complete-config",  # else every model is imported twice
         "--model-control-mode=explicit",  # the supervisor reloads a model whose process died
-        *(f"--load-model={model}" for model in _loaded(options)),
+        *(f"--load-model={model}" for model in _models_to_load(options)),
         "--exit-on-error=true",
         "--exit-timeout-secs=10",  # it cannot save running videos: their calls fail as soon as the server is stopping
     ]

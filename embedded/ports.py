@@ -1,4 +1,4 @@
-"""Ports: find free ones, or tell early and plainly that a wanted one is taken."""
+"""Ports: find free ones, or say early that a wanted one is taken."""
 
 import socket
 import time
@@ -19,19 +19,19 @@ def free_ports(count: int, host: str) -> list[int]:
 
 def free_ports_of(hosts: Iterable[str]) -> list[int]:
     """A port for each host that nobody listens on there; held open together so that they differ from each other."""
-    sockets = [_bound(host, 0) for host in hosts]
+    sockets = [_bind(host, 0) for host in hosts]
     try:
-        return [held.getsockname()[1] for held in sockets]
+        return [bound.getsockname()[1] for bound in sockets]
     finally:
-        for held in sockets:
-            held.close()
+        for bound in sockets:
+            bound.close()
 
 
 def check_free(ports: Iterable[tuple[str, int]], host: str) -> None:
     """Raise ServerError for the first port, given with its setting's name, that is taken."""
     for setting, port in ports:
         try:
-            _bound(host, port).close()
+            _bind(host, port).close()
         except OSError as error:
             raise ServerError(
                 f"{setting}={port} cannot be used on {host} ({error.strerror}); free it or choose another port"
@@ -39,7 +39,7 @@ def check_free(ports: Iterable[tuple[str, int]], host: str) -> None:
 
 
 def addresses(host: str) -> list[str]:
-    """What a host's name stands for. Raises ServerError if nothing."""
+    """Resolve a host's name. Raises ServerError if it has no address."""
     try:
         return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
     except OSError as error:
@@ -49,7 +49,7 @@ def addresses(host: str) -> list[str]:
 def check_listening(ports: Mapping[str, int], pid: int, *, limit_s: float = LISTEN_LIMIT_S) -> None:
     """Raise ServerError if a process does not come to listen on a port, given with its setting's name."""
     deadline = time.monotonic() + limit_s
-    while missing := {name: port for name, port in ports.items() if port not in _listening(pid)}:
+    while missing := {name: port for name, port in ports.items() if port not in _listening_ports(pid)}:
         if time.monotonic() >= deadline:
             setting, port = next(iter(missing.items()))
             raise ServerError(
@@ -58,7 +58,7 @@ def check_listening(ports: Mapping[str, int], pid: int, *, limit_s: float = LIST
         time.sleep(LISTEN_POLL_S)
 
 
-def _listening(pid: int) -> set[int]:
+def _listening_ports(pid: int) -> set[int]:
     try:
         connections = psutil.Process(pid).net_connections(kind="tcp")
     except psutil.Error:  # it ended
@@ -66,12 +66,12 @@ def _listening(pid: int) -> set[int]:
     return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
-def bracketed(host: str) -> str:
-    """The host as it stands in a URL."""
+def url_host(host: str) -> str:
+    """Format a host for a URL: an IPv6 address stands in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in addresses(host)[0] else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -1,4 +1,4 @@
-"""Shared memory that only the server's user can open.
+"""Private shared memory: only the server's user can open it.
 
 Triton makes a region with mode 0600, by the umask, and then sets 0644 with `fchmod`: its library does so that no umask
 is in the way. Whoever opened it in that moment would keep it, so the kernel leaves that one call out.

@@ -13,7 +13,7 @@ from embedded.server import running_server
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve; every event of the supervisor is told on standard error. Returns an exit code."""
+    """Serve; print the supervisor's events to standard error. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m embedded.serve", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--host", default=LOOPBACK, help="address to listen on for gRPC (default: %(default)s)")

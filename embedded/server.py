@@ -17,7 +17,7 @@ import psutil
 from embedded.errors import ServerError, StartStopped
 from embedded.folder import check_repository, temporary_folder
 from embedded.options import ServerOptions
-from embedded.ports import bracketed
+from embedded.ports import url_host
 
 STOP_POLL_S = 0.1
 
@@ -115,8 +115,7 @@ def _first_event(first: "queue.SimpleQueue[dict[str, Any]]", stop: threading.Eve
 
 def _server(ready: dict[str, Any], supervisor_pid: int, log: Path) -> Server:
     grpc, http, metrics = (
-        f"{bracketed(ready[f'{protocol}_host'])}:{ready[f'{protocol}_port']}"
-        for protocol in ("grpc", "http", "metrics")
+        f"{url_host(ready[f'{protocol}_host'])}:{ready[f'{protocol}_port']}" for protocol in ("grpc", "http", "metrics")
     )
     return Server(
         grpc_url=grpc,

@@ -40,8 +40,8 @@ def check_tensors(client: InferenceServerClient) -> None:
     for name, (datatype, values) in SENT.items():
         came = _read(answer, name)
         if came != values.tolist():
-            told = f"{datatype} {values.tolist()} came back as {came}"
-            raise ServerError(f"Triton's Python backend changes tensors: {told}; {_remedy()}")
+            difference = f"{datatype} {values.tolist()} came back as {came}"
+            raise ServerError(f"Triton's Python backend changes tensors: {difference}; {_remedy()}")
 
 
 def unload(client: InferenceServerClient, *, headers: dict[str, str], is_gone: Callable[[], bool]) -> None:

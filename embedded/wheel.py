@@ -13,7 +13,7 @@ from embedded.errors import ServerError
 
 @dataclass(frozen=True)
 class TritonWheel:
-    """Where the parts of the server lie."""
+    """Paths of the server's parts."""
 
     binary: Path
     backend: Path
@@ -53,7 +53,7 @@ class TritonWheel:
 
 
 def installed_wheel() -> TritonWheel:
-    """The wheel in this environment. Raises ServerError if something is missing."""
+    """Find the wheel in this environment. Raises ServerError if something is missing."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise ServerError("nvidia-pytriton is not installed in this environment; run `make setup`")

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from training.judge.ablations import VARIANTS, score_of
-from training.judge.expert_losses import band_losses
+from training.judge.ablations import ABLATIONS, score_ablation
+from training.judge.expert_losses import expert_losses
 from training.learn.device import compute_device
 from training.learn.vae_stage import show_reconstructions
-from training.pack import packed_modules, write_checkpoint
-from training.stages import Settings, train_decoder, train_experts, train_vae, trained_modules
+from training.pack import load_packed_modules, write_checkpoint
+from training.stages import Settings, load_trained_modules, train_decoder, train_experts, train_vae
 from wan_t2v.shapes import VideoShape
 
 DEFAULTS = Settings(work=Path("build/training"))
@@ -53,14 +53,14 @@ def main() -> None:
     if arguments.stage in ("experts", "all"):
         train_experts(settings)
     if arguments.stage in ("pack", "all"):
-        write_checkpoint(trained_modules(settings), arguments.out, video=settings.video)
+        write_checkpoint(load_trained_modules(settings), arguments.out, video=settings.video)
     if arguments.stage == "score":
         _score(settings, arguments.out)
 
 
 def _score(settings: Settings, checkpoint: Path) -> None:
     """Judge a packed checkpoint: its VAE on held-out clips, and what it generates from held-out prompts."""
-    modules = packed_modules(checkpoint)
+    modules = load_packed_modules(checkpoint)
     sheets = settings.work / "scores"
     sheets.mkdir(parents=True, exist_ok=True)
     reconstructed = show_reconstructions(
@@ -72,12 +72,12 @@ def _score(settings: Settings, checkpoint: Path) -> None:
         count=SCORED_CLIPS,
     )
     print(json.dumps({"vae": "held-out clips", "clips": SCORED_CLIPS, **reconstructed}), flush=True)
-    for band in band_losses(modules, video=settings.video, seed=settings.seed, clips=SCORED_CLIPS):
+    for band in expert_losses(modules, video=settings.video, seed=settings.seed, clips=SCORED_CLIPS):
         print(json.dumps(asdict(band)), flush=True)
-    for variant in VARIANTS:
-        sheet = sheets / f"{variant.name.replace(' ', '-')}.png"
-        adherence = score_of(variant, modules, video=settings.video, sheet=sheet)
-        print(json.dumps({"variant": variant.name, **adherence.as_line()}), flush=True)
+    for ablation in ABLATIONS:
+        sheet = sheets / f"{ablation.name.replace(' ', '-')}.png"
+        adherence = score_ablation(ablation, modules, video=settings.video, sheet=sheet)
+        print(json.dumps({"variant": ablation.name, **adherence.as_line()}), flush=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Frames side by side as one PNG."""
+"""Contact sheets: frames of clips side by side as one PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from training.world.render import Frames
 GAP_PX = 2
 
 
-def strip(frames: Frames, *, shown: int = 6) -> Frames:
+def film_strip(frames: Frames, *, shown: int = 6) -> Frames:
     """`shown` frames of a clip (T, H, W, 3), evenly chosen, left to right: (1, H, shown * (W + gap), 3)."""
     chosen = frames[np.linspace(0, len(frames) - 1, shown).round().astype(int)]
     padded = np.pad(chosen, ((0, 0), (0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=128)
     return np.concatenate(list(padded), axis=1)[None]
 
 
-def write_sheet(path: Path, clips: Sequence[Frames], *, shown: int = 6, columns: int = 1) -> Path:
-    """Write one strip a clip, in rows of `columns` strips."""
-    strips = [strip(frames, shown=shown)[0] for frames in clips]
+def write_contact_sheet(path: Path, clips: Sequence[Frames], *, shown: int = 6, columns: int = 1) -> Path:
+    """Write one strip per clip, in rows of `columns` strips."""
+    strips = [film_strip(frames, shown=shown)[0] for frames in clips]
     while len(strips) % columns:
         strips.append(np.zeros_like(strips[0]))
     rows = [np.concatenate(strips[at : at + columns], axis=1) for at in range(0, len(strips), columns)]

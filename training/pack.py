@@ -1,4 +1,4 @@
-"""The trained modules as a complete diffusers pipeline folder in half precision, ready for `export`; and back."""
+"""Pack the trained modules as a diffusers pipeline folder in half precision, ready for `export`; and load it."""
 
 import copy
 import json
@@ -67,8 +67,8 @@ def preview_of(vae: AutoencoderKLWan, *, video: VideoShape, seed: int = 0) -> Pr
     return fit_preview(copy.deepcopy(vae).float(), vae_input(clips))
 
 
-def packed_modules(folder: Path) -> Modules:
-    """The modules of a packed checkpoint, in single precision."""
+def load_packed_modules(folder: Path) -> Modules:
+    """Load the modules of a packed checkpoint, in single precision."""
     pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     modules = [pipeline.text_encoder, pipeline.transformer, pipeline.transformer_2, pipeline.vae]
     text_encoder, high, low, vae = (module.eval().requires_grad_(False) for module in modules)

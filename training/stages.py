@@ -16,7 +16,7 @@ from export.checkpoint.mini_tokenizer import train_tokenizer
 from training.learn.decoder_stage import DecoderStage
 from training.learn.device import compute_device
 from training.learn.expert_stage import COMMON_EXPERT, TEXT_ENCODER, ExpertStage, TrainingData, modules_of
-from training.learn.latent_cache import cached_latents, channel_statistics
+from training.learn.latent_cache import channel_statistics, encode_once
 from training.learn.loop import Plan, Training, with_average
 from training.learn.modules import new_expert, new_text_encoder, new_vae
 from training.learn.sampling import Modules
@@ -54,11 +54,11 @@ class Settings:
 
 def train_vae(settings: Settings) -> AutoencoderKLWan:
     """Train the VAE, encode the training clips, and keep their statistics in its config, as Wan does."""
-    if not _trained_vae(settings).exists():
+    if not _vae_folder(settings).exists():
         vae = cast(AutoencoderKLWan, _vae_training(settings).run()).requires_grad_(False)
         mean, std = channel_statistics(_latents(vae, settings))
         vae.register_to_config(latents_mean=mean, latents_std=std)
-        with write_folder_atomically(_trained_vae(settings)) as partial:
+        with write_folder_atomically(_vae_folder(settings)) as partial:
             vae.save_pretrained(partial)
     return load_vae(settings)
 
@@ -70,7 +70,7 @@ def train_decoder(settings: Settings) -> AutoencoderKLWan:
     stage = DecoderStage(vae, _latents(vae, settings), video=settings.video, seed=settings.seed, device=device)
     plan = Plan(settings.decoder_steps, settings.decoder_minutes, learning_rate=DECODER_RATE, average_decay=0.99)
     Training(stage, settings.work / "decoder", plan=plan, device=device).run()
-    with write_folder_atomically(_trained_vae(settings)) as partial:
+    with write_folder_atomically(_vae_folder(settings)) as partial:
         vae.save_pretrained(partial)
     return vae.eval().requires_grad_(False)
 
@@ -78,7 +78,7 @@ def train_decoder(settings: Settings) -> AutoencoderKLWan:
 def train_experts(settings: Settings) -> Modules:
     """Train one expert for all noise levels, double it, train both; needs the trained VAE."""
     vae = load_vae(settings)
-    data = TrainingData.normalised(_latents(vae, settings), vae, seed=settings.seed)
+    data = TrainingData.normalise(_latents(vae, settings), vae, seed=settings.seed)
     common = cast(nn.ModuleDict, _expert_training(_common(settings), data, vae=vae, settings=settings).run())
     both = nn.ModuleDict({TEXT_ENCODER: common[TEXT_ENCODER], HIGH_NOISE_EXPERT: common[COMMON_EXPERT]})
     both[LOW_NOISE_EXPERT] = copy.deepcopy(common[COMMON_EXPERT])
@@ -86,8 +86,8 @@ def train_experts(settings: Settings) -> Modules:
     return modules_of(trained, tokenizer=new_tokenizer(), vae=vae)
 
 
-def trained_modules(settings: Settings) -> Modules:
-    """The modules as the newest snapshot has them, averaged; the experts' training may still be under way."""
+def load_trained_modules(settings: Settings) -> Modules:
+    """Load the newest snapshot's modules, averaged; the experts' training may still be under way."""
     experts = {name: new_expert() for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
     module = nn.ModuleDict({TEXT_ENCODER: new_text_encoder(), **experts})
     with_average(module, settings.work / "experts")
@@ -95,8 +95,8 @@ def trained_modules(settings: Settings) -> Modules:
 
 
 def load_vae(settings: Settings) -> AutoencoderKLWan:
-    """The trained VAE. Raises FileNotFoundError naming the command that makes it."""
-    folder = _trained_vae(settings)
+    """Load the trained VAE. Raises FileNotFoundError naming the command that makes it."""
+    folder = _vae_folder(settings)
     if not folder.exists():
         raise FileNotFoundError(f"{folder} is missing. Run `python -m training vae` first.")
     vae: AutoencoderKLWan = AutoencoderKLWan.from_pretrained(folder, local_files_only=True)
@@ -108,7 +108,7 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH)
 
 
-def _trained_vae(settings: Settings) -> Path:
+def _vae_folder(settings: Settings) -> Path:
     return settings.work / "vae" / "trained"
 
 
@@ -124,7 +124,7 @@ def _latents(vae: AutoencoderKLWan, settings: Settings) -> Tensor:
     """Latents of the training clips, encoded by the first who asks."""
     folder = settings.work / "vae" / "latents"
     vae = vae.to(compute_device()).eval()
-    return cached_latents(vae, folder, clips=settings.clips, video=settings.video, seed=settings.seed)
+    return encode_once(vae, folder, clips=settings.clips, video=settings.video, seed=settings.seed)
 
 
 def _common(settings: Settings) -> nn.ModuleDict:

@@ -1,4 +1,4 @@
-"""What one would put up instead, on the same weights: diffusers' pipeline behind PyTriton and behind FastAPI.
+"""Compare with other servers on the same weights: diffusers' pipeline behind PyTriton and behind FastAPI.
 
     python -m benchmarks.baselines.comparison --rounds 5
 
@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.baselines.psnr import psnr_db
-from benchmarks.baselines.servers import Contender, running_contenders
-from benchmarks.harness.installed_copy import CHECKPOINT, installed_copy
+from benchmarks.baselines.servers import VideoServer, running_servers
+from benchmarks.harness.installed_copy import CHECKPOINT, install_copy
 from benchmarks.harness.machine import provenance
 
 SEED = 7
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = provenance()
     with tempfile.TemporaryDirectory(prefix="wan-t2v-bench-") as name:
         folder = Path(name)
-        copy = installed_copy(options.checkpoint, options.repository, folder)
-        with running_contenders(copy, folder, threads=options.threads) as contenders:
-            likeness = _check_same(contenders, options.steps)
-            found = _measured(contenders, options)
-    servers = {name: {**figures, "psnr_to_ours_db": likeness[name]} for name, figures in found.items()}
+        copy = install_copy(options.checkpoint, options.repository, folder)
+        with running_servers(copy, folder, threads=options.threads) as servers:
+            likeness = _check_same(servers, options.steps)
+            measured = _measure(servers, options)
+    by_server = {name: {**figures, "psnr_to_ours_db": likeness[name]} for name, figures in measured.items()}
     given = {"rounds": options.rounds, "steps": options.steps, "diffusers_threads": options.threads}
-    print(json.dumps({"servers": servers, **given, **about}))
+    print(json.dumps({"servers": by_server, **given, **about}))
     return 0
 
 
@@ -60,39 +60,44 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--rounds", type=int, default=5, help="of latencies alone (default: %(default)s)")
-    parser.add_argument("--concurrent-rounds", type=int, default=1, help="of four callers (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of latencies alone (default: %(default)s)")
+    parser.add_argument(
+        "--concurrent-rounds", type=int, default=1, help="rounds of four callers at once (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, help="denoising steps (default: the server's)")
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count(), help="of torch in diffusers' servers (default: %(default)s)"
+        "--threads",
+        type=int,
+        default=os.cpu_count(),
+        help="torch's threads in diffusers' servers (default: %(default)s)",
     )
     return parser
 
 
-def _check_same(contenders: Sequence[Contender], steps: int | None) -> dict[str, float]:
+def _check_same(servers: Sequence[VideoServer], steps: int | None) -> dict[str, float]:
     """PSNR of each video to ours. A comparison of times means nothing if the videos differ; it is the warm-up too."""
-    videos = {contender.name: contender.generate(SEED, steps) for contender in contenders}
-    found = {name: round(psnr_db(video, videos["ours"]), 1) for name, video in videos.items()}
-    for name, likeness in found.items():
+    videos = {server.name: server.generate(SEED, steps) for server in servers}
+    likenesses = {name: round(psnr_db(video, videos["ours"]), 1) for name, video in videos.items()}
+    for name, likeness in likenesses.items():
         if likeness < SAME_VIDEO_DB:
             raise SystemExit(f"error: {name} made another video than ours: {likeness} dB, needed {SAME_VIDEO_DB}")
-    return found
+    return likenesses
 
 
-def _measured(contenders: Sequence[Contender], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def _measure(servers: Sequence[VideoServer], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     steps: int | None = options.steps
-    alone: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    together: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    alone: dict[str, list[float]] = {server.name: [] for server in servers}
+    together: dict[str, list[float]] = {server.name: [] for server in servers}
     for number in range(1, options.rounds + 1):
-        for contender in contenders:
-            alone[contender.name].append(_timed(functools.partial(contender.generate, SEED, steps)))
+        for server in servers:
+            alone[server.name].append(_time_call(functools.partial(server.generate, SEED, steps)))
         _tell(f"round {number}", alone)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for number in range(1, options.concurrent_rounds + 1):
-            for contender in contenders:
-                together[contender.name].append(_timed(functools.partial(_four, pool, contender, steps)))
+            for server in servers:
+                together[server.name].append(_time_call(functools.partial(_four, pool, server, steps)))
             _tell(f"four at once, round {number}", together)
-    left = {contender.name: _after_leaving(contender) for contender in contenders}
+    left = {server.name: _after_leaving(server) for server in servers}
     return {name: {**figures(alone, together)[name], **left[name]} for name in alone}
 
 
@@ -110,14 +115,14 @@ def figures(
     }
 
 
-def _four(pool: ThreadPoolExecutor, contender: Contender, steps: int | None) -> None:
-    list(pool.map(lambda seed: contender.generate(seed, steps), range(AT_ONCE)))
+def _four(pool: ThreadPoolExecutor, server: VideoServer, steps: int | None) -> None:
+    list(pool.map(lambda seed: server.generate(seed, steps), range(AT_ONCE)))
 
 
-def _after_leaving(contender: Contender) -> dict[str, float]:
-    idle_s = statistics.median(_timed(lambda: contender.generate(SEED, 1)) for _ in range(3))
-    contender.leave(LEAVES_AFTER_S)
-    busy_s = _timed(lambda: contender.generate(SEED, 1))
+def _after_leaving(server: VideoServer) -> dict[str, float]:
+    idle_s = statistics.median(_time_call(lambda: server.generate(SEED, 1)) for _ in range(3))
+    server.leave(LEAVES_AFTER_S)
+    busy_s = _time_call(lambda: server.generate(SEED, 1))
     return {"one_step_s": round(idle_s, 4), "one_step_after_leaving_s": round(busy_s, 4)}
 
 
@@ -125,7 +130,7 @@ def _tell(what: str, seconds: Mapping[str, Sequence[float]]) -> None:
     print(f"{what}: {', '.join(f'{name} {times[-1]:.2f} s' for name, times in seconds.items())}", file=sys.stderr)
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _time_call(work: Callable[[], object]) -> float:
     started = time.monotonic()
     work()
     return time.monotonic() - started

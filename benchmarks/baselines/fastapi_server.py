@@ -19,7 +19,7 @@ from benchmarks.baselines.server_process import HOST, Announcer, end_within
 from embedded.ports import free_ports
 
 
-class Asked(BaseModel):
+class VideoRequest(BaseModel):
     """The body of a request."""
 
     prompt: str
@@ -32,9 +32,9 @@ def application(pipeline: Diffusers) -> FastAPI:
     app, turn = FastAPI(), threading.Lock()
 
     @app.post("/generate")
-    def generate(asked: Asked) -> Response:
+    def generate(request: VideoRequest) -> Response:
         with turn:
-            video = pipeline.generate(asked.prompt, seed=asked.seed, steps=asked.num_inference_steps)
+            video = pipeline.generate(request.prompt, seed=request.seed, steps=request.num_inference_steps)
         return Response(video, media_type="video/mp4")
 
     return app

@@ -1,4 +1,4 @@
-"""How much two MP4s differ once they are decoded."""
+"""PSNR of two MP4s after decoding."""
 
 import io
 import math
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 def psnr_db(video: bytes, other: bytes) -> float:
     """Peak signal-to-noise ratio of all frames together; 100 for equal ones. Raises ValueError for another size."""
-    frames, others = decoded(video), decoded(other)
+    frames, others = decode_frames(video), decode_frames(other)
     if frames.shape != others.shape:
         raise ValueError(f"one video has frames of {frames.shape}, the other of {others.shape}")
     error = float(np.mean((frames.astype(np.float64) - others) ** 2))
     return 100.0 if error == 0 else min(100.0, 10 * math.log10(255**2 / error))
 
 
-def decoded(video: bytes) -> NDArray[np.uint8]:
+def decode_frames(video: bytes) -> NDArray[np.uint8]:
     """Frames (T, H, W, 3)."""
     with av.open(io.BytesIO(video)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

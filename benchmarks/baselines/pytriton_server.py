@@ -22,7 +22,7 @@ from embedded.ports import free_ports
 MODEL = "diffusers"
 
 
-def answering(pipeline: Diffusers) -> Callable[[Sequence[Any]], list[dict[str, Any]]]:
+def make_infer(pipeline: Diffusers) -> Callable[[Sequence[Any]], list[dict[str, Any]]]:
     """The function that PyTriton calls with requests, whose `data` is one array for each input."""
 
     def infer(requests: Sequence[Any]) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def main() -> int:
     options = parser.parse_args()
     announcer = Announcer()
     torch.set_num_threads(options.threads)
-    infer = answering(Diffusers(options.checkpoint, options.exported))
+    infer = make_infer(Diffusers(options.checkpoint, options.exported))
     grpc_port, http_port, metrics_port = free_ports(3, HOST)
     ports = {"grpc_port": grpc_port, "http_port": http_port, "metrics_port": metrics_port}
     config = TritonConfig(http_address=HOST, grpc_address=HOST, metrics_address=HOST, exit_timeout_secs=10, **ports)

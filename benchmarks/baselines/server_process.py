@@ -1,4 +1,4 @@
-"""A server program of a benchmark: started on free ports of the loopback, and never left behind.
+"""A benchmark's server process: started on free loopback ports, and never left behind.
 
 The program says on its standard output, in one JSON line, when it is ready; it stops when its standard input closes,
 which happens too if the benchmark is killed.
@@ -22,12 +22,12 @@ STOP_LIMIT_S = 60.0
 HOST = "127.0.0.1"
 
 
-class ProgramError(Exception):
+class ServerProcessError(Exception):
     """The program did not start; the message has the last lines of its log."""
 
 
 @contextlib.contextmanager
-def running_program(
+def running_server_process(
     arguments: Sequence[str],
     log: Path,
     *,
@@ -35,7 +35,7 @@ def running_program(
     start_limit_s: float = START_LIMIT_S,
     stop_limit_s: float = STOP_LIMIT_S,
 ) -> Iterator[dict[str, Any]]:
-    """Run `python arguments...`, yield what it says when it is ready, and stop it. Raises ProgramError."""
+    """Run `python arguments...`, yield what it says when it is ready, and stop it. Raises ServerProcessError."""
     with log.open("wb") as errors:
         program = subprocess.Popen(
             [sys.executable, *arguments],
@@ -61,9 +61,11 @@ def _ready(program: "subprocess.Popen[bytes]", log: Path, limit_s: float) -> dic
         late.cancel()
     if not line:
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
-        raise ProgramError("the program did not start within {:.0f} s; it said: {}".format(limit_s, " / ".join(said)))
-    told: dict[str, Any] = json.loads(line)
-    return told
+        raise ServerProcessError(
+            "the program did not start within {:.0f} s; it said: {}".format(limit_s, " / ".join(said))
+        )
+    announcement: dict[str, Any] = json.loads(line)
+    return announcement
 
 
 def _stop(program: "subprocess.Popen[bytes]", limit_s: float) -> None:
@@ -96,9 +98,9 @@ class Announcer:
         self._line = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
 
-    def wait_until_closed(self, told: Mapping[str, Any]) -> None:
+    def wait_until_closed(self, announcement: Mapping[str, Any]) -> None:
         """Say that the program is ready, and return when it is to stop."""
-        self._line.write(json.dumps(told) + "\n")
+        self._line.write(json.dumps(announcement) + "\n")
         self._line.flush()
         sys.stdin.buffer.read()
 

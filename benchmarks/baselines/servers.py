@@ -1,4 +1,4 @@
-"""Ways to ask for one video: our streaming door, diffusers behind PyTriton, diffusers behind FastAPI."""
+"""The servers that are compared: our streaming endpoint, diffusers behind PyTriton, diffusers behind FastAPI."""
 
 import contextlib
 import http.client
@@ -15,7 +15,7 @@ import numpy as np
 import tritonclient.grpc
 from wan_t2v_client import Connection, TextToVideo
 
-from benchmarks.baselines.server_process import running_program
+from benchmarks.baselines.server_process import running_server_process
 from benchmarks.harness.installed_copy import Installed
 from embedded.options import ServerOptions
 from embedded.server import running_server
@@ -27,8 +27,8 @@ CALL_LIMIT_S = 600
 
 
 @dataclass(frozen=True)
-class Contender:
-    """`generate(seed, steps)` gives an MP4 (steps None: the default); `leave(after_s)` asks for one and walks away."""
+class VideoServer:
+    """A server: `generate(seed, steps)` gives an MP4 (steps None: the default), `leave(after_s)` asks and leaves."""
 
     name: str
     generate: Callable[[int, int | None], bytes]
@@ -36,8 +36,8 @@ class Contender:
 
 
 @contextlib.contextmanager
-def running_contenders(copy: Installed, folder: Path, *, threads: int) -> Iterator[list[Contender]]:
-    """Start all three servers and stop them. Raises ServerError or ProgramError."""
+def running_servers(copy: Installed, folder: Path, *, threads: int) -> Iterator[list[VideoServer]]:
+    """Start all three servers and stop them. Raises ServerError or ServerProcessError."""
     options = ["--checkpoint", str(copy.checkpoint), "--exported", str(copy.exported), "--threads", str(threads)]
     programs = {"pytriton": installed_wheel().environment(), "fastapi": None}
     with ExitStack() as stack:
@@ -46,8 +46,10 @@ def running_contenders(copy: Installed, folder: Path, *, threads: int) -> Iterat
         )
         urls = {
             name: stack.enter_context(
-                running_program(
-                    ["-m", f"benchmarks.{name}_server", *options], folder / f"{name}.log", environment=environment
+                running_server_process(
+                    ["-m", f"benchmarks.baselines.{name}_server", *options],
+                    folder / f"{name}.log",
+                    environment=environment,
                 )
             )["url"]
             for name, environment in programs.items()
@@ -56,8 +58,8 @@ def running_contenders(copy: Installed, folder: Path, *, threads: int) -> Iterat
         yield [ours(server.grpc_url), pytriton(client), fastapi(urls["fastapi"])]
 
 
-def ours(url: str) -> Contender:
-    """This project's streaming door, as its client uses it."""
+def ours(url: str) -> VideoServer:
+    """This project's streaming endpoint, as its client uses it."""
 
     def generate(seed: int, steps: int | None) -> bytes:
         with TextToVideo(Connection(url)) as client:
@@ -72,10 +74,10 @@ def ours(url: str) -> Contender:
                 if time.monotonic() - started >= after_s:
                     return
 
-    return Contender("ours", generate, leave)
+    return VideoServer("ours", generate, leave)
 
 
-def pytriton(client: tritonclient.grpc.InferenceServerClient) -> Contender:
+def pytriton(client: tritonclient.grpc.InferenceServerClient) -> VideoServer:
     """Over gRPC with tritonclient, as PyTriton's own client does."""
 
     def generate(seed: int, steps: int | None) -> bytes:
@@ -87,21 +89,21 @@ def pytriton(client: tritonclient.grpc.InferenceServerClient) -> Contender:
         time.sleep(after_s)
         call.cancel()
 
-    return Contender("pytriton", generate, leave)
+    return VideoServer("pytriton", generate, leave)
 
 
-def fastapi(url: str) -> Contender:
+def fastapi(url: str) -> VideoServer:
     """Over HTTP; the caller who leaves closes the connection."""
     address = urlsplit(url).netloc
 
-    def asked(seed: int, steps: int | None) -> http.client.HTTPConnection:
+    def send_request(seed: int, steps: int | None) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(address, timeout=CALL_LIMIT_S)
         body = json.dumps({"prompt": PROMPT, "seed": seed, "num_inference_steps": steps})
         connection.request("POST", "/generate", body, {"Content-Type": "application/json"})
         return connection
 
     def generate(seed: int, steps: int | None) -> bytes:
-        with contextlib.closing(asked(seed, steps)) as connection:
+        with contextlib.closing(send_request(seed, steps)) as connection:
             answer = connection.getresponse()
             video = answer.read()
         if answer.status != http.HTTPStatus.OK:
@@ -109,10 +111,10 @@ def fastapi(url: str) -> Contender:
         return video
 
     def leave(after_s: float) -> None:
-        with contextlib.closing(asked(0, None)):
+        with contextlib.closing(send_request(0, None)):
             time.sleep(after_s)
 
-    return Contender("fastapi", generate, leave)
+    return VideoServer("fastapi", generate, leave)
 
 
 def _inputs(seed: int, steps: int | None) -> list[Any]:

@@ -7,25 +7,25 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.scale import Scale
-from benchmarks.gpu.timing import Row, attempted, median_seconds
+from benchmarks.gpu.timing import Row, attempt, median_seconds
 from benchmarks.gpu.torch_parts import random_bf16
 
 E4M3 = torch.float8_e4m3fn
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledMatrix:
     """A matrix in E4M3 and what its values were divided by: one number, or one for each row."""
 
     values: Tensor
     scale: Tensor
 
 
-def scaled(matrix: Tensor, *, per_row: bool) -> Scaled:
-    """Use the whole range of E4M3, in each row or over all."""
+def to_e4m3(matrix: Tensor, *, per_row: bool) -> ScaledMatrix:
+    """Scale a matrix to the whole range of E4M3, per row or per tensor."""
     peak = matrix.abs().amax(dim=1, keepdim=True) if per_row else matrix.abs().max()
     scale = (peak.float() / torch.finfo(E4M3).max).clamp_min(1e-12)
-    return Scaled((matrix.float() / scale).to(E4M3), scale)
+    return ScaledMatrix((matrix.float() / scale).to(E4M3), scale)
 
 
 def fp8(scale: Scale) -> Iterator[Row]:
@@ -41,7 +41,7 @@ def fp8(scale: Scale) -> Iterator[Row]:
             seconds = median_seconds(product, scale.device, repeats=4 * scale.repeats)
             return {"seconds": seconds, "flops": operations}
 
-        yield from attempted({**about, "precision": "bf16"}, in_bf16)
+        yield from attempt({**about, "precision": "bf16"}, in_bf16)
         for per_row in (False, True):
             for fast_sum in (True, False):
 
@@ -52,11 +52,11 @@ def fp8(scale: Scale) -> Iterator[Row]:
                     per_row: bool = per_row,
                     fast_sum: bool = fast_sum,
                 ) -> Row:
-                    found = _in_fp8(scale, activations, weights, product, per_row=per_row, fast_sum=fast_sum)
-                    return {**found, "flops": 2 * activations.numel() * len(weights)}
+                    row = _in_fp8(scale, activations, weights, product, per_row=per_row, fast_sum=fast_sum)
+                    return {**row, "flops": 2 * activations.numel() * len(weights)}
 
                 kind = {"precision": "fp8", "scales": "per row" if per_row else "per tensor", "fast_sum": fast_sum}
-                yield from attempted({**about, **kind}, in_fp8)
+                yield from attempt({**about, **kind}, in_fp8)
 
 
 def _in_fp8(
@@ -68,7 +68,7 @@ def _in_fp8(
     per_row: bool,
     fast_sum: bool,
 ) -> Row:
-    left, right = scaled(activations, per_row=per_row), scaled(weights, per_row=per_row)
+    left, right = to_e4m3(activations, per_row=per_row), to_e4m3(weights, per_row=per_row)
 
     def multiply() -> Tensor:
         return torch._scaled_mm(
@@ -80,12 +80,12 @@ def _in_fp8(
             use_fast_accum=fast_sum,
         )
 
-    wanted, found = reference(), multiply()
-    difference = (found - wanted).float().norm() / wanted.float().norm()
+    expected, product = reference(), multiply()
+    difference = (product - expected).float().norm() / expected.float().norm()
     return {
         "relative_difference": float(difference),
         "scaling_seconds": median_seconds(
-            lambda: scaled(activations, per_row=per_row), scale.device, repeats=scale.repeats
+            lambda: to_e4m3(activations, per_row=per_row), scale.device, repeats=scale.repeats
         ),
         "seconds": median_seconds(multiply, scale.device, repeats=4 * scale.repeats),
     }

@@ -17,7 +17,7 @@ def gpu_processes() -> Row:
         raise Skipped(f"{error}: pip install nvidia-ml-py, on a machine with a driver") from error
     gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
     processes = [
-        {"process": _named(process.pid), "mib": _mib(process.usedGpuMemory)}
+        {"process": _program_name(process.pid), "mib": _mib(process.usedGpuMemory)}
         for process in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)
     ]
     return {"used_mib": _mib(pynvml.nvmlDeviceGetMemoryInfo(gpu).used), "processes": processes}
@@ -28,7 +28,7 @@ def _mib(count: int | None) -> int | None:
     return None if count is None else round(count / 2**20)
 
 
-def _named(pid: Any) -> str:
+def _program_name(pid: Any) -> str:
     """The model of a stub, else the program."""
     command: list[str] = []
     with contextlib.suppress(OSError):

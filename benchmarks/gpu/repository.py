@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from benchmarks.harness.repository_copy import copied_repository
+from benchmarks.harness.repository_copy import copy_repository
 from wan_t2v.contract import GRAPHS
 
 LOOPS = ("denoiser", "vae_decoder", "text_to_video_stream")  # Python models that work on tensors of the GPU
@@ -29,7 +29,7 @@ TritonPythonModel.initialize = _initialize_when_told
 
 def gpu_repository(repository: Path, folder: Path, *, on_gpu: bool) -> Path:
     """Copy into `folder` and choose engines and places. Without a GPU the same models stay on the CPU."""
-    copy = copied_repository(repository, folder)
+    copy = copy_repository(repository, folder)
     for probe in PROBES:
         shutil.copytree(Path(__file__).with_name("models") / probe, copy / probe)
     for model in (*GRAPHS, *LOOPS, *PROBES):
@@ -37,7 +37,7 @@ def gpu_repository(repository: Path, folder: Path, *, on_gpu: bool) -> Path:
         text = config.read_text(encoding="utf-8")
         if model in GRAPHS:
             text += f'parameters {{ key: "engine", value {{ string_value: "{engine_of(repository)}" }} }}\n'
-        config.write_text(_placed(text) if on_gpu else text, encoding="utf-8")
+        config.write_text(_place_on_gpu(text) if on_gpu else text, encoding="utf-8")
     return copy
 
 
@@ -46,13 +46,13 @@ def engine_of(repository: Path) -> str:
     return "torch" if (repository / "high_noise_expert/1/program.json").exists() else "onnxruntime"
 
 
-def _placed(config: str) -> str:
+def _place_on_gpu(config: str) -> str:
     text = re.sub(r"kind: KIND_CPU, count: \d+", "kind: KIND_GPU, count: 1, gpus: [ 0 ]", config)
     return text if "FORCE_CPU_ONLY_INPUT_TENSORS" in text else text + _STAYS_ON_GPU
 
 
-def swapping(repository: Path) -> None:
-    """Have the experts of this copy take turns in memory, and let their loads be slowed down."""
+def enable_expert_swap(repository: Path) -> None:
+    """Configure this copy so that its experts take turns in memory and their loads can be slowed down."""
     for model in ("denoiser", "text_to_video_stream"):
         with (repository / model / "configs/cpu.pbtxt").open("a", encoding="utf-8") as config:
             config.write('parameters { key: "expert_residency", value { string_value: "one_at_a_time" } }\n')

@@ -1,4 +1,4 @@
-"""What one GPU does with Wan2.2-T2V-A14B, without its weights: one command, under 9 minutes, results as JSON.
+"""Measure one GPU with A14B's shapes, without its weights: one command, under 9 minutes, results as JSON.
 
     make gpu        or        python -m benchmarks.gpu.run --out benchmarks/results/gpu.json
     python -m benchmarks.gpu.run --rehearse --out build/gpu.json        the same on a CPU at small dimensions
@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.timing import Row, rounded
+from benchmarks.gpu.timing import Row, round_figure
 
 LIMIT_S = 530.0  # of all parts together
 STOP_S = 15.0  # for a part that is stopped to end by itself
@@ -52,8 +52,8 @@ class Part:
     def rows(self) -> Callable[..., Iterator[Row]]:
         """The function."""
         module, function = self.source.split(":")
-        found: Callable[..., Iterator[Row]] = getattr(importlib.import_module(module), function)
-        return found
+        function_of_rows: Callable[..., Iterator[Row]] = getattr(importlib.import_module(module), function)
+        return function_of_rows
 
 
 PARTS = (  # the most wanted first
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = [replace(part, limit_s=REHEARSAL_PATIENCE * part.limit_s) for part in wanted]
     extra = [*["--rehearse"] * options.rehearse, "--repository", str(options.repository)]
     extra += ["--keep", str(options.keep)] if options.keep else []
-    parts = measured_parts(wanted, out, about, limit_s=options.limit, extra=extra)
+    parts = measure_parts(wanted, out, about, limit_s=options.limit, extra=extra)
     print(table(parts), file=sys.stderr)
     print(json.dumps({"out": str(out), **{name: part["status"] for name, part in parts.items()}}))
     return 1 if any(part["status"] == "failed" for part in parts.values()) else 0
@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="file to write (default: benchmarks/results/gpu-<GPU>-<date>.json)")
     parser.add_argument("--parts", nargs="+", choices=names, help="only these (default: all)")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for everything (default: %(default)s)")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="what the server serves")
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="model repository of the server's part"
+    )
     parser.add_argument("--keep", type=Path, help="folder for the server's logs and videos (default: not kept)")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU at small dimensions: no figures, a test")
     parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)  # how a part's own process is started
@@ -112,19 +114,19 @@ def missing() -> str | None:
     return None if torch.cuda.is_available() else "no GPU: torch.cuda.is_available() is False; --rehearse needs none"
 
 
-def measured_parts(
+def measure_parts(
     parts: Sequence[Part], out: Path, about: dict[str, Any], *, limit_s: float, extra: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Run each part in a process of its own and write `out` after each. Returns these parts and those it had."""
     end = time.monotonic() + limit_s
-    found = earlier_parts(out, about)
+    results = earlier_parts(out, about)
     for part in parts:
         limit = min(part.limit_s, end - time.monotonic())
         command = [sys.executable, "-m", "benchmarks.gpu.run", "--part", part.name, *extra]
-        found[part.name] = part_in_process(command, limit, user=unprivileged_user() if part.unprivileged else None)
-        print(f"{part.name}: {found[part.name]['status']} in {found[part.name]['seconds']} s", file=sys.stderr)
-        _write(out, {**about, "parts": _with_rates(found)})
-    return found
+        results[part.name] = part_in_process(command, limit, user=unprivileged_user() if part.unprivileged else None)
+        print(f"{part.name}: {results[part.name]['status']} in {results[part.name]['seconds']} s", file=sys.stderr)
+        _write(out, {**about, "parts": _with_rates(results)})
+    return results
 
 
 def earlier_parts(out: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -181,11 +183,11 @@ def part_in_process(command: Sequence[str], limit_s: float, *, user: int | None 
                 _end(process)
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
-    found = [json.loads(line) for line in lines]
+    measured = [json.loads(line) for line in lines]
     reason = {"stopped": f"after its limit of {limit_s:.0f} s", "failed": (said or [""])[-1]}.get(status, "")
-    status, seconds = status or status_of(found), round(time.monotonic() - started, 1)
+    status, seconds = status or status_of(measured), round(time.monotonic() - started, 1)
     more = {} if status == "measured" else {"log": said[-LOG_LINES:]}
-    return {"status": status, "reason": reason, "seconds": seconds, "rows": found, **more}
+    return {"status": status, "reason": reason, "seconds": seconds, "rows": measured, **more}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -239,14 +241,14 @@ def _with_rates(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     products = [row for row in parts.get("matrix_rate", {}).get("rows", []) if "seconds" in row]
     best = max((row["flops"] / row["seconds"] for row in products), default=None)
 
-    def rated(row: Row) -> Row:
+    def with_rate(row: Row) -> Row:
         if "flops" not in row or "seconds" not in row:
             return row
         rate = row["flops"] / row["seconds"]
-        share = {} if best is None else {"of_matrix_rate": rounded(rate / best)}
-        return {**row, "tflop_per_s": rounded(rate / 1e12), **share}
+        share = {} if best is None else {"of_matrix_rate": round_figure(rate / best)}
+        return {**row, "tflop_per_s": round_figure(rate / 1e12), **share}
 
-    return {name: {**part, "rows": [rated(row) for row in part["rows"]]} for name, part in parts.items()}
+    return {name: {**part, "rows": [with_rate(row) for row in part["rows"]]} for name, part in parts.items()}
 
 
 def _about(*, rehearse: bool) -> dict[str, Any]:
@@ -256,8 +258,8 @@ def _about(*, rehearse: bool) -> dict[str, Any]:
     import torch
 
     if not rehearse:
-        found = torch.cuda.get_device_properties(0)
-        gpu = {"gpu": found.name, "gpu_memory_gib": round(found.total_memory / 2**30, 1), "cuda": torch.version.cuda}
+        device = torch.cuda.get_device_properties(0)
+        gpu = {"gpu": device.name, "gpu_memory_gib": round(device.total_memory / 2**30, 1), "cuda": torch.version.cuda}
         gpu["driver"] = _driver()
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     return {**gpu, "date": date, "rehearsal": rehearse, "torch": torch.__version__, **provenance()}

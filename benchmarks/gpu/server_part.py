@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.processes import gpu_processes
-from benchmarks.gpu.repository import PROBES, gpu_repository, slow_load, swapping
+from benchmarks.gpu.repository import PROBES, enable_expert_swap, gpu_repository, slow_load
 from benchmarks.gpu.scale import Scale
-from benchmarks.gpu.timing import Row, Skipped, attempted
+from benchmarks.gpu.timing import Row, Skipped, attempt
 from benchmarks.harness.repository_copy import log_intervals
 
 PROMPT, SEED = "a red ball rolls left", 7
@@ -36,12 +36,12 @@ _TOLD_LIMIT = 12
 
 def server(scale: Scale, *, repository: Path, keep: Path | None = None) -> Iterator[Row]:
     """Rows for Triton's own pool, for a large one, and for a load that takes long. `keep` is for videos and logs."""
-    yield from attempted({"what": "process"}, _process)
+    yield from attempt({"what": "process"}, _process)
     for pool in (DEFAULT_POOL_BYTES, scale.pool_bytes):
         rows = list(_with_pool(scale, repository, pool, keep))
         yield from rows
         if on_gpu(scale) and pool == DEFAULT_POOL_BYTES and not any("seconds" in row for row in rows):
-            yield from _attempted_on_cpu(scale, repository, pool, keep)
+            yield from _attempt_on_cpu(scale, repository, pool, keep)
     yield from _during_a_slow_load(scale, repository, keep)
 
 
@@ -62,7 +62,7 @@ def _process() -> Row:
     }
 
 
-def _attempted_on_cpu(scale: Scale, repository: Path, pool: int, keep: Path | None) -> Iterator[Row]:
+def _attempt_on_cpu(scale: Scale, repository: Path, pool: int, keep: Path | None) -> Iterator[Row]:
     """Where nothing came of the GPU: does the same server work without one?"""
     for row in _with_pool(replace(scale, device="cpu"), repository, pool, keep):
         yield {**row, "device": "cpu"}
@@ -75,20 +75,18 @@ def _with_pool(scale: Scale, repository: Path, pool: int, keep: Path | None) -> 
     def measure(url: str, copy: Path) -> Iterator[Row]:
         for mib in scale.probe_mib:
             values = int(mib * 2**18)
-            yield from attempted(
-                {**about, "what": "probe", "mib": mib}, partial(_probed, url, values=values, repeats=6)
-            )
+            yield from attempt({**about, "what": "probe", "mib": mib}, partial(_probe, url, values=values, repeats=6))
         for endpoint in ("stream", "unary"):
             videos = partial(_videos, url, scale, endpoint, intervals=copy.parent / "intervals", keep=keep)
-            yield from attempted({**about, "what": "video", "endpoint": endpoint}, videos)
-        yield from attempted({**about, "what": "memory"}, gpu_processes)
-        yield from attempted({**about, "what": "empty"}, lambda: _probed(url, values=0, repeats=2))
-        yield from attempted({**about, "what": "after empty"}, lambda: _probed(url, values=16, repeats=2))
+            yield from attempt({**about, "what": "video", "endpoint": endpoint}, videos)
+        yield from attempt({**about, "what": "memory"}, gpu_processes)
+        yield from attempt({**about, "what": "empty"}, lambda: _probe(url, values=0, repeats=2))
+        yield from attempt({**about, "what": "after empty"}, lambda: _probe(url, values=16, repeats=2))
 
-    yield from _served(scale, repository, about, measure, pool=pool, keep=keep)
+    yield from _measure_on_server(scale, repository, about, measure, pool=pool, keep=keep)
 
 
-def _served(
+def _measure_on_server(
     scale: Scale,
     repository: Path,
     about: Row,
@@ -112,10 +110,10 @@ def _served(
                 rows.extend(measure(running.grpc_url, options.repository))
             return {"ready_s": ready_s}
 
-        last = list(attempted({**about, "what": "server"}, run))
+        last = list(attempt({**about, "what": "server"}, run))
         yield from last
         yield from rows
-        yield {**about, "what": "log", "told": told_by(log)}
+        yield {**about, "what": "log", "told": log_messages(log)}
 
 
 def _options(scale: Scale, repository: Path, folder: Path, *, log: Path, pool: int) -> tuple[Any, Any]:
@@ -137,25 +135,27 @@ def _options(scale: Scale, repository: Path, folder: Path, *, log: Path, pool: i
     return options, running_server
 
 
-def _probed(url: str, *, values: int, repeats: int) -> Row:
+def _probe(url: str, *, values: int, repeats: int) -> Row:
     """What the probe tells of a call with so many values. Raises RuntimeError with its error."""
     from tritonclient.grpc import InferenceServerClient, InferInput
 
-    asked = InferInput("asked", [1], "BYTES")
-    asked.set_data_from_numpy(np.array([json.dumps({"values": values, "repeats": repeats}).encode()], dtype=np.object_))
+    question = InferInput("asked", [1], "BYTES")
+    question.set_data_from_numpy(
+        np.array([json.dumps({"values": values, "repeats": repeats}).encode()], dtype=np.object_)
+    )
     with InferenceServerClient(url) as client:
-        answer = client.infer(PROBES[0], [asked], client_timeout=CALL_LIMIT_S)
-    told: Row = json.loads(answer.as_numpy("told")[0])
-    if "error" in told:
-        raise RuntimeError(told["error"])
-    return told
+        answer = client.infer(PROBES[0], [question], client_timeout=CALL_LIMIT_S)
+    row: Row = json.loads(answer.as_numpy("told")[0])
+    if "error" in row:
+        raise RuntimeError(row["error"])
+    return row
 
 
 def _videos(url: str, scale: Scale, endpoint: str, *, intervals: Path, keep: Path | None) -> Row:
     """A first video, whose time has everything that happens once in it, and the same again: equal to the byte?"""
     from wan_t2v_client import Connection, TextToVideo
 
-    from benchmarks.harness.intervals import covered_ns, gaps_ns, logged_intervals
+    from benchmarks.harness.intervals import covered_ns, gaps_ns, read_intervals
 
     with TextToVideo(Connection(url)) as client:
         generate = client.generate if endpoint == "stream" else client.generate_unary
@@ -167,15 +167,15 @@ def _videos(url: str, scale: Scale, endpoint: str, *, intervals: Path, keep: Pat
             spans.append((started, time.monotonic_ns()))
     if keep:
         (keep / f"{endpoint}.mp4").write_bytes(videos[-1])
-    found, last = logged_intervals(intervals), spans[-1]
+    passes, last = read_intervals(intervals), spans[-1]
     return {
         "steps": scale.steps,
         "video_bytes": len(videos[-1]),
         "same_bytes": len(set(videos)) == 1,
         "first_s": (spans[0][1] - spans[0][0]) / 1e9,
         "seconds": min(end - start for start, end in spans[1:]) / 1e9,
-        "outside_graphs": 1 - covered_ns(found, last) / (last[1] - last[0]),
-        "longest_gap_ms": max(gaps_ns(found, last)) / 1e6,
+        "outside_graphs": 1 - covered_ns(passes, last) / (last[1] - last[0]),
+        "longest_gap_ms": max(gaps_ns(passes, last)) / 1e6,
     }
 
 
@@ -196,13 +196,13 @@ def _during_a_slow_load(scale: Scale, repository: Path, keep: Path | None) -> It
                 raise RuntimeError(f"after {time.monotonic() - started:.1f} s: {error}") from error
             return {"seconds": time.monotonic() - started, "video_bytes": len(video)}
 
-        yield from attempted(about, wait)
+        yield from attempt(about, wait)
 
-    yield from _served(scale, repository, about, measure, change=swapping, keep=keep)
+    yield from _measure_on_server(scale, repository, about, measure, change=enable_expert_swap, keep=keep)
 
 
-def told_by(log: Path) -> list[str]:
-    """Each kind of warning and error in Triton's log once, with how often it came."""
+def log_messages(log: Path) -> list[str]:
+    """List each kind of warning and error in Triton's log once, with its count."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     kinds: dict[str, int] = {}
     for line in _TOLD.findall(text):

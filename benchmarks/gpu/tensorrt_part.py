@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.scale import Scale
-from benchmarks.gpu.timing import Row, Skipped, attempted, median_seconds
+from benchmarks.gpu.timing import Row, Skipped, attempt, median_seconds
 from benchmarks.gpu.torch_parts import expert_inputs, expert_module, export_form
 from wan_t2v.engines.engine import Engine
 from wan_t2v.engines.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
@@ -50,11 +50,11 @@ def tensorrt(scale: Scale, *, load: Load = load_plan) -> Iterator[Row]:
                     def measure(name: str = name, size: VideoShape = size, target: tuple[str, ...] = target) -> Row:
                         trt = _module(name)
                         if not exported:
-                            exported.append(_exported(scale, Path(folder)))
-                        return _measured(scale, size, trt, exported[0], target=target, load=load)
+                            exported.append(_export(scale, Path(folder)))
+                        return _measure(scale, size, trt, exported[0], target=target, load=load)
 
                     about = {"tensorrt": name, "size": str(size), "precision": "bf16", "target": list(target)}
-                    rows = list(attempted({**about, "blocks": BLOCKS}, measure))
+                    rows = list(attempt({**about, "blocks": BLOCKS}, measure))
                     yield from rows
                     if "error" not in rows[0]:
                         break  # the other target is for a build that fails
@@ -71,7 +71,7 @@ def _module(name: str) -> Any:
         raise Skipped(str(error)) from error
 
 
-def _measured(
+def _measure(
     scale: Scale, size: VideoShape, trt: Any, exported: Exported, *, target: tuple[str, ...], load: Load
 ) -> Row:
     inputs = expert_inputs(scale, size)
@@ -104,7 +104,7 @@ def _measured(
     return {**about, "seconds": seconds, "relative_difference": difference}
 
 
-def _exported(scale: Scale, folder: Path) -> Exported:
+def _export(scale: Scale, folder: Path) -> Exported:
     """Export on the CPU, as `make export` does. Raises Skipped if a package is missing."""
     started = time.monotonic()
     try:

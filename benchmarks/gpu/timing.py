@@ -44,10 +44,10 @@ def _device_seconds(work: Callable[[], object]) -> float:
     return float(start.elapsed_time(end)) / 1e3
 
 
-def attempted(about: Row, measure: Callable[[], Row]) -> Iterator[Row]:
+def attempt(about: Row, measure: Callable[[], Row]) -> Iterator[Row]:
     """One row: what was measured, or why it could not be, with the end of the traceback. The other rows go on."""
     try:
-        yield {**about, **{key: rounded(value) for key, value in measure().items()}}
+        yield {**about, **{key: round_figure(value) for key, value in measure().items()}}
     except Skipped as reason:
         yield {**about, "skipped": str(reason)}
     except Exception as error:
@@ -66,6 +66,6 @@ def without_folders(text: str) -> str:
     return text
 
 
-def rounded(value: Any) -> Any:
+def round_figure(value: Any) -> Any:
     """A figure with as many digits as it deserves; everything else as it is."""
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu.scale import GRID, Scale, attention_flops, expert_flops
-from benchmarks.gpu.timing import Row, Skipped, attempted, median_seconds, rounded
+from benchmarks.gpu.timing import Row, Skipped, attempt, median_seconds, round_figure
 from wan_t2v.shapes import VideoShape
 
 BACKENDS = ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION")
@@ -27,7 +27,7 @@ def matrix_rate(scale: Scale) -> Iterator[Row]:
             seconds = median_seconds(lambda: left @ right, scale.device, repeats=4 * scale.repeats)
             return {"seconds": seconds, "flops": 2 * rows * inner * columns}
 
-        yield from attempted({"product": f"{rows}x{inner}x{columns}"}, measure)
+        yield from attempt({"product": f"{rows}x{inner}x{columns}"}, measure)
 
 
 def attention(scale: Scale) -> Iterator[Row]:
@@ -48,7 +48,7 @@ def attention(scale: Scale) -> Iterator[Row]:
                 seconds = median_seconds(attend, scale.device, repeats=scale.repeats)
                 return {"tokens": tokens, "seconds": seconds, "flops": attention_flops(scale.dims, tokens)}
 
-            yield from attempted({"size": str(size), "kernel": backend}, measure)
+            yield from attempt({"size": str(size), "kernel": backend}, measure)
 
 
 def expert_eager(scale: Scale) -> Iterator[Row]:
@@ -72,12 +72,12 @@ def _expert(scale: Scale, mode: str) -> Iterator[Row]:
                 for block in graph.transformer.blocks:
                     block.compile(dynamic=False)
             inputs = tuple(expert_inputs(scale, size).values())
-            return extrapolated(scale, size, counts, lambda count: _pass_seconds(scale, graph, count, inputs))
+            return extrapolate(scale, size, counts, lambda count: _pass_seconds(scale, graph, count, inputs))
 
-        yield from attempted({"size": str(size), "mode": mode, "precision": "bf16"}, measure)
+        yield from attempt({"size": str(size), "mode": mode, "precision": "bf16"}, measure)
 
 
-def extrapolated(scale: Scale, size: VideoShape, counts: tuple[int, int], seconds_of: Callable[[int], float]) -> Row:
+def extrapolate(scale: Scale, size: VideoShape, counts: tuple[int, int], seconds_of: Callable[[int], float]) -> Row:
     """Time of all layers from a few: a line through two counts of blocks, since the blocks are alike."""
     few, many = counts
     measured = {count: seconds_of(count) for count in counts}
@@ -85,7 +85,7 @@ def extrapolated(scale: Scale, size: VideoShape, counts: tuple[int, int], second
     about = {
         "tokens": scale.tokens(size),
         "blocks_measured": list(counts),
-        "seconds_measured": [rounded(seconds) for seconds in measured.values()],
+        "seconds_measured": [round_figure(seconds) for seconds in measured.values()],
         "layers": scale.dims.layers,
     }
     if a_block <= 0:  # small dimensions on a busy machine; a line through noise would be a figure that nobody measured
@@ -135,7 +135,7 @@ def expert_module(scale: Scale, blocks: int, device: str) -> Any:
     except ImportError as error:
         raise Skipped(f"{error}: pip install diffusers transformers") from error
     dims = scale.dims
-    with torch.device(device), _made_in_bf16():
+    with torch.device(device), _create_in_bf16():
         module = WanTransformer3DModel(
             patch_size=(1, GRID.patch, GRID.patch),
             num_attention_heads=dims.heads,
@@ -157,7 +157,7 @@ def expert_module(scale: Scale, blocks: int, device: str) -> Any:
 
 
 @contextlib.contextmanager
-def _made_in_bf16() -> Iterator[None]:
+def _create_in_bf16() -> Iterator[None]:
     """Weights are never in FP32, which would need twice the memory."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)

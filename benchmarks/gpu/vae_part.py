@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.scale import GRID, Scale
-from benchmarks.gpu.timing import Row, Skipped, attempted, median_seconds
+from benchmarks.gpu.timing import Row, Skipped, attempt, median_seconds
 from benchmarks.gpu.torch_parts import random_bf16
 from wan_t2v.shapes import VideoShape
 
@@ -44,12 +44,12 @@ def vae(scale: Scale) -> Iterator[Row]:
                 reference: list[Tensor] = reference,
             ) -> Row:
                 with _rounding(arithmetic), torch.inference_mode():
-                    return _measured(scale, size, arithmetic, latents, reference)
+                    return _measure(scale, size, arithmetic, latents, reference)
 
-            yield from attempted({"size": str(size), "precision": arithmetic.name}, measure)
+            yield from attempt({"size": str(size), "precision": arithmetic.name}, measure)
 
 
-def _measured(scale: Scale, size: VideoShape, arithmetic: Arithmetic, latents: Tensor, reference: list[Tensor]) -> Row:
+def _measure(scale: Scale, size: VideoShape, arithmetic: Arithmetic, latents: Tensor, reference: list[Tensor]) -> Row:
     first, later = (graph.to(scale.device, arithmetic.dtype) for graph in _vae_graphs(scale))
     rounded = latents.to(arithmetic.dtype)
     now, then = rounded[:, :, :1], rounded[:, :, 1:]
@@ -58,7 +58,7 @@ def _measured(scale: Scale, size: VideoShape, arithmetic: Arithmetic, latents: T
     if arithmetic is ARITHMETICS[0]:
         reference.append(frames)
     (first_s, first_flops), (next_s, next_flops) = (
-        (median_seconds(work, scale.device, repeats=scale.repeats), _counted_flops(work))
+        (median_seconds(work, scale.device, repeats=scale.repeats), _count_flops(work))
         for work in (lambda: first(now), lambda: later(then, *caches))
     )
     peak = _peak_of(lambda: later(then, *caches), scale)
@@ -124,7 +124,7 @@ def _vae_graphs(scale: Scale) -> tuple[nn.Module, nn.Module]:
     return VaeDecoderFirstGraph(module), VaeDecoderNextGraph(module)
 
 
-def _counted_flops(work: Callable[[], object]) -> int:
+def _count_flops(work: Callable[[], object]) -> int:
     """Of matrix products and convolutions, by torch's own counter."""
     with FlopCounterMode(display=False) as counter:
         work()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness.repository_copy import copied_repository
+from benchmarks.harness.repository_copy import copy_repository
 from export.checkpoint.folder import Checkpoint
 from export.to_onnx.export_checkpoint import export_checkpoint
 from export.to_onnx.install import install_export
@@ -26,7 +26,7 @@ def export_folder(checkpoint: Path) -> Path:
     return Path("build") / (checkpoint.name if parent == "checkpoints" else f"{parent}-{checkpoint.name}")
 
 
-def installed_copy(checkpoint: Path, repository: Path, folder: Path) -> Installed:
+def install_copy(checkpoint: Path, repository: Path, folder: Path) -> Installed:
     """Export what is not exported yet (kept under build/), copy `repository` into `folder` and install it there."""
     exported = export_checkpoint(Checkpoint.open(checkpoint), export_folder(checkpoint))
-    return Installed(checkpoint, exported, install_export(exported, copied_repository(repository, folder)))
+    return Installed(checkpoint, exported, install_export(exported, copy_repository(repository, folder)))

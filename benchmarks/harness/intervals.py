@@ -1,4 +1,4 @@
-"""How much of a span of time no engine ran in."""
+"""Idle time of the engines within a span of time."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 Interval = tuple[int, int]  # start and end, nanoseconds of the monotonic clock
 
 
-def logged_intervals(folder: Path) -> list[Interval]:
+def read_intervals(folder: Path) -> list[Interval]:
     """All intervals that the engines wrote under `folder`."""
     lines = (line for path in folder.glob("*.txt") for line in path.read_text(encoding="ascii").splitlines())
     return [(int(start), int(end)) for start, end in (line.split() for line in lines)]

@@ -1,4 +1,4 @@
-"""Which machine and which code a figure belongs to."""
+"""Provenance of a figure: machine, load, day and commit."""
 
 import datetime
 import os

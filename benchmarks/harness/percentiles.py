@@ -13,8 +13,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def summary(values: Iterable[float], *, digits: int = 4) -> dict[str, float] | None:
     """Count, mean, median, 90th and 99th percentile and the largest, in the values' unit; None without any."""
-    found = list(values)
-    if not found:
+    numbers = list(values)
+    if not numbers:
         return None
-    figures = {"mean": sum(found) / len(found), **{f"p{p}": percentile(found, p) for p in (50, 90, 99)}}
-    return {"count": len(found), **{n: round(v, digits) for n, v in {**figures, "max": max(found)}.items()}}
+    figures = {"mean": sum(numbers) / len(numbers), **{f"p{p}": percentile(numbers, p) for p in (50, 90, 99)}}
+    return {"count": len(numbers), **{n: round(v, digits) for n, v in {**figures, "max": max(numbers)}.items()}}

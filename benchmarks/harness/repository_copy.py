@@ -1,4 +1,4 @@
-"""A model repository to vary: a copy of the installed one with parameters added or configs replaced."""
+"""A copy of the installed model repository, for benchmarks that change its configs."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from wan_t2v.contract import GRAPHS
 
 
-def copied_repository(repository: Path, folder: Path) -> Path:
+def copy_repository(repository: Path, folder: Path) -> Path:
     """Copy the repository into `folder`."""
     return Path(shutil.copytree(repository, folder / "model_repository", ignore=shutil.ignore_patterns("__pycache__")))
 

@@ -10,13 +10,18 @@ from embedded.server import running_server
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """`--url` for a server that runs, `--repository` for one that is started."""
+    """Add `--url` for a running server and `--repository` for one that is started."""
     parser.add_argument("--url", help="gRPC address of a running server (default: start an embedded one)")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="what that one serves")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        help="model repository of the server that is started",
+    )
 
 
 @contextlib.contextmanager
-def served(url: str | None, repository: Path, folder: Path) -> Iterator[str]:
+def server_under_test(url: str | None, repository: Path, folder: Path) -> Iterator[str]:
     """Yield a gRPC address; a server that was started keeps its log in `folder`. Raises ServerError."""
     if url:
         yield url

@@ -1,4 +1,4 @@
-"""What progress, previews and the second endpoint cost, and what four callers at once gain.
+"""Latency of the endpoints: the cost of progress and previews, and the gain of four callers at once.
 
     make bench        or        python -m benchmarks.latency.endpoints --rounds 9
 
@@ -8,9 +8,9 @@ turning order; the three must give the same bytes. Ratios are medians of the rou
 changes its speed over minutes does not decide them. Then four requests one after another and the same four at once,
 alternating too. One JSON line last:
 
-* `stream_over_unary`: the streaming door, which always tells its progress, against the unary door, which tells none;
+* `stream_over_unary`: the streaming endpoint, which always sends progress, against the unary one, which sends none;
 * `previews_over_stream`: what a preview at each step adds; `previews_over_unary`: both together;
-* `four_at_once`: throughput of four concurrent callers of the streaming door over that of one after another.
+* `four_at_once`: throughput of four concurrent callers of the streaming endpoint over that of one after another.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Any
 
 from wan_t2v_client import Connection, TextToVideo
 
-from benchmarks.harness.installed_copy import CHECKPOINT, installed_copy
+from benchmarks.harness.installed_copy import CHECKPOINT, install_copy
 from benchmarks.harness.machine import provenance
 from embedded.options import ServerOptions
 from embedded.server import running_server
@@ -55,15 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     about = provenance()
     with tempfile.TemporaryDirectory(prefix="wan-t2v-bench-") as folder:
-        copy = installed_copy(options.checkpoint, options.repository, Path(folder))
+        copy = install_copy(options.checkpoint, options.repository, Path(folder))
         with running_server(ServerOptions(repository=copy.repository, log=Path(folder) / "log")) as server:
-            doors = _doors(server.grpc_url, options.rounds, {"seed": SEED, "num_inference_steps": options.steps})
+            fields = {"seed": SEED, "num_inference_steps": options.steps}
+            by_endpoint = _compare_endpoints(server.grpc_url, options.rounds, fields)
             together = _together(server.grpc_url, options.concurrent_rounds, options.steps)
-    print(json.dumps({**doors, **together, "rounds": options.rounds, "steps": options.steps, **about}))
+    print(json.dumps({**by_endpoint, **together, "rounds": options.rounds, "steps": options.steps, **about}))
     return 0
 
 
-def _doors(url: str, rounds: int, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _compare_endpoints(url: str, rounds: int, fields: Mapping[str, Any]) -> dict[str, Any]:
     with TextToVideo(Connection(url)) as client:
         ways: dict[str, Callable[[], bytes | None]] = {
             "unary": lambda: client.generate_unary(PROMPT, **fields).video,
@@ -71,22 +72,22 @@ def _doors(url: str, rounds: int, fields: Mapping[str, Any]) -> dict[str, Any]:
             "previews": lambda: client.generate(PROMPT, preview_every=1, **fields).video,
         }
         if len({ways[name]() for name in (*WAYS, *WAYS)}) != 1:  # the warm-up too
-            raise SystemExit("error: the doors made different videos of the same request; see make test")
+            raise SystemExit("error: the endpoints made different videos of the same request; see make test")
         seconds: dict[str, list[float]] = {name: [] for name in WAYS}
         for number in range(rounds):
-            for name in turned(WAYS, number):
-                seconds[name].append(_timed(ways[name]))
-            print(f"round {number + 1}: {_shown(seconds)}", file=sys.stderr)
-    return door_figures(seconds)
+            for name in rotate(WAYS, number):
+                seconds[name].append(_time_call(ways[name]))
+            print(f"round {number + 1}: {_format_times(seconds)}", file=sys.stderr)
+    return endpoint_figures(seconds)
 
 
-def turned(ways: Sequence[str], number: int) -> list[str]:
-    """The ways in an order that begins with another one each round."""
+def rotate(ways: Sequence[str], number: int) -> list[str]:
+    """Rotate the ways, so that each round begins with another one."""
     first = number % len(ways)
     return [*ways[first:], *ways[:first]]
 
 
-def door_figures(seconds: Times) -> dict[str, Any]:
+def endpoint_figures(seconds: Times) -> dict[str, Any]:
     """Medians of each way and of the rounds' ratios."""
     medians = {f"{name}_s": round(statistics.median(times), 4) for name, times in seconds.items()}
     ratios = {
@@ -104,8 +105,8 @@ def _together(url: str, rounds: int, steps: int | None) -> dict[str, Any]:
     in_turn, at_once = [], []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for number in range(1, rounds + 1):
-            in_turn.append(_timed(lambda: list(map(one, range(AT_ONCE)))))
-            at_once.append(_timed(lambda: list(pool.map(one, range(AT_ONCE)))))
+            in_turn.append(_time_call(lambda: list(map(one, range(AT_ONCE)))))
+            at_once.append(_time_call(lambda: list(pool.map(one, range(AT_ONCE)))))
             print(f"four, round {number}: in turn {in_turn[-1]:.2f} s, at once {at_once[-1]:.2f} s", file=sys.stderr)
     ratio = statistics.median(a / b for a, b in zip(in_turn, at_once, strict=True))
     return {
@@ -116,11 +117,11 @@ def _together(url: str, rounds: int, steps: int | None) -> dict[str, Any]:
     }
 
 
-def _shown(seconds: Times) -> str:
+def _format_times(seconds: Times) -> str:
     return ", ".join(f"{name} {times[-1]:.2f} s" for name, times in seconds.items())
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _time_call(work: Callable[[], object]) -> float:
     started = time.monotonic()
     work()
     return time.monotonic() - started

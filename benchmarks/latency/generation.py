@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from wan_t2v_client import Connection, TextToVideo
 
 from benchmarks.baselines.diffusers_pipeline import Diffusers
-from benchmarks.harness.installed_copy import CHECKPOINT, installed_copy
-from benchmarks.harness.intervals import covered_ns, gaps_ns, logged_intervals
+from benchmarks.harness.installed_copy import CHECKPOINT, install_copy
+from benchmarks.harness.intervals import covered_ns, gaps_ns, read_intervals
 from benchmarks.harness.machine import provenance
 from benchmarks.harness.repository_copy import log_intervals
 from embedded.options import ServerOptions
@@ -51,7 +51,7 @@ def main() -> int:
     options = parser.parse_args()
     about = provenance()
     with tempfile.TemporaryDirectory(prefix="wan-t2v-bench-") as folder:
-        copy = installed_copy(options.checkpoint, options.repository, Path(folder))
+        copy = install_copy(options.checkpoint, options.repository, Path(folder))
         diffusers = Diffusers(copy.checkpoint, copy.exported)
         log = log_intervals(copy.repository, Path(folder) / "intervals")
         with (
@@ -77,7 +77,7 @@ def _take_better_thread_count(work: Callable[[], object]) -> int:
     seconds = {}
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        seconds[threads] = min(_timed(work) for _ in range(2))
+        seconds[threads] = min(_time_call(work) for _ in range(2))
     best = min(seconds, key=seconds.__getitem__)
     torch.set_num_threads(best)
     return best
@@ -93,9 +93,9 @@ def _alternate(triton: Callable[[], Any], diffusers: Callable[[], object], round
         triton()
         spans.append((started, time.monotonic_ns()))
         triton_s.append((spans[-1][1] - spans[-1][0]) / 1e9)
-        diffusers_s.append(_timed(diffusers))
+        diffusers_s.append(_time_call(diffusers))
         print(f"round {number}: Triton {triton_s[-1]:.2f} s, diffusers {diffusers_s[-1]:.2f} s", file=sys.stderr)
-    intervals = logged_intervals(log)
+    intervals = read_intervals(log)
     outside = [1 - covered_ns(intervals, span) / (span[1] - span[0]) for span in spans]
     gaps = [gaps_ns(intervals, span) for span in spans]
     return {
@@ -103,9 +103,9 @@ def _alternate(triton: Callable[[], Any], diffusers: Callable[[], object], round
         "diffusers_s": round(statistics.median(diffusers_s), 3),
         "ratio": round(statistics.median(a / b for a, b in zip(triton_s, diffusers_s, strict=True)), 3),
         "outside_graphs": round(statistics.median(outside), 4),
-        "step_gap_ms": _median_ms(gap for found in gaps for gap in found),
-        "longest_gap_ms": _median_ms(max(found[:-1]) for found in gaps),
-        "after_last_graph_ms": _median_ms(found[-1] for found in gaps),
+        "step_gap_ms": _median_ms(gap for lengths in gaps for gap in lengths),
+        "longest_gap_ms": _median_ms(max(lengths[:-1]) for lengths in gaps),
+        "after_last_graph_ms": _median_ms(lengths[-1] for lengths in gaps),
         "diffusers_threads": threads,
     }
 
@@ -114,7 +114,7 @@ def _median_ms(lengths_ns: Iterable[int]) -> float:
     return round(statistics.median(lengths_ns) / 1e6, 2)
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _time_call(work: Callable[[], object]) -> float:
     started = time.monotonic()
     work()
     return time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Does it pay to let the server merge the passes of an expert, and does merging keep the bytes?
+"""Guidance batching: does merging an expert's passes in the server pay, and does it keep the bytes?
 
     python -m benchmarks.latency.guidance_batching
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from wan_t2v_client import Connection, TextToVideo
 
 from benchmarks.harness.machine import provenance
-from benchmarks.harness.repository_copy import copied_repository
+from benchmarks.harness.repository_copy import copy_repository
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 
@@ -57,11 +57,11 @@ def main() -> int:
     for layout in LAYOUTS:
         about = provenance()
         with tempfile.TemporaryDirectory(prefix="wan-t2v-bench-") as folder:
-            repository = copied_repository(options.repository, Path(folder))
+            repository = copy_repository(options.repository, Path(folder))
             for expert in EXPERTS:
                 _apply(layout, repository / expert / "configs/cpu.pbtxt")
             with running_server(ServerOptions(repository=repository, log=Path(folder) / "log")) as server:
-                print(json.dumps({"layout": layout.name, **_measured(server, options.rounds), **about}), flush=True)
+                print(json.dumps({"layout": layout.name, **_measure(server, options.rounds), **about}), flush=True)
     return 0
 
 
@@ -75,10 +75,10 @@ def _apply(layout: Layout, config: Path) -> None:
     config.write_text(text, encoding="utf-8")
 
 
-def _measured(server: Server, rounds: int) -> dict[str, object]:
-    alone = [_generated(server) for _ in range(rounds + 2)][2:]
+def _measure(server: Server, rounds: int) -> dict[str, object]:
+    alone = [_generate(server) for _ in range(rounds + 2)][2:]
     together = [_together(server, 2) for _ in range(rounds)]
-    videos = {video for _, video in alone} | {video for _, found in together for video in found}
+    videos = {video for _, video in alone} | {video for _, group in together for video in group}
     return {
         "alone_s": round(statistics.median(seconds for seconds, _ in alone), 3),
         "two_at_once_s": round(statistics.median(seconds for seconds, _ in together), 3),
@@ -87,7 +87,7 @@ def _measured(server: Server, rounds: int) -> dict[str, object]:
     }
 
 
-def _generated(server: Server) -> tuple[float, bytes]:
+def _generate(server: Server) -> tuple[float, bytes]:
     with TextToVideo(Connection(server.grpc_url)) as client:
         started = time.monotonic()
         video = client.generate_unary(PROMPT, seed=SEED).video
@@ -98,7 +98,7 @@ def _generated(server: Server) -> tuple[float, bytes]:
 def _together(server: Server, count: int) -> tuple[float, list[bytes]]:
     started = time.monotonic()
     with ThreadPoolExecutor(count) as pool:
-        videos = [video for _, video in pool.map(lambda _: _generated(server), range(count))]
+        videos = [video for _, video in pool.map(lambda _: _generate(server), range(count))]
     return time.monotonic() - started, videos
 
 

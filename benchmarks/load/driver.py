@@ -1,4 +1,4 @@
-"""Sending planned requests through the streaming door, each at its time, and noting what became of each."""
+"""Send planned requests through the streaming endpoint at their times, and record each outcome."""
 
 import asyncio
 import statistics
@@ -19,7 +19,7 @@ FINISHED, CANCELLED, REFUSED, FAILED = "finished", "cancelled", "refused", "fail
 
 @dataclass
 class Outcome:
-    """What became of a request; seconds since the run's start, but `gaps_s`, `late_s` and `queue_wait_s`.
+    """Outcome of a request; seconds since the run's start, but `gaps_s`, `late_s` and `queue_wait_s`.
 
     Attributes:
         gaps_s: between two progress messages.
@@ -36,7 +36,7 @@ class Outcome:
     error: str = ""
 
 
-async def driven(
+async def drive(
     client: AsyncTextToVideo, planned: Sequence[PlannedRequest], *, steps: int, preview_every: int = 0
 ) -> list[Outcome]:
     """Send each request when it arrives, whatever became of those before it."""
@@ -44,7 +44,7 @@ async def driven(
     tasks = []
     for request in planned:
         await asyncio.sleep(start + request.arrives_s - time.monotonic())
-        tasks.append(asyncio.create_task(_sent(client, request, start=start, steps=steps, preview=preview_every)))
+        tasks.append(asyncio.create_task(_send(client, request, start=start, steps=steps, preview=preview_every)))
     for index, task in enumerate(asyncio.as_completed(tasks), start=1):
         await task
         if index % 10 == 0 or index == len(tasks):
@@ -52,7 +52,7 @@ async def driven(
     return [task.result() for task in tasks]
 
 
-async def timed_alone(
+async def time_alone(
     client: AsyncTextToVideo, sizes: Sequence[VideoShape], *, steps: int, prompts: Sequence[str]
 ) -> dict[VideoShape, float]:
     """Seconds of one request of each size on the idle server, warm: the median of three after a first one."""
@@ -67,7 +67,7 @@ async def timed_alone(
     return seconds
 
 
-async def _sent(
+async def _send(
     client: AsyncTextToVideo, request: PlannedRequest, *, start: float, steps: int, preview: int
 ) -> Outcome:
     outcome = Outcome(request.size, request.arrives_s, late_s=time.monotonic() - start - request.arrives_s)

@@ -27,7 +27,7 @@ from wan_t2v_client import AsyncTextToVideo, ClientError, Connection, RetryPolic
 
 from benchmarks.harness.machine import provenance
 from benchmarks.harness.percentiles import percentile, summary
-from benchmarks.harness.server_under_test import add_server_options, served
+from benchmarks.harness.server_under_test import add_server_options, server_under_test
 from training.world.prompts import fixed_prompts
 
 DIFFERS = (
@@ -61,21 +61,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.load.mlperf", description=(__doc__ or "").splitlines()[0]
     )
     add_server_options(parser)
-    parser.add_argument("--queries", type=int, default=QUERIES, help="of SingleStream (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=48, help="of Offline (default: %(default)s)")
-    parser.add_argument("--at-once", type=int, default=16, help="of Offline, under way (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=QUERIES, help="queries of SingleStream (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=48, help="samples of Offline (default: %(default)s)")
+    parser.add_argument(
+        "--at-once", type=int, default=16, help="samples of Offline under way at a time (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     about = provenance()
     with (
         tempfile.TemporaryDirectory(prefix="wan-t2v-mlperf-") as name,
-        served(options.url, options.repository, Path(name)) as url,
+        server_under_test(options.url, options.repository, Path(name)) as url,
     ):
-        found = asyncio.run(_measured(url, options))
-    print(json.dumps({**found, **about}))
+        results = asyncio.run(_measure(url, options))
+    print(json.dumps({**results, **about}))
     return 0
 
 
-async def _measured(url: str, options: argparse.Namespace) -> dict[str, Any]:
+async def _measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
     async with AsyncTextToVideo(Connection(url), retry=_TRIES) as client:
         workload = await _workload(client)
         for _ in range(2):

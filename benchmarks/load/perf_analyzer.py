@@ -1,4 +1,4 @@
-"""NVIDIA's perf_analyzer on both doors, with a fixed number of requests at concurrency 1 and 2.
+"""NVIDIA's perf_analyzer on both endpoints, with a fixed number of requests at concurrency 1 and 2.
 
     make perf      or      python -m benchmarks.load.perf_analyzer --requests 10      or      ... --url HOST:PORT
 
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.machine import provenance
-from benchmarks.harness.server_under_test import add_server_options, served
-from benchmarks.load.profile_export import ExportError, exported_requests, figures
+from benchmarks.harness.server_under_test import add_server_options, server_under_test
+from benchmarks.load.profile_export import ExportError, figures, read_requests
 from embedded.wheel import installed_wheel
 from wan_t2v.contract import GRAPHS
 
@@ -30,17 +30,17 @@ _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.
 
 
 @dataclass(frozen=True)
-class Door:
-    """A model that answers requests, and how perf_analyzer must ask it."""
+class Endpoint:
+    """A model that answers requests, and perf_analyzer's options for it."""
 
     name: str
     model: str
     options: tuple[str, ...] = ()
 
 
-DOORS = (
-    Door("unary", "text_to_video"),
-    Door("stream", "text_to_video_stream", ("--streaming", "--async")),
+ENDPOINTS = (
+    Endpoint("unary", "text_to_video"),
+    Endpoint("stream", "text_to_video_stream", ("--streaming", "--async")),
 )
 
 
@@ -48,20 +48,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Start a server, run perf_analyzer, print its tables. Returns an exit code."""
     options = _parser().parse_args(arguments)
     about = provenance()
-    wanted = [door for door in DOORS if not options.doors or door.name in options.doors]
+    wanted = [endpoint for endpoint in ENDPOINTS if not options.doors or endpoint.name in options.doors]
     with tempfile.TemporaryDirectory(prefix="wan-t2v-perf-") as name:
         folder = Path(name)
         inputs = _input_data(folder, options.steps)
-        with served(options.url, options.repository, folder) as url:
+        with server_under_test(options.url, options.repository, folder) as url:
             measured = {
-                door.name: {
-                    f"concurrency_{concurrency}": _measured(
-                        command_line(door, url, concurrency=concurrency, requests=options.requests, inputs=inputs),
-                        folder / f"{door.name}-{concurrency}",
+                endpoint.name: {
+                    f"concurrency_{concurrency}": _measure(
+                        command_line(endpoint, url, concurrency=concurrency, requests=options.requests, inputs=inputs),
+                        folder / f"{endpoint.name}-{concurrency}",
                     )
                     for concurrency in CONCURRENCIES
                 }
-                for door in wanted
+                for endpoint in wanted
             }
     print(json.dumps({"requests": options.requests, **measured, **about}))
     return 0
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add_server_options(parser)
     parser.add_argument("--requests", type=int, default=10, help="requests at each concurrency (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the server's)")
-    parser.add_argument("--doors", nargs="+", choices=[door.name for door in DOORS], help="default: both")
+    parser.add_argument("--doors", nargs="+", choices=[endpoint.name for endpoint in ENDPOINTS], help="default: both")
     return parser
 
 
@@ -87,11 +87,11 @@ def _input_data(folder: Path, steps: int | None) -> Path:
     return path
 
 
-def command_line(door: Door, url: str, *, concurrency: int, requests: int, inputs: Path) -> list[str]:
+def command_line(endpoint: Endpoint, url: str, *, concurrency: int, requests: int, inputs: Path) -> list[str]:
     """perf_analyzer's command line; where the times of the responses go is added by who runs it."""
     return [
         str(Path(sys.executable).with_name("perf_analyzer")),
-        *("-m", door.model, "-i", "grpc", "-u", url, *door.options),
+        *("-m", endpoint.model, "-i", "grpc", "-u", url, *endpoint.options),
         *("--input-data", str(inputs)),
         f"--bls-composing-models={','.join(GRAPHS)}",
         f"--concurrency-range={concurrency}",
@@ -100,10 +100,10 @@ def command_line(door: Door, url: str, *, concurrency: int, requests: int, input
     ]
 
 
-def _measured(command: list[str], folder: Path) -> dict[str, Any]:
+def _measure(command: list[str], folder: Path) -> dict[str, Any]:
     folder.mkdir()
     export = folder / "profile.json"
-    environment = {"LD_LIBRARY_PATH": str(_plainly_named_libraries(folder))}
+    environment = {"LD_LIBRARY_PATH": str(_link_libraries(folder))}
     finished = subprocess.run(
         [*command, f"--profile-export-file={export}"],
         env=environment,
@@ -115,12 +115,12 @@ def _measured(command: list[str], folder: Path) -> dict[str, Any]:
     if finished.returncode:
         raise SystemExit(f"perf_analyzer ended with exit code {finished.returncode}")
     try:
-        return figures(exported_requests(export))
+        return figures(read_requests(export))
     except ExportError as error:
         raise SystemExit(f"error: {error}") from None
 
 
-def _plainly_named_libraries(folder: Path) -> Path:
+def _link_libraries(folder: Path) -> Path:
     """Links to two libraries of the server's wheel under the names that perf_analyzer looks for."""
     for wanted, pattern in _LIBRARIES.items():
         (folder / wanted).symlink_to(next(installed_wheel().libraries.glob(pattern)))

@@ -1,7 +1,7 @@
-"""What perf_analyzer writes with `--profile-export-file`: when each response of each request came, and what was in it.
+"""Read perf_analyzer's `--profile-export-file`: the time and kind of each response of each request.
 
-perf_analyzer's own table has one latency a request, and for a decoupled model says that it is the first response's; the
-streaming door's first response is a sign of life and not the video. Seen with 2.51: its table then has the last
+perf_analyzer's own table has one latency per request, and for a decoupled model says that it is the first response's;
+the streaming endpoint's first response is a sign of life and not the video. Seen with 2.51: its table then has the last
 response's after all, its throughput counts the rest of a measurement window in which nothing was asked, and the file
 is no valid JSON, since it holds the MP4's bytes as they are. So the times are taken from here.
 """
@@ -49,7 +49,7 @@ class ExportedRequest:
         return [(after - before) / 1e9 for before, after in zip(steps, steps[1:], strict=False)]
 
 
-def exported_requests(path: Path) -> list[ExportedRequest]:
+def read_requests(path: Path) -> list[ExportedRequest]:
     """All requests of a file with one experiment. Raises ExportError."""
     try:
         text = path.read_bytes().decode("latin-1")  # any byte is a character, and no text in it is needed

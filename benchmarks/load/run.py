@@ -1,10 +1,10 @@
-"""Load as people make it: requests that arrive by chance, of several sizes, some of whose callers leave.
+"""Random load: Poisson arrivals of several sizes, some of whose callers leave.
 
     python -m benchmarks.load.run --utilisation 0.7 --cancel-ratio 0.2        or        ... --url HOST:PORT --rate 0.05
 
 perf_analyzer keeps a fixed number of requests under way, all alike, and none of them leaves. Here arrivals are a
 Poisson process, so a slow server is not asked less often, and a latency counts from the moment of arrival. Everything
-goes through the streaming door. Without `--rate`, each size is timed alone first, and the rate is set to keep the
+goes through the streaming endpoint. Without `--rate`, each size is timed alone first, and the rate is set to keep the
 server busy `--utilisation` of the time. One JSON line last:
 
 * `latency_s` by size, of the requests that got their video;
@@ -29,9 +29,9 @@ from wan_t2v_client import AsyncTextToVideo, Connection
 
 from benchmarks.harness.machine import provenance
 from benchmarks.harness.percentiles import summary
-from benchmarks.harness.server_under_test import add_server_options, served
-from benchmarks.load.driver import CANCELLED, FAILED, FINISHED, REFUSED, Outcome, driven, timed_alone
-from benchmarks.load.traffic import Traffic, mix_from_text, planned_requests, rate_for
+from benchmarks.harness.server_under_test import add_server_options, server_under_test
+from benchmarks.load.driver import CANCELLED, FAILED, FINISHED, REFUSED, Outcome, drive, time_alone
+from benchmarks.load.traffic import Traffic, mix_from_text, plan_requests, rate_for
 from training.world.prompts import fixed_prompts
 from wan_t2v.shapes import VideoShape
 
@@ -47,29 +47,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     with (
         tempfile.TemporaryDirectory(prefix="wan-t2v-load-") as name,
-        served(options.url, options.repository, Path(name)) as url,
+        server_under_test(options.url, options.repository, Path(name)) as url,
     ):
         traffic, outcomes = asyncio.run(_run(url, traffic, options))
-    found = report(traffic, outcomes)
-    print(json.dumps({**found, **about}))
-    return 1 if found[FAILED] else 0
+    figures = report(traffic, outcomes)
+    print(json.dumps({**figures, **about}))
+    return 1 if figures[FAILED] else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load.run", description=(__doc__ or "").splitlines()[0])
     add_server_options(parser)
-    parser.add_argument("--requests", type=int, default=60, help="how many (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=60, help="number of requests (default: %(default)s)")
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--rate", type=float, help="mean arrivals a second")
-    rate.add_argument("--utilisation", type=float, default=0.7, help="busy share (default: %(default)s)")
+    rate.add_argument("--rate", type=float, help="mean arrivals per second")
+    rate.add_argument(
+        "--utilisation",
+        type=float,
+        default=0.7,
+        help="share of time in which the server is busy (default: %(default)s)",
+    )
     default_mix = "64x64x17=3,64x64x33=1,96x96x17=1"
     parser.add_argument(
         "--sizes", type=_mix, default=default_mix, help="height x width x frames = weight, ... (default: %(default)s)"
     )
     parser.add_argument("--steps", type=int, default=20, help="denoising steps (default: %(default)s)")
-    parser.add_argument("--cancel-ratio", type=float, default=0.2, help="callers who leave (default: %(default)s)")
-    parser.add_argument("--preview-every", type=int, default=0, help="steps from preview to preview (default: none)")
-    parser.add_argument("--seed", type=int, default=0, help="of arrivals, sizes and who leaves (default: %(default)s)")
+    parser.add_argument(
+        "--cancel-ratio", type=float, default=0.2, help="share of callers who leave (default: %(default)s)"
+    )
+    parser.add_argument("--preview-every", type=int, default=0, help="steps between previews (default: none)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of arrivals, sizes and who leaves (default: %(default)s)"
+    )
     return parser
 
 
@@ -84,12 +93,12 @@ async def _run(url: str, traffic: Traffic, options: argparse.Namespace) -> tuple
     prompts = [prompt.text for prompt in fixed_prompts(PROMPTS)]
     async with AsyncTextToVideo(Connection(url)) as client:
         if options.rate is None:
-            seconds = await timed_alone(client, list(traffic.mix), steps=traffic.steps, prompts=prompts)
+            seconds = await time_alone(client, list(traffic.mix), steps=traffic.steps, prompts=prompts)
             print(f"alone: {', '.join(f'{size} {s:.2f} s' for size, s in seconds.items())}", file=sys.stderr)
             traffic = replace(traffic, rate_per_s=rate_for(options.utilisation, seconds, traffic))
         print(f"{traffic.requests} requests, {traffic.rate_per_s:.3f} a second", file=sys.stderr)
-        planned = planned_requests(traffic, prompts)
-        return traffic, await driven(client, planned, steps=traffic.steps, preview_every=options.preview_every)
+        planned = plan_requests(traffic, prompts)
+        return traffic, await drive(client, planned, steps=traffic.steps, preview_every=options.preview_every)
 
 
 def report(traffic: Traffic, outcomes: Sequence[Outcome]) -> dict[str, Any]:

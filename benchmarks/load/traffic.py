@@ -1,4 +1,4 @@
-"""What a load generator sends and when, drawn from a seed: the same settings give the same traffic."""
+"""Traffic of a load generator, drawn from a seed: the same settings give the same traffic."""
 
 import random
 import re
@@ -36,7 +36,7 @@ class PlannedRequest:
     leaves_after: int | None
 
 
-def planned_requests(traffic: Traffic, prompts: Sequence[str]) -> list[PlannedRequest]:
+def plan_requests(traffic: Traffic, prompts: Sequence[str]) -> list[PlannedRequest]:
     """Arrivals of a Poisson process: the waits between them are independent and exponential with mean 1 / rate."""
     draw = random.Random(traffic.seed)  # noqa: S311 - repeatable on purpose
     sizes, weights = list(traffic.mix), list(traffic.mix.values())

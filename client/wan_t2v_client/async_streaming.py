@@ -1,4 +1,4 @@
-"""A call of the streaming door for asyncio: a task that is cancelled while it reads stops the work on the server."""
+"""One streaming call for asyncio. Cancelling the task that reads it stops the work on the server."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,9 @@ import grpc  # type: ignore[import-untyped]
 
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error, client_error_from_rpc
-from wan_t2v_client.fields import Sent, sent_fields
+from wan_t2v_client.fields import EncodedRequest, encode_fields
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.progress import Heartbeat, Progress, told_by
+from wan_t2v_client.progress import Heartbeat, Progress, read_message
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.streaming import CLOSE_LIMIT_S, STREAM_MODEL
 from wan_t2v_client.transport.connection import Connection
@@ -19,7 +19,7 @@ from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Limit, Watchdog
 
 
-async def streamed_asyncio(
+async def stream_generation_asyncio(
     client: Any,
     fields: Mapping[str, Any],
     *,
@@ -30,21 +30,21 @@ async def streamed_asyncio(
     retry: RetryPolicy = NO_RETRY,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncGenerator[Progress | Generation, None]:
-    """What `wan_t2v_client.streaming.streamed` does, over an open asyncio client of tritonclient."""
-    sent = sent_fields(fields)
+    """Do what `wan_t2v_client.streaming.stream_generation` does, over an open asyncio client of tritonclient."""
+    request = encode_fields(fields)
     deadline = Deadline(deadline_s)
     retries = Retries(retry, deadline)
     while True:
         watchdog = Watchdog(idle_limit_s, deadline)
         try:
             async with contextlib.aclosing(
-                _one_try(client, sent, headers=connection.headers, watchdog=watchdog)
-            ) as news:
-                async for told in news:
-                    if isinstance(told, Heartbeat):
-                        on_heartbeat(told)
+                _one_try(client, request, headers=connection.headers, watchdog=watchdog)
+            ) as messages:
+                async for message in messages:
+                    if isinstance(message, Heartbeat):
+                        on_heartbeat(message)
                     else:
-                        yield told
+                        yield message
             return
         except ClientError as error:
             explained = await asyncio.to_thread(explain, error, connection.url)
@@ -53,36 +53,38 @@ async def streamed_asyncio(
 
 
 async def _one_try(
-    client: Any, sent: Sent, *, headers: Mapping[str, str], watchdog: Watchdog
+    client: Any, request: EncodedRequest, *, headers: Mapping[str, str], watchdog: Watchdog
 ) -> AsyncGenerator[Progress | Heartbeat | Generation, None]:
     finished = asyncio.Event()
     answers = client.stream_infer(
-        _request(sent, watchdog.deadline.timeout_us(), finished),
+        _request(request, watchdog.deadline.timeout_us(), finished),
         stream_timeout=watchdog.deadline.timeout_s(),
         headers=dict(headers),
     )
     try:
         while not finished.is_set():
-            told = await _next(answers, watchdog.limit())
-            if isinstance(told, Generation):
+            message = await _next(answers, watchdog.limit())
+            if isinstance(message, Generation):
                 finished.set()
-                await _ended(answers)
+                await _read_to_end(answers)
             else:
-                watchdog.heard(told)
-            yield told
+                watchdog.record(message)
+            yield message
     except EndedByServer as end:
         finished.set()
-        await _ended(answers)
+        await _read_to_end(answers)
         raise end.error from None
     finally:
         answers.cancel()
         finished.set()  # an ended call is not cancelled, and gRPC's task that sends the request would wait for ever
 
 
-async def _request(sent: Sent, timeout_us: int | None, finished: asyncio.Event) -> AsyncIterator[dict[str, Any]]:
+async def _request(
+    request: EncodedRequest, timeout_us: int | None, finished: asyncio.Event
+) -> AsyncIterator[dict[str, Any]]:
     """The one request; our side of the stream stays open until the answer is there, as it does in blocking calls."""
-    parameters = {**sent.parameters, "triton_enable_empty_final_response": True}
-    yield {"model_name": STREAM_MODEL, "inputs": sent.inputs, "timeout": timeout_us, "parameters": parameters}
+    parameters = {**request.parameters, "triton_enable_empty_final_response": True}
+    yield {"model_name": STREAM_MODEL, "inputs": request.inputs, "timeout": timeout_us, "parameters": parameters}
     await finished.wait()
 
 
@@ -99,12 +101,12 @@ async def _next(answers: Any, limit: Limit) -> Progress | Heartbeat | Generation
     if error is not None:
         raise EndedByServer(client_error(error))
     try:
-        return told_by(result)
+        return read_message(result)
     except ServerFault as fault:
         raise EndedByServer(fault) from None
 
 
-async def _ended(answers: Any) -> None:
+async def _read_to_end(answers: Any) -> None:
     """Read to the stream's end, so that the server does not count a finished request as cancelled."""
     with contextlib.suppress(TimeoutError, grpc.RpcError):
         async with asyncio.timeout(CLOSE_LIMIT_S):

@@ -1,4 +1,4 @@
-"""The same for asyncio: many videos under way in one thread, and a cancelled task stops its work on the server."""
+"""The client for asyncio: many videos at a time in one thread. A cancelled task stops its work on the server."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -7,10 +7,10 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
-from wan_t2v_client.async_streaming import streamed_asyncio
+from wan_t2v_client.async_streaming import stream_generation_asyncio
 from wan_t2v_client.deadline import Deadline, check_seconds
 from wan_t2v_client.errors import client_error
-from wan_t2v_client.fields import sent_fields
+from wan_t2v_client.fields import encode_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
 from wan_t2v_client.model_list import models_from_statistics
 from wan_t2v_client.progress import Heartbeat, Progress
@@ -32,7 +32,7 @@ class AsyncTextToVideo:
         self._client: Any = None  # opened by the first call: a channel belongs to the loop that runs then
 
     async def __aenter__(self) -> "AsyncTextToVideo":
-        self._opened()
+        self._open()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -54,19 +54,20 @@ class AsyncTextToVideo:
         idle_limit_s: float = IDLE_LIMIT_S,
         **fields: Any,
     ) -> Generation:
-        """Generate a video through the streaming door. `fields` are the request's other fields; None is the default.
+        """Generate a video through the streaming endpoint.
 
+        `fields` are the request's other fields; None is the default.
         Cancelling the task, an exception out of `on_progress` and the deadline all stop the work on the server.
         Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault.
         """
         stream = self.stream(
             prompt, on_heartbeat=on_heartbeat, deadline_s=deadline_s, idle_limit_s=idle_limit_s, **fields
         )
-        async with aclosing(stream) as news:
-            async for told in news:
-                if isinstance(told, Generation):
-                    return told
-                on_progress(told)
+        async with aclosing(stream) as messages:
+            async for message in messages:
+                if isinstance(message, Generation):
+                    return message
+                on_progress(message)
         raise AssertionError("the stream ended without its last word")
 
     def stream(
@@ -80,8 +81,8 @@ class AsyncTextToVideo:
     ) -> AsyncGenerator[Progress | Generation, None]:
         """A Progress for each step and the Generation last. Close it (`contextlib.aclosing`) to stop early."""
         check_seconds("idle_limit_s", idle_limit_s)
-        return streamed_asyncio(
-            self._opened(),
+        return stream_generation_asyncio(
+            self._open(),
             {"prompt": prompt, **fields},
             connection=self._connection,
             deadline_s=deadline_s,
@@ -91,20 +92,22 @@ class AsyncTextToVideo:
         )
 
     async def generate_unary(self, prompt: str, *, deadline_s: float | None = None, **fields: Any) -> Generation:
-        """Generate a video through the unary door, as `TextToVideo.generate_unary` does: a cancelled task leaves, but
-        the work on the server runs to its end."""
-        sent = sent_fields({"prompt": prompt, **fields})
+        """Generate a video through the unary endpoint, as `TextToVideo.generate_unary` does.
+
+        A cancelled task leaves, but the work on the server runs to its end.
+        """
+        request = encode_fields({"prompt": prompt, **fields})
         deadline = Deadline(deadline_s)
         retries = Retries(self._retry, deadline)
         while True:
             try:
-                answer = await self._opened().infer(
+                answer = await self._open().infer(
                     UNARY_MODEL,
-                    sent.inputs,
+                    request.inputs,
                     headers=dict(self._connection.headers),
                     client_timeout=deadline.timeout_s(),
                     timeout=deadline.timeout_us(),
-                    parameters=sent.parameters or None,
+                    parameters=request.parameters or None,
                 )
                 return generation_from_answer(answer)
             except InferenceServerException as error:
@@ -115,14 +118,14 @@ class AsyncTextToVideo:
     async def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
         """Every loaded model with its version and how often it ran."""
         try:
-            answer = await self._opened().get_inference_statistics(
+            answer = await self._open().get_inference_statistics(
                 as_json=True, headers=dict(self._connection.headers), client_timeout=Deadline(deadline_s).timeout_s()
             )
         except InferenceServerException as error:
             raise await asyncio.to_thread(explain, client_error(error), self._connection.url) from None
         return models_from_statistics(answer)
 
-    def _opened(self) -> Any:
+    def _open(self) -> Any:
         if self._client is None:
             self._client = self._connection.open_asyncio()
         return self._client

@@ -1,4 +1,4 @@
-"""The moment at which a caller gives up; one for a whole call, its retries included."""
+"""Deadlines: the moment at which a caller gives up, retries included."""
 
 import math
 import time
@@ -11,7 +11,7 @@ LONGEST_S = 1e8  # three years; clocks and protocols overflow at figures far bey
 
 
 def check_seconds(name: str, value: float, *, least: float = 0.0, longest: float = LONGEST_S) -> None:
-    """Raise RequestRefused for what is no usable number of seconds."""
+    """Raise RequestRefused unless `value` is a usable number of seconds."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not (is_number and least <= value <= longest):
         raise RequestRefused(

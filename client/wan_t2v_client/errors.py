@@ -1,4 +1,4 @@
-"""What can go wrong, by what the caller can do about it."""
+"""The client's errors, by what the caller can do about each."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""The fields of a request, by name and type, and how they become Triton's inputs."""
+"""Request fields: one table with each field's type and command option, and their way into Triton's inputs."""
 
 import difflib
 import math
@@ -11,85 +11,108 @@ import tritonclient.grpc
 
 from wan_t2v_client.errors import RequestRefused
 
-FIELD_TYPES = {
-    "prompt": "BYTES",
-    "negative_prompt": "BYTES",
-    "height": "INT32",
-    "width": "INT32",
-    "num_frames": "INT32",
-    "num_inference_steps": "INT32",
-    "guidance_scale": "FP32",
-    "guidance_scale_2": "FP32",
-    "flow_shift": "FP32",
-    "seed": "INT64",
-    "fps": "INT32",
-    "latents": "FP32",
-    "output_type": "BYTES",
-    "video_encoding": "BYTES",
-    "preview_every": "INT32",
+
+class Field(NamedTuple):
+    """One field: its type by Triton's name, and its option of the command, if `help` says what that is for.
+
+    Attributes:
+        option: the option's name where it is not the field's.
+        metavar: what stands for the value in the command's help, where the name would say too little.
+        array: the value is an array of any shape; else it is one value.
+    """
+
+    datatype: str
+    help: str = ""
+    option: str = ""
+    metavar: str | None = None
+    array: bool = False
+
+
+# The one home of the fields in the client: `docs/design/request-fields.md`. The command has `--size` for two of them.
+FIELDS = {
+    "prompt": Field("BYTES"),
+    "negative_prompt": Field("BYTES", "what the video should not show"),
+    "height": Field("INT32"),
+    "width": Field("INT32"),
+    "num_frames": Field("INT32", "number of frames, 4k+1", option="--frames"),
+    "num_inference_steps": Field("INT32", "denoising steps", option="--steps"),
+    "guidance_scale": Field("FP32", "guidance of the high-noise expert"),
+    "guidance_scale_2": Field("FP32", "guidance of the low-noise expert"),
+    "flow_shift": Field("FP32", "shift of the noise schedule"),
+    "seed": Field("INT64", "seed of the starting noise; the same seed gives the same video"),
+    "fps": Field("INT32", "frames per second of the MP4"),
+    "latents": Field("FP32", array=True),
+    "output_type": Field("BYTES"),
+    "video_encoding": Field("BYTES"),
+    "preview_every": Field("INT32"),
+}
+# When a video is made and whether one is taken up again, not what it is: parameters of Triton's request.
+PARAMETERS = {
+    "idempotency_key": Field(
+        "BYTES", "key of the request; the same key resumes an interrupted video, where the server can", metavar="TEXT"
+    ),
+    "queue_priority": Field("INT64", "1 goes first, 9 last (default: 5)"),
 }
 _NUMPY = {"BYTES": np.object_, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
-
-
-# When a video is made and whether one is taken up again, not what it is: parameters of Triton's request.
-PARAMETERS = {"idempotency_key": "BYTES", "queue_priority": "INT64"}
 _LONGEST_NAME = 64
 _MOST_QUOTED = 200
 
 
-class Sent(NamedTuple):
-    """A request as it is sent."""
+class EncodedRequest(NamedTuple):
+    """A request as it is sent: inputs and parameters."""
 
     inputs: list[tritonclient.grpc.InferInput]
     parameters: dict[str, Any]
 
 
-def sent_fields(fields: Mapping[str, Any]) -> Sent:
-    """One input or parameter for each field that is not None.
+def encode_fields(fields: Mapping[str, Any]) -> EncodedRequest:
+    """Encode each field that is not None as an input or a parameter.
 
     Raises TypeError for a name that is no field, RequestRefused.
     """
     parameters = {name: _parameter(name, fields[name]) for name in PARAMETERS if fields.get(name) is not None}
-    return Sent(_inputs({name: value for name, value in fields.items() if name not in PARAMETERS}), parameters)
+    return EncodedRequest(
+        _inputs({name: value for name, value in fields.items() if name not in PARAMETERS}), parameters
+    )
 
 
 def _inputs(fields: Mapping[str, Any]) -> list[tritonclient.grpc.InferInput]:
     given = {name: value for name, value in fields.items() if value is not None}
-    unknown = sorted(given.keys() - FIELD_TYPES.keys())
+    unknown = sorted(given.keys() - FIELDS.keys())
     if unknown:
-        raise TypeError(f"{unknown_field(unknown[0])}; known are {', '.join((*FIELD_TYPES, *PARAMETERS))}")
+        raise TypeError(f"{unknown_field(unknown[0])}; known are {', '.join((*FIELDS, *PARAMETERS))}")
     return [input_from_field(name, value) for name, value in given.items()]
 
 
 def unknown_field(name: str) -> str:
-    """What to say about a name that is no field: it, and the nearest one."""
+    """Say that a name is no field, and which one is nearest."""
     if len(name) > _LONGEST_NAME:  # comparing takes long
         return f"unknown field {name[:_LONGEST_NAME]!r}..."
-    near = difflib.get_close_matches(name, FIELD_TYPES, n=1)
+    near = difflib.get_close_matches(name, FIELDS, n=1)
     return f"unknown field {name!r}" + (f" (is {near[0]} meant?)" if near else "")
 
 
 def _parameter(name: str, value: Any) -> Any:
     """One parameter as tritonclient takes it. Raises RequestRefused for a value that its type cannot hold."""
     try:
-        plain = plain_value(PARAMETERS[name], value)
+        plain = plain_value(PARAMETERS[name].datatype, value)
     except (OverflowError, ValueError, TypeError) as error:
         raise not_sendable(name, value, error) from None
     return value if isinstance(plain, bytes) else plain
 
 
 def not_sendable(name: str, value: Any, error: Exception) -> RequestRefused:
-    """The refusal of a value that the field's type cannot hold."""
+    """Make the refusal of a value that the field's type cannot hold."""
     shown = repr(value)
     shown = shown if len(shown) <= _MOST_QUOTED else f"{shown[:_MOST_QUOTED]}..."
     return RequestRefused(f"{name}: got {shown}, which cannot be sent ({str(error)[:_MOST_QUOTED]})")
 
 
 def input_from_field(name: str, value: Any) -> tritonclient.grpc.InferInput:
-    """One field as an input. Raises RequestRefused for a value that its type cannot hold."""
-    datatype = FIELD_TYPES[name]
+    """Make one field's input. Raises RequestRefused for a value that its type cannot hold."""
+    datatype = FIELDS[name].datatype
     try:
-        plain = value if name == "latents" else [plain_value(datatype, value)]
+        plain = value if FIELDS[name].array else [plain_value(datatype, value)]
         array = np.asarray(plain, dtype=_NUMPY[datatype])
     except (OverflowError, ValueError, TypeError) as error:
         raise not_sendable(name, value, error) from None

@@ -1,4 +1,4 @@
-"""What comes back from either door."""
+"""The result of a generation, from either endpoint."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError
 
 @dataclass(frozen=True)
 class Generation:
-    """What came back: `video` (the MP4's bytes), `frames` (T, H, W, 3) uint8 or `latents` (1, C, F, h, w) float32.
+    """The result: `video` (the MP4's bytes), `frames` (T, H, W, 3) uint8 or `latents` (1, C, F, h, w) float32.
 
     Those that were not asked for (`output_type`) are None. `metadata` holds the effective settings, the seed, the
     graphs that ran and the milliseconds of each stage.

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def models_from_statistics(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every loaded model with its version and how often it ran."""
+    """List each loaded model with its version and how often it ran."""
     return [
         {
             "name": model["name"],

@@ -1,4 +1,4 @@
-"""What the streaming door tells, read from its answers."""
+"""The streaming endpoint's messages: progress, heartbeats and, last, the generation."""
 
 import json
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ from wan_t2v_client.generation import UNREADABLE, Generation, generation_from_an
 
 @dataclass(frozen=True)
 class Progress:
-    """What the server told after a step.
+    """Progress after a step: index, expert, seconds, estimate of what is left.
 
     Attributes:
         step, num_inference_steps: the `step`-th of so many.
@@ -34,7 +34,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What the server tells while there is nothing new: the request is not forgotten.
+    """A sign of life: what the request waits for or is doing.
 
     Attributes:
         stage: `queue`, `prepare`, `denoise`, `load` (of an expert, where they take turns), `decode` or `encode`.
@@ -47,32 +47,32 @@ class Heartbeat:
     ahead: int | None = None
 
 
-def told_by(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | Generation:
-    """A step's progress, a sign of life or, at the end, the generation.
+def read_message(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | Generation:
+    """Read one message: a step's progress, a sign of life or, at the end, the generation.
 
     Raises ServerFault for a last answer that holds none of them, and for one that cannot be read.
     """
     try:
-        news = _news(answer)
+        message = _read_running(answer)
     except UNREADABLE as error:
         raise unreadable(error) from None
-    if news is not None:
-        return news
+    if message is not None:
+        return message
     if answer.as_numpy("metadata") is None:
         raise ServerFault("the server ended the stream without a video and without an error")
     return generation_from_answer(answer)
 
 
-def _news(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | None:
-    told = answer.as_numpy("progress")
-    if told is not None:
+def _read_running(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | None:
+    text = answer.as_numpy("progress")
+    if text is not None:
         preview = answer.as_numpy("preview")
-        return Progress(**_known(Progress, told[0]), preview=None if preview is None else preview[0])
-    told = answer.as_numpy("heartbeat")
-    return None if told is None else Heartbeat(**_known(Heartbeat, told[0]))
+        return Progress(**_known(Progress, text[0]), preview=None if preview is None else preview[0])
+    text = answer.as_numpy("heartbeat")
+    return None if text is None else Heartbeat(**_known(Heartbeat, text[0]))
 
 
 def _known(kind: type[Progress] | type[Heartbeat], text: bytes) -> dict[str, Any]:
-    """What this client knows of; a newer server tells more."""
+    """Fields that this client knows; a newer server sends more."""
     names = {field.name for field in fields(kind)}
     return {name: value for name, value in json.loads(text).items() if name in names}

@@ -1,4 +1,4 @@
-"""When a call is tried again: only where the server was unavailable, later each time, never past the deadline."""
+"""Retries: only while the server is unavailable, with growing waits, never past the deadline."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A call of the streaming door: news as it comes, the video last; who stops reading stops the work."""
+"""One streaming call: messages as they come, the video last. Who stops reading stops the work on the server."""
 
 import contextlib
 import queue
@@ -12,9 +12,9 @@ from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error
-from wan_t2v_client.fields import Sent, sent_fields
+from wan_t2v_client.fields import EncodedRequest, encode_fields
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.progress import Heartbeat, Progress, told_by
+from wan_t2v_client.progress import Heartbeat, Progress, read_message
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.transport.connection import Connection
 from wan_t2v_client.transport.endpoint_probe import explain
@@ -23,10 +23,10 @@ from wan_t2v_client.watchdog import IDLE_LIMIT_S, Watchdog
 CLOSE_LIMIT_S = 5.0  # for the server's last word after the answer or the error
 STREAM_MODEL = "text_to_video_stream"
 _UNREACHED = "StatusCode.UNAVAILABLE"
-News = queue.SimpleQueue[tuple[Any, InferenceServerException | None]]
+Messages = queue.SimpleQueue[tuple[Any, InferenceServerException | None]]
 
 
-def streamed(
+def stream_generation(
     connection: Connection,
     fields: Mapping[str, Any],
     *,
@@ -43,18 +43,18 @@ def streamed(
     Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault; Unavailable also if the server fell silent,
     see `wan_t2v_client.watchdog`. The deadline is for all tries together.
     """
-    sent = sent_fields(fields)
+    request = encode_fields(fields)
     deadline = Deadline(deadline_s)
     retries = Retries(retry, deadline)
     while True:
         watchdog = Watchdog(idle_limit_s, deadline)
         try:
-            with closing(_one_try(connection, sent, watchdog=watchdog)) as news:
-                for told in news:
-                    if isinstance(told, Heartbeat):
-                        on_heartbeat(told)
+            with closing(_one_try(connection, request, watchdog=watchdog)) as messages:
+                for message in messages:
+                    if isinstance(message, Heartbeat):
+                        on_heartbeat(message)
                     else:
-                        yield told
+                        yield message
             return
         except ClientError as error:
             wait_s = retries.wait_s(explain(error, connection.url), progressed=watchdog.progressed)
@@ -62,30 +62,30 @@ def streamed(
 
 
 def _one_try(
-    connection: Connection, sent: Sent, *, watchdog: Watchdog
+    connection: Connection, request: EncodedRequest, *, watchdog: Watchdog
 ) -> Generator[Progress | Heartbeat | Generation, None, None]:
-    news: News = queue.SimpleQueue()
+    messages: Messages = queue.SimpleQueue()
     client = connection.open()
     finished = False  # the server said its last word: cancelled then, tritonserver 2.51 can keep the socket for ever
     try:
         client.start_stream(
-            lambda result, error: news.put((result, error)),
+            lambda result, error: messages.put((result, error)),
             stream_timeout=watchdog.deadline.timeout_s(),
             headers=dict(connection.headers),
         )
         try:
             client.async_stream_infer(
                 STREAM_MODEL,
-                sent.inputs,
+                request.inputs,
                 enable_empty_final_response=True,
                 timeout=watchdog.deadline.timeout_us(),
-                parameters=sent.parameters or None,
+                parameters=request.parameters or None,
             )
         except InferenceServerException:  # the stream broke before it was used; the reason comes as news
-            news.put((None, InferenceServerException(msg="the server cannot be reached", status=_UNREACHED)))
-        for told in _told(news, watchdog):
-            finished = isinstance(told, Generation)
-            yield told
+            messages.put((None, InferenceServerException(msg="the server cannot be reached", status=_UNREACHED)))
+        for message in _read_messages(messages, watchdog):
+            finished = isinstance(message, Generation)
+            yield message
     except EndedByServer as end:
         finished = True
         raise end.error from None
@@ -109,21 +109,21 @@ def _cancel(client: Any) -> None:
         client.stop_stream(cancel_requests=True)
 
 
-def _told(news: News, watchdog: Watchdog) -> Generator[Progress | Heartbeat | Generation, None, None]:
+def _read_messages(messages: Messages, watchdog: Watchdog) -> Generator[Progress | Heartbeat | Generation, None, None]:
     while True:
         limit = watchdog.limit()
         try:
-            result, error = news.get(timeout=limit.seconds)
+            result, error = messages.get(timeout=limit.seconds)
         except queue.Empty:
             raise limit.error from None
         if error is not None:
             raise EndedByServer(client_error(error))
         try:
-            told = told_by(result)
+            message = read_message(result)
         except ServerFault as fault:
             raise EndedByServer(fault) from None
-        if not isinstance(told, Generation):
-            watchdog.heard(told)
-        yield told
-        if isinstance(told, Generation):
+        if not isinstance(message, Generation):
+            watchdog.record(message)
+        yield message
+        if isinstance(message, Generation):
             return

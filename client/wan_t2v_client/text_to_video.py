@@ -1,4 +1,4 @@
-"""A connection to a server: ask it for videos through either door."""
+"""The blocking client: generates videos through either endpoint of a server."""
 
 import time
 from collections.abc import Callable, Generator
@@ -9,12 +9,12 @@ from tritonclient.utils import InferenceServerException
 
 from wan_t2v_client.deadline import Deadline, check_seconds
 from wan_t2v_client.errors import client_error
-from wan_t2v_client.fields import sent_fields
+from wan_t2v_client.fields import encode_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
 from wan_t2v_client.model_list import models_from_statistics
 from wan_t2v_client.progress import Heartbeat, Progress
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
-from wan_t2v_client.streaming import streamed
+from wan_t2v_client.streaming import stream_generation
 from wan_t2v_client.transport.connection import Connection
 from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
@@ -52,19 +52,20 @@ class TextToVideo:
         idle_limit_s: float = IDLE_LIMIT_S,
         **fields: Any,
     ) -> Generation:
-        """Generate a video through the streaming door. `fields` are the request's other fields; None is the default.
+        """Generate a video through the streaming endpoint.
 
+        `fields` are the request's other fields; None is the default.
         An exception out of `on_progress`, Ctrl-C and the deadline all stop the work on the server. Raises
         RequestRefused, Unavailable, DeadlineExceeded or ServerFault.
         """
         stream = self.stream(
             prompt, on_heartbeat=on_heartbeat, deadline_s=deadline_s, idle_limit_s=idle_limit_s, **fields
         )
-        with closing(stream) as news:
-            for told in news:
-                if isinstance(told, Generation):
-                    return told
-                on_progress(told)
+        with closing(stream) as messages:
+            for message in messages:
+                if isinstance(message, Generation):
+                    return message
+                on_progress(message)
         raise AssertionError("the stream ended without its last word")
 
     def stream(
@@ -78,7 +79,7 @@ class TextToVideo:
     ) -> Generator[Progress | Generation, None, None]:
         """Yield a Progress after each step and the Generation last; see `wan_t2v_client.streaming`."""
         check_seconds("idle_limit_s", idle_limit_s)
-        return streamed(
+        return stream_generation(
             self._connection,
             {"prompt": prompt, **fields},
             deadline_s=deadline_s,
@@ -88,22 +89,22 @@ class TextToVideo:
         )
 
     def generate_unary(self, prompt: str, *, deadline_s: float | None = None, **fields: Any) -> Generation:
-        """Generate a video through the unary door: no progress, and a caller who leaves does not stop the work.
+        """Generate a video through the unary endpoint: no progress, and a caller who leaves does not stop the work.
 
         So a try whose connection broke runs to its end beside the next one. Raises as `generate` does.
         """
-        sent = sent_fields({"prompt": prompt, **fields})
+        request = encode_fields({"prompt": prompt, **fields})
         deadline = Deadline(deadline_s)
         retries = Retries(self._retry, deadline)
         while True:
             try:
                 answer = self._client.infer(
                     UNARY_MODEL,
-                    sent.inputs,
+                    request.inputs,
                     headers=dict(self._connection.headers),
                     client_timeout=deadline.timeout_s(),
                     timeout=deadline.timeout_us(),
-                    parameters=sent.parameters or None,
+                    parameters=request.parameters or None,
                 )
                 return generation_from_answer(answer)
             except InferenceServerException as error:
@@ -111,7 +112,7 @@ class TextToVideo:
             time.sleep(wait_s)
 
     def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
-        """Every loaded model with its version and how often it ran."""
+        """List each loaded model with its version and how often it ran."""
         try:
             answer = self._client.get_inference_statistics(
                 as_json=True, headers=dict(self._connection.headers), client_timeout=Deadline(deadline_s).timeout_s()

@@ -1,4 +1,4 @@
-"""How long a stream may be silent before it counts as hung."""
+"""Limits on a stream's silence: after them it counts as hung."""
 
 import math
 import time
@@ -44,21 +44,21 @@ class Watchdog:
 
     @property
     def progressed(self) -> bool:
-        """Whether a step was told."""
+        """Whether the server reported a step."""
         return self._longest_step_s is not None
 
-    def heard(self, told: Progress | Heartbeat) -> None:
-        """A message came."""
-        if isinstance(told, Heartbeat):
+    def record(self, message: Progress | Heartbeat) -> None:
+        """Record a message that came."""
+        if isinstance(message, Heartbeat):
             self._beats = True
-            self._waited_s = 0.0 if told.stage == LOADING else self._waited_s + self._now() - self._listening
+            self._waited_s = 0.0 if message.stage == LOADING else self._waited_s + self._now() - self._listening
         else:
             self._waited_s = 0.0
-            self._longest_step_s = max(self._longest_step_s or 0.0, told.step_s)
-            self._steps = DECODE_STEPS if told.step == told.num_inference_steps else IDLE_STEPS
+            self._longest_step_s = max(self._longest_step_s or 0.0, message.step_s)
+            self._steps = DECODE_STEPS if message.step == message.num_inference_steps else IDLE_STEPS
 
     def limit(self) -> Limit:
-        """For the next message, from now on."""
+        """Limit on the wait for the next message, from now on."""
         self._listening = self._now()
         late = DeadlineExceeded("the deadline passed before the video was done; the work on it was stopped")
         limits = [(self.deadline.left_s(), late), self._servers_silence(), self._works_silence()]

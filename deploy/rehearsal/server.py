@@ -83,7 +83,7 @@ def write_cpu_configs(repository: Path, placed: str) -> None:
 def rehearsal_server(repository: Path, log: Path, placement_options: list[str]) -> Iterator[RehearsalServer]:
     """Serve `repository`, whose CPU configs were written, until the context ends. Raises RehearsalError."""
     options = ServerOptions(repository=repository, log=log, config_name=CONFIG_SET, start_limit_s=600).with_ports()
-    belongings = Belongings.taken(temporary_folder())
+    belongings = Belongings.acquire(temporary_folder())
     try:
         triton = _start(options, belongings, placement_options)
         try:
@@ -97,7 +97,7 @@ def rehearsal_server(repository: Path, log: Path, placement_options: list[str]) 
 
 def _start(options: ServerOptions, belongings: Belongings, placement_options: list[str]) -> TritonProcess:
     wheel = installed_wheel()
-    folder = ServerFolder.linked(belongings.folder, wheel, repository=options.repository)
+    folder = ServerFolder.link(belongings.folder, wheel, repository=options.repository)
     for part in (folder.backends / "python").iterdir():  # for a backend in Python, Triton takes no library by a link
         copy = part.with_name(f"{part.name}.copy")
         shutil.copy(part, copy)

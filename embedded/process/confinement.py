@@ -1,4 +1,4 @@
-"""What the kernel is asked for in the child process that becomes tritonserver, before it does."""
+"""Kernel settings of the process that becomes tritonserver: private files, a deep stack, an end with its parent."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""One tritonserver process: started with everything it needs, asked whether it is ready, ended with all of its own."""
+"""One tritonserver process: its start, its readiness, and its end with all of its children."""
 
 import contextlib
 import fcntl
@@ -42,13 +42,13 @@ class TritonProcess:
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def started(cls, options: ServerOptions, belongings: Belongings) -> "TritonProcess":
-        """Start it. Raises ServerError."""
+    def start(cls, options: ServerOptions, belongings: Belongings) -> "TritonProcess":
+        """Start tritonserver. Raises ServerError."""
         wheel = installed_wheel()
-        folder = ServerFolder.linked(belongings.folder, wheel, repository=options.repository)
+        folder = ServerFolder.link(belongings.folder, wheel, repository=options.repository)
         control = ControlAddress(options.hosts["http"], options.http_port, options.admin_key)
         control.publish(belongings.run_directory)
-        with _opened(options.log) as log:
+        with _open_log(options.log) as log:
             process = subprocess.Popen(
                 command_line(options, wheel, folder, shm_prefix=belongings.shm_prefix),
                 env={
@@ -105,7 +105,7 @@ class TritonProcess:
         return error and error.replace(str(self.folder.models), str(self.options.repository))
 
     def end(self) -> None:
-        """SIGTERM, then SIGKILL to the whole process group, Python processes included; nothing of it is left."""
+        """Send SIGTERM, then SIGKILL to the whole process group, Python processes included."""
         if self.exit_code is None:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -127,8 +127,8 @@ class TritonProcess:
             time.sleep(KILLED_POLL_S)
 
 
-def _opened(log: Path) -> IO[bytes]:
-    """Triton's log, empty, and locked while one of its processes lives. Raises ServerError."""
+def _open_log(log: Path) -> IO[bytes]:
+    """Open Triton's log, empty, and locked while one of its processes lives. Raises ServerError."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         opened = log.open("ab")

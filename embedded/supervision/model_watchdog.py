@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 from embedded.cleanup import SHARED_MEMORY
 from embedded.grpc_client import own_client
 from embedded.options import ServerOptions
-from embedded.supervision.orphans import Regions, Retired
+from embedded.supervision.orphans import OrphanedProcesses, Regions
 from embedded.supervision.unloaded import UnloadedModels
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids, stubs
 
@@ -26,24 +26,24 @@ LOAD_LIMIT_S = 120.0
 LOADED = "READY"  # state of a model's version in the index, also while a process of it is dead
 
 
-class Repair:
+class ModelWatchdog:
     """The models of one running server, as they were when all was loaded. `report` is told of every event."""
 
     def __init__(
         self, options: ServerOptions, pid: int, *, run_directory: Path, report: Callable[[dict[str, Any]], None]
     ) -> None:
         self._options, self._pid, self._report = options, pid, report
-        self._retired = Retired(run_directory)
+        self._retired = OrphanedProcesses(run_directory)
         self._regions = Regions(SHARED_MEMORY)
         self._expected = {model: len(pids) for model, pids in self._living().items()}
         # model to when to try again: its reload failed, so Triton calls it unloaded
         self._broken: dict[str, float] = {}
         self._unloaded = UnloadedModels(options, self._client)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Load again each model that was unloaded, and each that lost a process (for that it is unloaded first)."""
         self._retired.end_idle()
-        self._regions.look((stub.pid, stub.region) for stub in stubs(self._pid))
+        self._regions.forget_dead((stub.pid, stub.region) for stub in stubs(self._pid))
         self._load_unloaded()
         for model in models_short_of(self._expected, self._living()):
             if time.monotonic() < self._broken.get(model, 0.0):

@@ -1,4 +1,4 @@
-"""Processes that a model left behind when it was loaded again after one of them had died.
+"""Orphans: processes that a model left behind when it was loaded again after one of them had died.
 
 Triton 2.51 never ends the others of such a model: they idle on, and counted as living they would hide the next death.
 What they still work on may come to its end; then they are ended here.
@@ -20,42 +20,42 @@ IDLE_CPU_S = 0.2  # what a process's own housekeeping takes meanwhile
 
 
 @dataclass
-class _Seen:
+class _Activity:
     cpu_s: float
     at: float
 
 
-class Retired:
-    """Such processes of one server, whose generations hold places in `run_directory`."""
+class OrphanedProcesses:
+    """Orphaned processes of one server; what they still work on holds a slot in `run_directory`."""
 
     def __init__(self, run_directory: Path, now: Callable[[], float] = time.monotonic) -> None:
         self._run_directory, self._now = run_directory, now
-        self._seen: dict[int, _Seen] = {}
+        self._activity: dict[int, _Activity] = {}
 
     @property
     def pids(self) -> set[int]:
-        """Those that may still live."""
-        return set(self._seen)
+        """Orphans that may still live."""
+        return set(self._activity)
 
     def add(self, pids: Iterable[int]) -> None:
-        """Their model was loaded again."""
-        self._seen.update({pid: _Seen(-IDLE_CPU_S, self._now()) for pid in pids})
+        """Add processes whose model was loaded again."""
+        self._activity.update({pid: _Activity(-IDLE_CPU_S, self._now()) for pid in pids})
 
     def end_idle(self) -> None:
-        """End those that have done nothing for a while."""
-        for pid, seen in list(self._seen.items()):
+        """End the orphans that have done nothing for a while."""
+        for pid, seen in list(self._activity.items()):
             try:
                 process = psutil.Process(pid)
                 times = process.cpu_times()
                 cpu_s = times.user + times.system
-                if cpu_s - seen.cpu_s >= IDLE_CPU_S or self._holds_a_place(process):
-                    self._seen[pid] = _Seen(cpu_s, self._now())
+                if cpu_s - seen.cpu_s >= IDLE_CPU_S or self._holds_a_slot(process):
+                    self._activity[pid] = _Activity(cpu_s, self._now())
                 elif self._now() - seen.at >= IDLE_S:
                     process.send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
-                del self._seen[pid]
+                del self._activity[pid]
 
-    def _holds_a_place(self, process: psutil.Process) -> bool:
+    def _holds_a_slot(self, process: psutil.Process) -> bool:
         files = [Path(file.path) for file in process.open_files()]
         return any(
             file.parent == self._run_directory and file.name.startswith((f"{RUNNING}-", f"{WAITING}-"))
@@ -70,8 +70,8 @@ class Regions:
         self._folder = folder
         self._of: dict[int, str] = {}
 
-    def look(self, living: Iterable[tuple[int, str]]) -> None:
-        """Told the living processes and their regions, remove the names of those that are gone."""
+    def forget_dead(self, living: Iterable[tuple[int, str]]) -> None:
+        """Remove the regions of processes that are no longer among the living."""
         now = {pid: region for pid, region in living if region}
         for pid in self._of.keys() - now.keys():
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""When a server that died is started again: at once after it served for a while, else after growing pauses."""
+"""Restarts of a server that died: at once if it had served for a while, else after growing pauses."""
 
 import time
 from collections.abc import Callable
@@ -10,22 +10,22 @@ PAUSES_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # before the first start after a de
 
 @dataclass
 class Restarts:
-    """The deaths of one address's servers. It never gives up on a server that was ready once."""
+    """Deaths and pauses of one address's servers; a server that was ready once is never given up."""
 
     now: Callable[[], float] = time.monotonic
     _in_a_row: int = 0
     _since: float = 0.0
 
     def serves(self) -> None:
-        """A server is ready."""
+        """Record that a server is ready."""
         self._since = self.now()
 
     def died(self) -> None:
-        """The server that was ready is dead."""
+        """Record that the server that was ready is dead."""
         self._in_a_row = 1 if self.now() - self._since > STEADY_S else self._in_a_row + 1
 
     def failed(self) -> None:
-        """Its follower did not come up."""
+        """Record that its follower did not come up."""
         self._in_a_row += 1
 
     @property

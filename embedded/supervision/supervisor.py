@@ -26,7 +26,7 @@ from embedded.process.open_files import LEAST, raise_limit
 from embedded.process.triton_process import TritonProcess
 from embedded.supervision.hang import HANG_S, Crash, Hang
 from embedded.supervision.memory_restart import MemoryRestart
-from embedded.supervision.model_watchdog import Repair
+from embedded.supervision.model_watchdog import ModelWatchdog
 from embedded.supervision.restarts import Restarts
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
@@ -54,7 +54,7 @@ class Supervisor:
                 self.report({"event": "few open files", "limit": limit, "remedy": f"ulimit -n {LEAST} or more"})
             temporary = temporary_folder()
             remove_leftovers(temporary)
-            self._belongings = Belongings.taken(temporary)
+            self._belongings = Belongings.acquire(temporary)
             self._serve()
         except ServerError as error:
             self.report({"event": "failed", "error": str(error)})
@@ -88,7 +88,7 @@ class Supervisor:
             if self.stopping:
                 return
             restarts.died()
-            self._bury(restarts.pause_s)
+            self._after_death(restarts.pause_s)
             while not self._started_again(restarts):
                 restarts.failed()
 
@@ -120,7 +120,7 @@ class Supervisor:
     def _started(self) -> None:
         """A new server, checked and ready, or told to stop meanwhile. Raises ServerError."""
         self._serving = False
-        self._triton = triton = TritonProcess.started(self.options, self._own)
+        self._triton = triton = TritonProcess.start(self.options, self._own)
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
         while not triton.is_ready() and not self.stopping:
@@ -156,7 +156,7 @@ class Supervisor:
         triton = self._triton
         if triton is None:
             return
-        repair = Repair(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
+        watchdog = ModelWatchdog(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
         hang, crash = Hang(triton.answers), Crash(self.options.log)
         memory = MemoryRestart(lambda: shared_memory_of(triton.pid), RunDirectory(self._run_directory))
         while not self.stopping and triton.exit_code is None:
@@ -174,11 +174,11 @@ class Supervisor:
                 self.report({"event": "restarted for its memory", **memory.found})
                 triton.kill()  # no request is under way; one that comes now is told to try again
                 return
-            repair.look()
+            watchdog.check()
             self._own.close_regions()
             self._pause(WATCH_S)
 
-    def _bury(self, pause_s: float) -> None:
+    def _after_death(self, pause_s: float) -> None:
         """End what is left of a dead server. Raises ServerError if there is to be no other.
 
         There is none after one that was told to stop, or that died while it drained: its follower would not drain.

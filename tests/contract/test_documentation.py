@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from wan_t2v_client.fields import FIELD_TYPES
+from wan_t2v_client.fields import FIELDS
 
 from wan_t2v.contract import MODELS, STREAM_ANSWER, STREAM_REQUEST
 
@@ -97,7 +97,7 @@ def test_every_model_is_in_the_readme_and_every_answer_on_the_requests_page(root
 
 
 def test_the_client_knows_the_same_fields_and_types() -> None:
-    assert TRITON_NAMES == FIELD_TYPES
+    assert {name: field.datatype for name, field in FIELDS.items()} == TRITON_NAMES
 
 
 def test_paths_named_in_documents_exist(root: Path) -> None:

@@ -9,23 +9,28 @@ from wan_t2v_client import AsyncTextToVideo, Connection, Generation, Progress, R
 APIS = ("blocking", "asyncio")
 
 
-def told(api: str, url: str, *, retry: RetryPolicy | None = None, **options: Any) -> list[Progress | Generation]:
-    """Everything that one call of the streaming door tells. Raises what it raises."""
-    chosen = {} if retry is None else {"retry": retry}
+def collect_stream(
+    api: str, url: str, *, retry: RetryPolicy | None = None, **options: Any
+) -> list[Progress | Generation]:
+    """Everything that one call of the streaming endpoint tells. Raises what it raises."""
+    retry_option = {} if retry is None else {"retry": retry}
     if api == "blocking":
-        with TextToVideo(Connection(url), **chosen) as server, closing(server.stream("a ball", **options)) as news:
-            return list(news)
+        with (
+            TextToVideo(Connection(url), **retry_option) as server,
+            closing(server.stream("a ball", **options)) as messages,
+        ):
+            return list(messages)
 
     async def read() -> list[Progress | Generation]:
-        server = AsyncTextToVideo(Connection(url), **chosen)
-        async with server, aclosing(server.stream("a ball", **options)) as news:
-            return [one async for one in news]
+        server = AsyncTextToVideo(Connection(url), **retry_option)
+        async with server, aclosing(server.stream("a ball", **options)) as messages:
+            return [message async for message in messages]
 
     return asyncio.run(read())
 
 
 def unary(api: str, url: str, retry: RetryPolicy) -> Generation:
-    """One call of the unary door."""
+    """One call of the unary endpoint."""
     if api == "blocking":
         with TextToVideo(Connection(url), retry=retry) as server:
             return server.generate_unary("a ball")
@@ -37,5 +42,5 @@ def unary(api: str, url: str, retry: RetryPolicy) -> Generation:
     return asyncio.run(ask())
 
 
-def steps(news: list[Progress | Generation]) -> list[int]:
-    return [one.step for one in news if isinstance(one, Progress)]
+def steps(messages: list[Progress | Generation]) -> list[int]:
+    return [message.step for message in messages if isinstance(message, Progress)]

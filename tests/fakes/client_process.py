@@ -6,19 +6,24 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+from wan_t2v_client.cli.main import main
+
 DEFAULT_SIGNALS = ["env", "--default-signal=INT,TERM,HUP"]  # whatever the tests' own parent ignores
 COMMAND = [*DEFAULT_SIGNALS, sys.executable, "-m", "wan_t2v_client.cli.main"]
 SIZE = ["--size", "32x48", "--frames", "5"]
 
 
-def started(*arguments: str, environment: Mapping[str, str] | None = None, **streams: Any) -> subprocess.Popen[bytes]:
+def start_command(
+    *arguments: str, environment: Mapping[str, str] | None = None, **streams: Any
+) -> subprocess.Popen[bytes]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
     return subprocess.Popen([*COMMAND, *arguments], env={**os.environ, **(environment or {})}, **pipes)
 
 
-def finished(*arguments: str, **options: Any) -> tuple[int, bytes, str]:
+def run_command(*arguments: str, **options: Any) -> tuple[int, bytes, str]:
     """The exit code, standard output and standard error."""
-    process = started(*arguments, **options)
+    process = start_command(*arguments, **options)
     output, errors = process.communicate(timeout=120)
     return process.returncode, output or b"", (errors or b"").decode()
 
@@ -28,3 +33,15 @@ def assert_one_line(errors: str, *parts: str) -> None:
     assert errors.count("\n") == 1 and errors.startswith("wan-t2v"), errors
     for part in parts:
         assert part in errors
+
+
+def run_refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that is refused, in this process; return what it said."""
+    try:
+        code: object = main(arguments)
+    except SystemExit as end:  # as argparse ends
+        code = end.code
+    errors = capsys.readouterr().err
+    assert code == 2, errors
+    assert_one_line(errors)
+    return errors

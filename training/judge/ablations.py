@@ -1,4 +1,4 @@
-"""What the scores do when something that ought to matter is changed: experts, guidance, prompt, steps."""
+"""Ablations: scores with experts, guidance, prompt or steps changed."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from diffusers import WanTransformer3DModel
 
-from training.judge.adherence import Adherence, judged_adherence
-from training.learn.sampling import Modules, SamplingSettings, generated, latent_shape
+from training.judge.adherence import Adherence, judge_adherence
+from training.learn.sampling import Modules, SamplingSettings, generate_clips, latent_shape
 from training.world.prompts import Prompt, fixed_prompts
 from wan_t2v.shapes import VideoShape
 
@@ -18,32 +18,32 @@ GENERATED_TOGETHER = 9
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A way to generate: which modules run, how, and what they are told."""
+class Ablation:
+    """One change: to the modules, to the settings, or to the prompt."""
 
     name: str
     settings: SamplingSettings = SamplingSettings()
     modules: Callable[[Modules], Modules] = lambda modules: modules
-    told: Callable[[str], str] = lambda prompt: prompt
+    change_prompt: Callable[[str], str] = lambda prompt: prompt
 
 
-VARIANTS = (
-    Variant("as served"),
-    Variant(
+ABLATIONS = (
+    Ablation("as served"),
+    Ablation(
         "experts in BF16",
         modules=lambda m: replace(
             m, high_noise_expert=_in_bf16(m.high_noise_expert), low_noise_expert=_in_bf16(m.low_noise_expert)
         ),
     ),
-    Variant("half the steps", SamplingSettings(steps=20)),
-    Variant("without guidance", SamplingSettings(guidance_scale=1.0, guidance_scale_2=1.0)),
-    Variant("empty prompt", told=lambda prompt: ""),
-    Variant(
+    Ablation("half the steps", SamplingSettings(steps=20)),
+    Ablation("without guidance", SamplingSettings(guidance_scale=1.0, guidance_scale_2=1.0)),
+    Ablation("empty prompt", change_prompt=lambda prompt: ""),
+    Ablation(
         "experts exchanged",
         modules=lambda m: replace(m, high_noise_expert=m.low_noise_expert, low_noise_expert=m.high_noise_expert),
     ),
-    Variant("high-noise expert alone", modules=lambda m: replace(m, low_noise_expert=m.high_noise_expert)),
-    Variant("low-noise expert alone", modules=lambda m: replace(m, high_noise_expert=m.low_noise_expert)),
+    Ablation("high-noise expert alone", modules=lambda m: replace(m, low_noise_expert=m.high_noise_expert)),
+    Ablation("low-noise expert alone", modules=lambda m: replace(m, high_noise_expert=m.low_noise_expert)),
 )
 
 
@@ -55,25 +55,25 @@ def _in_bf16(expert: WanTransformer3DModel) -> WanTransformer3DModel:
     return cast(WanTransformer3DModel, loaded).eval()
 
 
-def score_of(
-    variant: Variant,
+def score_ablation(
+    ablation: Ablation,
     modules: Modules,
     *,
     video: VideoShape,
     sheet: Path | None = None,
     prompts: Sequence[Prompt] | None = None,
 ) -> Adherence:
-    """Generate for the fixed prompts in this process, several at a time, and judge."""
+    """Generate the fixed prompts in this process, several at a time, and judge the clips."""
     prompts = fixed_prompts() if prompts is None else prompts
-    changed = variant.modules(modules)
+    changed = ablation.modules(modules)
     clips = []
     for first in range(0, len(prompts), GENERATED_TOGETHER):
-        asked = prompts[first : first + GENERATED_TOGETHER]
-        clips += generated(
+        group = prompts[first : first + GENERATED_TOGETHER]
+        clips += generate_clips(
             changed,
-            [variant.told(prompt.text) for prompt in asked],
-            seeds=[prompt.seed for prompt in asked],
+            [ablation.change_prompt(prompt.text) for prompt in group],
+            seeds=[prompt.seed for prompt in group],
             shape=latent_shape(video),
-            settings=variant.settings,
+            settings=ablation.settings,
         )
-    return judged_adherence(clips, prompts, sheet=sheet)
+    return judge_adherence(clips, prompts, sheet=sheet)

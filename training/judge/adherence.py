@@ -1,11 +1,11 @@
-"""How often a generator makes what the prompt asks for, judged on decoded frames of held-out prompts."""
+"""Adherence: how often a generator makes what held-out prompts ask for, judged on decoded frames."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from training.contact_sheet import write_sheet
-from training.judge.attributes import Verdict, judged
+from training.contact_sheet import write_contact_sheet
+from training.judge.attributes import Verdict, judge
 from training.world.prompts import Prompt, fixed_prompts
 from training.world.render import Frames
 
@@ -38,22 +38,22 @@ class Adherence:
         return {**asdict(self.scores), **chance}
 
 
-def measured_adherence(
+def measure_adherence(
     generate: Generate, *, sheet: Path | None = None, prompts: Sequence[Prompt] | None = None
 ) -> Adherence:
     """Generate a clip for each prompt, judge it, and write the contact sheet."""
     prompts = fixed_prompts() if prompts is None else prompts
-    return judged_adherence([generate(prompt.text, prompt.seed) for prompt in prompts], prompts, sheet=sheet)
+    return judge_adherence([generate(prompt.text, prompt.seed) for prompt in prompts], prompts, sheet=sheet)
 
 
-def judged_adherence(clips: Sequence[Frames], prompts: Sequence[Prompt], *, sheet: Path | None = None) -> Adherence:
+def judge_adherence(clips: Sequence[Frames], prompts: Sequence[Prompt], *, sheet: Path | None = None) -> Adherence:
     """Judge a clip for each prompt, and write the contact sheet."""
     if sheet is not None:
-        write_sheet(sheet, clips, columns=SHEET_COLUMNS)
-    return scored([judged(clip) for clip in clips], prompts)
+        write_contact_sheet(sheet, clips, columns=SHEET_COLUMNS)
+    return score([judge(clip) for clip in clips], prompts)
 
 
-def scored(verdicts: Sequence[Verdict], prompts: Sequence[Prompt]) -> Adherence:
+def score(verdicts: Sequence[Verdict], prompts: Sequence[Prompt]) -> Adherence:
     """Compare verdicts with their own prompts and, for the chance level, with every other one's."""
     own = [_followed(verdict, prompt) for verdict, prompt in zip(verdicts, prompts, strict=True)]
     others = [

@@ -1,4 +1,4 @@
-"""What a clip shows, from its pixels alone: colour, motion and kind of its shape."""
+"""Attributes of a clip from its pixels alone: colour, motion and kind of its shape."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.judge.foreground import Foreground, foreground_of
-from training.world.motion import DIRECTIONS, Path, Track
+from training.world.motion import DIRECTIONS, Motion, Track
 from training.world.render import CORNERS, Frames, coverage
 from training.world.scenes import COLOURS, SHAPES
 from wan_t2v.shapes import VideoShape
@@ -30,23 +30,23 @@ class Verdict:
     shape: str | None
 
 
-def judged(frames: Frames) -> Verdict:
+def judge(frames: Frames) -> Verdict:
     """Judge a decoded clip (T, H, W, 3) uint8."""
     foreground = foreground_of(frames)
     if foreground is None:
         return Verdict(None, None, None)
-    return Verdict(judged_colour(foreground), judged_motion(foreground), judged_shape(foreground))
+    return Verdict(judge_colour(foreground), judge_motion(foreground), judge_shape(foreground))
 
 
-def judged_colour(foreground: Foreground) -> str | None:
-    """The nearest of the known colours."""
+def judge_colour(foreground: Foreground) -> str | None:
+    """Find the nearest of the known colours."""
     distances = {name: float(np.linalg.norm(foreground.colour - known)) for name, known in COLOURS.items()}
     nearest = min(distances, key=distances.__getitem__)
     return nearest if distances[nearest] <= MAX_COLOUR_DISTANCE else None
 
 
-def judged_motion(foreground: Foreground) -> str | None:
-    """A round bends, a straight way does not; what stays in place may still change its size or turn."""
+def judge_motion(foreground: Foreground) -> str | None:
+    """Find the motion: a round bends, a straight way does not; what stays in place may grow, shrink or turn."""
     travel = _slope(foreground.x), _slope(foreground.y)
     growth = np.exp(_slope(np.log(foreground.size)))
     if _bend(foreground) > MIN_BEND:
@@ -58,8 +58,8 @@ def judged_motion(foreground: Foreground) -> str | None:
     return "rotating" if abs(_turn(foreground)) > MIN_TURN else None
 
 
-def judged_shape(foreground: Foreground) -> str | None:
-    """The known shape that covers best what is seen, at any angle."""
+def judge_shape(foreground: Foreground) -> str | None:
+    """Find the known shape that covers best what is seen, at any angle."""
     frames = np.linspace(0, len(foreground.size) - 1, JUDGED_FRAMES).round().astype(int)
     overlap = {shape: np.mean([_overlap(shape, foreground, int(at)) for at in frames]) for shape in SHAPES}
     best = max(overlap, key=overlap.__getitem__)
@@ -109,8 +109,8 @@ def _overlap(shape: str, foreground: Foreground, at: int) -> float:
     angles = np.arange(TEMPLATE_ANGLES) * 2.0 * np.pi / (TEMPLATE_ANGLES * CORNERS.get(shape, 1))
     same = np.ones(TEMPLATE_ANGLES)
     size = foreground.size[at] * _size_over_area_radius(shape)
-    path = Path(foreground.x[at] * same, foreground.y[at] * same, size=size * same, angle=angles)
-    templates = coverage(shape, path, video=VideoShape(TEMPLATE_ANGLES, *seen.shape))
+    motion = Motion(foreground.x[at] * same, foreground.y[at] * same, size=size * same, angle=angles)
+    templates = coverage(shape, motion, video=VideoShape(TEMPLATE_ANGLES, *seen.shape))
     union = np.maximum(templates, seen).sum(axis=(1, 2))
     return float((np.minimum(templates, seen).sum(axis=(1, 2)) / union).max())
 
@@ -119,5 +119,5 @@ def _size_over_area_radius(shape: str) -> float:
     """A Scene's size of this shape over the radius of the circle of its area, measured on one large picture."""
     one, zero = np.ones(1), np.zeros(1)
     side = 128
-    area = coverage(shape, Path(zero, zero, size=0.5 * one, angle=zero), video=VideoShape(1, side, side)).sum()
+    area = coverage(shape, Motion(zero, zero, size=0.5 * one, angle=zero), video=VideoShape(1, side, side)).sum()
     return float(0.5 / (np.sqrt(area / np.pi) / (side / 2.0)))

@@ -1,4 +1,4 @@
-"""Which expert predicts the velocity better on which side of the boundary, on held-out clips."""
+"""Each expert's loss on either side of the boundary, on held-out clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ LEVELS = 8  # noise levels of a band at which every clip is predicted
 
 
 @dataclass(frozen=True)
-class BandLoss:
+class ExpertLosses:
     """Mean squared velocity errors on one side of the boundary.
 
     Attributes:
@@ -39,7 +39,7 @@ class BandLoss:
 
 
 @torch.no_grad()
-def band_losses(modules: Modules, *, video: VideoShape, seed: int, clips: int) -> Iterator[BandLoss]:
+def expert_losses(modules: Modules, *, video: VideoShape, seed: int, clips: int) -> Iterator[ExpertLosses]:
     """For each expert's band, what both experts make of it."""
     held_out = [numbered_clip(seed, index, video=video, split="held_out") for index in range(clips)]
     clean = torch.cat([_latents(modules, clip.frames) for clip in held_out])
@@ -48,7 +48,7 @@ def band_losses(modules: Modules, *, video: VideoShape, seed: int, clips: int) -
         errors = _errors(modules, clean, texts, band=band, seed=seed)
         other = LOW_NOISE_EXPERT if band == HIGH_NOISE_EXPERT else HIGH_NOISE_EXPERT
         better = int((errors[band] < errors[other]).sum())
-        yield BandLoss(band, **{name: float(error.mean()) for name, error in errors.items()},
+        yield ExpertLosses(band, **{name: float(error.mean()) for name, error in errors.items()},
                        own_better_on=better, clips=clips)  # fmt: skip
 
 
@@ -62,15 +62,15 @@ def _errors(modules: Modules, clean: Tensor, texts: Tensor, *, band: str, seed: 
     """Each expert's error of each clip, over the band's noise levels; both see the same noise."""
     lowest, highest, _ = PARTS[band]
     random = torch.Generator().manual_seed(seed)
-    levels = flow_matching.drawn_sigmas(LEVELS, lowest=lowest, highest=highest, random=random)
+    levels = flow_matching.draw_sigmas(LEVELS, lowest=lowest, highest=highest, random=random)
     noises = [torch.randn(clean.shape, generator=random).to(clean.device) for _ in levels]
     errors = {}
     for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT):
-        expert, found = getattr(modules, name), []
+        expert, squared_errors = getattr(modules, name), []
         for level, noise in zip(levels, noises, strict=True):
             sigmas = level.expand(len(clean)).to(clean.device)
-            noisy = flow_matching.noised(clean, noise, sigmas)
+            noisy = flow_matching.add_noise(clean, noise, sigmas)
             velocity = expert(noisy, sigmas * flow_matching.TRAIN_TIMESTEPS, texts, return_dict=False)[0]
-            found.append((velocity - flow_matching.target_velocity(clean, noise)).square().flatten(1).mean(1))
-        errors[name] = torch.stack(found).mean(0)
+            squared_errors.append((velocity - flow_matching.target_velocity(clean, noise)).square().flatten(1).mean(1))
+        errors[name] = torch.stack(squared_errors).mean(0)
     return errors

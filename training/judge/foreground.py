@@ -1,4 +1,4 @@
-"""Which pixels of a clip belong to the shape: plain image processing, no network."""
+"""Foreground of a clip: the pixels of its shape, by plain image processing."""
 
 from dataclasses import dataclass
 
@@ -41,10 +41,10 @@ def foreground_of(frames: Frames) -> Foreground | None:
     colour = np.median(pixels[contrast > 0.75 * np.median(peak)], axis=0)
     span = colour - background
     cover = np.clip((pixels - background) @ span / (span @ span), 0.0, 1.0).astype(np.float32)
-    return _measured(np.where(cover > 0.25, cover, 0.0).astype(np.float32), colour)  # noise far off weighs much
+    return _measure(np.where(cover > 0.25, cover, 0.0).astype(np.float32), colour)  # noise far off weighs much
 
 
-def _measured(cover: Plane, colour: NDArray[np.float64]) -> Foreground | None:
+def _measure(cover: Plane, colour: NDArray[np.float64]) -> Foreground | None:
     _, height, width = cover.shape
     half_side = min(height, width) / 2.0
     area = cover.sum(axis=(1, 2), dtype=np.float64)

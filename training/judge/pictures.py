@@ -16,8 +16,8 @@ from wan_t2v_client import ClientError
 
 from embedded.errors import ServerError
 from export.atomic import write_atomically
-from training.contact_sheet import write_sheet
-from training.judge.through_server import connected, generate_through
+from training.contact_sheet import write_contact_sheet
+from training.judge.through_server import connect, generate_through
 from training.world.prompts import Prompt, fixed_prompts
 from training.world.render import Frames
 
@@ -64,13 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     prompts = shown_prompts()
     try:
-        with connected(options.url, options.repository) as client:
+        with connect(options.url, options.repository) as client:
             clips = [generate_through(client)(prompt.text, prompt.seed) for prompt in prompts]
     except (ServerError, ClientError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     write_animation(options.out / "generated.gif", side_by_side(clips))
-    write_sheet(options.out / "generated.png", clips)
+    write_contact_sheet(options.out / "generated.png", clips)
     for prompt in prompts:
         print(f"{prompt.text} (seed {prompt.seed})")
     return 0

@@ -1,4 +1,4 @@
-"""Clips from prompts through a running server, judged as their MP4 files decode.
+"""Judge clips that a running server generates, as their MP4 files decode.
 
     make adherence        or        python -m training.judge.through_server --url 127.0.0.1:8001
 
@@ -25,7 +25,7 @@ from wan_t2v_client import ClientError, Connection, TextToVideo
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from training.judge.adherence import Generate, judged_adherence
+from training.judge.adherence import Generate, judge_adherence
 from training.world.prompts import PROMPTS, fixed_prompts
 from training.world.render import Frames
 
@@ -48,7 +48,7 @@ def generate_through(client: TextToVideo) -> Generate:
 
 
 @contextlib.contextmanager
-def connected(url: str | None, repository: Path) -> Iterator[TextToVideo]:
+def connect(url: str | None, repository: Path) -> Iterator[TextToVideo]:
     """A client of the server at `url`, or of one started for this on free ports. Raises ServerError."""
     if url is not None:
         with TextToVideo(Connection(url)) as client:
@@ -62,13 +62,13 @@ def connected(url: str | None, repository: Path) -> Iterator[TextToVideo]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Generate, judge and tell. Returns an exit code."""
+    """Generate, judge and print the scores. Returns an exit code."""
     options = _parser().parse_args(arguments)
     prompts = fixed_prompts(options.prompts)
     seconds: list[float] = []
     clips: list[Frames] = []
     try:
-        with connected(options.url, options.repository) as client:
+        with connect(options.url, options.repository) as client:
             generate = generate_through(client)
             for prompt in tqdm(prompts, desc="clips", unit="clip"):
                 started = time.monotonic()
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    adherence = judged_adherence(clips, prompts, sheet=options.out)
+    adherence = judge_adherence(clips, prompts, sheet=options.out)
     print(f"contact sheet: {options.out}", file=sys.stderr)
     timed = {"median_s": round(statistics.median(seconds), 2), "longest_s": round(max(seconds), 2)}
     print(json.dumps({**adherence.as_line(), **timed}))
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", help="gRPC address of a running server (default: start one)")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("out/adherence.png"), help="contact sheet")
-    parser.add_argument("--prompts", type=int, default=PROMPTS, help="the first so many of the list")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="number of prompts, from the top of the list")
     return parser
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from export.checkpoint.mini import BOUNDARY_RATIO
-from training.contact_sheet import write_sheet
+from training.contact_sheet import write_contact_sheet
 from training.learn import flow_matching
-from training.learn.sampling import Modules, SamplingSettings, generated
+from training.learn.sampling import Modules, SamplingSettings, generate_clips
 from training.learn.text_embeddings import text_embeddings
 from training.world.captions import caption
 from training.world.clips import numbered_scene
@@ -31,7 +31,7 @@ TEXT_ENCODER = "text_encoder"
 CAPTION_DROPOUT = 0.12
 SHOWN_PROMPTS = 8
 # Which unshifted times an expert learns, and on how many clips a step.
-_BOUNDARY = flow_matching.unshifted(BOUNDARY_RATIO)
+_BOUNDARY = flow_matching.unshift(BOUNDARY_RATIO)
 PARTS = {
     COMMON_EXPERT: (flow_matching.LOWEST_TIME, 1.0, 32),
     HIGH_NOISE_EXPERT: (_BOUNDARY, 1.0, 20),
@@ -47,7 +47,7 @@ class TrainingData:
     seed: int
 
     @classmethod
-    def normalised(cls, latents: Tensor, vae: AutoencoderKLWan, *, seed: int) -> "TrainingData":
+    def normalise(cls, latents: Tensor, vae: AutoencoderKLWan, *, seed: int) -> "TrainingData":
         """From latents on the VAE's own scale."""
         return cls(diffusion_from_vae(latents, vae.config.latents_mean, vae.config.latents_std), seed)
 
@@ -83,22 +83,22 @@ class ExpertStage:
         """A strip for each of a few held-out prompts."""
         prompts = fixed_prompts()[:SHOWN_PROMPTS]
         modules = modules_of(self.module, tokenizer=self.tokenizer, vae=self.vae)
-        clips = generated(
+        clips = generate_clips(
             modules,
             [prompt.text for prompt in prompts],
             seeds=range(len(prompts)),
             shape=LatentShape(*self.data.latents.shape[1:]),
             settings=SamplingSettings(steps=20),
         )
-        write_sheet(path, clips, columns=2)
+        write_contact_sheet(path, clips, columns=2)
         return {"shown": float(len(clips))}
 
     def _loss(self, name: str, clean: Tensor, *, embeddings: Tensor, random: torch.Generator) -> Tensor:
         lowest, highest, _ = self.experts[name]
-        sigmas = flow_matching.drawn_sigmas(len(clean), lowest=lowest, highest=highest, random=random).to(self.device)
+        sigmas = flow_matching.draw_sigmas(len(clean), lowest=lowest, highest=highest, random=random).to(self.device)
         noise = torch.randn(clean.shape, generator=random).to(self.device)
         clean = clean.to(self.device)
-        noisy, timesteps = flow_matching.noised(clean, noise, sigmas), sigmas * flow_matching.TRAIN_TIMESTEPS
+        noisy, timesteps = flow_matching.add_noise(clean, noise, sigmas), sigmas * flow_matching.TRAIN_TIMESTEPS
         velocity = self.module[name](noisy, timesteps, embeddings, return_dict=False)[0]
         return (velocity.float() - flow_matching.target_velocity(clean, noise)).square().mean()
 

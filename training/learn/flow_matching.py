@@ -3,35 +3,35 @@
 import torch
 from torch import Tensor
 
-from training.learn.served_defaults import served
+from training.learn.served_defaults import served_default
 
 TRAIN_TIMESTEPS = 1000
-FLOW_SHIFT = served("flow_shift")
-LOWEST_TIME = 0.5 / served("num_inference_steps")  # half a step below the last one that serving visits
+FLOW_SHIFT = served_default("flow_shift")
+LOWEST_TIME = 0.5 / served_default("num_inference_steps")  # half a step below the last one that serving visits
 
 
-def shifted(time: Tensor) -> Tensor:
-    """Unshifted time (0 clean, 1 noise) to sigma, by serving's flow shift."""
+def shift(time: Tensor) -> Tensor:
+    """Shift a time (0 clean, 1 noise) to sigma, by serving's flow shift."""
     return FLOW_SHIFT * time / (1.0 + (FLOW_SHIFT - 1.0) * time)
 
 
-def unshifted(sigma: float) -> float:
-    """The inverse of `shifted`: the time at which serving reaches this sigma."""
+def unshift(sigma: float) -> float:
+    """Find the time at which serving reaches this sigma: the inverse of `shift`."""
     return sigma / (FLOW_SHIFT - (FLOW_SHIFT - 1.0) * sigma)
 
 
-def drawn_sigmas(count: int, *, lowest: float, highest: float, random: torch.Generator) -> Tensor:
-    """`count` sigmas from unshifted times in [lowest, highest), one in each of `count` equal parts."""
+def draw_sigmas(count: int, *, lowest: float, highest: float, random: torch.Generator) -> Tensor:
+    """Draw `count` sigmas from unshifted times in [lowest, highest), one in each of `count` equal parts."""
     parts = (torch.arange(count) + torch.rand(count, generator=random)) / count
-    return shifted(lowest + (highest - lowest) * parts)
+    return shift(lowest + (highest - lowest) * parts)
 
 
-def noised(clean: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
-    """`(1 - sigma) clean + sigma noise`, a sigma for each clip (B,)."""
+def add_noise(clean: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+    """Mix `(1 - sigma) clean + sigma noise`, one sigma per clip (B,)."""
     share = sigmas.view(-1, 1, 1, 1, 1)
     return (1.0 - share) * clean + share * noise
 
 
 def target_velocity(clean: Tensor, noise: Tensor) -> Tensor:
-    """What an expert is to predict: the way from clean to noise."""
+    """Velocity that an expert is to predict: the way from clean to noise."""
     return noise - clean

@@ -105,7 +105,7 @@ class Training:
         with tqdm(total=100, desc=self.folder.name, unit="%", bar_format=_BAR) as bar:
             try:
                 while self.share_done < 1.0:
-                    self._timed_step(bar)
+                    self._time_step(bar)
             finally:  # also after Ctrl-C: nothing of the work is lost
                 self.save()
         return with_average(self.stage.module, self.folder)
@@ -136,9 +136,9 @@ class Training:
         self.average.weights = state["average"]
         self._shown_s = self._saved_s = self.seconds
 
-    def _timed_step(self, bar: "tqdm[Any]") -> None:
+    def _time_step(self, bar: "tqdm[Any]") -> None:
         started = time.monotonic()
-        losses = self._stepped()
+        losses = self._take_step()
         self.seconds += min(time.monotonic() - started, LONGEST_STEP_S)
         bar.n = round(100 * self.share_done, 1)
         bar.set_postfix_str(f"step {self.step}, " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()))
@@ -149,7 +149,7 @@ class Training:
         if self.seconds - self._saved_s > self.plan.snapshot_every_s:
             self.save()
 
-    def _stepped(self) -> dict[str, float]:
+    def _take_step(self) -> dict[str, float]:
         rate = self.plan.rate_at(self.step, self.share_done)
         for optimiser in self._optimisers:
             for group in optimiser.param_groups:

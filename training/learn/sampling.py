@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 from export.checkpoint.mini import BOUNDARY_RATIO, FLOW_SHIFT
 from export.parity.teacher_forced import TorchExpert
 from training.learn.flow_matching import TRAIN_TIMESTEPS
-from training.learn.served_defaults import served
+from training.learn.served_defaults import served_default
 from training.learn.text_embeddings import text_embeddings
 from training.learn.vae_stage import frames_from_vae
 from training.learn.whole_clip import decode_whole
@@ -27,12 +27,12 @@ from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a clip is made; the defaults are serving's."""
+    """Sampling settings; the defaults are serving's."""
 
-    steps: int = int(served("num_inference_steps"))
-    guidance_scale: float = served("guidance_scale")
-    guidance_scale_2: float = served("guidance_scale_2")
-    flow_shift: float = served("flow_shift")
+    steps: int = int(served_default("num_inference_steps"))
+    guidance_scale: float = served_default("guidance_scale")
+    guidance_scale_2: float = served_default("guidance_scale_2")
+    flow_shift: float = served_default("flow_shift")
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def scheduler_config() -> Mapping[str, Any]:
 
 
 @torch.no_grad()
-def generated_latents(
+def generate_latents(
     modules: Modules, prompts: Sequence[str], *, seeds: Sequence[int], shape: LatentShape, settings: SamplingSettings
 ) -> Tensor:
-    """Denoised latents (B, 16, n+1, h, w), normalised, one clip for each prompt and seed."""
+    """Generate denoised latents (B, 16, n+1, h, w), normalised, one clip per prompt and seed."""
     device = modules.vae.device
     experts = Experts(
         TorchExpert(modules.high_noise_expert, modules.high_noise_expert.dtype),
@@ -91,13 +91,13 @@ def generated_latents(
 
 
 @torch.no_grad()
-def decoded(vae: AutoencoderKLWan, latents: Tensor) -> list[Frames]:
-    """Normalised latents (B, ...) to clips (T, H, W, 3) uint8, with the statistics in the VAE's config."""
+def decode_latents(vae: AutoencoderKLWan, latents: Tensor) -> list[Frames]:
+    """Decode normalised latents (B, ...) to clips (T, H, W, 3) uint8, by the statistics in the VAE's config."""
     scaled = vae_from_diffusion(latents, vae.config.latents_mean, vae.config.latents_std)
     return [frames_from_vae(decode_whole(vae, one))[0] for one in scaled.split(1)]
 
 
-def generated(
+def generate_clips(
     modules: Modules,
     prompts: Sequence[str],
     *,
@@ -105,8 +105,8 @@ def generated(
     shape: LatentShape,
     settings: SamplingSettings = SamplingSettings(),
 ) -> list[Frames]:
-    """Clips (T, H, W, 3) uint8, one for each prompt and seed."""
-    return decoded(modules.vae, generated_latents(modules, prompts, seeds=seeds, shape=shape, settings=settings))
+    """Generate clips (T, H, W, 3) uint8, one per prompt and seed."""
+    return decode_latents(modules.vae, generate_latents(modules, prompts, seeds=seeds, shape=shape, settings=settings))
 
 
 def latent_shape(video: VideoShape) -> LatentShape:

@@ -1,10 +1,10 @@
-"""How serving generates by default: training covers what serving visits."""
+"""Serving's defaults: training covers what serving visits."""
 
 from export.checkpoint.mini import SERVING_DEFAULTS
 
 
-def served(field: str) -> float:
-    """The default of a number among the request's fields."""
+def served_default(field: str) -> float:
+    """Look up the default of a numeric request field."""
     value, _source = SERVING_DEFAULTS[field]
     assert isinstance(value, int | float), f"{field} is no number: {value!r}"
     return float(value)

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from training.contact_sheet import write_sheet
+from training.contact_sheet import write_contact_sheet
 from training.learn.whole_clip import decode_whole, encode_whole
 from training.world.clips import numbered_clip
 from training.world.render import Frames
@@ -54,7 +54,7 @@ class VaeStage:
         random = np.random.default_rng((self.seed, step))
         first = step * CLIPS_A_STEP
         clips = [numbered_clip(self.seed, first + i, video=self.video).frames for i in range(count)]
-        clips = [_cropped(frames, crop, random=random) for frames in clips]
+        clips = [_crop(frames, crop, random=random) for frames in clips]
         return vae_input(np.stack(clips)).to(self.device, memory_format=torch.channels_last_3d)
 
 
@@ -87,7 +87,7 @@ def show_reconstructions(
     """Write held-out clips beside their reconstructions; returns their mean PSNR."""
     clips = [numbered_clip(seed, i, video=video, split="held_out").frames for i in range(count)]
     decoded = [reconstruction(vae, clip, device=device) for clip in clips]
-    write_sheet(path, [frames for pair in zip(clips, decoded, strict=True) for frames in pair], columns=2)
+    write_contact_sheet(path, [frames for pair in zip(clips, decoded, strict=True) for frames in pair], columns=2)
     return {"held_out_psnr_db": float(np.mean([psnr_db(a, b) for a, b in zip(clips, decoded, strict=True)]))}
 
 
@@ -104,7 +104,7 @@ def psnr_db(a: Frames, b: Frames) -> float:
     return float(10.0 * np.log10(255.0**2 / max(error, 1e-10)))
 
 
-def _cropped(frames: Frames, crop: VideoShape, *, random: np.random.Generator) -> Frames:
+def _crop(frames: Frames, crop: VideoShape, *, random: np.random.Generator) -> Frames:
     sizes = [min(have, want) for have, want in zip(frames.shape, crop, strict=False)]
     starts = [int(random.integers(have - size + 1)) for have, size in zip(frames.shape, sizes, strict=False)]
     return frames[tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))]

@@ -15,7 +15,7 @@ def encode_whole(vae: AutoencoderKLWan, clip: Tensor) -> tuple[Tensor, Tensor]:
     encoder = vae.encoder
     hidden = encoder.conv_in(clip)
     for block in encoder.down_blocks:
-        hidden = _downsampled(block, hidden) if isinstance(block, WanResample) else block(hidden)
+        hidden = _downsample(block, hidden) if isinstance(block, WanResample) else block(hidden)
     hidden = encoder.mid_block(hidden)
     hidden = encoder.conv_out(encoder.nonlinearity(encoder.norm_out(hidden)))
     mean, log_variance = vae.quant_conv(hidden).chunk(2, dim=1)
@@ -30,12 +30,12 @@ def decode_whole(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
         for resnet in block.resnets:
             hidden = resnet(hidden)
         if block.upsamplers is not None:
-            hidden = _upsampled(block.upsamplers[0], hidden)
+            hidden = _upsample(block.upsamplers[0], hidden)
     clip: Tensor = decoder.conv_out(decoder.nonlinearity(decoder.norm_out(hidden)))
     return clip
 
 
-def _downsampled(resample: WanResample, hidden: Tensor) -> Tensor:
+def _downsample(resample: WanResample, hidden: Tensor) -> Tensor:
     """Halve height and width and, where the block does so, time; the first frame stays a frame of its own."""
     hidden = _by_frame(resample.resample, hidden)
     if resample.mode != "downsample3d" or hidden.shape[2] == 1:
@@ -43,7 +43,7 @@ def _downsampled(resample: WanResample, hidden: Tensor) -> Tensor:
     return torch.cat([hidden[:, :, :1], resample.time_conv(hidden)], dim=2)
 
 
-def _upsampled(resample: WanResample, hidden: Tensor) -> Tensor:
+def _upsample(resample: WanResample, hidden: Tensor) -> Tensor:
     """Double height and width and, where the block does so, time; the first frame is neither doubled nor looked at."""
     if resample.mode == "upsample3d" and hidden.shape[2] > 1:
         first, later = hidden[:, :, :1], hidden[:, :, 1:]

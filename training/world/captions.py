@@ -40,7 +40,7 @@ OPEN_SHARE = 0.1
 def caption(scene: Scene, random: np.random.Generator) -> str:
     """Say what a scene shows, in one of many ways."""
     frames = OPEN_FRAMES if random.random() < OPEN_SHARE else FRAMES
-    return _filled(
+    return _fill(
         _one_of(frames, random),
         scene,
         shape=_one_of(SHAPE_WORDS[scene.shape], random),
@@ -51,10 +51,10 @@ def caption(scene: Scene, random: np.random.Generator) -> str:
 def plain_caption(scene: Scene) -> str:
     """The one plain wording, for prompts that are fixed."""
     motion = " ".join(filter(None, (MOTION_WORDS[scene.motion][0], SPEED_WORDS[scene.speed][0])))
-    return _filled(FRAMES[0], scene, shape=scene.shape, motion=motion)
+    return _fill(FRAMES[0], scene, shape=scene.shape, motion=motion)
 
 
-def _filled(frame: str, scene: Scene, *, shape: str, motion: str) -> str:
+def _fill(frame: str, scene: Scene, *, shape: str, motion: str) -> str:
     text = frame.format(colour=scene.colour, shape=shape, motion=motion, background=scene.background)
     return text.replace("a orange", "an orange")
 

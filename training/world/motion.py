@@ -1,4 +1,4 @@
-"""How a shape moves: its place, size and angle in every frame."""
+"""Motion of a shape: its place, size and angle in every frame."""
 
 from dataclasses import dataclass
 
@@ -28,8 +28,8 @@ DIRECTIONS = {
 
 
 @dataclass(frozen=True)
-class Path:
-    """Centre (`x`, `y`, y down), `size` and `angle` (radians, clockwise on the screen), one value a frame each."""
+class Motion:
+    """Centre (`x`, `y`, y down), `size` and `angle` (radians, clockwise on the screen), each one value per frame."""
 
     x: Track
     y: Track
@@ -37,8 +37,8 @@ class Path:
     angle: Track
 
 
-def path_of(scene: Scene, frames: int) -> Path:
-    """The path of a scene's shape over `frames` frames; turning and circling run clockwise."""
+def motion_of(scene: Scene, frames: int) -> Motion:
+    """Motion of a scene's shape over `frames` frames; turning and circling run clockwise."""
     time = np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
     still = np.zeros(frames)
     x, y, size, angle = still + scene.x, still + scene.y, still + scene.size, still
@@ -53,4 +53,4 @@ def path_of(scene: Scene, frames: int) -> Path:
     else:
         sign = 1.0 if scene.motion == "growing" else -1.0
         size = size * GROWTH[scene.speed] ** (sign * time)
-    return Path(x, y, size, angle)
+    return Motion(x, y, size, angle)

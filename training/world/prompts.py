@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.world.captions import plain_caption
-from training.world.scenes import Scene, combinations, placed_scene
+from training.world.scenes import Scene, combinations, place_scene
 
 PROMPTS = 54
 _ORDER_SEED = 20
@@ -29,5 +29,5 @@ def fixed_prompts(count: int = PROMPTS) -> list[Prompt]:
 
 
 def _prompt(colour: str, shape: str, *, motion: str, seed: int) -> Prompt:
-    scene = placed_scene(colour, shape, motion=motion, random=np.random.default_rng((_ORDER_SEED, seed)))
+    scene = place_scene(colour, shape, motion=motion, random=np.random.default_rng((_ORDER_SEED, seed)))
     return Prompt(plain_caption(scene), scene, seed)

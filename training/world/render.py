@@ -1,9 +1,9 @@
-"""Scenes to frames: anti-aliased shapes from their signed distance, numpy alone."""
+"""Render scenes: anti-aliased shapes from their signed distance, numpy alone."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.world.motion import Path, path_of
+from training.world.motion import Motion, motion_of
 from training.world.scenes import BACKGROUNDS, COLOURS, Scene
 from wan_t2v.shapes import VideoShape
 
@@ -18,26 +18,26 @@ OUTER_RADIUS = {"circle": 1.0, "square": 1.25, "triangle": 1.4, "star": 1.4}
 FIRST_CORNER = {"square": np.pi / 4, "triangle": -np.pi / 2, "star": -np.pi / 2}
 
 
-def rendered(scene: Scene, video: VideoShape) -> Frames:
-    """The clip of a scene, (T, H, W, 3) uint8."""
-    path = path_of(scene, video.frames)
-    return painted(coverage(scene.shape, path, video=video), COLOURS[scene.colour], BACKGROUNDS[scene.background])
+def render(scene: Scene, video: VideoShape) -> Frames:
+    """Render the clip of a scene, (T, H, W, 3) uint8."""
+    motion = motion_of(scene, video.frames)
+    return paint(coverage(scene.shape, motion, video=video), COLOURS[scene.colour], BACKGROUNDS[scene.background])
 
 
-def painted(cover: Plane, colour: tuple[int, int, int], background: tuple[int, int, int]) -> Frames:
+def paint(cover: Plane, colour: tuple[int, int, int], background: tuple[int, int, int]) -> Frames:
     """Blend a colour over a background by `cover` (T, H, W) in [0, 1]."""
     back, front = np.array(background, np.float32), np.array(colour, np.float32)
     return np.rint(back + cover[..., None] * (front - back)).astype(np.uint8)
 
 
-def coverage(shape: str, path: Path, *, video: VideoShape) -> Plane:
+def coverage(shape: str, motion: Motion, *, video: VideoShape) -> Plane:
     """How much of each pixel the shape covers, (T, H, W) in [0, 1]."""
     pixels = min(video.height, video.width) / 2.0  # a half side in pixels
     rows = (np.arange(video.height, dtype=np.float32) + 0.5 - video.height / 2.0) / pixels
     columns = (np.arange(video.width, dtype=np.float32) + 0.5 - video.width / 2.0) / pixels
-    across = columns[None, None, :] - _frame_axis(path.x)
-    down = rows[None, :, None] - _frame_axis(path.y)
-    outside = signed_distance(shape, across, down=down, size=_frame_axis(path.size), angle=_frame_axis(path.angle))
+    across = columns[None, None, :] - _frame_axis(motion.x)
+    down = rows[None, :, None] - _frame_axis(motion.y)
+    outside = signed_distance(shape, across, down=down, size=_frame_axis(motion.size), angle=_frame_axis(motion.angle))
     return np.clip(0.5 - outside * pixels, 0.0, 1.0)
 
 

@@ -86,15 +86,15 @@ def combinations(split: Split) -> Iterator[tuple[str, str, str]]:
                     yield colour, shape, motion
 
 
-def drawn_scene(random: np.random.Generator, *, split: Split = "train") -> Scene:
+def draw_scene(random: np.random.Generator, *, split: Split = "train") -> Scene:
     """Draw a scene of a split; all diagonals together come as often as any other motion."""
     while True:
-        colour, shape, motion = _drawn(random, tuple(COLOURS)), _drawn(random, SHAPES), _drawn_motion(random)
+        colour, shape, motion = _draw(random, tuple(COLOURS)), _draw(random, SHAPES), _draw_motion(random)
         if is_possible(shape, motion) and is_held_out(colour, shape, motion) == (split == "held_out"):
-            return placed_scene(colour, shape, motion=motion, random=random)
+            return place_scene(colour, shape, motion=motion, random=random)
 
 
-def placed_scene(
+def place_scene(
     colour: str,
     shape: str,
     *,
@@ -108,8 +108,8 @@ def placed_scene(
         colour=colour,
         shape=shape,
         motion=motion,
-        background=background or _drawn(random, tuple(BACKGROUNDS)),
-        speed=speed or _drawn(random, SPEEDS),
+        background=background or _draw(random, tuple(BACKGROUNDS)),
+        speed=speed or _draw(random, SPEEDS),
         x=random.uniform(-0.06, 0.06),
         y=random.uniform(-0.06, 0.06),
         size=random.uniform(0.38, 0.46),  # 24 to 29 pixels of 64: three latents across, so that a corner has one
@@ -117,11 +117,11 @@ def placed_scene(
     )
 
 
-def _drawn(random: np.random.Generator, names: tuple[str, ...]) -> str:
+def _draw(random: np.random.Generator, names: tuple[str, ...]) -> str:
     return names[int(random.integers(len(names)))]
 
 
-def _drawn_motion(random: np.random.Generator) -> str:
+def _draw_motion(random: np.random.Generator) -> str:
     straight = tuple(motion for motion in MOTIONS if motion not in DIAGONALS)
-    motion = _drawn(random, (*straight, "diagonal"))
-    return _drawn(random, DIAGONALS) if motion == "diagonal" else motion
+    motion = _draw(random, (*straight, "diagonal"))
+    return _draw(random, DIAGONALS) if motion == "diagonal" else motion

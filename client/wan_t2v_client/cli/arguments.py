@@ -1,14 +1,15 @@
-"""Arguments that the commands share, and what they become."""
+"""Command-line options that several commands share, and the objects made of them."""
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wan_t2v_client.cli.standard_streams import tell
 from wan_t2v_client.deadline import LONGEST_S, check_seconds
 from wan_t2v_client.errors import RequestRefused
+from wan_t2v_client.fields import FIELDS, Field
 from wan_t2v_client.retry import RetryPolicy
 from wan_t2v_client.transport.connection import Connection
 from wan_t2v_client.transport.headers import header_from_text, headers_from_file, headers_from_lines
@@ -16,42 +17,34 @@ from wan_t2v_client.transport.keepalive import KEEPALIVE_S, LEAST_KEEPALIVE_S, L
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
 
 HEADERS_VARIABLE = "WAN_T2V_HEADERS"
-_FIELDS = (
-    "negative_prompt",
-    "num_frames",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance_scale_2",
-    "flow_shift",
-    "seed",
-    "fps",
-)
+_TYPES = {"BYTES": str, "INT32": int, "INT64": int, "FP32": float}
 
 
 def add_request_options(command: argparse.ArgumentParser) -> None:
-    """The fields of a request."""
+    """Add an option for each request field that has one."""
     group = command.add_argument_group("request (the server has a default for each)")
-    group.add_argument("--negative-prompt", help="what to keep away from")
     group.add_argument("--size", type=_size, metavar="HEIGHTxWIDTH", help="pixels, such as 720x1280 for landscape")
-    group.add_argument("--frames", type=int, dest="num_frames", help="number of frames, 4k+1")
-    group.add_argument("--steps", type=int, dest="num_inference_steps", help="denoising steps")
-    group.add_argument("--guidance-scale", type=float, help="guidance of the high-noise expert")
-    group.add_argument("--guidance-scale-2", type=float, help="guidance of the low-noise expert")
-    group.add_argument("--flow-shift", type=float, help="shift of the noise schedule")
-    group.add_argument("--seed", type=int, help="of the starting noise; the same seed gives the same video")
-    group.add_argument("--fps", type=int, help="frames a second of the MP4")
+    add_field_options(group, FIELDS)
+
+
+def add_field_options(group: argparse._ActionsContainer, fields: Mapping[str, Field]) -> None:
+    """Add an option for each of these fields that has a help text."""
+    for name, field in fields.items():
+        if field.help:
+            option = field.option or f"--{name.replace('_', '-')}"
+            group.add_argument(option, dest=name, type=_TYPES[field.datatype], metavar=field.metavar, help=field.help)
 
 
 def fields_from(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields that were given, by name."""
-    fields = {name: getattr(options, name) for name in _FIELDS}
+    """Return the fields that were given, by name."""
+    fields = {name: getattr(options, name) for name, field in FIELDS.items() if field.help}
     if options.size is not None:
         fields["height"], fields["width"] = options.size
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def add_connection_options(command: argparse.ArgumentParser) -> None:
-    """Where the server is."""
+    """Add the options of the connection to the server."""
     group = command.add_argument_group("connection")
     group.add_argument("--url", default="127.0.0.1:8001", help="gRPC address (default: %(default)s)")
     group.add_argument("--tls", action="store_true", help="encrypt the connection")
@@ -72,7 +65,7 @@ def add_connection_options(command: argparse.ArgumentParser) -> None:
 
 
 def connection_from(options: argparse.Namespace) -> Connection:
-    """The connection that the options describe, checked. Warns of a secret that anybody on its way can read."""
+    """Make the connection that the options describe. Warns of a secret that goes out unencrypted."""
     connection = Connection(
         url=options.url,
         tls=options.tls,
@@ -89,7 +82,7 @@ def connection_from(options: argparse.Namespace) -> Connection:
 
 
 def _headers(options: argparse.Namespace) -> dict[str, str]:
-    """Those of the environment, the file and the options; the later ones win."""
+    """Headers of the environment, the file and the options; the later ones win."""
     headers = headers_from_lines(os.environ.get(HEADERS_VARIABLE, ""), source=HEADERS_VARIABLE)
     if options.header_file is not None:
         headers |= headers_from_file(options.header_file)
@@ -97,7 +90,7 @@ def _headers(options: argparse.Namespace) -> dict[str, str]:
 
 
 def add_patience_options(command: argparse.ArgumentParser) -> None:
-    """How long to wait for what."""
+    """Add the options for retries and waiting."""
     group = command.add_argument_group("patience")
     group.add_argument("--attempts", type=positive, default=RetryPolicy.attempts, metavar="N",
                        help="tries while the server is unavailable; 1 for no retry (default: %(default)s)")  # fmt: skip
@@ -108,12 +101,12 @@ def add_patience_options(command: argparse.ArgumentParser) -> None:
 
 
 def retry_from(options: argparse.Namespace) -> RetryPolicy:
-    """How often to try."""
+    """Make the retry policy that the options describe."""
     return RetryPolicy(attempts=options.attempts, after_progress=options.retry_after_progress)
 
 
 def positive(text: str) -> int:
-    """A number from 1 on."""
+    """Parse a whole number of at least 1."""
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
     return int(text)
@@ -134,7 +127,7 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _seconds(*, least: float = 0.0, longest: float = LONGEST_S) -> Callable[[str], float]:
-    """The type of an option that is a number of seconds."""
+    """Make the type of an option that is a number of seconds."""
 
     def seconds(text: str) -> float:
         try:

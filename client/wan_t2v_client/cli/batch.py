@@ -30,7 +30,9 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     """Add the command."""
     command = commands.add_parser("batch", help="a file of prompts to a folder of MP4 files")
     command.set_defaults(run=_batch)
-    command.add_argument("prompts", type=Path, help="file: .txt with a prompt a line, or .jsonl with an object a line")
+    command.add_argument(
+        "prompts", type=Path, help="file: .txt with one prompt per line, or .jsonl with one object per line"
+    )
     command.add_argument("--out", type=Path, default=Path("videos"), metavar="FOLDER",
                          help="folder to write to; what is finished there is kept (default: %(default)s)")  # fmt: skip
     command.add_argument("--concurrency", type=positive, default=2, metavar="N",
@@ -69,7 +71,7 @@ async def _videos(report: Report, folder: BatchFolder, connection: Connection, *
             concurrency=options.concurrency,
             deadline_s=options.deadline_s,
             idle_limit_s=options.idle_limit_s,
-            told=show,
+            on_outcome=show,
         )
 
 
@@ -84,10 +86,10 @@ def _text(report: Report, seconds: float) -> str:
 
 def _facts(report: Report, folder: BatchFolder, *, seconds: float) -> dict[str, Any]:
     def fact(outcome: Outcome) -> dict[str, Any]:
-        told: dict[str, Any] = {"line": outcome.request.line, "video": str(folder.video(outcome.request))}
+        facts: dict[str, Any] = {"line": outcome.request.line, "video": str(folder.video(outcome.request))}
         if outcome.reason:
-            told["reason"] = outcome.reason
-        return told
+            facts["reason"] = outcome.reason
+        return facts
 
     return {
         **{kind: [fact(outcome) for outcome in report.ended(kind)] for kind in ("made", "skipped", "failed")},

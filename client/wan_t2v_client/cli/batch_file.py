@@ -1,4 +1,4 @@
-"""A file of prompts to requests, every line checked before the first is sent."""
+"""Parse a batch's file of prompts; every line is checked before the first request is sent."""
 
 import hashlib
 import json
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wan_t2v_client.errors import RequestRefused
-from wan_t2v_client.fields import FIELD_TYPES, not_sendable, plain_value, unknown_field
+from wan_t2v_client.fields import FIELDS, not_sendable, plain_value, unknown_field
 
 _NOT_HERE = {"latents", "output_type", "video_encoding", "preview_every"}  # a batch writes MP4 files, no more
-_KNOWN = [name for name in FIELD_TYPES if name not in _NOT_HERE]
 _NAME = re.compile(r"\w[\w .-]{0,99}")
 _LONGEST_NAME = 100
 _LONGEST_FILE_NAME = 255  # bytes, of nearly every file system
@@ -29,29 +28,29 @@ class BatchRequest:
 
 
 def requests_from_file(path: Path, defaults: Mapping[str, Any]) -> list[BatchRequest]:
-    """The requests of a `.txt` file (a prompt a line) or a `.jsonl` file (an object a line). Empty lines are skipped.
+    """Read the requests of a `.txt` file (one prompt per line) or a `.jsonl` file (one object per line).
 
-    `defaults` are the fields of every request; a line's own go before them. A line's `name` names its files; without
-    one the prompt and a hash of the request do, so that a request keeps its name when lines move. Raises
-    RequestRefused with every line that cannot be sent, and why.
+    Empty lines are skipped. `defaults` are the fields of every request; a line's own go before them. A line's `name`
+    names its files; without one the prompt and a hash of the request do, so that a request keeps its name when lines
+    move. Raises RequestRefused with every line that cannot be sent, and why.
     """
     read = {".txt": _fields_from_prompt, ".jsonl": _fields_from_json}.get(path.suffix)
     if read is None:
         raise RequestRefused(f"{path}: accepted are .txt (a prompt a line) and .jsonl (a JSON object a line)")
-    same = {key: _checked(key, value) for key, value in defaults.items()}
-    found: dict[str, BatchRequest] = {}
+    same = {key: _check_value(key, value) for key, value in defaults.items()}
+    requests: dict[str, BatchRequest] = {}
     wrong = []
     for number, raw in _lines(path):
         try:
-            request = _request(number, {**same, **read(raw.decode().strip())}, found)
-            found[request.name] = request
+            request = _request(number, {**same, **read(raw.decode().strip())}, requests)
+            requests[request.name] = request
         except (RequestRefused, UnicodeDecodeError) as error:
             wrong.append(f"{path}, line {number}: {error}")
-    if not found and not wrong:
+    if not requests and not wrong:
         wrong.append(f"{path}: there is no prompt in it")
     if wrong:
         raise RequestRefused("\n".join(wrong))
-    return list(found.values())
+    return list(requests.values())
 
 
 def _lines(path: Path) -> list[tuple[int, bytes]]:
@@ -81,7 +80,7 @@ def _fields_from_json(text: str) -> dict[str, Any]:
 
 def _request(line: int, given: dict[str, Any], taken: Mapping[str, BatchRequest]) -> BatchRequest:
     name = given.pop("name", None)
-    fields = {key: _checked(key, value) for key, value in given.items() if value is not None}
+    fields = {key: _check_value(key, value) for key, value in given.items() if value is not None}
     if not fields.get("prompt", "").strip():
         raise RequestRefused("prompt: got none; every line needs one")
     if name is None:
@@ -97,14 +96,15 @@ def _request(line: int, given: dict[str, Any], taken: Mapping[str, BatchRequest]
     return BatchRequest(line, name, fields)
 
 
-def _checked(name: str, value: Any) -> Any:
+def _check_value(name: str, value: Any) -> Any:
     """The value as it is sent, as JSON has it. What else the server accepts, it says itself."""
     if name in _NOT_HERE:
         raise RequestRefused(f"{name}: cannot be chosen in a batch, which writes MP4 files")
-    if name not in FIELD_TYPES:
-        raise RequestRefused(f"{unknown_field(name)}; known are name, {', '.join(_KNOWN)}")
+    if name not in FIELDS:
+        known = [field for field in FIELDS if field not in _NOT_HERE]
+        raise RequestRefused(f"{unknown_field(name)}; known are name, {', '.join(known)}")
     try:
-        plain = plain_value(FIELD_TYPES[name], value)
+        plain = plain_value(FIELDS[name].datatype, value)
     except (OverflowError, ValueError, TypeError) as error:
         raise not_sendable(name, value, error) from None
     return plain.decode() if isinstance(plain, bytes) else plain

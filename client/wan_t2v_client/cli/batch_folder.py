@@ -1,4 +1,4 @@
-"""The folder of a batch: a video and, beside it, a JSON file that says which request it is the video of."""
+"""The folder of a batch: each video, and beside it a JSON file with its request."""
 
 import hashlib
 import json
@@ -13,33 +13,33 @@ from wan_t2v_client.generation import Generation
 
 
 class BatchFolder:
-    """Makes the folder, and raises OSError if it cannot be written to."""
+    """A batch's folder, made if it is missing. Raises OSError if it cannot be written to."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         make_folder(path)
 
     def video(self, request: BatchRequest) -> Path:
-        """Where the request's video lies."""
+        """Path of the request's video."""
         return self._path / _file_name(request, "mp4")
 
     def description(self, request: BatchRequest) -> Path:
-        """Where it is said what that is the video of."""
+        """Path of the JSON file that describes the video."""
         return self._path / _file_name(request, "json")
 
     def has(self, request: BatchRequest) -> bool:
         """Whether the request's video is finished and whole. Raises RequestRefused if its place is another's."""
         try:
-            told = json.loads(self.description(request).read_bytes())
-            asked, digest = told["request"], told["sha256"]
+            description = json.loads(self.description(request).read_bytes())
+            described_request, digest = description["request"], description["sha256"]
         except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return False
         video = self.video(request)
         if not video.is_file() or _sha256(video.read_bytes()) != digest:
             return False
-        if asked != request.fields:
+        if described_request != request.fields:
             raise RequestRefused(
-                f"line {request.line}: {video} is the video of another request, {json.dumps(asked)}; "
+                f"line {request.line}: {video} is the video of another request, {json.dumps(described_request)}; "
                 "give this one another name, or remove that file"
             )
         return True
@@ -47,7 +47,7 @@ class BatchFolder:
     def keep(self, request: BatchRequest, generation: Generation, *, seconds: float) -> None:
         """Write the video, and then its description: a video without one is not finished."""
         assert generation.video is not None  # no other output is asked for
-        told: dict[str, Any] = {
+        description: dict[str, Any] = {
             "request": dict(request.fields),
             "video": f"{request.name}.mp4",
             "sha256": _sha256(generation.video),
@@ -57,7 +57,7 @@ class BatchFolder:
         with OutputFile(self.video(request)) as file:
             file.write(generation.video)
         with OutputFile(self.description(request)) as file:
-            file.write(json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n")
+            file.write(json.dumps(description, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def _file_name(request: BatchRequest, suffix: str) -> str:

@@ -1,4 +1,4 @@
-"""Many videos, some at a time; what is finished stays, whatever ends the rest."""
+"""Run a batch: some videos at a time. Finished videos stay, whatever ends the rest."""
 
 import asyncio
 import time
@@ -24,23 +24,26 @@ class Outcome:
 
 @dataclass
 class Report:
-    """What became of `requests`, in the order in which they ended. One that is not in `outcomes` was not finished."""
+    """The outcomes of `requests`, in the order in which they ended; unfinished requests have none."""
 
     requests: Sequence[BatchRequest]
     outcomes: list[Outcome] = field(default_factory=list)
 
     def ended(self, kind: str) -> list[Outcome]:
-        """Those that ended so."""
+        """Return the outcomes of one kind."""
         return [outcome for outcome in self.outcomes if outcome.kind == kind]
 
     def unfinished(self) -> list[BatchRequest]:
-        """Those that were not sent, or whose work was stopped."""
+        """Return the requests that were not sent, or whose work was stopped."""
         ended = {outcome.request.line for outcome in self.outcomes}
         return [request for request in self.requests if request.line not in ended]
 
 
 def skip_finished(report: Report, folder: BatchFolder) -> list[BatchRequest]:
-    """The requests that are left to make. Raises RequestRefused if one would overwrite another's video."""
+    """Record finished requests as skipped and return the others.
+
+    Raises RequestRefused if one would overwrite another's video.
+    """
     finished = [request for request in report.requests if folder.has(request)]
     report.outcomes += [Outcome(request, "skipped") for request in finished]
     return report.unfinished()
@@ -54,7 +57,7 @@ async def make_videos(
     concurrency: int,
     deadline_s: float | None = None,
     idle_limit_s: float = IDLE_LIMIT_S,
-    told: Callable[[Outcome], None] = lambda outcome: None,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> None:
     """Make what is unfinished, at most `concurrency` at a time. `told` hears of each as it ends.
 
@@ -65,9 +68,9 @@ async def make_videos(
 
     async def make_some() -> None:
         for request in waiting:
-            outcome = await _made(request, server, folder=folder, deadline_s=deadline_s, idle_limit_s=idle_limit_s)
+            outcome = await _make(request, server, folder=folder, deadline_s=deadline_s, idle_limit_s=idle_limit_s)
             report.outcomes.append(outcome)
-            told(outcome)
+            on_outcome(outcome)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -77,7 +80,7 @@ async def make_videos(
         raise failures.exceptions[0] from None
 
 
-async def _made(
+async def _make(
     request: BatchRequest,
     server: AsyncTextToVideo,
     *,

@@ -1,4 +1,4 @@
-"""The command line: its parser, and what each failure ends in."""
+"""The command line: its parser, and the exit code of each failure."""
 
 import argparse
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
             code: int = options.run(options)
             return code
     except ClientError as error:
-        return _failed(str(error), error.exit_code)
+        return _report_failure(str(error), error.exit_code)
     except StandardOutputError as error:
-        return _failed(str(error), CANNOT_WRITE)
+        return _report_failure(str(error), CANNOT_WRITE)
     except OSError as error:
         reason = error.strerror or str(error)
-        return _failed(f"{error.filename}: {reason}" if error.filename else reason, CANNOT_WRITE)
+        return _report_failure(f"{error.filename}: {reason}" if error.filename else reason, CANNOT_WRITE)
     except Terminated as signal:
-        return _failed(str(signal), signal.exit_code)
+        return _report_failure(str(signal), signal.exit_code)
     except KeyboardInterrupt:
-        return _failed("stopped", STOPPED)
+        return _report_failure("stopped", STOPPED)
 
 
-def _failed(message: str, code: int) -> int:
+def _report_failure(message: str, code: int) -> int:
     tell(f"wan-t2v: {message}")
     return code
 

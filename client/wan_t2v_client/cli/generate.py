@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wan_t2v_client.cli.arguments import (
     add_connection_options,
+    add_field_options,
     add_patience_options,
     add_request_options,
     connection_from,
@@ -34,15 +35,19 @@ def add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
                          help="file to write; - is standard output (default: %(default)s)")  # fmt: skip
     command.add_argument("--json", action="store_true", help="print one JSON object about the video, for programs")
     command.add_argument("--unary", action="store_true",
-                         help="use the unary door: no progress, and Ctrl-C does not stop the work")  # fmt: skip
-    command.add_argument("--previews", type=Path, metavar="FOLDER", help="keep a small picture of every few steps here")
+                         help="use the unary endpoint: no progress, and Ctrl-C does not stop the work")  # fmt: skip
     command.add_argument(
-        "--preview-every", type=int, default=5, metavar="STEPS", help="how many (default: %(default)s)"
+        "--previews", type=Path, metavar="FOLDER", help="folder for a small picture of every few steps"
+    )
+    command.add_argument(
+        "--preview-every",
+        type=int,
+        default=5,
+        metavar="STEPS",
+        help="steps from preview to preview (default: %(default)s)",
     )
     add_request_options(command)
-    command.add_argument("--queue-priority", type=int, help="1 goes first, 9 last (default: 5)")
-    command.add_argument("--idempotency-key", metavar="TEXT",
-                         help="the same one again takes an interrupted video up, where the server can")  # fmt: skip
+    add_field_options(command, PARAMETERS)
     add_patience_options(command)
     add_connection_options(command)
 
@@ -50,7 +55,7 @@ def add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _generate(options: argparse.Namespace) -> int:
     with OutputFile(options.out) as out:
         started = time.monotonic()
-        generation = _generated(options)
+        generation = _generate_video(options)
         assert generation.video is not None  # no other output is asked for
         out.write(generation.video)
         report = _report(options, generation, seconds=round(time.monotonic() - started, 2))
@@ -61,11 +66,11 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _generated(options: argparse.Namespace) -> Generation:
-    """Through the door that was chosen, with what there is to show on the way."""
+def _generate_video(options: argparse.Namespace) -> Generation:
+    """Generate through the chosen endpoint and show progress."""
     fields = fields_from(options) | {name: getattr(options, name) for name in PARAMETERS}
     if options.unary:
-        with _elapsed_shown(), TextToVideo(connection_from(options), retry=retry_from(options)) as server:
+        with _show_elapsed(), TextToVideo(connection_from(options), retry=retry_from(options)) as server:
             return server.generate_unary(options.prompt, deadline_s=options.deadline_s, **fields)
     if options.previews is not None:
         make_folder(options.previews)
@@ -87,7 +92,7 @@ def _report(options: argparse.Namespace, generation: Generation, *, seconds: flo
     settings = generation.metadata["settings"]
     if generation.metadata["prompt_truncated"]:
         tell("wan-t2v: the prompt was longer than the model reads; its end was left out")
-    told = {
+    facts = {
         "video": str(options.out),
         "frames": settings["num_frames"],
         "height": settings["height"],
@@ -96,13 +101,13 @@ def _report(options: argparse.Namespace, generation: Generation, *, seconds: flo
         "seed": settings["seed"],
     }
     if options.json:
-        return json.dumps({**told, "metadata": generation.metadata})
-    return "{video}: {frames} frames of {height}x{width} in {seconds} s, seed {seed}".format(**told)
+        return json.dumps({**facts, "metadata": generation.metadata})
+    return "{video}: {frames} frames of {height}x{width} in {seconds} s, seed {seed}".format(**facts)
 
 
 @contextmanager
-def _elapsed_shown() -> Iterator[None]:
-    """Count the seconds on a terminal: the unary door tells nothing until it is done."""
+def _show_elapsed() -> Iterator[None]:
+    """Count the seconds on a terminal: the unary endpoint tells nothing until it is done."""
     done = threading.Event()
 
     def count() -> None:

@@ -1,4 +1,4 @@
-"""The place that a video is written to: a file whole or not at all; a device, a pipe or an open file as it is."""
+"""The output of a video: a file whole or not at all; a device, a pipe or an open file as it is."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What the command shows while a video is made: a bar on a terminal, and previews as files."""
+"""Progress on a terminal as a bar, and previews as files."""
 
 from pathlib import Path
 from types import TracebackType

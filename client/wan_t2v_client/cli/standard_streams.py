@@ -1,4 +1,4 @@
-"""Standard output and standard error: what they cannot take ends in one line, never in a traceback."""
+"""Standard output and standard error: a failed write ends in one line, never in a traceback."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Signals that end a process: the command cleans up after them as after Ctrl-C."""
+"""SIGTERM and SIGHUP: the command cleans up after them as after Ctrl-C."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""The server's address, checked before gRPC makes something else of it."""
+"""Check the server's address, before gRPC reads something else into it."""
 
 import re
 
@@ -12,7 +12,7 @@ _ACCEPTED = "accepted: HOST:PORT of the gRPC endpoint, such as 127.0.0.1:8001 or
 
 
 def check_address(url: str) -> None:
-    """Raise RequestRefused for what is no address.
+    """Raise RequestRefused unless `url` is an address.
 
     gRPC would look a scheme up as a name, take port 443 where none is given and wrap a large port round.
     """

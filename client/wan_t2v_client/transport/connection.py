@@ -1,4 +1,4 @@
-"""Where the server is and how to speak to it."""
+"""Connection settings: address, TLS, headers, keepalive."""
 
 import ssl
 from collections.abc import Mapping
@@ -52,15 +52,15 @@ class Connection:
 
     def open(self) -> tritonclient.grpc.InferenceServerClient:
         """A gRPC client; it connects at the first call. Raises RequestRefused if the settings cannot work."""
-        return self._opened(tritonclient.grpc.InferenceServerClient)
+        return self._open(tritonclient.grpc.InferenceServerClient)
 
     def open_asyncio(self) -> Any:
         """The same for asyncio. It belongs to the event loop that runs now."""
         import tritonclient.grpc.aio
 
-        return self._opened(tritonclient.grpc.aio.InferenceServerClient)
+        return self._open(tritonclient.grpc.aio.InferenceServerClient)
 
-    def _opened(self, client: Any) -> Any:
+    def _open(self, client: Any) -> Any:
         self.check()
         try:
             return client(

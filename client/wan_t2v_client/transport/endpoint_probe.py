@@ -1,4 +1,4 @@
-"""Whether a failed connection met an HTTP endpoint: Triton's closes it without a word, so gRPC cannot tell."""
+"""Detect an HTTP endpoint behind a failed gRPC connection: Triton's closes it without a word."""
 
 import re
 import socket
@@ -16,7 +16,7 @@ _PERHAPS_HTTP_1 = re.compile(
 
 
 def explain(error: ClientError, url: str) -> ClientError:
-    """The error, or WrongEndpoint if an HTTP server answers at the address. Takes up to PROBE_LIMIT_S."""
+    """Return the error, or WrongEndpoint if an HTTP server answers at the address. Takes up to PROBE_LIMIT_S."""
     if not isinstance(error, Unavailable):
         return error
     message = str(error)

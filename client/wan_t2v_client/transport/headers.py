@@ -1,4 +1,4 @@
-"""Headers that go out with every call: what can be sent, and which of them nobody else should read."""
+"""Headers of every call: which can be sent, and which are secret."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""No proxy of the environment is asked about a server on this machine, which it cannot reach."""
+"""Keep calls to a server on this machine away from the environment's proxies."""
 
 import ipaddress
 from typing import Any

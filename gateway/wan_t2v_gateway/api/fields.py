@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wan_t2v_client.errors import RequestRefused
-from wan_t2v_client.fields import FIELD_TYPES, plain_value
+from wan_t2v_client.fields import FIELDS, plain_value
 
 from wan_t2v_gateway.api.errors import InvalidField
 from wan_t2v_gateway.api.limits import Limits
@@ -25,7 +25,7 @@ _NOT_OFFERED = {
     "video_encoding": "a job's result is an MP4",
     "n": "one job is one video",
 }
-_SERVERS = tuple(name for name in FIELD_TYPES if name not in _NOT_OFFERED)
+_SERVERS = tuple(name for name in FIELDS if name not in _NOT_OFFERED)
 KNOWN = (*_OWN, *_SERVERS)
 
 
@@ -70,7 +70,7 @@ def _model(given: Mapping[str, Any]) -> str:
 
 def _value(name: str, value: Any) -> Any:
     """One field in the server's type. A form sends numbers as texts."""
-    datatype = FIELD_TYPES[name]
+    datatype = FIELDS[name].datatype
     try:
         if datatype == "BYTES":
             if not isinstance(value, str):

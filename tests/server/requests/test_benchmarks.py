@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from benchmarks.baselines.comparison import SAME_VIDEO_DB
-from benchmarks.baselines.psnr import decoded, psnr_db
-from benchmarks.baselines.servers import Contender, running_contenders
+from benchmarks.baselines.psnr import decode_frames, psnr_db
+from benchmarks.baselines.servers import VideoServer, running_servers
 from benchmarks.harness.installed_copy import Installed
-from benchmarks.harness.repository_copy import copied_repository
+from benchmarks.harness.repository_copy import copy_repository
 from benchmarks.load import mlperf, perf_analyzer, run
 from embedded.server import Server
 from export.to_onnx.install import install_export
@@ -74,23 +74,23 @@ def test_perf_analyzer_measures_both_doors_to_the_video(server: Server, capsys: 
 
 
 @pytest.fixture(scope="module")
-def contenders(checkpoint: Path, exported: Path, repository: Path, tmp_path_factory: Any) -> Any:
-    folder = tmp_path_factory.mktemp("contenders")
-    own = install_export(exported, copied_repository(repository, folder))
-    with running_contenders(Installed(checkpoint, exported, own), folder, threads=2) as running:
-        yield {contender.name: contender for contender in running}
+def servers(checkpoint: Path, exported: Path, repository: Path, tmp_path_factory: Any) -> Any:
+    folder = tmp_path_factory.mktemp("servers")
+    own = install_export(exported, copy_repository(repository, folder))
+    with running_servers(Installed(checkpoint, exported, own), folder, threads=2) as running:
+        yield {server.name: server for server in running}
 
 
-def test_the_servers_that_are_compared_make_the_same_video(contenders: dict[str, Contender]) -> None:
-    videos = {name: contender.generate(3, 4) for name, contender in contenders.items()}
-    assert decoded(videos["ours"]).ndim == 4
+def test_the_servers_that_are_compared_make_the_same_video(servers: dict[str, VideoServer]) -> None:
+    videos = {name: server.generate(3, 4) for name, server in servers.items()}
+    assert decode_frames(videos["ours"]).ndim == 4
     assert videos.keys() == {"ours", "pytriton", "fastapi"}
     for video in videos.values():
         assert psnr_db(video, videos["ours"]) >= SAME_VIDEO_DB
-    assert psnr_db(contenders["ours"].generate(4, 4), videos["ours"]) < SAME_VIDEO_DB, "another seed would be seen"
+    assert psnr_db(servers["ours"].generate(4, 4), videos["ours"]) < SAME_VIDEO_DB, "another seed would be seen"
 
 
-def test_a_caller_who_leaves_harms_none_of_them(contenders: dict[str, Contender]) -> None:
-    for contender in contenders.values():
-        contender.leave(0.2)
-        assert contender.generate(3, 1)
+def test_a_caller_who_leaves_harms_none_of_them(servers: dict[str, VideoServer]) -> None:
+    for server in servers.values():
+        server.leave(0.2)
+        assert server.generate(3, 1)

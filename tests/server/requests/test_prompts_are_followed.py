@@ -9,8 +9,8 @@ from PIL import Image
 from wan_t2v_client import TextToVideo
 
 from embedded.server import Server
-from training.judge.adherence import measured_adherence, scored
-from training.judge.attributes import judged
+from training.judge.adherence import measure_adherence, score
+from training.judge.attributes import judge
 from training.judge.pictures import main as write_pictures
 from training.judge.pictures import shown_prompts
 from training.judge.through_server import frames_from_mp4, generate_through, main
@@ -22,15 +22,15 @@ PROMPTS = fixed_prompts(8)
 
 def test_most_prompts_are_followed_in_colour_and_motion(client: TextToVideo) -> None:
     """Eight of the list that `make adherence` measures whole; a wrong expert, guidance or text would be far below."""
-    scores = measured_adherence(generate_through(client), prompts=PROMPTS).scores
+    scores = measure_adherence(generate_through(client), prompts=PROMPTS).scores
     assert scores.colour >= 0.75
     assert scores.motion >= 0.625
 
 
 def test_an_empty_prompt_follows_nothing(client: TextToVideo) -> None:
     generate = generate_through(client)
-    verdicts = [judged(generate("a", prompt.seed)) for prompt in PROMPTS]
-    assert scored(verdicts, PROMPTS).scores.all_three <= 0.125
+    verdicts = [judge(generate("a", prompt.seed)) for prompt in PROMPTS]
+    assert score(verdicts, PROMPTS).scores.all_three <= 0.125
 
 
 def test_frames_survive_the_way_to_mp4_and_back() -> None:

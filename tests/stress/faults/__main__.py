@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.machine import provenance
-from benchmarks.harness.repository_copy import copied_repository
+from benchmarks.harness.repository_copy import copy_repository
 from embedded.options import ServerOptions
 from embedded.server import running_server
 from export.atomic import write_atomically
@@ -78,7 +78,7 @@ def faults_of_starts(repository: Path, folder: Path, not_tried: list[str]) -> It
     yield from stopped_starts(repository, folder)
     yield from killed_starts(repository, folder)
     (folder / "damaged").mkdir()
-    yield from damaged_starts(copied_repository(repository, folder / "damaged"))
+    yield from damaged_starts(copy_repository(repository, folder / "damaged"))
     try:
         yield small_shared_memory(repository, folder, SMALL_SHARED_MIB)
     except MountRefused as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness.repository_copy import copied_repository
+from benchmarks.harness.repository_copy import copy_repository
 
 FAULTY_GRAPH = Path(__file__).with_name("faulty_graph.py")  # only Triton's own processes can import it
 FAULTY = ("high_noise_expert", "low_noise_expert", "vae_decoder_next")
@@ -53,7 +53,7 @@ class HarmedRepository:
 def harmed_repository(repository: Path, folder: Path, *, checkpoints: Path) -> HarmedRepository:
     """Make a copy under `folder` with room for four requests in all, that keeps checkpoints after every step."""
     files = folder / "fault.json", folder / "prompt_fault"
-    harmed = HarmedRepository(copied_repository(repository, folder), *files, checkpoints)
+    harmed = HarmedRepository(copy_repository(repository, folder), *files, checkpoints)
     for graph in (*FAULTY, TEXT_ENCODER):
         shutil.copy(FAULTY_GRAPH, harmed.path / graph / "1/model.py")
         file = harmed.prompt_fault_file if graph == TEXT_ENCODER else harmed.fault_file

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from benchmarks import suite
-from benchmarks.suite import PARTS, last_json_line, main, part_result, slug
+from benchmarks.suite import BENCHMARKS, last_json_line, main, run_benchmark, slug
 
 SUMMARY = {"count": 3, "mean": 1.0, "p50": 1.0, "p90": 2.0, "p99": 2.0, "max": 2.0}
 LEVEL = {
@@ -94,9 +94,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """`run(name=code, ...)`: the suite with these programs as its parts; exit code, results and folder."""
 
     def run(**programs: str) -> tuple[int, dict[str, Any], Path]:
-        parts = [part for part in PARTS if part.name in programs]
-        monkeypatch.setattr(suite, "PARTS", parts)
-        monkeypatch.setattr(suite.Part, "command", lambda part, repository, quick: python(programs[part.name]))
+        parts = [part for part in BENCHMARKS if part.name in programs]
+        monkeypatch.setattr(suite, "BENCHMARKS", parts)
+        monkeypatch.setattr(suite.Benchmark, "command", lambda part, repository, quick: python(programs[part.name]))
         code = main(["--out", str(tmp_path), "--quick"])
         [file] = tmp_path.glob("*.json")
         return code, json.loads(file.read_bytes()), file
@@ -109,7 +109,7 @@ def test_every_part_gives_what_the_schema_the_plot_and_the_tables_want(
 ) -> None:
     from benchmarks.tables import main as tables
 
-    assert RESULTS.keys() == {part.name for part in PARTS}
+    assert RESULTS.keys() == {part.name for part in BENCHMARKS}
     code, results, file = run(**{name: f"print({json.dumps(json.dumps(found))})" for name, found in RESULTS.items()})
     jsonschema.validate(results, schema)
     assert code == 0
@@ -134,14 +134,14 @@ def test_a_part_that_fails_costs_no_other_and_is_told(run: Any, schema: dict[str
 
 def test_a_part_that_hangs_is_stopped(tmp_path: Path) -> None:
     tidies = "import time\ntry:\n    time.sleep(60)\nfinally:\n    print('tidied up')"
-    found = part_result(python(tidies), tmp_path / "log", limit_s=3.0)
+    found = run_benchmark(python(tidies), tmp_path / "log", limit_s=3.0)
     assert found["status"] == "stopped" and "limit of 3 s" in found["reason"]
     assert (tmp_path / "log").read_text() == "tidied up\n"
     assert found["seconds"] < 60
 
 
 def test_a_part_whose_last_line_is_no_object_failed(tmp_path: Path) -> None:
-    found = part_result(python("print('[1]')"), tmp_path / "log", limit_s=30.0)
+    found = run_benchmark(python("print('[1]')"), tmp_path / "log", limit_s=30.0)
     assert (found["status"], found["result"]) == ("failed", None)
     assert last_json_line('table\n{"a": 1}\n\n') == {"a": 1}
     assert last_json_line("") is last_json_line("no JSON") is None
@@ -183,4 +183,4 @@ def test_a_machines_name_becomes_part_of_a_file_name() -> None:
 
 
 def test_everything_is_done_in_a_quarter_of_an_hour() -> None:
-    assert sum(part.expected_s for part in PARTS) < 15 * 60
+    assert sum(part.expected_s for part in BENCHMARKS) < 15 * 60

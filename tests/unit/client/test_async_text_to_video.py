@@ -17,7 +17,7 @@ from wan_t2v_client import (
     streaming,
 )
 
-from tests.fakes.call_client import APIS, told
+from tests.fakes.call_client import APIS, collect_stream
 from tests.fakes.scripted_server import MADE, VIDEO, Nothing, Pause, Refusal, Step, serving
 
 Calls = Callable[[AsyncTextToVideo], Awaitable[None]]
@@ -94,7 +94,7 @@ def test_without_a_server_it_is_unavailable() -> None:
 @pytest.mark.parametrize("api", APIS)
 def test_both_apis_send_the_same_and_a_finished_call_does_not_count_as_cancelled(api: str) -> None:
     with serving(MADE) as server:
-        assert isinstance(told(api, server.url, seed=7, height=32)[-1], Generation)
+        assert isinstance(collect_stream(api, server.url, seed=7, height=32)[-1], Generation)
         (request,) = server.requests
         assert [(tensor.name, tensor.datatype) for tensor in request.inputs] == [
             ("prompt", "BYTES"),
@@ -109,7 +109,7 @@ def test_both_apis_send_the_same_and_a_finished_call_does_not_count_as_cancelled
 def test_a_refused_call_is_closed_and_not_cancelled(api: str) -> None:
     refusal = Refusal("INVALID_ARGUMENT", "seed: got -1")
     with serving([Step(1), refusal]) as server, pytest.raises(RequestRefused, match="^seed: got -1"):
-        told(api, server.url)
+        collect_stream(api, server.url)
     assert server.finished == 1 and not server.cancelled.is_set()
 
 
@@ -119,7 +119,7 @@ def test_a_server_that_does_not_end_a_refused_call_is_left(api: str, monkeypatch
         monkeypatch.setattr(module, "CLOSE_LIMIT_S", 0.3)
     with serving([Refusal(message="busy"), Pause()]) as server:
         with pytest.raises(Unavailable, match="^busy$"):
-            told(api, server.url)
+            collect_stream(api, server.url)
         assert server.cancelled.wait(10)
 
 
@@ -128,7 +128,7 @@ def test_a_stream_that_ends_without_a_word_is_a_fault(api: str) -> None:
     """Triton's last response has no outputs then, and is sent because the client asks for it."""
     with serving([Step(1), Nothing()]) as server:
         with pytest.raises(ServerFault, match="without a video and without an error"):
-            told(api, server.url)
+            collect_stream(api, server.url)
         (request,) = server.requests
         assert request.parameters["triton_enable_empty_final_response"].bool_param
     assert server.finished == 1 and not server.cancelled.is_set()

@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 from tritonclient.utils import InferenceServerException
-from wan_t2v_client import ClientError, DeadlineExceeded, Generation, RequestRefused, RetryPolicy, Unavailable
+from wan_t2v_client import (
+    ClientError,
+    DeadlineExceeded,
+    Generation,
+    RequestRefused,
+    Unavailable,
+)
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import client_error
-from wan_t2v_client.retry import Retries
+from wan_t2v_client.retry import Retries, RetryPolicy
 
-from tests.fakes.call_client import APIS, steps, told, unary
+from tests.fakes.call_client import APIS, collect_stream, steps, unary
 from tests.fakes.scripted_server import BUSY, MADE, VIDEO, Pause, Refusal, Step, serving
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.serving.admission.estimate import DurationEstimator, Workload
@@ -94,7 +100,7 @@ def test_a_busy_server_is_asked_again_with_the_same_request(api: str) -> None:
     heard: list[tuple[str, float]] = []
     policy = RetryPolicy(first_wait_s=0.01, on_wait=lambda error, wait_s: heard.append((str(error), wait_s)))
     with serving([Refusal()], [Refusal("INTERNAL", "Stub process 'x' is not healthy.")], MADE) as server:
-        news = told(api, server.url, retry=policy, seed=7)
+        news = collect_stream(api, server.url, retry=policy, seed=7)
     assert steps(news) == [1, 2] and isinstance(news[-1], Generation) and news[-1].video == VIDEO
     assert [text for text, _ in heard] == [BUSY, "Stub process 'x' is not healthy."]
     assert len(server.requests) == 3 and all(request == server.requests[0] for request in server.requests)
@@ -104,7 +110,7 @@ def test_a_busy_server_is_asked_again_with_the_same_request(api: str) -> None:
 def test_a_refused_request_is_sent_once(api: str) -> None:
     with serving([Refusal("INVALID_ARGUMENT", "height: got 100")]) as server:
         with pytest.raises(RequestRefused, match="height: got 100"):
-            told(api, server.url, retry=QUICK)
+            collect_stream(api, server.url, retry=QUICK)
         assert len(server.requests) == 1
 
 
@@ -112,7 +118,7 @@ def test_a_refused_request_is_sent_once(api: str) -> None:
 def test_by_default_nothing_is_tried_again(api: str) -> None:
     with serving([Refusal()], MADE) as server:
         with pytest.raises(Unavailable, match="try again later$"):
-            told(api, server.url)
+            collect_stream(api, server.url)
         assert len(server.requests) == 1
 
 
@@ -121,28 +127,28 @@ def test_a_server_that_breaks_down_after_a_step_is_asked_again_only_if_that_is_w
     broken = [Step(1), Refusal("UNAVAILABLE", "gone")]
     with serving(broken, MADE) as server:
         with pytest.raises(Unavailable, match="^gone$"):
-            told(api, server.url, retry=QUICK)
+            collect_stream(api, server.url, retry=QUICK)
         assert len(server.requests) == 1
     wanted = RetryPolicy(first_wait_s=0.01, after_progress=True)
     with serving(broken, MADE) as server:
-        assert steps(told(api, server.url, retry=wanted)) == [1, 1, 2]
+        assert steps(collect_stream(api, server.url, retry=wanted)) == [1, 1, 2]
 
 
 @pytest.mark.parametrize("api", APIS)
 def test_the_deadline_is_for_all_tries_together(api: str) -> None:
     with serving([Refusal()], [Pause()]) as server:
         with pytest.raises(DeadlineExceeded):
-            told(api, server.url, retry=QUICK, deadline_s=1.0)
+            collect_stream(api, server.url, retry=QUICK, deadline_s=1.0)
         first_us, second_us = (request.parameters["timeout"].int64_param for request in server.requests)
         assert 0 < second_us < first_us <= 1e6, "the server is told what is left"
     with serving([Refusal(message=f"{BUSY}, in about 60 s")], MADE) as server:
         with pytest.raises(Unavailable, match="in about 60 s; the next try, in 6. s, would come after the deadline"):
-            told(api, server.url, retry=RetryPolicy(), deadline_s=30.0)
+            collect_stream(api, server.url, retry=RetryPolicy(), deadline_s=30.0)
         assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_the_unary_door_is_tried_again_by_the_same_policy(api: str) -> None:
+def test_the_unary_endpoint_is_tried_again_by_the_same_policy(api: str) -> None:
     with serving([Refusal()], MADE) as server:
         assert unary(api, server.url, QUICK).video == VIDEO
         assert "timeout" not in server.requests[0].parameters
@@ -156,7 +162,11 @@ def test_a_server_that_starts_late_is_found(api: str) -> None:
     late = threading.Event()
     policy = RetryPolicy(attempts=50, first_wait_s=0.2, longest_wait_s=0.2, on_wait=lambda error, wait_s: late.set())
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(told, api, gone.url, retry=policy)
+        asked = pool.submit(collect_stream, api, gone.url, retry=policy)
         assert late.wait(10), "it failed once"
         with serving(MADE, port=port):
             assert isinstance(asked.result(30)[-1], Generation)
+
+
+def test_any_number_of_attempts_has_a_wait() -> None:
+    assert RetryPolicy(attempts=10_000).wait_s(5_000, None) <= 60.0

@@ -16,7 +16,7 @@ from embedded.errors import ServerError
 OTHER = (
     "import pathlib, sys\nfrom embedded import cleanup\n"
     "cleanup.SHARED_MEMORY = pathlib.Path(sys.argv[2])\n"
-    "own = cleanup.Belongings.taken(pathlib.Path(sys.argv[1]))\n"
+    "own = cleanup.Belongings.acquire(pathlib.Path(sys.argv[1]))\n"
     "(cleanup.SHARED_MEMORY / f'{own.shm_prefix}region').touch()\n"
     "print(own.folder, own.shm_prefix, flush=True)\nsys.stdin.readline()\n"
 )
@@ -67,7 +67,7 @@ def test_what_a_dead_server_left_is_removed_and_what_a_living_one_has_is_not(
 
 def test_it_counts_as_living_as_long_as_one_of_its_processes_does(temporary: Path, shared_memory: Path) -> None:
     """The supervisor was killed, and tritonserver has not ended yet."""
-    own = Belongings.taken(temporary)
+    own = Belongings.acquire(temporary)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=own.locks) as triton:
         for lock in own.locks:
             os.close(lock)
@@ -96,7 +96,7 @@ def test_what_only_looks_like_ours_stays(temporary: Path, shared_memory: Path, t
 
 
 def test_another_users_stay(temporary: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Belongings.taken(temporary)
+    own = Belongings.acquire(temporary)
     for lock in own.locks:
         os.close(lock)
     monkeypatch.setattr(cleanup.os, "geteuid", lambda: os.getuid() + 1)
@@ -105,7 +105,7 @@ def test_another_users_stay(temporary: Path, shared_memory: Path, monkeypatch: p
 
 
 def test_two_servers_with_one_process_id_have_nothing_in_common(temporary: Path, shared_memory: Path) -> None:
-    first, second = Belongings.taken(temporary), Belongings.taken(temporary)
+    first, second = Belongings.acquire(temporary), Belongings.acquire(temporary)
     for own in (first, second):
         (shared_memory / f"{own.shm_prefix}region").touch()
     first.remove()
@@ -118,7 +118,7 @@ def test_two_servers_with_one_process_id_have_nothing_in_common(temporary: Path,
 
 def test_cleaners_of_temporary_files_are_told_that_the_folder_is_in_use(temporary: Path) -> None:
     """systemd-tmpfiles leaves a folder alone on which somebody holds a lock."""
-    own = Belongings.taken(temporary)
+    own = Belongings.acquire(temporary)
     descriptor = os.open(own.folder, os.O_RDONLY | os.O_DIRECTORY)
     with pytest.raises(BlockingIOError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,7 +128,7 @@ def test_cleaners_of_temporary_files_are_told_that_the_folder_is_in_use(temporar
 
 @pytest.mark.parametrize("gone", ["folder", "mark", "run", "replaced"])
 def test_a_folder_that_somebody_removed_is_noticed_and_made_again(gone: str, temporary: Path) -> None:
-    own = Belongings.taken(temporary)
+    own = Belongings.acquire(temporary)
     own.run_directory.mkdir()
     assert own.are_there
     if gone in ("folder", "replaced"):
@@ -149,7 +149,7 @@ def test_a_folder_that_somebody_removed_is_noticed_and_made_again(gone: str, tem
 
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="cannot be made .* set TMPDIR to another folder"):
-        Belongings.taken(tmp_path / "none")
+        Belongings.acquire(tmp_path / "none")
 
 
 def test_a_folder_of_another_user_that_may_not_be_read_is_passed_over(

@@ -70,7 +70,7 @@ def test_no_part_of_the_repositorys_path_reaches_triton(name: str, temporary: Pa
     repository.mkdir(parents=True)
     own = tmp_path_factory.mktemp("own")
     for _ in range(2):  # a server that died is started again in the same folder
-        linked = ServerFolder.linked(own, installed_wheel(), repository=repository)
+        linked = ServerFolder.link(own, installed_wheel(), repository=repository)
     assert linked.models.resolve() == repository.resolve()
     command = command_line(ServerOptions(repository=repository), installed_wheel(), linked, shm_prefix="x")
     assert not [part for part in command if name in part]
@@ -79,7 +79,7 @@ def test_no_part_of_the_repositorys_path_reaches_triton(name: str, temporary: Pa
 
 def test_the_libraries_are_found_by_links_in_the_loaders_order(tmp_path: Path, root: Path) -> None:
     wheel = installed_wheel()
-    linked = ServerFolder.linked(tmp_path, wheel, repository=root)
+    linked = ServerFolder.link(tmp_path, wheel, repository=root)
     assert [path.resolve() for path in linked.libraries] == [path.resolve() for path in wheel.library_folders()]
     assert os.pathsep not in "".join(map(str, linked.libraries))
 

@@ -24,7 +24,7 @@ def test_http_and_metrics_leave_loopback_only_by_name(host: str, inside: str, ro
 def addresses_of(options: ServerOptions, folder: Path) -> list[str]:
     folder.mkdir()
     wheel = installed_wheel()
-    linked = ServerFolder.linked(folder, wheel, repository=options.repository)
+    linked = ServerFolder.link(folder, wheel, repository=options.repository)
     command = command_line(options, wheel, linked, shm_prefix="x")
     given = dict(argument.split("=", 1) for argument in command if "=" in argument)
     return [given[f"--{protocol}-address"] for protocol in ("grpc", "http", "metrics")]
@@ -34,7 +34,7 @@ def addresses_of(options: ServerOptions, folder: Path) -> list[str]:
 def test_what_runs_code_or_reads_memory_needs_the_key_on_every_host(host: str, root: Path, tmp_path: Path) -> None:
     """A web page in a browser on the same machine reaches loopback, too."""
     options, wheel = ServerOptions(repository=root, host=host), installed_wheel()
-    command = command_line(options, wheel, ServerFolder.linked(tmp_path, wheel, repository=root), shm_prefix="x")
+    command = command_line(options, wheel, ServerFolder.link(tmp_path, wheel, repository=root), shm_prefix="x")
     for option in ("--grpc-restricted-protocol=", "--http-restricted-api="):
         (restricted,) = [argument.removeprefix(option) for argument in command if argument.startswith(option)]
         protocols, _, key = restricted.partition(":")
@@ -64,7 +64,7 @@ def test_the_admin_key_is_not_shown() -> None:
 def test_the_server_asks_silent_clients_and_lets_them_ask(root: Path, tmp_path: Path) -> None:
     """Triton's own limits end the call of a client that pings more often than once in five minutes."""
     wheel = installed_wheel()
-    folder = ServerFolder.linked(tmp_path, wheel, repository=root)
+    folder = ServerFolder.link(tmp_path, wheel, repository=root)
     command = command_line(ServerOptions(repository=root), wheel, folder, shm_prefix="x")
     assert "--grpc-keepalive-time=30000" in command
     allowed = next(option for option in command if "min-recv-ping-interval" in option)

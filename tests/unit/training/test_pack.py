@@ -12,7 +12,7 @@ import training.pack
 from export.checkpoint.folder import Checkpoint
 from training.learn.modules import new_expert, new_text_encoder, new_vae
 from training.learn.sampling import Modules
-from training.pack import TooLargeError, packed_modules, write_checkpoint
+from training.pack import TooLargeError, load_packed_modules, write_checkpoint
 from training.stages import new_tokenizer
 from wan_t2v.facts import ServingDefaults
 from wan_t2v.shapes import VideoShape
@@ -59,7 +59,7 @@ def test_packed_weights_are_the_trained_ones(checkpoint: Path, modules: Modules)
 
 
 def test_what_was_packed_is_read_back_whole(checkpoint: Path, modules: Modules) -> None:
-    back = packed_modules(checkpoint)
+    back = load_packed_modules(checkpoint)
     assert back.vae.config.latents_std == [2.0] * 16
     assert back.tokenizer("a red ball").input_ids == modules.tokenizer("a red ball").input_ids
     for name in ("text_encoder", "high_noise_expert", "low_noise_expert", "vae"):

@@ -8,11 +8,11 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from export.atomic import write_folder_atomically
-from training.judge.ablations import VARIANTS, Variant, score_of
+from training.judge.ablations import ABLATIONS, Ablation, score_ablation
 from training.learn import expert_stage, latent_cache
 from training.learn.modules import new_expert, new_text_encoder
-from training.learn.sampling import Modules, SamplingSettings, generated, latent_shape
-from training.stages import Settings, load_vae, new_tokenizer, train_decoder, train_experts, trained_modules
+from training.learn.sampling import Modules, SamplingSettings, generate_clips, latent_shape
+from training.stages import Settings, load_trained_modules, load_vae, new_tokenizer, train_decoder, train_experts
 from training.world.prompts import fixed_prompts
 from wan_t2v.shapes import VideoShape
 
@@ -33,11 +33,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def test_experts_train_from_the_trained_vae_and_generate_from_the_snapshot(settings: Settings) -> None:
     trained = train_experts(settings)
-    found = trained_modules(settings)
+    found = load_trained_modules(settings)
     for name in ("text_encoder", "high_noise_expert", "low_noise_expert"):
         pairs = zip(getattr(trained, name).parameters(), getattr(found, name).parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
-    (frames,) = generated(
+    (frames,) = generate_clips(
         found, ["a red star moves up"], seeds=[0], shape=latent_shape(VIDEO), settings=SamplingSettings(steps=2)
     )
     assert frames.shape == (*VIDEO, 3)
@@ -54,10 +54,10 @@ def test_without_a_trained_vae_the_command_that_makes_it_is_named(tmp_path: Path
         train_experts(Settings(tmp_path))
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_every_variant_generates_and_is_scored(variant: Variant, settings: Settings) -> None:
-    few = replace(variant, settings=replace(variant.settings, steps=2))
-    adherence = score_of(few, _untrained_modules(settings), video=VIDEO, prompts=fixed_prompts(2))
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda ablation: ablation.name)
+def test_every_ablation_generates_and_is_scored(ablation: Ablation, settings: Settings) -> None:
+    few = replace(ablation, settings=replace(ablation.settings, steps=2))
+    adherence = score_ablation(few, _untrained_modules(settings), video=VIDEO, prompts=fixed_prompts(2))
     assert adherence.scores.prompts == 2
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.baselines.server_process import ProgramError, running_program
+from benchmarks.baselines.server_process import ServerProcessError, running_server_process
 
 WAITS = "import sys; sys.path.insert(0, '.'); from benchmarks.baselines.server_process import Announcer; import os, subprocess, time\n"
 GOOD = WAITS + "a = Announcer(); print('noise'); a.wait_until_closed({'pid': os.getpid()})"
@@ -24,14 +24,14 @@ def gone(pid: int) -> bool:
 
 
 def test_a_program_stops_when_it_is_no_longer_wanted_and_its_noise_is_kept(tmp_path: Path) -> None:
-    with running_program(["-c", GOOD], tmp_path / "log") as told:
+    with running_server_process(["-c", GOOD], tmp_path / "log") as told:
         assert psutil.pid_exists(told["pid"])
     assert gone(told["pid"])
     assert "noise" in (tmp_path / "log").read_text()
 
 
 def test_it_stops_too_if_the_benchmark_fails(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), running_program(["-c", GOOD], tmp_path / "log") as told:
+    with pytest.raises(ZeroDivisionError), running_server_process(["-c", GOOD], tmp_path / "log") as told:
         raise ZeroDivisionError
     assert gone(told["pid"])
 
@@ -39,7 +39,7 @@ def test_it_stops_too_if_the_benchmark_fails(tmp_path: Path) -> None:
 def test_it_stops_too_if_the_benchmark_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys, time; sys.path.insert(0, '.'); from pathlib import Path; from benchmarks.baselines.server_process import *\n"
-        f"with running_program(['-c', {GOOD!r}], Path({str(tmp_path / 'log')!r})) as told:\n"
+        f"with running_server_process(['-c', {GOOD!r}], Path({str(tmp_path / 'log')!r})) as told:\n"
         "    print(told['pid'], flush=True); time.sleep(600)"
     )
     benchmark = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -55,7 +55,7 @@ def test_it_stops_too_if_the_benchmark_is_killed(tmp_path: Path) -> None:
 
 
 def test_one_that_does_not_stop_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
-    with running_program(["-c", DEAF], tmp_path / "log", stop_limit_s=0.5) as told:
+    with running_server_process(["-c", DEAF], tmp_path / "log", stop_limit_s=0.5) as told:
         pass
     assert gone(told["pid"]) and gone(told["child"])
 
@@ -64,8 +64,8 @@ def test_one_that_does_not_stop_is_killed_with_all_that_it_started(tmp_path: Pat
 def test_one_that_does_not_start_is_told_with_its_last_words(code: str, tmp_path: Path) -> None:
     before = set(psutil.Process(os.getpid()).children())  # servers of other tests among them
     with (
-        pytest.raises(ProgramError, match="did not start") as failure,
-        running_program(["-c", code], tmp_path / "log", start_limit_s=3.0),
+        pytest.raises(ServerProcessError, match="did not start") as failure,
+        running_server_process(["-c", code], tmp_path / "log", start_limit_s=3.0),
     ):
         pass
     assert ("no such checkpoint" in str(failure.value)) == ("SystemExit" in code)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.intervals import covered_ns, gaps_ns, logged_intervals
+from benchmarks.harness.intervals import covered_ns, gaps_ns, read_intervals
 
 
 @pytest.mark.parametrize(
@@ -31,5 +31,5 @@ def test_engines_write_down_when_they_ran(tmp_path: Path) -> None:
 
     engine = TimedEngine(lambda inputs, outputs=None: {"y": 1}, tmp_path / "expert-1.txt")
     assert [engine({}), engine({})] == [{"y": 1}] * 2
-    (first, second) = logged_intervals(tmp_path)
+    (first, second) = read_intervals(tmp_path)
     assert first[0] <= first[1] <= second[0] <= second[1]

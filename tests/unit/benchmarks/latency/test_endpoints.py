@@ -1,11 +1,11 @@
 import pytest
 
 from benchmarks.baselines.comparison import figures
-from benchmarks.latency.endpoints import WAYS, door_figures, turned
+from benchmarks.latency.endpoints import WAYS, endpoint_figures, rotate
 
 
 def test_each_way_is_first_second_and_third_equally_often() -> None:
-    orders = [turned(WAYS, number) for number in range(3)]
+    orders = [rotate(WAYS, number) for number in range(3)]
     assert all(sorted(order) == sorted(WAYS) for order in orders)
     assert all(len(set(column)) == 3 for column in zip(*orders, strict=True))
 
@@ -19,7 +19,7 @@ def test_a_machine_that_slows_down_does_not_change_the_ratios() -> None:
         "previews": [3.06 * speed for speed in speeds],
     }
     seconds["stream"][2] *= 5  # a hiccup of one round
-    found = door_figures(seconds)
+    found = endpoint_figures(seconds)
     assert found["stream_over_unary"] == pytest.approx(1.01)
     assert found["previews_over_unary"] == pytest.approx(1.02)
     assert found["unary_s"] == 4.5

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.perf_analyzer import DOORS, command_line
-from benchmarks.load.profile_export import END, STEP, ExportError, exported_requests, figures
+from benchmarks.load.perf_analyzer import ENDPOINTS, command_line
+from benchmarks.load.profile_export import END, STEP, ExportError, figures, read_requests
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -14,12 +14,12 @@ RECORDED = Path(__file__).parent / "recorded"
 def test_the_recorded_file_is_no_valid_json_and_is_read_all_the_same() -> None:
     with pytest.raises(UnicodeDecodeError):
         json.loads((RECORDED / "stream.json").read_bytes())
-    requests = exported_requests(RECORDED / "stream.json")
+    requests = read_requests(RECORDED / "stream.json")
     assert [request.kinds for request in requests] == [("", STEP, STEP, STEP, STEP, END)] * 3
 
 
 def test_the_end_of_a_stream_is_its_last_response_and_not_its_first() -> None:
-    found = figures(exported_requests(RECORDED / "stream.json"))
+    found = figures(read_requests(RECORDED / "stream.json"))
     assert found["responses"] == 6
     assert found["latency_s"] == {
         "count": 3,
@@ -36,7 +36,7 @@ def test_the_end_of_a_stream_is_its_last_response_and_not_its_first() -> None:
 
 
 def test_a_unary_answer_is_its_own_first_and_last() -> None:
-    found = figures(exported_requests(RECORDED / "unary.json"))
+    found = figures(read_requests(RECORDED / "unary.json"))
     assert found["latency_s"] == found["first_response_s"]
     assert found["first_to_last_s"]["max"] == 0.0
     assert found["step_gap_s"] is None
@@ -48,7 +48,7 @@ def test_a_request_without_its_video_is_no_figure(tmp_path: Path) -> None:
     del request["response_timestamps"][3:], request["response_outputs"][3:]
     (tmp_path / "export.json").write_text(json.dumps(raw))
     with pytest.raises(ExportError, match="1 of 3 requests ended without a video"):
-        figures(exported_requests(tmp_path / "export.json"))
+        figures(read_requests(tmp_path / "export.json"))
     with pytest.raises(ExportError, match="0 of 0"):
         figures([])
 
@@ -59,11 +59,13 @@ def test_a_request_without_its_video_is_no_figure(tmp_path: Path) -> None:
 def test_another_file_is_refused_by_its_name(text: str, tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text(text)
     with pytest.raises(ExportError, match=r"export\.json is no profile export"):
-        exported_requests(tmp_path / "export.json")
+        read_requests(tmp_path / "export.json")
 
 
 def test_slow_requests_are_counted_and_not_timed_and_the_stream_is_asked_as_one() -> None:
-    unary, stream = (command_line(door, "h:1", concurrency=2, requests=5, inputs=Path("i.json")) for door in DOORS)
+    unary, stream = (
+        command_line(endpoint, "h:1", concurrency=2, requests=5, inputs=Path("i.json")) for endpoint in ENDPOINTS
+    )
     for command in (unary, stream):
         assert "--request-count=6" in command, "a multiple of the concurrency"
         assert "--warmup-request-count=2" in command

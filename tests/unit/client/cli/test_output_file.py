@@ -2,19 +2,16 @@
 
 import errno
 import os
-import signal
 import stat
-import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+from wan_t2v_client.cli.main import main
 from wan_t2v_client.cli.output_file import OutputFile, make_folder
 
-from tests.fakes.client_process import COMMAND, SIZE, assert_one_line, finished, started
-from tests.fakes.scripted_server import MADE, VIDEO, Pause, ScriptedServer, Step, serving
-
-HUNG = (Step(1), Pause())
+from tests.fakes.client_process import SIZE, assert_one_line, run_command
+from tests.fakes.scripted_server import MADE, VIDEO, ScriptedServer, serving
 
 
 @pytest.fixture
@@ -182,25 +179,7 @@ def server():
 
 
 def generate(server: ScriptedServer, out: str, *options: str, **streams) -> tuple[int, bytes, str]:
-    return finished("generate", "a ball", "--out", out, "--url", server.url, *SIZE, *options, **streams)
-
-
-@pytest.mark.parametrize("out", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-def test_standard_output_takes_the_video_and_nothing_else(server: ScriptedServer, out: str) -> None:
-    code, output, errors = generate(server, out)
-    assert (code, output) == (0, VIDEO)
-    assert "5 frames of 32x48" in errors
-
-
-def test_redirected_standard_output_is_written_into(server: ScriptedServer, tmp_path: Path) -> None:
-    """Replaced by its name, the shell's file would be another one."""
-    redirected = tmp_path / "redirected"
-    with redirected.open("wb") as file:
-        file.write(b"before:")
-        file.flush()
-        assert generate(server, "/dev/stdout", stdout=file)[0] == 0
-        assert os.fstat(file.fileno()).st_nlink == 1
-    assert redirected.read_bytes() == b"before:" + VIDEO
+    return run_command("generate", "a ball", "--out", out, "--url", server.url, *SIZE, *options, **streams)
 
 
 def test_any_open_file_takes_the_video(server: ScriptedServer) -> None:
@@ -229,73 +208,18 @@ def test_a_full_device_is_an_error_of_the_video(server: ScriptedServer) -> None:
     assert_one_line(errors, "/dev/full: No space left on device")
 
 
-@pytest.mark.parametrize("json", [[], ["--json"]])
-def test_a_full_standard_output_does_not_blame_the_video(server: ScriptedServer, tmp_path: Path, json: list) -> None:
-    out = tmp_path / "video.mp4"
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
-        code, _, errors = generate(server, str(out), *json, stdout=full)
-    assert code == 6 and out.read_bytes() == VIDEO
-    assert_one_line(errors, "wan-t2v: standard output: No space left on device")
-
-
-def test_a_closed_pipe_does_not_blame_the_video(server: ScriptedServer, tmp_path: Path) -> None:
-    out = tmp_path / "video.mp4"
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "wb") as pipe:
-        code, _, errors = generate(server, str(out), stdout=pipe)
-    assert code == 6 and out.read_bytes() == VIDEO
-    assert_one_line(errors, "wan-t2v: standard output: Broken pipe")
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"]])
-def test_help_that_cannot_be_printed_is_one_line(arguments: list[str]) -> None:
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
-        code, _, errors = finished(*arguments, stdout=full)
-    assert code == 6
-    assert_one_line(errors, "standard output: No space left on device")
-
-
-def test_a_full_standard_error_ends_nothing(server: ScriptedServer, tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a ball\na cube\n")
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
-        code, output, _ = finished("batch", str(prompts), "--out", str(tmp_path), "--url", server.url, stderr=full)
-    assert code == 0 and b"2 made" in output
-
-
-def test_what_a_closed_standard_error_would_have_had_does_not_go_into_the_video(server: ScriptedServer) -> None:
-    options = ["generate", "a ball", "--out", "-", "--url", server.url]
-    done = subprocess.run(["sh", "-c", '"$0" "$@" 2>&-', *COMMAND, *options], stdout=subprocess.PIPE, timeout=120)
-    assert (done.returncode, done.stdout) == (0, VIDEO)
-
-
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_end_nothing(server: ScriptedServer, tmp_path: Path, closed: str) -> None:
-    out = tmp_path / "video.mp4"
-    options = ["generate", "a ball", "--out", str(out), "--url", server.url]
-    shell = ["sh", "-c", f'"$0" "$@" {closed}', *COMMAND, *options]
-    assert subprocess.run(shell, capture_output=True, timeout=120).returncode == 0
-    assert out.read_bytes() == VIDEO
-
-
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda x: str(int(x))
-)
-@pytest.mark.parametrize("command", ["generate", "batch"])
-def test_a_signal_stops_the_work_and_leaves_no_half_file(
-    tmp_path: Path, command: str, number: signal.Signals, code: int
+@pytest.mark.parametrize("command", ["generate", "previews", "batch"])
+def test_an_unwritable_folder_is_known_before_anything_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
 ) -> None:
-    prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
-    prompts.write_text("a ball\n")
-    with serving(HUNG) as hung:
-        where = ["--out", str(out / "video.mp4" if command == "generate" else out), "--url", hung.url]
-        begin = ["generate", "a ball"] if command == "generate" else ["batch", str(prompts)]
-        process = started(*begin, *where)
-        hung.began.wait(60)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-        assert hung.cancelled.wait(60)
-    assert process.returncode == code
-    assert_one_line(errors.decode(), "stopped")
-    assert list(out.iterdir()) == []
+    (tmp_path / "prompts.txt").write_text("a ball\n")
+    arguments = {
+        "generate": ["generate", "x", "--out", "/proc/x.mp4"],
+        "previews": ["generate", "x", "--out", str(tmp_path / "x.mp4"), "--previews", "/proc"],
+        "batch": ["batch", str(tmp_path / "prompts.txt"), "--out", "/proc/videos"],
+    }[command]
+    with serving(MADE) as server:
+        assert main([*arguments, "--url", server.url]) == 6
+        assert server.requests == []
+    named = {"generate": "/proc/x.mp4", "previews": "/proc", "batch": "/proc/videos"}[command]
+    assert_one_line(capsys.readouterr().err, f"wan-t2v: {named}: ")

@@ -9,7 +9,13 @@ from typing import Any
 import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from wan_t2v_client import Connection, RequestRefused, TextToVideo
 from wan_t2v_client.cli.main import main
+
+from tests.fakes.client_process import assert_one_line, run_refused
+from tests.fakes.scripted_server import MADE, serving
+
+NOWHERE = "127.0.0.1:1"
 
 
 class Guarded(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -75,3 +81,76 @@ def test_without_the_header_it_is_refused(
 def test_without_tls_or_with_another_authority_there_is_no_connection(url: str) -> None:
     assert run(url) == 3
     assert run(url, "--tls") == 3
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("no colon", "NAME:VALUE"),
+        (": secret", "NAME:VALUE"),
+        ("x-\u00e9: secret", "got the name"),
+        ("two words: secret", "got the name"),
+        ("grpc-status: secret", "gRPC's own"),
+        ("key-bin: secret", "holds no text"),
+        ("a: secret\nb: c", r"got '\n' as character 7"),
+        ("a: secret\u00e9", "accepted: printable ASCII"),
+        ("a: secret\udcff", "accepted: printable ASCII"),
+        ("a: secret\x00", "accepted: printable ASCII"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused_and_not_quoted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, header: str, says: str
+) -> None:
+    errors = run_refused(capsys, "models", "--url", NOWHERE, "--header", header)
+    assert says in errors and "secret" not in errors
+    with pytest.raises(RequestRefused):
+        TextToVideo(Connection(NOWHERE, headers=dict([header.split(":", 1)] if ":" in header else [("", "x")])))
+
+
+@pytest.mark.parametrize("value", [b"bytes", 5, None])
+def test_the_librarys_headers_are_texts(value: object) -> None:
+    with pytest.raises(RequestRefused, match="accepted: a text"):
+        TextToVideo(Connection(NOWHERE, headers={"a": value}))
+
+
+def test_headers_come_from_the_environment_a_file_and_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "headers"
+    file.write_text("# for the gateway\n\nAuthorization: Bearer of-file\r\nx-b: file\n", encoding="utf-8-sig")
+    monkeypatch.setenv("WAN_T2V_HEADERS", "x-a: environment\nx-b: environment\nx-c: environment")
+    with serving(MADE) as server:
+        options = ["--header-file", str(file), "--header", "x-c: option", "--url", server.url]
+        assert main(["generate", "a ball", "--out", str(tmp_path / "x.mp4"), *options]) == 0
+    sent = {name: server.headers[0].get(name) for name in ("authorization", "x-a", "x-b", "x-c")}
+    assert sent == {"authorization": "Bearer of-file", "x-a": "environment", "x-b": "file", "x-c": "option"}
+    warning = capsys.readouterr().err
+    assert_one_line(warning, "warning: the header authorization goes out unencrypted; add --tls")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_only_a_secret_without_tls_is_warned_of(tls: bool) -> None:
+    headers = {"Authorization": "x", "x-api-key": "x", "x-session-token": "x", "cookie": "x", "x-trace": "x"}
+    warned = Connection(NOWHERE, tls=tls, headers=headers).readable_headers()
+    assert warned == ([] if tls else ["authorization", "x-api-key", "x-session-token", "cookie"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "No such file"),
+        (b"a: b\nsecret\n", "line 2: a header is NAME:VALUE"),
+        (b"a: secret\xff\n", "is not UTF-8 text"),
+        ("folder", "Is a directory"),
+    ],
+)
+def test_a_file_of_headers_that_cannot_be_read_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes | str | None, says: str
+) -> None:
+    file = tmp_path / "headers"
+    if content == "folder":
+        file.mkdir()
+    elif content is not None:
+        file.write_bytes(content)
+    errors = run_refused(capsys, "models", "--url", NOWHERE, "--header-file", str(file))
+    assert says in errors and str(file) in errors and "secret" not in errors

@@ -15,23 +15,23 @@ from embedded.process import triton_process
 
 def test_a_log_that_another_server_writes_is_left_alone(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "server.log"
-    with triton_process._opened(log) as opened:
+    with triton_process._open_log(log) as opened:
         # tritonserver has it as its standard output, and holds it when the supervisor has closed it
         server = subprocess.Popen(
             [sys.executable, "-c", "print('a line', flush=True); input()"], stdin=-1, stdout=opened
         )
     with server:
         with pytest.raises(ServerError, match="server.log is another running server's: choose another with --log"):
-            triton_process._opened(log)
+            triton_process._open_log(log)
         server.communicate(b"\n")
         assert log.read_text() == "a line\n"
-        triton_process._opened(log).close()
+        triton_process._open_log(log).close()
     assert log.read_text() == ""
 
 
 def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="cannot be written .*: choose another with --log"):
-        triton_process._opened(tmp_path)
+        triton_process._open_log(tmp_path)
 
 
 def test_a_port_that_another_program_took_meanwhile_is_told(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Repair loads again a model whose process died, on 2.51 and on 2.71, and leaves alone one that is being swapped."""
+"""ModelWatchdog loads again a model whose process died, on 2.51 and on 2.71, and leaves alone one that is being swapped."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from embedded.options import ServerOptions
 from embedded.supervision import model_watchdog
-from embedded.supervision.model_watchdog import Repair
+from embedded.supervision.model_watchdog import ModelWatchdog
 from wan_t2v.contract import UNARY
 from wan_t2v.operate.processes import model_of
 
@@ -102,21 +102,21 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def looking(triton: FakeTriton, events: list[dict[str, Any]], repository: Path = Path()) -> Repair:
+def looking(triton: FakeTriton, events: list[dict[str, Any]], repository: Path = Path()) -> ModelWatchdog:
     options = ServerOptions(grpc_port=triton.port, repository=repository)
-    return Repair(options, os.getpid(), run_directory=repository, report=events.append)
+    return ModelWatchdog(options, os.getpid(), run_directory=repository, report=events.append)
 
 
 def test_a_model_with_a_dead_process_is_loaded_again(triton: FakeTriton, models: Path) -> None:
     events: list[dict[str, Any]] = []
     watching = looking(triton, events, models)
-    watching.look()
+    watching.check()
     assert triton.changes == []
     triton.living = 1
-    watching.look()
+    watching.check()
     assert triton.changes == [f"unload {MODEL}", f"load {MODEL}"]
     assert [event["event"] for event in events] == ["died", "repaired"]
-    watching.look()
+    watching.check()
     assert len(triton.changes) == 2
 
 
@@ -124,17 +124,17 @@ def test_a_model_that_somebody_unloaded_is_loaded_again(triton: FakeTriton, mode
     events: list[dict[str, Any]] = []
     watching = looking(triton, events, models)
     triton.states, triton.living = ["UNAVAILABLE"], 0
-    watching.look()
-    watching.look()
+    watching.check()
+    watching.check()
     assert triton.changes == [f"load {MODEL}"]
     assert [(event["event"], event["model"]) for event in events] == [("unloaded", MODEL), ("repaired", MODEL)]
 
 
 def test_a_model_that_this_server_is_not_to_have_stays_unloaded(triton: FakeTriton, models: Path) -> None:
     options = ServerOptions(grpc_port=triton.port, repository=models, models=("prepare",))
-    watching = Repair(options, os.getpid(), run_directory=models, report=lambda event: None)
+    watching = ModelWatchdog(options, os.getpid(), run_directory=models, report=lambda event: None)
     triton.states, triton.living = ["UNAVAILABLE"], 0
-    watching.look()
+    watching.check()
     assert triton.changes == []
 
 
@@ -142,7 +142,7 @@ def test_a_model_that_this_server_is_not_to_have_stays_unloaded(triton: FakeTrit
 def test_a_model_on_its_way_is_left_alone(state: str, triton: FakeTriton, models: Path) -> None:
     watching = looking(triton, [], models)
     triton.states, triton.living = [state], 0
-    watching.look()
+    watching.check()
     assert triton.changes == []
 
 
@@ -152,7 +152,7 @@ def test_the_ensemble_is_loaded_last_when_nothing_is_on_its_way(triton: FakeTrit
     triton.ensemble, triton.living = "UNAVAILABLE", 0
     for state in ("UNLOADING", "UNAVAILABLE", "READY"):
         triton.states = [state]
-        watching.look()
+        watching.check()
     assert triton.changes == [f"load {MODEL}", f"load {UNARY}"]
 
 
@@ -160,14 +160,14 @@ def test_an_expert_that_the_denoiser_swaps_out_stays_so(triton: FakeTriton, mode
     """Between two clips it holds no lock, and one expert is unloaded all the same."""
     watching = looking(triton, [], models)
     triton.residency, triton.states, triton.living = "one_at_a_time", ["UNAVAILABLE"], 0
-    watching.look()
+    watching.check()
     assert triton.changes == []
 
 
 def test_a_model_that_failed_to_load_at_somebody_elses_wish_is_left_alone(triton: FakeTriton, models: Path) -> None:
     watching = looking(triton, [], models)
     triton.states, triton.living, triton.reason = ["UNAVAILABLE"], 0, "no such file"
-    watching.look()
+    watching.check()
     assert triton.changes == []
 
 
@@ -177,10 +177,10 @@ def test_a_load_that_failed_is_tried_again(triton: FakeTriton, models: Path, mon
     now = 0.0
     monkeypatch.setattr(model_watchdog, "time", SimpleNamespace(monotonic=lambda: now))
     triton.states, triton.living, triton.fails_to_load = ["UNAVAILABLE"], 0, True
-    watching.look()
-    watching.look()
+    watching.check()
+    watching.check()
     triton.fails_to_load, now = False, model_watchdog.RETRY_S
-    watching.look()
+    watching.check()
     assert [event["event"] for event in events] == ["unloaded", "not repaired", "unloaded", "repaired"]
     assert triton.states == ["READY"]
 
@@ -200,7 +200,7 @@ def test_a_model_that_is_being_swapped_lost_nothing(states: list[str], living: i
 
 def test_a_server_that_does_not_answer_has_nothing_to_repair(triton: FakeTriton) -> None:
     options = ServerOptions(grpc_port=9)
-    watching = Repair(options, os.getpid(), run_directory=Path(), report=lambda event: None)
+    watching = ModelWatchdog(options, os.getpid(), run_directory=Path(), report=lambda event: None)
     triton.living = 0
     assert not watching.lost_a_process(MODEL)
 
@@ -212,7 +212,7 @@ def test_the_index_is_asked_with_the_key_and_without_a_proxy(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     options = ServerOptions(grpc_port=triton.port)
     monkeypatch.setattr(ServerOptions, "admin_header", {"triton-grpc-protocol-admin-key": options.admin_key})
-    watching = Repair(options, os.getpid(), run_directory=tmp_path, report=lambda event: None)
+    watching = ModelWatchdog(options, os.getpid(), run_directory=tmp_path, report=lambda event: None)
     triton.living = 1
     assert watching.lost_a_process(MODEL)
     assert triton.headers[0]["triton-grpc-protocol-admin-key"] == options.admin_key

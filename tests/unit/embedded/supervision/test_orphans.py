@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded.supervision.orphans import IDLE_S, Regions, Retired
+from embedded.supervision.orphans import IDLE_S, OrphanedProcesses, Regions
 
 HOLD = (
     "import pathlib, sys\nfrom wan_t2v.operate.run_directory import RUNNING, RunDirectory, SlotInfo\n"
@@ -29,38 +29,38 @@ def test_it_works_on_as_long_as_it_holds_a_place_and_ends_when_it_idles(
     process: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     clock = [0.0]
-    retired = Retired(tmp_path, now=lambda: clock[0])
-    retired.add([process.pid])
+    orphans = OrphanedProcesses(tmp_path, now=lambda: clock[0])
+    orphans.add([process.pid])
     for _ in range(4):
-        retired.end_idle()
+        orphans.end_idle()
         clock[0] += IDLE_S
-    assert process.poll() is None and retired.pids == {process.pid}
+    assert process.poll() is None and orphans.pids == {process.pid}
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write("go on\n")
     process.stdin.flush()
     assert process.stdout.readline() == "free\n"
     for _ in range(2):
-        retired.end_idle()
+        orphans.end_idle()
         clock[0] += IDLE_S
-    retired.end_idle()
+    orphans.end_idle()
     assert process.wait(10) == -9
-    retired.end_idle()
-    assert retired.pids == set()
+    orphans.end_idle()
+    assert orphans.pids == set()
 
 
 def test_one_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    retired = Retired(tmp_path)
-    retired.add([ended.pid])
-    retired.end_idle()
-    assert retired.pids == set()
+    orphans = OrphanedProcesses(tmp_path)
+    orphans.add([ended.pid])
+    orphans.end_idle()
+    assert orphans.pids == set()
 
 
 def test_the_shared_memory_of_a_killed_process_loses_its_name(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).touch()
     regions = Regions(tmp_path)
-    regions.look([(1, "one"), (2, "two")])
-    regions.look([(2, "two")])
+    regions.forget_dead([(1, "one"), (2, "two")])
+    regions.forget_dead([(2, "two")])
     assert [path.name for path in tmp_path.iterdir()] == ["two"]

@@ -86,8 +86,8 @@ class World:
         return self.now < self.removed_at or len(self.started) > 1
 
     def run(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-        monkeypatch.setattr(supervisor.TritonProcess, "started", self.start)
-        monkeypatch.setattr(supervisor, "Repair", lambda *args, **options: SimpleNamespace(look=lambda: None))
+        monkeypatch.setattr(supervisor.TritonProcess, "start", self.start)
+        monkeypatch.setattr(supervisor, "ModelWatchdog", lambda *args, **options: SimpleNamespace(check=lambda: None))
         monkeypatch.setattr(Belongings, "are_there", property(self.folder_is_there))
         monkeypatch.setattr(supervisor, "Restarts", lambda: Restarts(lambda: self.now))
         monkeypatch.setattr(supervisor, "Hang", lambda answers: Hang(answers, lambda: self.now))

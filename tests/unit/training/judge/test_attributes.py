@@ -5,18 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.judge.adherence import measured_adherence, scored
-from training.judge.attributes import Verdict, judged
+from training.judge.adherence import measure_adherence, score
+from training.judge.attributes import Verdict, judge
 from training.world.prompts import fixed_prompts
-from training.world.render import Frames, rendered
-from training.world.scenes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scene, combinations, is_possible, placed_scene
+from training.world.render import Frames, render
+from training.world.scenes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scene, combinations, is_possible, place_scene
 from wan_t2v.shapes import VideoShape
 
 VIDEO = VideoShape(17, 64, 64)
 
 
 def _scene(colour: str, shape: str, motion: str, **known: str) -> Scene:
-    return placed_scene(colour, shape, motion=motion, random=np.random.default_rng(1), **known)
+    return place_scene(colour, shape, motion=motion, random=np.random.default_rng(1), **known)
 
 
 def _blurred_and_noisy(frames: Frames) -> Frames:
@@ -33,59 +33,59 @@ def _blurred_and_noisy(frames: Frames) -> Frames:
 def test_every_motion_is_recognised_with_every_shape(motion: str, speed: str) -> None:
     for shape in SHAPES:
         if is_possible(shape, motion):
-            verdict = judged(rendered(_scene("red", shape, motion, speed=speed), VIDEO))
+            verdict = judge(render(_scene("red", shape, motion, speed=speed), VIDEO))
             assert verdict == Verdict("red", motion, shape)
 
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
 def test_every_colour_is_recognised_on_every_background(background: str) -> None:
     for colour in COLOURS:
-        verdict = judged(rendered(_scene(colour, "square", "left", background=background), VIDEO))
+        verdict = judge(render(_scene(colour, "square", "left", background=background), VIDEO))
         assert verdict == Verdict(colour, "left", "square")
 
 
 def test_blur_and_noise_do_not_change_the_verdict() -> None:
     for colour, shape, motion in list(combinations("held_out"))[::5]:
-        verdict = judged(_blurred_and_noisy(rendered(_scene(colour, shape, motion), VIDEO)))
+        verdict = judge(_blurred_and_noisy(render(_scene(colour, shape, motion), VIDEO)))
         assert verdict == Verdict(colour, motion, shape)
 
 
 @pytest.mark.parametrize("video", [VideoShape(17, 128, 128), VideoShape(33, 96, 96), VideoShape(17, 64, 96)])
 def test_the_verdict_does_not_depend_on_the_size(video: VideoShape) -> None:
-    assert judged(rendered(_scene("green", "star", "up_right"), video)) == Verdict("green", "up_right", "star")
+    assert judge(render(_scene("green", "star", "up_right"), video)) == Verdict("green", "up_right", "star")
 
 
 def test_a_clip_played_backwards_moves_the_other_way() -> None:
     for motion, reverse in (("left", "right"), ("down", "up"), ("growing", "shrinking"), ("up_left", "down_right")):
-        frames = rendered(_scene("blue", "circle", motion), VIDEO)
-        assert judged(frames[::-1]).motion == reverse
+        frames = render(_scene("blue", "circle", motion), VIDEO)
+        assert judge(frames[::-1]).motion == reverse
 
 
 def test_a_still_clip_has_no_motion() -> None:
-    frames = rendered(_scene("cyan", "triangle", "left"), VIDEO)
-    assert judged(np.repeat(frames[8:9], 17, axis=0)) == Verdict("cyan", None, "triangle")
+    frames = render(_scene("cyan", "triangle", "left"), VIDEO)
+    assert judge(np.repeat(frames[8:9], 17, axis=0)) == Verdict("cyan", None, "triangle")
 
 
 def test_an_empty_clip_and_noise_are_nothing_known() -> None:
     grey = np.full((17, 64, 64, 3), 120, np.uint8)
-    assert judged(grey) == Verdict(None, None, None)
+    assert judge(grey) == Verdict(None, None, None)
     noise = np.random.default_rng(0).integers(0, 256, (17, 64, 64, 3)).astype(np.uint8)
-    assert judged(noise).shape is None
-    assert judged(noise).motion is None
+    assert judge(noise).shape is None
+    assert judge(noise).motion is None
 
 
 def test_an_unknown_shape_is_not_taken_for_a_known_one() -> None:
-    ring = rendered(_scene("red", "circle", "left"), VIDEO)
-    hole = rendered(dataclasses.replace(_scene("red", "circle", "left"), size=0.25), VIDEO)
+    ring = render(_scene("red", "circle", "left"), VIDEO)
+    hole = render(dataclasses.replace(_scene("red", "circle", "left"), size=0.25), VIDEO)
     background = ring[0, 0, 0]
     ring[(hole != background).any(axis=-1)] = background
-    assert judged(ring).shape is None
+    assert judge(ring).shape is None
 
 
 def test_a_perfect_generator_scores_one_and_chance_stays_low() -> None:
     prompts = fixed_prompts()
     scenes = {(prompt.text, prompt.seed): prompt.scene for prompt in prompts}
-    adherence = measured_adherence(lambda text, seed: rendered(scenes[text, seed], VIDEO))
+    adherence = measure_adherence(lambda text, seed: render(scenes[text, seed], VIDEO))
     assert (adherence.scores.colour, adherence.scores.motion, adherence.scores.shape) == (1.0, 1.0, 1.0)
     assert adherence.chance.colour == pytest.approx(1 / len(COLOURS), abs=0.03)
     assert adherence.chance.motion == pytest.approx(1 / len(MOTIONS), abs=0.03)
@@ -94,5 +94,5 @@ def test_a_perfect_generator_scores_one_and_chance_stays_low() -> None:
 
 def test_nothing_seen_scores_nothing() -> None:
     prompts = fixed_prompts(6)
-    adherence = scored([Verdict(None, None, None)] * len(prompts), prompts)
+    adherence = score([Verdict(None, None, None)] * len(prompts), prompts)
     assert adherence.as_line()["colour"] == adherence.as_line()["chance_motion"] == 0.0

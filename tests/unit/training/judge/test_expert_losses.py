@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.judge.expert_losses import band_losses
+from training.judge.expert_losses import expert_losses
 from training.learn.modules import new_expert, new_text_encoder, new_vae
 from training.learn.sampling import Modules
 from training.stages import new_tokenizer
@@ -26,7 +26,7 @@ def modules() -> Modules:
 
 
 def test_the_better_expert_has_the_smaller_loss_on_both_sides(modules: Modules) -> None:
-    high, low = band_losses(modules, video=VIDEO, seed=0, clips=2)
+    high, low = expert_losses(modules, video=VIDEO, seed=0, clips=2)
     assert (high.band, low.band) == ("high_noise_expert", "low_noise_expert")
     assert high.high_noise_expert < high.low_noise_expert and high.own_better_on == 2
     assert low.high_noise_expert < low.low_noise_expert and low.own_better_on == 0
@@ -35,8 +35,8 @@ def test_the_better_expert_has_the_smaller_loss_on_both_sides(modules: Modules) 
 def test_exchanged_experts_exchange_their_losses(modules: Modules) -> None:
     exchanged = replace(modules, high_noise_expert=modules.low_noise_expert, low_noise_expert=modules.high_noise_expert)
     for before, after in zip(
-        band_losses(modules, video=VIDEO, seed=0, clips=2),
-        band_losses(exchanged, video=VIDEO, seed=0, clips=2),
+        expert_losses(modules, video=VIDEO, seed=0, clips=2),
+        expert_losses(exchanged, video=VIDEO, seed=0, clips=2),
         strict=True,
     ):
         assert before.high_noise_expert == pytest.approx(after.low_noise_expert)

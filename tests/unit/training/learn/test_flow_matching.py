@@ -17,7 +17,7 @@ from wan_t2v.schedule import Schedule
 
 def _drawn(name: str, count: int = 4096) -> torch.Tensor:
     lowest, highest, _ = PARTS[name]
-    return flow_matching.drawn_sigmas(count, lowest=lowest, highest=highest, random=torch.Generator().manual_seed(0))
+    return flow_matching.draw_sigmas(count, lowest=lowest, highest=highest, random=torch.Generator().manual_seed(0))
 
 
 def test_each_expert_learns_the_timesteps_on_its_side_of_the_boundary() -> None:
@@ -37,20 +37,20 @@ def test_every_visited_timestep_lies_among_the_drawn_ones() -> None:
 def test_sigmas_are_spread_as_the_steps_of_serving_are() -> None:
     _, _, common = PARTS["common_expert"]
     lowest, highest, _ = PARTS["common_expert"]
-    sigmas = flow_matching.drawn_sigmas(4000, lowest=lowest, highest=highest, random=torch.Generator().manual_seed(0))
+    sigmas = flow_matching.draw_sigmas(4000, lowest=lowest, highest=highest, random=torch.Generator().manual_seed(0))
     share = (sigmas >= BOUNDARY_RATIO).float().mean().item()
     assert share == pytest.approx(26 / 40, abs=0.02)
     assert common > 0
 
 
 def test_unshifted_is_the_inverse_of_shifted() -> None:
-    assert flow_matching.shifted(torch.tensor(flow_matching.unshifted(0.875))).item() == pytest.approx(0.875)
+    assert flow_matching.shift(torch.tensor(flow_matching.unshift(0.875))).item() == pytest.approx(0.875)
 
 
 def test_the_velocity_leads_from_clean_to_noise() -> None:
     clean, noise = torch.randn(3, 2, 1, 4, 4), torch.randn(3, 2, 1, 4, 4)
     sigmas = torch.tensor([0.0, 0.3, 1.0])
-    noisy = flow_matching.noised(clean, noise, sigmas)
+    noisy = flow_matching.add_noise(clean, noise, sigmas)
     assert torch.equal(noisy[0], clean[0])
     assert torch.allclose(noisy[2], noise[2])
     back = noisy - sigmas.view(-1, 1, 1, 1, 1) * flow_matching.target_velocity(clean, noise)

@@ -21,13 +21,13 @@ class TritonPythonModel:
 
     def answer(self, asked: Any) -> Any:
         try:
-            told = self.probed(**json.loads(asked.as_numpy().reshape(-1)[0]))
+            report = self.probe(**json.loads(asked.as_numpy().reshape(-1)[0]))
         except Exception as error:
-            told = {"error": f"{type(error).__name__}: {error}"}
-        array = np.array([json.dumps(told).encode()], dtype=np.object_)
+            report = {"error": f"{type(error).__name__}: {error}"}
+        array = np.array([json.dumps(report).encode()], dtype=np.object_)
         return pb_utils.InferenceResponse([pb_utils.Tensor("told", array)])
 
-    def probed(self, values: int, repeats: int) -> dict[str, Any]:
+    def probe(self, values: int, repeats: int) -> dict[str, Any]:
         sent = torch.rand(values, device=self.device)
         seconds = []
         for _ in range(repeats):
@@ -39,15 +39,15 @@ class TritonPythonModel:
             ).exec()
             if response.has_error():
                 return {"error": response.error().message()}
-            answered = {tensor.name(): tensor for tensor in response.output_tensors()}
-            doubled = torch.utils.dlpack.from_dlpack(answered["y"].to_dlpack())
+            outputs = {tensor.name(): tensor for tensor in response.output_tensors()}
+            doubled = torch.utils.dlpack.from_dlpack(outputs["y"].to_dlpack())
             right = doubled.shape == sent.shape and torch.equal(doubled.to(self.device), 2 * sent)  # waits for the GPU
             seconds.append(time.perf_counter() - started)
         return {
             "right": bool(right),
             "sent_on_gpu": sent.is_cuda,
-            "came_on_gpu": bool(answered["came_on_gpu"].as_numpy()[0]),
-            "answered_on_gpu": not answered["y"].is_cpu(),
+            "came_on_gpu": bool(outputs["came_on_gpu"].as_numpy()[0]),
+            "answered_on_gpu": not outputs["y"].is_cpu(),
             "first_ms": 1e3 * seconds[0],
             "median_ms": 1e3 * statistics.median(seconds[1:] or seconds),
         }
