@@ -29,6 +29,11 @@ class Hang:
             self._silent_since = self.now()
         return self.now() - self._silent_since >= HANG_S
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it did not answer when it was last asked."""
+        return self._silent_since is not None
+
 
 @dataclass
 class Crash:

@@ -28,6 +28,7 @@ from embedded.supervision.hang import HANG_S, Crash, Hang
 from embedded.supervision.memory_restart import MemoryRestart
 from embedded.supervision.model_watchdog import ModelWatchdog
 from embedded.supervision.restarts import Restarts
+from embedded.supervision.stopped import SERVER_S, StoppedProcesses
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
 
@@ -158,10 +159,11 @@ class Supervisor:
             return
         watchdog = ModelWatchdog(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
         hang, crash = Hang(triton.answers), Crash(self.options.log)
+        stopped = StoppedProcesses(triton.pid, self.report)
         memory = MemoryRestart(lambda: shared_memory_of(triton.pid), RunDirectory(self._run_directory))
         while not self.stopping and triton.exit_code is None:
-            if (stuck := crash.is_stuck()) or hang.is_seen():
-                why = "in its crash" if stuck else f"without an answer for {HANG_S:g} s"
+            stopped.end_python()
+            if why := _hangs(crash, stopped, hang):
                 self.report({"event": "server hangs", "why": why})
                 triton.kill()  # SIGTERM would wait for it, too
                 return
@@ -174,7 +176,8 @@ class Supervisor:
                 self.report({"event": "restarted for its memory", **memory.found})
                 triton.kill()  # no request is under way; one that comes now is told to try again
                 return
-            watchdog.check()
+            if not hang.is_silent:  # else its questions would only keep us from looking
+                watchdog.check()
             self._own.close_regions()
             self._pause(WATCH_S)
 
@@ -207,6 +210,15 @@ class Supervisor:
         readable, _, _ = select.select([sys.stdin], [], [], seconds)
         if readable and not os.read(sys.stdin.fileno(), 1):  # end of file
             self.stopping = True
+
+
+def _hangs(crash: Crash, stopped: StoppedProcesses, hang: Hang) -> str | None:
+    """Why a server that lives is to be ended; None if it is not."""
+    if crash.is_stuck():
+        return "in its crash"
+    if stopped.server_is_one():
+        return f"stopped for {SERVER_S:g} s"
+    return f"without an answer for {HANG_S:g} s" if hang.is_seen() else None
 
 
 def _hosts(options: ServerOptions) -> dict[str, str]:

@@ -7,14 +7,14 @@ import time
 from dataclasses import replace
 
 from embedded.errors import ServerError
-from embedded.supervision.hang import HANG_S
+from embedded.supervision.stopped import SERVER_S
 from tests.stress.faults.footprint import TRITON
 from tests.stress.faults.victim import Outcome, Victim
 from wan_t2v.operate.model_control import ModelControl
 from wan_t2v.operate.processes import stub_pids
 
 PAUSE_S = 2.5  # Triton 2.51 asks its Python processes more often than that
-SHORT_S = HANG_S / 3  # of tritonserver: too short for the supervisor to give it up
+SHORT_S = SERVER_S - 1  # of tritonserver: too short for the supervisor to give it up
 # Whoever waits for a stopped process may wait until the supervisor sees it, and another server takes its time to start.
 HANGING = ("high_noise_expert", "denoiser", "text_to_video_stream")
 UNLOADED = ("prepare", "denoiser", "low_noise_expert", "text_to_video", "text_to_video_stream")

@@ -59,7 +59,7 @@ def _killed(victim: Victim, harmed: HarmedRepository, endpoint: str, *, step: in
 
 def _killed_streaming(victim: Victim, held: Held, key: dict[str, str], *, step: int, last: bool) -> str:
     """The caller leaves then: Triton 2.51 ends no stream of a dead process, which the client's watchdog notices."""
-    with grpc_messages(victim.server.grpc_url, KEPT, key) as messages, held:
+    with held, grpc_messages(victim.server.grpc_url, KEPT, key) as messages:  # asked first, it may be past the step
         next(message for message in messages if message.step == step)
         time.sleep(DECODING_S if last else 0)
         os.kill(min(stub_pids(victim.server.pid)[STREAM]), signal.SIGKILL)

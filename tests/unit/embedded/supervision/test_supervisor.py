@@ -68,8 +68,10 @@ class World:
     now: float = 0.0
     hangs_after_s: float = 1e9
     removed_at: float = 1e9
+    stopped_at: float = 1e9
     events: list[dict[str, Any]] = field(default_factory=list)
     started: list[FakeTriton] = field(default_factory=list)
+    watchdog: Any = field(default_factory=lambda: SimpleNamespace(check=lambda: None))
 
     def start(self, *args: Any, **options: Any) -> FakeTriton:
         self.started.append(FakeTriton(self.lives_s[len(self.started)], self, self.now))
@@ -82,12 +84,19 @@ class World:
             triton.exit_code = SEGFAULT
             keeper.stopping = len(self.started) == len(self.lives_s)
 
+    def end_python(self) -> None:
+        """Nobody stops a process of it."""
+
+    def server_is_one(self) -> bool:
+        return len(self.started) == 1 and self.now >= self.stopped_at
+
     def folder_is_there(self, own: Belongings) -> bool:
         return self.now < self.removed_at or len(self.started) > 1
 
     def run(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         monkeypatch.setattr(supervisor.TritonProcess, "start", self.start)
-        monkeypatch.setattr(supervisor, "ModelWatchdog", lambda *args, **options: SimpleNamespace(check=lambda: None))
+        monkeypatch.setattr(supervisor, "ModelWatchdog", lambda *args, **options: self.watchdog)
+        monkeypatch.setattr(supervisor, "StoppedProcesses", lambda pid, report: self)
         monkeypatch.setattr(Belongings, "are_there", property(self.folder_is_there))
         monkeypatch.setattr(supervisor, "Restarts", lambda: Restarts(lambda: self.now))
         monkeypatch.setattr(supervisor, "Hang", lambda answers: Hang(answers, lambda: self.now))
@@ -152,6 +161,21 @@ def test_a_server_that_hangs_is_killed_and_followed(monkeypatch: pytest.MonkeyPa
     assert world.run(monkeypatch, tmp_path) == ["ready", "server hangs", "server died", "started again"]
     assert world.started[0].ended_by == "kill"
     assert 100.0 + HANG_S <= world.started[1].started_at <= 110.0 + HANG_S
+
+
+def test_a_server_that_was_stopped_is_killed_and_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = World([1e6, 5.0], stopped_at=50.0)
+    assert world.run(monkeypatch, tmp_path) == ["ready", "server hangs", "server died", "started again"]
+    assert world.started[0].ended_by == "kill" and world.started[1].started_at < 60.0
+
+
+def test_a_server_that_does_not_answer_is_not_asked_to_repair_its_models(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world, looked_at = World([1e6, 5.0], hangs_after_s=100.0), list[float]()
+    world.watchdog = SimpleNamespace(check=lambda: looked_at.append(world.now))
+    world.run(monkeypatch, tmp_path)
+    assert looked_at and not [at for at in looked_at if 100.0 <= at < 100.0 + HANG_S]
 
 
 def test_a_server_that_hangs_in_its_crash_is_killed_though_it_answers(
