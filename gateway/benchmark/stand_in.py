@@ -22,6 +22,7 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
     video: bytes
     steps: int = 1
     step_s: float = 0.0
+    preview: bytes = b""
     url: str = ""
     called: list[float] = field(default_factory=list)
     told: dict[int, float] = field(default_factory=dict)
@@ -36,7 +37,8 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
         for number in range(1, self.steps + 1):
             told = {"step": number, "num_inference_steps": self.steps, "timestep": 0, "expert": "low_noise_expert"}
             self.told[number] = time.perf_counter()
-            yield _answer(progress=json.dumps({**told, "step_s": self.step_s, "left_s": 0.0}).encode())
+            shown = {"preview": self.preview} if self.preview and number % 2 == 0 else {}
+            yield _answer(progress=json.dumps({**told, "step_s": self.step_s, "left_s": 0.0}).encode(), **shown)
             time.sleep(self.step_s)
         settings = {"num_frames": 33, "height": 64, "width": 64, "seed": 7}
         self.last_word = time.perf_counter()
@@ -51,9 +53,9 @@ def _answer(**outputs: bytes | None) -> Any:
 
 
 @contextmanager
-def serving(video: bytes, *, steps: int = 1, step_s: float = 0.0) -> Iterator[StandIn]:
+def serving(video: bytes, *, steps: int = 1, step_s: float = 0.0, preview: bytes = b"") -> Iterator[StandIn]:
     """The stand-in at a port of its own; it goes on when `go` is set."""
-    stand_in = StandIn(video, steps, step_s)
+    stand_in = StandIn(video, steps, step_s, preview)
     stand_in.go.set()
     server = grpc.server(ThreadPoolExecutor(32))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(stand_in, server)
