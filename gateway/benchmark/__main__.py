@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.benchmark import measure
-from gateway.benchmark.database_cost import database_cost
+from gateway.benchmark.database_cost import database_cost, idle_cost, scans
 from gateway.benchmark.plot import plot
 
 GOALS_MS = {"post_to_first_step_event": 50, "last_frame_to_completed_event": 150, "get": 50}
@@ -33,6 +33,8 @@ def main() -> int:
         "queue_alone": lambda: measure.queue_alone(video, 400 // part),
         "reading": lambda: measure.reading(10_000, 1000 // part),
         "database_cost": lambda: database_cost(video, 20 // min(part, 5), 40),
+        "idle_cost": lambda: idle_cost(20 / part),
+        "scans": lambda: scans(100_000 // part),
         "many_streams": lambda: measure.many_streams(video, 200 // part),
     }.items():
         result[name] = run()

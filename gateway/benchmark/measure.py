@@ -115,7 +115,7 @@ def _until(url: str, query: Any) -> None:
             time.sleep(0.05)
 
 
-_RECORDS = """
+RECORDS = """
 INSERT INTO videos
     (id, owner, status, model, fields, turn, attempt, created_at, started_at, completed_at, bytes, metadata)
 SELECT 'video_' || number, 'local', 'completed', 'wan2.2-t2v', '{"prompt": "a red ball", "seed": 7}', number, 1,
@@ -149,7 +149,7 @@ def reading(records: int, repeats: int) -> dict[str, Any]:
 
     with folder() as data, database(data) as url, gateway(data, url, "127.0.0.1:1", workers=0) as running:
         with psycopg.connect(url) as connection:
-            connection.execute(_RECORDS, [records])
+            connection.execute(RECORDS, [records])
         return asyncio.run(run(running))
 
 
