@@ -64,7 +64,7 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway gateway-pictures generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-all gpu perf lock placement-table sbom image clean
+.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway gateway-pictures generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-gateway bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,7 +83,7 @@ $(VENV)/.dev-ready: $(packages) deploy/install_tools.sh deploy/monitoring/instal
 
 # what the gateway needs beside the rest: setup stays lean
 $(VENV)/.gateway-ready: gateway/pyproject.toml $(VENV)/.ready
-	@$(python) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e './gateway[test]'
+	@$(python) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e './gateway[test,marking]'
 	@touch $@
 
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
@@ -193,6 +193,9 @@ lint: setup-dev $(VENV)/.gateway-ready ## style and types
 bench: setup-dev installed mini ## time a generation against diffusers, and the two endpoints against each other; a quiet machine
 	@$(python) -m benchmarks.latency.generation --repository "$(REPOSITORY)"
 	@$(python) -m benchmarks.latency.endpoints --repository "$(REPOSITORY)"
+
+bench-gateway: setup-dev $(VENV)/.gateway-ready ## measure what the gateway adds to a video, and how much it bears; a quiet machine (OUT=..., QUICK=1 to rehearse)
+	@$(python) -m gateway.benchmark --out "$(or $(OUT),out/bench-gateway)" $(if $(QUICK),--quick)
 
 bench-all: setup-dev installed mini ## run all benchmarks but the GPU's, about 13 minutes, into out/bench (OUT=..., QUICK=1 to rehearse)
 	@$(python) -m benchmarks.suite --repository "$(REPOSITORY)" --out "$(or $(OUT),out/bench)" $(if $(QUICK),--quick)

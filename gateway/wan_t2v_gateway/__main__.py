@@ -21,6 +21,7 @@ from wan_t2v_gateway.connections import BoundedConnection
 from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.generation.marking import MarkingError
 from wan_t2v_gateway.keys_command import add_keys_options, run_keys
 from wan_t2v_gateway.operator_command import add_queue_options, add_usage_options, run_queue, run_usage
 from wan_t2v_gateway.settings import Settings
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         database_url=options.database_url,
         store_url=options.store_url,
         redirect_s=options.redirects,
+        mark=options.mark,
         workers=options.workers,
         resumes=options.resumes,
         webhook_hosts=tuple(options.webhook_host),
@@ -55,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with _with_database(settings) as settings:
             return options.run(settings.database_url, options) if options.command else _serve(settings, options)
-    except LocalPostgresError as error:
+    except (LocalPostgresError, MarkingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
@@ -88,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="SECONDS",
         help="fetch files from the bucket, by signed addresses",
+    )
+    parser.add_argument(
+        "--mark",
+        default="",
+        metavar="FOLDER",
+        help="sign files as made by a model: chain.pem and key.pem, or `development`",
     )
     parser.add_argument("--workers", type=int, default=1, help="videos under way at a time (default: %(default)s)")
     parser.add_argument("--resumes", action="store_true", help="the server keeps generations under way")

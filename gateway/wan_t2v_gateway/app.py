@@ -15,6 +15,8 @@ from wan_t2v_gateway.api.state import Gateway
 from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.listener import Listener
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.generation.development_certificate import marker_of
+from wan_t2v_gateway.generation.marking import Marker
 from wan_t2v_gateway.generation.run_video import VideoRunner
 from wan_t2v_gateway.queue.keeper import keep_house
 from wan_t2v_gateway.queue.schema import apply_queue_schema
@@ -27,11 +29,13 @@ from wan_t2v_gateway.webhooks import Deliverer
 
 
 def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
-    """The application. `settings.database_url` must be set by now."""
+    """The application. `settings.database_url` must be set by now. Raises MarkingError."""
+
+    marker = marker_of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(settings, open_access=open_access) as gateway:
+        async with _running(settings, marker, open_access=open_access) as gateway:
             app.state.gateway = gateway
             yield
 
@@ -49,7 +53,7 @@ def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, *, open_access: bool) -> AsyncIterator[Gateway]:
+async def _running(settings: Settings, marker: Marker | None, *, open_access: bool) -> AsyncIterator[Gateway]:
     """Database, queue, workers and keeper, stopped in the opposite order."""
     database = Database(settings.database_url)
     app = queue_app(settings.database_url)
@@ -63,7 +67,7 @@ async def _running(settings: Settings, *, open_access: bool) -> AsyncIterator[Ga
         services = Services(settings, database, Queue(app), Store(settings.store_url, folder=settings.data / "files"))
         client = await stack.enter_async_context(AsyncTextToVideo(connection))
         listener = Listener(settings.database_url)
-        tasks = {"run_video": VideoRunner(services, client), "deliver_webhook": Deliverer(services)}
+        tasks = {"run_video": VideoRunner(services, client, marker), "deliver_webhook": Deliverer(services)}
         background = [
             asyncio.create_task(keep_working(app, settings, tasks)),
             asyncio.create_task(keep_house(app, services)),

@@ -15,6 +15,8 @@ class Settings:
         store_url: where finished files go: a URL that obstore knows (`s3://...`), empty for a folder in `data`.
         redirect_s: content is fetched from the bucket itself, by an address that is good for so long; 0: through the
             gateway.
+        mark: sign finished files as made by a model: a folder with `chain.pem` and `key.pem`, or `development` for a
+            certificate that is made on demand; empty: they stay as the server made them.
         workers: videos that this process asks the server for at a time; 0 for a front without a worker.
         resumes: whether the server keeps generations under way; then the job's id is sent as the key to take it up.
         preview_every: steps from one preview to the next, for a request that does not say.
@@ -33,6 +35,7 @@ class Settings:
     database_url: str = ""
     store_url: str = ""
     redirect_s: float = 0.0
+    mark: str = ""
     workers: int = 1
     resumes: bool = False
     preview_every: int = 2

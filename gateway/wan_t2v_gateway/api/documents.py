@@ -27,6 +27,7 @@ def video_document(video: Video, place: dict[str, Any] | None = None) -> dict[st
         "size": size,
         "error": video.error,
         "sha256": video.sha256,
+        "marked": (video.metadata or {}).get("marked"),
         "attempts": video.attempt,
         "settings": {name: value for name, value in settings.items() if name not in ("prompt", "video_encoding")},
     }

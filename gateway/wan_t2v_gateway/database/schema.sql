@@ -40,6 +40,11 @@ CREATE TABLE IF NOT EXISTS videos (
 );
 CREATE INDEX IF NOT EXISTS videos_by_owner ON videos (owner, created_at, id);
 CREATE INDEX IF NOT EXISTS videos_unfinished ON videos (status, turn) WHERE status IN ('queued', 'in_progress');
+CREATE INDEX IF NOT EXISTS videos_by_time ON videos (created_at, id);
+CREATE INDEX IF NOT EXISTS videos_last_turn ON videos (owner, turn);
+CREATE INDEX IF NOT EXISTS videos_turn_served ON videos (turn) WHERE started_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS videos_completed ON videos (completed_at DESC, id) INCLUDE (bytes, expires_at)
+    WHERE status = 'completed';
 CREATE INDEX IF NOT EXISTS videos_expiring ON videos (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS video_events (

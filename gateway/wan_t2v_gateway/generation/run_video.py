@@ -20,6 +20,7 @@ from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.database.progress import begin, count_crash, put_back
 from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.generation.failures import failure, refused_field
+from wan_t2v_gateway.generation.marking import Marker
 from wan_t2v_gateway.generation.reporter import Reporter
 from wan_t2v_gateway.queue.tasks import TryAgain
 from wan_t2v_gateway.services import Services
@@ -28,14 +29,15 @@ from wan_t2v_gateway.storage.store import StorageUnavailable
 
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 60.0
+_OURS = "the gateway failed; its log has the reason"
 _BEING_WORKED_ON = "is being worked on"  # the server's ALREADY_EXISTS: an earlier try has not ended there
 
 
 class VideoRunner:
     """The task `generate` of one process."""
 
-    def __init__(self, services: Services, client: AsyncTextToVideo) -> None:
-        self._services, self._client = services, client
+    def __init__(self, services: Services, client: AsyncTextToVideo, marker: Marker | None = None) -> None:
+        self._services, self._client, self._marker = services, client, marker
 
     async def __call__(self, context: JobContext, video_id: str) -> None:
         """Run the job to an end, or raise TryAgain."""
@@ -56,9 +58,12 @@ class VideoRunner:
             else:  # this process stops
                 await self._put_back(video)
             raise
-        except TryAgain:
+        except (TryAgain, DatabaseUnavailable):
             await self._put_back(video)
             raise
+        except Exception:  # else the keeper would find it again and again
+            _log.exception("%s failed", video.id)
+            await self._end(video, Ending("failed", error=failure("server_error", _OURS)))
 
     async def _attempt(self, video: Video) -> None:
         reporter = Reporter(self._services.database, video)
@@ -102,7 +107,11 @@ class VideoRunner:
     async def _store(self, video: Video, generation: Generation) -> None:
         if generation.video is None:
             raise ServerFault("the server's answer holds no video")
-        files = {"video": generation.video}
+        files, metadata = {"video": generation.video}, dict(generation.metadata)
+        if self._marker is not None:
+            files["video"] = await self._marked(self._marker, video, generation.video)
+            unsigned = hashlib.sha256(generation.video).hexdigest()
+            metadata["marked"] = {"certificate": self._marker.kind, "unsigned_sha256": unsigned}
         try:
             thumbnail, sheet = await asyncio.to_thread(thumbnail_and_sheet, generation.video)
             files |= {"thumbnail": thumbnail, "spritesheet": sheet}
@@ -114,12 +123,19 @@ class VideoRunner:
             video,
             Ending(
                 "completed",
-                metadata=generation.metadata,
+                metadata=metadata,
                 bytes=sum(map(len, files.values())),
-                sha256=hashlib.sha256(generation.video).hexdigest(),
+                sha256=hashlib.sha256(files["video"]).hexdigest(),
                 keep_s=self._services.settings.keep_s,
             ),
         )
+
+    async def _marked(self, marker: Marker, video: Video, made: bytes) -> bytes:
+        """The signed file: that of an earlier attempt if it got so far, since two signings differ."""
+        earlier = await self._services.store.whole(video.id, "video") if video.attempt > 1 else None
+        if earlier is not None and await asyncio.to_thread(marker.is_signed, earlier):
+            return earlier
+        return await asyncio.to_thread(marker.sign, made, title=f"{video.id}.mp4", model=video.model)
 
     def _check_patience(self, video: Video, reason: str) -> None:
         assert video.started_at is not None

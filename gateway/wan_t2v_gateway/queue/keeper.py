@@ -4,6 +4,7 @@ One runs in every gateway. They may do the same at the same time: each step is o
 """
 
 import asyncio
+import itertools
 import logging
 from datetime import UTC, datetime
 
@@ -18,17 +19,19 @@ from wan_t2v_gateway.queue.tasks import GENERATE
 from wan_t2v_gateway.services import Services
 
 _log = logging.getLogger(__name__)
+_LOOKS_BETWEEN_EXPIRIES = 20  # a minute
 _LOST_AFTER_S = 30  # an unfinished video without a job in the queue is put back
 
 
 async def keep_house(app: procrastinate.App, services: Services) -> None:
-    """Look every few seconds, until cancelled."""
-    while True:
+    """Look every few seconds, until cancelled; at what expires less often, since that looks at every video."""
+    for look in itertools.count():
         try:
             await give_back_stalled(app, services)
             await put_back_lost(services)
-            await services.remove_expired()
-            await forget_old_work(services.database)
+            if look % _LOOKS_BETWEEN_EXPIRIES == 0:
+                await services.remove_expired()
+                await forget_old_work(services.database)
         except (DatabaseUnavailable, ProcrastinateException) as error:
             _log.warning("the keeper could not look: %s", error)
         except Exception:  # one bad look must not end all later ones

@@ -53,6 +53,13 @@ class Store:
             raise StorageUnavailable(f"the store does not answer: {_first_line(error)}") from None
         return FileInfo(meta["size"], (meta["e_tag"] or f"{video_id}-{meta['size']}").strip('"'))
 
+    async def whole(self, video_id: str, variant: str) -> bytes | None:
+        """All of a file; None if it is not there."""
+        info = await self.info(video_id, variant)
+        if info is None:
+            return None
+        return b"".join([part async for part in self.read(video_id, variant, start=0, end=info.size)])
+
     async def read(self, video_id: str, variant: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from `start` to before `end`, in parts."""
         part = 2**20

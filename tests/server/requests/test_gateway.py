@@ -1,14 +1,21 @@
 """A job through the whole way: gateway, queue, worker, real server, stored file."""
 
+import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from wan_t2v_client import TextToVideo
 
+from embedded.ports import free_ports
 from embedded.server import Server
 
 if importlib.util.find_spec("procrastinate") is None or importlib.util.find_spec("openai") is None:
@@ -52,3 +59,60 @@ def test_what_the_server_refuses_fails_with_the_field(gateway: Any) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "width")
     error = gateway.until(gateway.post(width=60, height=64), "failed")["error"]
     assert (error["code"], error["param"]) == ("invalid_request", "width")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that `nobody` may enter: as root, Postgres runs as that."""
+    with tempfile.TemporaryDirectory(prefix="studio-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.nightly
+def test_a_studio_that_is_stopped_in_the_middle_finishes_its_video_at_the_next_start(open_folder: Path) -> None:
+    """Under the same id, after the last kept step, and with the bytes of an undisturbed run."""
+    fields = {**SMALL, "prompt": "a red ball rolls left", "num_inference_steps": 40}
+    with running_studio(open_folder / "data") as http:
+        video_id = http.post("/v1/videos", json=fields).json()["id"]
+        undisturbed = http.post("/v1/videos", json=fields).json()["id"]
+        until(http, video_id, lambda video: video.get("now", {}).get("step", 0) >= 10)
+    with running_studio(open_folder / "data") as http:
+        video = until(http, video_id, lambda video: video["status"] in ("completed", "failed"))
+        assert (video["status"], video["attempts"]) == ("completed", 2)
+        steps = [line for line in http.get(f"/v1/videos/{video_id}/events").text.splitlines() if line == "event: step"]
+        assert len(steps) < 2 * 40 - 5  # the second attempt did not begin at the first step
+        assert until(http, undisturbed, lambda video: video["status"] == "completed")["attempts"] == 1
+        first, second = (http.get(f"/v1/videos/{name}/content").content for name in (video_id, undisturbed))
+        assert first == second
+
+
+@contextlib.contextmanager
+def running_studio(data: Path) -> Iterator[Any]:
+    """As `make studio` starts it; stopped as by Ctrl-C."""
+    import httpx
+
+    (port,) = free_ports(1, "127.0.0.1")
+    command = [sys.executable, "-m", "embedded.studio", "--port", str(port), "--data", str(data)]
+    with (data.parent / "studio.log").open("ab") as log:
+        process = subprocess.Popen(command, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as http:
+            while True:
+                assert process.poll() is None, (data.parent / "studio.log").read_text()
+                with contextlib.suppress(httpx.TransportError):
+                    if http.get("/readyz").status_code == 200:
+                        break
+                time.sleep(0.2)
+            yield http
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 0
+
+
+def until(http: Any, video_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    while True:
+        video = http.get(f"/v1/videos/{video_id}").json()
+        if holds(video):
+            return dict(video)
+        time.sleep(0.1)

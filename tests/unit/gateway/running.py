@@ -2,6 +2,7 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,18 @@ class RunningGateway:
     url: str
     http: httpx.Client
 
-    def post(self, **fields: Any) -> str:
+    def post(self, headers: dict[str, str] | None = None, **fields: Any) -> str:
         """A job's id."""
-        answer = self.http.post("/v1/videos", json={"prompt": "a red ball", **fields})
+        answer = self.ask_for({"prompt": "a red ball", **fields}, headers)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
+
+    def ask_for(self, fields: dict[str, Any], headers: dict[str, str] | None = None) -> httpx.Response:
+        """The answer; asked again while it is 503, which a database on a busy machine may cause."""
+        named = {"idempotency-key": uuid.uuid4().hex, **(headers or {})}
+        while (answer := self.http.post("/v1/videos", json=fields, headers=named)).status_code == 503:
+            pass
+        return answer
 
     def video(self, video_id: str) -> dict[str, Any]:
         return dict(self.http.get(f"/v1/videos/{video_id}").json())

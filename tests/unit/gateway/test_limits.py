@@ -34,7 +34,7 @@ def owner(database_url: str) -> Callable[..., dict[str, str]]:
 
 
 def post(gateway: Any, key: dict[str, str], prompt: str = "x") -> Any:
-    return gateway.http.post("/v1/videos", json={"prompt": prompt}, headers=key)
+    return gateway.ask_for({"prompt": prompt}, key)
 
 
 def until(gateway: Any, key: dict[str, str], status: str, number: int) -> None:

@@ -1,6 +1,7 @@
 """Keys, limits, webhooks and retention."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -48,6 +49,13 @@ def test_keys_are_made_limited_rotated_and_withdrawn(
 def test_without_a_key_only_this_machine_is_served(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--database-url", database_url, "--host", "0.0.0.0"]) == 2
     assert "no key was made" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="Postgres runs as its caller unless that is root")
+def test_a_folder_that_postgres_cannot_enter_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o700)
+    assert main(["--data", str(tmp_path), "usage"]) == 1
+    assert f"{tmp_path}/database: Postgres does not run as root" in capsys.readouterr().err
 
 
 class Receiver(HTTPServer):

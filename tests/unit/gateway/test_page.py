@@ -86,6 +86,7 @@ def test_a_video_comes_into_being_and_plays(open_page: Any, server: StepwiseServ
     server.step(4)
     server.finish()
     card.get_by_role("button", name="Play").click()
+    card.locator("progress").wait_for(state="hidden")
     until(page, card, "const video = card.querySelector('video'); return video && video.currentTime > 0.3")
     with page.expect_download() as download:
         card.get_by_role("button", name="Download").click()

@@ -30,7 +30,7 @@ def test_every_job_ends_once_although_a_worker_is_killed(
         front = start(server_url=server.url, workers=0, **QUICK)
         for owner, key in keys_of(database_url).items():  # one owner after the other: fairness has something to do
             for number in range(jobs_each):
-                post(front, f"{owner} {number}", key)
+                front.post({"authorization": f"Bearer {key}"}, prompt=f"{owner} {number}")
         shared = {"database_url": database_url, "data": tmp_path, "server_url": server.url, **QUICK}
         others = workers(database)
         with worker_process(**shared) as victim:
@@ -62,11 +62,6 @@ def keys_of(database_url: str) -> dict[str, str]:
         return made
 
     return asyncio.run(make())
-
-
-def post(gateway: Any, prompt: str, key: str) -> None:
-    answer = gateway.http.post("/v1/videos", json={"prompt": prompt}, headers={"authorization": f"Bearer {key}"})
-    assert answer.status_code == 200, answer.text
 
 
 def workers(database: Any) -> set[int]:

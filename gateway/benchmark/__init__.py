@@ -1,0 +1,1 @@
+"""What the gateway costs: `make bench-gateway`. Not part of the installed package."""

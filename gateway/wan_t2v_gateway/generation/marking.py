@@ -1,0 +1,91 @@
+"""Sign a finished file as made by a model (C2PA), with the operator's certificate or one made for development.
+
+Two signings of one file differ, so a file is signed once and kept; who comes again finds it in the store.
+"""
+
+import importlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_MADE_BY_A_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+class MarkingError(Exception):
+    """The certificate or the library cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A chain, the signer's own certificate first, and its key; both PEM."""
+
+    chain: bytes
+    key: bytes
+    algorithm: str = "es256"
+
+    @classmethod
+    def read(cls, chain: Path, key: Path) -> "Certificate":
+        """From two files. Raises MarkingError."""
+        try:
+            return cls(chain.read_bytes(), key.read_bytes())
+        except OSError as error:
+            raise MarkingError(f"the certificate for marking cannot be read: {error}") from None
+
+
+class Marker:
+    """Signs MP4 files. Raises MarkingError where it cannot, at its making and not with the first video."""
+
+    def __init__(self, certificate: Certificate, *, kind: str) -> None:
+        try:
+            self._c2pa: Any = importlib.import_module("c2pa")
+        except ImportError:
+            raise MarkingError("marking needs the extra `marking`: pip install 'wan-t2v-gateway[marking]'") from None
+        self._certificate, self.kind = certificate, kind
+        self._signer()
+
+    def _signer(self) -> Any:
+        kinds = {"es256": self._c2pa.C2paSigningAlg.ES256}
+        info = self._c2pa.C2paSignerInfo(
+            kinds[self._certificate.algorithm], self._certificate.chain, self._certificate.key, None
+        )
+        try:
+            return self._c2pa.Signer.from_info(info)
+        except Exception as error:
+            raise MarkingError(f"the certificate for marking is not accepted: {error}") from None
+
+    def is_signed(self, video: bytes) -> bool:
+        """Whether the file has a manifest."""
+        try:
+            with self._c2pa.Reader("video/mp4", io.BytesIO(video)):
+                return True
+        except self._c2pa.C2paError:
+            return False
+
+    def sign(self, video: bytes, *, title: str, model: str) -> bytes:
+        """The file with a manifest in it."""
+        label = " (development certificate)" if self.kind == "development" else ""
+        manifest = {
+            "claim_generator_info": [{"name": f"wan-t2v-gateway{label}", "version": "0.1.0"}],
+            "title": title,
+            "format": "video/mp4",
+            "assertions": [
+                {
+                    "label": "c2pa.actions",
+                    "data": {
+                        "actions": [
+                            {
+                                "action": "c2pa.created",
+                                "digitalSourceType": _MADE_BY_A_MODEL,
+                                "softwareAgent": {"name": model},
+                            }
+                        ]
+                    },
+                }
+            ],
+        }
+        signed = io.BytesIO()
+        with self._signer() as signer, self._c2pa.Builder(json.dumps(manifest)) as builder:
+            builder.sign(signer, "video/mp4", io.BytesIO(video), signed)
+        return signed.getvalue()

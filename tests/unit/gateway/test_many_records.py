@@ -1,0 +1,35 @@
+"""What is asked at every request looks at few records, however many there are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from wan_t2v_gateway.database.creation import _INSERT
+
+from gateway.benchmark.database_cost import SCANS
+from gateway.benchmark.measure import RECORDS
+
+
+@pytest.fixture
+def many(start: Callable[..., Any], database_url: str) -> Any:
+    start(workers=0)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(RECORDS, [20_000])
+        connection.execute("VACUUM ANALYZE videos")
+        yield connection
+
+
+def plan(connection: Any, query: str, arguments: Any = None) -> str:
+    return "\n".join(line for (line,) in connection.execute(f"EXPLAIN {query}", arguments).fetchall())
+
+
+def test_wait_list_and_the_next_turn_are_found_by_an_index(many: Any) -> None:
+    for name in ("wait_estimate_ms", "list_ms", "next_turn_ms"):
+        assert "Seq Scan" not in plan(many, SCANS[name]), name
+
+
+def test_a_new_job_is_put_into_its_turn_by_an_index(many: Any) -> None:
+    names = ("id", "model", "fields", "lane", "remixed_from", "idempotency_key", "body_hash", "webhook_url")
+    arguments = {**dict.fromkeys(names), "owner": "local"}
+    assert "Seq Scan" not in plan(many, _INSERT, arguments)

@@ -1,0 +1,122 @@
+"""Finished files are signed as made by a model, once, if the gateway is told to."""
+
+import hashlib
+import importlib.util
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from wan_t2v_gateway.__main__ import main
+from wan_t2v_gateway.generation.marking import Marker
+from wan_t2v_gateway.storage.store import StorageUnavailable, Store
+
+from tests.unit.gateway.stepwise import mp4
+from tests.unit.scripted_server import Step, Video, serving
+
+needs_library = pytest.mark.skipif(
+    importlib.util.find_spec("c2pa") is None, reason="c2pa-python is not installed (gateway[marking])"
+)
+Start = Callable[..., Any]
+
+
+def pictures(data: bytes) -> list[bytes]:
+    with av.open(io.BytesIO(data)) as container:
+        return [frame.to_ndarray(format="rgb24").tobytes() for frame in container.decode(video=0)]
+
+
+@needs_library
+def test_the_manifest_says_who_made_the_file_and_the_pictures_are_the_servers(start: Start, tmp_path: Path) -> None:
+    import c2pa
+
+    made = mp4()
+    with serving((Step(1), Video(made))) as server:
+        gateway = start(server_url=server.url, mark="development")
+        video = gateway.until(gateway.post(), "completed", "failed")
+    content = gateway.http.get(f"/v1/videos/{video['id']}/content").content
+    with c2pa.Reader("video/mp4", io.BytesIO(content)) as reader:
+        told = json.loads(reader.json())
+    manifest = told["manifests"][told["active_manifest"]]
+    assert told["validation_state"] == "Valid"  # and untrusted: nobody knows its authority
+    assert "signingCredential.untrusted" in json.dumps(told["validation_results"])
+    assert "trainedAlgorithmicMedia" in json.dumps(manifest["assertions"])
+    assert "development certificate" in manifest["claim_generator_info"][0]["name"]
+    assert manifest["title"] == f"{video['id']}.mp4"
+    assert pictures(content) == pictures(made)
+    assert video["sha256"] == hashlib.sha256(content).hexdigest()
+    assert video["marked"] == {"certificate": "development", "unsigned_sha256": hashlib.sha256(made).hexdigest()}
+    assert (tmp_path / "marking/development-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+@needs_library
+def test_a_changed_file_is_found_out(tmp_path: Path) -> None:
+    import c2pa
+    from wan_t2v_gateway.generation.development_certificate import development_certificate
+
+    certificate = development_certificate(tmp_path)
+    assert development_certificate(tmp_path) == certificate  # kept
+    signed = bytearray(Marker(certificate, kind="development").sign(mp4(), title="x", model="m"))
+    signed[-20] ^= 1
+    with c2pa.Reader("video/mp4", io.BytesIO(bytes(signed))) as reader:
+        assert json.loads(reader.json())["validation_state"] == "Invalid"
+
+
+@needs_library
+def test_a_file_is_signed_once_although_the_job_is_taken_up_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed: list[bytes] = []
+    sign, put, refusals = Marker.sign, Store.put, iter([True])
+
+    def counted(self: Marker, *arguments: Any, **named: Any) -> bytes:
+        signed.append(sign(self, *arguments, **named))
+        return signed[-1]
+
+    async def full_once(self: Store, video_id: str, variant: str, data: bytes) -> None:
+        if variant == "thumbnail" and next(refusals, False):
+            raise StorageUnavailable("full")
+        await put(self, video_id, variant, data)
+
+    monkeypatch.setattr(Marker, "sign", counted)
+    monkeypatch.setattr(Store, "put", full_once)
+    with serving((Step(1), Video(mp4()))) as server:
+        gateway = start(server_url=server.url, mark="development", retry_s=0.05, poll_s=0.05)
+        video = gateway.until(gateway.post(), "completed")
+    assert video["attempts"] == 2 and len(signed) == 1
+    assert gateway.http.get(f"/v1/videos/{video['id']}/content").content == signed[0]
+
+
+def test_what_nobody_foresaw_fails_the_job_and_is_not_tried_for_ever(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Store, video_id: str, variant: str, data: bytes) -> None:
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.setattr(Store, "put", broken)
+    with serving((Step(1), Video(mp4()))) as server:
+        gateway = start(server_url=server.url)
+        error = gateway.until(gateway.post(), "failed")["error"]
+    assert error == {"code": "server_error", "message": "the gateway failed; its log has the reason"}
+
+
+def test_files_stay_as_the_server_made_them_by_default(start: Start) -> None:
+    made = mp4()
+    with serving((Step(1), Video(made))) as server:
+        gateway = start(server_url=server.url)
+        video = gateway.until(gateway.post(), "completed")
+    assert gateway.http.get(f"/v1/videos/{video['id']}/content").content == made and video["marked"] is None
+
+
+@needs_library
+@pytest.mark.parametrize("key", [None, "no key"])
+def test_a_certificate_that_cannot_be_used_ends_the_start(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str | None
+) -> None:
+    if key is not None:
+        for name in ("chain.pem", "key.pem"):
+            (tmp_path / name).write_text(key)
+    assert main(["--database-url", database_url, "--data", str(tmp_path), "--mark", str(tmp_path)]) == 1
+    assert "the certificate for marking" in capsys.readouterr().err
