@@ -60,5 +60,5 @@ def _check(path: Path, entries: dict[str, Any], grid: LatentGrid, remedy: str) -
             served=ServedSizes(largest=_LARGEST),
             fallback_seed=0,
         )
-    except ValueError as error:  # RequestError is one
+    except ValueError as error:  # InvalidField is one
         raise CheckpointError(f"{path}: {str(error).rstrip('.')}. {remedy}") from None

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from tests.unit.scripted_server import response
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.fakes.scripted_server import response
 
 
 @dataclass

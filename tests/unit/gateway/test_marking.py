@@ -14,8 +14,8 @@ from wan_t2v_gateway.__main__ import main
 from wan_t2v_gateway.generation.marking import Marker
 from wan_t2v_gateway.storage.store import StorageUnavailable, Store
 
+from tests.fakes.scripted_server import Step, Video, serving
 from tests.unit.gateway.stepwise import mp4
-from tests.unit.scripted_server import Step, Video, serving
 
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("c2pa") is None, reason="c2pa-python is not installed (gateway[marking])"

@@ -113,11 +113,13 @@ def test_what_somebody_else_put_there_is_passed_over(tmp_path: Path) -> None:
     slot.free()
 
 
-@pytest.mark.parametrize("told", [b"", b"{}", b"[]", b'{"door": 7}', b'{"door": "x", "left_s": "long"}', b"\xff" * 600])
-def test_a_place_that_is_held_counts_whatever_its_file_says(reported_at: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b'{"endpoint": 7}', b'{"endpoint": "x", "left_s": "long"}', b"\xff" * 600]
+)
+def test_an_occupied_slot_counts_whatever_its_file_says(content: bytes, tmp_path: Path) -> None:
     run = RunDirectory.of_server(tmp_path, os.getpid())
     slot = run.acquire(RUNNING, SlotInfo("text_to_video"))
-    (tmp_path / f"{RUNNING}-0").write_bytes(reported_at)
+    (tmp_path / f"{RUNNING}-0").write_bytes(content)
     load = load_of(run)
     assert (load.in_flight, load.left_s) == (1, None)
     slot.free()
