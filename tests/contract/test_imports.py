@@ -26,7 +26,7 @@ FORBIDDEN = {
 ALLOWED = {"export/placement/configs.py": {"tritonclient.grpc.model_config_pb2"}}  # the format of configs, no client
 # Folders of a package in the order of their arrows: each imports from those before it, and none from those after it.
 ARROWS = {
-    "wan_t2v/serving": ("python_backend", "admission", "resume", "loop", "models"),
+    "wan_t2v/serving": ("python_backend", "resume", "admission", "loop", "models"),
     "export": ("graphs", "checkpoint", "fp8", "parity", "to_onnx", "placement", "to_plan", "commands"),
     "client/wan_t2v_client": ("transport", "cli"),
     "embedded": ("process", "supervision"),

@@ -1,1 +1,1 @@
-"""Who runs, who waits, and who is rejected at once. Uses python_backend."""
+"""Who runs, who waits, and who is rejected at once. Uses python_backend and resume."""

@@ -23,9 +23,10 @@ from wan_t2v.operate.run_directory import (
     SlotInfo,
 )
 from wan_t2v.serving.admission.estimate import DurationEstimator
-from wan_t2v.serving.admission.options import USUAL, QueueOptions
+from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.errors import Draining, OutOfTime, Overloaded
 from wan_t2v.serving.python_backend.parameters import ModelParameters
+from wan_t2v.serving.request_options import USUAL
 
 POLL_S = 0.1
 PRIORITY_S = 60

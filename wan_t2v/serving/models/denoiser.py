@@ -29,6 +29,8 @@ from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton
 from wan_t2v.serving.python_backend.tracing import Trace, Tracer
+from wan_t2v.serving.request_options import RequestOptions
+from wan_t2v.serving.resume.idempotency import TrustedProxy
 from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner, check_shape
 
@@ -44,6 +46,7 @@ class Denoiser:
         self._facts = ModelFacts.read(parameters.version_folder)
         self._denoising = DenoiseLoop(pb_utils, args)
         self._resumable = ResumableGenerations.of_model(parameters)
+        self._proxy = TrustedProxy.of_environment()
         self._metrics = Metrics(pb_utils, endpoint=UNARY)
         self._spans = Tracer.of_process(parameters.model)
         self._run = server_run_directory(parameters)
@@ -83,15 +86,16 @@ class Denoiser:
         generation = self._signer.read(bytes_from_triton(tensors["settings"]))
         settings = generation.settings
         self._check_shapes(tensors, settings)
-        options = replace(QueueOptions.from_triton(request, Workload.of(settings)), deadline=generation.deadline)
+        options = RequestOptions.from_triton(request, self._proxy)
+        in_queue = replace(QueueOptions.of(options, Workload.of(settings)), deadline=generation.deadline)
 
         def has_left() -> bool:  # an ensemble tells no step of a caller who left, but a deadline tells itself
-            return bool(request.is_cancelled()) or options.is_late(time.monotonic())
+            return bool(request.is_cancelled()) or in_queue.is_late(time.monotonic())
 
-        ticket, trace = self._admission.enter(options, reserved_id=generation.id), self._spans.of_request(request)
+        ticket, trace = self._admission.enter(in_queue, reserved_id=generation.id), self._spans.of_request(request)
         with (
             self._admission.turn(ticket, has_left) as turn,
-            self._resumable.lock(request) as keeping,
+            self._resumable.lock(options.key) as keeping,
             trace.span("denoise"),
         ):
             latents, report = self._denoising.latents(

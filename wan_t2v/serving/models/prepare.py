@@ -22,7 +22,6 @@ from wan_t2v.request import (
 )
 from wan_t2v.serving.admission.ensemble_gate import EnsembleGate
 from wan_t2v.serving.admission.estimate import publish_largest
-from wan_t2v.serving.admission.options import QUEUE_PARAMETERS
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.cached_text_encoder import CachedTextEncoder
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity
@@ -30,14 +29,13 @@ from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, renamed, text_to_triton
 from wan_t2v.serving.python_backend.tracing import Tracer
-from wan_t2v.serving.resume.idempotency import RESUME_PARAMETERS, TrustedProxy, normalise_names
+from wan_t2v.serving.request_options import PARAMETERS, RequestOptions
 from wan_t2v.serving.signed_settings import Generation, SettingsSigner
 from wan_t2v.shapes import VideoShape
 from wan_t2v.tokens import PromptTokenizer, Tokens, clean_and_check_prompt, text_embeddings
 
 _PROMPTS = ("prompt", "negative_prompt")
 _NAMES = tuple(field.name for field in REQUEST)
-_PARAMETERS = (*QUEUE_PARAMETERS, *RESUME_PARAMETERS)
 _TEXTS = frozenset(field.name for field in REQUEST if field.dtype is Dtype.BYTES)
 
 
@@ -65,7 +63,6 @@ class Prepare:
         self._text_encoder = CachedTextEncoder(pb_utils, vocabulary=self._tokenizer.vocabulary)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
         self._gate = EnsembleGate(pb_utils, parameters)
-        self._proxy = TrustedProxy.of_environment()
         run = server_run_directory(parameters)
         self._signer = SettingsSigner(run.key())
         publish_largest(run, self._served.listed or (self._served.largest,))
@@ -81,8 +78,8 @@ class Prepare:
         self._spans.close()
 
     def _answer(self, request: Any) -> list[Any]:
-        with self._spans.of_request(request).span("prepare"), self._gate.admit(request) as admit_settings:
-            return self._prepared(admit_settings(self._settings(request)))
+        with self._spans.of_request(request).span("prepare"), self._gate.admit(request) as pending:
+            return self._prepared(pending.settle(self._settings(request, pending.options)))
 
     def _prepared(self, generation: Generation) -> list[Any]:
         started, settings = time.monotonic(), generation.settings
@@ -104,11 +101,10 @@ class Prepare:
             text_to_triton(self._pb_utils, "prepare_report", json.dumps(report)),
         ]
 
-    def _settings(self, request: Any) -> Settings:
-        check_parameters(normalise_names(self._gate.callers_parameters(request)), fields=_NAMES, parameters=_PARAMETERS)
+    def _settings(self, request: Any, options: RequestOptions) -> Settings:
+        check_parameters(options.names, fields=_NAMES, parameters=PARAMETERS)
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         latents = tensors.pop("latents", None)
-        key = self._proxy.key_of(request)
         fields = {name: _value(name, tensor) for name, tensor in tensors.items()}
         if latents is not None:
             _check_finite(latents.as_numpy())
@@ -118,7 +114,7 @@ class Prepare:
             defaults=self._defaults,
             grid=self._facts.grid,
             served=self._served,
-            fallback_seed=key.seed if key else secrets.randbelow(2**32),
+            fallback_seed=options.key.seed if options.key else secrets.randbelow(2**32),
         )
 
 

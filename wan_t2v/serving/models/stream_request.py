@@ -10,6 +10,7 @@ from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import QueueTicket
 from wan_t2v.serving.models.stream_responses import ResponseStream
 from wan_t2v.serving.python_backend.tracing import Trace
+from wan_t2v.serving.request_options import RequestOptions
 from wan_t2v.serving.resume.resume import CheckpointWriter
 
 
@@ -39,6 +40,7 @@ class StreamRequest:
 
     Attributes:
         request: Triton's.
+        options: its parameters.
         waiting: its place in the queue.
         caller, news: who asked, and what they are told.
         keeping: where it is kept for a restart, if it is.
@@ -47,6 +49,7 @@ class StreamRequest:
     """
 
     request: Any
+    options: RequestOptions
     ticket: QueueTicket
     caller: CallerLiveness
     responses: ResponseStream

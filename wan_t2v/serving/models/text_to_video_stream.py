@@ -29,9 +29,8 @@ from wan_t2v.operate.shared_memory import shared_memory_of
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
 from wan_t2v.request import InvalidField, Settings, check_parameters
-from wan_t2v.serving.admission.ensemble_gate import ADMITTED
 from wan_t2v.serving.admission.estimate import Workload, expected_workload
-from wan_t2v.serving.admission.options import QUEUE_PARAMETERS, QueueOptions
+from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits, RunningGeneration
 from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.model_files import check_model_files
@@ -45,14 +44,14 @@ from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton, unread
 from wan_t2v.serving.python_backend.tracing import Tracer
-from wan_t2v.serving.resume.idempotency import RESUME_PARAMETERS, TrustedProxy, normalise_names
+from wan_t2v.serving.request_options import ADMITTED, PARAMETERS, RequestOptions
+from wan_t2v.serving.resume.idempotency import TrustedProxy
 from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner
 
 LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
 MEMORY_LOOK_S = 10.0
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
-_PARAMETERS = (*QUEUE_PARAMETERS, *RESUME_PARAMETERS)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
 
 
@@ -108,14 +107,18 @@ class TextToVideoStream:
     def _let_in(self, request: Any, sender: Any) -> None:
         """Give the request a place in the queue and a thread, or raise; its key is held from here to its end."""
         with contextlib.ExitStack() as until_refused:
-            options = QueueOptions.from_triton(request, expected_workload(_work(request, self._defaults), self._run))
-            keeping = until_refused.enter_context(self._resumable.lock(request))
-            ticket = self._admission.enter(options)
+            options = RequestOptions.from_triton(request, self._proxy)
+            check_parameters(options.names, fields=_NAMES, parameters=PARAMETERS)
+            work = expected_workload(_work(request, self._defaults), self._run)
+            in_queue = QueueOptions.of(options, work)
+            keeping = until_refused.enter_context(self._resumable.lock(options.key))
+            ticket = self._admission.enter(in_queue)
             held = until_refused.pop_all()
         stream = StreamRequest(
             request,
+            options,
             ticket,
-            CallerLiveness(sender.is_cancelled, options),
+            CallerLiveness(sender.is_cancelled, in_queue),
             ResponseStream(self._pb_utils, sender, ahead=lambda: self._admission.ahead(ticket)),
             keeping,
             self._spans.of_request(request),
@@ -161,7 +164,7 @@ class TextToVideoStream:
 
     def _generated(self, stream: StreamRequest, turn: RunningGeneration) -> list[Any]:
         """The last response's tensors; progress goes out on the way."""
-        inputs = _checked_inputs(stream.request)
+        inputs = {tensor.name(): tensor for tensor in stream.request.inputs()}
         preview_every = _preview_every(inputs.pop("preview_every", None))
         prepared = self._prepared(stream, inputs)
         settings = self._signer.read(bytes_from_triton(prepared["settings"])).settings
@@ -180,7 +183,7 @@ class TextToVideoStream:
     def _prepared(self, stream: StreamRequest, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the model `prepare` makes of the fields."""
         fields = {name: tensor.as_numpy() for name, tensor in inputs.items()}
-        key = self._proxy.key_of(stream.request)
+        key = stream.options.key
         if key is not None:
             fields.setdefault("seed", np.array([key.seed], dtype=np.int64))
         with stream.stage(PREPARE):
@@ -234,13 +237,6 @@ class TextToVideoStream:
                 if key.endswith("_ms"):
                     self._metrics.observe_stage(key.removesuffix("_ms"), report[key] / 1e3)
         self._metrics.count_frames(frames)
-
-
-def _checked_inputs(request: Any) -> dict[str, Any]:
-    """The request's tensors by name. Raises InvalidField for a parameter that is no field."""
-    given = normalise_names(json.loads(request.parameters() or "{}"))
-    check_parameters(given, fields=_NAMES, parameters=_PARAMETERS)
-    return {tensor.name(): tensor for tensor in request.inputs()}
 
 
 def _work(request: Any, defaults: ServingDefaults) -> Workload:

@@ -2,18 +2,15 @@
 
 import hashlib
 import hmac
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from wan_t2v.request import InvalidField
 from wan_t2v.serving.errors import ParameterError
 
-# Parameters of a request, not tensors: they change when a video is made and not what it is.
 KEY, CALLER = "idempotency_key", "caller"
-RESUME_PARAMETERS = (KEY, CALLER)
 LONGEST = 256  # characters of a key, and of a caller
 VARIABLE = "WAN_T2V_CALLER_KEY"
 SHORTEST_SECRET = 16
@@ -50,9 +47,11 @@ class TrustedProxy:
             raise ParameterError(f"{VARIABLE} is accepted with {SHORTEST_SECRET} characters or more, without spaces")
         return cls(secret)
 
-    def key_of(self, request: Any) -> RequestKey | None:
-        """The request's key and caller; None without a key. Raises InvalidField, also for a caller who claims to be."""
-        parameters: Mapping[str, Any] = json.loads(request.parameters() or "{}")
+    def key_of(self, parameters: Mapping[str, Any]) -> RequestKey | None:
+        """Key and caller in a request's parameters; None without a key.
+
+        Raises InvalidField, also for a caller who only claims to be one.
+        """
         caller = self._caller([value for name, value in parameters.items() if name.lower() == CALLER])
         if KEY not in parameters:
             return None
@@ -72,8 +71,3 @@ class TrustedProxy:
             accepted = f"one header of the trusted proxy, its key and a name of at most {LONGEST} characters"
             raise InvalidField(CALLER, "a value that is not the trusted proxy's", accepted)
         return name
-
-
-def normalise_names(names: Iterable[str]) -> list[str]:
-    """Parameter names in order; `caller` however HTTP spells the header."""
-    return sorted(CALLER if name.lower() == CALLER else name for name in names)

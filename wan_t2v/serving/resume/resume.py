@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from wan_t2v.schedule import Schedule
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.resume.checkpoint_file import Generation, SavedState
 from wan_t2v.serving.resume.checkpoint_store import Checkpoint, Checkpoints, Limits
-from wan_t2v.serving.resume.idempotency import KEY, TrustedProxy
+from wan_t2v.serving.resume.idempotency import KEY, RequestKey
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,6 @@ class ResumableGenerations:
     def __init__(self, folder: Path | None, limits: Limits, every: int) -> None:
         self._checkpoints = None if folder is None else Checkpoints(folder, limits)
         self._every = every
-        self._proxy = TrustedProxy.of_environment()
 
     @classmethod
     def of_model(cls, parameters: ModelParameters) -> "ResumableGenerations":
@@ -58,12 +56,11 @@ class ResumableGenerations:
         return cls(folder, Limits(age_s, total_gib * _GIB), every=every)
 
     @contextlib.contextmanager
-    def lock(self, request: Any) -> Iterator["CheckpointWriter | None"]:
-        """Hold what the request's key stands for, alone; None for a request without a key.
+    def lock(self, key: RequestKey | None) -> Iterator["CheckpointWriter | None"]:
+        """Lock what a request's key stands for; None for a request without a key.
 
         Raises InvalidField, AlreadyRunning.
         """
-        key = self._proxy.key_of(request)
         if key is None:
             yield None
         elif self._checkpoints is None:

@@ -145,7 +145,7 @@ def test_a_caller_who_leaves_the_queue_makes_room(run: RunDirectory) -> None:
     gone = Held(endpoint, endpoint.enter(options()), is_cancelled=lambda: True)
     gone.end()
     assert isinstance(gone.error, Cancelled)
-    endpoint.enter(options()).place.free()
+    endpoint.enter(options()).slot.free()
     running.end()
 
 
@@ -153,7 +153,7 @@ def test_a_generation_that_fails_gives_its_place_back(run: RunDirectory) -> None
     endpoint = admission(run, 1, 0)
     with pytest.raises(ZeroDivisionError), endpoint.turn(endpoint.enter(options()), STAYS):
         raise ZeroDivisionError
-    endpoint.enter(options()).place.free()
+    endpoint.enter(options()).slot.free()
 
 
 def test_a_deadline_that_the_estimate_misses_is_refused_early_with_the_figures(run: RunDirectory) -> None:
@@ -169,7 +169,7 @@ def test_a_deadline_that_the_estimate_misses_is_refused_early_with_the_figures(r
 
 
 def test_without_measurements_no_deadline_is_refused(run: RunDirectory) -> None:
-    admission(run, 1, 0).enter(options(within_s=0.001)).place.free()
+    admission(run, 1, 0).enter(options(within_s=0.001)).slot.free()
 
 
 def test_a_deadline_that_passes_in_the_queue_ends_the_wait(run: RunDirectory) -> None:
@@ -198,7 +198,7 @@ def test_a_drain_refuses_new_and_waiting_requests_and_lets_running_ones_end(run:
     running.end()
     assert running.error is None
     run.undrain()
-    endpoint.enter(options()).place.free()
+    endpoint.enter(options()).slot.free()
 
 
 def test_what_is_on_its_way_to_the_denoiser_counts_and_is_taken_over(run: RunDirectory) -> None:
@@ -255,5 +255,5 @@ def test_a_killed_process_gives_its_place_back(run: RunDirectory) -> None:
             endpoint.enter(options())
         process.send_signal(signal.SIGKILL)
         process.wait()
-        endpoint.enter(options()).place.free()
+        endpoint.enter(options()).slot.free()
     assert load_of(run).is_empty

@@ -37,7 +37,7 @@ class CachingServer:
             if self.failures:
                 self.failures -= 1
                 self.entries[key] = FakeResponse()
-                return FakeResponse(error_response=FakeTritonError(FAILURE))
+                return FakeResponse(failure=FakeTritonError(FAILURE))
             respond_to_all = self._encoder(inputs, outputs)
             self.entries[key] = FakeResponse([FakeTensor(name, array) for name, array in respond_to_all.items()])
         return self.entries[key]

@@ -65,7 +65,7 @@ def test_noise_that_is_not_finite_is_refused(repository: Path) -> None:
 
 
 def test_a_failing_text_encoder_is_named(repository: Path) -> None:
-    pb_utils = FakePbUtils(lambda *_: FakeResponse(error_response=FakeTritonError("out of memory", "INTERNAL")))
+    pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError("out of memory", "INTERNAL")))
     assert answer(repository, pb_utils, prompt="a ball").message() == "text_encoder: out of memory"
 
 

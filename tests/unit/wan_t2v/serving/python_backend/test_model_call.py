@@ -20,7 +20,7 @@ def test_a_call_returns_the_wanted_outputs() -> None:
 
 
 def test_an_error_names_the_model_and_keeps_its_code() -> None:
-    pb_utils = FakePbUtils(lambda *_: FakeResponse(error_response=FakeTritonError("wrong shape", "INVALID_ARG")))
+    pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError("wrong shape", "INVALID_ARG")))
     with pytest.raises(ModelCallError, match="low_noise_expert: wrong shape") as error_response:
         engine(pb_utils)({"x": np.ones(3)}, ["y"])
     assert error_response.value.code == "INVALID_ARG"
@@ -37,7 +37,7 @@ def test_an_error_names_the_model_and_keeps_its_code() -> None:
     ],
 )
 def test_what_passes_by_itself_is_unavailable_and_says_to_try_again(message: str) -> None:
-    pb_utils = FakePbUtils(lambda *_: FakeResponse(error_response=FakeTritonError(message, "INTERNAL")))
+    pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError(message, "INTERNAL")))
     with pytest.raises(ModelCallError, match="try again") as error_response:
         engine(pb_utils)({"x": np.ones(3)}, ["y"])
     assert error_response.value.code == "UNAVAILABLE"

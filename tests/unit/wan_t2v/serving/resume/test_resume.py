@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.pb_utils import FakeRequest
 from wan_t2v.request import InvalidField
 from wan_t2v.serving.python_backend.parameters import ModelParameters
+from wan_t2v.serving.resume.idempotency import RequestKey
 from wan_t2v.serving.resume.resume import VARIABLE, ResumableGenerations
 
-KEYED = FakeRequest(parameters='{"idempotency_key": "order-1"}')
+KEYED = RequestKey("order-1", "")
 
 
 def kept(tmp_path: Path, **values: str) -> set[str]:
