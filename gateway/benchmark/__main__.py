@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--video", type=Path, help="the MP4 that is stored each time; without it a small one")
     parser.add_argument("--quick", action="store_true", help="a rehearsal: the figures mean nothing")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # else the database would stay
     video, part = measure.video_of(options.video), 20 if options.quick else 1
     load_before = os.getloadavg()[0]
     result: dict[str, Any] = {"machine": _machine(), "load_before": round(load_before, 2), "quick": options.quick}

@@ -4,6 +4,8 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -32,17 +34,26 @@ async def watch_video(request: Request, video_id: str, gateway: TheGateway, owne
     return StreamingResponse(_events(gateway, video, int(last_id)), headers=headers, media_type="text/event-stream")
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What is new about a video, its place if it waits, and whether it is there."""
+
+    news: list[dict[str, Any]]
+    place: dict[str, Any] | None
+    there: bool
+
+
 async def _events(gateway: Gateway, video: Video, last_id: int) -> AsyncIterator[str]:
-    database, listener = gateway.services.database, gateway.listener
+    listener = gateway.listener
     event = listener.watch(video.id)
     written, place = time.monotonic(), None
     try:
         while True:
             try:
-                news = await videos.events_after(database, video.id, last_id)
-                place_now = await _place(gateway, video.id)
+                look = await listener.looks.ask((video.id, last_id), partial(_look, gateway, video.id, last_id))
+                news, place_now, there = look.news, look.place, look.there
             except DatabaseUnavailable:
-                news, place_now = [], place
+                news, place_now, there = [], place, True
                 await asyncio.sleep(_LOOK_S)
             for told in news:
                 last_id, written = told["id"], time.monotonic()
@@ -52,7 +63,7 @@ async def _events(gateway: Gateway, video: Video, last_id: int) -> AsyncIterator
             if place_now != place and place_now is not None:
                 place, written = place_now, time.monotonic()
                 yield _event("queue", place_now, None)
-            if not news and await videos.find(database, video.id, None) is None:
+            if not news and not there:
                 yield _event("deleted", {}, None)
                 return
             if time.monotonic() - written > _SIGN_OF_LIFE_S:
@@ -63,12 +74,12 @@ async def _events(gateway: Gateway, video: Video, last_id: int) -> AsyncIterator
         listener.leave(video.id, event)
 
 
-async def _place(gateway: Gateway, video_id: str) -> dict[str, Any] | None:
-    """The place in the queue; None for a video that does not wait."""
-    video = await videos.find(gateway.services.database, video_id, None)
-    if video is None or video.status != "queued":
-        return None
-    return await videos.place(gateway.services.database, video)
+async def _look(gateway: Gateway, video_id: str, last_id: int) -> _Look:
+    database = gateway.services.database
+    news = await videos.events_after(database, video_id, last_id)
+    video = await videos.find(database, video_id, None)
+    place = await videos.place(database, video) if video is not None and video.status == "queued" else None
+    return _Look(news, place, video is not None)
 
 
 def _event(kind: str, data: dict[str, Any], event_id: int | None) -> str:

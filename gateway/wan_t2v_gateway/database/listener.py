@@ -3,6 +3,8 @@
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -10,6 +12,31 @@ from wan_t2v_gateway.database.progress import CHANNEL
 
 _log = logging.getLogger(__name__)
 _PAUSE_S = 1.0
+_T = TypeVar("_T")
+
+
+class SharedLooks:
+    """Watchers with the same question share one answer, which was asked for after each of them came."""
+
+    def __init__(self) -> None:
+        self._next: dict[Hashable, asyncio.Task[Any]] = {}
+        self._running: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def ask(self, key: Hashable, question: Callable[[], Awaitable[_T]]) -> _T:
+        """The answer of the next look. One that runs already may have missed what the caller was woken for."""
+        if key not in self._next:
+            self._next[key] = asyncio.create_task(self._look(key, question))
+        answer: _T = await asyncio.shield(self._next[key])
+        return answer
+
+    async def _look(self, key: Hashable, question: Callable[[], Awaitable[_T]]) -> _T:
+        if key in self._running:
+            await asyncio.wait({self._running[key]})
+        self._running[key] = self._next.pop(key)
+        try:
+            return await question()
+        finally:
+            del self._running[key]
 
 
 class Listener:
@@ -17,6 +44,7 @@ class Listener:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.looks = SharedLooks()
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def listen(self) -> None:

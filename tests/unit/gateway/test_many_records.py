@@ -1,5 +1,6 @@
 """What is asked at every request looks at few records, however many there are."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -33,3 +34,26 @@ def test_a_new_job_is_put_into_its_turn_by_an_index(many: Any) -> None:
     names = ("id", "model", "fields", "lane", "remixed_from", "idempotency_key", "body_hash", "webhook_url")
     arguments = {**dict.fromkeys(names), "owner": "local"}
     assert "Seq Scan" not in plan(many, _INSERT, arguments)
+
+
+def test_watchers_share_looks_that_began_after_they_came() -> None:
+    from wan_t2v_gateway.database.listener import SharedLooks
+
+    async def watch() -> None:
+        looks, begun, go = SharedLooks(), [], asyncio.Event()
+
+        async def question() -> int:
+            begun.append(None)
+            number = len(begun)
+            await go.wait()
+            return number
+
+        early = [asyncio.create_task(looks.ask("video", question)) for _ in range(50)]
+        while not begun:
+            await asyncio.sleep(0)
+        late = [asyncio.create_task(looks.ask("video", question)) for _ in range(50)]
+        await asyncio.sleep(0)
+        go.set()
+        assert await asyncio.gather(*early, *late) == [1] * 50 + [2] * 50
+
+    asyncio.run(watch())
