@@ -164,7 +164,7 @@ def test_a_clip_that_cannot_be_decoded_is_no_longer_on_its_way(repository: Path,
     run = RunDirectory.of_server(run_directory, os.getppid())
 
     def fail(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
-        return FakeResponse(error_response=FakeTritonError("out of memory"))
+        return FakeResponse(failure=FakeTritonError("out of memory"))
 
     model = decoder(repository, FakePbUtils(fail))
     run.mark(FINISHING, "1")
