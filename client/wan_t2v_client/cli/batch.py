@@ -1,7 +1,6 @@
 """`wan-t2v batch`: a file of prompts to a folder of MP4 files, and a report."""
 
 import argparse
-import asyncio
 import json
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from wan_t2v_client.cli.batch_file import requests_from_file
 from wan_t2v_client.cli.batch_folder import BatchFolder
 from wan_t2v_client.cli.batch_run import Outcome, Report, make_videos, skip_finished
 from wan_t2v_client.cli.standard_streams import print_result, tell
+from wan_t2v_client.cli.termination import run_until_terminated
 from wan_t2v_client.transport.connection import Connection
 
 SOME_FAILED = 1
@@ -50,7 +50,7 @@ def _batch(options: argparse.Namespace) -> int:
     skip_finished(report, folder)
     started = time.monotonic()
     try:
-        asyncio.run(_videos(report, folder, connection, options=options))
+        run_until_terminated(_videos(report, folder, connection, options=options))
     finally:  # after Ctrl-C too
         seconds = round(time.monotonic() - started, 2)
         print_result(json.dumps(_facts(report, folder, seconds=seconds)) if options.json else _text(report, seconds))
