@@ -11,6 +11,21 @@ class VideoShape(NamedTuple):
     height: int
     width: int
 
+    @classmethod
+    def parse(cls, text: str, *, frames: int | None = None) -> "VideoShape":
+        """Read `<height>x<width>x<frames>`; with a default of `frames`, `<height>x<width>` too.
+
+        Raises ValueError, whose message says what is accepted.
+        """
+        parts = text.split("x")
+        numbers = [int(part) for part in parts if part.isascii() and part.isdecimal()]
+        if len(numbers) == len(parts) == 2 and frames is not None:
+            return cls(frames, *numbers)
+        if len(numbers) == len(parts) == 3:
+            return cls(numbers[2], *numbers[:2])
+        shorter = "" if frames is None else "<height>x<width> or "
+        raise ValueError(f"{text!r}, accepted: {shorter}<height>x<width>x<frames>, such as 720x1280x81")
+
     def __str__(self) -> str:
         return f"{self.height}x{self.width}x{self.frames}"
 

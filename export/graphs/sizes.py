@@ -56,16 +56,15 @@ def is_trained(size: VideoShape, facts: ModelFacts) -> bool:
 
 
 def _named_size(text: str, facts: ModelFacts) -> VideoShape:
-    parts = text.split("x")
-    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdecimal() for part in parts):
-        raise SizeError(f"size {text!r}, accepted: <height>x<width> or <height>x<width>x<frames>, such as 480x832x81")
-    height, width, frames = (int(part) for part in (*parts, str(FRAMES))[:3])
-    size = VideoShape(frames, height, width)
-    if frames < 1 or (frames - 1) % facts.grid.time_stride:
-        raise SizeError(f"size {text!r}: {frames} frames, accepted: {facts.grid.time_stride}k+1, such as {FRAMES}")
+    try:
+        size = VideoShape.parse(text, frames=FRAMES)
+    except ValueError as error:
+        raise SizeError(f"size {error}") from None
+    if size.frames < 1 or (size.frames - 1) % facts.grid.time_stride:
+        raise SizeError(f"size {text!r}: {size.frames} frames, accepted: {facts.grid.time_stride}k+1, such as {FRAMES}")
     if facts.text_dim != A14B_TEXT_DIM:
         _check_grid(text, size, facts.grid.size_multiple_px)
-    elif (height, width) not in {(known.height, known.width) for known in LISTED_SIZES}:
+    elif (size.height, size.width) not in {(known.height, known.width) for known in LISTED_SIZES}:
         raise SizeError(f"size {text!r}, accepted: {', '.join(map(str, LISTED_SIZES))}; with or without frames")
     return size
 

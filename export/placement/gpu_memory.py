@@ -282,11 +282,10 @@ def _check_size(size: VideoShape, grid: LatentGrid) -> None:
 
 def parse_size(text: str) -> VideoShape:
     """`720x1280` (81 frames) or `720x1280x81`: height, width, frames. Raises SettingsError."""
-    parts = text.split("x")
-    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdecimal() for part in parts):
-        raise SettingsError(f"size {text!r}, accepted: <height>x<width> or <height>x<width>x<frames>, as 720x1280x81")
-    height, width, frames = (int(part) for part in (*parts, str(FRAMES))[:3])
-    return VideoShape(frames, height, width)
+    try:
+        return VideoShape.parse(text, frames=FRAMES)
+    except ValueError as error:
+        raise SettingsError(f"size {error}") from None
 
 
 def unique_sizes(texts: Sequence[str]) -> tuple[VideoShape, ...]:

@@ -18,7 +18,7 @@ class Stub:
 
 
 def stubs(server_pid: int) -> Iterator[Stub]:
-    """The living ones."""
+    """Find the living stubs of a server."""
     parents = _parents()
     for pid in parents:
         if _descends(pid, server_pid, parents):
@@ -26,6 +26,11 @@ def stubs(server_pid: int) -> Iterator[Stub]:
             model = model_of(command)
             if model is not None:
                 yield Stub(pid, model, command[2] if len(command) > 2 else "")
+
+
+def model_file_processes(server_pid: int, model_file: Path) -> int:
+    """Count the server's children with a Python model's file on their command line."""
+    return sum(parent == server_pid and str(model_file) in _command(pid) for pid, parent, _ in _living())
 
 
 def stub_pids(server_pid: int) -> dict[str, set[int]]:

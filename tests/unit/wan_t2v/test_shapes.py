@@ -27,3 +27,17 @@ def test_sizes_are_multiples_of_sixteen() -> None:
 def test_a_clip_that_does_not_fit_the_grid_is_an_error() -> None:
     with pytest.raises(ValueError, match="79 is not a multiple of 4"):
         GRID.latent_shape(VideoShape(80, 720, 1280))
+
+
+def test_a_size_is_height_width_and_frames_which_may_have_a_default() -> None:
+    assert VideoShape.parse("720x1280x81") == VideoShape(frames=81, height=720, width=1280)
+    assert VideoShape.parse("480x832", frames=81) == VideoShape(frames=81, height=480, width=832)
+    assert VideoShape.parse("480x832x17", frames=81).frames == 17
+
+
+@pytest.mark.parametrize(
+    "text", ["", "720", "720x1280", "720x1280x81x1", "720x-1280x81", "720x1280x", "a٣x1x1", "7 20x1x1"]
+)
+def test_a_size_that_is_none_is_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(ValueError, match="accepted: <height>x<width>x<frames>, such as 720x1280x81"):
+        VideoShape.parse(text)

@@ -15,7 +15,6 @@ from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
-from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
 from wan_t2v.serving.loop.guidance_passes import cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.model_files import check_model_files
@@ -154,9 +153,6 @@ def _expert_type(parameters: ModelParameters) -> torch.dtype | None:
 
     Raises ParameterError.
     """
-    name = parameters.values.get("expert_precision")
-    if name is not None and name not in EXPERT_TYPES:
-        raise ParameterError(
-            f"{parameters.model}: parameter expert_precision is {name!r}, accepted: {', '.join(EXPERT_TYPES)}"
-        )
-    return EXPERT_TYPES[name] if name else None
+    if "expert_precision" not in parameters.values:
+        return None
+    return EXPERT_TYPES[parameters.choice("expert_precision", tuple(EXPERT_TYPES), "")]

@@ -24,7 +24,8 @@ from wan_t2v.cancellation import Cancelled
 from wan_t2v.engines.loader import GRAPH_FILES
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, Expert, Experts
 from wan_t2v.operate.model_control import READY, UNAVAILABLE, UNLOADING, ModelControl, ModelControlError
-from wan_t2v.serving.errors import ModelCallError, ParameterError
+from wan_t2v.operate.processes import model_file_processes
+from wan_t2v.serving.errors import ModelCallError
 from wan_t2v.serving.loop.expert_lock import lock_experts, server_lock_name
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.run import server_run_directory
@@ -41,11 +42,7 @@ Loading = Callable[[], AbstractContextManager[None]]
 
 def swaps_experts(parameters: ModelParameters) -> bool:
     """Whether `expert_residency` says `one_at_a_time`; left out, it is `both`. Raises ParameterError."""
-    value = parameters.values.get("expert_residency", RESIDENCIES[0])
-    if value not in RESIDENCIES:
-        accepted = ", ".join(RESIDENCIES)
-        raise ParameterError(f"{parameters.model}: parameter expert_residency is {value!r}, accepted: {accepted}")
-    return value == "one_at_a_time"
+    return parameters.choice("expert_residency", RESIDENCIES, RESIDENCIES[0]) == "one_at_a_time"
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class ExpertSwap:
             ModelControl(server_run_directory(parameters).path),
             plan_sizes(repository, version),
             free_bytes=_free_memory(device),
-            processes=lambda name: _processes_running(repository / name / version / "model.py"),
+            processes=lambda name: model_file_processes(os.getppid(), repository / name / version / "model.py"),
             lock_name=server_lock_name(),
         )
 
@@ -224,18 +221,6 @@ def in_thread(do: Callable[[], None]) -> Future[None]:
 
     threading.Thread(target=run, name="expert-load", daemon=True).start()
     return done
-
-
-def _processes_running(model_file: Path) -> int:
-    """Processes of this server that run a Python model: children of our parent with the model on the command line."""
-    wanted = os.fsencode(model_file)
-    found = 0
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                ours = f"\nPPid:\t{os.getppid()}\n" in (folder / "status").read_text()
-                found += ours and wanted in (folder / "cmdline").read_bytes().split(b"\0")
-    return found
 
 
 def _free_memory(device: str) -> Callable[[], int]:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.experts import Expert, Experts
-from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 TOGETHER, IN_TURN = "together", "in_turn"
@@ -21,12 +20,7 @@ TOGETHER, IN_TURN = "together", "in_turn"
 
 def passes_in_turn(parameters: ModelParameters) -> bool:
     """By the parameter `guidance_passes`; together if it is left out. Raises ParameterError."""
-    chosen = parameters.values.get("guidance_passes", TOGETHER)
-    if chosen not in (TOGETHER, IN_TURN):
-        raise ParameterError(
-            f"{parameters.model}: parameter guidance_passes is {chosen!r}, accepted: {TOGETHER}, {IN_TURN}"
-        )
-    return chosen == IN_TURN
+    return parameters.choice("guidance_passes", (TOGETHER, IN_TURN), TOGETHER) == IN_TURN
 
 
 def pass_executor(in_turn: bool, at_once: int) -> Executor:

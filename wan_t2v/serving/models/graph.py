@@ -100,18 +100,14 @@ def _joined(arrays: Sequence[Array]) -> Array:
 
 def engine_settings(parameters: ModelParameters, device: str) -> EngineSettings:
     """Read `engine`, `threads`, `torch_compile` and `tf32` from a config's parameters. Raises ParameterError."""
-    engine = parameters.values.get("engine", DEFAULT_ENGINE)
-    if engine not in ENGINES:
-        raise ParameterError(f"{parameters.model}: parameter engine is {engine!r}, accepted: {', '.join(ENGINES)}")
+    engine = parameters.choice("engine", ENGINES, DEFAULT_ENGINE)
     if engine == "tensorrt" and device == "cpu":
         raise ParameterError(
             f"{parameters.model}: parameter engine is 'tensorrt', which needs a GPU, but its instance_group has kind "
             "KIND_CPU. Set kind: KIND_GPU, or engine to onnxruntime or torch."
         )
     threads = parameters.integer("threads", least=0) if device == "cpu" else 0
-    tf32 = parameters.values.get("tf32", "0")
-    if tf32 not in ("0", "1"):
-        raise ParameterError(f"{parameters.model}: parameter tf32 is {tf32!r}, accepted: 0, 1")
+    tf32 = parameters.choice("tf32", ("0", "1"), "0")
     compiled = parameters.values.get("torch_compile", "")
     return EngineSettings(engine, device, threads=threads, torch_compile=compiled, tf32=tf32 == "1")
 

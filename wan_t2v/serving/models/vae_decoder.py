@@ -19,7 +19,6 @@ from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.frames import decode_frames
 from wan_t2v.latents import vae_from_diffusion
 from wan_t2v.operate.run_directory import FINISHING
-from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.graph import engine_settings, load_installed_engine
 from wan_t2v.serving.python_backend.model_call import TritonEngine
@@ -57,12 +56,7 @@ class VaeDecoder:
         self._identities = {name: graph_identity(parameters, name) for name in (FIRST, NEXT)}
 
     def _graphs(self, parameters: ModelParameters, device: str) -> tuple[Engine, Engine]:
-        location = parameters.values.get("engine_location", LOCATIONS[0])
-        if location not in LOCATIONS:
-            raise ParameterError(
-                f"{parameters.model}: parameter engine_location is {location!r}, accepted: {', '.join(LOCATIONS)}"
-            )
-        if location == "triton":
+        if parameters.choice("engine_location", LOCATIONS, LOCATIONS[0]) == "triton":
             versions = version_of_size(parameters.optional_video_shapes("version_sizes"), self._facts)
             return self._remote(FIRST, versions), self._remote(NEXT, versions)
         first, later = (_in_process(parameters, name, device) for name in (FIRST, NEXT))

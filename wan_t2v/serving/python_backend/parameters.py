@@ -1,7 +1,7 @@
 """Parameters of a Python model's config, its version folder and its neighbours, read once at start."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,14 @@ class ModelParameters:
             raise ParameterError(f"{self.model}: parameter {name} is missing from config.pbtxt")
         return self.values[name]
 
+    def choice(self, name: str, choices: Sequence[str], default: str) -> str:
+        """One of `choices`, or the default if the parameter is left out."""
+        value = self.values.get(name, default)
+        if value not in choices:
+            accepted = ", ".join(choices)
+            raise ParameterError(f"{self.model}: parameter {name} is {value!r}, accepted: {accepted}")
+        return value
+
     def optional_path(self, name: str) -> Path | None:
         """A path, or None if the parameter is left out."""
         return Path(self.values[name]) if name in self.values else None
@@ -57,13 +65,10 @@ class ModelParameters:
         return self.video_shapes(name) if name in self.values else ()
 
     def _video_shape(self, name: str, value: str) -> VideoShape:
-        parts = value.split("x")
-        if len(parts) != 3 or not all(part.isdecimal() for part in parts):
-            raise ParameterError(
-                f"{self.model}: parameter {name} is {value!r}, accepted: <height>x<width>x<frames>, such as 720x1280x81"
-            )
-        height, width, frames = (int(part) for part in parts)
-        return VideoShape(frames, height, width)
+        try:
+            return VideoShape.parse(value)
+        except ValueError as error:
+            raise ParameterError(f"{self.model}: parameter {name} is {error}") from None
 
 
 def instance_device(args: Mapping[str, str]) -> str:

@@ -38,6 +38,13 @@ def test_a_missing_parameter_and_a_malformed_size_are_refused() -> None:
         parameters(clip="720x1280").video_shape("clip")
 
 
+def test_a_choice_is_one_of_the_words_or_the_default() -> None:
+    assert parameters().choice("engine", ("torch", "tensorrt"), "torch") == "torch"
+    assert parameters(engine="tensorrt").choice("engine", ("torch", "tensorrt"), "torch") == "tensorrt"
+    with pytest.raises(ParameterError, match="prepare: parameter engine is 'x', accepted: torch, tensorrt"):
+        parameters(engine="x").choice("engine", ("torch", "tensorrt"), "torch")
+
+
 def test_a_graph_is_identified_by_its_manifest(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Run `make export`"):
         graph_identity(parameters(tmp_path / "prepare"), "text_encoder")
