@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import re
 import sys
 import tempfile
 import traceback
@@ -148,9 +149,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = {**machine, **_summary(found), "not_tried": not_tried}
     if options.out is not None:
         with write_atomically(options.out) as partial:
-            partial.write_text(json.dumps({**told, "outcomes": list(map(asdict, found))}) + "\n", encoding="utf-8")
+            whole = json.dumps({**told, "outcomes": list(map(asdict, found))}, indent=1)
+            partial.write_text(_without_folders(whole) + "\n", encoding="utf-8")
     print(json.dumps(told))
     return 1 if told["wrong"] else 0
+
+
+def _without_folders(text: str) -> str:
+    """A file of results may be kept where others read it; error messages name folders of this machine."""
+    return re.sub(rf"{re.escape(tempfile.gettempdir())}/[\w./-]*", "(its folder)", text)
 
 
 def _to_the_end(kind: str, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
