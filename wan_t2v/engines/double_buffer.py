@@ -22,14 +22,14 @@ class DoubleBufferedCaches:
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the engine. A last call, which asks for no caches, lets the memory go."""
         read = {name.replace(IN, OUT, 1): array for name, array in inputs.items() if name.startswith(IN)}
-        buffers = self._taken(read)
+        buffers = self._take(read)
         last = outputs is not None and not any(name.startswith(OUT) for name in outputs)
         answer = self._engine(inputs, outputs, buffers=buffers)
         if not last:
             self._spare[:] = [read]
         return answer
 
-    def _taken(self, read: Mapping[str, Array]) -> dict[str, Array] | None:
+    def _take(self, read: Mapping[str, Array]) -> dict[str, Array] | None:
         """The spare set, if it fits caches like those that are read now."""
         try:
             spare = self._spare.pop()

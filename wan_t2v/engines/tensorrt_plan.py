@@ -58,7 +58,7 @@ class TensorRtEngine:
         self._lock = threading.Lock()
         with _on(self._device):
             self._runtime = self._trt.Runtime(self._log)  # outlives the engine, as TensorRT demands
-            self._engine = self._deserialized(path)
+            self._engine = self._deserialize(path)
             self._bindings = _bindings(self._trt, self._engine)
             self._profiles = _profiles(self._engine, [b.name for b in self._bindings.values() if b.is_input])
             self._stream = SideStream(self._device)
@@ -120,7 +120,7 @@ class TensorRtEngine:
             return kept
         return torch.empty(shape, dtype=binding.dtype, device=self._device)
 
-    def _deserialized(self, path: Path) -> Any:
+    def _deserialize(self, path: Path) -> Any:
         """Read the plan through the page cache: a copy of an expert in this process would be 28 GB more."""
         with path.open("rb") as file:
             if not path.stat().st_size:

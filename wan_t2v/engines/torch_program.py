@@ -32,7 +32,7 @@ class TorchEngine:
         # cuDNN's convolutions are in TF32 unless they are told otherwise
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         self._device = torch.device(device)
-        program, names = _loaded(path)
+        program, names = _load(path)
         if self._device.type != "cpu":
             program = move_to_device_pass(program, self._device)
         self._inputs, self._outputs = names["inputs"], names["outputs"]
@@ -75,7 +75,7 @@ def _owning_its_answers(module: Any) -> Any:
     return module
 
 
-def _loaded(path: Path) -> tuple[Any, dict[str, list[str]]]:
+def _load(path: Path) -> tuple[Any, dict[str, list[str]]]:
     extra = {NAMES_FILE: ""}
     try:
         program = torch.export.load(path, extra_files=extra)

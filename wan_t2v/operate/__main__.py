@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from wan_t2v.operate.drain import drained
+from wan_t2v.operate.drain import drain
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.own_server import AddressError, http_address
 from wan_t2v.operate.probe import Probe, ProbeFailed
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _done(options: argparse.Namespace, run: RunDirectory) -> int:
     if options.command == "drain":
-        if drained(run, wait_s=options.wait_s, tell=_tell):
+        if drain(run, wait_s=options.wait_s, tell=_tell):
             _tell("empty: the server can be stopped")
             return 0
         _tell(f"not empty after {options.wait_s:g} s; draining stays on")

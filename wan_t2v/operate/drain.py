@@ -11,7 +11,7 @@ SETTLE_S = 1.0  # for the last answer to leave the server after its place was gi
 TELL_EVERY_S = 10.0
 
 
-def drained(run: RunDirectory, *, wait_s: float, tell: Callable[[str], None]) -> bool:
+def drain(run: RunDirectory, *, wait_s: float, tell: Callable[[str], None]) -> bool:
     """Switch draining on and wait until nothing is in flight. Returns whether that came within `wait_s`."""
     run.drain()
     began = time.monotonic()

@@ -71,7 +71,7 @@ class ModelControl:
         From the repository index, since both readiness calls mislead: `UNLOADING` is `not ready` there, and 2.71 calls
         a model not ready whose process died, and answers with an error for one that is not loaded.
         """
-        text = self._posted("/v2/repository/index", limit_s=CALL_LIMIT_S)
+        text = self._post("/v2/repository/index", limit_s=CALL_LIMIT_S)
         try:
             states = {entry.get("state") for entry in json.loads(text) if entry["name"] == model}
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -80,13 +80,13 @@ class ModelControl:
 
     def load(self, model: str) -> None:
         """Load a model; returns when it is ready. One that is ready already stays as it is."""
-        self._posted(f"/v2/repository/models/{model}/load", limit_s=LOAD_LIMIT_S)
+        self._post(f"/v2/repository/models/{model}/load", limit_s=LOAD_LIMIT_S)
 
     def unload(self, model: str) -> None:
         """Begin to unload a model. Triton returns at once and calls it `UNLOADING` until its memory is given back."""
-        self._posted(f"/v2/repository/models/{model}/unload", limit_s=CALL_LIMIT_S)
+        self._post(f"/v2/repository/models/{model}/unload", limit_s=CALL_LIMIT_S)
 
-    def _posted(self, path: str, *, limit_s: float) -> str:
+    def _post(self, path: str, *, limit_s: float) -> str:
         address = ControlAddress.of_server(self.run_directory)
         # not urllib: an environment's http_proxy is not for one's own server
         connection = http.client.HTTPConnection(address.host, address.port, timeout=limit_s)

@@ -35,11 +35,11 @@ class Probe:
         """Raise ProbeFailed unless requests can be served: no drain, every model there, every process alive."""
         if self.run.draining:
             raise ProbeFailed("the server is draining")
-        expected = self._expected()
+        expected = self._expected_processes()
         # Strict readiness, for the start alone: it also goes out each time an expert is swapped.
         if not expected and not self._answers("/v2/health/ready"):
             raise ProbeFailed("the server is not ready")
-        expected = self._remembered(expected)
+        expected = self._remember(expected)
         self._check_processes(expected)  # first, since it names the cause where readiness names the consequence
         models = [*expected, *([UNARY] if ITS_LOOP in expected else [])]
         for model in models:
@@ -50,7 +50,7 @@ class Probe:
         """Raise ProbeFailed if the server does not answer, or lacks a Python process that nobody brought back."""
         if not self._answers("/v2/health/live"):
             raise ProbeFailed("the server does not answer")
-        self._check_processes(self._expected())
+        self._check_processes(self._expected_processes())
 
     def _check_processes(self, expected: dict[str, int]) -> None:
         for model in models_short_of(expected, self._living()):
@@ -60,12 +60,12 @@ class Probe:
             if has_lost_a_process(model, expected, living=self._living, is_loaded=self._is_loaded):
                 raise ProbeFailed(f"{model} is loaded but has {count}")
 
-    def _expected(self) -> dict[str, int]:
+    def _expected_processes(self) -> dict[str, int]:
         """Processes by model that this server had when it was ready; empty before."""
         found = self.run.read_json("processes.json") or {}
         return {model: count for model, count in found.items() if isinstance(count, int)}
 
-    def _remembered(self, expected: dict[str, int]) -> dict[str, int]:
+    def _remember(self, expected: dict[str, int]) -> dict[str, int]:
         """The most that were ever seen, kept for the looks to come."""
         living = {model: len(pids) for model, pids in self._living().items()}
         most = {model: max(living.get(model, 0), expected.get(model, 0)) for model in {*living, *expected}}

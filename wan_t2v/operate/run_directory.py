@@ -134,7 +134,7 @@ class RunDirectory:
         for index in itertools.count():
             with contextlib.suppress(IsADirectoryError):  # somebody else's
                 descriptor = os.open(self.path / f"{kind}-{index}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                if _locked(descriptor):
+                if _try_lock(descriptor):
                     return Slot(descriptor, info)
                 os.close(descriptor)
         raise AssertionError("there is always one more")
@@ -147,7 +147,7 @@ class RunDirectory:
                 continue
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                if not _locked(descriptor):
+                if not _try_lock(descriptor):
                     found.append(_info(os.pread(descriptor, _PADDED, 0)))
             finally:
                 os.close(descriptor)
@@ -232,7 +232,7 @@ def server_identity(pid: int) -> dict[str, Any] | None:
     return {"pid": pid, "started": stat.rpartition(")")[2].split()[19]}  # field 22; the name may hold spaces
 
 
-def _locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -51,14 +51,14 @@ class SettingsSigner:
     def read(self, text: bytes) -> Generation:
         """Read what `sign` wrote. Raises InvalidField for anything else, before any of it is used."""
         if len(text) > LONGEST_BYTES:
-            raise _unsigned(f"{len(text)} bytes")
+            raise _unsigned_error(f"{len(text)} bytes")
         try:
             told = json.loads(text)
             signed, signature = (str(told[name]) for name in ("signed", "signature"))
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise _unsigned("a text without a signature") from None
+            raise _unsigned_error("a text without a signature") from None
         if not hmac.compare_digest(signature.encode(), self._signature(signed).encode()):
-            raise _unsigned("a signature that is not this server's")
+            raise _unsigned_error("a signature that is not this server's")
         content = json.loads(signed)
         return Generation(Settings.from_json(content["settings"]), content["id"], content["deadline"])
 
@@ -73,7 +73,7 @@ def check_shape(name: str, shape: Sequence[int], *expected: tuple[int, ...]) -> 
         raise InvalidField(name, f"shape {list(shape)}", f"shape {accepted}, which the signed settings imply")
 
 
-def _unsigned(came: str) -> InvalidField:
+def _unsigned_error(came: str) -> InvalidField:
     return InvalidField(
         "settings", came, "what the model prepare answered in this run of the server; call text_to_video instead"
     )

@@ -73,7 +73,7 @@ class PendingAdmission:
             return Generation.of(settings)
         queue_options = QueueOptions.of(self.options, Workload.of(settings), default_timeout_s=self.default_timeout_s)
         generation = Generation.of(settings, queue_options.deadline)
-        limits = AdmissionLimits.published(self.run)
+        limits = AdmissionLimits.read_published(self.run)
         if limits is not None:  # else the denoiser, which is loading, decides
             Admission(self.run, endpoint=UNARY, limits=limits).reserve(queue_options, generation.id)
             self.reserved_id = generation.id

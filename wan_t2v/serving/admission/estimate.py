@@ -106,8 +106,8 @@ class DurationEstimator:
             name = f"{work.height}x{work.width}x{work.num_frames} {work.passes}"
             known = entries.get(name)
             if known is not None and self._now() - known.at < VALID_S:
-                step_s = _mixed(known.step_s, step_s)
-                after_s = known.after_s if after_s is None else _mixed(known.after_s or after_s, after_s)
+                step_s = _mix(known.step_s, step_s)
+                after_s = known.after_s if after_s is None else _mix(known.after_s or after_s, after_s)
             entries[name] = Measured(work.size, work.passes, step_s, after_s, self._now())
             valid = [item for item in entries.items() if self._now() - item[1].at < VALID_S]
             newest = sorted(valid, key=lambda item: item[1].at)[-MOST_SIZES:]
@@ -115,11 +115,11 @@ class DurationEstimator:
 
     def _entries(self) -> dict[str, Measured]:
         """By size; what a damaged file holds is left out."""
-        found = {name: _measured(entry) for name, entry in (self._run.read_json(FILE) or {}).items()}
+        found = {name: _parse_measured(entry) for name, entry in (self._run.read_json(FILE) or {}).items()}
         return {name: entry for name, entry in found.items() if entry is not None}
 
 
-def _measured(entry: Any) -> Measured | None:
+def _parse_measured(entry: Any) -> Measured | None:
     try:
         measured = Measured(**entry)
         numbers = (measured.size, measured.passes, measured.step_s, measured.after_s or 0.0, measured.at)
@@ -129,5 +129,5 @@ def _measured(entry: Any) -> Measured | None:
     return measured if positive else None
 
 
-def _mixed(known: float, new: float) -> float:
+def _mix(known: float, new: float) -> float:
     return known + SMOOTHING * (new - known)

@@ -62,7 +62,7 @@ class AdmissionLimits:
         run.write_json(LIMITS_FILE, asdict(self))
 
     @classmethod
-    def published(cls, run: RunDirectory) -> "AdmissionLimits | None":
+    def read_published(cls, run: RunDirectory) -> "AdmissionLimits | None":
         """What was published last; None if the process that works for the endpoint never lived."""
         found = run.read_json(LIMITS_FILE)
         return None if found is None else cls(**found)
@@ -200,7 +200,7 @@ class RunningGeneration:
         self._steps = 0
         self._ended: float | None = None
 
-    def stepped(self, index: int, count: int) -> None:
+    def report_step(self, index: int, count: int) -> None:
         """The `index`-th of `count` steps is done."""
         self._steps, self._last_step = index, self._now()
         left_s = (self._last_step - self._began) / index * (count - index)

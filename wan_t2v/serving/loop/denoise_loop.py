@@ -69,23 +69,23 @@ class DenoiseLoop:
         KeyOfAnotherRequest.
         """
         started = time.monotonic()
-        given = self._given(tensors, settings)
+        given = self._loop_tensors(tensors, settings)
         schedule = Schedule(
             self._facts.scheduler, num_inference_steps=settings.num_inference_steps, flow_shift=settings.flow_shift
         )
         generation = generation_of(settings, given, self._identities) if keeping else None
-        kept = keeping.kept(generation) if keeping and generation else None
+        kept = keeping.saved_state(generation) if keeping and generation else None
 
         def finished(step: Step) -> None:
             if keeping and generation:
-                keeping.after(step, schedule, generation)
+                keeping.save_after(step, schedule, generation)
             after_step(step)
             if is_cancelled():
                 raise Cancelled(f"cancelled after step {step.index} of {step.count}")
 
         with self._experts_for(is_cancelled, loading) as experts:
             asked = cancellable_experts(experts, is_cancelled) if self._in_turn else experts
-            latents = self._denoised(given, settings, schedule, kept=kept, experts=asked, after_step=finished)
+            latents = self._denoise(given, settings, schedule, kept=kept, experts=asked, after_step=finished)
         return latents, {**self._report(schedule, kept), **swap_report(experts), "denoise_ms": _ms_since(started)}
 
     def _report(self, schedule: Schedule, kept: SavedState | None) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class DenoiseLoop:
             with self._swap.turn(self._experts, is_cancelled, loading) as experts:
                 yield experts
 
-    def _given(self, tensors: Mapping[str, Any], settings: Settings) -> dict[str, Tensor]:
+    def _loop_tensors(self, tensors: Mapping[str, Any], settings: Settings) -> dict[str, Tensor]:
         """The starting noise and the embeddings, where and in the type that the loop wants them."""
         if "latents" in tensors:
             latents = torch_from_triton(tensors["latents"]).clone()
@@ -118,7 +118,7 @@ class DenoiseLoop:
         }
         return {"latents": latents.to(self._device), **embeds}
 
-    def _denoised(
+    def _denoise(
         self,
         given: Mapping[str, Tensor],
         settings: Settings,

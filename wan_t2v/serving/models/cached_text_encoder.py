@@ -47,9 +47,9 @@ class CachedTextEncoder:
         if filler is not None:
             self._fillers.move_to_end(key)
         try:
-            return self._encoded(tokens, filler, outputs)
+            return self._encode(tokens, filler, outputs)
         except MissingOutput:
-            return self._encoded(tokens, self._new_filler(key, tokens), outputs)
+            return self._encode(tokens, self._new_filler(key, tokens), outputs)
 
     def _new_filler(self, key: bytes, tokens: Tokens) -> NDArray[np.int64]:
         filler = self._random.integers(self._vocabulary, size=tokens["input_ids"].shape)
@@ -59,7 +59,7 @@ class CachedTextEncoder:
             self._fillers.popitem(last=False)
         return filler
 
-    def _encoded(
+    def _encode(
         self, tokens: Tokens, filler: NDArray[np.int64] | None, outputs: Sequence[str] | None
     ) -> dict[str, Array]:
         if filler is None:

@@ -44,33 +44,33 @@ class Denoiser:
         parameters = ModelParameters.from_args(args)
         self._pb_utils = pb_utils
         self._facts = ModelFacts.read(parameters.version_folder)
-        self._denoising = DenoiseLoop(pb_utils, args)
+        self._loop = DenoiseLoop(pb_utils, args)
         self._resumable = ResumableGenerations.of_model(parameters)
         self._proxy = TrustedProxy.of_environment()
         self._metrics = Metrics(pb_utils, endpoint=UNARY)
-        self._spans = Tracer.of_process(parameters.model)
+        self._tracer = Tracer.of_process(parameters.model)
         self._run = server_run_directory(parameters)
         self._signer = SettingsSigner(self._run.key())
         limits = AdmissionLimits.of_model(parameters)
         self._admission = Admission(self._run, endpoint=UNARY, limits=limits)
         with self._run.exclusive():
             self._run.clear(IN_TRANSIT, older_than_s=0.0)  # a process that died took what waited for it along
-            self._living = self._run.acquire(LOOPS, _moved())
+            self._living = self._run.acquire(LOOPS, _loop_info())
             limits.publish(self._run)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
-        return respond_to_all(self._pb_utils, requests, self._counted)
+        return respond_to_all(self._pb_utils, requests, self._answer_and_count)
 
     def finalize(self) -> None:
         """Triton's exit point."""
-        self._denoising.close()
+        self._loop.close()
         self._metrics.close()
         self._living.free()
-        self._spans.close()
+        self._tracer.close()
 
-    def _counted(self, request: Any) -> list[Any]:
-        self._living.report(_moved())
+    def _answer_and_count(self, request: Any) -> list[Any]:
+        self._living.report(_loop_info())
         error: BaseException | None = None
         try:
             return self._answer(request)
@@ -78,7 +78,7 @@ class Denoiser:
             error = failed
             raise
         finally:
-            self._living.report(_moved())
+            self._living.report(_loop_info())
             self._metrics.count_end(error)
 
     def _answer(self, request: Any) -> list[Any]:
@@ -92,22 +92,22 @@ class Denoiser:
         def has_left() -> bool:  # an ensemble tells no step of a caller who left, but a deadline tells itself
             return bool(request.is_cancelled()) or in_queue.is_late(time.monotonic())
 
-        ticket, trace = self._admission.enter(in_queue, reserved_id=generation.id), self._spans.of_request(request)
+        ticket, trace = self._admission.enter(in_queue, reserved_id=generation.id), self._tracer.of_request(request)
         with (
             self._admission.turn(ticket, has_left) as turn,
             self._resumable.lock(options.key) as keeping,
             trace.span("denoise"),
         ):
-            latents, report = self._denoising.latents(
+            latents, report = self._loop.latents(
                 tensors, settings, is_cancelled=has_left, after_step=self._teller(turn, trace), keeping=keeping
             )
             self._run.mark(FINISHING, generation.id)
         self._metrics.observe_stage("denoise", report["denoise_ms"] / 1e3)
         none = latents[:0]
-        wanted = settings.output_type == "latents"
+        returns_latents = settings.output_type == "latents"
         return [
-            to_triton(self._pb_utils, "latents_to_decode", none if wanted else latents),
-            to_triton(self._pb_utils, "latents_to_return", latents if wanted else none),
+            to_triton(self._pb_utils, "latents_to_decode", none if returns_latents else latents),
+            to_triton(self._pb_utils, "latents_to_return", latents if returns_latents else none),
             text_to_triton(self._pb_utils, "denoise_report", json.dumps(report)),
         ]
 
@@ -126,11 +126,11 @@ class Denoiser:
             step_s = clock.after(step).step_s
             self._metrics.count_step(step.expert, step_s)
             trace.step(step, step_s)
-            turn.stepped(step.index, step.count)
+            turn.report_step(step.index, step.count)
 
         return tell
 
 
-def _moved() -> SlotInfo:
+def _loop_info() -> SlotInfo:
     """That this process took or ended work just now."""
     return SlotInfo(UNARY, reported_at=time.monotonic())

@@ -81,7 +81,7 @@ def merged(engine: Engine, calls: Sequence[Call]) -> list[dict[str, Array]]:
     """Run calls that merge as one batch and give each its rows."""
     if len(calls) == 1:
         return [engine(calls[0].inputs, calls[0].outputs)]
-    inputs = {name: _joined([call.inputs[name] for call in calls]) for name in calls[0].inputs}
+    inputs = {name: _concatenate([call.inputs[name] for call in calls]) for name in calls[0].inputs}
     outputs = engine(inputs, calls[0].outputs)
     ends = np.cumsum([call.batch for call in calls])
     return [
@@ -90,7 +90,7 @@ def merged(engine: Engine, calls: Sequence[Call]) -> list[dict[str, Array]]:
     ]
 
 
-def _joined(arrays: Sequence[Array]) -> Array:
+def _concatenate(arrays: Sequence[Array]) -> Array:
     if isinstance(arrays[0], np.ndarray):
         return np.concatenate(arrays)
     import torch

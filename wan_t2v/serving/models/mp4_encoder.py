@@ -31,7 +31,7 @@ class Mp4Encoder:
         parameters = ModelParameters.from_args(args)
         self._run = server_run_directory(parameters)
         self._signer = SettingsSigner(self._run.key())
-        self._spans = Tracer.of_process(parameters.model)
+        self._tracer = Tracer.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
@@ -39,13 +39,13 @@ class Mp4Encoder:
 
     def finalize(self) -> None:
         """Triton's exit point."""
-        self._spans.close()
+        self._tracer.close()
 
     def _answer(self, request: Any) -> list[Any]:
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         generation = self._signer.read(bytes_from_triton(tensors["settings"]))
         try:
-            with self._spans.of_request(request).span("encode"):
+            with self._tracer.of_request(request).span("encode"):
                 return self._encoded_for(generation, tensors)
         finally:
             self._run.unmark(FINISHING, generation.id)  # left by the denoiser: this clip is no longer on its way

@@ -27,7 +27,7 @@ from wan_t2v.serving.models.cached_text_encoder import CachedTextEncoder
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
-from wan_t2v.serving.python_backend.tensors import bytes_from_triton, renamed, text_to_triton
+from wan_t2v.serving.python_backend.tensors import bytes_from_triton, rename_tensor, text_to_triton
 from wan_t2v.serving.python_backend.tracing import Tracer
 from wan_t2v.serving.request_options import PARAMETERS, RequestOptions
 from wan_t2v.serving.signed_settings import Generation, SettingsSigner
@@ -66,7 +66,7 @@ class Prepare:
         run = server_run_directory(parameters)
         self._signer = SettingsSigner(run.key())
         publish_largest(run, self._served.listed or (self._served.largest,))
-        self._spans = Tracer.of_process(parameters.model)
+        self._tracer = Tracer.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
@@ -75,13 +75,13 @@ class Prepare:
     def finalize(self) -> None:
         """Triton's exit point."""
         self._gate.close()
-        self._spans.close()
+        self._tracer.close()
 
     def _answer(self, request: Any) -> list[Any]:
-        with self._spans.of_request(request).span("prepare"), self._gate.admit(request) as pending:
-            return self._prepared(pending.settle(self._settings(request, pending.options)))
+        with self._tracer.of_request(request).span("prepare"), self._gate.admit(request) as pending:
+            return self._embed_prompts(pending.settle(self._settings(request, pending.options)))
 
-    def _prepared(self, generation: Generation) -> list[Any]:
+    def _embed_prompts(self, generation: Generation) -> list[Any]:
         started, settings = time.monotonic(), generation.settings
         prompt = self._tokenizer(settings.prompt)
         negative = self._tokenizer(settings.negative_prompt)
@@ -95,8 +95,8 @@ class Prepare:
             "prepare_ms": 1e3 * (time.monotonic() - started),
         }
         return [
-            renamed(self._pb_utils, "prompt_embeds", prompt_embeds),
-            renamed(self._pb_utils, "negative_prompt_embeds", negative_embeds),
+            rename_tensor(self._pb_utils, "prompt_embeds", prompt_embeds),
+            rename_tensor(self._pb_utils, "negative_prompt_embeds", negative_embeds),
             text_to_triton(self._pb_utils, "settings", self._signer.sign(generation)),
             text_to_triton(self._pb_utils, "prepare_report", json.dumps(report)),
         ]

@@ -72,17 +72,17 @@ class TextToVideoStream:
             pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={ADMITTED: run.key()}
         )
         self._signer = SettingsSigner(run.key())
-        self._denoising = DenoiseLoop(pb_utils, args, at_once=limits.in_flight)
+        self._loop = DenoiseLoop(pb_utils, args, at_once=limits.in_flight)
         self._decoder = VaeDecoder(pb_utils, args)
         self._resumable = ResumableGenerations.of_model(parameters)
         self._proxy = TrustedProxy.of_environment()
         self._metrics = Metrics(pb_utils, endpoint=STREAM)
-        self._spans = Tracer.of_process(parameters.model)
+        self._tracer = Tracer.of_process(parameters.model)
         self._admission = Admission(run, endpoint=STREAM, limits=limits)
         self._threads = ThreadPoolExecutor(limits.in_flight + limits.queued, thread_name_prefix="generation")
         self._ended, self._changed = threading.Event(), threading.Event()
-        self._told: set[ResponseStream] = set()
-        self._watch = threading.Thread(target=self._watching, args=(run,), daemon=True)
+        self._streams: set[ResponseStream] = set()
+        self._watch = threading.Thread(target=self._watch_until_the_end, args=(run,), daemon=True)
         self._watch.start()
 
     def execute(self, requests: Sequence[Any]) -> None:
@@ -90,7 +90,7 @@ class TextToVideoStream:
         for request in requests:
             sender = request.get_response_sender()
             try:
-                self._let_in(request, sender)
+                self._admit(request, sender)
             except Exception as error:
                 self._end(ResponseStream(self._pb_utils, sender, ahead=int), error)
 
@@ -100,11 +100,11 @@ class TextToVideoStream:
         self._changed.set()
         self._watch.join()
         self._threads.shutdown(cancel_futures=True)
-        self._denoising.close()
+        self._loop.close()
         self._metrics.close()
-        self._spans.close()
+        self._tracer.close()
 
-    def _let_in(self, request: Any, sender: Any) -> None:
+    def _admit(self, request: Any, sender: Any) -> None:
         """Give the request a place in the queue and a thread, or raise; its key is held from here to its end."""
         with contextlib.ExitStack() as until_refused:
             options = RequestOptions.from_triton(request, self._proxy)
@@ -121,15 +121,15 @@ class TextToVideoStream:
             CallerLiveness(sender.is_cancelled, in_queue),
             ResponseStream(self._pb_utils, sender, ahead=lambda: self._admission.ahead(ticket)),
             keeping,
-            self._spans.of_request(request),
+            self._tracer.of_request(request),
             held,
         )
         self._metrics.count_admission()
-        self._told.add(stream.responses)
+        self._streams.add(stream.responses)
         self._changed.set()
         self._threads.submit(self._serve, stream)
 
-    def _watching(self, run: RunDirectory) -> None:
+    def _watch_until_the_end(self, run: RunDirectory) -> None:
         """Set the gauges, and let those hear something who were told nothing for a while."""
         look_at_memory = 0.0
         while not self._ended.is_set():
@@ -138,7 +138,7 @@ class TextToVideoStream:
             if time.monotonic() >= look_at_memory:  # it looks through all processes of the machine
                 self._metrics.set_shared_memory(shared_memory_of(os.getppid()))
                 look_at_memory = time.monotonic() + MEMORY_LOOK_S
-            for responses in tuple(self._told):
+            for responses in tuple(self._streams):
                 with contextlib.suppress(self._pb_utils.TritonModelException):  # who left cannot be told
                     responses.heartbeat()
             self._changed.wait(LOOK_S)
@@ -149,7 +149,7 @@ class TextToVideoStream:
         try:
             with stream.held, self._admission.turn(stream.ticket, caller.has_left) as turn:
                 self._changed.set()
-                tensors = self._generated(stream, turn)
+                tensors = self._generate(stream, turn)
                 self._end(responses, None, tensors)  # before the place is given back: who drains waits for the answer
         except BaseException as error:
             if isinstance(error, Cancelled):
@@ -158,18 +158,18 @@ class TextToVideoStream:
         self._changed.set()
 
     def _end(self, responses: ResponseStream, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
-        self._told.discard(responses)
+        self._streams.discard(responses)
         self._metrics.count_end(error)
         responses.send_end(error, tensors)
 
-    def _generated(self, stream: StreamRequest, turn: RunningGeneration) -> list[Any]:
+    def _generate(self, stream: StreamRequest, turn: RunningGeneration) -> list[Any]:
         """The last response's tensors; progress goes out on the way."""
         inputs = {tensor.name(): tensor for tensor in stream.request.inputs()}
         preview_every = _preview_every(inputs.pop("preview_every", None))
-        prepared = self._prepared(stream, inputs)
+        prepared = self._call_prepare(stream, inputs)
         settings = self._signer.read(bytes_from_triton(prepared["settings"])).settings
         with stream.stage(DENOISE):
-            latents, denoised = self._denoising.latents(
+            latents, denoised = self._loop.latents(
                 {**inputs, **prepared},
                 settings,
                 is_cancelled=stream.caller.has_left,
@@ -180,7 +180,7 @@ class TextToVideoStream:
         reports = [json.loads(bytes_from_triton(prepared["prepare_report"])), denoised]
         return self._answer(latents, settings, reports=reports, stream=stream)
 
-    def _prepared(self, stream: StreamRequest, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _call_prepare(self, stream: StreamRequest, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the model `prepare` makes of the fields."""
         fields = {name: tensor.as_numpy() for name, tensor in inputs.items()}
         key = stream.options.key
@@ -197,13 +197,13 @@ class TextToVideoStream:
             progress = clock.after(step)
             self._metrics.count_step(step.expert, progress.step_s)
             stream.trace.step(step, progress.step_s)
-            turn.stepped(step.index, step.count)
+            turn.report_step(step.index, step.count)
             shown = preview_every and step.index % preview_every == 0
-            stream.responses.send_step(progress, settings.encoded(self._pictured(step)) if shown else None)
+            stream.responses.send_step(progress, settings.encoded(self._png_preview(step)) if shown else None)
 
         return tell
 
-    def _pictured(self, step: Step) -> bytes:
+    def _png_preview(self, step: Step) -> bytes:
         return png_from_picture(self._preview.picture(step.clean_estimate.float().cpu().numpy()))
 
     def _answer(
@@ -214,7 +214,7 @@ class TextToVideoStream:
         frames, videos, has_left = NO_FRAMES, [], stream.caller.has_left
         if settings.output_type != "latents":
             with stream.stage(DECODE):
-                frames = self._decoder.decoded(latents, has_left)
+                frames = self._decoder.decode(latents, has_left)
         reports.append(self._decoder.report(started))
         started = time.monotonic()
         if settings.output_type == "mp4":

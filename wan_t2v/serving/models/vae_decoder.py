@@ -44,7 +44,7 @@ class VaeDecoder:
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
-        self._spans = Tracer.of_process(parameters.model)
+        self._tracer = Tracer.of_process(parameters.model)
         self._run = server_run_directory(parameters)
         self._signer = SettingsSigner(self._run.key())
         torch.set_num_threads(1)  # frames to bytes is little work; the graphs' engines set their own threads
@@ -78,13 +78,13 @@ class VaeDecoder:
 
     def finalize(self) -> None:
         """Triton's exit point."""
-        self._spans.close()
+        self._tracer.close()
 
     def _answer(self, request: Any) -> list[Any]:
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         generation = self._signer.read(bytes_from_triton(tensors["settings"]))
         try:
-            with self._spans.of_request(request).span("decode"):
+            with self._tracer.of_request(request).span("decode"):
                 return self._decoded_for(generation, tensors["latents_to_decode"], request.is_cancelled)
         except Exception:
             self._run.unmark(FINISHING, generation.id)  # else `mp4_encoder` does it, which is not called now
@@ -96,7 +96,7 @@ class VaeDecoder:
         if settings.output_type != "latents":
             expected = self._facts.grid.latent_shape(settings.video_shape).tensor_shape
             check_shape("latents_to_decode", latents.shape(), expected)
-            frames = self.decoded(torch_from_triton(latents), is_cancelled)
+            frames = self.decode(torch_from_triton(latents), is_cancelled)
         encode = settings.output_type == "mp4"
         return [
             to_triton(self._pb_utils, "frames_to_encode", frames if encode else NO_FRAMES),
@@ -104,7 +104,7 @@ class VaeDecoder:
             text_to_triton(self._pb_utils, "decode_report", json.dumps(self.report(started))),
         ]
 
-    def decoded(self, latents: Tensor, is_cancelled: Callable[[], bool]) -> Tensor:
+    def decode(self, latents: Tensor, is_cancelled: Callable[[], bool]) -> Tensor:
         """Normalised latents (1, C, F, h, w) to frames (T, H, W, 3) uint8 on the CPU. Raises Cancelled."""
         scaled = vae_from_diffusion(latents, self._facts.latents_mean, self._facts.latents_std)
         pieces = []

@@ -128,9 +128,9 @@ class Metrics:
         return self._change(name, "observe", seconds, {"door": self._endpoint, **labels})
 
     def _change(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> Future[None]:
-        return self._thread.submit(self._changed, name, method, value, labels)
+        return self._thread.submit(self._apply, name, method, value, labels)
 
-    def _changed(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> None:
+    def _apply(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> None:
         """In the thread. A figure that Triton does not take is no reason to lose a video: it goes to the log."""
         try:
             getattr(self._metric(name, labels), method)(value)

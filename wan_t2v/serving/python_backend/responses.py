@@ -25,10 +25,10 @@ def respond_to_all(pb_utils: Any, requests: Sequence[Any], answer: Callable[[Any
     The caller's fault is INVALID_ARG with its reason; a called model's fault keeps its code; ours is logged with its
     traceback and answered by one line.
     """
-    return [_answered(pb_utils, request, answer) for request in requests]
+    return [_respond(pb_utils, request, answer) for request in requests]
 
 
-def _answered(pb_utils: Any, request: Any, answer: Callable[[Any], list[Any]]) -> Any:
+def _respond(pb_utils: Any, request: Any, answer: Callable[[Any], list[Any]]) -> Any:
     try:
         return pb_utils.InferenceResponse(output_tensors=answer(request))
     except Exception as error:
@@ -37,7 +37,7 @@ def _answered(pb_utils: Any, request: Any, answer: Callable[[Any], list[Any]]) -
 
 def error_response(pb_utils: Any, error: BaseException) -> Any:
     """The response to a request that ended in `error`."""
-    message, code = _told(pb_utils, error)
+    message, code = _safe_message(pb_utils, error)
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
@@ -47,18 +47,18 @@ def streamed_error_response(pb_utils: Any, error: BaseException) -> Any:
     Triton's header `triton_grpc_error` would send the code as such. It is not relied on: a caller who leaves at once
     after such an error ended tritonserver 2.51 (signal 11 in `ModelStreamInferHandler::Process`).
     """
-    message, code = _told(pb_utils, error)
+    message, code = _safe_message(pb_utils, error)
     named = (status for name, status in _STATUS.items() if getattr(pb_utils.TritonError, name) == code)
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{next(named, 'UNKNOWN')}: {message}", code))
 
 
-def _told(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
+def _safe_message(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
     """What to say of an error, without names of shared memory, and its code."""
-    message, code = _message(pb_utils, error)
+    message, code = _message_and_code(pb_utils, error)
     return _REGION.sub("(a region)", message), code
 
 
-def _message(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
+def _message_and_code(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
     """An error's own words, and its code; the traceback of one that is ours goes to the log."""
     if isinstance(error, ModelCallError):
         return str(error), error.code

@@ -47,7 +47,7 @@ def unread(tensor: Any) -> Any:
     return tensor
 
 
-def renamed(pb_utils: Any, name: str, tensor: Any) -> Any:
+def rename_tensor(pb_utils: Any, name: str, tensor: Any) -> Any:
     """The same memory under another name."""
     return pb_utils.Tensor.from_dlpack(name, tensor.to_dlpack())
 

@@ -37,23 +37,23 @@ class CheckpointIndex:
             logger.warning("the index of checkpoints %s is made anew: %s", self._path, error)
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
-            with self._logged():
+            with self._log_faults():
                 self._replace_all(rows)
 
     def record(self, name: str, size_bytes: int, written: float) -> None:
         """A checkpoint was written."""
         row = (name, size_bytes, written)
-        with self._logged(), self._connected() as connection:
+        with self._log_faults(), self._connect() as connection:
             connection.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)", row)
 
     def forget(self, name: str) -> None:
         """A checkpoint is gone."""
-        with self._logged(), self._connected() as connection:
+        with self._log_faults(), self._connect() as connection:
             connection.execute("DELETE FROM checkpoint WHERE name = ?", (name,))
 
     def surplus(self, *, older_than: float, total_bytes: int) -> list[str]:
         """Names to remove, oldest first: written before `older_than`, or more than `total_bytes` together."""
-        with self._logged(), self._connected() as connection:
+        with self._log_faults(), self._connect() as connection:
             (total,) = connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM checkpoint").fetchone()
             names = []
             for name, size, written in connection.execute("SELECT * FROM checkpoint ORDER BY written, name"):
@@ -65,12 +65,12 @@ class CheckpointIndex:
         return []
 
     def _replace_all(self, rows: list[tuple[str, int, float]]) -> None:
-        with self._connected() as connection:
+        with self._connect() as connection:
             connection.execute("DELETE FROM checkpoint")
             connection.executemany("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)", rows)
 
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
+    def _connect(self) -> Iterator[sqlite3.Connection]:
         """One transaction. A connection of its own each time: threads and forks share none."""
         with self._lock, contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_S)) as connection, connection:
             connection.execute("PRAGMA synchronous = OFF")  # after a power failure it is made again
@@ -78,7 +78,7 @@ class CheckpointIndex:
             yield connection
 
     @contextlib.contextmanager
-    def _logged(self) -> Iterator[None]:
+    def _log_faults(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:

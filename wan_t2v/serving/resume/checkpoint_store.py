@@ -45,7 +45,7 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder, self._limits = folder, limits
         self._index = CheckpointIndex(folder)
-        self._index.rebuild(_listed(folder))
+        self._index.rebuild(_list_checkpoints(folder))
         self.clean()
 
     @contextlib.contextmanager
@@ -59,22 +59,22 @@ class Checkpoints:
         """Remove what is too old or too much, never what is worked on; returns what was removed."""
         now = time.time() if now is None else now
         names = self._index.surplus(older_than=now - self._limits.age_s, total_bytes=self._limits.total_bytes)
-        return [path for path in map(self._folder.joinpath, names) if self._removed(path)]
+        return [path for path in map(self._folder.joinpath, names) if self._remove_unless_locked(path)]
 
-    def written(self, path: Path, size_bytes: int) -> None:
+    def record_written(self, path: Path, size_bytes: int) -> None:
         """Take note of a checkpoint, and make room for it."""
         self._index.record(path.name, size_bytes, time.time())
         self.clean()
 
-    def removed(self, path: Path) -> None:
+    def remove(self, path: Path) -> None:
         """Remove a checkpoint whose lock the caller holds."""
         path.unlink(missing_ok=True)
         self._index.forget(path.name)
 
-    def _removed(self, path: Path) -> bool:
+    def _remove_unless_locked(self, path: Path) -> bool:
         """Remove a checkpoint that nobody works on."""
         with contextlib.suppress(AlreadyRunning), _hold_lock(path.with_suffix(_LOCK), ""):
-            self.removed(path)
+            self.remove(path)
             return True
         return False
 
@@ -98,7 +98,7 @@ class Checkpoint:
         except (OSError, DamagedCheckpoint) as error:
             logger.warning("the checkpoint %s cannot be read, the generation begins anew: %s", self.path.name, error)
             with contextlib.suppress(OSError):
-                self.home.removed(self.path)
+                self.home.remove(self.path)
             return None
         wanted = generation.as_json()
         if file.belongs_to["fields"] != wanted["fields"]:
@@ -119,7 +119,7 @@ class Checkpoint:
             partial.replace(self.path)
         finally:
             partial.unlink(missing_ok=True)
-        self.home.written(self.path, len(whole))
+        self.home.record_written(self.path, len(whole))
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def _is_still(path: Path, file: BinaryIO) -> bool:
         return False
 
 
-def _listed(folder: Path) -> Iterator[tuple[str, int, float]]:
+def _list_checkpoints(folder: Path) -> Iterator[tuple[str, int, float]]:
     """Name, bytes and time of each checkpoint. Locks of killed processes and halves of files are removed."""
     for entry in os.scandir(folder):
         with contextlib.suppress(FileNotFoundError):  # another process removed it meanwhile

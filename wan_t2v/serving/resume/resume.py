@@ -77,11 +77,11 @@ class CheckpointWriter:
     checkpoint: Checkpoint
     every: int
 
-    def kept(self, generation: Generation) -> SavedState | None:
+    def saved_state(self, generation: Generation) -> SavedState | None:
         """Where it was, if anything was kept. Raises KeyOfAnotherRequest."""
         return self.checkpoint.read(generation)
 
-    def after(self, step: Step, schedule: Schedule, generation: Generation) -> None:
+    def save_after(self, step: Step, schedule: Schedule, generation: Generation) -> None:
         """Keep it, if it is time. What cannot be written is told in the log; the video is made all the same."""
         if step.index % self.every and step.index < step.count:
             return

@@ -124,7 +124,7 @@ def test_in_torch_no_set_of_caches_is_kept_from_call_to_call(with_programs: Path
 
     made._next = counted
     latents = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(1))
-    made.decoded(latents, lambda: False)
+    made.decode(latents, lambda: False)
     assert counts == [0, 1, 1, 1, 1], "the set that a call reads, and no other"
 
 
