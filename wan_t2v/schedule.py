@@ -32,10 +32,10 @@ class Schedule:
         solver = self._solver
         counts = [solver.step_index or 0, solver.lower_order_nums, getattr(solver, "this_order", 0)]
         timesteps = [-1 if timestep is None else timestep for timestep in solver.timestep_list]
-        found = {"counts": torch.tensor(counts), "timesteps": torch.tensor(timesteps)}
+        positions = {"counts": torch.tensor(counts), "timesteps": torch.tensor(timesteps)}
         outputs = {f"output_{i}": output for i, output in enumerate(solver.model_outputs) if output is not None}
         last = {} if solver.last_sample is None else {"last_sample": solver.last_sample}
-        return {**found, **outputs, **last}
+        return {**positions, **outputs, **last}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on where `state` was taken, on a schedule of the same steps and shift."""

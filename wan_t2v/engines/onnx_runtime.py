@@ -50,5 +50,5 @@ class OnnxRuntimeEngine:
             else:
                 binding.bind_output(name)
         self._session.run_with_iobinding(binding)
-        found = dict(zip(names, binding.get_outputs(), strict=True))
-        return {name: buffers[name] if name in buffers else found[name].numpy() for name in names}
+        computed = dict(zip(names, binding.get_outputs(), strict=True))
+        return {name: buffers[name] if name in buffers else computed[name].numpy() for name in names}

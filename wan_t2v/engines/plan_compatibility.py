@@ -27,16 +27,18 @@ class Running:
 def mismatches(manifest: PlanManifest, running: Running) -> list[str]:
     """Every reason why the plan of this manifest does not fit; empty if it does."""
     built = manifest.tensorrt
-    found = []
+    reasons = []
     if (built.module, built.version) != (running.module, running.version):
-        found.append(f"it was built with {built.module} {built.version}, here runs {running.module} {running.version}")
+        reasons.append(
+            f"it was built with {built.module} {built.version}, here runs {running.module} {running.version}"
+        )
     if running.gpu is None:
-        found.append("it needs a GPU, and the driver shows none")
+        reasons.append("it needs a GPU, and the driver shows none")
     else:
-        found += _gpu_mismatch(manifest, running.gpu)
+        reasons += _gpu_mismatch(manifest, running.gpu)
     if running.onnx_sha256 is not None and running.onnx_sha256 != manifest.onnx_sha256:
-        found.append("the ONNX graph was exported again after it was built")
-    return found
+        reasons.append("the ONNX graph was exported again after it was built")
+    return reasons
 
 
 def check_plan(manifest: PlanManifest, running: Running) -> None:

@@ -32,11 +32,11 @@ def tensorrt_module(name: str | None = None) -> Any:
 
 def installed_tensorrt_modules() -> tuple[str, ...]:
     """Names of the modules that can be imported here."""
-    found = []
+    importable = []
     for name in MODULES:
         try:
             tensorrt_module(name)
-            found.append(name)
+            importable.append(name)
         except TensorRtMissing:
             continue
-    return tuple(found)
+    return tuple(importable)

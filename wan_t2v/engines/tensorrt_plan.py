@@ -165,14 +165,14 @@ def _log(trt: Any) -> Any:
 
 
 def _bindings(trt: Any, engine: Any) -> dict[str, Binding]:
-    found = {}
+    bindings = {}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         dtype = engine.get_tensor_dtype(name).name
         if dtype not in DTYPES:
             raise PlanError(f"{name} has the type {dtype}; inputs and outputs can be {', '.join(DTYPES)}")
-        found[name] = Binding(name, DTYPES[dtype], engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
-    return found
+        bindings[name] = Binding(name, DTYPES[dtype], engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
+    return bindings
 
 
 def _profiles(engine: Any, inputs: Sequence[str]) -> list[Profile]:

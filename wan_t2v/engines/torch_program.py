@@ -53,8 +53,8 @@ class TorchEngine:
             raise ValueError(f"inputs are {sorted(inputs)}, accepted: {sorted(self._inputs)}")
         with torch.inference_mode():
             arguments = [torch.as_tensor(inputs[name]).to(self._device) for name in self._inputs]
-            found = self._module(*arguments)
-        results = dict(zip(self._outputs, (found,) if isinstance(found, Tensor) else found, strict=True))
+            result = self._module(*arguments)
+        results = dict(zip(self._outputs, (result,) if isinstance(result, Tensor) else result, strict=True))
         return {name: results[name] for name in (outputs if outputs is not None else self._outputs)}
 
 

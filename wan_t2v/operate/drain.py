@@ -16,13 +16,13 @@ def drain(run: RunDirectory, *, wait_s: float, tell: Callable[[str], None]) -> b
     run.drain()
     began = time.monotonic()
     empty_since: float | None = None
-    told, told_at = "", began
+    last_counts, reported_at = "", began
     while True:
         load, now = load_of(run), time.monotonic()
         counts = str((load.in_flight, load.queued, load.finishing))
-        if counts != told or now - told_at >= TELL_EVERY_S:
+        if counts != last_counts or now - reported_at >= TELL_EVERY_S:
             tell(f"draining: {load}")
-            told, told_at = counts, now
+            last_counts, reported_at = counts, now
         empty_since = (empty_since or now) if load.is_empty else None
         if empty_since is not None and now - empty_since >= SETTLE_S:
             return True

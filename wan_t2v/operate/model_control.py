@@ -42,8 +42,8 @@ class ControlAddress:
         """As the server's run directory says, else the default. Raises ModelControlError."""
         path = run_directory / FILE
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(str(found["host"]), int(found["port"]), str(found["key"]))
+            address = json.loads(path.read_text(encoding="utf-8"))
+            return cls(str(address["host"]), int(address["port"]), str(address["key"]))
         except FileNotFoundError:
             return cls(key=os.environ.get(KEY_VARIABLE, ""))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -110,12 +110,12 @@ def _headers(address: ControlAddress) -> Mapping[str, str]:
 
 def _refusal(status: int, text: str) -> ModelControlError:
     try:
-        told: Any = json.loads(text)["error"]
+        reason: Any = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError):
-        told = text or f"HTTP status {status}"
-    if status in (http.HTTPStatus.FORBIDDEN, http.HTTPStatus.UNAUTHORIZED) or "is restricted" in str(told):
+        reason = text or f"HTTP status {status}"
+    if status in (http.HTTPStatus.FORBIDDEN, http.HTTPStatus.UNAUTHORIZED) or "is restricted" in str(reason):
         remedy = f"the server wants the administrator's key in {FILE} of the run directory or in {KEY_VARIABLE}"
-        return ModelControlError(f"{remedy}: {told}", passes=False)
-    if "explicit model load / unload is not allowed" in str(told):
-        return ModelControlError(f"start the server with --model-control-mode=explicit: {told}", passes=False)
-    return ModelControlError(" ".join(str(told).split()))
+        return ModelControlError(f"{remedy}: {reason}", passes=False)
+    if "explicit model load / unload is not allowed" in str(reason):
+        return ModelControlError(f"start the server with --model-control-mode=explicit: {reason}", passes=False)
+    return ModelControlError(" ".join(str(reason).split()))

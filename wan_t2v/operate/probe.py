@@ -62,8 +62,8 @@ class Probe:
 
     def _expected_processes(self) -> dict[str, int]:
         """Processes by model that this server had when it was ready; empty before."""
-        found = self.run.read_json("processes.json") or {}
-        return {model: count for model, count in found.items() if isinstance(count, int)}
+        counts = self.run.read_json("processes.json") or {}
+        return {model: count for model, count in counts.items() if isinstance(count, int)}
 
     def _remember(self, expected: dict[str, int]) -> dict[str, int]:
         """The most that were ever seen, kept for the looks to come."""

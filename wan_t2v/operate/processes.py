@@ -35,10 +35,10 @@ def model_file_processes(server_pid: int, model_file: Path) -> int:
 
 def stub_pids(server_pid: int) -> dict[str, set[int]]:
     """Living stub processes of the server, by model."""
-    found: dict[str, set[int]] = {}
+    pids: dict[str, set[int]] = {}
     for stub in stubs(server_pid):
-        found.setdefault(stub.model, set()).add(stub.pid)
-    return found
+        pids.setdefault(stub.model, set()).add(stub.pid)
+    return pids
 
 
 def models_short_of(expected: Mapping[str, int], living: Mapping[str, set[int]]) -> Iterable[str]:

@@ -36,9 +36,9 @@ class SlotInfo:
     """What the holder of a place tells of itself.
 
     Attributes:
-        door: the model that took the place.
+        endpoint: the model that took the place.
         order: a waiting request goes before those with a greater one; seconds on the steady clock.
-        left_s: estimated seconds of work that were left at `told` on the steady clock; None if nobody knows.
+        left_s: estimated seconds of work that were left at `reported_at` on the steady clock; None if nobody knows.
     """
 
     endpoint: str
@@ -72,7 +72,7 @@ class Slot:
 
 
 class RunDirectory:
-    """One server's directory. `take`, `held` and the marks want `exclusive` around them to see one moment."""
+    """One server's directory. `acquire`, `occupied` and the marks want `exclusive` around them to see one moment."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -115,9 +115,9 @@ class RunDirectory:
 
     def server(self) -> dict[str, Any] | None:
         """The identity of the server that uses the directory; None before any did, or if nobody can tell any more."""
-        found = self.read_json("server.json") or {}
-        known = isinstance(found.get("pid"), int) and isinstance(found.get("started"), str)
-        return found if known else None
+        identity = self.read_json("server.json") or {}
+        known = isinstance(identity.get("pid"), int) and isinstance(identity.get("started"), str)
+        return identity if known else None
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -141,17 +141,17 @@ class RunDirectory:
 
     def occupied(self, kind: str) -> list[SlotInfo]:
         """What the holders of a kind of place tell."""
-        found = []
+        infos = []
         for path in sorted(self.path.glob(f"{kind}-[0-9]*")):
             if not path.is_file():
                 continue
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if not _try_lock(descriptor):
-                    found.append(_info(os.pread(descriptor, _PADDED, 0)))
+                    infos.append(_info(os.pread(descriptor, _PADDED, 0)))
             finally:
                 os.close(descriptor)
-        return found
+        return infos
 
     def mark(self, name: str, generation_id: str) -> None:
         """Leave a mark of one generation. `generation_id` is letters and digits."""
@@ -206,10 +206,10 @@ class RunDirectory:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A file of the directory; None if it is not there, was not written to its end, or is somebody else's."""
         try:
-            found = json.loads((self.path / name).read_bytes())
+            content = json.loads((self.path / name).read_bytes())
         except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
             return None
-        return found if isinstance(found, dict) else None
+        return content if isinstance(content, dict) else None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a file of the directory, whole or not at all."""

@@ -16,8 +16,8 @@ def check_model_files(folder: Path, names: Iterable[str], *, graphs: Iterable[st
     for graph in graphs:
         made_from = manifest.graphs.get(graph, {})
         graph_folder = folder.parent.parent / graph / folder.name
-        found = read_manifest(graph_folder)
-        if not made_from or any(found.get(key) != value for key, value in made_from.items()):
+        graph_manifest = read_manifest(graph_folder)
+        if not made_from or any(graph_manifest.get(key) != value for key, value in made_from.items()):
             raise InstalledFileError(
                 f"{folder} and {graph_folder} come from different checkpoints, or an installation broke off. "
                 "Run `make export` again, for the checkpoint that is to be served."

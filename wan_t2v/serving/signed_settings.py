@@ -53,8 +53,8 @@ class SettingsSigner:
         if len(text) > LONGEST_BYTES:
             raise _unsigned_error(f"{len(text)} bytes")
         try:
-            told = json.loads(text)
-            signed, signature = (str(told[name]) for name in ("signed", "signature"))
+            envelope = json.loads(text)
+            signed, signature = (str(envelope[name]) for name in ("signed", "signature"))
         except (ValueError, KeyError, TypeError, RecursionError):
             raise _unsigned_error("a text without a signature") from None
         if not hmac.compare_digest(signature.encode(), self._signature(signed).encode()):

@@ -84,8 +84,8 @@ class DenoiseLoop:
                 raise Cancelled(f"cancelled after step {step.index} of {step.count}")
 
         with self._experts_for(is_cancelled, loading) as experts:
-            asked = cancellable_experts(experts, is_cancelled) if self._in_turn else experts
-            latents = self._denoise(given, settings, schedule, kept=kept, experts=asked, after_step=finished)
+            pass_experts = cancellable_experts(experts, is_cancelled) if self._in_turn else experts
+            latents = self._denoise(given, settings, schedule, kept=kept, experts=pass_experts, after_step=finished)
         return latents, {**self._report(schedule, kept), **swap_report(experts), "denoise_ms": _ms_since(started)}
 
     def _report(self, schedule: Schedule, kept: SavedState | None) -> dict[str, Any]:

@@ -122,11 +122,11 @@ class ExpertSwap:
         """
         other = _other(name)
         deadline = time.monotonic() + self.freed_limit_s
-        found, least = self.control.state(other), 0
-        if found not in (UNAVAILABLE, UNLOADING):
+        state, least = self.control.state(other), 0
+        if state not in (UNAVAILABLE, UNLOADING):
             least = self.free_bytes() + int(FREED_SHARE * self.plan_bytes.get(other, 0)) - SLACK_BYTES
             self.control.unload(other)
-        if found != UNAVAILABLE:
+        if state != UNAVAILABLE:
             self._wait_until_gone(other, least, deadline)
         while self.control.state(name) == UNLOADING:
             self._check_limit(name, deadline, "Triton is still unloading it")
@@ -138,13 +138,13 @@ class ExpertSwap:
             self._check_limit(name, deadline, f"Triton calls it {state}")
             time.sleep(POLL_S)
         while self.processes(name) or self.free_bytes() < least:
-            found = f"{self.processes(name)} processes live, {self.free_bytes()} bytes free of {least} expected"
-            self._check_limit(name, deadline, found)
+            state = f"{self.processes(name)} processes live, {self.free_bytes()} bytes free of {least} expected"
+            self._check_limit(name, deadline, state)
             time.sleep(POLL_S)
 
-    def _check_limit(self, name: str, deadline: float, found: str) -> None:
+    def _check_limit(self, name: str, deadline: float, state: str) -> None:
         if time.monotonic() > deadline:
-            reason = f"it was not gone {self.freed_limit_s:g} s after it was unloaded: {found}"
+            reason = f"it was not gone {self.freed_limit_s:g} s after it was unloaded: {state}"
             raise ModelCallError(name, reason, self.codes.UNAVAILABLE)
 
     def failed(self, name: str, error: ModelControlError) -> ModelCallError:

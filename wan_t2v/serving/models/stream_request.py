@@ -42,7 +42,7 @@ class StreamRequest:
         request: Triton's.
         options: its parameters.
         waiting: its place in the queue.
-        caller, news: who asked, and what they are told.
+        caller, responses: who asks, and what is sent to them.
         keeping: where it is kept for a restart, if it is.
         trace: its spans.
         held: what is given back at its end.

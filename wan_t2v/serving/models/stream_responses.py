@@ -46,11 +46,11 @@ class ResponseStream:
 
     def send_step(self, progress: Progress, preview: bytes | None) -> None:
         """Send a step, with or without a preview."""
-        told: dict[str, str | bytes] = {"progress": progress.to_json()}
+        texts: dict[str, str | bytes] = {"progress": progress.to_json()}
         if preview:
-            told["preview"] = preview
+            texts["preview"] = preview
         with self._sending:
-            self._send([text_to_triton(self._pb_utils, name, text) for name, text in told.items()])
+            self._send([text_to_triton(self._pb_utils, name, text) for name, text in texts.items()])
 
     def heartbeat(self) -> None:
         """Send a heartbeat if nothing was sent for HEARTBEAT_S. Waits for no other send."""

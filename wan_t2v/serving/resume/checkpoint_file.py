@@ -37,8 +37,8 @@ class Generation:
 
     def as_json(self) -> dict[str, Any]:
         """As it comes back from a file."""
-        found: dict[str, Any] = json.loads(json.dumps({"fields": dict(self.fields), "graphs": dict(self.graphs)}))
-        return found
+        content: dict[str, Any] = json.loads(json.dumps({"fields": dict(self.fields), "graphs": dict(self.graphs)}))
+        return content
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class CheckpointFile:
 
     def to_bytes(self) -> bytes:
         """The whole file."""
-        told = json.dumps({**self.belongs_to, "steps_done": self.kept.steps_done}).encode()
+        belonging = json.dumps({**self.belongs_to, "steps_done": self.kept.steps_done}).encode()
         solver = {f"{_STATE}{name}": tensor.cpu().numpy() for name, tensor in self.kept.solver.items()}
-        arrays = {_BELONGS_TO: np.frombuffer(told, np.uint8), "latents": self.kept.latents.cpu().numpy(), **solver}
+        arrays = {_BELONGS_TO: np.frombuffer(belonging, np.uint8), "latents": self.kept.latents.cpu().numpy(), **solver}
         written = io.BytesIO()
         np.savez(written, **arrays)
         content = written.getvalue()
@@ -85,11 +85,11 @@ class CheckpointFile:
     def _from_content(cls, content: bytes) -> "CheckpointFile":
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        told = json.loads(bytes(arrays.pop(_BELONGS_TO)))
+        belonging = json.loads(bytes(arrays.pop(_BELONGS_TO)))
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         solver = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
-        belongs_to = {"fields": told["fields"], "graphs": told["graphs"]}
-        return cls(belongs_to, SavedState(told["steps_done"], tensors["latents"], solver))
+        belongs_to = {"fields": belonging["fields"], "graphs": belonging["graphs"]}
+        return cls(belongs_to, SavedState(belonging["steps_done"], tensors["latents"], solver))
 
 
 def _digest(content: bytes) -> bytes:
