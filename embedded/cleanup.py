@@ -6,7 +6,6 @@ ends. Only what carries the mark of this program is ever removed.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -16,6 +15,8 @@ from pathlib import Path
 
 from embedded.errors import ServerError
 from embedded.private_regions import close_regions
+from wan_t2v.operate import file_lock
+from wan_t2v.operate.file_lock import is_still, try_lock
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's folder
 SHM_PREFIX = "wan_t2v_"
@@ -126,23 +127,15 @@ def _lock_if_abandoned(path: Path, flags: int) -> Iterator[bool]:
         yield False
         return
     try:
-        yield os.fstat(descriptor).st_uid == os.geteuid() and _try_lock(descriptor)
+        yield os.fstat(descriptor).st_uid == os.geteuid() and try_lock(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _lock_and_mark(folder: Path) -> int:
     """Lock a folder, then mark it: before it has the mark nobody takes it for left behind."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    file_lock.lock(lock)
     (folder / MARK).touch(mode=0o600)
     return lock
 
@@ -152,8 +145,7 @@ def _create_locked_file(folder: Path, name: str) -> int:
     path = folder / f"{LOCK_PREFIX}{name}"
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(lock)):
-                return lock
+        file_lock.lock(lock)
+        if is_still(path, lock):
+            return lock
         os.close(lock)

@@ -1,7 +1,6 @@
 """One tritonserver process: its start, its readiness, and its end with all of its children."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from embedded.ports import check_listening
 from embedded.process.confinement import confine
 from embedded.tensor_check import MODEL, check_tensors, unload
 from embedded.wheel import installed_wheel
+from wan_t2v.operate.file_lock import try_lock
 from wan_t2v.operate.model_control import ControlAddress
 from wan_t2v.operate.own_server import http_status, without_proxy
 from wan_t2v.operate.processes import group_lives, stub_pids
@@ -132,11 +132,9 @@ def _open_log(log: Path) -> IO[bytes]:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         opened = log.open("ab")
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(opened.fileno()):
             opened.close()
-            raise ServerError(f"the log {log} is another running server's: choose another with --log") from None
+            raise ServerError(f"the log {log} is another running server's: choose another with --log")
         opened.truncate(0)
         return opened
     except OSError as error:

@@ -5,7 +5,6 @@ an empty file for something that nobody can hold. Standard library only, for a l
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -17,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from wan_t2v.operate.file_lock import lock, try_lock
 
 VARIABLE = "WAN_T2V_RUN_DIR"
 DEFAULT = Path("/run/wan-t2v")
@@ -124,7 +125,7 @@ class RunDirectory:
         """Keep every other process and thread out for a moment."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor)
             yield
         finally:
             os.close(descriptor)
@@ -134,7 +135,7 @@ class RunDirectory:
         for index in itertools.count():
             with contextlib.suppress(IsADirectoryError):  # somebody else's
                 descriptor = os.open(self.path / f"{kind}-{index}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                if _try_lock(descriptor):
+                if try_lock(descriptor):
                     return Slot(descriptor, info)
                 os.close(descriptor)
         raise AssertionError("there is always one more")
@@ -147,7 +148,7 @@ class RunDirectory:
                 continue
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                if not _try_lock(descriptor):
+                if not try_lock(descriptor):
                     infos.append(_info(os.pread(descriptor, _PADDED, 0)))
             finally:
                 os.close(descriptor)
@@ -230,14 +231,6 @@ def server_identity(pid: int) -> dict[str, Any] | None:
     except OSError:
         return None
     return {"pid": pid, "started": stat.rpartition(")")[2].split()[19]}  # field 22; the name may hold spaces
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _info(reported_at: bytes) -> SlotInfo:

@@ -6,7 +6,6 @@
 """
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -14,8 +13,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
+from wan_t2v.operate.file_lock import is_still, try_lock
 from wan_t2v.serving.errors import AlreadyRunning, KeyOfAnotherRequest
 from wan_t2v.serving.resume.checkpoint_file import CheckpointFile, DamagedCheckpoint, Generation, SavedState
 from wan_t2v.serving.resume.checkpoint_index import CheckpointIndex
@@ -127,25 +126,16 @@ def _hold_lock(path: Path, key: str) -> Iterator[None]:
     """Hold the lock file, which is there only meanwhile. Raises AlreadyRunning if another process or thread does."""
     while True:
         with path.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(file.fileno()):
                 raise AlreadyRunning(
                     f"a request with idempotency_key {key!r} is being worked on; wait for its answer or take another"
-                ) from None
-            if _is_still(path, file):  # else it was removed between our opening and our locking it
+                )
+            if is_still(path, file.fileno()):  # else it was removed between our opening and our locking it
                 try:
                     yield
                 finally:
                     path.unlink(missing_ok=True)
                 return
-
-
-def _is_still(path: Path, file: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def _list_checkpoints(folder: Path) -> Iterator[tuple[str, int, float]]:
