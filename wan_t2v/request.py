@@ -47,6 +47,11 @@ def is_refusal(message: str) -> bool:
     return re.match(r"[a-z0-9_, ]+: got .*; accepted: ", message, re.DOTALL) is not None
 
 
+def is_guided(guidance_scale: float) -> bool:
+    """Whether a negative pass runs. As in diffusers this looks at the high-noise expert's scale alone."""
+    return guidance_scale > 1.0
+
+
 @dataclass(frozen=True)
 class ServedSizes:
     """Which clips a deployment serves: a closed list, or anything up to a largest one if the list is empty.
@@ -92,8 +97,8 @@ class Settings:
 
     @property
     def guided(self) -> bool:
-        """Whether a negative pass runs. As in diffusers this looks at `guidance_scale` alone."""
-        return self.guidance_scale > 1.0
+        """Whether a negative pass runs."""
+        return is_guided(self.guidance_scale)
 
     def encoded(self, data: bytes) -> bytes:
         """A video's or a preview's bytes as the answer carries them: as they are, or in base64."""

@@ -28,7 +28,7 @@ from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
-from wan_t2v.request import InvalidField, Settings, check_parameters
+from wan_t2v.request import InvalidField, Settings, check_parameters, is_guided
 from wan_t2v.serving.admission.estimate import Workload, expected_workload
 from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits, RunningGeneration
@@ -246,7 +246,7 @@ def _work(request: Any, defaults: ServingDefaults) -> Workload:
         tensor.name(): tensor.as_numpy().reshape(-1)[0].item() for tensor in request.inputs() if tensor.name() in fields
     }
     height, width, num_frames, steps, guidance_scale = (given.get(name, getattr(defaults, name)) for name in fields)
-    return Workload(height, width, num_frames, steps, guided=guidance_scale > 1.0)
+    return Workload(height, width, num_frames, steps, guided=is_guided(guidance_scale))
 
 
 def _beside(parameters: ModelParameters, model: str) -> Path:
