@@ -14,11 +14,11 @@ from typing import Any
 from export.atomic import write_atomically
 from export.checkpoint.architecture import A14B
 from export.placement.alternatives import find_alternatives
-from export.placement.choose import best_fit, best_of_each_layout
 from export.placement.configs import server_options
 from export.placement.gpu_memory import GIB, GpuMemory, ServingProfile, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.layouts import Placement
+from export.placement.pick_layout import best_fit, best_of_each_layout
 from export.placement.report import shortage
 from wan_t2v.contract import STREAM, UNARY
 

@@ -17,7 +17,7 @@ from embedded.cleanup import SHARED_MEMORY
 from embedded.grpc_client import own_client
 from embedded.options import ServerOptions
 from embedded.supervision.orphans import OrphanedProcesses, Regions
-from embedded.supervision.unloaded import UnloadedModels
+from embedded.supervision.unloaded_models import UnloadedModels
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids, stubs
 
 RETRY_S = 10.0

@@ -28,7 +28,7 @@ from embedded.supervision.hang import HANG_S, Crash, Hang
 from embedded.supervision.memory_restart import MemoryRestart
 from embedded.supervision.model_watchdog import ModelWatchdog
 from embedded.supervision.restarts import Restarts
-from embedded.supervision.stopped import SERVER_S, StoppedProcesses
+from embedded.supervision.stopped_processes import SERVER_S, StoppedProcesses
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
 

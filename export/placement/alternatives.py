@@ -6,10 +6,10 @@ The text encoder on the CPU where it was asked for on a GPU, FP8, two GPUs, swap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from export.placement.choose import best_fit, best_of_each_layout, placements
 from export.placement.gpu_memory import GpuMemory, ServingProfile
 from export.placement.gpus import Gpu
 from export.placement.layouts import Layout, Placement, Verdict
+from export.placement.pick_layout import best_fit, best_of_each_layout, placements
 from wan_t2v.contract import STREAM
 
 

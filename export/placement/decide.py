@@ -10,11 +10,11 @@ from export.checkpoint.architecture import A14B
 from export.checkpoint.component_configs import read_architecture
 from export.checkpoint.config_file import CheckpointError
 from export.placement.alternatives import Alternative, find_alternatives
-from export.placement.choose import best_fit, best_of_each_layout
 from export.placement.gpu_memory import GpuMemory, ServingProfile, SettingsError, VaeEngine, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.layouts import Layout, Placement, Verdict
 from export.placement.measured_plans import check_programs, measured_contexts
+from export.placement.pick_layout import best_fit, best_of_each_layout
 from export.placement.report import report_json, report_lines, shortage
 from wan_t2v.contract import STREAM, UNARY
 

@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from export.placement.alternatives import Alternative, precisions
-from export.placement.choose import placements
 from export.placement.cuda_pool import CACHE_SETS_IN_POOL
 from export.placement.gpu_memory import GIB, VaeEngine
 from export.placement.gpus import KEPT_FREE_BYTES
 from export.placement.layouts import SETS_IN_PROCESS, Layout, MemoryUse, Placement, Verdict
+from export.placement.pick_layout import placements
 from wan_t2v.contract import VAE_DECODERS
 
 VERDICTS = {

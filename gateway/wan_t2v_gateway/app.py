@@ -18,7 +18,7 @@ from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.generation.development_certificate import marker_of
 from wan_t2v_gateway.generation.marking import Marker
 from wan_t2v_gateway.generation.run_video import VideoRunner
-from wan_t2v_gateway.queue.keeper import keep_house
+from wan_t2v_gateway.queue.lost_jobs import watch_for_lost_jobs
 from wan_t2v_gateway.queue.schema import apply_queue_schema
 from wan_t2v_gateway.queue.tasks import Queue, queue_app
 from wan_t2v_gateway.queue.workers import keep_working
@@ -70,7 +70,7 @@ async def _running(settings: Settings, marker: Marker | None, *, open_access: bo
         tasks = {"run_video": VideoRunner(services, client, marker), "deliver_webhook": Deliverer(services)}
         background = [
             asyncio.create_task(keep_working(app, settings, tasks)),
-            asyncio.create_task(keep_house(app, services)),
+            asyncio.create_task(watch_for_lost_jobs(app, services)),
             asyncio.create_task(listener.listen()),
         ]
         try:

@@ -1,4 +1,4 @@
-"""Figures of the tree at a commit, for docs/design/house.md: python -m tests.contract.house_figures COMMIT ..."""
+"""Figures of the tree at a commit, for docs/design/layout.md: python -m tests.contract.house_figures COMMIT ..."""
 
 import ast
 import io

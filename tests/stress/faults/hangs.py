@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from embedded.errors import ServerError
-from embedded.supervision.stopped import SERVER_S
+from embedded.supervision.stopped_processes import SERVER_S
 from tests.stress.faults.footprint import TRITON
 from tests.stress.faults.victim import Outcome, Victim
 from wan_t2v.operate.model_control import ModelControl

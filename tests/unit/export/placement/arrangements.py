@@ -3,7 +3,6 @@
 from typing import Any
 
 from export.checkpoint.architecture import A14B
-from export.placement.choose import best_fit, best_of_each_layout, placements
 from export.placement.gpu_memory import (
     GpuMemory,
     ServingProfile,
@@ -12,6 +11,7 @@ from export.placement.gpu_memory import (
 )
 from export.placement.gpus import Gpu
 from export.placement.layouts import Layout, Placement
+from export.placement.pick_layout import best_fit, best_of_each_layout, placements
 from wan_t2v.contract import UNARY
 
 

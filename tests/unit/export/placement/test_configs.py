@@ -8,11 +8,11 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from export.checkpoint.architecture import A14B
-from export.placement.choose import placements
 from export.placement.configs import placed_configs, programs_command, server_options, torch_graphs, write_configs
 from export.placement.gpu_memory import GpuMemory, ServingProfile, SettingsError, VaeEngine, unique_sizes
 from export.placement.gpus import Gpu
 from export.placement.layouts import Layout, Placement
+from export.placement.pick_layout import placements
 from wan_t2v.contract import STREAM, UNARY
 
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from export.placement.choose import placements
 from export.placement.cuda_pool import LEAST_POOL_BYTES
 from export.placement.gpu_memory import (
     GIB,
@@ -14,6 +13,7 @@ from export.placement.gpu_memory import (
 )
 from export.placement.gpus import KEPT_FREE_BYTES, REPORTED_MIB, Gpu
 from export.placement.layouts import Layout, Verdict
+from export.placement.pick_layout import placements
 from tests.unit.export.placement.arrangements import asked, decided, first_with, gpus
 from wan_t2v.contract import STREAM, UNARY
 

@@ -23,7 +23,7 @@ _LOOKS_BETWEEN_EXPIRIES = 20  # a minute
 _LOST_AFTER_S = 30  # an unfinished video without a job in the queue is put back
 
 
-async def keep_house(app: procrastinate.App, services: Services) -> None:
+async def watch_for_lost_jobs(app: procrastinate.App, services: Services) -> None:
     """Look every few seconds, until cancelled; at what expires less often, since that looks at every video."""
     for look in itertools.count():
         try:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from export.placement.choose import best_fit, best_of_each_layout, placements
 from export.placement.gpu_memory import (
     SettingsError,
     VaeEngine,
 )
 from export.placement.gpus import Gpu
 from export.placement.layouts import ON_CPU, Layout, Verdict
+from export.placement.pick_layout import best_fit, best_of_each_layout, placements
 from tests.unit.export.placement.arrangements import asked, decided, first_with, gpus
 from wan_t2v.contract import STREAM, UNARY
 

@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from embedded.supervision import stopped
-from embedded.supervision.stopped import PYTHON_S, SERVER_S, StoppedProcesses
+from embedded.supervision import stopped_processes
+from embedded.supervision.stopped_processes import PYTHON_S, SERVER_S, StoppedProcesses
 from wan_t2v.operate.processes import Stub
 
 MODEL = "high_noise_expert"
@@ -18,7 +18,7 @@ MODEL = "high_noise_expert"
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as started:
-        monkeypatch.setattr(stopped, "stubs", lambda server: [Stub(started.pid, MODEL, "")])
+        monkeypatch.setattr(stopped_processes, "stubs", lambda server: [Stub(started.pid, MODEL, "")])
         yield started
         started.kill()
 
