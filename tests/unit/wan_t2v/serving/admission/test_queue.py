@@ -62,25 +62,25 @@ class Held:
         try:
             with admission.turn(ticket, is_cancelled):
                 self.running.set()
-                assert self.released.wait(20)
+                assert self.released.wait(120)
         except Exception as error:
             self.error = error
 
     def end(self) -> None:
         self.released.set()
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 
 def test_no_more_than_the_limit_run_and_the_next_in_line_follows(run: RunDirectory) -> None:
     endpoint = admission(run, 1, 1)
     first = Held(endpoint, endpoint.enter(options()))
-    assert first.running.wait(5)
+    assert first.running.wait(60)
     second = Held(endpoint, endpoint.enter(options()))
     assert not second.running.wait(0.3)
     assert (load_of(run).in_flight, load_of(run).queued) == (1, 1)
     first.end()
-    assert second.running.wait(5)
+    assert second.running.wait(60)
     second.end()
     assert load_of(run).is_empty
 
@@ -88,14 +88,14 @@ def test_no_more_than_the_limit_run_and_the_next_in_line_follows(run: RunDirecto
 def test_two_doors_share_the_places(run: RunDirectory) -> None:
     stream, unary = admission(run, 1, 1), admission(run, 1, 1, endpoint=UNARY)
     running = Held(stream, stream.enter(options()))
-    assert running.running.wait(5)
+    assert running.running.wait(60)
     ticket = Held(unary, unary.enter(options()))
     assert not ticket.running.wait(0.3)
     for endpoint in (stream, unary):
         with pytest.raises(Overloaded):
             endpoint.enter(options())
     running.end()
-    assert ticket.running.wait(5)
+    assert ticket.running.wait(60)
     ticket.end()
 
 
@@ -103,7 +103,7 @@ def test_one_too_many_is_refused_at_once_with_the_depth_and_when_to_try_again(ru
     DurationEstimator(run).record(SHORT, step_s=2.0, after_s=1.0)
     endpoint = admission(run, 2, 0)
     holders = [Held(endpoint, endpoint.enter(options())) for _ in range(2)]
-    assert all(holder.running.wait(5) for holder in holders)
+    assert all(holder.running.wait(60) for holder in holders)
     with pytest.raises(Overloaded, match=r"2 generations are under way \(limit 2\) and 0 wait .* in about 2[01] s"):
         endpoint.enter(options())
     for holder in holders:
@@ -113,12 +113,12 @@ def test_one_too_many_is_refused_at_once_with_the_depth_and_when_to_try_again(ru
 def test_a_lower_priority_number_goes_first_and_equals_in_order(run: RunDirectory) -> None:
     endpoint = admission(run, 1, 3)
     running = Held(endpoint, endpoint.enter(options()))
-    assert running.running.wait(5)
+    assert running.running.wait(60)
     late = [Held(endpoint, endpoint.enter(options(priority=priority))) for priority in (5, 5, 1)]
     running.end()
-    assert late[2].running.wait(5) and not late[0].running.is_set() and not late[1].running.is_set()
+    assert late[2].running.wait(60) and not late[0].running.is_set() and not late[1].running.is_set()
     late[2].end()
-    assert late[0].running.wait(5) and not late[1].running.is_set()
+    assert late[0].running.wait(60) and not late[1].running.is_set()
     late[0].end()
     late[1].end()
 
@@ -128,12 +128,12 @@ def test_nobody_waits_for_ever_behind_those_who_go_first(run: RunDirectory) -> N
     clock = Clock()
     endpoint = Admission(run, endpoint=STREAM, limits=AdmissionLimits(1, 3, priority_s=60), now=clock)
     running = Held(endpoint, endpoint.enter(options()))
-    assert running.running.wait(5)
+    assert running.running.wait(60)
     last = Held(endpoint, endpoint.enter(options(priority=9)))
     clock.ahead = 8 * 60 + 1
     first = Held(endpoint, endpoint.enter(options(priority=1)))
     running.end()
-    assert last.running.wait(5) and not first.running.is_set()
+    assert last.running.wait(60) and not first.running.is_set()
     last.end()
     first.end()
 
@@ -141,7 +141,7 @@ def test_nobody_waits_for_ever_behind_those_who_go_first(run: RunDirectory) -> N
 def test_a_caller_who_leaves_the_queue_makes_room(run: RunDirectory) -> None:
     endpoint = admission(run, 1, 1)
     running = Held(endpoint, endpoint.enter(options()))
-    assert running.running.wait(5)
+    assert running.running.wait(60)
     gone = Held(endpoint, endpoint.enter(options()), is_cancelled=lambda: True)
     gone.end()
     assert isinstance(gone.error, Cancelled)
@@ -162,7 +162,7 @@ def test_a_deadline_that_the_estimate_misses_is_refused_early_with_the_figures(r
     with pytest.raises(OutOfTime, match=r"in 12\.\d s cannot be met: 10 steps of 64x64x17 take about 15\.0 s"):
         endpoint.enter(options(within_s=12.5))
     running = Held(endpoint, endpoint.enter(options(within_s=20)))
-    assert running.running.wait(5)
+    assert running.running.wait(60)
     with pytest.raises(OutOfTime, match=r"after about 1[45]\.\d s of waiting for 1 others"):
         endpoint.enter(options(within_s=20))
     running.end()
@@ -175,10 +175,9 @@ def test_without_measurements_no_deadline_is_refused(run: RunDirectory) -> None:
 def test_a_deadline_that_passes_in_the_queue_ends_the_wait(run: RunDirectory) -> None:
     endpoint = admission(run, 1, 1)
     running = Held(endpoint, endpoint.enter(options()))
-    assert running.running.wait(5)
+    assert running.running.wait(60)
     late = Held(endpoint, endpoint.enter(options(within_s=0.3)))
-    time.sleep(0.6)
-    late.end()
+    late.end()  # it ends by its deadline alone: the slot stays occupied
     assert isinstance(late.error, OutOfTime)
     running.end()
 
@@ -186,7 +185,7 @@ def test_a_deadline_that_passes_in_the_queue_ends_the_wait(run: RunDirectory) ->
 def test_a_drain_refuses_new_and_waiting_requests_and_lets_running_ones_end(run: RunDirectory) -> None:
     endpoint = admission(run, 1, 1)
     running = Held(endpoint, endpoint.enter(options()))
-    assert running.running.wait(5)
+    assert running.running.wait(60)
     ticket = Held(endpoint, endpoint.enter(options()))
     run.drain()
     ticket.end()
