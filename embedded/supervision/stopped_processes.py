@@ -12,7 +12,7 @@ from wan_t2v.operate.processes import stubs
 
 # Triton 2.51 calls such a process unhealthy within a second, fails all of its calls, and crashes when it goes on.
 PYTHON_S = 0.5  # so that it is seen at two looks
-SERVER_S = 6.0  # of tritonserver itself, which is none the worse for a shorter stop
+SERVER_S = 3.0  # of tritonserver itself, which is none the worse for a shorter stop
 
 
 @dataclass

@@ -24,6 +24,7 @@ from embedded.log import was_told_to_stop
 from embedded.options import ServerOptions
 from embedded.process.open_files import LEAST, raise_limit
 from embedded.process.triton_process import TritonProcess
+from embedded.supervision.background_check import BackgroundCheck
 from embedded.supervision.hang import HANG_S, Crash, Hang
 from embedded.supervision.memory_restart import MemoryRestart
 from embedded.supervision.model_watchdog import ModelWatchdog
@@ -158,6 +159,13 @@ class Supervisor:
         if triton is None:
             return
         watchdog = ModelWatchdog(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
+        models = BackgroundCheck(watchdog.check)  # it waits for a model while that loads
+        try:
+            self._look(triton, models)
+        finally:
+            models.leave(wait=not self.stopping)  # the next server is at the same address, and not this one's to repair
+
+    def _look(self, triton: TritonProcess, models: BackgroundCheck) -> None:
         hang, crash = Hang(triton.answers), Crash(self.options.log)
         stopped = StoppedProcesses(triton.pid, self.report)
         memory = MemoryRestart(lambda: shared_memory_of(triton.pid), RunDirectory(self._run_directory))
@@ -177,7 +185,7 @@ class Supervisor:
                 triton.kill()  # no request is under way; one that comes now is told to try again
                 return
             if not hang.is_silent:  # else its questions would only keep us from looking
-                watchdog.check()
+                models.begin()
             self._own.close_regions()
             self._pause(WATCH_S)
 
@@ -225,6 +233,11 @@ def _hosts(options: ServerOptions) -> dict[str, str]:
     return {f"{protocol}_host": host for protocol, host in options.hosts.items()}
 
 
+def _print(event: dict[str, Any]) -> None:
+    """Print an event and its end of line in one call: two threads report."""
+    print(f"{json.dumps(event)}\n", end="", flush=True)
+
+
 def died_log(log: Path) -> Path:
     """Where the log of the last server that died is kept."""
     return log.with_name(f"{log.name}.died")
@@ -235,7 +248,7 @@ def main() -> int:
     raw = json.loads(sys.stdin.readline())
     parsed = {"repository": Path(raw["repository"]), "log": Path(raw["log"]), "models": tuple(raw["models"])}
     options = ServerOptions(**{**raw, **parsed})
-    supervisor = Supervisor(options, report=lambda event: print(json.dumps(event), flush=True))
+    supervisor = Supervisor(options, report=_print)
 
     def stop(signum: int, frame: Any) -> None:
         supervisor.stopping = True

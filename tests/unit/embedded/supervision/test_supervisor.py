@@ -1,5 +1,6 @@
 """When a dead server gets a follower, and when it was the last."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,7 @@ class World:
     events: list[dict[str, Any]] = field(default_factory=list)
     started: list[FakeTriton] = field(default_factory=list)
     watchdog: Any = field(default_factory=lambda: SimpleNamespace(check=lambda: None))
+    in_background: bool = False
 
     def start(self, *args: Any, **options: Any) -> FakeTriton:
         self.started.append(FakeTriton(self.lives_s[len(self.started)], self, self.now))
@@ -96,6 +98,9 @@ class World:
     def run(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         monkeypatch.setattr(supervisor.TritonProcess, "start", self.start)
         monkeypatch.setattr(supervisor, "ModelWatchdog", lambda *args, **options: self.watchdog)
+        if not self.in_background:
+            at_once = SimpleNamespace(begin=self.watchdog.check, leave=lambda wait: None)
+            monkeypatch.setattr(supervisor, "BackgroundCheck", lambda check: at_once)
         monkeypatch.setattr(supervisor, "StoppedProcesses", lambda pid, report: self)
         monkeypatch.setattr(Belongings, "are_there", property(self.folder_is_there))
         monkeypatch.setattr(supervisor, "Restarts", lambda: Restarts(lambda: self.now))
@@ -176,6 +181,13 @@ def test_a_server_that_does_not_answer_is_not_asked_to_repair_its_models(
     world.watchdog = SimpleNamespace(check=lambda: looked_at.append(world.now))
     world.run(monkeypatch, tmp_path)
     assert looked_at and not [at for at in looked_at if 100.0 <= at < 100.0 + HANG_S]
+
+
+def test_a_server_is_looked_at_while_a_model_loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world, loaded = World([1e6, 5.0], stopped_at=50.0, in_background=True), threading.Event()
+    world.watchdog = SimpleNamespace(check=loaded.wait)
+    monkeypatch.setattr(FakeTriton, "kill", lambda triton: (triton.end("kill"), loaded.set()))
+    assert world.run(monkeypatch, tmp_path) == ["ready", "server hangs", "server died", "started again"]
 
 
 def test_a_server_that_hangs_in_its_crash_is_killed_though_it_answers(
