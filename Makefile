@@ -174,9 +174,9 @@ nightly: setup-dev $(VENV)/.gateway-ready installed ## what takes too long for e
 	@$(MAKE) --no-print-directory faults
 	@$(MAKE) --no-print-directory soak
 
-fuzz: setup-dev installed ## thousands of bad requests through each endpoint and around them: each must be refused rightly (COUNT=..., FUZZ_SEED=..., OUT=...)
+fuzz: setup-dev $(VENV)/.gateway-ready installed ## thousands of bad requests through each endpoint, the gateway and around them: each must be refused rightly (COUNT=..., KINDS=..., FUZZ_SEED=..., OUT=...)
 	@$(python) -m tests.stress.fuzz --repository "$(REPOSITORY)" $(if $(COUNT),--count $(COUNT)) \
-		$(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) $(if $(OUT),--out "$(OUT)")
+		$(if $(KINDS),--kinds $(KINDS)) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) $(if $(OUT),--out "$(OUT)")
 
 faults: setup-dev $(VENV)/.gateway-ready installed ## kill every Python process of a server in the middle of requests, and worse; a table (MODELS="denoiser ...", KINDS=..., OUT=...)
 	@$(python) -m tests.stress.faults --repository "$(REPOSITORY)" $(if $(MODELS),--models $(MODELS)) \

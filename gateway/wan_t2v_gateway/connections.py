@@ -6,6 +6,10 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from wan_t2v_gateway.api.errors import error_response
+
+_NO_HTTP = "this is no HTTP request, or its head is longer than 64 KiB"
+
 
 class BoundedConnection(H11Protocol):
     """A connection that ends when a head is not whole in time, or when nobody reads what was written.
@@ -13,23 +17,34 @@ class BoundedConnection(H11Protocol):
     Attributes:
         head_s: limit from the first byte (or the connection's begin) to the end of the head.
         reader_s: limit on how long the buffer of written bytes may stay full.
+        read_bytes: read at a time. In chunks of one byte, 16 KiB take h11 some 35 ms, in which nobody else is served.
+        rest_s, rest_bytes: limits on the rest of a body that was answered before its end. It is thrown away: whoever
+            is cut off while sending would not get to read the answer.
     """
 
     head_s = 20.0
     reader_s = 60.0
+    read_bytes = 2**14
+    rest_s = 2.0
+    rest_bytes = 2 * 2**20
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._head: asyncio.TimerHandle | None = None
         self._reader: asyncio.TimerHandle | None = None
+        self._rest: asyncio.TimerHandle | None = None
+        self._rest_length = 0
 
     def connection_made(self, transport: Any) -> None:
         """The head must come now."""
         super().connection_made(transport)
+        transport.max_size = self.read_bytes  # asyncio's own place for it
         self._head = self.loop.call_later(self.head_s, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """A part of a head starts the clock, a whole one stops it. Bodies have a limit of their own (api/body.py)."""
+        if self._rest is not None and not self._throws_away_less(len(data)):
+            return
         super().data_received(data)
         incomplete = self.conn.their_state is h11.IDLE
         if incomplete and self._head is None:
@@ -37,6 +52,43 @@ class BoundedConnection(H11Protocol):
         elif not incomplete and self._head is not None:
             self._head.cancel()
             self._head = None
+        if self._rest is not None and self.conn.our_state is not h11.DONE:  # the body ended, the next request begins
+            self._rest.cancel()
+            self._rest = None
+
+    def on_response_complete(self) -> None:
+        """An answer before the end of the body starts another clock."""
+        super().on_response_complete()
+        if (self.conn.our_state, self.conn.their_state) == (h11.DONE, h11.SEND_BODY):
+            self._throw_away()
+
+    def _throw_away(self) -> None:
+        self._rest_length = 0
+        self._rest = self.loop.call_later(self.rest_s, self.transport.abort)
+
+    def _throws_away_less(self, length: int) -> bool:
+        """Whether h11 is to see what came: there is not too much of it, and it is HTTP."""
+        self._rest_length += length
+        if self._rest_length > self.rest_bytes:
+            self.transport.abort()
+            return False
+        return self.conn.their_state is not h11.ERROR
+
+    def send_400_response(self, msg: str) -> None:
+        """In the shape of every other error; without a word in the middle of another answer."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return
+        body = bytes(error_response(400, _NO_HTTP).body)
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        answer = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.write_eof()
+        if self.cycle is not None:  # whoever works on the request has nobody to answer any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._throw_away()
 
     def pause_writing(self) -> None:
         """More was written than the reader took."""
@@ -53,6 +105,6 @@ class BoundedConnection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing to wait for."""
         super().connection_lost(exc)
-        for timer in (self._head, self._reader):
+        for timer in (self._head, self._reader, self._rest):
             if timer is not None:
                 timer.cancel()

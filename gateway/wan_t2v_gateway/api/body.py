@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from email.message import Message
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -13,34 +15,53 @@ from wan_t2v_gateway.api.errors import ApiError
 LARGEST_BODY = 256 * 1024
 SLOWEST_BODY_S = 20.0
 _MOST_FIELDS = 100
-_CLOSE = {"connection": "close"}  # what is still to come is not read
+_CLOSE = {"connection": "close"}
+_JSON, _FORM, _PARTS = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
+_CHARSETS = ("utf-8", "utf8", "us-ascii")
 
 
-async def read_body(request: Request) -> tuple[dict[str, Any], bytes]:
-    """The fields, and the bytes that they were read from. Numbers of a form are texts."""
+async def read_body(request: Request) -> dict[str, Any]:
+    """The fields. Numbers of a form are texts, and a file in one is an object."""
+    kind, charset, boundary = _content_type(request)
+    coding = request.headers.get("content-encoding", "identity")
+    if kind not in (_JSON, _FORM, _PARTS):
+        raise ApiError(415, f"content-type: got {kind[:100]}; accepted: {_JSON}, {_PARTS}")
+    if charset not in _CHARSETS:
+        raise ApiError(415, f"content-type: got charset {charset[:100]}; accepted: utf-8")
+    if coding.strip().lower() != "identity":
+        raise ApiError(415, f"content-encoding: got {coding[:100]}; accepted: identity")
     raw = await _bounded(request)
-    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
-    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        return await _form(request), raw
-    if kind != "application/json":
-        raise ApiError(415, f"content-type: got {kind[:100]}; accepted: application/json, multipart/form-data")
     try:
-        fields = json.loads(raw or b"{}")
-    except (ValueError, RecursionError):
-        raise ApiError(400, "the body is no JSON") from None
-    if not isinstance(fields, dict):
-        raise ApiError(400, "the body must be one JSON object")
-    return fields, raw
+        if kind == _JSON:
+            return _from_json(raw)
+        return _table(_pairs(raw) if kind == _FORM else await _parts(request, raw, boundary))
+    except UnicodeDecodeError:
+        raise ApiError(400, "the body is not UTF-8") from None
+
+
+def _content_type(request: Request) -> tuple[str, str, str]:
+    """Media type, charset and boundary, those of JSON where nothing is said."""
+    text = request.headers.get("content-type") or _JSON
+    header = Message()
+    header["content-type"] = text
+    try:
+        charset, boundary = (header.get_param(name) or "" for name in ("charset", "boundary"))
+    except ValueError:  # a parameter in numbered parts, whose number has thousands of digits
+        raise ApiError(415, "content-type: its parameters cannot be read") from None
+    return text.split(";")[0].strip().lower(), str(charset or "utf-8").lower(), str(boundary)
 
 
 async def _bounded(request: Request) -> bytes:
     parts, length = [], 0
+    too_long = ApiError(413, f"the body is longer than {LARGEST_BODY} bytes")
+    if int(request.headers.get("content-length", 0)) > LARGEST_BODY:
+        raise too_long
     try:
         async with asyncio.timeout(SLOWEST_BODY_S):
             async for part in request.stream():
                 length += len(part)
                 if length > LARGEST_BODY:
-                    raise ApiError(413, f"the body is longer than {LARGEST_BODY} bytes", headers=_CLOSE)
+                    raise too_long
                 parts.append(part)
     except TimeoutError:
         raise ApiError(408, f"the body did not come within {SLOWEST_BODY_S:g} seconds", headers=_CLOSE) from None
@@ -48,16 +69,50 @@ async def _bounded(request: Request) -> bytes:
     return request._body
 
 
-async def _form(request: Request) -> dict[str, Any]:
+def _from_json(raw: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(raw.decode("utf-8-sig") or "{}", object_pairs_hook=_table)
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError):
+        raise ApiError(400, "the body is no JSON") from None
+    if not isinstance(fields, dict):
+        raise ApiError(400, "the body must be one JSON object")
+    return fields
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Each name once: of two values nobody can say which is meant."""
     fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ApiError(400, f"{name[:64]}: given twice", param=name[:64])
+        fields[name] = value
+    return fields
+
+
+def _pairs(raw: bytes) -> list[tuple[str, Any]]:
+    try:
+        return parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+    except UnicodeDecodeError:
+        raise
+    except ValueError:
+        raise ApiError(400, f"the form cannot be read, or has more than {_MOST_FIELDS} fields") from None
+
+
+async def _parts(request: Request, raw: bytes, boundary: str) -> list[tuple[str, Any]]:
+    """Parts of a form, which must have its end: the parser takes one without, and drops the part that was cut off."""
+    end = f"\r\n--{boundary}--".encode()
+    if not boundary or raw.count(end) != 1 or not raw.rstrip().endswith(end):
+        raise ApiError(400, "the form cannot be read: it has no end, or content-type names no boundary")
     try:
         async with request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    value = "a file"
-                if name in fields:
-                    raise ApiError(400, f"{name}: given twice", param=name)
-                fields[name] = value
+            pairs: list[tuple[str, Any]] = [
+                (name, {"file": value.filename} if isinstance(value, UploadFile) else value)
+                for name, value in form.multi_items()
+            ]
     except HTTPException as error:
         raise ApiError(400, f"the form cannot be read: {error.detail}") from None
-    return fields
+    if not any(isinstance(value, dict) for _, value in pairs):
+        raw.decode()  # the parser takes what is not UTF-8 for Latin-1; a file may be so, and is refused by its name
+    return pairs

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from wan_t2v_gateway.database.creation import KeyOfAnotherBody
 from wan_t2v_gateway.database.limit import DatabaseUnavailable
@@ -39,12 +40,18 @@ class InvalidField(ApiError):
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
+def sendable(text: str) -> str:
+    """The text as UTF-8 can carry it: what a caller sent and is told again may hold half a surrogate pair."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def error_response(
     status: int, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """The dialect's shape."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    body = {"error": {"message": message, "type": kind, "param": param, "code": None}}
+    named = None if param is None else sendable(param)
+    body = {"error": {"message": sendable(message), "type": kind, "param": named, "code": None}}
     return JSONResponse(body, status, dict(headers or {}))
 
 
@@ -64,6 +71,11 @@ def add_error_handlers(app: FastAPI) -> None:
         first = error.errors()[0]
         param = str(first["loc"][-1])
         return error_response(400, f"{param}: {first['msg']}", param=param)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> JSONResponse:
+        """Nobody reads it, but a caller who leaves within a body is no failure of the gateway."""
+        return error_response(400, "the caller left before the end of the body")
 
     @app.exception_handler(DatabaseUnavailable)
     @app.exception_handler(StorageUnavailable)

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _NOT_OFFERED = {
     "video_encoding": "a job's result is an MP4",
     "n": "one job is one video",
 }
+_SPELT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _SERVERS = tuple(name for name in FIELDS if name not in _NOT_OFFERED)
 KNOWN = (*_OWN, *_SERVERS)
 
@@ -41,8 +43,9 @@ class VideoRequest:
 def video_request(given: Mapping[str, Any], limits: Limits) -> VideoRequest:
     """Check a body. Raises InvalidField with the name of the field."""
     given = {name: value for name, value in given.items() if value is not None}
-    for name in given:
+    for name, value in given.items():
         _check_name(name)
+        _check_plain(name, value)
     fields = {name: _value(name, given[name]) for name in _SERVERS if name in given}
     if not str(fields.get("prompt", "")).strip():
         raise InvalidField("prompt", given.get("prompt"), "a text")
@@ -59,6 +62,22 @@ def _check_name(name: str) -> None:
         near = difflib.get_close_matches(name[:64], KNOWN, n=1)
         hint = f" (is {near[0]} meant?)" if near else ""
         raise InvalidField(name[:64], "an unknown field", f"{', '.join(KNOWN)}{hint}")
+
+
+def _check_plain(name: str, value: Any) -> None:
+    """No field takes several values, and a text must be one that can be kept and sent on."""
+    if isinstance(value, list | dict):
+        raise InvalidField(name, "several values or a file", "one value")
+    if isinstance(value, str) and ("\0" in value or not value.isascii() and not _is_unicode(value)):
+        raise InvalidField(name, value, "a text without U+0000 and half surrogate pairs, which cannot be kept")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _model(given: Mapping[str, Any]) -> str:
@@ -87,6 +106,9 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _number(text: str) -> float | int:
+    """A number as JSON spells it. Python's own reading takes more: `1_0`, other scripts' digits, blanks around it."""
+    if not _SPELT.fullmatch(text):
+        raise ValueError("no number")
     try:
         return int(text)
     except ValueError:
@@ -101,7 +123,7 @@ def _size(given: Mapping[str, Any]) -> dict[str, int]:
         if name in given:
             raise InvalidField(name, given[name], "either size, or width and height")
     width, _, height = str(given["size"]).partition("x")
-    if not (width.isdecimal() and height.isdecimal() and len(width + height) < 12 and int(width) and int(height)):
+    if not re.fullmatch(r"[1-9][0-9]{0,5}x[1-9][0-9]{0,5}", str(given["size"])):
         raise InvalidField("size", given["size"], "WIDTHxHEIGHT in pixels, such as 1280x720")
     return {"width": int(width), "height": int(height)}
 
@@ -112,10 +134,11 @@ def _frames(given: Mapping[str, Any]) -> dict[str, int]:
         return {}
     if "num_frames" in given:
         raise InvalidField("num_frames", given["num_frames"], "either seconds or num_frames")
+    came = given["seconds"]
     try:
-        seconds = float(given["seconds"])
-        if isinstance(given["seconds"], bool) or not 0 < seconds <= 3600:
+        seconds = float(_number(came) if isinstance(came, str) else came)
+        if isinstance(came, bool) or not 0 < seconds <= 3600:
             raise ValueError
-    except (TypeError, ValueError):
-        raise InvalidField("seconds", given["seconds"], "a number of seconds above 0, such as 5") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidField("seconds", came, "a number of seconds above 0, such as 5") from None
     return {"num_frames": max(1, 4 * round((seconds * MODEL_FPS - 1) / 4) + 1)}

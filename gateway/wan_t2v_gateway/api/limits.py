@@ -13,6 +13,8 @@ from wan_t2v_gateway.api.errors import ApiError, InvalidField
 _log = logging.getLogger(__name__)
 _WHOLE = {"num_inference_steps": (1, 1000), "fps": (1, 120), "num_frames": (1, None), "preview_every": (0, None)}
 _LONGEST_PROMPT = 65536
+_LARGEST_SHIFT = 100.0
+_GRID_PX = 16  # every Wan2.2 checkpoint needs sides that are multiples of it; the server knows whether of more
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,11 @@ class Limits:
             value = fields.get(name)
             if value is not None and not (least <= value and (most is None or value <= most)):
                 raise InvalidField(name, value, f"from {least}" + ("" if most is None else f" to {most}"))
-        if fields.get("seed", 0) < 0:
-            raise InvalidField("seed", fields["seed"], "0 or more")
+        for name in ("seed", "guidance_scale", "guidance_scale_2"):
+            if fields.get(name, 0) < 0:
+                raise InvalidField(name, fields[name], "0 or more")
+        if not 0 < fields.get("flow_shift", 1) <= _LARGEST_SHIFT:
+            raise InvalidField("flow_shift", fields["flow_shift"], f"above 0, at most {_LARGEST_SHIFT:g}")
         frames = fields.get("num_frames")
         if frames is not None and frames % 4 != 1:
             raise InvalidField("num_frames", frames, "4k+1, such as 81")
@@ -45,8 +50,14 @@ class Limits:
                 raise InvalidField(name, fields[name], f"at most {self.largest[index]}")
             if fields.get(name, 1) < 1:
                 raise InvalidField(name, fields[name], "1 or more")
+            if name != "num_frames" and fields.get(name, _GRID_PX) % _GRID_PX:
+                raise InvalidField(name, fields[name], f"a multiple of {_GRID_PX}")
             if self.served and name in fields and all(size[index] != fields[name] for size in self.served):
                 raise InvalidField(name, fields[name], f"one of {sorted({size[index] for size in self.served})}")
+        given = {index: fields[name] for index, name in enumerate(names) if name in fields}
+        if self.served and not any(all(size[index] == given[index] for index in given) for size in self.served):
+            sizes = ", ".join(f"{width}x{height} with {frames} frames" for height, width, frames in self.served)
+            raise InvalidField("size", "one that is not served with these frames", sizes)
 
     def document(self) -> dict[str, Any]:
         """As `GET /v1/models` shows them; sizes as WIDTHxHEIGHT."""

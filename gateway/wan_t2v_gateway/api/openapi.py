@@ -28,4 +28,18 @@ def _body(example: dict[str, Any]) -> dict[str, Any]:
 
 
 CREATE = _body({"prompt": "a red ball rolls left", "seconds": "1", "size": "64x64"})
+PAUSE = {
+    "requestBody": {
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"reason": {**_TEXT, "maxLength": 500, "description": "for those who wait"}},
+                    "additionalProperties": False,
+                },
+                "example": {"reason": "new disks"},
+            }
+        }
+    }
+}
 REMIX = _body({"prompt": "a blue ball rolls left"})

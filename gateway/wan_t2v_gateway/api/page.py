@@ -10,6 +10,7 @@ from wan_t2v_gateway.api.errors import ApiError
 router = APIRouter(include_in_schema=False)
 _FOLDER = Path(__file__).parents[1] / "page"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_FILES = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _TYPES}
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -28,7 +29,7 @@ async def index() -> FileResponse:
 @router.get("/page/{name}", response_class=FileResponse)
 async def asset(name: str) -> FileResponse:
     """One of the page's files."""
-    path = _FOLDER / name
-    if path.parent != _FOLDER or path.suffix not in _TYPES or not path.is_file():
+    if name not in _FILES:
         raise ApiError(404, "there is no such file")
+    path = _FILES[name]
     return FileResponse(path, media_type=_TYPES[path.suffix], headers=_HEADERS)

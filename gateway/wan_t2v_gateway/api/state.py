@@ -50,12 +50,27 @@ def _check_browser(request: Request) -> None:
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise ApiError(403, "requests of other sites' pages are refused; make a key to allow them")
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and _address(origin) != host:
         raise ApiError(403, "requests of other sites' pages are refused; make a key to allow them")
-    if urlsplit(f"//{host}").hostname not in _LOCAL_NAMES:
+    if _host_name(host) not in _LOCAL_NAMES:
         raise ApiError(
             403, f"host: got {host[:100]!r}; accepted without a key: localhost, 127.0.0.1, ::1", param="host"
         )
+
+
+def _address(origin: str) -> str | None:
+    """Host and port; None for what is no address, such as an open bracket."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def _host_name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 TheGateway = Annotated[Gateway, Depends(gateway_of)]

@@ -27,7 +27,7 @@ Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 @router.post("/v1/videos", openapi_extra=CREATE)
 async def create_video(request: Request, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
     """Queue a video. The answer comes at once; the video is made later."""
-    given, raw = await read_body(request)
+    given = await read_body(request)
     checked = video_request(given, await gateway.limits.read())
     return await _create(request, gateway, owner, checked, given=given, remixed_from=None)
 
@@ -36,7 +36,7 @@ async def create_video(request: Request, gateway: TheGateway, owner: TheOwner) -
 async def remix_video(request: Request, video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
     """The same settings and seed with another prompt, as a new job."""
     before = await existing(gateway, owner, video_id)
-    given, _ = await read_body(request)
+    given = await read_body(request)
     made_with = {name: value for name, value in (before.metadata or {}).get("settings", {}).items() if name == "seed"}
     checked = video_request({**before.fields, **made_with, **given}, await gateway.limits.read())
     return await _create(request, gateway, owner, checked, given={**given, "remix": before.id}, remixed_from=before.id)
@@ -95,6 +95,8 @@ async def list_videos(
         limit=limit + 1,
         newest_first=order == "desc",
     )
+    if after is not None and not found and await videos.find(gateway.services.database, after, owner.sees) is None:
+        raise ApiError(400, f"after: got {after[:100]!r}; accepted: the id of a video that is there", param="after")
     data = [video_document(video) for video in found[:limit]]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
     return JSONResponse({"object": "list", "data": data, **ends, "has_more": len(found) > limit})

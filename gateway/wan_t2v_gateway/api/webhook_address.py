@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from wan_t2v_gateway.api.errors import InvalidField
 
+_NAME_LIMIT_S = 2.0  # a caller waits no longer for a name to resolve
+
 
 class PrivateAddress(Exception):
     """The host is not a public one."""
@@ -16,7 +18,8 @@ class PrivateAddress(Exception):
 async def check_webhook_url(url: str, allowed_hosts: Collection[str]) -> None:
     """Raise InvalidField for what is no address of a web server out there."""
     try:
-        await public_addresses(url, allowed_hosts)
+        async with asyncio.timeout(_NAME_LIMIT_S):
+            await public_addresses(url, allowed_hosts)
     except (PrivateAddress, ValueError) as error:
         raise InvalidField("webhook_url", url, f"an http or https URL of a public host ({error})") from None
     except OSError:

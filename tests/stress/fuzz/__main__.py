@@ -2,8 +2,9 @@
 
 Four clients send at once: what one after another does no harm can end a server when two meet in it. Each must be
 refused as the caller's fault; no process may die, and the next good request must work. The same holds for calls of the
-inner models that go round the endpoints. What Triton keeps for its operator must ask for the key. Last comes what no
-client sends over HTTP: it may end the server, which must serve again; how often it did is told.
+inner models that go round the endpoints. What Triton keeps for its operator must ask for the key. A gateway before the
+server must refuse bad calls itself. Last comes what no client sends to Triton over HTTP: it may end the server, which
+must serve again; how often it did is told.
 
 Prints tables and one JSON line last, also into the file of `--out`; exit code 1 if anything was unfair.
 """
@@ -15,10 +16,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tritonclient.grpc
 from tqdm import tqdm
 from wan_t2v_client import Connection, TextToVideo
 
@@ -30,7 +33,7 @@ from tests.stress.fuzz.bad_requests import CLASSES, ONLY_OVER_GRPC
 from tests.stress.fuzz.doors import STREAM, UNARY, GrpcDoor, HttpDoor
 from tests.stress.fuzz.inner_calls import inner_models_called
 from tests.stress.fuzz.operators_endpoints import operators_endpoints_tried
-from tests.stress.fuzz.protocol_abuse import ABUSES, Aftermath, abused
+from tests.stress.fuzz.protocol_abuse import ABUSES, abused
 from tests.stress.signals import end_in_order
 from wan_t2v.operate.processes import stub_pids
 
@@ -88,40 +91,83 @@ def _sent(doors: Mapping[str, GrpcDoor | HttpDoor], index: int, *, seed: int) ->
     return name, None if refusal.is_fair else unfair
 
 
-def all_tried(server: Server, *, count: int, seed: int) -> dict[str, Any]:
-    """Everything, the harmless first. Returns figures, and under `faults` what was not as it must be."""
+def _requests(server: Server, *, count: int, seed: int, folder: Path) -> dict[str, Any]:
     sent, faults = fuzzed(server, count=count, seed=seed)
-    inner, unfair = inner_models_fuzzed(server, count=count, seed=seed)
+    _print_kinds(sent)
+    return {"requests": count, "classes": len(sent), "faults": faults}
+
+
+def _inner_calls(server: Server, *, count: int, seed: int, folder: Path) -> dict[str, Any]:
+    sent, faults = inner_models_fuzzed(server, count=count, seed=seed)
+    _print_kinds(sent)
+    return {"inner_calls": count, "inner_classes": len(sent), "faults": faults}
+
+
+def _operators_calls(server: Server, *, count: int, seed: int, folder: Path) -> dict[str, Any]:
     tried, open_ones = operators_endpoints_tried(server, np.random.default_rng(seed))
+    return {"operators_calls": tried, "faults": open_ones}
+
+
+def _gateway_calls(server: Server, *, count: int, seed: int, folder: Path) -> dict[str, Any]:
+    """The gateway's packages are imported when it is tried."""
+    from tests.stress.fuzz.gateway.fuzz import gateway_fuzzed
+
+    with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
+        seen = partial(_requests_seen, client)
+        findings = gateway_fuzzed(server.grpc_url, folder, count=count, seed=seed, requests_seen=seen)
+    _print_kinds(findings.sent)
+    return {**findings.figures(), "faults": findings.faults}
+
+
+def _requests_seen(client: Any) -> int:
+    """How many requests both endpoints have ended, well or not."""
+    models = [client.get_inference_statistics(name).model_stats for name in (UNARY, STREAM)]
+    ended = [model.inference_stats for versions in models for model in versions]
+    return sum(stats.success.count + stats.fail.count for stats in ended)
+
+
+def _abuses_of_http(server: Server, *, count: int, seed: int, folder: Path) -> dict[str, Any]:
     aftermaths = list(tqdm(abused(server, ABUSES), desc="abuses of HTTP", total=len(ABUSES)))
-    for name, times in {**sent, **inner}.items():
-        print(f"{times:5} {name}")
     for after in aftermaths:
         again = ", restarted" if after.restarted else ""
         print(f"{after.served_s:5.1f} s until served after {after.name}, answered {after.answer or 'nothing'}{again}")
     return {
-        "requests": count,
-        "classes": len(sent),
-        "inner_calls": count,
-        "inner_classes": len(inner),
-        "operators_calls": tried,
         "http_abuses": len(aftermaths),
         "restarts": [after.name for after in aftermaths if after.restarted],
         "slowest_served_s": max(after.served_s for after in aftermaths),
-        "faults": [*faults, *unfair, *open_ones, *_faults_of(aftermaths)],
-        "seed": seed,
+        "faults": [fault for after in aftermaths for fault in after.faults],
     }
 
 
-def _faults_of(aftermaths: Sequence[Aftermath]) -> list[str]:
-    return [fault for after in aftermaths for fault in after.faults]
+def _print_kinds(sent: Counter[str]) -> None:
+    for name, times in sent.items():
+        print(f"{times:5} {name}")
+
+
+KINDS = {  # the harmless first
+    "requests": _requests,
+    "inner": _inner_calls,
+    "operators": _operators_calls,
+    "gateway": _gateway_calls,
+    "http": _abuses_of_http,
+}
+
+
+def tried(server: Server, kinds: Sequence[str], *, count: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Figures of these kinds, and under `faults` what was not as it must be."""
+    figures: dict[str, Any] = {"faults": [], "seed": seed}
+    for kind in kinds:
+        told = KINDS[kind](server, count=count, seed=seed, folder=folder)
+        figures |= told | {"faults": [*figures["faults"], *told["faults"]]}
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start a server, send, tell. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.fuzz", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--count", type=int, default=2160, help="bad requests, and as many calls of inner models")
+    parser.add_argument("--count", type=int, default=2160, help="bad requests, and as many calls of the other kinds")
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS), help="only these (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a file for the last line, with machine and commit")
     options = parser.parse_args(arguments)
@@ -129,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="wan-t2v-fuzz-") as folder:
         log = Path(folder) / "server.log"
         with running_server(ServerOptions(repository=options.repository, log=log, start_limit_s=600)) as server:
-            result = all_tried(server, count=options.count, seed=options.seed)
+            result = tried(server, options.kinds, count=options.count, seed=options.seed, folder=Path(folder))
     for fault in result["faults"]:
         print(f"NOT AS IT MUST BE: {fault}", file=sys.stderr)
     told = json.dumps({**machine, **result, "unfair": len(result["faults"])})

@@ -1,6 +1,7 @@
 """Callers who send too much, too deep, too slowly, or who do not read: refused here, and unseen by the server behind."""
 
 import contextlib
+import json
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +53,76 @@ def test_a_body_without_end_is_cut_off(start: Start) -> None:
                     sent += 4096
         assert sent < 100 * body.LARGEST_BODY
         assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        ("GET /v1/videos", b"200"),
+        ("DELETE /v1/videos/none", b"404"),
+        ("POST /none", b"404"),
+        ("POST /v1/queue/pause", b"413"),
+    ],
+)
+def test_a_body_without_end_is_cut_off_also_where_none_is_read(start: Start, call: str, status: bytes) -> None:
+    """The answer comes first: it is there to be read by whoever stops sending."""
+    with connect(start(workers=0)) as connection:
+        connection.sendall(f"{call} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        sent, most = 0, 50 * BoundedConnection.rest_bytes
+        with contextlib.suppress(OSError):
+            while sent < most:
+                connection.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                sent += 65536
+        assert sent < most
+        assert connection.recv(65536).startswith(b"HTTP/1.1 " + status)
+
+
+def test_no_caller_has_more_than_a_little_read_at_a_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In chunks of one byte even that is a lot of work, in which nobody else is served."""
+    received, lengths = BoundedConnection.data_received, []
+
+    def counted(self: BoundedConnection, data: bytes) -> None:
+        lengths.append(len(data))
+        received(self, data)
+
+    monkeypatch.setattr(BoundedConnection, "data_received", counted)
+    with connect(start(workers=0)) as connection:
+        connection.sendall(CHUNKED + b"1\r\n \r\n" * 50_000 + b"0\r\n\r\n")
+        assert b" 400 " in connection.recv(65536)
+    assert sum(lengths) > 300_000 and max(lengths) == BoundedConnection.read_bytes
+
+
+def test_the_rest_of_a_body_is_read_and_the_next_request_answered(start: Start) -> None:
+    with connect(start(workers=0)) as connection:
+        connection.sendall(CHUNKED.replace(b"/v1/videos", b"/none"))
+        assert b" 404 " in connection.recv(65536)
+        connection.sendall(b"3\r\nabc\r\n0\r\n\r\n" + b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert b" 200 " in connection.recv(65536)
+
+
+@pytest.mark.parametrize(
+    "begin", [b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nX: " + b"x" * 2**20, HEAD + b"no colon\r\n\r\n"]
+)
+def test_what_is_no_http_is_told_so_in_the_shape_of_other_errors(start: Start, begin: bytes) -> None:
+    with connect(start(workers=0)) as connection:
+        connection.sendall(begin)
+        told = answer(connection)
+    assert told.startswith(b"HTTP/1.1 400 Bad Request")
+    assert json.loads(told.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
+
+
+def test_a_broken_body_in_the_middle_of_an_answer_ends_the_connection(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = start(workers=0)
+    path = f"/v1/videos/{gateway.post()}/events"
+    with connect(gateway) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        assert b" 200 " in connection.recv(65536)
+        connection.sendall(b"no length\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            answer(connection)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_byte_per_chunk_is_a_body_like_any_other(start: Start) -> None:

@@ -77,11 +77,12 @@ def until(condition: Any, limit_s: float = LIMIT_S) -> bool:
 
 
 @contextlib.contextmanager
-def running_gateway(place: Place, *, workers: int = 1) -> Iterator[GatewayProcess]:
+def running_gateway(place: Place, *, workers: int = 1, resumes: bool = True) -> Iterator[GatewayProcess]:
     """Start a gateway, and end it if nobody did."""
     (port,) = free_ports(1, "127.0.0.1")
     command = [sys.executable, "-m", "wan_t2v_gateway", "--url", place.server_url, "--database-url", place.database_url]
-    command += ["--data", str(place.data), "--port", str(port), "--resumes", "--webhook-host", "127.0.0.1"]
+    command += ["--data", str(place.data), "--port", str(port), "--webhook-host", "127.0.0.1"]
+    command += ["--resumes"] if resumes else []
     with place.log.open("ab") as log:
         process = subprocess.Popen(
             [*command, "--workers", str(workers)], stdout=log, stderr=log, start_new_session=True

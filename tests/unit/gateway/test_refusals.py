@@ -1,0 +1,107 @@
+"""Every kind of bad call that `make fuzz` knows, and what of it has a home of its own: refused here, unseen behind."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from wan_t2v_gateway.api.errors import InvalidField
+from wan_t2v_gateway.api.fields import video_request
+from wan_t2v_gateway.api.limits import Limits
+
+from tests.stress.fuzz.gateway import bad_bodies, bad_calls, bad_forms
+from tests.stress.fuzz.gateway.calls import Draw, fault_of, send
+from tests.unit.gateway.stepwise import StepwiseServer, serving_stepwise
+from wan_t2v import request
+
+Start = Callable[..., Any]
+LARGEST = Limits(largest=(256, 256, 81))
+
+
+def made(gateway: Any, server: StepwiseServer) -> str:
+    """The id of a video that is there."""
+    video_id: str = gateway.post(size="64x64")
+    server.finish()
+    gateway.until(video_id, "completed")
+    return video_id
+
+
+def faults(url: str, classes: dict[str, Draw], times: int) -> list[str]:
+    """Call each kind so often; what was wrong about the answers."""
+    wrong = []
+    for name, draw in classes.items():
+        for number in range(times):
+            call = draw(np.random.default_rng((1, number)))
+            fault = fault_of(call, send(url, call))
+            wrong += [f"{name}, number {number}: {fault}"] if fault else []
+    return wrong
+
+
+def test_every_kind_of_bad_call_is_refused_and_nothing_behind_sees_it(start: Start, database_url: str) -> None:
+    with serving_stepwise() as server:
+        gateway = start(server_url=server.url)
+        assert gateway.http.get("/v1/models").json()["data"][0]["limits"]["largest_size"] == "256x256"
+        done = made(gateway, server)
+        bodies = {**bad_bodies.TRANSLATED, **bad_bodies.FIELDS, **bad_forms.CLASSES}
+        assert faults(gateway.url, {**bodies, **bad_calls.classes(done)}, times=3) == []
+        assert len(server.requests) == 1
+        made(gateway, server)
+    with psycopg.connect(database_url) as database:
+        assert database.execute("SELECT count(*) FROM videos").fetchone() == (2,)
+
+
+def test_a_stranger_with_a_key_gets_nothing_of_anothers(start: Start, database_url: str) -> None:
+    import asyncio
+
+    from wan_t2v_gateway.database.owners import make_key
+    from wan_t2v_gateway.database.pool import Database
+
+    async def key() -> str:
+        async with Database(database_url) as database:
+            return await make_key(database, "mine")
+
+    with serving_stepwise() as server:
+        gateway = start(server_url=server.url)
+        done = made(gateway, server)
+        strangers = bad_calls.classes_of_strangers(done, asyncio.run(key()))
+        assert faults(gateway.url, strangers, times=8) == []
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("form", bad_bodies.FORMS)
+def test_a_right_request_is_taken_in_every_form(start: Start, form: str) -> None:
+    """Else all of the above would say nothing."""
+    gateway = start(workers=0)
+    answer = send(gateway.url, bad_bodies.written(bad_bodies.good(seconds="0.5", num_frames=None), form))
+    assert answer.status == 200, answer.text
+    assert json.loads(answer.text)["settings"] | {"height": 32, "num_frames": 9} == json.loads(answer.text)["settings"]
+
+
+@pytest.mark.parametrize(
+    ("field", "right", "wrong"),
+    [
+        ("num_inference_steps", request.MAX_STEPS, request.MAX_STEPS + 1),
+        ("fps", request.MAX_FPS, request.MAX_FPS + 1),
+        ("flow_shift", request.MAX_FLOW_SHIFT, request.MAX_FLOW_SHIFT + 0.5),
+        ("seed", request.MAX_SEED, -1),
+        ("guidance_scale", 0.0, -0.1),
+        ("guidance_scale_2", 0.0, -0.1),
+        ("negative_prompt", "x" * request.MAX_PROMPT_BYTES, "x" * (request.MAX_PROMPT_BYTES + 1)),
+    ],
+)
+def test_the_gateways_limits_are_those_of_the_server(field: str, right: Any, wrong: Any) -> None:
+    assert video_request({"prompt": "x", field: right}, LARGEST).fields[field] == right
+    with pytest.raises(InvalidField) as refused:
+        video_request({"prompt": "x", field: wrong}, LARGEST)
+    assert refused.value.param == field
+
+
+def test_a_clip_is_served_as_a_whole_or_not_at_all() -> None:
+    """The width of one and the height of another make none."""
+    served = Limits(served=((480, 832, 81), (832, 480, 41)))
+    assert video_request({"prompt": "x", "size": "480x832", "num_frames": 41}, served).fields["width"] == 480
+    for fields in ({"size": "480x480"}, {"size": "480x832", "num_frames": 81}):
+        with pytest.raises(InvalidField, match="accepted: 832x480 with 81 frames, 480x832 with 41 frames"):
+            video_request({"prompt": "x", **fields}, served)
