@@ -14,5 +14,7 @@ def test_the_figures_of_fuzz_are_those_of_its_last_run(root: Path) -> None:
         f"{found['requests']:,} bad requests of {found['classes']} kinds, {found['inner_calls']:,} calls of inner models",
         f"{found['operators_calls']} of what is the operator's, {found['http_abuses']} abuses of HTTP",
         f"{found['unfair']} wrong, {len(found['restarts'])} restarts, served again within {found['slowest_served_s']:g} s",
+        f"{found['gateway_calls']:,} bad calls of {found['gateway_classes']} kinds and {found['gateway_abuses']} abuses of "
+        f"the gateway, answered within {found['gateway_slowest_s']:g} s",
     ):
         assert told in operating
