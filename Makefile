@@ -83,7 +83,7 @@ $(VENV)/.dev-ready: $(packages) deploy/install_tools.sh deploy/monitoring/instal
 
 # what the gateway needs beside the rest: setup stays lean
 $(VENV)/.gateway-ready: gateway/pyproject.toml $(VENV)/.ready
-	@$(python) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e './gateway[test,marking]'
+	@$(python) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e './gateway[test,marking,tracing]'
 	@touch $@
 
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
@@ -125,11 +125,13 @@ serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(if $(HTTP_HOST),--http-host $(HTTP_HOST)) \
 		$(if $(METRICS_HOST),--metrics-host $(METRICS_HOST)) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
 
-studio: installed $(VENV)/.gateway-ready ## run the server and a page for making videos, on loopback, until Ctrl-C (PORT=..., DATA=...)
-	@$(python) -m embedded.studio --repository "$(REPOSITORY)" --port $(PORT) --data "$(or $(DATA),out/studio)"
+studio: installed $(VENV)/.gateway-ready ## run the server and a page for making videos, on loopback, until Ctrl-C (PORT=..., DATA=..., TRACES_URL=...)
+	@$(python) -m embedded.studio --repository "$(REPOSITORY)" --port $(PORT) --data "$(or $(DATA),out/studio)" \
+		$(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
 
-gateway: setup $(VENV)/.gateway-ready ## videos as jobs over HTTP before a server elsewhere (URL=host:8001, HOST=..., PORT=..., DATA=...)
-	@$(python) -m wan_t2v_gateway --url $(URL) --host $(HOST) --port $(PORT) --data "$(or $(DATA),out/gateway)"
+gateway: setup $(VENV)/.gateway-ready ## videos as jobs over HTTP before a server elsewhere (URL=host:8001, HOST=..., PORT=..., DATA=..., TRACES_URL=...)
+	@$(python) -m wan_t2v_gateway --url $(URL) --host $(HOST) --port $(PORT) --data "$(or $(DATA),out/gateway)" \
+		$(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
 
 gateway-pictures: setup-dev $(VENV)/.gateway-ready installed ## the page in light, dark and phone width, to look at; needs Debian's chromium (OUT=...)
 	@$(python) -m tests.unit.gateway.page_pictures --repository "$(REPOSITORY)" --out "$(or $(OUT),out/gateway-pictures)"

@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--port", type=int, default=8080, help="of the page (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("out/studio"), help="jobs and videos (default: %(default)s)")
+    parser.add_argument("--traces-url", default="", help="OpenTelemetry collector that both send their spans to")
     options = parser.parse_args(arguments)
     kept = (options.data / "generations").resolve()
     kept.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda signum, frame: stop.set())
     print("starting the server and the gateway ...", file=sys.stderr)
-    server_options = ServerOptions(repository=options.repository, log=Path("build/studio-server.log"))
+    server_options = ServerOptions(
+        repository=options.repository, log=Path("build/studio-server.log"), traces_url=options.traces_url
+    )
     try:
         with running_server(server_options, on_event=lambda event: _tell(event, stop), stop=stop) as server:
             return _gateway(server.grpc_url, options, stop)
@@ -46,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _gateway(url: str, options: argparse.Namespace, stop: threading.Event) -> int:
     """Run the gateway until `stop` is set or it ends by itself. The server is stopped after it."""
     command = [sys.executable, "-m", "wan_t2v_gateway", "--url", url, "--resumes"]
-    command += ["--port", str(options.port), "--data", str(options.data)]
+    command += ["--port", str(options.port), "--data", str(options.data), "--traces-url", options.traces_url]
     # a session of its own: Ctrl-C reaches it by us, once
     gateway = subprocess.Popen(command, start_new_session=True)
     try:

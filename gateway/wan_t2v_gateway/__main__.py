@@ -25,6 +25,7 @@ from wan_t2v_gateway.generation.marking import MarkingError
 from wan_t2v_gateway.keys_command import add_keys_options, run_keys
 from wan_t2v_gateway.operator_command import add_queue_options, add_usage_options, run_queue, run_usage
 from wan_t2v_gateway.settings import Settings
+from wan_t2v_gateway.tracing import TracingError
 
 VARIABLES = "WAN_T2V_GATEWAY_"  # of the environment: what holds passwords is no argument, which everybody may read
 _DEFAULTS = Settings()
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         workers=options.workers,
         resumes=options.resumes,
         webhook_hosts=tuple(options.webhook_host),
+        traces_url=options.traces_url,
     )
     before = signal.signal(signal.SIGTERM, _end)  # until the server has its own way to stop
     if settings.redirect_s and not settings.store_url:
@@ -57,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with _with_database(settings) as settings:
             return options.run(settings.database_url, options) if options.command else _serve(settings, options)
-    except (LocalPostgresError, MarkingError) as error:
+    except (LocalPostgresError, MarkingError, TracingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
@@ -100,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, help="videos under way at a time (default: %(default)s)")
     parser.add_argument("--resumes", action="store_true", help="the server keeps generations under way")
     parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
+    parser.add_argument(
+        "--traces-url", default="", help="an OpenTelemetry collector, such as http://...:4318/v1/traces"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, run, add_options, text in _COMMANDS:
         command = commands.add_parser(name, help=text)

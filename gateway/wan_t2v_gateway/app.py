@@ -25,17 +25,18 @@ from wan_t2v_gateway.queue.workers import keep_working
 from wan_t2v_gateway.services import Services
 from wan_t2v_gateway.settings import Settings
 from wan_t2v_gateway.storage.store import Store
+from wan_t2v_gateway.tracing import Tracer
 from wan_t2v_gateway.webhooks import Deliverer
 
 
 def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
-    """The application. `settings.database_url` must be set by now. Raises MarkingError."""
+    """The application. `settings.database_url` must be set by now. Raises MarkingError, TracingError."""
 
-    marker = marker_of(settings)
+    marker, tracer = marker_of(settings), Tracer.to(settings.traces_url)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(settings, marker, open_access=open_access) as gateway:
+        async with _running(settings, marker, tracer, open_access=open_access) as gateway:
             app.state.gateway = gateway
             yield
 
@@ -53,7 +54,9 @@ def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, marker: Marker | None, *, open_access: bool) -> AsyncIterator[Gateway]:
+async def _running(
+    settings: Settings, marker: Marker | None, tracer: Tracer, *, open_access: bool
+) -> AsyncIterator[Gateway]:
     """Database, queue, workers and keeper, stopped in the opposite order."""
     database = Database(settings.database_url)
     app = queue_app(settings.database_url)
@@ -64,10 +67,13 @@ async def _running(settings: Settings, marker: Marker | None, *, open_access: bo
         await database.apply_schema()
         await apply_queue_schema(database, app)
         await owners.ensure_local(database)
-        services = Services(settings, database, Queue(app), Store(settings.store_url, folder=settings.data / "files"))
+        store = Store(settings.store_url, folder=settings.data / "files")
+        stack.push_async_callback(asyncio.to_thread, tracer.close)
+        services = Services(settings, database, Queue(app), store, tracer=tracer)
         client = await stack.enter_async_context(AsyncTextToVideo(connection))
         listener = Listener(settings.database_url)
-        tasks = {"run_video": VideoRunner(services, client, marker), "deliver_webhook": Deliverer(services)}
+        runner = VideoRunner(services, client, connection=connection, marker=marker)
+        tasks = {"run_video": runner, "deliver_webhook": Deliverer(services)}
         background = [
             asyncio.create_task(keep_working(app, settings, tasks)),
             asyncio.create_task(watch_for_lost_jobs(app, services)),

@@ -10,6 +10,7 @@ from wan_t2v_gateway.metrics import Measurements
 from wan_t2v_gateway.queue.tasks import Queue
 from wan_t2v_gateway.settings import Settings
 from wan_t2v_gateway.storage.store import Store
+from wan_t2v_gateway.tracing import Tracer
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Services:
     queue: Queue
     store: Store
     measurements: Measurements = field(default_factory=Measurements)
+    tracer: Tracer = field(default_factory=Tracer)
 
     async def end(self, video_id: str, end: Ending, *, attempt: int | None = None) -> Video | None:
         """Record the end of a job."""

@@ -28,6 +28,7 @@ class Settings:
         keep_s, keep_bytes: age at which a video expires, and how much is kept in all.
         webhook_retry_s: first pause after a webhook that was not taken; it doubles up to an hour, for a day.
         webhook_hosts: hosts that webhooks may reach although their address is private.
+        traces_url: an OTLP collector over HTTP that is sent the spans of jobs; empty: none are sent.
     """
 
     server_url: str = "127.0.0.1:8001"
@@ -49,3 +50,4 @@ class Settings:
     keep_bytes: int = 20 * 2**30
     webhook_retry_s: float = 5.0
     webhook_hosts: tuple[str, ...] = ()
+    traces_url: str = ""

@@ -18,6 +18,10 @@ from wan_t2v_gateway.services import Services
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 3600.0
 _GIVE_UP_AFTER = timedelta(days=1)
+_UNDELIVERED = (
+    "SELECT webhooks.*, coalesce(trace, '{}') AS trace FROM webhooks LEFT JOIN videos ON videos.id = video_id "
+    "WHERE webhooks.id = %s AND delivered_at IS NULL"
+)
 _TIMEOUT = urllib3.Timeout(connect=5, read=10)
 
 
@@ -30,10 +34,12 @@ class Deliverer:
     async def __call__(self, context: JobContext, webhook_id: str) -> None:
         """Deliver once, or raise TryAgain."""
         database = self._services.database
-        row = await database.row("SELECT * FROM webhooks WHERE id = %s AND delivered_at IS NULL", [webhook_id])
+        row = await database.row(_UNDELIVERED, [webhook_id])
         if row is None:
             return
-        result = await self._result(row)
+        with self._services.tracer.span("webhook", row["trace"], webhook=webhook_id) as span:
+            result = await self._result(row)
+            span.note(result=result[:200])
         await database.rows(
             "INSERT INTO webhook_attempts (webhook_id, result) VALUES (%s, %s)", [webhook_id, result[:200]]
         )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -19,6 +20,7 @@ from wan_t2v_gateway.database import videos
 from wan_t2v_gateway.database.creation import NewVideo, create
 from wan_t2v_gateway.database.owners import Owner
 from wan_t2v_gateway.database.records import Video
+from wan_t2v_gateway.tracing import Span, context_of
 
 router = APIRouter(tags=["videos"])
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
@@ -27,19 +29,30 @@ Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 @router.post("/v1/videos", openapi_extra=CREATE)
 async def create_video(request: Request, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
     """Queue a video. The answer comes at once; the video is made later."""
-    given = await read_body(request)
-    checked = video_request(given, await gateway.limits.read())
-    return await _create(request, gateway, owner, checked, given=given, remixed_from=None)
+    with _traced(request, gateway) as span:
+        given = await read_body(request)
+        checked = video_request(given, await gateway.limits.read())
+        return await _create(request, gateway, owner, checked, given=given, remixed_from=None, span=span)
 
 
 @router.post("/v1/videos/{video_id}/remix", openapi_extra=REMIX)
 async def remix_video(request: Request, video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
     """The same settings and seed with another prompt, as a new job."""
-    before = await existing(gateway, owner, video_id)
-    given = await read_body(request)
-    made_with = {name: value for name, value in (before.metadata or {}).get("settings", {}).items() if name == "seed"}
-    checked = video_request({**before.fields, **made_with, **given}, await gateway.limits.read())
-    return await _create(request, gateway, owner, checked, given={**given, "remix": before.id}, remixed_from=before.id)
+    with _traced(request, gateway) as span:
+        before = await existing(gateway, owner, video_id)
+        given = await read_body(request)
+        made_with = {
+            name: value for name, value in (before.metadata or {}).get("settings", {}).items() if name == "seed"
+        }
+        checked = video_request({**before.fields, **made_with, **given}, await gateway.limits.read())
+        given = {**given, "remix": before.id}
+        return await _create(request, gateway, owner, checked, given=given, remixed_from=before.id, span=span)
+
+
+def _traced(request: Request, gateway: Gateway) -> AbstractContextManager[Span]:
+    """The request as a span of its caller's trace: the job's spans belong under it."""
+    name = f"POST {request.scope['route'].path}"
+    return gateway.services.tracer.span(name, context_of(request.headers))
 
 
 async def _create(
@@ -50,6 +63,7 @@ async def _create(
     *,
     given: dict[str, Any],
     remixed_from: str | None,
+    span: Span,
 ) -> JSONResponse:
     services = gateway.services
     key = _idempotency_key(request)
@@ -66,8 +80,11 @@ async def _create(
         idempotency_key=key,
         body_hash=hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest(),
         allowance=owner.allowance,
+        trace=span.context,
     )
-    return JSONResponse(await _document(gateway, await create(services.database, new, services.queue.add_video)))
+    video = await create(services.database, new, services.queue.add_video)
+    span.note(video=video.id)
+    return JSONResponse(await _document(gateway, video))
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -8,7 +8,7 @@ lane at a time: it is the queue's lock.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -24,13 +24,14 @@ from wan_t2v_gateway.database.usage import Allowance, check_allowance
 Enqueue = Callable[[AsyncConnection[DictRow], str, int, str | None], Awaitable[int]]
 _OWNER_LOCK = 7_240_115
 _INSERT = """
-INSERT INTO videos (id, owner, model, fields, turn, lane, remixed_from, idempotency_key, body_hash, webhook_url)
+INSERT INTO videos
+    (id, owner, model, fields, turn, lane, remixed_from, idempotency_key, body_hash, webhook_url, trace)
 SELECT %(id)s, %(owner)s, %(model)s, %(fields)s,
        GREATEST(
            COALESCE((SELECT max(turn) + 1 FROM videos WHERE owner = %(owner)s), 0),
            COALESCE((SELECT max(turn) FROM videos WHERE started_at IS NOT NULL), 0)
        ),
-       %(lane)s, %(remixed_from)s, %(idempotency_key)s, %(body_hash)s, %(webhook_url)s
+       %(lane)s, %(remixed_from)s, %(idempotency_key)s, %(body_hash)s, %(webhook_url)s, %(trace)s
 RETURNING turn
 """
 
@@ -52,6 +53,7 @@ class NewVideo:
     idempotency_key: str | None = None
     body_hash: str | None = None
     allowance: Allowance = Allowance()
+    trace: dict[str, str] = field(default_factory=dict)
 
 
 @limited
@@ -68,7 +70,8 @@ async def create(database: Database, new: NewVideo, enqueue: Enqueue) -> Video:
             return before
         await check_allowance(connection, new.owner, new.allowance)
         lane = await _lane(connection, new)
-        cursor = await connection.execute(_INSERT, {**vars(new), "fields": Jsonb(new.fields), "lane": lane})
+        as_json = {"fields": Jsonb(new.fields), "trace": Jsonb(new.trace)}
+        cursor = await connection.execute(_INSERT, {**vars(new), **as_json, "lane": lane})
         row = await cursor.fetchone()
         assert row is not None
         job = await enqueue(connection, new.id, row["turn"], lane_name(new.owner, lane))

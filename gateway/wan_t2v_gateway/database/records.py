@@ -36,6 +36,7 @@ class Video:
     remixed_from: str | None
     body_hash: str | None
     webhook_url: str
+    trace: dict[str, str]
 
     @property
     def is_finished(self) -> bool:
@@ -45,7 +46,8 @@ class Video:
 
 COLUMNS = (
     "id, owner, status, model, fields, created_at, started_at, completed_at, expires_at, progress, error, metadata, "
-    "bytes, sha256, turn, queue_job, attempt, crashes, cancel_requested_at, remixed_from, body_hash, webhook_url"
+    "bytes, sha256, turn, queue_job, attempt, crashes, cancel_requested_at, remixed_from, body_hash, webhook_url, "
+    "trace"
 )
 
 

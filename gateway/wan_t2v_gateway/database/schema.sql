@@ -95,4 +95,10 @@ DO $$ BEGIN
         ALTER TABLE videos ADD COLUMN attempt_at timestamptz;  -- when the attempt that runs began
         ALTER TABLE videos ADD COLUMN worked_s double precision NOT NULL DEFAULT 0;  -- of attempts that were put back
     END IF;
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = current_schema AND table_name = 'videos' AND column_name = 'trace'
+    ) THEN
+        ALTER TABLE videos ADD COLUMN trace jsonb NOT NULL DEFAULT '{}';  -- whose spans the job's belong under
+    END IF;
 END $$;

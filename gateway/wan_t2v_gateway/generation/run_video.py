@@ -8,11 +8,21 @@ import contextlib
 import hashlib
 import logging
 import time
+from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from procrastinate.job_context import AbortReason, JobContext
-from wan_t2v_client import AsyncTextToVideo, DeadlineExceeded, Generation, RequestRefused, ServerFault, Unavailable
+from wan_t2v_client import (
+    AsyncTextToVideo,
+    Connection,
+    DeadlineExceeded,
+    Generation,
+    RequestRefused,
+    ServerFault,
+    Unavailable,
+)
 
 from wan_t2v_gateway.database import videos
 from wan_t2v_gateway.database.ending import Ending
@@ -26,6 +36,7 @@ from wan_t2v_gateway.queue.tasks import TryAgain
 from wan_t2v_gateway.services import Services
 from wan_t2v_gateway.storage.pictures import thumbnail_and_sheet
 from wan_t2v_gateway.storage.store import StorageUnavailable
+from wan_t2v_gateway.tracing import Span
 
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 60.0
@@ -36,8 +47,10 @@ _BEING_WORKED_ON = "is being worked on"  # the server's ALREADY_EXISTS: an earli
 class VideoRunner:
     """The task `generate` of one process."""
 
-    def __init__(self, services: Services, client: AsyncTextToVideo, marker: Marker | None = None) -> None:
-        self._services, self._client, self._marker = services, client, marker
+    def __init__(
+        self, services: Services, client: AsyncTextToVideo, *, connection: Connection, marker: Marker | None = None
+    ) -> None:
+        self._services, self._client, self._marker, self._connection = services, client, marker, connection
 
     async def __call__(self, context: JobContext, video_id: str) -> None:
         """Run the job to an end, or raise TryAgain."""
@@ -47,6 +60,7 @@ class VideoRunner:
         if video.attempt == 1 and video.started_at is not None:
             waited = video.started_at - video.created_at
             self._services.measurements.queued.observe(waited.total_seconds())
+            self._services.tracer.ended("queued", video.trace, began=video.created_at, ended=video.started_at)
         try:
             await self._attempt(video)
         except (RequestRefused, ServerFault, DeadlineExceeded) as error:
@@ -68,10 +82,12 @@ class VideoRunner:
     async def _attempt(self, video: Video) -> None:
         reporter = Reporter(self._services.database, video)
         try:
-            async with reporter:
-                generation = await self._generation(video, reporter)
+            with self._services.tracer.span("running", video.trace, video=video.id, attempt=video.attempt) as span:
+                async with reporter, self._traced_client(span) as client:
+                    generation = await self._generation(video, reporter, client)
             received = time.monotonic()
-            await self._store(video, generation)
+            with self._services.tracer.span("stored", video.trace, video=video.id):
+                await self._store(video, generation)
             self._services.measurements.finishing.observe(time.monotonic() - received)
         except Unavailable as error:
             self._check_patience(video, str(error))
@@ -81,13 +97,23 @@ class VideoRunner:
             self._check_patience(video, str(error))
             raise TryAgain(str(error), self._pause_s(video)) from None
 
-    async def _generation(self, video: Video, reporter: Reporter) -> Generation:
+    @contextlib.asynccontextmanager
+    async def _traced_client(self, span: Span) -> AsyncIterator[AsyncTextToVideo]:
+        """The client of all jobs; for one that is traced its own, since headers belong to a connection."""
+        if not span.context:
+            yield self._client
+            return
+        headers = {**self._connection.headers, **span.context}
+        async with AsyncTextToVideo(replace(self._connection, headers=headers)) as client:
+            yield client
+
+    async def _generation(self, video: Video, reporter: Reporter, client: AsyncTextToVideo) -> Generation:
         fields: dict[str, Any] = {"preview_every": self._services.settings.preview_every, **video.fields}
         if self._services.settings.resumes:
             fields["idempotency_key"] = video.id
         progressed = False
         try:
-            async with aclosing(self._client.stream(on_heartbeat=reporter.stage, **fields)) as news:
+            async with aclosing(client.stream(on_heartbeat=reporter.stage, **fields)) as news:
                 async for told in news:
                     if isinstance(told, Generation):
                         return told
