@@ -92,7 +92,10 @@ def test_no_caller_has_more_than_a_little_read_at_a_time(start: Start, monkeypat
     assert sum(lengths) > 300_000 and max(lengths) == BoundedConnection.read_bytes
 
 
-def test_the_rest_of_a_body_is_read_and_the_next_request_answered(start: Start) -> None:
+def test_the_rest_of_a_body_is_read_and_the_next_request_answered(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedConnection, "rest_s", 60.0)
     with connect(start(workers=0)) as connection:
         connection.sendall(CHUNKED.replace(b"/v1/videos", b"/none"))
         assert b" 404 " in connection.recv(65536)
@@ -103,7 +106,10 @@ def test_the_rest_of_a_body_is_read_and_the_next_request_answered(start: Start) 
 @pytest.mark.parametrize(
     "begin", [b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nX: " + b"x" * 2**20, HEAD + b"no colon\r\n\r\n"]
 )
-def test_what_is_no_http_is_told_so_in_the_shape_of_other_errors(start: Start, begin: bytes) -> None:
+def test_what_is_no_http_is_told_so_in_the_shape_of_other_errors(
+    start: Start, monkeypatch: pytest.MonkeyPatch, begin: bytes
+) -> None:
+    monkeypatch.setattr(BoundedConnection, "rest_s", 60.0)  # a busy machine may be slow to send a megabyte
     with connect(start(workers=0)) as connection:
         connection.sendall(begin)
         told = answer(connection)
