@@ -42,6 +42,9 @@ GUIDANCE_SCALE ?=
 GUIDANCE_SCALE_2 ?=
 FLOW_SHIFT ?=
 FPS ?=
+STEP_PROFILE ?=
+STEP_CACHE ?=
+GUIDANCE_SKIP ?=
 
 ifneq ($(words $(VENV)),1)
 $(error VENV=$(VENV): a path without spaces is needed)
@@ -62,9 +65,11 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(GUIDANCE_SCALE),--guidance-scale $(GUIDANCE_SCALE)) \
 	$(if $(GUIDANCE_SCALE_2),--guidance-scale-2 $(GUIDANCE_SCALE_2)) \
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
+	$(if $(STEP_PROFILE),--step-profile $(STEP_PROFILE)) $(if $(STEP_CACHE),--step-cache $(STEP_CACHE)) \
+	$(if $(GUIDANCE_SKIP),--guidance-skip $(GUIDANCE_SKIP)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway gateway-pictures generate demo adherence pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-gateway bench-all gpu perf lock placement-table sbom image clean
+.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway gateway-pictures generate demo adherence quality pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-gateway bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -144,6 +149,10 @@ demo: export ## set up, export, serve and generate: a prompt to out/demo.mp4 (PR
 
 adherence: setup-dev export ## score how often videos follow 54 held-out prompts, through a server (OUT=...)
 	@$(python) -m training.judge.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)"
+
+quality: setup-dev export ## what each step profile saves and how far its videos are from exact ones (PROFILES=..., URL=..., PROMPTS=file, COUNT=..., OUT=...)
+	@$(python) -m benchmarks.quality.run --repository "$(REPOSITORY)" --out "$(or $(OUT),out/quality)" \
+		$(if $(filter command line,$(origin URL)),--url $(URL)) $(if $(PROFILES),--profiles $(PROFILES)) $(if $(PROMPTS),--prompts "$(PROMPTS)") $(if $(COUNT),--count $(COUNT))
 
 pictures: setup-dev export ## generate the README's pictures through a server (OUT=...)
 	@$(python) -m training.judge.pictures --repository "$(REPOSITORY)" --out "$(or $(OUT),docs/pictures)"

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from wan_t2v.experts import HIGH_NOISE_EXPERT, Experts
-from wan_t2v.guidance import guided_velocity
+from wan_t2v.guidance import compute_velocities
 from wan_t2v.schedule import Schedule
+from wan_t2v.step_profiles.profile import EXACT
+from wan_t2v.step_profiles.step_reuse import StepReuse
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class Step:
     """A finished step: the `index`-th (from 1) of `count`, at `timestep`, by `expert`.
 
     `latents` are those after it; `clean_estimate` is the clean clip that the solver is heading for, shaped as they are.
+    `passes` of the expert were computed for it, none if it reused an earlier step's result; `passes_left` estimates
+    how many are for the steps after it.
     """
 
     index: int
@@ -25,6 +29,13 @@ class Step:
     expert: str
     clean_estimate: Tensor
     latents: Tensor
+    passes: int
+    passes_left: float
+
+    @property
+    def reused(self) -> bool:
+        """Whether it took an earlier step's result."""
+        return self.passes == 0
 
 
 class NonFiniteVelocity(ArithmeticError):
@@ -44,28 +55,58 @@ def denoise(
     executor: Executor,
     after_step: Callable[[Step], None],
     steps_done: int = 0,
+    reuse: StepReuse | None = None,
 ) -> Tensor:
     """Walk down the schedule and return the clean latents (1, C, F, H, W) float32, normalised.
 
     `guidance_scale` holds while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
     `after_step` is told of each step and may raise `Cancelled` to stop. A generation that was interrupted goes on with
-    the latents after `steps_done` steps and a schedule restored to that moment. Raises NonFiniteVelocity.
+    the latents after `steps_done` steps, and a schedule and a `reuse` restored to that moment. Without `reuse` every
+    pass is computed. Raises NonFiniteVelocity.
     """
+    reuse = reuse or _exact_reuse(schedule, experts, guided=negative_prompt_embeds is not None, steps_done=steps_done)
     for index, timestep in enumerate(schedule.timesteps[steps_done:], start=steps_done + 1):
-        name = experts.name_at(timestep)
-        velocity = guided_velocity(
-            experts[name],
-            latents,
-            timestep,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            guidance_scale=guidance_scale if name == HIGH_NOISE_EXPERT else guidance_scale_2,
-            executor=executor,
-        )
+        step, name = reuse.plan[index - 1], experts.name_at(timestep)
+        velocities = reuse.take(step, latents)
+        if velocities is None:
+            velocities = compute_velocities(
+                experts[name],
+                latents,
+                timestep,
+                prompt_embeds=prompt_embeds,
+                negative_prompt_embeds=negative_prompt_embeds if step.guided else None,
+                executor=executor,
+            )
+            reuse.keep(step, latents, velocities)
+        velocity = velocities.guided(guidance_scale if name == HIGH_NOISE_EXPERT else guidance_scale_2)
         _check_finite(velocity, f"step {index} of {len(schedule.timesteps)}, timestep {timestep}: {name}")
         latents = schedule.step(velocity, timestep, latents)
-        after_step(Step(index, len(schedule.timesteps), timestep, name, schedule.clean_estimate, latents))
+        after_step(_done(index, timestep, name, schedule=schedule, latents=latents, reuse=reuse))
     return latents
+
+
+def experts_of_steps(schedule: Schedule, experts: Experts) -> list[str]:
+    """Who runs each step."""
+    return [experts.name_at(timestep) for timestep in schedule.timesteps]
+
+
+def _exact_reuse(schedule: Schedule, experts: Experts, *, guided: bool, steps_done: int) -> StepReuse:
+    reuse = StepReuse(EXACT, experts_of_steps(schedule, experts), guided=guided)
+    reuse.passes = [step.passes for step in reuse.plan[:steps_done]]
+    return reuse
+
+
+def _done(index: int, timestep: int, expert: str, *, schedule: Schedule, latents: Tensor, reuse: StepReuse) -> Step:
+    return Step(
+        index,
+        len(schedule.timesteps),
+        timestep,
+        expert,
+        clean_estimate=schedule.clean_estimate,
+        latents=latents,
+        passes=reuse.passes[-1],
+        passes_left=reuse.passes_left,
+    )
 
 
 def _check_finite(velocity: Tensor, where: str) -> None:

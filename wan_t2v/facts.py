@@ -5,17 +5,20 @@ serving defaults stand in no config file, so `serving_defaults.json` carries eac
 """
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from wan_t2v.installed_files import parse_installed
 from wan_t2v.shapes import LatentGrid
+from wan_t2v.step_profiles.profile import CUSTOM_NAME, EXACT_NAME, StepProfile
 
 FACTS_FILE = "model_facts.json"
 DEFAULTS_FILE = "serving_defaults.json"
 TOKENIZER_FILE = "tokenizer.json"
+_PROFILE_NAME = re.compile(r"[a-z0-9_]{1,64}")
 _TYPE_NAMES = {int: "an integer", float: "a number", str: "a text"}
 
 
@@ -71,7 +74,10 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ServingDefaults:
-    """Values of request fields that a request leaves out. Sizes in pixels, `fps` in frames per second."""
+    """Values of request fields that a request leaves out. Sizes in pixels, `fps` in frames per second.
+
+    `step_profiles` are those that a request may name besides `exact`.
+    """
 
     height: int
     width: int
@@ -82,6 +88,7 @@ class ServingDefaults:
     flow_shift: float
     fps: int
     negative_prompt: str
+    step_profiles: Mapping[str, StepProfile] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "ServingDefaults":
@@ -91,11 +98,11 @@ class ServingDefaults:
     @classmethod
     def from_entries(cls, entries: Any) -> "ServingDefaults":
         """Read `{field: {"value": ..., "source": ...}}`. Raises ValueError naming the field that is wrong."""
-        types = {field.name: field.type for field in fields(cls)}
+        types = {one.name: one.type for one in fields(cls)}
+        required = {one.name for one in fields(cls) if one.default_factory is MISSING}
         if not isinstance(entries, dict):
             raise ValueError(f"a JSON {type(entries).__name__}, accepted: an object")
-        if entries.keys() != types.keys():
-            wrong = sorted(entries.keys() ^ types.keys())
+        if wrong := sorted((entries.keys() - types.keys()) | (required - entries.keys())):
             raise ValueError(f"{', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} missing or unknown")
         return cls(**{name: _value(name, entry, types[name]) for name, entry in entries.items()})
 
@@ -105,9 +112,28 @@ def _value(name: str, entry: Any, kind: Any) -> Any:
     if not isinstance(entry, dict) or "value" not in entry:
         raise ValueError(f"{name} is {entry!r}, accepted: an object with a value and its source")
     value = entry["value"]
+    if name == "step_profiles":
+        return _profiles(value)
     accepted = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise ValueError(f"{name} is {value!r}, accepted: {_TYPE_NAMES[kind]}")
     if isinstance(value, str):
         value.encode("utf-8")  # JSON can hold halves of characters, which no tokeniser takes; the error is a ValueError
     return value
+
+
+def _profiles(value: Any) -> dict[str, StepProfile]:
+    """Profiles by name. Raises ValueError naming the profile that is wrong."""
+    if not isinstance(value, dict):
+        raise ValueError(f"step_profiles is {value!r}, accepted: an object of profiles")
+    profiles = {}
+    for name, raw in value.items():
+        if name in (EXACT_NAME, CUSTOM_NAME) or not _PROFILE_NAME.fullmatch(name):
+            raise ValueError(
+                f"step_profiles: the name {name!r}, accepted: another word of at most 64 of a-z, 0-9 and _"
+            )
+        try:
+            profiles[name] = StepProfile.parse(raw)
+        except ValueError as error:
+            raise ValueError(f"step_profiles: {name}: {error}") from None
+    return profiles

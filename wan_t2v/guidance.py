@@ -1,32 +1,46 @@
 """Classifier-free guidance: two passes of one expert, extrapolated away from the negative prompt."""
 
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from wan_t2v.experts import Expert
 
 
-def guided_velocity(
+@dataclass(frozen=True)
+class Velocities:
+    """One step's velocities (1, C, F, H, W), of the prompt and of the negative prompt; None without a negative pass."""
+
+    conditional: Tensor
+    negative: Tensor | None
+
+    def guided(self, guidance_scale: float) -> Tensor:
+        """`negative + guidance_scale * (conditional - negative)` in float32; without a negative one the conditional."""
+        if self.negative is None:
+            return self.conditional
+        return self.negative + guidance_scale * (self.conditional - self.negative)
+
+
+def compute_velocities(
     expert: Expert,
     latents: Tensor,
     timestep: int,
     *,
     prompt_embeds: Tensor,
     negative_prompt_embeds: Tensor | None,
-    guidance_scale: float,
     executor: Executor,
-) -> Tensor:
-    """Velocity (1, C, F, H, W): `negative + guidance_scale * (conditional - negative)` in float32.
+) -> Velocities:
+    """Run one step's passes; without negative embeddings the conditional one alone.
 
     The passes do not depend on each other and run at the same time; what executes them decides whether they queue,
-    merge or run on two devices. Without negative embeddings only the conditional pass runs.
+    merge or run on two devices.
     """
     if negative_prompt_embeds is None:
-        return expert(latents, timestep, prompt_embeds)
+        return Velocities(expert(latents, timestep, prompt_embeds), None)
     pending = executor.submit(expert, latents, timestep, negative_prompt_embeds)
     try:
         conditional = expert(latents, timestep, prompt_embeds)
     finally:
         negative = pending.result()  # also after a failure: no pass may outlive its request
-    return negative + guidance_scale * (conditional - negative)
+    return Velocities(conditional, negative)

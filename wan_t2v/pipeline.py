@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wan_t2v.denoise import denoise
+from wan_t2v.denoise import denoise, experts_of_steps
 from wan_t2v.engines.engine import Engine
 from wan_t2v.experts import EngineExpert, Experts
 from wan_t2v.facts import ModelFacts
@@ -17,6 +17,7 @@ from wan_t2v.latents import starting_noise, vae_from_diffusion
 from wan_t2v.mp4 import mp4_from_frames
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
+from wan_t2v.step_profiles.step_reuse import StepReuse
 from wan_t2v.tokens import PromptTokenizer, text_embeddings
 
 
@@ -55,6 +56,7 @@ def mp4_from_settings(settings: Settings, facts: ModelFacts, *, tokenizer: Promp
             guidance_scale_2=settings.guidance_scale_2,
             executor=executor,
             after_step=lambda step: None,
+            reuse=StepReuse(settings.profile, experts_of_steps(schedule, experts), guided=settings.guided),
         )
     vae_latents = vae_from_diffusion(latents, facts.latents_mean, facts.latents_std)
     pieces = decode_frames(vae_latents, engines.vae_decoder_first, engines.vae_decoder_next, latent_frames_per_call=4)

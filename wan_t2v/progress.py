@@ -16,7 +16,8 @@ class Progress:
         step, num_inference_steps: the `step`-th (from 1) of so many.
         timestep, expert: where it was on the schedule, and who ran it.
         step_s: seconds it took.
-        left_s: estimated seconds for the steps that are left, from the mean of those that are done.
+        left_s: estimated seconds for the steps that are left, from the mean of the passes that were computed.
+        reused: it took an earlier step's result; no expert ran.
     """
 
     step: int
@@ -25,6 +26,7 @@ class Progress:
     expert: str
     step_s: float
     left_s: float
+    reused: bool = False
 
     def to_json(self) -> str:
         """One JSON object."""
@@ -38,7 +40,8 @@ class StepClock:
     now: Callable[[], float] = time.monotonic
     _started: float = field(init=False)
     _last: float = field(init=False)
-    _first: int | None = field(init=False, default=None)
+    _steps: int = field(init=False, default=0)
+    _passes: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._started = self._last = self.now()
@@ -47,13 +50,17 @@ class StepClock:
         """The progress after `step`, which ended now."""
         ended = self.now()
         step_s, self._last = ended - self._last, ended
-        self._first = step.index if self._first is None else self._first  # not 1 for one that was taken up again
-        mean_s = (ended - self._started) / (step.index - self._first + 1)
+        self._steps += 1  # not the step's index, for one that was taken up again
+        self._passes += step.passes
+        elapsed_s = ended - self._started
+        by_steps_s = elapsed_s / self._steps * (step.count - step.index)
+        left_s = elapsed_s / self._passes * step.passes_left if self._passes else by_steps_s
         return Progress(
             step=step.index,
             num_inference_steps=step.count,
             timestep=step.timestep,
             expert=step.expert,
             step_s=round(step_s, 4),
-            left_s=round(mean_s * (step.count - step.index), 3),
+            left_s=round(left_s, 3),
+            reused=step.reused,
         )

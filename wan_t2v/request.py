@@ -7,14 +7,14 @@ works. Standard library only.
 import base64
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from wan_t2v.facts import ServingDefaults
+from wan_t2v.field_checks.invalid_field import InvalidField, closest_name
 from wan_t2v.shapes import LatentGrid, VideoShape
+from wan_t2v.step_profiles.profile import CUSTOM_NAME, EXACT, EXACT_NAME, LEAST_STEPS, StepProfile
 
 OUTPUT_TYPES = ("mp4", "frames", "latents")
 VIDEO_ENCODINGS = ("raw", "base64")
@@ -22,29 +22,7 @@ MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_FPS = 120
 MAX_FLOW_SHIFT = 100.0
-MAX_QUOTED = 200  # characters of what came, in an error
-LONGEST_NAME = 64  # of a field, parameter or choice; what is longer is compared with nothing
-MAX_PROMPT_BYTES = 65536  # far beyond any text length; what is longer is a mistake, not a prompt
-
-
-class InvalidField(ValueError):
-    """A field that cannot be served: the message names it, what came, what is accepted and a value that works."""
-
-    def __init__(self, field: str, came: object, accepted: str, *, nearest: object = None) -> None:
-        hint = "" if nearest is None else f" Nearest: {nearest}."
-        super().__init__(f"{_quoted(field)}: got {_quoted(str(came))}; accepted: {accepted}.{hint}")
-        self.field = field
-        self.nearest = nearest
-
-
-def _quoted(text: str) -> str:
-    """What the caller sent, at most MAX_QUOTED characters of it."""
-    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}... ({len(text)} characters)"
-
-
-def is_refusal(message: str) -> bool:
-    """Whether a text is the message of a InvalidField: codes are lost on the way between models, texts are not."""
-    return re.match(r"[a-z0-9_, ]+: got .*; accepted: ", message, re.DOTALL) is not None
+RAW_PROFILE_FIELDS = ("step_cache", "guidance_skip")
 
 
 def is_guided(guidance_scale: float) -> bool:
@@ -69,6 +47,7 @@ class Settings:
     """A request with every default resolved: what a generation depends on, and nothing else.
 
     `guidance_scale` is used while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
+    `profile` is what `step_profile` stands for, with the request's own `step_cache` and `guidance_skip`.
     """
 
     prompt: str
@@ -84,6 +63,8 @@ class Settings:
     fps: int
     output_type: str
     video_encoding: str
+    step_profile: str = EXACT_NAME
+    profile: StepProfile = EXACT
 
     @property
     def video_shape(self) -> VideoShape:
@@ -92,7 +73,7 @@ class Settings:
 
     @property
     def passes(self) -> int:
-        """Forward passes of the experts."""
+        """Forward passes of the experts, if every one is computed."""
         return self.num_inference_steps * (2 if self.guided else 1)
 
     @property
@@ -111,7 +92,8 @@ class Settings:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Settings":
         """Read what `to_json` wrote."""
-        return cls(**json.loads(text))
+        raw = json.loads(text)
+        return cls(**{**raw, "profile": StepProfile(**raw["profile"])})
 
 
 def resolve_settings(
@@ -127,6 +109,7 @@ def resolve_settings(
 
     `prompt` and `negative_prompt` must have been cleaned; `latents_shape` is that of the given starting noise.
     """
+    step_profile, profile = choose_profile(fields, defaults)
     value = {**asdict(defaults), "seed": fallback_seed, "output_type": "mp4", "video_encoding": "raw", **fields}
     settings = Settings(
         prompt=_prompt(fields),
@@ -142,11 +125,33 @@ def resolve_settings(
         fps=_integer("fps", value["fps"], 1, MAX_FPS),
         output_type=_choice("output_type", value["output_type"], OUTPUT_TYPES),
         video_encoding=_choice("video_encoding", value["video_encoding"], VIDEO_ENCODINGS),
+        step_profile=step_profile,
+        profile=profile,
     )
     check_size(settings.video_shape, grid, served)
     _check_work(settings, grid, served)
+    _check_profile(settings, fields)
     _check_latents(latents_shape, settings.video_shape, grid)
     return settings
+
+
+def choose_profile(fields: Mapping[str, Any], defaults: ServingDefaults) -> tuple[str, StepProfile]:
+    """The profile's name, and what it leaves out with the raw values that the request gives. Raises InvalidField."""
+    raw = {name: _share(name, fields[name]) for name in RAW_PROFILE_FIELDS if name in fields}
+    name = fields.get("step_profile", CUSTOM_NAME if any(raw.values()) else EXACT_NAME)
+    if name == CUSTOM_NAME and "step_profile" not in fields:
+        return name, _with_raw(EXACT, raw)
+    profiles = {EXACT_NAME: EXACT, **defaults.step_profiles}
+    profile = profiles[_choice("step_profile", name, tuple(profiles))]
+    if profile.is_exact and any(raw.values()):
+        accepted = f"{EXACT_NAME} with {' and '.join(raw)} of 0 or left out, or other values without step_profile"
+        raise InvalidField("step_profile", f"{name} with {raw}", accepted)
+    return name, _with_raw(profile, raw)
+
+
+def _with_raw(profile: StepProfile, raw: Mapping[str, float]) -> StepProfile:
+    step_cache = raw.get("step_cache", profile.step_cache)
+    return replace(profile, step_cache=step_cache, guidance_skip=raw.get("guidance_skip", profile.guidance_skip))
 
 
 def check_size(video: VideoShape, grid: LatentGrid, served: ServedSizes) -> None:
@@ -157,47 +162,6 @@ def check_size(video: VideoShape, grid: LatentGrid, served: ServedSizes) -> None
     _check_side("height", video.height, grid, served.largest.height)
     _check_side("width", video.width, grid, served.largest.width)
     _check_num_frames(video.frames, grid, served.largest.frames)
-
-
-def check_parameters(names: Sequence[str], *, fields: Sequence[str], parameters: Sequence[str]) -> None:
-    """Refuse request parameters that would be ignored: unknown names, and fields, which are tensors.
-
-    A typing error and a field that was not sent as a tensor arrive silently as request parameters. Raises InvalidField.
-    """
-    for name in names:
-        if name in fields:
-            raise InvalidField(name, "a request parameter", "a tensor of this name: send the field as an input")
-        if name not in parameters:
-            known = (*fields, *parameters)
-            raise InvalidField(name, "an unknown field", ", ".join(known), nearest=_closest(name, known))
-
-
-def _closest(name: str, known: Sequence[str]) -> str | None:
-    """The most alike of the known names; comparing takes long where the name is long."""
-    close = get_close_matches(name, known, n=1) if len(name) <= LONGEST_NAME else []
-    return close[0] if close else None
-
-
-def check_prompt_bytes(field: str, raw: bytes) -> str:
-    """Decode a prompt. Raises InvalidField if it is not UTF-8 or absurdly long."""
-    if len(raw) > MAX_PROMPT_BYTES:
-        raise InvalidField(field, f"{len(raw)} bytes", f"at most {MAX_PROMPT_BYTES} bytes of UTF-8 text")
-    return check_text(field, raw)
-
-
-def check_word(field: str, raw: bytes) -> str:
-    """Decode a text field that is one of a few words. Raises InvalidField."""
-    if len(raw) > LONGEST_NAME:
-        raise InvalidField(field, f"{len(raw)} bytes", f"a word of at most {LONGEST_NAME} bytes")
-    return check_text(field, raw)
-
-
-def check_text(field: str, raw: bytes) -> str:
-    """Decode a text field. Raises InvalidField if it is not UTF-8."""
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidField(field, f"bytes that are not UTF-8 (at byte {error.start})", "UTF-8 text") from None
 
 
 def _prompt(fields: Mapping[str, Any]) -> str:
@@ -243,9 +207,16 @@ def _flow_shift(value: float) -> float:
     return value
 
 
+def _share(field: str, value: float) -> float:
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        nearest = min(max(value, 0.0), 1.0) if math.isfinite(value) else None
+        raise InvalidField(field, value, "a number from 0 to 1", nearest=nearest)
+    return value
+
+
 def _choice(field: str, value: str, choices: Sequence[str]) -> str:
     if value not in choices:
-        raise InvalidField(field, repr(value), " or ".join(choices), nearest=_closest(value, choices))
+        raise InvalidField(field, repr(value), " or ".join(choices), nearest=closest_name(value, choices))
     return value
 
 
@@ -267,6 +238,18 @@ def _check_work(settings: Settings, grid: LatentGrid, served: ServedSizes) -> No
         f"at most {served.token_passes} tokens x passes in one request",
         nearest=steps if steps else None,
     )
+
+
+def _check_profile(settings: Settings, fields: Mapping[str, Any]) -> None:
+    if settings.profile.is_exact:
+        return
+    if settings.num_inference_steps < LEAST_STEPS:
+        field = next(name for name in ("step_profile", *RAW_PROFILE_FIELDS) if name in fields)
+        came = f"{settings.step_profile} with {settings.num_inference_steps} steps"
+        raise InvalidField(field, came, f"{EXACT_NAME}, or at least {LEAST_STEPS} num_inference_steps")
+    if fields.get("guidance_skip") and not settings.guided:
+        came = f"{fields['guidance_skip']:g} with guidance_scale {settings.guidance_scale:g}"
+        raise InvalidField("guidance_skip", came, "0 where no negative pass runs, or a guidance_scale above 1")
 
 
 def _check_latents(shape: Sequence[int] | None, video: VideoShape, grid: LatentGrid) -> None:

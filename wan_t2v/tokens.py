@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 
 from wan_t2v.engines.engine import Array, Engine
 from wan_t2v.facts import TOKENIZER_FILE
+from wan_t2v.field_checks.invalid_field import InvalidField
+from wan_t2v.field_checks.texts import MAX_PROMPT_BYTES, check_prompt_bytes
 from wan_t2v.installed_files import read_installed
-from wan_t2v.request import MAX_PROMPT_BYTES, InvalidField, check_prompt_bytes
 
 # `html.unescape` gives up on more than 4300 digits; an ampersand may itself be escaped
 _ENDLESS_REFERENCE = re.compile(r"#[0-9]{1000}")

@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 def psnr_db(video: bytes, other: bytes) -> float:
     """Peak signal-to-noise ratio of all frames together; 100 for equal ones. Raises ValueError for another size."""
-    frames, others = decode_frames(video), decode_frames(other)
+    return frames_psnr_db(decode_frames(video), decode_frames(other))
+
+
+def frames_psnr_db(frames: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
+    """The same of two clips that are decoded already."""
     if frames.shape != others.shape:
         raise ValueError(f"one video has frames of {frames.shape}, the other of {others.shape}")
     error = float(np.mean((frames.astype(np.float64) - others) ** 2))

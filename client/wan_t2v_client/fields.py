@@ -39,6 +39,11 @@ FIELDS = {
     "guidance_scale": Field("FP32", "guidance of the high-noise expert"),
     "guidance_scale_2": Field("FP32", "guidance of the low-noise expert"),
     "flow_shift": Field("FP32", "shift of the noise schedule"),
+    "step_profile": Field(
+        "BYTES", "passes that may be left out: exact, or a name that the server knows", metavar="NAME"
+    ),
+    "step_cache": Field("FP32", "reuse a step while its velocity changed by less than this share; 0 never"),
+    "guidance_skip": Field("FP32", "share of the low-noise steps, the last ones, without a negative pass; 0 none"),
     "seed": Field("INT64", "seed of the starting noise; the same seed gives the same video"),
     "fps": Field("INT32", "frames per second of the MP4"),
     "latents": Field("FP32", array=True),

@@ -19,6 +19,7 @@ class Progress:
         timestep, expert: where it was on the schedule, and who ran it.
         step_s: seconds it took on the server.
         left_s: the server's estimate of the seconds for the steps that are left.
+        reused: the step took an earlier one's result; no expert ran.
         preview: a small PNG of what the clip is becoming, if it was asked for and this step has one; its base64 if
             the request's `video_encoding` is.
     """
@@ -30,6 +31,7 @@ class Progress:
     step_s: float
     left_s: float
     preview: bytes | None = None
+    reused: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from embedded.process.open_files import LEAST, raise_limit
 from embedded.process.triton_process import TritonProcess
 from embedded.supervision.background_check import BackgroundCheck
 from embedded.supervision.hang import HANG_S, Crash, Hang
+from embedded.supervision.lost_at_start import LostAtStart
 from embedded.supervision.memory_restart import MemoryRestart
 from embedded.supervision.model_watchdog import ModelWatchdog
 from embedded.supervision.restarts import Restarts
@@ -125,10 +126,14 @@ class Supervisor:
         self._triton = triton = TritonProcess.start(self.options, self._own)
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
+        lost = LostAtStart(triton.pid, triton.first_error)
         while not triton.is_ready() and not self.stopping:
             if time.monotonic() > deadline:
                 reason = triton.first_error() or "no error in its log"
                 raise ServerError(f"not ready after {limit_s:g} s: {reason} (log: {self.options.log})")
+            if model := lost.model():
+                triton.kill()  # ended by a signal, as one that aborts by itself: the start is tried again
+                raise ServerError(f"a process of {model} died while it was loaded (log: {self.options.log})")
             self._own.close_regions()
             self._pause(POLL_S)
         if not self.stopping:

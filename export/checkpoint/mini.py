@@ -7,7 +7,7 @@ text encoder is a real UMT5 with a position bias in every layer; the experts are
 import json
 import logging
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
@@ -16,6 +16,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from export.atomic import write_folder_atomically
 from export.checkpoint.mini_tokenizer import train_tokenizer
+from export.checkpoint.serving_defaults import STEP_PROFILES
 from wan_t2v.facts import DEFAULTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ VOCABULARY = 1024
 BOUNDARY_RATIO = 0.875  # Wan2.2's own
 FLOW_SHIFT = 3.0  # as the published checkpoint's scheduler_config.json; serving uses 12, see the defaults below
 
-SERVING_DEFAULTS = {
+SERVING_DEFAULTS: dict[str, tuple[Any, str]] = {
     "height": (128, "wan-mini: chosen for two CPU cores"),
     "width": (128, "wan-mini: chosen for two CPU cores"),
     "num_frames": (17, "wan-mini: chosen for two CPU cores"),
@@ -38,6 +39,7 @@ SERVING_DEFAULTS = {
     "flow_shift": (12.0, "Wan2.2 wan/configs/wan_t2v_A14B.py sample_shift"),
     "fps": (16, "Wan2.2 wan/configs/shared_config.py sample_fps"),
     "negative_prompt": ("", "wan-mini: the empty caption"),
+    "step_profiles": (STEP_PROFILES, "as for A14B; what they cost wan-mini is in docs/use/speed.md"),
 }
 
 

@@ -53,7 +53,7 @@ def test_the_defaults_in_the_table_are_those_that_are_served(root: Path) -> None
 
     row = r"^\| `(\w+)` \| \w+ \| .* \| (.*) \| (.*) \|$"
     rows = {found[0]: found for found in re.findall(row, request_page(root), re.MULTILINE)}
-    for name in A14B.keys() - {"negative_prompt"}:
+    for name in A14B.keys() - {"negative_prompt", "step_profiles"}:
         assert rows[name][1:] == (str(A14B[name][0]), str(mini[name]["value"])), name
     assert mini["negative_prompt"]["value"] == "" and rows["negative_prompt"][2] == "empty"
 
@@ -73,6 +73,9 @@ def test_every_make_variable_of_a_request_is_on_its_page_and_reaches_the_command
         "GUIDANCE_SCALE_2",
         "FLOW_SHIFT",
         "FPS",
+        "STEP_PROFILE",
+        "STEP_CACHE",
+        "GUIDANCE_SKIP",
     }
     given = [f"{name}=7" for name in variables]
     shown = subprocess.run(

@@ -30,7 +30,7 @@ ARROWS = {
     "export": ("graphs", "checkpoint", "fp8", "parity", "to_onnx", "placement", "to_plan", "commands"),
     "client/wan_t2v_client": ("transport", "cli"),
     "embedded": ("process", "supervision"),
-    "benchmarks": ("harness", "baselines", "latency", "load", "gpu"),
+    "benchmarks": ("harness", "baselines", "latency", "load", "quality", "gpu"),
     "training": ("world", "learn", "judge"),
 }
 STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt"}

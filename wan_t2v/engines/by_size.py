@@ -6,7 +6,7 @@ from typing import Any
 from wan_t2v.engines.engine import Array, BufferedEngine, Engine
 from wan_t2v.engines.profiles import ShapeError
 from wan_t2v.facts import ModelFacts
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.shapes import VideoShape
 
 

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 
 FINISHED, CANCELLED, FAILED = "finished", "cancelled", "failed"
 OVERLOADED, DEADLINE = "refused_overloaded", "refused_deadline"

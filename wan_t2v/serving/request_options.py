@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.serving.resume.idempotency import CALLER, KEY, RequestKey, TrustedProxy
 
 # Parameters of a request, not tensors: they change when a video is made and not what it is.

@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wan_t2v.request import InvalidField, Settings
+from wan_t2v.field_checks.invalid_field import InvalidField
+from wan_t2v.request import Settings
 
 LONGEST_BYTES = 4 * 2**20  # two prompts of 64 KiB, every character escaped three times as JSON
 

@@ -13,7 +13,8 @@ _FIELDS: dict[str, Any] = {
     "webhook_url": {**_TEXT, "description": "told when the job ends"},
     "negative_prompt": _TEXT,
     **dict.fromkeys(("width", "height", "num_frames", "num_inference_steps", "seed", "fps", "preview_every"), _WHOLE),
-    **dict.fromkeys(("guidance_scale", "guidance_scale_2", "flow_shift"), _NUMBER),
+    **dict.fromkeys(("guidance_scale", "guidance_scale_2", "flow_shift", "step_cache", "guidance_skip"), _NUMBER),
+    "step_profile": {**_TEXT, "description": "exact, or a profile of the server's", "example": "exact"},
 }
 _SCHEMA = {"type": "object", "required": ["prompt"], "properties": _FIELDS, "additionalProperties": False}
 

@@ -1,5 +1,6 @@
 """Same request, same plan, same seed: the same MP4 bytes, whatever else goes on."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,9 +78,17 @@ def hits_during(server: Server, work: Callable[[], object]) -> int:
     return text_cache_hits(server.grpc_url) - before
 
 
-def test_the_way_in_one_process_gives_the_same_bytes(server: Server, alone: bytes, repository: Path) -> None:
+REUSING = {"num_inference_steps": 20, "step_cache": 0.1, "guidance_skip": 0.5}
+
+
+@pytest.mark.parametrize("fields", [{}, REUSING], ids=["exact", "reusing"])
+def test_the_way_in_one_process_gives_the_same_bytes(
+    fields: dict[str, float], server: Server, repository: Path
+) -> None:
     facts = ModelFacts.read(repository / "denoiser/1")
-    settings = Settings(**generated(server.grpc_url).metadata["settings"])
+    served = generated(server.grpc_url, **fields)
+    assert (served.metadata["passes_saved"] > 0) == bool(fields)
+    settings = Settings.from_json(json.dumps(served.metadata["settings"]))
     threads = {"vae_decoder_first": 2, "vae_decoder_next": 2}
     engines = Engines(
         **{
@@ -88,4 +97,4 @@ def test_the_way_in_one_process_gives_the_same_bytes(server: Server, alone: byte
         }
     )
     tokenizer = PromptTokenizer(repository / "prepare/1", text_length=facts.text_length)
-    assert mp4_from_settings(settings, facts, tokenizer=tokenizer, engines=engines) == alone
+    assert mp4_from_settings(settings, facts, tokenizer=tokenizer, engines=engines) == served.video

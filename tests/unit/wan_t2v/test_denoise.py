@@ -7,11 +7,13 @@ from torch import Tensor
 
 from tests.fakes.pb_utils import FakeExpert
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.denoise import NonFiniteVelocity, Step, denoise
+from wan_t2v.denoise import NonFiniteVelocity, Step, denoise, experts_of_steps
 from wan_t2v.experts import Experts
 from wan_t2v.facts import ModelFacts
-from wan_t2v.guidance import guided_velocity
+from wan_t2v.guidance import compute_velocities
 from wan_t2v.schedule import Schedule
+from wan_t2v.step_profiles.profile import EXACT, StepProfile
+from wan_t2v.step_profiles.step_reuse import StepReuse
 
 LATENTS = torch.zeros(1, 16, 1, 2, 2)
 PROMPT, NEGATIVE = torch.ones(1, 4, 8), torch.full((1, 4, 8), 0.25)
@@ -22,19 +24,30 @@ def facts(repository: Path) -> ModelFacts:
     return ModelFacts.read(repository / "denoiser/1")
 
 
-def run(facts: ModelFacts, high: FakeExpert, low: FakeExpert, *, negative: Tensor | None = NEGATIVE) -> list[Step]:
+def run(
+    facts: ModelFacts,
+    high: FakeExpert,
+    low: FakeExpert,
+    *,
+    negative: Tensor | None = NEGATIVE,
+    count: int = 8,
+    profile: StepProfile = EXACT,
+) -> list[Step]:
     steps: list[Step] = []
     with ThreadPoolExecutor(1) as executor:
+        schedule = Schedule(facts.scheduler, num_inference_steps=count, flow_shift=12.0)
+        experts = Experts(high, low, facts.boundary_timestep)
         denoise(
             LATENTS,
-            Schedule(facts.scheduler, num_inference_steps=8, flow_shift=12.0),
-            experts=Experts(high, low, facts.boundary_timestep),
+            schedule,
+            experts=experts,
             prompt_embeds=PROMPT,
             negative_prompt_embeds=negative,
             guidance_scale=4.0,
             guidance_scale_2=3.0,
             executor=executor,
             after_step=steps.append,
+            reuse=StepReuse(profile, experts_of_steps(schedule, experts), guided=negative is not None),
         )
     return steps
 
@@ -72,11 +85,10 @@ def test_without_negative_embeddings_one_pass_runs(facts: ModelFacts) -> None:
 def test_guidance_extrapolates_from_the_negative_pass() -> None:
     """Conditional velocity 2, negative 0.5: 0.5 + 4 * (2 - 0.5) = 6.5."""
     with ThreadPoolExecutor(1) as executor:
-        velocity = guided_velocity(
-            FakeExpert(2.0), LATENTS, 900, prompt_embeds=PROMPT, negative_prompt_embeds=NEGATIVE,
-            guidance_scale=4.0, executor=executor,
-        )  # fmt: skip
-    assert torch.equal(velocity, torch.full_like(LATENTS, 6.5))
+        velocities = compute_velocities(
+            FakeExpert(2.0), LATENTS, 900, prompt_embeds=PROMPT, negative_prompt_embeds=NEGATIVE, executor=executor
+        )
+    assert torch.equal(velocities.guided(4.0), torch.full_like(LATENTS, 6.5))
 
 
 def test_a_step_that_raises_stops_the_loop(facts: ModelFacts) -> None:
@@ -124,3 +136,27 @@ def test_a_velocity_that_is_no_number_ends_the_generation_in_its_step(facts: Mod
     with pytest.raises(NonFiniteVelocity, match=r"step 3 of 8, timestep 972: high_noise_expert .* 1 of 64 values"):
         run(facts, high, low, negative=None)
     assert len(high.calls) == 3, "no pass ran after it"
+
+
+def test_a_profile_leaves_passes_out_and_each_step_says_so(facts: ModelFacts) -> None:
+    high, low = FakeExpert(1.0), FakeExpert(1.0)
+    steps = run(facts, high, low, count=40, profile=StepProfile(static_reuse=1, guidance_skip=0.5))
+    for expert, name in ((high, "high_noise_expert"), (low, "low_noise_expert")):
+        assert len(expert.calls) == sum(step.passes for step in steps if step.expert == name)
+    assert [step.index for step in steps if step.reused] == [*range(9, 27, 2), *range(29, 39, 2)]
+    assert {step.passes for step in steps[33:]} == {0, 1} and {step.passes for step in steps[:33]} == {0, 2}
+    assert steps[-1].passes_left == 0
+
+
+def test_nothing_left_out_is_what_is_computed_without_a_profile(facts: ModelFacts) -> None:
+    def last(reuse: StepReuse | None) -> Tensor:
+        schedule = Schedule(facts.scheduler, num_inference_steps=8, flow_shift=12.0)
+        with ThreadPoolExecutor(1) as executor:
+            return denoise(
+                LATENTS, schedule, experts=Experts(FakeExpert(1.0), FakeExpert(0.3), 875.0), prompt_embeds=PROMPT,
+                negative_prompt_embeds=NEGATIVE, guidance_scale=4.0, guidance_scale_2=3.0, executor=executor,
+                after_step=lambda step: None, reuse=reuse,
+            )  # fmt: skip
+
+    names = ["high_noise_expert"] * 6 + ["low_noise_expert"] * 2
+    assert torch.equal(last(None), last(StepReuse(EXACT, names, guided=True)))

@@ -6,7 +6,8 @@ from wan_t2v.denoise import Step
 from wan_t2v.progress import StepClock
 
 
-def step(index: int, count: int = 4) -> Step:
+def step(index: int, *, passes: int = 2, passes_left: float | None = None, count: int = 4) -> Step:
+    passes_left = 2.0 * (count - index) if passes_left is None else passes_left
     return Step(
         index,
         count,
@@ -14,6 +15,8 @@ def step(index: int, count: int = 4) -> Step:
         expert="high_noise_expert",
         clean_estimate=torch.zeros(1),
         latents=torch.zeros(1),
+        passes=passes,
+        passes_left=passes_left,
     )
 
 
@@ -30,4 +33,19 @@ def test_the_time_left_is_the_mean_of_the_steps_so_far_times_those_left() -> Non
         "expert": "high_noise_expert",
         "step_s": 4.0,
         "left_s": 6.0,
+        "reused": False,
     }
+
+
+def test_a_reused_step_costs_next_to_nothing_and_the_time_left_counts_passes() -> None:
+    times = iter((100.0, 102.0, 102.0, 104.0))
+    clock = StepClock(lambda: next(times))
+    clock.after(step(1))
+    reused = clock.after(step(2, passes=0, passes_left=3.0))
+    assert (reused.reused, reused.step_s, reused.left_s) == (True, 0.0, 3.0)  # a second per pass
+    assert clock.after(step(3, passes=2, passes_left=1.0)).left_s == 1.0
+
+
+def test_of_a_generation_that_goes_on_with_a_reused_step_the_steps_tell_the_time_left() -> None:
+    times = iter((100.0, 101.0))
+    assert StepClock(lambda: next(times)).after(step(2, passes=0, passes_left=3.0)).left_s == 2.0

@@ -3,22 +3,18 @@ from typing import Any
 
 import pytest
 
-from wan_t2v import request
 from wan_t2v.facts import ServingDefaults
-from wan_t2v.request import (
-    MAX_PROMPT_BYTES,
-    InvalidField,
-    ServedSizes,
-    Settings,
-    check_parameters,
-    check_prompt_bytes,
-    check_word,
-    resolve_settings,
-)
+from wan_t2v.field_checks import invalid_field
+from wan_t2v.field_checks.invalid_field import InvalidField
+from wan_t2v.field_checks.names import check_parameters
+from wan_t2v.field_checks.texts import MAX_PROMPT_BYTES, check_prompt_bytes, check_word
+from wan_t2v.request import ServedSizes, Settings, resolve_settings
 from wan_t2v.shapes import LatentGrid, VideoShape
+from wan_t2v.step_profiles.profile import EXACT, StepProfile
 
 GRID = LatentGrid(channels=16, time_stride=4, space_stride=8, patch=2)
-DEFAULTS = ServingDefaults(128, 128, 17, 40, 4.0, 3.0, 12.0, 16, "blurred")
+FAST = StepProfile(step_cache=0.1, guidance_skip=0.25)
+DEFAULTS = ServingDefaults(128, 128, 17, 40, 4.0, 3.0, 12.0, 16, "blurred", {"fast": FAST})
 ANY = ServedSizes(largest=VideoShape(81, 256, 256))
 LISTED = ServedSizes(VideoShape(81, 1280, 1280), (VideoShape(81, 480, 832), VideoShape(81, 720, 1280)))
 
@@ -179,7 +175,7 @@ def test_a_field_that_comes_as_a_parameter_is_refused_and_not_ignored() -> None:
 
 def test_what_is_long_is_neither_compared_nor_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name of one MiB took 0.085 s and 45 MiB, before anybody knew whether there was a place."""
-    monkeypatch.setattr(request, "get_close_matches", lambda *_, **__: pytest.fail("compared"))
+    monkeypatch.setattr(invalid_field, "get_close_matches", lambda *_, **__: pytest.fail("compared"))
     long = "x" * 2**20
     refusals = []
     for refuse in (
@@ -193,3 +189,46 @@ def test_what_is_long_is_neither_compared_nor_repeated(monkeypatch: pytest.Monke
         refusals.append(str(refusal.value))
     assert all(len(text) < 400 for text in refusals)
     assert f"{'x' * 200}... (1048576 characters): got an unknown field" in refusals[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "profile"),
+    [
+        ({}, "exact", EXACT),
+        ({"step_profile": "exact"}, "exact", EXACT),
+        ({"step_cache": 0.0, "guidance_skip": 0.0}, "exact", EXACT),
+        ({"step_profile": "fast"}, "fast", FAST),
+        ({"step_profile": "fast", "guidance_skip": 0.0}, "fast", StepProfile(step_cache=0.1)),
+        ({"step_cache": 0.02}, "custom", StepProfile(step_cache=0.02)),
+        ({"guidance_skip": 0.5}, "custom", StepProfile(guidance_skip=0.5)),
+    ],
+)
+def test_a_profile_is_named_or_given_in_raw_values(fields: dict[str, Any], name: str, profile: StepProfile) -> None:
+    settings = checked(fields)
+    assert (settings.step_profile, settings.profile) == (name, profile)
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"step_profile": "fats"}, "step_profile: got 'fats'; accepted: exact or fast. Nearest: fast."),
+        ({"step_profile": "custom"}, "step_profile: got 'custom'; accepted: exact or fast"),
+        ({"step_cache": 1.5}, "step_cache: got 1.5; accepted: a number from 0 to 1. Nearest: 1.0."),
+        ({"step_cache": float("nan")}, "step_cache: got nan; accepted: a number from 0 to 1."),
+        ({"guidance_skip": -0.1}, "guidance_skip: got -0.1; accepted: a number from 0 to 1. Nearest: 0.0."),
+        ({"step_profile": "exact", "step_cache": 0.1}, "step_profile: got exact with .*'step_cache': 0.1"),
+        (
+            {"step_profile": "fast", "num_inference_steps": 15},
+            "step_profile: got fast with 15 steps; accepted: exact, or",
+        ),
+        ({"step_cache": 0.1, "num_inference_steps": 4}, "step_cache: got custom with 4 steps"),
+        (
+            {"guidance_skip": 0.2, "guidance_scale": 1.0},
+            "guidance_skip: got 0.2 with guidance_scale 1; accepted: 0 where",
+        ),
+    ],
+)
+def test_a_profile_that_cannot_mean_anything_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidField, match=message.replace(". Nearest", r"\. Nearest")):
+        checked(fields)

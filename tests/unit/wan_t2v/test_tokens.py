@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.tokens import PromptTokenizer, clean_and_check_prompt, clean_prompt
 
 LENGTH = 64

@@ -20,18 +20,24 @@ MOST_SIZES = 64  # a caller may ask for another size each time; the newest are k
 
 @dataclass(frozen=True)
 class Workload:
-    """What a generation costs depends on this: the clip in pixels, its steps, and whether a negative pass runs."""
+    """What a generation costs depends on this: the clip in pixels, its steps, and whether a negative pass runs.
+
+    `share` of its passes is likely to be computed.
+    """
 
     height: int
     width: int
     num_frames: int
     num_inference_steps: int
     guided: bool
+    share: float = 1.0
 
     @classmethod
     def of(cls, settings: Settings) -> "Workload":
         """The work that settings ask for."""
-        return cls(settings.height, settings.width, settings.num_frames, settings.num_inference_steps, settings.guided)
+        video, steps = settings.video_shape, settings.num_inference_steps
+        share = settings.profile.expected_share()
+        return cls(video.height, video.width, video.frames, steps, guided=settings.guided, share=share)
 
     @property
     def size(self) -> float:
@@ -67,7 +73,7 @@ def expected_workload(work: Workload, run: RunDirectory) -> Workload:
 
 @dataclass(frozen=True)
 class Measured:
-    """Means of recent generations of one size: seconds per step, and seconds after the last step.
+    """Means of recent generations of one size: seconds per computed step, and seconds after the last step.
 
     `after_s` is None where nobody saw the end: the unary endpoint decodes elsewhere.
     """
@@ -97,10 +103,10 @@ class DurationEstimator:
         nearest = min(known, key=lambda entry: (abs(math.log(entry.size / work.size)), entry.passes != work.passes))
         size = work.size / nearest.size
         step_s = nearest.step_s * size * work.passes / nearest.passes
-        return step_s * max(1, work.num_inference_steps) + (nearest.after_s or 0.0) * size
+        return step_s * max(1, work.num_inference_steps) * work.share + (nearest.after_s or 0.0) * size
 
     def record(self, work: Workload, *, step_s: float, after_s: float | None) -> None:
-        """Take a generation's mean step into account, and what came after the steps if that was seen."""
+        """Take a generation's mean computed step into account, and what came after the steps if that was seen."""
         with self._run.exclusive():
             entries = self._entries()
             name = f"{work.height}x{work.width}x{work.num_frames} {work.passes}"

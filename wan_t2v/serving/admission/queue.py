@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import UNARY
@@ -27,6 +28,9 @@ from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.errors import Draining, OutOfTime, Overloaded
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.request_options import USUAL
+
+if TYPE_CHECKING:
+    from wan_t2v.denoise import Step
 
 POLL_S = 0.1
 PRIORITY_S = 60
@@ -197,14 +201,19 @@ class RunningGeneration:
     def __init__(self, slot: Slot, options: QueueOptions, *, now: Callable[[], float]) -> None:
         self._slot, self._options, self._now = slot, options, now
         self._began = self._last_step = now()
-        self._steps = 0
+        self._passes = 0
         self._ended: float | None = None
 
-    def report_step(self, index: int, count: int) -> None:
-        """The `index`-th of `count` steps is done."""
-        self._steps, self._last_step = index, self._now()
-        left_s = (self._last_step - self._began) / index * (count - index)
+    def report_step(self, step: "Step") -> None:
+        """A step is done."""
+        self._passes += step.passes
+        self._last_step = self._now()
+        left_s = self._pass_s * step.passes_left if self._passes else self._slot.info.left_s
         self._slot.report(replace(self._slot.info, left_s=left_s, reported_at=self._last_step))
+
+    @property
+    def _pass_s(self) -> float:
+        return (self._last_step - self._began) / self._passes
 
     def finish(self) -> None:
         """All of it is done."""
@@ -212,7 +221,7 @@ class RunningGeneration:
 
     def record_duration(self, estimator: DurationEstimator, *, sees_the_end: bool) -> None:
         """Tell the estimate what was measured; nothing if no step was done."""
-        if self._steps:
-            step_s = (self._last_step - self._began) / self._steps
+        if self._passes:
+            step_s = self._pass_s * self._options.work.passes
             after_s = self._ended - self._last_step if self._ended is not None and sees_the_end else None
             estimator.record(self._options.work, step_s=step_s, after_s=after_s)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.denoise import Step, denoise
+from wan_t2v.denoise import Step, denoise, experts_of_steps
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, EngineExpert, Experts
 from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.latents import starting_noise
@@ -23,6 +23,7 @@ from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_ide
 from wan_t2v.serving.python_backend.tensors import torch_from_triton
 from wan_t2v.serving.resume.checkpoint_file import SavedState
 from wan_t2v.serving.resume.resume import CheckpointWriter, generation_of
+from wan_t2v.step_profiles.step_reuse import StepReuse
 
 EXPERT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -73,27 +74,34 @@ class DenoiseLoop:
         schedule = Schedule(
             self._facts.scheduler, num_inference_steps=settings.num_inference_steps, flow_shift=settings.flow_shift
         )
+        reuse = StepReuse(settings.profile, experts_of_steps(schedule, self._experts), guided=settings.guided)
         generation = generation_of(settings, given, self._identities) if keeping else None
         kept = keeping.saved_state(generation) if keeping and generation else None
 
         def finished(step: Step) -> None:
             if keeping and generation:
-                keeping.save_after(step, schedule, generation)
+                keeping.save_after(step, generation, schedule=schedule, reuse=reuse)
             after_step(step)
             if is_cancelled():
                 raise Cancelled(f"cancelled after step {step.index} of {step.count}")
 
         with self._experts_for(is_cancelled, loading) as experts:
             pass_experts = cancellable_experts(experts, is_cancelled) if self._in_turn else experts
-            latents = self._denoise(given, settings, schedule, kept=kept, experts=pass_experts, after_step=finished)
-        return latents, {**self._report(schedule, kept), **swap_report(experts), "denoise_ms": _ms_since(started)}
+            self._restore(kept, schedule, reuse)
+            latents = self._denoise(
+                given, settings, schedule, kept=kept, reuse=reuse, experts=pass_experts, after_step=finished
+            )
+        report = {**self._report(schedule, reuse, kept), **swap_report(experts)}
+        return latents, {**report, "denoise_ms": _ms_since(started)}
 
-    def _report(self, schedule: Schedule, kept: SavedState | None) -> dict[str, Any]:
-        names = [self._experts.name_at(timestep) for timestep in schedule.timesteps]
+    def _report(self, schedule: Schedule, reuse: StepReuse, kept: SavedState | None) -> dict[str, Any]:
+        names = experts_of_steps(schedule, self._experts)
         return {
             "graphs": self._identities,
             "steps": {name: names.count(name) for name in self._identities},
             "timesteps": list(schedule.timesteps),
+            "passes": reuse.passes,
+            "passes_saved": reuse.passes_saved,
             **({"resumed_after_step": kept.steps_done} if kept else {}),
         }
 
@@ -125,11 +133,10 @@ class DenoiseLoop:
         schedule: Schedule,
         *,
         kept: SavedState | None,
+        reuse: StepReuse,
         experts: Experts,
         after_step: Callable[[Step], None],
     ) -> Tensor:
-        if kept:
-            schedule.restore({name: tensor.to(self._device) for name, tensor in kept.solver.items()})
         return denoise(
             kept.latents.to(self._device) if kept else given["latents"],
             schedule,
@@ -141,7 +148,13 @@ class DenoiseLoop:
             executor=self._executor,
             after_step=after_step,
             steps_done=kept.steps_done if kept else 0,
+            reuse=reuse,
         )
+
+    def _restore(self, kept: SavedState | None, schedule: Schedule, reuse: StepReuse) -> None:
+        if kept:
+            schedule.restore({name: tensor.to(self._device) for name, tensor in kept.solver.items()})
+            reuse.restore({name: tensor.to(self._device) for name, tensor in kept.reuse.items()})
 
 
 def _ms_since(started: float) -> float:

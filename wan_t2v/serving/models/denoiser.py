@@ -124,9 +124,9 @@ class Denoiser:
 
         def tell(step: Step) -> None:
             step_s = clock.after(step).step_s
-            self._metrics.count_step(step.expert, step_s)
+            self._metrics.count_step(step, step_s)
             trace.step(step, step_s)
-            turn.report_step(step.index, step.count)
+            turn.report_step(step)
 
         return tell
 

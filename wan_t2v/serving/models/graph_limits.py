@@ -10,7 +10,7 @@ from typing import Any
 
 from wan_t2v.contract import MODELS
 from wan_t2v.facts import ModelFacts
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 LARGEST_CLIP = "largest_clip"

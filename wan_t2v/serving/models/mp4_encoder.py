@@ -83,6 +83,8 @@ def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[s
         "prompt_truncated": tokens["prompt"]["truncated"],
         "steps": reports[1]["steps"],
         "timesteps": reports[1]["timesteps"],
+        "passes": reports[1]["passes"],
+        "passes_saved": reports[1]["passes_saved"],
         "resumed_after_step": reports[1].get("resumed_after_step", 0),
         "graphs": graphs,
         "stages_ms": stages,

@@ -9,34 +9,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wan_t2v.contract import REQUEST, Dtype
+from wan_t2v.contract import REQUEST
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE, ModelFacts, ServingDefaults
-from wan_t2v.request import (
-    InvalidField,
-    ServedSizes,
-    Settings,
-    check_parameters,
-    check_size,
-    check_word,
-    resolve_settings,
-)
+from wan_t2v.field_checks.invalid_field import InvalidField
+from wan_t2v.field_checks.names import check_parameters
+from wan_t2v.request import ServedSizes, Settings, check_size, resolve_settings
 from wan_t2v.serving.admission.ensemble_gate import EnsembleGate
 from wan_t2v.serving.admission.estimate import publish_largest
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.cached_text_encoder import CachedTextEncoder
+from wan_t2v.serving.models.request_fields import field_value
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
-from wan_t2v.serving.python_backend.tensors import bytes_from_triton, rename_tensor, text_to_triton
+from wan_t2v.serving.python_backend.tensors import rename_tensor, text_to_triton
 from wan_t2v.serving.python_backend.tracing import Tracer
 from wan_t2v.serving.request_options import PARAMETERS, RequestOptions
 from wan_t2v.serving.signed_settings import Generation, SettingsSigner
 from wan_t2v.shapes import VideoShape
-from wan_t2v.tokens import PromptTokenizer, Tokens, clean_and_check_prompt, text_embeddings
+from wan_t2v.tokens import PromptTokenizer, Tokens, text_embeddings
 
-_PROMPTS = ("prompt", "negative_prompt")
 _NAMES = tuple(field.name for field in REQUEST)
-_TEXTS = frozenset(field.name for field in REQUEST if field.dtype is Dtype.BYTES)
 
 
 class Prepare:
@@ -105,7 +98,7 @@ class Prepare:
         check_parameters(options.names, fields=_NAMES, parameters=PARAMETERS)
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
         latents = tensors.pop("latents", None)
-        fields = {name: _value(name, tensor) for name, tensor in tensors.items()}
+        fields = {name: field_value(name, tensor) for name, tensor in tensors.items()}
         if latents is not None:
             _check_finite(latents.as_numpy())
         return resolve_settings(
@@ -116,17 +109,6 @@ class Prepare:
             served=self._served,
             fallback_seed=options.key.seed if options.key else secrets.randbelow(2**32),
         )
-
-
-def _value(name: str, tensor: Any) -> str | int | float:
-    """The one element of a field's tensor; texts decoded, prompts cleaned."""
-    if name in _PROMPTS:
-        return clean_and_check_prompt(name, bytes_from_triton(tensor))
-    if name in _TEXTS:
-        return check_word(name, bytes_from_triton(tensor))
-    element: np.generic = tensor.as_numpy().reshape(-1)[0]
-    value: int | float = element.item()
-    return value
 
 
 def _check_finite(latents: NDArray[Any]) -> None:

@@ -23,18 +23,21 @@ from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import MODELS, STREAM, STREAM_REQUEST
 from wan_t2v.denoise import Step
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
+from wan_t2v.field_checks.invalid_field import InvalidField
+from wan_t2v.field_checks.names import check_parameters
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
-from wan_t2v.request import InvalidField, Settings, check_parameters, is_guided
+from wan_t2v.request import RAW_PROFILE_FIELDS, Settings, choose_profile, is_guided
 from wan_t2v.serving.admission.estimate import Workload, expected_workload
 from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits, RunningGeneration
 from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.mp4_encoder import encode_video, metadata
+from wan_t2v.serving.models.request_fields import field_value
 from wan_t2v.serving.models.stream_request import CallerLiveness, StreamRequest
 from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, ENCODE, LOAD, PREPARE, ResponseStream
 from wan_t2v.serving.models.vae_decoder import FIRST, NO_FRAMES, VaeDecoder
@@ -195,9 +198,9 @@ class TextToVideoStream:
 
         def tell(step: Step) -> None:
             progress = clock.after(step)
-            self._metrics.count_step(step.expert, progress.step_s)
+            self._metrics.count_step(step, progress.step_s)
             stream.trace.step(step, progress.step_s)
-            turn.report_step(step.index, step.count)
+            turn.report_step(step)
             shown = preview_every and step.index % preview_every == 0
             stream.responses.send_step(progress, settings.encoded(self._png_preview(step)) if shown else None)
 
@@ -246,7 +249,13 @@ def _work(request: Any, defaults: ServingDefaults) -> Workload:
         tensor.name(): tensor.as_numpy().reshape(-1)[0].item() for tensor in request.inputs() if tensor.name() in fields
     }
     height, width, num_frames, steps, guidance_scale = (given.get(name, getattr(defaults, name)) for name in fields)
-    return Workload(height, width, num_frames, steps, guided=is_guided(guidance_scale))
+    share = choose_profile(_profile_fields(request), defaults)[1].expected_share()
+    return Workload(height, width, num_frames, steps, guided=is_guided(guidance_scale), share=share)
+
+
+def _profile_fields(request: Any) -> dict[str, Any]:
+    names = ("step_profile", *RAW_PROFILE_FIELDS)
+    return {tensor.name(): field_value(tensor.name(), tensor) for tensor in request.inputs() if tensor.name() in names}
 
 
 def _beside(parameters: ModelParameters, model: str) -> Path:

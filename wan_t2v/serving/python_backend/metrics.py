@@ -4,11 +4,14 @@ import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wan_t2v.operate.load import Load
 from wan_t2v.operate.shared_memory import SharedMemoryUse
 from wan_t2v.serving.errors import OUTCOMES, outcome
+
+if TYPE_CHECKING:
+    from wan_t2v.denoise import Step
 
 # Bounds in seconds that fit a wan-mini on a CPU and an A14B on any GPU alike.
 STEP_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -35,7 +38,14 @@ METRICS = (
         f"Requests that ended, by door and outcome: {', '.join(OUTCOMES)}",
     ),
     MetricSpec("wan_t2v_steps_total", "COUNTER", "Denoising steps, by door and expert"),
-    MetricSpec("wan_t2v_step_seconds", "HISTOGRAM", "Seconds per denoising step, by door and expert", STEP_BUCKETS_S),
+    MetricSpec(
+        "wan_t2v_reused_steps_total",
+        "COUNTER",
+        "Denoising steps that took an earlier step's result, by door and expert",
+    ),
+    MetricSpec(
+        "wan_t2v_step_seconds", "HISTOGRAM", "Seconds per computed denoising step, by door and expert", STEP_BUCKETS_S
+    ),
     MetricSpec(
         "wan_t2v_stage_seconds",
         "HISTOGRAM",
@@ -104,10 +114,13 @@ class Metrics:
         """Count the end of a request, by its outcome."""
         self._increment("wan_t2v_generations_ended_total", outcome=outcome(error)).result()
 
-    def count_step(self, expert: str, seconds: float) -> None:
-        """Count a denoising step, and observe its seconds."""
-        self._increment("wan_t2v_steps_total", expert=expert)
-        self._observe("wan_t2v_step_seconds", seconds, expert=expert)
+    def count_step(self, step: "Step", seconds: float) -> None:
+        """Count a denoising step, and observe its seconds if it was computed."""
+        self._increment("wan_t2v_steps_total", expert=step.expert)
+        if step.reused:
+            self._increment("wan_t2v_reused_steps_total", expert=step.expert)
+        else:
+            self._observe("wan_t2v_step_seconds", seconds, expert=step.expert)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Observe the seconds of a stage."""

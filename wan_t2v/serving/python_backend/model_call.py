@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wan_t2v.engines.engine import Array
-from wan_t2v.request import is_refusal
+from wan_t2v.field_checks.invalid_field import is_refusal
 from wan_t2v.serving.errors import InvalidFieldUpstream, MissingOutput, ModelCallError
 from wan_t2v.serving.python_backend.tensors import to_triton
 

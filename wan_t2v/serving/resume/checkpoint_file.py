@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FORMAT = b"wan-t2v checkpoint 2"
+FORMAT = b"wan-t2v checkpoint 3"
 _BELONGS_TO = "belongs_to"
-_STATE = "state."
+_STATE, _REUSE = "state.", "reuse."
 
 
 class DamagedCheckpoint(Exception):
@@ -43,11 +43,12 @@ class Generation:
 
 @dataclass(frozen=True)
 class SavedState:
-    """Where a generation was: `latents` after `steps_done` steps, and what the solver remembered."""
+    """Where a generation was: `latents` after `steps_done` steps, and what solver and reuse remembered."""
 
     steps_done: int
     latents: Tensor
     solver: Mapping[str, Tensor]
+    reuse: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class CheckpointFile:
     def to_bytes(self) -> bytes:
         """The whole file."""
         belonging = json.dumps({**self.belongs_to, "steps_done": self.kept.steps_done}).encode()
-        solver = {f"{_STATE}{name}": tensor.cpu().numpy() for name, tensor in self.kept.solver.items()}
-        arrays = {_BELONGS_TO: np.frombuffer(belonging, np.uint8), "latents": self.kept.latents.cpu().numpy(), **solver}
+        solver, reuse = _named(_STATE, self.kept.solver), _named(_REUSE, self.kept.reuse)
+        arrays = {_BELONGS_TO: np.frombuffer(belonging, np.uint8), "latents": self.kept.latents.cpu().numpy()}
         written = io.BytesIO()
-        np.savez(written, **arrays)
+        np.savez(written, **arrays, **solver, **reuse)
         content = written.getvalue()
         return b"\n".join((FORMAT, _digest(content), content))
 
@@ -87,9 +88,17 @@ class CheckpointFile:
             arrays = {name: file[name] for name in file.files}
         belonging = json.loads(bytes(arrays.pop(_BELONGS_TO)))
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        solver = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
+        solver, reuse = _within(_STATE, tensors), _within(_REUSE, tensors)
         belongs_to = {"fields": belonging["fields"], "graphs": belonging["graphs"]}
-        return cls(belongs_to, SavedState(belonging["steps_done"], tensors["latents"], solver))
+        return cls(belongs_to, SavedState(belonging["steps_done"], tensors["latents"], solver, reuse))
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {f"{prefix}{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _within(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _digest(content: bytes) -> bytes:

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from wan_t2v.denoise import Step
-from wan_t2v.request import InvalidField, Settings
+from wan_t2v.field_checks.invalid_field import InvalidField
+from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.resume.checkpoint_file import Generation, SavedState
 from wan_t2v.serving.resume.checkpoint_store import Checkpoint, Checkpoints, Limits
 from wan_t2v.serving.resume.idempotency import KEY, RequestKey
+from wan_t2v.step_profiles.step_reuse import StepReuse
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +83,12 @@ class CheckpointWriter:
         """Where it was, if anything was kept. Raises KeyOfAnotherRequest."""
         return self.checkpoint.read(generation)
 
-    def save_after(self, step: Step, schedule: Schedule, generation: Generation) -> None:
+    def save_after(self, step: Step, generation: Generation, *, schedule: Schedule, reuse: StepReuse) -> None:
         """Keep it, if it is time. What cannot be written is told in the log; the video is made all the same."""
         if step.index % self.every and step.index < step.count:
             return
         try:
-            self.checkpoint.write(generation, SavedState(step.index, step.latents, schedule.state()))
+            self.checkpoint.write(generation, SavedState(step.index, step.latents, schedule.state(), reuse.state()))
         except OSError as error:
             logger.warning("no checkpoint after step %d of %d: %s", step.index, step.count, error)
 

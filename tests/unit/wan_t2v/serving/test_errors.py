@@ -10,7 +10,7 @@ import pytest
 import wan_t2v.serving
 from tests.fakes.pb_utils import FakeTritonError
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.serving.errors import OUTCOMES, ServingError, outcome, triton_code
 from wan_t2v.serving.resume.checkpoint_file import DamagedCheckpoint
 

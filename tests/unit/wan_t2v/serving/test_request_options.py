@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.fakes.pb_utils import FakeRequest
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.serving.request_options import ADMITTED, RequestOptions
 from wan_t2v.serving.resume.idempotency import RequestKey, TrustedProxy
 

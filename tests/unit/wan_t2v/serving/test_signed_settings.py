@@ -13,9 +13,9 @@ import torch
 from tests.fakes.pb_utils import FakePbUtils, FakeRequest
 from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS, decoder, signed
 from wan_t2v.facts import ModelFacts
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import FINISHING, RunDirectory, chosen_path
-from wan_t2v.request import InvalidField
 from wan_t2v.serving.models.denoiser import Denoiser
 from wan_t2v.serving.models.mp4_encoder import Mp4Encoder
 from wan_t2v.serving.signed_settings import LONGEST_BYTES, Generation, SettingsSigner

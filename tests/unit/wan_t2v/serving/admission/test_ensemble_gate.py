@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.pb_utils import FakeMetricFamily, FakePbUtils, FakeRequest
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.request import InvalidField, Settings
+from wan_t2v.request import Settings
 from wan_t2v.serving.admission.ensemble_gate import EnsembleGate
 from wan_t2v.serving.admission.queue import AdmissionLimits
 from wan_t2v.serving.errors import Overloaded

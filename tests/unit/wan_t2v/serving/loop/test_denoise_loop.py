@@ -21,6 +21,7 @@ from wan_t2v.serving.errors import KeyOfAnotherRequest, ParameterError
 from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
 from wan_t2v.serving.resume.resume import CheckpointWriter
+from wan_t2v.step_profiles.profile import EXACT, StepProfile
 
 
 def denoising(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> DenoiseLoop:
@@ -80,8 +81,9 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.parametrize("profile", [EXACT, StepProfile(step_cache=0.2, guidance_skip=0.5)], ids=["exact", "reusing"])
 def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_latents(
-    repository: Path, tmp_path: Path
+    profile: StepProfile, repository: Path, tmp_path: Path
 ) -> None:
     calls = []
 
@@ -99,9 +101,11 @@ def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_lat
 
     loop = denoising(repository, FakePbUtils(answer))
     embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
-    settings = replace(SETTINGS, num_inference_steps=8)
+    settings = replace(SETTINGS, num_inference_steps=16, guidance_scale=4.0, profile=profile)
     expected, whole = run(None)
-    for stop_after, resumed_after, every in ((1, 0, 2), (3, 2, 2), (7, 6, 2), (8, 8, 2), (5, 5, 1)):
+    told = ("steps", "timesteps", "passes", "passes_saved")
+    assert (whole["passes_saved"] > 0) == (not profile.is_exact)
+    for stop_after, resumed_after, every in ((1, 0, 2), (3, 2, 2), (7, 6, 2), (16, 16, 2), (5, 5, 1), (9, 9, 1)):
         checkpoints = Checkpoints(tmp_path / f"{stop_after}", Limits(3600.0, 10**9))
         with checkpoints.lock("key") as checkpoint, pytest.raises(Interrupted):
             run(CheckpointWriter(checkpoint, every), stop_after)
@@ -109,9 +113,9 @@ def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_lat
         with checkpoints.lock("key") as checkpoint:
             latents, report = run(CheckpointWriter(checkpoint, every))
         assert torch.equal(latents, expected), f"taken up after step {resumed_after}"
-        assert len(calls) == 8 - resumed_after
+        assert len(calls) == sum(whole["passes"][resumed_after:])
         assert report.get("resumed_after_step", 0) == resumed_after
-        assert (report["steps"], report["timesteps"]) == (whole["steps"], whole["timesteps"])
+        assert {name: report[name] for name in told} == {name: whole[name] for name in told}
     loop.close()
 
 

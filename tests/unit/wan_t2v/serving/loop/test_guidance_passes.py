@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.experts import Experts
-from wan_t2v.guidance import guided_velocity
+from wan_t2v.guidance import compute_velocities
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.loop.guidance_passes import InlineExecutor, cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.python_backend.parameters import ModelParameters
@@ -26,13 +26,12 @@ def one_step(stay: int) -> list[float]:
     experts = cancellable_experts(Experts(expert, expert, 875.0), lambda: next(questions) >= stay)
     latents, embeds = torch.ones(1), torch.ones(1)
     try:
-        guided_velocity(
+        compute_velocities(
             experts.high_noise_expert,
             latents,
             999,
             prompt_embeds=embeds,
             negative_prompt_embeds=2 * embeds,
-            guidance_scale=3.0,
             executor=InlineExecutor(),
         )
     except Cancelled:

@@ -13,9 +13,9 @@ from tests.fakes.manifests import plan_manifest
 from tests.fakes.pb_utils import FakePbUtils, FakeRequest
 from wan_t2v.engines.loader import ENGINES, GRAPH_FILES, EngineSettings
 from wan_t2v.engines.plan_compatibility import PlanMismatch
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.installed_files import InstalledFileError
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
-from wan_t2v.request import InvalidField
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models import graph
 from wan_t2v.serving.models.graph import GraphModel, engine_settings, installed_graph, matching_module

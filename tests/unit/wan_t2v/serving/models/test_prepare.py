@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.fakes.pb_utils import FakePbUtils, FakeRequest, FakeResponse, FakeTensor, FakeTritonError
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.operate.run_directory import RunDirectory, chosen_path
-from wan_t2v.request import InvalidField
 from wan_t2v.serving.models.prepare import Prepare
 from wan_t2v.serving.signed_settings import SettingsSigner
 

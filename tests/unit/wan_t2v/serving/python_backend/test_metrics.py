@@ -3,14 +3,17 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.fakes.pb_utils import FakeMetricFamily, FakePbUtils
 from wan_t2v.cancellation import Cancelled
+from wan_t2v.denoise import Step
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.operate.load import Load
-from wan_t2v.request import InvalidField
 from wan_t2v.serving.errors import (
     AlreadyRunning,
     Draining,
@@ -23,6 +26,11 @@ from wan_t2v.serving.errors import (
 )
 from wan_t2v.serving.python_backend.metrics import Metrics
 from wan_t2v.serving.python_backend.responses import error_response
+
+NOTHING = torch.zeros(1)
+LOW_NOISE_STEP = Step(
+    30, 40, 500, "low_noise_expert", clean_estimate=NOTHING, latents=NOTHING, passes=2, passes_left=20.0
+)
 
 
 class Meeting(FakeMetricFamily):
@@ -56,7 +64,7 @@ def test_threads_never_change_metrics_at_the_same_time() -> None:
     def work(index: int) -> None:
         metrics.count_admission()
         metrics.set_load(Load(draining=False, in_flight=1, queued=2, finishing=0, left_s=None))
-        metrics.count_step("low_noise_expert", 0.1)
+        metrics.count_step(LOW_NOISE_STEP, 0.1)
         metrics.observe_stage("decode", 0.1)
         metrics.count_frames(4)
         metrics.observe_cancel(0.1)
@@ -82,7 +90,7 @@ def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_
     pb_utils = FakePbUtils()
     pb_utils.MetricFamily = Unserved  # type: ignore[misc]
     metrics = Metrics(pb_utils, endpoint="an endpoint")
-    metrics.count_step("low_noise_expert", 0.1)  # returns, although the server does not take it
+    metrics.count_step(LOW_NOISE_STEP, 0.1)  # returns, although the server does not take it
     ended = threading.Thread(target=metrics.count_end, args=(None,))
     ended.start()
     ended.join(0.2)
@@ -134,3 +142,15 @@ def test_a_figure_that_triton_does_not_take_costs_a_line_in_the_log() -> None:
     metrics.close()
     assert pb_utils.logged == ["wan_t2v_stage_seconds: RuntimeError: no such family"]
     assert FakeMetricFamily.families["wan_t2v_frames_total"].values == {"{'door': 'an endpoint'}": 5.0}
+
+
+def test_a_reused_step_is_counted_as_such_and_its_seconds_are_none_of_a_pass() -> None:
+    metrics = Metrics(FakePbUtils(), endpoint="an endpoint")
+    metrics.count_step(LOW_NOISE_STEP, 0.1)
+    metrics.count_step(replace(LOW_NOISE_STEP, passes=0), 0.001)
+    metrics.close()
+    low = "{'door': 'an endpoint', 'expert': 'low_noise_expert'}"
+    families = FakeMetricFamily.families
+    assert families["wan_t2v_steps_total"].values[low] == 2.0
+    assert families["wan_t2v_reused_steps_total"].values[low] == 1.0
+    assert families["wan_t2v_step_seconds"].values[low] == 0.1

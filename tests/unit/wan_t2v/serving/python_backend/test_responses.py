@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes.pb_utils import FakePbUtils
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.serving.errors import AlreadyRunning, ModelCallError
 from wan_t2v.serving.python_backend.responses import error_response, respond_to_all, streamed_error_response
 

@@ -27,7 +27,8 @@ FIRST = Generation({"prompt": "a ball", "seed": 7, "guidance_scale": 4.0}, {"hig
 def kept(steps_done: int = 3) -> SavedState:
     random = torch.Generator().manual_seed(steps_done)
     latents = torch.randn(1, 16, 2, 4, 4, generator=random)
-    return SavedState(steps_done, latents, {"counts": torch.tensor([3, 2, 2]), "last_sample": latents * 0.5})
+    solver = {"counts": torch.tensor([3, 2, 2]), "last_sample": latents * 0.5}
+    return SavedState(steps_done, latents, solver, {"passes": torch.tensor([2] * steps_done)})
 
 
 def test_what_was_kept_comes_back_bit_for_bit(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.resume.idempotency import VARIABLE, RequestKey, TrustedProxy
 

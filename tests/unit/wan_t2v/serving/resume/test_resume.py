@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wan_t2v.request import InvalidField
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.resume.idempotency import RequestKey
 from wan_t2v.serving.resume.resume import VARIABLE, ResumableGenerations

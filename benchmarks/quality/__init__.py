@@ -1,0 +1,1 @@
+"""What a step profile saves and what it costs: frames against those of `exact`, through a server."""

@@ -1,0 +1,49 @@
+"""The table and the plot of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from export.atomic import write_atomically
+
+_COLUMNS = {
+    "passes": "passes",
+    "seconds": "seconds",
+    "ratio": "of exact's time",
+    "psnr_db": "PSNR, dB",
+    "ssim": "SSIM",
+    "colour": "colour",
+    "motion": "motion",
+    "shape": "shape",
+}
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The rows as lines of Markdown, with the columns that any of them has."""
+    columns = [name for name in _COLUMNS if any(name in row for row in rows.values())]
+    head = ["profile", *(_COLUMNS[name] for name in columns)]
+    body = [[f"`{name}`", *(f"{row[column]:g}" for column in columns)] for name, row in rows.items()]
+    return [_line(head), _line(["---"] * len(head)), *(_line(cells) for cells in body)]
+
+
+def write_plot(path: Path, rows: Mapping[str, Mapping[str, Any]], *, title: str) -> None:
+    """Draw PSNR against time as a PNG, whole or not at all; another seed is a line, since it takes exact's time."""
+    from matplotlib.figure import Figure  # a second to import, and only this needs it
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, row in rows.items():
+        if row["psnr_db"] < 100.0:
+            axes.scatter(row["ratio"], row["psnr_db"])
+            axes.annotate(name, (row["ratio"], row["psnr_db"]), textcoords="offset points", xytext=(6, 4), fontsize=8)
+    axes.axvline(1.0, linewidth=0.8, linestyle=":")
+    axes.set_xlabel("time, as a share of exact's")
+    axes.set_ylabel("PSNR of the frames against exact's, dB")
+    axes.set_title(title, fontsize=9)
+    axes.margins(0.15)
+    with write_atomically(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

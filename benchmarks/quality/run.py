@@ -1,0 +1,100 @@
+"""Measure what each step profile saves and how far its videos are from the exact ones, through a server.
+
+    make quality        or        python -m benchmarks.quality.run --url 127.0.0.1:8001 --prompts prompts.txt
+
+Without a file of prompts the fixed held-out list of wan-mini's world is generated, and how often a clip shows what the
+prompt asks for is judged beside. A second seed of `exact` is the yardstick: profiles that are farther from `exact` than
+that make other videos. Writes quality.json, table.md and quality.png; the last line printed is the JSON.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from wan_t2v_client import ClientError
+
+from benchmarks.harness.machine import provenance
+from benchmarks.quality.measure import OTHER_SEED, ProfileClips, measure
+from benchmarks.quality.report import table, write_plot
+from embedded.errors import ServerError
+from export.atomic import write_atomically
+from training.judge.adherence import judge_adherence
+from training.judge.through_server import connect
+from training.world.prompts import PROMPTS, Prompt, fixed_prompts
+from wan_t2v.facts import ServingDefaults
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Generate, compare and write. Returns an exit code."""
+    options = _parser().parse_args(arguments)
+    about = provenance()
+    try:
+        profiles = options.profiles or list(ServingDefaults.read(options.repository / "prepare/1").step_profiles)
+        judged = None if options.prompts else fixed_prompts(options.count)
+        prompts = [(one.text, one.seed) for one in judged] if judged else _lines(options.prompts)[: options.count]
+        with connect(options.url, options.repository) as client:
+            runs = measure(client, prompts, profiles, keep_frames=judged is not None)
+            for clips in tqdm(runs, desc="prompts", unit="prompt", total=len(prompts)):
+                rows = {name: clip.row() for name, clip in clips.items()}
+    except (ServerError, ClientError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    scored = {name: {**row, **_adherence(clips[name], judged)} for name, row in rows.items()}
+    result = {**about, "prompts": len(prompts), "profiles": scored}
+    _write(options.out, result)
+    print(json.dumps(result))
+    return 0
+
+
+def _lines(path: Path) -> list[tuple[str, int]]:
+    """One prompt per line; its seed is the line's number. Raises OSError, ValueError."""
+    found = [(line.strip(), number) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines())]
+    if not any(text for text, _ in found):
+        raise ValueError(f"{path} is empty, accepted: a prompt per line")
+    return [(text, number) for text, number in found if text]
+
+
+def _adherence(clips: ProfileClips, prompts: Sequence[Prompt] | None) -> dict[str, float]:
+    if prompts is None:
+        return {}
+    scores = judge_adherence(clips.frames, prompts).scores
+    return {"colour": scores.colour, "motion": scores.motion, "shape": scores.shape}
+
+
+def _write(folder: Path, result: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = result["profiles"]
+    for name, text in (("quality.json", json.dumps(result, indent=1)), ("table.md", "\n".join(table(rows)))):
+        with write_atomically(folder / name) as partial:
+            partial.write_text(f"{text}\n", encoding="utf-8")
+    write_plot(
+        folder / "quality.png", rows, title=f"{result['machine']}, {result['prompts']} prompts, {result['date']}"
+    )
+    print(f"{folder}: quality.json, table.md, quality.png; `{OTHER_SEED}` is the yardstick", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality.run", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--url", help="gRPC address of a running server (default: start one)")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument(
+        "--profiles",
+        nargs="+",
+        help="names, or fields such as step_cache=0.05 (default: all that the repository names)",
+    )
+    parser.add_argument("--prompts", type=Path, help="file with a prompt per line (default: wan-mini's held-out list)")
+    parser.add_argument("--count", type=int, default=PROMPTS, help="number of prompts, from the top")
+    parser.add_argument("--out", type=Path, default=Path("out/quality"), help="folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

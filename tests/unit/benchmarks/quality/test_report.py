@@ -1,0 +1,24 @@
+"""The table and the plot."""
+
+from pathlib import Path
+
+from benchmarks.quality.report import table, write_plot
+
+ROWS = {
+    "exact": {"passes": 80, "seconds": 1.2, "ratio": 1.0, "psnr_db": 100.0, "ssim": 1.0},
+    "fast": {"passes": 41.5, "seconds": 0.6, "ratio": 0.5, "psnr_db": 31.25, "ssim": 0.93},
+}
+
+
+def test_the_table_has_the_columns_that_were_measured() -> None:
+    assert table(ROWS) == [
+        "| profile | passes | seconds | of exact's time | PSNR, dB | SSIM |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| `exact` | 80 | 1.2 | 1 | 100 | 1 |",
+        "| `fast` | 41.5 | 0.6 | 0.5 | 31.25 | 0.93 |",
+    ]
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    write_plot(tmp_path / "quality.png", ROWS, title="a machine")
+    assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")

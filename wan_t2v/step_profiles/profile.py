@@ -1,0 +1,94 @@
+"""Step profiles: how many of the experts' passes a generation may leave out. Standard library only."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+EXACT_NAME = "exact"
+CUSTOM_NAME = "custom"  # of raw values that a request gave itself
+LEAST_STEPS = 16  # below, nearly every step is one that must be computed
+EXPECTED_REUSE = 0.5  # of the steps that may reuse, before anything was measured
+_LEAST_AFTER_SWITCH = 2  # the cache needs two computed steps to know how fast an expert's velocity changes
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """What may be left out. The default leaves nothing out.
+
+    Attributes:
+        step_cache: EasyCache's threshold (arXiv 2507.02860): a step takes the last computed result while the velocity
+            is estimated to have changed by less than this share since then; 0 for never.
+        guidance_skip: share of the low-noise steps, the last of them, that run without the negative pass; 0 for none.
+        static_reuse: so many steps after each computed one take its result, whatever they are like; 0 for none.
+        warm_up: share of all steps, the first of them, that are computed.
+        after_switch: first steps of each expert that are computed.
+        last_steps: last steps that are computed.
+        longest_reuse: most steps in a row that take one result.
+    """
+
+    step_cache: float = 0.0
+    guidance_skip: float = 0.0
+    static_reuse: int = 0
+    warm_up: float = 0.2
+    after_switch: int = _LEAST_AFTER_SWITCH
+    last_steps: int = 2
+    longest_reuse: int = 2
+
+    @property
+    def reuses_steps(self) -> bool:
+        """Whether a step may take an earlier one's result."""
+        return self.step_cache > 0 or self.static_reuse > 0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every pass of every step is computed."""
+        return not self.reuses_steps and self.guidance_skip == 0
+
+    def warm_up_steps(self, steps: int) -> int:
+        """How many of so many steps the warm-up is."""
+        return math.ceil(self.warm_up * steps)
+
+    def expected_share(self) -> float:
+        """Share of the passes that a generation is likely to compute, for estimates of its time.
+
+        Half of the steps that may reuse do, and half of all steps are low-noise ones.
+        """
+        reuse = (1.0 - self.warm_up) * EXPECTED_REUSE if self.reuses_steps else 0.0
+        return (1.0 - reuse) * (1.0 - self.guidance_skip / 4)
+
+    @classmethod
+    def parse(cls, raw: Any) -> "StepProfile":
+        """Read a profile of `serving_defaults.json`. Raises ValueError naming the value that is wrong."""
+        if not isinstance(raw, Mapping):
+            raise ValueError(f"{raw!r}, accepted: an object with any of {', '.join(_names())}")
+        if unknown := sorted(raw.keys() - _names()):
+            raise ValueError(f"{unknown[0]} is unknown, accepted: {', '.join(_names())}")
+        profile = cls(**raw)
+        for name, value in asdict(profile).items():
+            _check(name, value)
+        profile._check_together()
+        return profile
+
+    def _check_together(self) -> None:
+        if self.step_cache and self.static_reuse:
+            raise ValueError("step_cache and static_reuse are both set, accepted: one of them, the other 0")
+        if self.warm_up_steps(LEAST_STEPS) + self.after_switch + self.last_steps >= LEAST_STEPS:
+            raise ValueError(f"warm_up, after_switch and last_steps leave nothing of {LEAST_STEPS} steps to reuse")
+
+
+EXACT = StepProfile()
+_LEAST = {"after_switch": _LEAST_AFTER_SWITCH, "longest_reuse": 1}
+
+
+def _names() -> list[str]:
+    return [field.name for field in fields(StepProfile)]
+
+
+def _check(name: str, value: Any) -> None:
+    whole = isinstance(getattr(EXACT, name), int)
+    accepted = int if whole else (int, float)
+    least = _LEAST.get(name, 0)
+    good = isinstance(value, accepted) and not isinstance(value, bool) and (whole or 0.0 <= value <= 1.0)
+    if not good or value < least:
+        raise ValueError(f"{name} is {value!r}, accepted: " + (f"{least} or more" if whole else "a number from 0 to 1"))

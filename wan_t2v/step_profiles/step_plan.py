@@ -1,0 +1,48 @@
+"""What is known of each step before the first one runs. Standard library only."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wan_t2v.contract import EXPERTS
+from wan_t2v.step_profiles.profile import StepProfile
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step.
+
+    Attributes:
+        expert: who computes it.
+        is_experts_first: nothing that was computed before is this expert's.
+        may_reuse: it may take the last computed step's result.
+        guided: where it is computed, a negative pass is too.
+    """
+
+    expert: str
+    is_experts_first: bool
+    may_reuse: bool
+    guided: bool
+
+    @property
+    def passes(self) -> int:
+        """Passes of the expert, if it is computed."""
+        return 2 if self.guided else 1
+
+
+def plan_steps(profile: StepProfile, experts: Sequence[str], *, guided: bool) -> tuple[PlannedStep, ...]:
+    """Plan the steps of a generation, of which `experts` names who runs each."""
+    skipped_from = len(experts) - math.ceil(profile.guidance_skip * experts.count(EXPERTS[1]))
+    steps: list[PlannedStep] = []
+    since_switch = 0
+    for index, expert in enumerate(experts):
+        switched = not index or expert != experts[index - 1]
+        since_switch = 0 if switched else since_switch + 1
+        computed = (
+            index < profile.warm_up_steps(len(experts))
+            or since_switch < profile.after_switch
+            or index >= len(experts) - profile.last_steps
+        )
+        may_reuse = profile.reuses_steps and not computed
+        steps.append(PlannedStep(expert, switched, may_reuse, guided and index < skipped_from))
+    return tuple(steps)
