@@ -11,7 +11,18 @@ from wan_t2v_client import Connection
 from wan_t2v_gateway.api.errors import ApiError, InvalidField
 
 _log = logging.getLogger(__name__)
-_WHOLE = {"num_inference_steps": (1, 1000), "fps": (1, 120), "num_frames": (1, None), "preview_every": (0, None)}
+_RANGES: dict[str, tuple[float, float | None]] = {
+    "num_inference_steps": (1, 1000),
+    "fps": (1, 120),
+    "num_frames": (1, None),
+    "preview_every": (0, None),
+    "seed": (0, None),
+    "guidance_scale": (0, None),
+    "guidance_scale_2": (0, None),
+    "step_cache": (0, 1),
+    "guidance_skip": (0, 1),
+}
+_FEWEST_STEPS_TO_LEAVE_OUT_FROM = 16
 _LONGEST_PROMPT = 65536
 _LARGEST_SHIFT = 100.0
 _GRID_PX = 16  # every Wan2.2 checkpoint needs sides that are multiples of it; the server knows whether of more
@@ -29,13 +40,14 @@ class Limits:
         for name in ("prompt", "negative_prompt"):
             if len(str(fields.get(name, "")).encode()) > _LONGEST_PROMPT:
                 raise InvalidField(name, fields[name], f"at most {_LONGEST_PROMPT} bytes")
-        for name, (least, most) in _WHOLE.items():
+        for name, (least, most) in _RANGES.items():
             value = fields.get(name)
             if value is not None and not (least <= value and (most is None or value <= most)):
                 raise InvalidField(name, value, f"from {least}" + ("" if most is None else f" to {most}"))
-        for name in ("seed", "guidance_scale", "guidance_scale_2"):
-            if fields.get(name, 0) < 0:
-                raise InvalidField(name, fields[name], "0 or more")
+        for name in ("step_cache", "guidance_skip"):
+            if fields.get(name) and fields.get("num_inference_steps", 1000) < _FEWEST_STEPS_TO_LEAVE_OUT_FROM:
+                accepted = f"0, or at least {_FEWEST_STEPS_TO_LEAVE_OUT_FROM} num_inference_steps"
+                raise InvalidField(name, fields[name], accepted)
         if not 0 < fields.get("flow_shift", 1) <= _LARGEST_SHIFT:
             raise InvalidField("flow_shift", fields["flow_shift"], f"above 0, at most {_LARGEST_SHIFT:g}")
         frames = fields.get("num_frames")

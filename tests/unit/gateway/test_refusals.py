@@ -15,6 +15,8 @@ from tests.stress.fuzz.gateway import bad_bodies, bad_calls, bad_forms
 from tests.stress.fuzz.gateway.calls import Draw, fault_of, send
 from tests.unit.gateway.stepwise import StepwiseServer, serving_stepwise
 from wan_t2v import request
+from wan_t2v.field_checks.texts import MAX_PROMPT_BYTES
+from wan_t2v.step_profiles.profile import LEAST_STEPS
 
 Start = Callable[..., Any]
 LARGEST = Limits(largest=(256, 256, 81))
@@ -88,7 +90,9 @@ def test_a_right_request_is_taken_in_every_form(start: Start, form: str) -> None
         ("seed", request.MAX_SEED, -1),
         ("guidance_scale", 0.0, -0.1),
         ("guidance_scale_2", 0.0, -0.1),
-        ("negative_prompt", "x" * request.MAX_PROMPT_BYTES, "x" * (request.MAX_PROMPT_BYTES + 1)),
+        ("step_cache", 1.0, 1.01),
+        ("guidance_skip", 1.0, -0.01),
+        ("negative_prompt", "x" * MAX_PROMPT_BYTES, "x" * (MAX_PROMPT_BYTES + 1)),
     ],
 )
 def test_the_gateways_limits_are_those_of_the_server(field: str, right: Any, wrong: Any) -> None:
@@ -96,6 +100,14 @@ def test_the_gateways_limits_are_those_of_the_server(field: str, right: Any, wro
     with pytest.raises(InvalidField) as refused:
         video_request({"prompt": "x", field: wrong}, LARGEST)
     assert refused.value.param == field
+
+
+@pytest.mark.parametrize("field", request.RAW_PROFILE_FIELDS)
+def test_steps_are_left_out_of_many_alone(field: str) -> None:
+    enough: dict[str, Any] = {"prompt": "x", field: 0.5, "num_inference_steps": LEAST_STEPS}
+    assert video_request(enough, LARGEST).fields[field] == 0.5
+    with pytest.raises(InvalidField, match=f"{field}: got 0.5; accepted: 0, or at least {LEAST_STEPS} num_inf"):
+        video_request({**enough, "num_inference_steps": LEAST_STEPS - 1}, LARGEST)
 
 
 def test_a_clip_is_served_as_a_whole_or_not_at_all() -> None:
