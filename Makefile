@@ -42,6 +42,7 @@ GUIDANCE_SCALE ?=
 GUIDANCE_SCALE_2 ?=
 FLOW_SHIFT ?=
 FPS ?=
+SOLVER ?=
 STEP_PROFILE ?=
 STEP_CACHE ?=
 GUIDANCE_SKIP ?=
@@ -65,7 +66,7 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(GUIDANCE_SCALE),--guidance-scale $(GUIDANCE_SCALE)) \
 	$(if $(GUIDANCE_SCALE_2),--guidance-scale-2 $(GUIDANCE_SCALE_2)) \
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
-	$(if $(STEP_PROFILE),--step-profile $(STEP_PROFILE)) $(if $(STEP_CACHE),--step-cache $(STEP_CACHE)) \
+	$(if $(SOLVER),--solver $(SOLVER)) $(if $(STEP_PROFILE),--step-profile $(STEP_PROFILE)) $(if $(STEP_CACHE),--step-cache $(STEP_CACHE)) \
 	$(if $(GUIDANCE_SKIP),--guidance-skip $(GUIDANCE_SKIP)) \
 	-- "$$PROMPT"
 

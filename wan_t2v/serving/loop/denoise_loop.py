@@ -14,7 +14,7 @@ from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, EngineExpert, E
 from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
-from wan_t2v.schedule import Schedule
+from wan_t2v.schedule import Schedule, make_schedule
 from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
 from wan_t2v.serving.loop.guidance_passes import cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.model_files import check_model_files
@@ -71,9 +71,7 @@ class DenoiseLoop:
         """
         started = time.monotonic()
         given = self._loop_tensors(tensors, settings)
-        schedule = Schedule(
-            self._facts.scheduler, num_inference_steps=settings.num_inference_steps, flow_shift=settings.flow_shift
-        )
+        schedule = make_schedule(settings, self._facts)
         reuse = StepReuse(settings.profile, experts_of_steps(schedule, self._experts), guided=settings.guided)
         generation = generation_of(settings, given, self._identities) if keeping else None
         kept = keeping.saved_state(generation) if keeping and generation else None

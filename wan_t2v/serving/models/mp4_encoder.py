@@ -81,6 +81,7 @@ def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[s
         "settings": asdict(settings),
         "tokens": tokens,
         "prompt_truncated": tokens["prompt"]["truncated"],
+        "negative_prompt_ignored": bool(settings.negative_prompt) and not settings.guided,
         "steps": reports[1]["steps"],
         "timesteps": reports[1]["timesteps"],
         "passes": reports[1]["passes"],
