@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from export import to_torch_program
 from export.checkpoint.folder import Checkpoint
 from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.registry import GRAPHS
@@ -154,6 +155,9 @@ def test_the_loras_are_in_the_origin_of_every_graph_of_an_expert(merged: Path, h
     (lora,) = origins["high_noise_expert"].loras or ()
     assert (lora.file, lora.scale, len(lora.sha256)) == (high.name, 0.5, 64)
     assert GraphExport("high_noise_expert", Checkpoint.open(MINI), merged, settings)._origin.loras is None
+    program = to_torch_program._origin(checkpoint, "high_noise_expert", "fp32")
+    assert program["loras"][0]["sha256"] == lora.sha256
+    assert "loras" not in to_torch_program._origin(checkpoint, "text_encoder", "fp32")
 
 
 def test_the_same_merge_is_kept_and_another_one_is_made_again(merged: Path, high: Path, low: Path) -> None:
@@ -248,6 +252,7 @@ def test_a_damaged_record_is_told_at_the_export(merged: Path, tmp_path: Path) ->
 A14B = """
 import json, sys
 from pathlib import Path
+from export import to_torch_program
 from export.checkpoint.folder import Checkpoint
 from export.lora.experts import LoraChoice
 from export.lora.folder import merge_loras
@@ -286,4 +291,4 @@ def test_a_merge_into_a14b_takes_under_2_gb_of_memory(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["peak_mb"] < 2000
     merged = Checkpoint.open(tmp_path / "merged")
     assert stored_tensors(merged.folder, "transformer_2").keys() == stored.keys()
-    assert sum(path.stat().st_blocks * 512 for path in merged.folder.rglob("*") if path.is_file()) < 2e7
+    assert sum(path.stat().st_blocks * 512 for path in merged.folder.rglob("*") if path.is_file()) < 1e9, "of 126 GB"
