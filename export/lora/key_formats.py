@@ -2,7 +2,7 @@
 
 transformer.blocks.0.attn1.to_q.lora_A.weight              diffusers
 base_model.model.blocks.0.attn1.to_q.lora_A.weight         PEFT
-diffusion_model.blocks.0.self_attn.q.lora_down.weight      lightx2v, ComfyUI; also .alpha, .diff, .diff_b
+diffusion_model.blocks.0.self_attn.q.lora_down.weight      lightx2v, ComfyUI; also .alpha, .diff, .diff_b, .diff_m
 lora_unet_blocks_0_self_attn_q.lora_down.weight            kohya
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 ACCEPTED = (
-    "lora_A/lora_B or lora_down/lora_up with .weight, .alpha, .diff, .diff_b, under modules named as diffusers' "
-    "(transformer.blocks.0.attn1.to_q), PEFT's (base_model.model...), Wan's own (diffusion_model.blocks.0.self_attn.q) "
-    "or kohya's (lora_unet_blocks_0_self_attn_q)"
+    "lora_A/lora_B or lora_down/lora_up with .weight, .alpha, .diff, .diff_b, .diff_m, under modules in the names of "
+    "diffusers (transformer.blocks.0.attn1.to_q), PEFT (base_model.model...), Wan's code "
+    "(diffusion_model.blocks.0.self_attn.q) or kohya (lora_unet_blocks_0_self_attn_q)"
 )
 SECOND_EXPERT = "transformer_2."
 
@@ -44,6 +44,7 @@ _ROLES = {
     ".diff": Role.DIFF,
     ".diff_b": Role.BIAS_DIFF,
 }
+_TABLE_DIFF = ".diff_m"  # lightx2v's name of a modulation table's difference: it stands in the table's place
 _PARTNERS = {
     ".lora_A.": ".lora_B.",
     ".lora_B.": ".lora_A.",
@@ -73,6 +74,8 @@ class LoraKey:
 
 def read_key(key: str, modules: Mapping[str, str]) -> LoraKey | None:
     """Understand a tensor's name; `modules` has diffusers' name by spelling. None for a name of no known form."""
+    if key.endswith(_TABLE_DIFF):
+        return read_key(f"{key.removesuffix(_TABLE_DIFF)}.modulation.diff", modules)
     suffix = next((suffix for suffix in _ROLES if key.endswith(suffix)), None)
     if suffix is None:
         return None

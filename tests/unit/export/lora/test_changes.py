@@ -32,12 +32,12 @@ def test_norms_biases_and_modulation_are_merged_by_the_stated_rule(tmp_path: Pat
         "diffusion_model.blocks.{}.norm3.diff_b": "blocks.{}.norm2.bias",
         "diffusion_model.blocks.{}.self_attn.norm_q.diff": "blocks.{}.attn1.norm_q.weight",
         "diffusion_model.blocks.{}.cross_attn.norm_k.diff": "blocks.{}.attn2.norm_k.weight",
-        "diffusion_model.blocks.{}.modulation.diff": "blocks.{}.scale_shift_table",
+        "diffusion_model.blocks.{}.diff_m": "blocks.{}.scale_shift_table",
     }
     targets = {key.format(n): target.format(n) for key, target in shapes.items() for n in range(BLOCKS)}
     targets |= {
         "diffusion_model.patch_embedding.diff": "patch_embedding.weight",
-        "diffusion_model.head.modulation.diff": "scale_shift_table",
+        "diffusion_model.head.diff_m": "scale_shift_table",
         "diffusion_model.time_projection.1.diff_b": "condition_embedder.time_proj.bias",
     }
     read = changes(tmp_path, {key: torch.ones(SHAPES[target]) for key, target in targets.items()})

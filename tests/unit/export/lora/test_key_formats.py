@@ -29,9 +29,21 @@ def test_every_published_form_is_understood(key: str) -> None:
     assert other == LoraKey("blocks.1.attn1.to_out.0", Role.UP)
 
 
+def test_a_modulation_table_has_two_names_of_its_difference() -> None:
+    table = LoraKey("blocks.1.scale_shift_table", Role.DIFF)
+    assert read_key("diffusion_model.blocks.1.modulation.diff", TABLE) == table
+    assert read_key("diffusion_model.blocks.1.diff_m", TABLE) == table
+
+
 @pytest.mark.parametrize(
     "key",
-    ["blocks.1.self_attn.o.weight", "blocks.1.attn1.lora_A.weight", "text_encoder.blocks.1.attn1.to_q.alpha", "x"],
+    [
+        "blocks.1.self_attn.q.diff_m",
+        "blocks.1.self_attn.o.weight",
+        "blocks.1.attn1.lora_A.weight",
+        "text_encoder.blocks.1.attn1.to_q.alpha",
+        "x",
+    ],
 )
 def test_other_names_are_not(key: str) -> None:
     assert read_key(key, TABLE) is None
