@@ -32,11 +32,11 @@ def write_plot(path: Path, rows: Mapping[str, Mapping[str, Any]], *, title: str)
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for index, (name, row) in enumerate(rows.items()):
+    for index, (name, row) in enumerate(sorted(rows.items(), key=lambda item: item[1]["psnr_db"])):
         if row["psnr_db"] < 100.0:
             point = (row["ratio"], row["psnr_db"])
             axes.scatter(*point)
-            above = 5 if index % 2 else -12  # neighbours are often close
+            above = 5 if index % 2 else -12  # neighbours may be close
             axes.annotate(name, point, textcoords="offset points", xytext=(-6, above), fontsize=8, ha="right")
     axes.axvline(1.0, linewidth=0.8, linestyle=":")
     axes.set_xlabel("time, as a share of exact's")

@@ -19,7 +19,7 @@ from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, s
 from wan_t2v.serving.loop.guidance_passes import cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.python_backend.model_call import TritonEngine
-from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, instance_device
+from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, graph_loras, instance_device
 from wan_t2v.serving.python_backend.tensors import torch_from_triton
 from wan_t2v.serving.resume.checkpoint_file import SavedState
 from wan_t2v.serving.resume.resume import CheckpointWriter, generation_of
@@ -44,6 +44,7 @@ class DenoiseLoop:
         self._swap = ExpertSwap.of_server(pb_utils, parameters, self._device) if swaps_experts(parameters) else None
         self._expert_type = _expert_type(parameters)
         self._identities = {name: graph_identity(parameters, name) for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
+        self._loras = {name: merged for name in self._identities if (merged := graph_loras(parameters, name))}
         self._in_turn = passes_in_turn(parameters)
         self._executor = pass_executor(self._in_turn, at_once)
 
@@ -100,6 +101,7 @@ class DenoiseLoop:
             "timesteps": list(schedule.timesteps),
             "passes": reuse.passes,
             "passes_saved": reuse.passes_saved,
+            **({"loras": self._loras} if self._loras else {}),
             **({"resumed_after_step": kept.steps_done} if kept else {}),
         }
 

@@ -88,6 +88,7 @@ def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[s
         "passes_saved": reports[1]["passes_saved"],
         "resumed_after_step": reports[1].get("resumed_after_step", 0),
         "graphs": graphs,
+        **({"loras": reports[1]["loras"]} if "loras" in reports[1] else {}),
         "stages_ms": stages,
         "versions": {name: version(name) for name in ("wan-t2v", "diffusers")},
     }

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,24 @@ def test_embeddings_and_latents_have_the_experts_type(
     assert latents.dtype == torch.float32
     types = {"hidden_states": expected, "timestep": "float32", "encoder_hidden_states": expected}
     assert seen and all(call == types for call in seen)
+
+
+def test_the_report_names_the_loras_of_the_experts_manifests(repository: Path, tmp_path: Path) -> None:
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    lora = {"file": "a.safetensors", "sha256": "a" * 64, "scale": 1.0}
+    copy = tmp_path / "repository"
+    for model in ("denoiser", "high_noise_expert", "low_noise_expert"):
+        shutil.copytree(repository / model, copy / model, ignore=shutil.ignore_patterns("*.onnx"))
+    manifest = copy / "high_noise_expert/1/manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "loras": [lora]}))
+    embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    for served, expected in ((copy, {"high_noise_expert": [lora]}), (repository, None)):
+        loop = denoising(served, FakePbUtils(answer))
+        _, report = loop.latents(embeds, replace(SETTINGS, num_inference_steps=2), is_cancelled=lambda: False)
+        loop.close()
+        assert report.get("loras") == expected
 
 
 def test_an_unknown_precision_is_refused_at_start(repository: Path) -> None:
