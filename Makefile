@@ -170,6 +170,7 @@ pictures: setup-dev export ## generate the README's pictures through a server (O
 train-mini: setup-dev ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
 	@$(python) -m training all $(TRAIN_OPTIONS)
 
+reruns = $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 # without a server a test has one core, two at a time; each file stays in one process, for what its tests share
 without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadfile -m "not server and not nightly"
 
@@ -177,8 +178,8 @@ test: setup-dev $(VENV)/.gateway-ready export ## run all tests, or TESTS="..." a
 ifdef TESTS
 	@$(python) -m pytest $(TESTS)
 else
-	@$(without_server)
-	@$(python) -m pytest -m "server and not nightly" $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
+	@$(without_server) $(reruns)
+	@$(python) -m pytest -m "server and not nightly" $(reruns)
 endif
 
 slow_units = export gateway training benchmarks/gpu wan_t2v/engines wan_t2v/test_preview.py wan_t2v/serving/models/test_vae_decoder.py
