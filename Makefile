@@ -212,8 +212,9 @@ lint: setup-dev $(VENV)/.gateway-ready ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
 		$(python) -m mypy client/wan_t2v_client && $(python) -m mypy gateway/wan_t2v_gateway
 
-bench: setup-dev installed mini ## time a generation against diffusers, and the two endpoints against each other; a quiet machine
+bench: setup-dev installed mini ## time a generation and its step profiles against diffusers, and the endpoints against each other; a quiet machine
 	@$(python) -m benchmarks.latency.generation --repository "$(REPOSITORY)"
+	@$(python) -m benchmarks.latency.profiles --repository "$(REPOSITORY)"
 	@$(python) -m benchmarks.latency.endpoints --repository "$(REPOSITORY)"
 
 bench-gateway: setup-dev $(VENV)/.gateway-ready ## measure what the gateway adds to a video, and how much it bears; a quiet machine (OUT=..., QUICK=1 to rehearse)
