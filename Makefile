@@ -16,6 +16,11 @@ WORKSPACE_GIB ?=
 VAE_TF32 ?=
 BF16_SHARDS ?=
 PLANS_INTO ?=
+LORA_HIGH ?=
+LORA_LOW ?=
+LORA_SCALE ?= 1.0
+LORA_INTO ?= $(CHECKPOINT:%/=%)-lora
+LORA_OPTIONS ?=
 HOST ?= 127.0.0.1
 HTTP_HOST ?=
 METRICS_HOST ?=
@@ -42,6 +47,7 @@ GUIDANCE_SCALE ?=
 GUIDANCE_SCALE_2 ?=
 FLOW_SHIFT ?=
 FPS ?=
+SOLVER ?=
 STEP_PROFILE ?=
 STEP_CACHE ?=
 GUIDANCE_SKIP ?=
@@ -60,12 +66,17 @@ python := $(VENV)/bin/python
 precision = $(if $(PRECISION),--precision $(PRECISION)) \
 	$(if $(TEXT_ENCODER_PRECISION),--text-encoder-precision $(TEXT_ENCODER_PRECISION)) \
 	$(if $(VAE_PRECISION),--vae-precision $(VAE_PRECISION))
+# what is exported: the checkpoint, or the one beside it that LoRAs were merged into
+loras = $(LORA_HIGH)$(LORA_LOW)
+merged = $(if $(loras),$(LORA_INTO),$(CHECKPOINT))
+merge = $(python) -m export merge-lora --checkpoint "$(CHECKPOINT)" --into "$(LORA_INTO)" --scale $(LORA_SCALE) \
+	$(if $(LORA_HIGH),--high "$(LORA_HIGH)") $(if $(LORA_LOW),--low "$(LORA_LOW)") $(LORA_OPTIONS)
 fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(SIZE),--size $(SIZE)) \
 	$(if $(FRAMES),--frames $(FRAMES)) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED)) \
 	$(if $(GUIDANCE_SCALE),--guidance-scale $(GUIDANCE_SCALE)) \
 	$(if $(GUIDANCE_SCALE_2),--guidance-scale-2 $(GUIDANCE_SCALE_2)) \
 	$(if $(FLOW_SHIFT),--flow-shift $(FLOW_SHIFT)) $(if $(FPS),--fps $(FPS)) \
-	$(if $(STEP_PROFILE),--step-profile $(STEP_PROFILE)) $(if $(STEP_CACHE),--step-cache $(STEP_CACHE)) \
+	$(if $(SOLVER),--solver $(SOLVER)) $(if $(STEP_PROFILE),--step-profile $(STEP_PROFILE)) $(if $(STEP_CACHE),--step-cache $(STEP_CACHE)) \
 	$(if $(GUIDANCE_SKIP),--guidance-skip $(GUIDANCE_SKIP)) \
 	-- "$$PROMPT"
 
@@ -94,12 +105,13 @@ $(VENV)/.gateway-ready: gateway/pyproject.toml $(VENV)/.ready
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
 
-export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., BF16_SHARDS=1)
-	@$(python) -m export onnx --checkpoint "$(CHECKPOINT)" --repository "$(REPOSITORY)" $(precision) \
+export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., BF16_SHARDS=1; LORA_HIGH=file, LORA_LOW=file, LORA_SCALE=1.0)
+	@$(if $(loras),$(merge))
+	@$(python) -m export onnx --checkpoint "$(merged)" --repository "$(REPOSITORY)" $(precision) \
 		$(if $(BF16_SHARDS),--bf16-shards) $(must_install)
 
 calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 (CHECKPOINT=...)
-	@$(python) -m export calibrate --checkpoint "$(CHECKPOINT)"
+	@$(python) -m export calibrate --checkpoint "$(merged)"
 
 a14b-dry-run: setup ## export the shapes of A14B without its weights, and check the graphs (PRECISION=...)
 	@$(python) -m export dry-run $(precision)
@@ -115,15 +127,15 @@ installed: setup  # whatever was exported last is served; wan-mini if nothing wa
 	@test -f "$(REPOSITORY)/prepare/1/manifest.json" || $(MAKE) --no-print-directory export
 
 parity: export ## compare the exported graphs with the checkpoint's modules, the experts also along a generation
-	@$(python) -m export parity --checkpoint "$(CHECKPOINT)" $(precision)
+	@$(python) -m export parity --checkpoint "$(merged)" $(precision)
 
 plans: setup-dev export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., VAE_TF32=1, PLANS_INTO=repository)
-	@$(python) -m export plans --checkpoint "$(CHECKPOINT)" --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes $(SIZES)) \
+	@$(python) -m export plans --checkpoint "$(merged)" --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes $(SIZES)) \
 		$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(VAE_TF32),--vae-tf32) \
 		$(if $(PLANS_INTO),--repository "$(PLANS_INTO)")
 
 compile-check: setup-dev export ## compile every graph at every precision with TensorRT-RTX, without a GPU (SMALLEST_COVER=1: few)
-	@$(python) -m export compile-check --checkpoint "$(CHECKPOINT)" $(if $(SMALLEST_COVER),--smallest-cover)
+	@$(python) -m export compile-check --checkpoint "$(merged)" $(if $(SMALLEST_COVER),--smallest-cover)
 
 serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..., METRICS_HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=...)
 	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
@@ -160,6 +172,7 @@ pictures: setup-dev export ## generate the README's pictures through a server (O
 train-mini: setup-dev ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
 	@$(python) -m training all $(TRAIN_OPTIONS)
 
+reruns = $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 # without a server a test has one core, two at a time; each file stays in one process, for what its tests share
 without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadfile -m "not server and not nightly"
 
@@ -167,8 +180,8 @@ test: setup-dev $(VENV)/.gateway-ready export ## run all tests, or TESTS="..." a
 ifdef TESTS
 	@$(python) -m pytest $(TESTS)
 else
-	@$(without_server)
-	@$(python) -m pytest -m "server and not nightly" $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
+	@$(without_server) $(reruns)
+	@$(python) -m pytest -m "server and not nightly" $(reruns)
 endif
 
 slow_units = export gateway training benchmarks/gpu wan_t2v/engines wan_t2v/test_preview.py wan_t2v/serving/models/test_vae_decoder.py
@@ -201,8 +214,9 @@ lint: setup-dev $(VENV)/.gateway-ready ## style and types
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy && \
 		$(python) -m mypy client/wan_t2v_client && $(python) -m mypy gateway/wan_t2v_gateway
 
-bench: setup-dev installed mini ## time a generation against diffusers, and the two endpoints against each other; a quiet machine
+bench: setup-dev installed mini ## time a generation and its step profiles against diffusers, and the endpoints against each other; a quiet machine
 	@$(python) -m benchmarks.latency.generation --repository "$(REPOSITORY)"
+	@$(python) -m benchmarks.latency.profiles --repository "$(REPOSITORY)"
 	@$(python) -m benchmarks.latency.endpoints --repository "$(REPOSITORY)"
 
 bench-gateway: setup-dev $(VENV)/.gateway-ready ## measure what the gateway adds to a video, and how much it bears; a quiet machine (OUT=..., QUICK=1 to rehearse)

@@ -3,6 +3,7 @@
 python -m export mini                                   make the small checkpoint
 python -m export onnx --checkpoint FOLDER               checkpoint to checked ONNX graphs, and install them
 python -m export dry-run                                the same with A14B's true shapes and without its weights
+python -m export merge-lora --high FILE --low FILE      LoRAs into the experts, into a checkpoint beside
 python -m export calibrate --checkpoint FOLDER          watch the experts at work, for FP8
 python -m export parity --checkpoint FOLDER             compare exported graphs with the checkpoint again
 python -m export plans --sizes 480x832x81               exported graphs to TensorRT plans
@@ -17,6 +18,7 @@ import sys
 from pathlib import Path
 
 from export.commands.calibrate import add_calibrate
+from export.commands.lora import add_merge_lora
 from export.commands.onnx import add_onnx, disk_error
 from export.commands.parity import add_parity
 from export.commands.placement import add_placement
@@ -56,6 +58,7 @@ def is_expected(error: Exception) -> bool:
     from export.disk_space import DiskSpaceError
     from export.graphs.precision import PrecisionError
     from export.graphs.sizes import SizeError
+    from export.lora.lora_file import LoraError
     from export.parity.graph_parity import ParityError
     from export.placement.gpu_memory import SettingsError
     from export.to_onnx.check import GraphError
@@ -67,7 +70,7 @@ def is_expected(error: Exception) -> bool:
 
     of_plans = (BuildError, NetworkError, SizeError, SettingsError, TensorRtMissing, CompileCheckFailed)
     of_export = (CheckpointError, GraphError, InstalledFileError, ManifestError, ParityError, PrecisionError)
-    return isinstance(error, (*of_plans, *of_export, DiskSpaceError))
+    return isinstance(error, (*of_plans, *of_export, DiskSpaceError, LoraError))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     mini.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     mini.set_defaults(command=_mini)
     add_onnx(commands, checkpoint=MINI, repository=REPOSITORY, folder_of=_folder)
+    add_merge_lora(commands, checkpoint=MINI)
     add_calibrate(commands, checkpoint=MINI, folder_of=_folder)
     add_parity(commands, checkpoint=MINI, folder_of=_folder)
     add_plans(commands, checkpoint=MINI, folder_of=_folder)

@@ -15,6 +15,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def write_programs(
     return repository
 
 
-def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[str, str]) -> None:
+def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[str, Any]) -> None:
     origin = GRAPHS[graph]
     folder.mkdir(parents=True, exist_ok=True)
     module = origin.module(checkpoint.module(origin.component, made_from["precision"])).eval()
@@ -73,11 +74,13 @@ def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[
     logger.info("wrote %s: relative error against its module %.1e", path, worst)
 
 
-def _origin(checkpoint: Checkpoint, graph: str, precision: str) -> dict[str, str]:
+def _origin(checkpoint: Checkpoint, graph: str, precision: str) -> dict[str, Any]:
     """What a program is made from: if it is unchanged, the program is current."""
     here, digest = Path(__file__).parent, hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), Path(__file__)]:
         digest.update(path.read_bytes())
+    merged = checkpoint.merged_loras
+    loras = merged.loras.get(GRAPHS[graph].component, ()) if merged else ()
     return {
         "graph": graph,
         "precision": precision,
@@ -86,10 +89,11 @@ def _origin(checkpoint: Checkpoint, graph: str, precision: str) -> dict[str, str
         "torch": version("torch"),
         "diffusers": version("diffusers"),
         "transformers": version("transformers"),
+        **({"loras": [asdict(lora) for lora in loras]} if loras else {}),
     }
 
 
-def _is_current(folder: Path, made_from: Mapping[str, str]) -> bool:
+def _is_current(folder: Path, made_from: Mapping[str, Any]) -> bool:
     try:
         manifest = json.loads((folder / FILE.manifest).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

@@ -55,6 +55,7 @@ _REQUEST_FIELDS = (
     TensorSpec("guidance_scale", Dtype.FP32),
     TensorSpec("guidance_scale_2", Dtype.FP32),
     TensorSpec("flow_shift", Dtype.FP32),
+    TensorSpec("solver", Dtype.BYTES),
     TensorSpec("step_profile", Dtype.BYTES),
     TensorSpec("step_cache", Dtype.FP32),
     TensorSpec("guidance_skip", Dtype.FP32),

@@ -25,7 +25,7 @@ class Step:
 
     index: int
     count: int
-    timestep: int
+    timestep: float
     expert: str
     clean_estimate: Tensor
     latents: Tensor
@@ -96,7 +96,7 @@ def _exact_reuse(schedule: Schedule, experts: Experts, *, guided: bool, steps_do
     return reuse
 
 
-def _done(index: int, timestep: int, expert: str, *, schedule: Schedule, latents: Tensor, reuse: StepReuse) -> Step:
+def _done(index: int, timestep: float, expert: str, *, schedule: Schedule, latents: Tensor, reuse: StepReuse) -> Step:
     return Step(
         index,
         len(schedule.timesteps),

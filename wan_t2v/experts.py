@@ -15,7 +15,7 @@ LOW_NOISE_EXPERT = "low_noise_expert"
 class Expert(Protocol):
     """One forward pass: latents (1, C, F, H, W) float32 and embeddings (1, L, D) to the flow velocity, as latents."""
 
-    def __call__(self, latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor: ...
+    def __call__(self, latents: Tensor, timestep: float, text_embeddings: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Experts:
     low_noise_expert: Expert
     boundary_timestep: float
 
-    def name_at(self, timestep: int) -> str:
+    def name_at(self, timestep: float) -> str:
         """Which expert runs at this timestep; at the boundary itself it is still the high-noise one."""
         return HIGH_NOISE_EXPERT if timestep >= self.boundary_timestep else LOW_NOISE_EXPERT
 
@@ -40,7 +40,7 @@ class EngineExpert:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def __call__(self, latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: float, text_embeddings: Tensor) -> Tensor:
         inputs = {
             "hidden_states": latents.to(text_embeddings.dtype),
             "timestep": torch.full((latents.shape[0], 1), float(timestep), device=latents.device),

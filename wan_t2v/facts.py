@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class ModelFacts:
 class ServingDefaults:
     """Values of request fields that a request leaves out. Sizes in pixels, `fps` in frames per second.
 
-    `step_profiles` are those that a request may name besides `exact`.
+    `step_profiles` are those that a request may name besides `exact`. `sigmas` are the noise levels of the solver
+    `euler` at the default steps and shift, from 1 or less down to 0; computed where there are none.
     """
 
     height: int
@@ -89,6 +91,8 @@ class ServingDefaults:
     fps: int
     negative_prompt: str
     step_profiles: Mapping[str, StepProfile] = field(default_factory=dict)
+    solver: str = "unipc"
+    sigmas: tuple[float, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "ServingDefaults":
@@ -99,7 +103,7 @@ class ServingDefaults:
     def from_entries(cls, entries: Any) -> "ServingDefaults":
         """Read `{field: {"value": ..., "source": ...}}`. Raises ValueError naming the field that is wrong."""
         types = {one.name: one.type for one in fields(cls)}
-        required = {one.name for one in fields(cls) if one.default_factory is MISSING}
+        required = {one.name for one in fields(cls) if one.default is one.default_factory is MISSING}
         if not isinstance(entries, dict):
             raise ValueError(f"a JSON {type(entries).__name__}, accepted: an object")
         if wrong := sorted((entries.keys() - types.keys()) | (required - entries.keys())):
@@ -114,6 +118,8 @@ def _value(name: str, entry: Any, kind: Any) -> Any:
     value = entry["value"]
     if name == "step_profiles":
         return _profiles(value)
+    if name == "sigmas":
+        return _sigmas(value)
     accepted = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise ValueError(f"{name} is {value!r}, accepted: {_TYPE_NAMES[kind]}")
@@ -137,3 +143,11 @@ def _profiles(value: Any) -> dict[str, StepProfile]:
         except ValueError as error:
             raise ValueError(f"step_profiles: {name}: {error}") from None
     return profiles
+
+
+def _sigmas(value: Any) -> tuple[float, ...]:
+    """Noise levels. Raises ValueError."""
+    numbers = isinstance(value, list) and all(isinstance(one, int | float) for one in value)
+    if not numbers or len(value) < 2 or value[0] > 1 or value[-1] != 0 or any(a <= b for a, b in pairwise(value)):
+        raise ValueError(f"sigmas is {value!r}, accepted: a list of numbers that fall from 1 or less to 0")
+    return tuple(float(one) for one in value)

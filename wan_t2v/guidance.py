@@ -25,7 +25,7 @@ class Velocities:
 def compute_velocities(
     expert: Expert,
     latents: Tensor,
-    timestep: int,
+    timestep: float,
     *,
     prompt_embeds: Tensor,
     negative_prompt_embeds: Tensor | None,

@@ -1,5 +1,7 @@
 """`manifest.json` of an exported graph and `plan.json` of a TensorRT plan: what each was made from, and with what.
 
+And `merged_loras.json` of a checkpoint into which LoRAs were merged.
+
 The only place that knows the keys of these files. `parse` reads either, `to_json` writes either.
 """
 
@@ -12,6 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 GRAPH_MANIFEST = "manifest.json"
 PLAN_MANIFEST = "plan.json"
+MERGED_LORAS = "merged_loras.json"
 PORTABLE = "portable"  # TensorRT-RTX's own choice of targets
 
 T = TypeVar("T")
@@ -29,6 +32,32 @@ class CheckpointHash:
     sampled: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class MergedLora:
+    """A LoRA that was merged into an expert: its file's name and SHA-256, and its strength.
+
+    `config_sha256` is that of PEFT's `adapter_config.json`, if it stood beside the file and its alpha counted.
+    """
+
+    file: str
+    sha256: str
+    scale: float
+    config_sha256: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedLoras:
+    """`merged_loras.json` in the folder of a checkpoint that was made by merging.
+
+    Attributes:
+        base: hashes of the experts that were merged into, by component.
+        loras: what was merged into each of them, in this order.
+    """
+
+    base: Mapping[str, CheckpointHash]
+    loras: Mapping[str, tuple[MergedLora, ...]]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraphOrigin:
     """What is known of a graph before its export: while it is unchanged, the graph is kept.
@@ -37,6 +66,7 @@ class GraphOrigin:
         checkpoint_sha256, checkpoint_sampled: the component's CheckpointHash.
         fp8_ranges_sha256: of the calibrated ranges; None for a precision that needs none.
         bf16_shards: whether the weights are read from BF16 copies of the checkpoint's shards.
+        loras: what was merged into the component; None for a component as it was published.
     """
 
     graph: str
@@ -48,6 +78,7 @@ class GraphOrigin:
     versions: Mapping[str, str]
     fp8_ranges_sha256: str | None = None
     bf16_shards: bool = False
+    loras: tuple[MergedLora, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +144,7 @@ class PlanOrigin:
         workspace_gib: memory that one layer of the plan may use for itself.
         tf32: whether FP32 products may be computed in TF32.
         axes: sizes of the graph's free axes under each profile.
+        loras: those of the graph.
     """
 
     graph: str
@@ -129,6 +161,7 @@ class PlanOrigin:
     tf32: bool
     batch: int
     axes: tuple[Mapping[str, int], ...]
+    loras: tuple[MergedLora, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,8 +184,12 @@ class PlanManifest(PlanOrigin):
     device_memory_bytes: tuple[int, ...] | None = None
 
 
-Manifest = TypeVar("Manifest", GraphManifest, PlanManifest)
-_MADE_BY: Mapping[type, str] = {GraphManifest: "make export", PlanManifest: "make plans"}
+Manifest = TypeVar("Manifest", GraphManifest, PlanManifest, MergedLoras)
+_MADE_BY: Mapping[type, str] = {
+    GraphManifest: "make export",
+    PlanManifest: "make plans",
+    MergedLoras: "make export LORA_HIGH=... LORA_LOW=...",
+}
 
 
 def read_manifest(kind: type[Manifest], path: Path) -> Manifest:
@@ -172,7 +209,7 @@ def parse(kind: type[Manifest], text: str) -> Manifest:
     return _dataclass(kind, raw, "")
 
 
-def to_json(manifest: GraphManifest | PlanManifest) -> str:
+def to_json(manifest: GraphManifest | PlanManifest | MergedLoras) -> str:
     """The text of a manifest; what is None is left out."""
     return json.dumps(_without_none(dataclasses.asdict(manifest)), indent=2) + "\n"
 

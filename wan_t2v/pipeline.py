@@ -16,7 +16,7 @@ from wan_t2v.frames import decode_frames
 from wan_t2v.latents import starting_noise, vae_from_diffusion
 from wan_t2v.mp4 import mp4_from_frames
 from wan_t2v.request import Settings
-from wan_t2v.schedule import Schedule
+from wan_t2v.schedule import make_schedule
 from wan_t2v.step_profiles.step_reuse import StepReuse
 from wan_t2v.tokens import PromptTokenizer, text_embeddings
 
@@ -42,9 +42,7 @@ def mp4_from_settings(settings: Settings, facts: ModelFacts, *, tokenizer: Promp
         EngineExpert(engines.high_noise_expert), EngineExpert(engines.low_noise_expert), facts.boundary_timestep
     )
     noise = starting_noise(facts.grid.latent_shape(settings.video_shape), settings.seed)
-    schedule = Schedule(
-        facts.scheduler, num_inference_steps=settings.num_inference_steps, flow_shift=settings.flow_shift
-    )
+    schedule = make_schedule(settings, facts)
     with ThreadPoolExecutor(1) as executor:
         latents = denoise(
             noise,

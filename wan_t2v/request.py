@@ -18,6 +18,7 @@ from wan_t2v.step_profiles.profile import CUSTOM_NAME, EXACT, EXACT_NAME, LEAST_
 
 OUTPUT_TYPES = ("mp4", "frames", "latents")
 VIDEO_ENCODINGS = ("raw", "base64")
+SOLVERS = ("unipc", "euler")
 MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_FPS = 120
@@ -47,7 +48,8 @@ class Settings:
     """A request with every default resolved: what a generation depends on, and nothing else.
 
     `guidance_scale` is used while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
-    `profile` is what `step_profile` stands for, with the request's own `step_cache` and `guidance_skip`.
+    `profile` is what `step_profile` stands for, with the request's own `step_cache` and `guidance_skip`. `sigmas` are
+    the solver's noise levels where the deployment gives them.
     """
 
     prompt: str
@@ -65,6 +67,8 @@ class Settings:
     video_encoding: str
     step_profile: str = EXACT_NAME
     profile: StepProfile = EXACT
+    solver: str = "unipc"
+    sigmas: tuple[float, ...] = ()
 
     @property
     def video_shape(self) -> VideoShape:
@@ -93,7 +97,7 @@ class Settings:
     def from_json(cls, text: str | bytes) -> "Settings":
         """Read what `to_json` wrote."""
         raw = json.loads(text)
-        return cls(**{**raw, "profile": StepProfile(**raw["profile"])})
+        return cls(**{**raw, "profile": StepProfile(**raw["profile"]), "sigmas": tuple(raw["sigmas"])})
 
 
 def resolve_settings(
@@ -127,12 +131,20 @@ def resolve_settings(
         video_encoding=_choice("video_encoding", value["video_encoding"], VIDEO_ENCODINGS),
         step_profile=step_profile,
         profile=profile,
+        solver=_choice("solver", value["solver"], SOLVERS),
+        sigmas=_deployed_sigmas(value, defaults),
     )
     check_size(settings.video_shape, grid, served)
     _check_work(settings, grid, served)
     _check_profile(settings, fields)
     _check_latents(latents_shape, settings.video_shape, grid)
     return settings
+
+
+def _deployed_sigmas(value: Mapping[str, Any], defaults: ServingDefaults) -> tuple[float, ...]:
+    """The deployment's noise levels where they are meant: for `euler`, at its own steps and shift."""
+    own = value["num_inference_steps"] == len(defaults.sigmas) - 1 and value["flow_shift"] == defaults.flow_shift
+    return defaults.sigmas if own and value["solver"] == "euler" else ()
 
 
 def choose_profile(fields: Mapping[str, Any], defaults: ServingDefaults) -> tuple[str, StepProfile]:

@@ -1,7 +1,7 @@
-"""The timesteps of a generation and the solver that walks down them: diffusers' UniPC, one instance a request."""
+"""The timesteps of a generation and the solver that walks down them, one instance per request."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,9 +9,42 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wan_t2v.facts import ModelFacts
+from wan_t2v.request import Settings
 
-class Schedule:
-    """Timesteps from noise to clean, with the solver's state of one request (never shared between two).
+
+class Schedule(Protocol):
+    """Timesteps from noise to clean, with the solver's state of one request (never shared between two)."""
+
+    @property
+    def timesteps(self) -> Sequence[float]:
+        """From noise to clean."""
+
+    def step(self, velocity: Tensor, timestep: float, latents: Tensor) -> Tensor:
+        """One step of the solver, in float32: latents at `timestep` to latents at the next one."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What the solver remembers of the steps so far, as tensors to keep; `restore` takes it up."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was taken, on a schedule of the same steps and shift."""
+
+    @property
+    def clean_estimate(self) -> Tensor:
+        """The clean latents that the last velocity points at: `latents - sigma * velocity`."""
+
+
+def make_schedule(settings: Settings, facts: ModelFacts) -> Schedule:
+    """Begin the schedule of a request."""
+    steps, flow_shift = settings.num_inference_steps, settings.flow_shift
+    if settings.solver == "euler":
+        sigmas = settings.sigmas or shifted_sigmas(steps, flow_shift)
+        return EulerSchedule(sigmas, num_train_timesteps=facts.num_train_timesteps)
+    return UniPcSchedule(facts.scheduler, num_inference_steps=steps, flow_shift=flow_shift)
+
+
+class UniPcSchedule:
+    """diffusers' UniPC, with Wan's own timesteps.
 
     The solver remembers earlier steps, also across the switch from one expert to the other.
     """
@@ -22,7 +55,7 @@ class Schedule:
         self._solver.set_begin_index(0)  # without it the first step searches, and finds a wrong one if two are equal
         self.timesteps: tuple[int, ...] = tuple(int(timestep) for timestep in self._solver.timesteps)
 
-    def step(self, velocity: Tensor, timestep: int, latents: Tensor) -> Tensor:
+    def step(self, velocity: Tensor, timestep: float, latents: Tensor) -> Tensor:
         """One step of the solver, in float32: latents at `timestep` to latents at the next one."""
         stepped: Tensor = self._solver.step(velocity, timestep, latents, return_dict=False)[0]
         return stepped
@@ -50,6 +83,50 @@ class Schedule:
         """The clean latents that the last velocity points at: `latents - sigma * velocity`, kept by the solver."""
         newest: Tensor = self._solver.model_outputs[-1]
         return newest
+
+
+class EulerSchedule:
+    """Euler steps down given noise levels, for experts that were distilled to a few steps.
+
+    `sigmas` fall from 1 or less to 0, one more than there are steps. Timesteps may be fractions: experts were distilled
+    at 937.5. The formula is that of diffusers' FlowMatchEulerDiscreteScheduler: `latents + (next - sigma) * velocity`.
+    """
+
+    def __init__(self, sigmas: Sequence[float], *, num_train_timesteps: int) -> None:
+        self._sigmas = torch.tensor(sigmas, dtype=torch.float32)
+        self.timesteps: tuple[float, ...] = tuple(float(sigma) for sigma in self._sigmas[:-1] * num_train_timesteps)
+        self._index = 0
+        self._clean: Tensor | None = None
+
+    def step(self, velocity: Tensor, timestep: float, latents: Tensor) -> Tensor:
+        """One step, in float32: latents at `timestep` to latents at the next one."""
+        sigma, following = self._sigmas[self._index], self._sigmas[self._index + 1]
+        self._index += 1
+        self._clean = latents - sigma * velocity
+        return latents + (following - sigma) * velocity
+
+    def state(self) -> dict[str, Tensor]:
+        """How many steps are done, as a tensor to keep; `restore` takes it up."""
+        return {"index": torch.tensor(self._index)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was taken."""
+        self._index = int(state["index"])
+
+    @property
+    def clean_estimate(self) -> Tensor:
+        """The clean latents that the last velocity points at: `latents - sigma * velocity`."""
+        assert self._clean is not None, "asked after a step"
+        return self._clean
+
+
+def shifted_sigmas(num_inference_steps: int, flow_shift: float) -> tuple[float, ...]:
+    """Noise levels of a few-step generation, from 1 to 0: evenly spaced, then shifted.
+
+    For four steps and shift 5 those of LightX2V's four-step experts (1, 0.9375, 0.8333, 0.625, 0).
+    """
+    even = [1.0 - index / num_inference_steps for index in range(num_inference_steps)]
+    return (*(flow_shift * sigma / (1.0 + (flow_shift - 1.0) * sigma) for sigma in even), 0.0)
 
 
 def official_sigmas(num_inference_steps: int) -> NDArray[np.float64]:

@@ -15,13 +15,14 @@ from wan_t2v.schedule import official_sigmas
 class Diffusers:
     """One pipeline, for one caller at a time: its scheduler holds the state of the generation that runs.
 
-    `checkpoint` is a diffusers folder, `exported` the folder of its graphs, where the serving defaults are.
+    `checkpoint` is a diffusers folder, `exported` the folder of its graphs, where the serving defaults are if none are
+    given.
     """
 
-    def __init__(self, checkpoint: Path, exported: Path) -> None:
+    def __init__(self, checkpoint: Path, exported: Path, *, defaults: ServingDefaults | None = None) -> None:
         self._pipeline = WanPipeline.from_pretrained(checkpoint, local_files_only=True)
         self._pipeline.set_progress_bar_config(disable=True)
-        self._defaults = ServingDefaults.read(exported)
+        self._defaults = defaults or ServingDefaults.read(exported)
         self._text_length = ModelFacts.read(exported).text_length
         scheduler = self._pipeline.scheduler
         scheduler.register_to_config(flow_shift=self._defaults.flow_shift)

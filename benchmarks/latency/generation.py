@@ -72,19 +72,19 @@ def _check_same(ours: NDArray[np.uint8] | None, theirs: NDArray[np.uint8]) -> No
         raise SystemExit("Triton and diffusers made different videos; see tests/server/requests/test_it_is_wan.py")
 
 
-def _take_better_thread_count(work: Callable[[], object]) -> int:
+def take_better_thread_count(work: Callable[[], object]) -> int:
     """Warm up with one and with two threads of torch and keep the faster."""
     seconds = {}
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        seconds[threads] = min(_time_call(work) for _ in range(2))
+        seconds[threads] = min(time_call(work) for _ in range(2))
     best = min(seconds, key=seconds.__getitem__)
     torch.set_num_threads(best)
     return best
 
 
 def _alternate(triton: Callable[[], Any], diffusers: Callable[[], object], rounds: int, log: Path) -> dict[str, Any]:
-    threads = _take_better_thread_count(diffusers)
+    threads = take_better_thread_count(diffusers)
     for _ in range(3):
         triton()
     triton_s, diffusers_s, spans = [], [], []
@@ -93,7 +93,7 @@ def _alternate(triton: Callable[[], Any], diffusers: Callable[[], object], round
         triton()
         spans.append((started, time.monotonic_ns()))
         triton_s.append((spans[-1][1] - spans[-1][0]) / 1e9)
-        diffusers_s.append(_time_call(diffusers))
+        diffusers_s.append(time_call(diffusers))
         print(f"round {number}: Triton {triton_s[-1]:.2f} s, diffusers {diffusers_s[-1]:.2f} s", file=sys.stderr)
     intervals = read_intervals(log)
     outside = [1 - covered_ns(intervals, span) / (span[1] - span[0]) for span in spans]
@@ -114,7 +114,8 @@ def _median_ms(lengths_ns: Iterable[int]) -> float:
     return round(statistics.median(lengths_ns) / 1e6, 2)
 
 
-def _time_call(work: Callable[[], object]) -> float:
+def time_call(work: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
     started = time.monotonic()
     work()
     return time.monotonic() - started

@@ -32,10 +32,12 @@ def write_plot(path: Path, rows: Mapping[str, Mapping[str, Any]], *, title: str)
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for name, row in rows.items():
+    for index, (name, row) in enumerate(sorted(rows.items(), key=lambda item: item[1]["psnr_db"])):
         if row["psnr_db"] < 100.0:
-            axes.scatter(row["ratio"], row["psnr_db"])
-            axes.annotate(name, (row["ratio"], row["psnr_db"]), textcoords="offset points", xytext=(6, 4), fontsize=8)
+            point = (row["ratio"], row["psnr_db"])
+            axes.scatter(*point)
+            above = 5 if index % 2 else -12  # neighbours may be close
+            axes.annotate(name, point, textcoords="offset points", xytext=(-6, above), fontsize=8, ha="right")
     axes.axvline(1.0, linewidth=0.8, linestyle=":")
     axes.set_xlabel("time, as a share of exact's")
     axes.set_ylabel("PSNR of the frames against exact's, dB")

@@ -39,6 +39,7 @@ FIELDS = {
     "guidance_scale": Field("FP32", "guidance of the high-noise expert"),
     "guidance_scale_2": Field("FP32", "guidance of the low-noise expert"),
     "flow_shift": Field("FP32", "shift of the noise schedule"),
+    "solver": Field("BYTES", "unipc, or euler for experts that were distilled to a few steps", metavar="NAME"),
     "step_profile": Field(
         "BYTES", "passes that may be left out: exact, or a name that the server knows", metavar="NAME"
     ),

@@ -26,7 +26,7 @@ class Progress:
 
     step: int
     num_inference_steps: int
-    timestep: int
+    timestep: float
     expert: str
     step_s: float
     left_s: float

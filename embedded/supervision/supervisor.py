@@ -26,10 +26,10 @@ from embedded.process.open_files import LEAST, raise_limit
 from embedded.process.triton_process import TritonProcess
 from embedded.supervision.background_check import BackgroundCheck
 from embedded.supervision.hang import HANG_S, Crash, Hang
-from embedded.supervision.lost_at_start import LostAtStart
 from embedded.supervision.memory_restart import MemoryRestart
 from embedded.supervision.model_watchdog import ModelWatchdog
 from embedded.supervision.restarts import Restarts
+from embedded.supervision.still_start import STILL_S, StillStart, cpu_seconds
 from embedded.supervision.stopped_processes import SERVER_S, StoppedProcesses
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
@@ -126,14 +126,15 @@ class Supervisor:
         self._triton = triton = TritonProcess.start(self.options, self._own)
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
-        lost = LostAtStart(triton.pid, triton.first_error)
+        still = StillStart(self.options.log, lambda: cpu_seconds(triton.pid))
         while not triton.is_ready() and not self.stopping:
             if time.monotonic() > deadline:
                 reason = triton.first_error() or "no error in its log"
                 raise ServerError(f"not ready after {limit_s:g} s: {reason} (log: {self.options.log})")
-            if model := lost.model():
+            if still.is_seen():
                 triton.kill()  # ended by a signal, as one that aborts by itself: the start is tried again
-                raise ServerError(f"a process of {model} died while it was loaded (log: {self.options.log})")
+                reason = triton.first_error() or f"nothing happened for {STILL_S:g} s"
+                raise ServerError(f"the server did not start: {reason} (log: {self.options.log})")
             self._own.close_regions()
             self._pause(POLL_S)
         if not self.stopping:

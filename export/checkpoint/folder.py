@@ -23,7 +23,7 @@ from export.checkpoint.tokenizer import check_tokenizer
 from export.checkpoint.weights.safetensors_index import content_sample_sha256, stored_tensors
 from export.graphs.precision import FOR_LARGE_WEIGHTS, IN_ONNX_RUNTIME, Precisions, torch_dtype
 from wan_t2v.facts import ModelFacts
-from wan_t2v.manifests import CheckpointHash
+from wan_t2v.manifests import MERGED_LORAS, CheckpointHash, MergedLoras, read_manifest
 from wan_t2v.shapes import LatentGrid
 
 if TYPE_CHECKING:
@@ -73,6 +73,12 @@ class Checkpoint:
         """By the size of its files."""
         fits = all(self.weights_bytes(component) <= MAX_WEIGHTS_BYTES for component in COMPONENTS)
         return CheckpointKind.SMALL if fits else CheckpointKind.LARGE
+
+    @cached_property
+    def merged_loras(self) -> MergedLoras | None:
+        """The record of LoRAs that were merged into the experts; None for others. Raises ManifestError."""
+        path = self.folder / MERGED_LORAS
+        return read_manifest(MergedLoras, path) if path.exists() else None
 
     @property
     def default_precisions(self) -> Precisions:

@@ -40,8 +40,8 @@ _FOREIGN_FOLDERS = (  # a pattern of paths in the folder, what that is
     ("split_files", "a folder of ComfyUI"),
     ("diffusion_models", "a folder of ComfyUI"),
     ("*.gguf", "a folder of GGUF files, whose weights are quantised"),
-    ("adapter_config.json", "a PEFT adapter, which is no model by itself"),
-    ("*lora*.safetensors", "a LoRA, which is no model by itself"),
+    ("adapter_config.json", "a PEFT adapter, which is no model by itself: it goes into LORA_HIGH or LORA_LOW"),
+    ("*lora*.safetensors", "a LoRA, which is no model by itself: it goes into LORA_HIGH or LORA_LOW"),
     ("config.json", "a single component and no pipeline"),
 )
 

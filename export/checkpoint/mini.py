@@ -39,6 +39,7 @@ SERVING_DEFAULTS: dict[str, tuple[Any, str]] = {
     "flow_shift": (12.0, "Wan2.2 wan/configs/wan_t2v_A14B.py sample_shift"),
     "fps": (16, "Wan2.2 wan/configs/shared_config.py sample_fps"),
     "negative_prompt": ("", "wan-mini: the empty caption"),
+    "solver": ("unipc", "Wan2.2 generate.py sample_solver"),
     "step_profiles": (STEP_PROFILES, "as for A14B; what they cost wan-mini is in docs/use/speed.md"),
 }
 

@@ -36,6 +36,7 @@ A14B: dict[str, tuple[Any, str]] = {
     "flow_shift": (12.0, f"{_CONFIG} sample_shift"),
     "fps": (16, f"{_SHARED} sample_fps"),
     "negative_prompt": (_NEGATIVE_PROMPT, f"{_SHARED} sample_neg_prompt"),
+    "solver": ("unipc", "Wan2.2 generate.py sample_solver"),
     "step_profiles": (
         STEP_PROFILES,
         "thresholds as published for Wan2.1 (EasyCache, arXiv 2507.02860; NVIDIA/TensorRT-Model-Connect); "

@@ -28,7 +28,7 @@ from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.experts import EngineExpert, Expert, Experts
 from wan_t2v.facts import TOKENIZER_FILE
 from wan_t2v.latents import starting_noise
-from wan_t2v.schedule import Schedule
+from wan_t2v.schedule import UniPcSchedule
 from wan_t2v.shapes import VideoShape
 from wan_t2v.tokens import PromptTokenizer, clean_prompt
 
@@ -41,7 +41,7 @@ class ReferencePass:
 
     step: int
     expert: str
-    timestep: int
+    timestep: float
     latents: Tensor
     text: Tensor
     velocity: Tensor
@@ -63,7 +63,7 @@ class TorchExpert:
         self._module, self._dtype = module, dtype
 
     @torch.inference_mode()
-    def __call__(self, latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: float, text_embeddings: Tensor) -> Tensor:
         timesteps = torch.full((latents.shape[0],), float(timestep), device=latents.device)
         given = latents.to(self._dtype), timesteps, text_embeddings.to(self._dtype)
         velocity: Tensor = self._module(*given, return_dict=False)[0]
@@ -102,7 +102,7 @@ def reference_run(
     with ThreadPoolExecutor(1) as executor:
         denoise(
             starting_noise(facts.grid.latent_shape(video), settings.seed),
-            Schedule(facts.scheduler, num_inference_steps=settings.steps, flow_shift=fields["flow_shift"]),
+            UniPcSchedule(facts.scheduler, num_inference_steps=settings.steps, flow_shift=fields["flow_shift"]),
             experts=recorder.experts(facts.boundary_timestep),
             prompt_embeds=embeds,
             negative_prompt_embeds=negative,
@@ -151,7 +151,7 @@ class _InPrecision:
     def __init__(self, expert: Expert, precision: str, device: str) -> None:
         self._expert, self._dtype, self._device = expert, torch_dtype(precision), device
 
-    def __call__(self, latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: float, text_embeddings: Tensor) -> Tensor:
         text = text_embeddings.to(self._device, self._dtype)
         return self._expert(latents.to(self._device), timestep, text).cpu()
 
@@ -170,7 +170,7 @@ class _Recorder:
         on_step(done)
 
     def _record(self, name: str) -> Expert:
-        def call(latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
+        def call(latents: Tensor, timestep: float, text_embeddings: Tensor) -> Tensor:
             velocity = self._reference[name](latents, timestep, text_embeddings)
             self.passes.append(ReferencePass(self._step, name, timestep, latents.clone(), text_embeddings, velocity))
             return velocity

@@ -195,12 +195,12 @@ def _write_shards(stem: Path, shapes: _ShapeTable, dtype: str, *, shard_bytes: i
     """Shards of at most `shard_bytes` and their index; a single file without one."""
     shards = list(_split(shapes, BYTES_OF[dtype], shard_bytes))
     if len(shards) == 1:
-        _write_sparse(stem.with_name(f"{stem.name}.safetensors"), shards[0], dtype)
+        write_sparse(stem.with_name(f"{stem.name}.safetensors"), shards[0], dtype)
         return
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
         path = stem.with_name(f"{stem.name}-{number:05}-of-{len(shards):05}.safetensors")
-        _write_sparse(path, shard, dtype)
+        write_sparse(path, shard, dtype)
         weight_map.update(dict.fromkeys(shard, path.name))
     index = {"metadata": {}, "weight_map": weight_map}
     stem.with_name(f"{stem.name}.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
@@ -219,7 +219,7 @@ def _split(shapes: _ShapeTable, itemsize: int, shard_bytes: int) -> Iterator[_Sh
     yield shard
 
 
-def _write_sparse(path: Path, shapes: _ShapeTable, dtype: str) -> None:
+def write_sparse(path: Path, shapes: _ShapeTable, dtype: str) -> None:
     """A safetensors file whose header is true and whose data is a hole, but for one number of the embedding."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -139,12 +139,14 @@ class GraphExport:
 
     @property
     def _origin(self) -> GraphOrigin:
+        component, merged = GRAPHS[self.graph].component, self.checkpoint.merged_loras
         return origin(
             self.graph,
-            self.checkpoint.hash_of(GRAPHS[self.graph].component),
+            self.checkpoint.hash_of(component),
             self.precision,
             fp8_ranges_sha256=sha256_of(self.settings.fp8_ranges) if is_fp8(self.precision) else None,
             bf16_shards=self._bf16_shards is not None,
+            loras=merged.loras.get(component) if merged else None,
         )
 
     def _in_precision(self, module: nn.Module) -> nn.Module:

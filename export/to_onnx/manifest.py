@@ -13,7 +13,7 @@ from export.manifest import manifest_of, onnx_file
 from export.parity.graph_parity import Comparison, tolerance
 from export.to_onnx.check import dtypes
 from export.to_onnx.exporter import OPSET
-from wan_t2v.manifests import CheckpointHash, GraphManifest, GraphOrigin, Parity, has_origin
+from wan_t2v.manifests import CheckpointHash, GraphManifest, GraphOrigin, MergedLora, Parity, has_origin
 
 _SHAPE_A_GRAPH = (  # beside all of export/graphs
     "checkpoint/meta_module.py",
@@ -32,6 +32,7 @@ def origin(
     *,
     fp8_ranges_sha256: str | None = None,
     bf16_shards: bool = False,
+    loras: tuple[MergedLora, ...] | None = None,
 ) -> GraphOrigin:
     """The part of a manifest that is known before the export: if it is unchanged, the export can be skipped."""
     return GraphOrigin(
@@ -44,6 +45,7 @@ def origin(
         versions={name: version(name) for name in _PACKAGES},
         fp8_ranges_sha256=fp8_ranges_sha256,
         bf16_shards=bf16_shards,
+        loras=loras,
     )
 
 

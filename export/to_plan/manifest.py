@@ -84,6 +84,7 @@ def plan_origin(
         tf32=tf32,
         batch=spec.shapes.max_batch,
         axes=tuple(dict(profile) for profile in spec.shapes.profiles),
+        loras=graph.loras,
     )
 
 

@@ -73,6 +73,7 @@ def test_every_make_variable_of_a_request_is_on_its_page_and_reaches_the_command
         "GUIDANCE_SCALE_2",
         "FLOW_SHIFT",
         "FPS",
+        "SOLVER",
         "STEP_PROFILE",
         "STEP_CACHE",
         "GUIDANCE_SKIP",

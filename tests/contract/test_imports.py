@@ -27,7 +27,7 @@ ALLOWED = {"export/placement/configs.py": {"tritonclient.grpc.model_config_pb2"}
 # Folders of a package in the order of their arrows: each imports from those before it, and none from those after it.
 ARROWS = {
     "wan_t2v/serving": ("python_backend", "resume", "admission", "loop", "models"),
-    "export": ("graphs", "checkpoint", "fp8", "parity", "to_onnx", "placement", "to_plan", "commands"),
+    "export": ("graphs", "checkpoint", "lora", "fp8", "parity", "to_onnx", "placement", "to_plan", "commands"),
     "client/wan_t2v_client": ("transport", "cli"),
     "embedded": ("process", "supervision"),
     "benchmarks": ("harness", "baselines", "latency", "load", "quality", "gpu"),
@@ -117,7 +117,17 @@ def test_models_that_need_no_torch_do_not_load_it(module: str) -> None:
     assert "torch" not in modules_after(f"import wan_t2v.serving.models.{module}")
 
 
-COMMANDS_OF_EXPORT = ("mini", "onnx", "dry-run", "calibrate", "parity", "plans", "compile-check", "placement")
+COMMANDS_OF_EXPORT = (
+    "mini",
+    "onnx",
+    "dry-run",
+    "merge-lora",
+    "calibrate",
+    "parity",
+    "plans",
+    "compile-check",
+    "placement",
+)
 HEAVY = {"torch", "diffusers", "transformers", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "numpy"}
 
 

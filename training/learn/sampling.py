@@ -21,7 +21,7 @@ from training.world.render import Frames
 from wan_t2v.denoise import denoise
 from wan_t2v.experts import Experts
 from wan_t2v.latents import starting_noise, vae_from_diffusion
-from wan_t2v.schedule import Schedule
+from wan_t2v.schedule import UniPcSchedule
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
 
 
@@ -79,7 +79,7 @@ def generate_latents(
     with InThisThread() as executor:
         return denoise(
             noise,
-            Schedule(scheduler_config(), num_inference_steps=settings.steps, flow_shift=settings.flow_shift),
+            UniPcSchedule(scheduler_config(), num_inference_steps=settings.steps, flow_shift=settings.flow_shift),
             experts=experts,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_embeds if settings.guidance_scale > 1.0 else None,

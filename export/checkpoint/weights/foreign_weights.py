@@ -12,8 +12,8 @@ _CONVERT = (
     "Take the checkpoint in diffusers' layout, or convert it with `scripts/convert_wan_to_diffusers.py` of diffusers."
 )
 _MERGE = (
-    "An adapter must be merged into its model first: load the pipeline with diffusers, `load_lora_weights`, "
-    "`fuse_lora`, `unload_lora_weights`, `save_pretrained`, and export that folder."
+    "An adapter is merged into the experts of a checkpoint while that is exported: "
+    "`make export CHECKPOINT=... LORA_HIGH=FILE LORA_LOW=FILE`."
 )
 _UNQUANTISED = f"Take the published weights (`{DOWNLOAD}`); PRECISION=fp8 quantises them here."
 _UNWRAP = "Save the module itself (`module.save_pretrained`), not the wrapper that trained it."

@@ -20,6 +20,7 @@ from export.checkpoint.weights.weight_files import shard_of_tensor, weight_files
 BYTES_OF = {"F32": 4, "F16": 2, "BF16": 2}  # types that Wan's checkpoints are stored in
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _SAMPLE_BYTES = 4096
+_METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def stored_tensors(checkpoint: Path, component: str, *, links_allowed: bool = Fa
     """
     tensors: dict[str, StoredTensor] = {}
     for path in weight_files(checkpoint, component, links_allowed=links_allowed):
-        for name, tensor in _tensors_of(path).items():
+        for name, tensor in tensors_of_file(path).items():
             if name in tensors:
                 raise CheckpointError(f"{name} is in two files: {tensors[name].path} and {path}.")
             tensors[name] = tensor
@@ -71,9 +72,10 @@ def _check_index(checkpoint: Path, component: str, tensors: dict[str, StoredTens
             )
 
 
-def _tensors_of(path: Path) -> dict[str, StoredTensor]:
+def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
+    """Every tensor of one file by name. Raises CheckpointError."""
     header, start = _header(path)
-    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    entries = {name: entry for name, entry in header.items() if name != _METADATA}
     tensors = {name: _tensor(path, name, entry, start=start, names=entries) for name, entry in entries.items()}
     end = start
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
@@ -86,6 +88,19 @@ def _tensors_of(path: Path) -> dict[str, StoredTensor]:
             "Download it again."
         )
     return tensors
+
+
+def metadata_of_file(path: Path) -> dict[str, str]:
+    """What the header says beside the tensors. Raises CheckpointError."""
+    entries = _header(path)[0].get(_METADATA)
+    return {str(name): str(value) for name, value in entries.items()} if isinstance(entries, dict) else {}
+
+
+def header_of(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    """The first bytes of a file with these entries: length and header, padded as the format asks."""
+    header = json.dumps({_METADATA: {"format": "pt", **metadata}, **entries}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

@@ -25,7 +25,7 @@ _CONVERT_PICKLE = (
 )
 _ELSEWHERE = (  # what may lie in the place of the weights: file names, what that is, the remedy
     (("adapter_*.safetensors", "adapter_*.json", "adapter_*.bin", "*lora*"), "a LoRA or PEFT adapter, which is "
-     "no model by itself", "Merge it into the model, `save_pretrained`, and export that folder."),
+     "no model by itself", "Put the model's own weights there, and name the adapter in LORA_HIGH or LORA_LOW."),
     (("*.gguf",), "a GGUF file, whose weights are quantised", f"Take the published weights: `{DOWNLOAD}`."),
     (("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt"), "pickled weights", _CONVERT_PICKLE),
     (("*.msgpack", "*.h5", "*.onnx"), "weights for another library", f"Download the rest: `{DOWNLOAD}`."),

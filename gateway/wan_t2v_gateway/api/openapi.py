@@ -14,6 +14,7 @@ _FIELDS: dict[str, Any] = {
     "negative_prompt": _TEXT,
     **dict.fromkeys(("width", "height", "num_frames", "num_inference_steps", "seed", "fps", "preview_every"), _WHOLE),
     **dict.fromkeys(("guidance_scale", "guidance_scale_2", "flow_shift", "step_cache", "guidance_skip"), _NUMBER),
+    "solver": {"type": "string", "enum": ["unipc", "euler"]},
     "step_profile": {**_TEXT, "description": "exact, or a profile of the server's", "example": "exact"},
 }
 _SCHEMA = {"type": "object", "required": ["prompt"], "properties": _FIELDS, "additionalProperties": False}

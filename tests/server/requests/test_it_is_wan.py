@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import WanPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 from wan_t2v_client import TextToVideo
 
 LATENTS_TOLERANCE = 1e-4  # relative; fp32 on both sides, 1e-6 is usual
@@ -131,3 +131,18 @@ def test_the_timesteps_are_wans_own(client: TextToVideo) -> None:
     assert timesteps[24:28] == [888, 877, 865, 852]
     assert timesteps[-3:] == [492, 386, 235]
     assert metadata["steps"] == {"high_noise_expert": 26, "low_noise_expert": 14}
+
+
+def test_four_steps_of_euler_are_those_of_diffusers_own_scheduler(client: TextToVideo, checkpoint: Path) -> None:
+    """Its levels are set here: its defaults at shift 5 give other timesteps than experts were distilled at."""
+    sigmas = [1.0, 0.9375, 5 / 6, 0.625]
+    reference = Reference(checkpoint)
+    scheduler = reference.pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    original = scheduler.set_timesteps
+    scheduler.set_timesteps = lambda steps, device=None: original(sigmas=sigmas, device=device)
+    request = {**REQUESTS["negative prompt"], "num_inference_steps": 4, "guidance_scale": 1.0}
+    answer = client.generate_unary(**request, solver="euler", flow_shift=5.0, output_type="latents")
+    assert relative(answer.latents, reference.latents(**request)) < LATENTS_TOLERANCE
+    assert answer.metadata["timesteps"] == pytest.approx([1000.0, 937.5, 833.3333, 625.0])
+    assert answer.metadata["steps"] == {"high_noise_expert": 2, "low_noise_expert": 2}
+    assert answer.metadata["passes"] == [1, 1, 1, 1] and answer.metadata["negative_prompt_ignored"]

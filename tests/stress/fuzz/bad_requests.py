@@ -149,6 +149,7 @@ CLASSES: dict[str, Draw] = {
     "second guidance that is no number": _field("guidance_scale_2", _any_of(np.nan, np.inf, -np.inf)),
     "flow shift zero or below": _field("flow_shift", lambda random: -float(random.random()) * 10),
     "flow shift too large or no number": _field("flow_shift", _any_of(100.5, 1e30, np.nan, np.inf)),
+    "unknown solver": _field("solver", _word),
     "unknown step profile": _field("step_profile", _word),
     "step profile that is not UTF-8": _field("step_profile", _not_utf8),
     "step cache out of range": _field("step_cache", _any_of(-0.01, 1.01, np.nan, np.inf)),

@@ -58,3 +58,37 @@ def test_an_integer_stands_for_a_number_and_true_for_neither(folder: Path, check
     for value in (True, None, "4"):
         with pytest.raises(ValueError, match=r"guidance_scale is .*, accepted: a number"):
             ServingDefaults.from_entries({**entries, "guidance_scale": {"value": value}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("sigmas", [0.5, 1.0, 0.0], r"sigmas is \[0.5, 1.0, 0.0\], accepted: a list of numbers that fall from 1"),
+        ("sigmas", [1.0, 0.5], "sigmas is"),
+        ("sigmas", [1.5, 0.0], "sigmas is"),
+        ("sigmas", "1, 0", "sigmas is '1, 0'"),
+        ("solver", 3, "solver is 3, accepted: a text"),
+        ("step_profiles", [], r"step_profiles is \[\], accepted: an object of profiles"),
+        ("step_profiles", {"exact": {}}, "step_profiles: the name 'exact', accepted: another word"),
+        ("step_profiles", {"Very Fast": {}}, "step_profiles: the name 'Very Fast'"),
+        (
+            "step_profiles",
+            {"fast": {"step_cache": 2}},
+            "step_profiles: fast: step_cache is 2, accepted: a number from 0",
+        ),
+    ],
+)
+def test_what_a_deployment_may_add_is_checked_by_name(name: str, value: object, message: str, checkpoint: Path) -> None:
+    entries = json.loads((checkpoint / DEFAULTS_FILE).read_text())
+    with pytest.raises(ValueError, match=message):
+        ServingDefaults.from_entries({**entries, name: {"value": value}})
+
+
+def test_what_a_deployment_may_add_may_be_left_out(checkpoint: Path) -> None:
+    entries = json.loads((checkpoint / DEFAULTS_FILE).read_text())
+    given = ServingDefaults.from_entries({**entries, "sigmas": {"value": [1, 0.625, 0]}})
+    assert (given.sigmas, list(given.step_profiles)) == ((1.0, 0.625, 0.0), ["quality", "balanced", "fast"])
+    for name in ("solver", "step_profiles"):
+        del entries[name]
+    given = ServingDefaults.from_entries(entries)
+    assert (given.solver, given.sigmas, given.step_profiles) == ("unipc", (), {})

@@ -1,14 +1,17 @@
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.manifests import graph_manifest, plan_manifest
 from wan_t2v.manifests import (
+    CheckpointHash,
     GraphManifest,
     GraphOrigin,
     ManifestError,
+    MergedLora,
+    MergedLoras,
     PlanManifest,
     has_origin,
     parse,
@@ -27,6 +30,17 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
         assert parse(PlanManifest, to_json(plan)) == plan
 
 
+def test_loras_are_part_of_a_graphs_origin_and_come_back_as_they_were() -> None:
+    lora = MergedLora("a.safetensors", "a" * 64, 0.5)
+    manifest = graph_manifest(loras=(lora,))
+    assert parse(GraphManifest, to_json(manifest)) == manifest
+    origin = GraphOrigin(**{field.name: getattr(manifest, field.name) for field in fields(GraphOrigin)})
+    assert has_origin(manifest, origin) and not has_origin(graph_manifest(loras=(replace(lora, scale=1.0),)), origin)
+    assert "loras" not in json.loads(to_json(graph_manifest()))
+    merged = MergedLoras({"transformer": CheckpointHash("c" * 64, sampled=True)}, {"transformer": (lora,)})
+    assert parse(MergedLoras, to_json(merged)) == merged
+
+
 def test_what_is_not_known_is_left_out() -> None:
     """So that readers that ask whether the key is there are told the truth."""
     raw = json.loads(to_json(plan_manifest(device_memory_bytes=None, gpu=None)))
@@ -39,7 +53,12 @@ def test_the_manifest_of_an_installed_graph_is_read(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [f.name for f in fields(PlanManifest) if f.name not in ("checkpoint_sampled", "gpu", "device_memory_bytes")]
+    "key",
+    [
+        f.name
+        for f in fields(PlanManifest)
+        if f.name not in ("checkpoint_sampled", "gpu", "device_memory_bytes", "loras")
+    ],
 )
 def test_a_missing_key_is_named_with_the_remedy(key: str, tmp_path: Path) -> None:
     raw = json.loads(to_json(plan_manifest()))

@@ -232,3 +232,32 @@ def test_a_profile_is_named_or_given_in_raw_values(fields: dict[str, Any], name:
 def test_a_profile_that_cannot_mean_anything_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidField, match=message.replace(". Nearest", r"\. Nearest")):
         checked(fields)
+
+
+SIGMAS = (1.0, 0.9375, 0.8333, 0.625, 0.0)
+DISTILLED = replace(DEFAULTS, num_inference_steps=4, flow_shift=5.0, guidance_scale=1.0, solver="euler", sigmas=SIGMAS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "solver", "sigmas"),
+    [
+        ({}, "euler", SIGMAS),
+        ({"num_inference_steps": 4, "flow_shift": 5.0}, "euler", SIGMAS),
+        ({"num_inference_steps": 8}, "euler", ()),
+        ({"flow_shift": 3.0}, "euler", ()),
+        ({"solver": "unipc"}, "unipc", ()),
+    ],
+)
+def test_the_deployments_noise_levels_hold_for_its_own_steps_and_shift(
+    fields: dict[str, Any], solver: str, sigmas: tuple[float, ...]
+) -> None:
+    settings = resolve_settings(
+        {"prompt": "a ball", **fields}, latents_shape=None, defaults=DISTILLED, grid=GRID, served=ANY, fallback_seed=99
+    )
+    assert (settings.solver, settings.sigmas) == (solver, sigmas)
+    assert Settings.from_json(settings.to_json()) == settings
+
+
+def test_an_unknown_solver_is_refused() -> None:
+    with pytest.raises(InvalidField, match="solver: got 'eular'; accepted: unipc or euler. Nearest: euler."):
+        checked({"solver": "eular"})

@@ -14,12 +14,12 @@ from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, EngineExpert, E
 from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
-from wan_t2v.schedule import Schedule
+from wan_t2v.schedule import Schedule, make_schedule
 from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
 from wan_t2v.serving.loop.guidance_passes import cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.python_backend.model_call import TritonEngine
-from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, instance_device
+from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, graph_loras, instance_device
 from wan_t2v.serving.python_backend.tensors import torch_from_triton
 from wan_t2v.serving.resume.checkpoint_file import SavedState
 from wan_t2v.serving.resume.resume import CheckpointWriter, generation_of
@@ -44,6 +44,7 @@ class DenoiseLoop:
         self._swap = ExpertSwap.of_server(pb_utils, parameters, self._device) if swaps_experts(parameters) else None
         self._expert_type = _expert_type(parameters)
         self._identities = {name: graph_identity(parameters, name) for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
+        self._loras = {name: merged for name in self._identities if (merged := graph_loras(parameters, name))}
         self._in_turn = passes_in_turn(parameters)
         self._executor = pass_executor(self._in_turn, at_once)
 
@@ -71,9 +72,7 @@ class DenoiseLoop:
         """
         started = time.monotonic()
         given = self._loop_tensors(tensors, settings)
-        schedule = Schedule(
-            self._facts.scheduler, num_inference_steps=settings.num_inference_steps, flow_shift=settings.flow_shift
-        )
+        schedule = make_schedule(settings, self._facts)
         reuse = StepReuse(settings.profile, experts_of_steps(schedule, self._experts), guided=settings.guided)
         generation = generation_of(settings, given, self._identities) if keeping else None
         kept = keeping.saved_state(generation) if keeping and generation else None
@@ -102,6 +101,7 @@ class DenoiseLoop:
             "timesteps": list(schedule.timesteps),
             "passes": reuse.passes,
             "passes_saved": reuse.passes_saved,
+            **({"loras": self._loras} if self._loras else {}),
             **({"resumed_after_step": kept.steps_done} if kept else {}),
         }
 

@@ -45,7 +45,7 @@ def cancellable_experts(experts: Experts, is_cancelled: Callable[[], bool]) -> E
     """The experts, asking before each pass whether anybody still wants it. A pass raises Cancelled if not."""
 
     def asking(expert: Expert) -> Expert:
-        def one_pass(latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
+        def one_pass(latents: Tensor, timestep: float, text_embeddings: Tensor) -> Tensor:
             if is_cancelled():
                 raise Cancelled(f"cancelled before a pass at timestep {timestep}")
             return expert(latents, timestep, text_embeddings)

@@ -84,6 +84,12 @@ def graph_identity(parameters: ModelParameters, graph: str) -> str:
     return digest[:16]
 
 
+def graph_loras(parameters: ModelParameters, graph: str) -> list[dict[str, Any]]:
+    """What was merged into the weights of a neighbouring graph, as its manifest names it; empty for most."""
+    folder = parameters.version_folder
+    return list(read_manifest(folder.parent.parent / graph / folder.name).get("loras", ()))
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a graph's version folder. Raises FileNotFoundError naming the command that makes it."""
     return parse_installed(folder / "manifest.json", lambda text: dict(json.loads(text)))

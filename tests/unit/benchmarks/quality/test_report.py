@@ -1,5 +1,6 @@
 """The table and the plot."""
 
+import json
 from pathlib import Path
 
 from benchmarks.quality.report import table, write_plot
@@ -22,3 +23,11 @@ def test_the_table_has_the_columns_that_were_measured() -> None:
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     write_plot(tmp_path / "quality.png", ROWS, title="a machine")
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_shows_the_last_run_as_it_was_printed(root: Path) -> None:
+    page = (root / "docs/use/speed.md").read_text(encoding="utf-8")
+    path = max((root / "benchmarks/quality/results").glob("*.json"))
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert "\n".join(table(result["profiles"])) in page
+    assert f"{result['date']}, {result['machine']}, load {result['load']:g}" in page and path.name in page

@@ -81,7 +81,7 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
         tensors("transformer", scales_alone),
         "this looks like scaled FP8 weights, .* PRECISION=fp8 quantises",
     ),
-    "a LoRA": (tensors("transformer", lora), "transformer: this looks like a LoRA .*fuse_lora"),
+    "a LoRA": (tensors("transformer", lora), "transformer: this looks like a LoRA .*LORA_HIGH=FILE"),
     "an unmerged PEFT model": (tensors("transformer_2", unmerged_peft), "this looks like an unmerged PEFT model"),
     "Wan's own names": (
         tensors("transformer", original_names),

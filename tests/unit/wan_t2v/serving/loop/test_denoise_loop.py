@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,24 @@ def test_embeddings_and_latents_have_the_experts_type(
     assert seen and all(call == types for call in seen)
 
 
+def test_the_report_names_the_loras_of_the_experts_manifests(repository: Path, tmp_path: Path) -> None:
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    lora = {"file": "a.safetensors", "sha256": "a" * 64, "scale": 1.0}
+    copy = tmp_path / "repository"
+    for model in ("denoiser", "high_noise_expert", "low_noise_expert"):
+        shutil.copytree(repository / model, copy / model, ignore=shutil.ignore_patterns("*.onnx"))
+    manifest = copy / "high_noise_expert/1/manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "loras": [lora]}))
+    embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    for served, expected in ((copy, {"high_noise_expert": [lora]}), (repository, None)):
+        loop = denoising(served, FakePbUtils(answer))
+        _, report = loop.latents(embeds, replace(SETTINGS, num_inference_steps=2), is_cancelled=lambda: False)
+        loop.close()
+        assert report.get("loras") == expected
+
+
 def test_an_unknown_precision_is_refused_at_start(repository: Path) -> None:
     with pytest.raises(ParameterError, match="parameter expert_precision is 'int4', accepted: fp32, bf16, fp16"):
         denoising(repository, FakePbUtils(), expert_precision="int4")
@@ -81,9 +100,10 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.parametrize("solver", ["unipc", "euler"])
 @pytest.mark.parametrize("profile", [EXACT, StepProfile(step_cache=0.2, guidance_skip=0.5)], ids=["exact", "reusing"])
 def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_latents(
-    profile: StepProfile, repository: Path, tmp_path: Path
+    profile: StepProfile, solver: str, repository: Path, tmp_path: Path
 ) -> None:
     calls = []
 
@@ -101,7 +121,7 @@ def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_lat
 
     loop = denoising(repository, FakePbUtils(answer))
     embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
-    settings = replace(SETTINGS, num_inference_steps=16, guidance_scale=4.0, profile=profile)
+    settings = replace(SETTINGS, num_inference_steps=16, guidance_scale=4.0, profile=profile, solver=solver)
     expected, whole = run(None)
     told = ("steps", "timesteps", "passes", "passes_saved")
     assert (whole["passes_saved"] > 0) == (not profile.is_exact)
@@ -117,6 +137,24 @@ def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_lat
         assert report.get("resumed_after_step", 0) == resumed_after
         assert {name: report[name] for name in told} == {name: whole[name] for name in told}
     loop.close()
+
+
+def test_a_graph_is_asked_at_fractions_of_timesteps(repository: Path) -> None:
+    seen: list[tuple[str, float]] = []
+
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        seen.append((model, float(inputs["timestep"].reshape(-1)[0])))
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    loop = denoising(repository, FakePbUtils(answer))
+    embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    four = replace(SETTINGS, num_inference_steps=4, flow_shift=5.0, guidance_scale=1.0, solver="euler")
+    _, report = loop.latents(embeds, four, is_cancelled=lambda: False)
+    loop.close()
+    high, low = "high_noise_expert", "low_noise_expert"
+    assert [model for model, _ in seen] == [high, high, low, low]
+    assert [timestep for _, timestep in seen] == pytest.approx([1000.0, 937.5, 833.3333, 625.0])
+    assert report["passes"] == [1, 1, 1, 1]
 
 
 def test_other_embeddings_are_another_request(repository: Path, tmp_path: Path) -> None:

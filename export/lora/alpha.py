@@ -1,0 +1,81 @@
+"""Alpha of a LoRA that states it beside its tensors: in diffusers' header, or in PEFT's `adapter_config.json`.
+
+Without a statement, and without a tensor of that name, alpha is the rank and a product counts once.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from export.checkpoint.config_file import CheckpointError, is_number, object_without_repeats, read_object
+from export.file_hash import sha256
+
+PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_IN_HEADER = "lora_adapter_metadata"  # diffusers' `save_lora_weights`
+_PREFIXES = ("transformer_2.", "transformer.")
+_UNSUPPORTED = ("use_dora", "use_qalora", "fan_in_fan_out")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What PEFT scales products by. `sha256` is that of the file; None for what stands in the header."""
+
+    alpha: float
+    by_module: Mapping[str, float] = field(default_factory=dict)
+    by_root_of_rank: bool = False
+    sha256: str | None = None
+
+    def factor(self, module: str, rank: int) -> float:
+        """Of a module's product; patterns mean what they mean in PEFT: the end of a name."""
+        patterns = (pattern for pattern in self.by_module if re.fullmatch(rf"(.*\.)?({pattern})", module))
+        alpha = self.by_module.get(next(patterns, ""), self.alpha)
+        return alpha / (math.sqrt(rank) if self.by_root_of_rank else rank)
+
+
+def adapter_config(path: Path, metadata: Mapping[str, str]) -> AdapterConfig | None:
+    """The statement about the file at `path`, whose header has `metadata`. Raises CheckpointError."""
+    beside = path.with_name(PEFT_CONFIG)
+    if _IN_HEADER in metadata:
+        return _parsed(f"the header of {path}", _without_prefix(_object(path, metadata[_IN_HEADER])))
+    if path.name == PEFT_FILE and beside.exists():
+        return _parsed(str(beside), read_object(beside), file_sha256=sha256(beside))
+    return None
+
+
+def _parsed(where: str, raw: Mapping[str, Any], *, file_sha256: str | None = None) -> AdapterConfig | None:
+    set_options = [name for name in _UNSUPPORTED if raw.get(name)]
+    if set_options:
+        raise CheckpointError(f"{where}: {set_options[0]} is set, accepted: a plain LoRA, or rank-stabilised.")
+    if "lora_alpha" not in raw:
+        return None
+    by_module = raw.get("alpha_pattern") or {}
+    if not is_number(raw["lora_alpha"]) or not _is_pattern_table(by_module):
+        raise CheckpointError(f"{where}: lora_alpha must be a number, alpha_pattern numbers by module. Save it again.")
+    return AdapterConfig(float(raw["lora_alpha"]), by_module, bool(raw.get("use_rslora")), file_sha256)
+
+
+def _is_pattern_table(raw: object) -> bool:
+    if not isinstance(raw, dict) or not all(map(is_number, raw.values())):
+        return False
+    try:
+        return all(re.compile(pattern) for pattern in raw)
+    except re.error:
+        return False
+
+
+def _object(path: Path, text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text, object_pairs_hook=object_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {_IN_HEADER} in its header is no JSON ({error}). Save it again.") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: {_IN_HEADER} in its header is no object. Save the LoRA again.")
+    return content
+
+
+def _without_prefix(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {next((name.removeprefix(p) for p in _PREFIXES if name.startswith(p)), name): raw[name] for name in raw}

@@ -1,0 +1,86 @@
+"""Complaints about a LoRA's names and shapes, collected so that one message names them all."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from export.lora.key_formats import ACCEPTED
+from export.lora.lora_file import LoraError
+
+_NAMED = 5  # names that a message lists before it counts the rest
+_BLOCK = re.compile(r"(?:^|[._])blocks[._](\d+)[._]")
+_OF_WAN = "Take a LoRA that was trained for this model's experts (Wan2.2-T2V-A14B)."
+_SOME = "If it is meant to change only some blocks, say so: LORA_OPTIONS=--some-blocks."
+
+
+@dataclass
+class Complaints:
+    """What is wrong with the file `where` for `component`, whose tensors are `stored`."""
+
+    where: str
+    component: str
+    stored: Iterable[str]
+    surplus: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    remedy: str = _OF_WAN
+
+    def raise_if_foreign(self) -> None:
+        """End here if the file has another number of blocks, or names of no known form. Raises LoraError."""
+        blocks, expected = _blocks_in(self.surplus), len(_blocks_in(self.stored))
+        if blocks and max(blocks) >= expected:
+            beyond = [name for name in self.surplus if max(_blocks_in([name]), default=0) >= expected]
+            raise LoraError(
+                f"{self.where} has {max(blocks) + 1} blocks and {self.component} has {expected}: surplus are "
+                f"{listed(beyond)}. It was trained for another model. {_OF_WAN}"
+            )
+        if self.surplus:
+            self.remedy = f"Accepted: {ACCEPTED}. {_OF_WAN}"
+        self.raise_if_any()
+
+    def check_blocks(self, names: Iterable[str]) -> None:
+        """Note what is there for some blocks and not for others."""
+        there, blocks = set(names), sorted(_blocks_in(self.stored))
+        one_of_each = {_with_block(name, "*"): name for name in sorted(there) if _blocks_in([name])}
+        for name in one_of_each.values():
+            self.missing += [other for block in blocks if (other := _with_block(name, block)) not in there]
+        if self.missing:
+            self.remedy = (
+                f"It has tensors of {len(_blocks_in(there))} blocks, {self.component} has {len(blocks)} blocks. "
+                f"Download or save the file again. {_SOME}"
+            )
+
+    def lacks(self, name: str, *, beside: str) -> None:
+        """Note a factor without its other one."""
+        if name not in self.missing:
+            self.missing.append(f"{name} (beside {beside})")
+
+    def raise_if_any(self) -> None:
+        """Raises LoraError if there is anything to complain about."""
+        faults = {
+            "missing": self.missing,
+            "surplus": self.surplus,
+            "of another shape": self.misshapen,
+            "there twice": self.twice,
+        }
+        told = [f"{len(names)} {fault}: {listed(names)}" for fault, names in faults.items() if names]
+        if told:
+            raise LoraError(f"{self.where} does not fit {self.component}: tensors {'; '.join(told)}. {self.remedy}")
+
+
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _blocks_in(names: Iterable[str]) -> set[int]:
+    return {int(match[1]) for name in names if (match := _BLOCK.search(name))}
+
+
+def _with_block(name: str, block: int | str) -> str:
+    """The same name in another block."""
+    match = _BLOCK.search(name)
+    assert match is not None
+    return f"{name[: match.start(1)]}{block}{name[match.end(1) :]}"

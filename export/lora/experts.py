@@ -1,0 +1,76 @@
+"""Choice of a LoRA per expert: both must be named, and one taken for the other is refused where that shows."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.lora.key_formats import SECOND_EXPERT
+from export.lora.lora_file import LoraError, LoraFile
+
+HIGH, LOW = "transformer", "transformer_2"
+NONE = "none"
+_VARIABLES = {HIGH: "LORA_HIGH", LOW: "LORA_LOW"}
+_WORDS = {HIGH: "high", LOW: "low"}
+
+
+@dataclass(frozen=True)
+class LoraChoice:
+    """What to merge.
+
+    Attributes:
+        high, low: the files for the two experts; the word `none` for an expert that stays as it is.
+        scale: strength of both; 1.0 is as they were trained.
+        same_file: one file is meant for both experts.
+        some_blocks: a file may change some blocks only.
+
+    Raises LoraError for a choice that cannot be meant.
+    """
+
+    high: str | None
+    low: str | None
+    scale: float = 1.0
+    same_file: bool = False
+    some_blocks: bool = False
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale) or self.scale == 0.0:
+            raise LoraError(f"LORA_SCALE={self.scale:g}: accepted is a finite number other than 0; 1.0 is as trained.")
+        if bool(self.high) != bool(self.low):
+            given, lacking = ("LORA_HIGH", "LORA_LOW") if self.high else ("LORA_LOW", "LORA_HIGH")
+            raise LoraError(
+                f"{given}={self.high or self.low} came without {lacking}: the model has two experts. "
+                f"Name the file for the other one, or {lacking}={NONE} to leave it as it is."
+            )
+        if {self.high or NONE, self.low or NONE} == {NONE}:
+            raise LoraError("No LoRA came: LORA_HIGH and LORA_LOW name a .safetensors file each.")
+
+    def open_files(self) -> dict[str, LoraFile]:
+        """The files by component, checked against each other. Raises LoraError."""
+        chosen = {HIGH: self.high, LOW: self.low}
+        files = {component: LoraFile.open(Path(name)) for component, name in chosen.items() if name and name != NONE}
+        for component, file in files.items():
+            _check_expert(component, file)
+        if len(files) == 2 and files[HIGH].sha256 == files[LOW].sha256 and not self.same_file:
+            raise LoraError(
+                f"LORA_HIGH={self.high} and LORA_LOW={self.low} are the same file (SHA-256 {files[HIGH].sha256[:16]}). "
+                "Each expert has its own; if this one is meant for both, say so: LORA_OPTIONS=--same-file."
+            )
+        return files
+
+
+def _check_expert(component: str, file: LoraFile) -> None:
+    """Refuse a file that says it is for the other expert, by its name or by the names of its tensors."""
+    other = LOW if component == HIGH else HIGH
+    words = set(re.split(r"[^a-z0-9]+", file.path.stem.lower()))
+    if _WORDS[other] in words and _WORDS[component] not in words:
+        raise LoraError(
+            f"{_VARIABLES[component]}={file.path}: by its name the file is for the {_WORDS[other]}-noise expert. "
+            f"Give it as {_VARIABLES[other]}; if the name is wrong, rename the file."
+        )
+    named = next((name for name in file.tensors if name.startswith(SECOND_EXPERT)), None)
+    if component == HIGH and named:
+        raise LoraError(
+            f"LORA_HIGH={file.path} has {named}, a tensor of the low-noise expert (transformer_2). "
+            "Give the file as LORA_LOW; accepted here: names that begin with transformer., or with no component."
+        )

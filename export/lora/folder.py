@@ -1,0 +1,138 @@
+"""Merged checkpoint: a complete folder beside the one that it was made from, whole or not at all.
+
+The experts' shards are new and everything else is copied: graphs stand beside weights, and ONNX's tools refuse links
+there, hard ones too. The record `merged_loras.json` says what was merged, and goes into the manifest of every graph
+that is exported from the folder.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.atomic import write_folder_atomically
+from export.checkpoint.component_configs import EXPERT_COMPONENTS
+from export.checkpoint.folder import COMPONENTS, Checkpoint
+from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
+from export.disk_space import DiskNeed, check_disk_space
+from export.lora.changes import Change, changes_of
+from export.lora.experts import LoraChoice
+from export.lora.lora_file import LoraError
+from export.lora.merge import write_merged_shard
+from wan_t2v.manifests import MERGED_LORAS, ManifestError, MergedLora, MergedLoras, read_manifest, to_json
+
+logger = logging.getLogger(__name__)
+
+_FOLDERS = ("scheduler", "tokenizer", *COMPONENTS)
+_PIECE_BYTES = 1 << 25
+_OF_EXPORTS = (".onnx", ".data")  # graphs of the old weights stand beside these
+
+
+def merge_loras(checkpoint: Checkpoint, choice: LoraChoice, into: Path) -> Path:
+    """Merge the chosen files into the experts of `checkpoint`, and write the folder `into`.
+
+    A folder that holds this very merge is kept; one that holds another merge is made again.
+    Raises LoraError or DiskSpaceError before anything is written; CheckpointError for a damaged checkpoint.
+    """
+    _check_target(checkpoint, into)
+    files = choice.open_files()
+    experts = {component: stored_tensors(checkpoint.folder, component, links_allowed=True) for component in files}
+    changes = {
+        component: changes_of(file, component, experts[component], some_blocks=choice.some_blocks)
+        for component, file in files.items()
+    }
+    record = _record(checkpoint, {component: file.record(choice.scale) for component, file in files.items()})
+    if _read_record(into) == record:
+        logger.info("%s holds this merge already", into)
+        return into
+    merge = _Merge(checkpoint, experts, changes, choice.scale)
+    check_disk_space([merge.disk_need(into)])
+    with write_folder_atomically(into) as partial:
+        merge.write(partial)
+        (partial / MERGED_LORAS).write_text(to_json(record), encoding="utf-8")
+    return into
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """The work: `experts` has the stored tensors of those that are changed, `changes` what is added to them."""
+
+    checkpoint: Checkpoint
+    experts: Mapping[str, Mapping[str, StoredTensor]]
+    changes: Mapping[str, Mapping[str, tuple[Change, ...]]]
+    scale: float
+
+    def disk_need(self, into: Path) -> DiskNeed:
+        """Room for the whole folder."""
+        files = (*self._shards(), *self._unchanged())
+        return DiskNeed(into, sum(map(_allocated, files)), "the merged checkpoint")
+
+    def write(self, folder: Path) -> None:
+        """Fill a new folder."""
+        for path in self._unchanged():
+            _copy(path, folder / path.relative_to(self.checkpoint.folder))
+        for component, tensors in self.experts.items():
+            for path in sorted({tensor.path for tensor in tensors.values()}):
+                inside = {name: tensor for name, tensor in tensors.items() if tensor.path == path}
+                target = folder / component / path.name
+                write_merged_shard(inside, self.changes[component], scale=self.scale, target=target)
+                logger.info("merged %s/%s", component, path.name)
+
+    def _shards(self) -> set[Path]:
+        return {tensor.path for tensors in self.experts.values() for tensor in tensors.values()}
+
+    def _unchanged(self) -> Iterator[Path]:
+        """Files at the top and of the pipeline's own folders, without changed shards and earlier exports."""
+        folder, changed = self.checkpoint.folder, self._shards()
+        for home in (folder, *(folder / name for name in _FOLDERS)):
+            for path in sorted(home.glob("*")):
+                ours = path.name == MERGED_LORAS or path.suffix in _OF_EXPORTS or path.name.startswith(".")
+                if path.is_file() and not ours and path not in changed:
+                    yield path
+
+
+def _check_target(checkpoint: Checkpoint, into: Path) -> None:
+    source, target = checkpoint.folder.resolve(), into.resolve()
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise LoraError(f"{into} is {source}, inside of it or around it. Name a folder beside it: LORA_INTO=...")
+    if into.exists() and (not into.is_dir() or (any(into.iterdir()) and not (into / MERGED_LORAS).exists())):
+        raise LoraError(
+            f"{into} is there and was not made by a merge (it has no {MERGED_LORAS}). "
+            "Remove it, or name another folder: LORA_INTO=..."
+        )
+
+
+def _record(checkpoint: Checkpoint, loras: Mapping[str, MergedLora]) -> MergedLoras:
+    """What was merged, after what had been merged into this checkpoint before."""
+    earlier = checkpoint.merged_loras.loras if checkpoint.merged_loras else {}
+    merged = {
+        component: (*earlier.get(component, ()), *([loras[component]] if component in loras else []))
+        for component in EXPERT_COMPONENTS
+        if component in earlier or component in loras
+    }
+    return MergedLoras({component: checkpoint.hash_of(component) for component in EXPERT_COMPONENTS}, merged)
+
+
+def _read_record(folder: Path) -> MergedLoras | None:
+    try:
+        return read_manifest(MergedLoras, folder / MERGED_LORAS)
+    except (FileNotFoundError, ManifestError):
+        return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file piece by piece; zeros are left as a hole, so that a dummy's weights take no disk."""
+    target.parent.mkdir(exist_ok=True)
+    with source.open("rb") as read, target.open("wb") as write:
+        while piece := read.read(_PIECE_BYTES):
+            if piece.count(0) == len(piece):
+                write.seek(len(piece), 1)
+            else:
+                write.write(piece)
+        write.truncate()
+
+
+def _allocated(path: Path) -> int:
+    """Bytes on the disk; a dummy's shards are holes, and stay so."""
+    status = path.stat()
+    return min(status.st_size, status.st_blocks * 512)

@@ -1,0 +1,94 @@
+"""Formats of a LoRA's names: each is a prefix, a module of the expert, and the role that the tensor has there.
+
+transformer.blocks.0.attn1.to_q.lora_A.weight              diffusers
+base_model.model.blocks.0.attn1.to_q.lora_A.weight         PEFT
+diffusion_model.blocks.0.self_attn.q.lora_down.weight      lightx2v, ComfyUI; also .alpha, .diff, .diff_b, .diff_m
+lora_unet_blocks_0_self_attn_q.lora_down.weight            kohya
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+ACCEPTED = (
+    "lora_A/lora_B or lora_down/lora_up with .weight, .alpha, .diff, .diff_b, .diff_m, under modules in the names of "
+    "diffusers (transformer.blocks.0.attn1.to_q), PEFT (base_model.model...), Wan's code "
+    "(diffusion_model.blocks.0.self_attn.q) or kohya (lora_unet_blocks_0_self_attn_q)"
+)
+SECOND_EXPERT = "transformer_2."
+
+
+class Role(Enum):
+    """What a tensor is for: factors of a product, their alpha, or numbers to add as they are."""
+
+    DOWN = "down"
+    UP = "up"
+    UP_BIAS = "up_bias"
+    ALPHA = "alpha"
+    DIFF = "diff"
+    BIAS_DIFF = "bias_diff"
+
+
+_ROLES = {
+    ".lora_A.weight": Role.DOWN,
+    ".lora_B.weight": Role.UP,
+    ".lora_B.bias": Role.UP_BIAS,
+    ".lora_A.default.weight": Role.DOWN,  # PEFT's name of an adapter that was given none
+    ".lora_B.default.weight": Role.UP,
+    ".lora_B.default.bias": Role.UP_BIAS,
+    ".lora_down.weight": Role.DOWN,
+    ".lora_up.weight": Role.UP,
+    ".lora.down.weight": Role.DOWN,
+    ".lora.up.weight": Role.UP,
+    ".alpha": Role.ALPHA,
+    ".diff": Role.DIFF,
+    ".diff_b": Role.BIAS_DIFF,
+}
+_TABLE_DIFF = ".diff_m"  # lightx2v's name of a modulation table's difference: it stands in the table's place
+_PARTNERS = {
+    ".lora_A.": ".lora_B.",
+    ".lora_B.": ".lora_A.",
+    ".lora_down.": ".lora_up.",
+    ".lora_up.": ".lora_down.",
+    ".lora.down.": ".lora.up.",
+    ".lora.up.": ".lora.down.",
+}
+_PREFIXES = (
+    "base_model.model.",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    SECOND_EXPERT,
+    "transformer.",
+    "lora_unet_",
+    "",
+)
+
+
+@dataclass(frozen=True)
+class LoraKey:
+    """A name that was understood: `module` is diffusers' name."""
+
+    module: str
+    role: Role
+
+
+def read_key(key: str, modules: Mapping[str, str]) -> LoraKey | None:
+    """Understand a tensor's name; `modules` has diffusers' name by spelling. None for a name of no known form."""
+    if key.endswith(_TABLE_DIFF):
+        return read_key(f"{key.removesuffix(_TABLE_DIFF)}.modulation.diff", modules)
+    suffix = next((suffix for suffix in _ROLES if key.endswith(suffix)), None)
+    if suffix is None:
+        return None
+    spelled = key.removesuffix(suffix)
+    for prefix in _PREFIXES:
+        if spelled.startswith(prefix) and spelled.removeprefix(prefix) in modules:
+            return LoraKey(modules[spelled.removeprefix(prefix)], _ROLES[suffix])
+    return None
+
+
+def partner_of(key: str) -> str:
+    """The name that the other factor of a product would have."""
+    for part, other in _PARTNERS.items():
+        if part in key:
+            return key.replace(part, other)
+    raise ValueError(f"{key} is no factor of a product")

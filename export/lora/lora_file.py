@@ -1,0 +1,75 @@
+"""A LoRA's safetensors file: its header, its hash, and what it says of alpha. Tensors are read when they are needed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from export.checkpoint.config_file import CheckpointError, check_is_no_pointer, unreadable
+from export.checkpoint.weights.safetensors_index import StoredTensor, metadata_of_file, tensors_of_file
+from export.file_hash import sha256
+from export.lora.alpha import AdapterConfig, adapter_config
+from wan_t2v.manifests import MergedLora
+
+TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class LoraError(Exception):
+    """A LoRA that is not merged; the message names file and tensors, what is accepted, and the remedy."""
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """An opened file. `config` is what stands beside the tensors about alpha, if anything does."""
+
+    path: Path
+    sha256: str
+    tensors: Mapping[str, StoredTensor]
+    config: AdapterConfig | None
+
+    @classmethod
+    def open(cls, path: Path) -> "LoraFile":
+        """Read the header and hash the file. Raises LoraError."""
+        _check_kind(path)
+        try:
+            check_is_no_pointer(path)
+            tensors = tensors_of_file(path)
+            config = adapter_config(path, metadata_of_file(path))
+        except OSError as error:
+            raise LoraError(str(unreadable(path, error))) from None
+        except CheckpointError as error:
+            raise LoraError(str(error)) from None
+        if not tensors:
+            raise LoraError(f"{path} holds no tensors. Take the file of the LoRA's weights.")
+        return cls(path, sha256(path), tensors, config)
+
+    def record(self, scale: float) -> MergedLora:
+        """As manifests name it."""
+        return MergedLora(self.path.name, self.sha256, scale, self.config.sha256 if self.config else None)
+
+
+def read_fp32(tensor: StoredTensor, *, start: int = 0, count: int | None = None) -> Tensor:
+    """Numbers of a tensor in FP32, flat: all, or `count` from `start`."""
+    elements = math.prod(tensor.shape) - start if count is None else count
+    itemsize = TORCH_TYPES[tensor.dtype].itemsize
+    content = bytearray(elements * itemsize)
+    with tensor.path.open("rb") as file:
+        file.seek(tensor.offset + start * itemsize)
+        file.readinto(content)
+    return torch.frombuffer(content, dtype=TORCH_TYPES[tensor.dtype]).to(torch.float32)
+
+
+def _check_kind(path: Path) -> None:
+    if path.is_dir():
+        inside = sorted(file.name for file in path.glob("*.safetensors"))
+        raise LoraError(f"{path} is a folder. Name the file in it: {', '.join(inside) or 'it has no .safetensors'}.")
+    if not path.exists():
+        raise LoraError(f"{path} is missing: no such file. LORA_HIGH and LORA_LOW name .safetensors files, or `none`.")
+    if path.suffix != ".safetensors":
+        raise LoraError(
+            f"{path} is no .safetensors file, and pickled weights are not read, since loading them runs code. "
+            "Save the tensors with safetensors."
+        )

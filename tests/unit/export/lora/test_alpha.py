@@ -1,0 +1,49 @@
+"""Alpha beside the tensors: which statement counts, and which is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from export.checkpoint.config_file import CheckpointError
+from export.lora.alpha import adapter_config
+
+
+def beside(folder: Path, **config: object) -> Path:
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder / "adapter_model.safetensors"
+
+
+def test_patterns_and_the_root_of_the_rank_mean_what_they_mean_in_peft(tmp_path: Path) -> None:
+    config = adapter_config(beside(tmp_path, lora_alpha=8, alpha_pattern={"attn1.to_q": 2}), {})
+    assert config is not None and config.sha256
+    assert config.factor("blocks.0.attn1.to_q", 4) == 0.5
+    assert config.factor("blocks.0.attn2.to_q", 4) == 2.0
+    stabilised = adapter_config(beside(tmp_path, lora_alpha=8, use_rslora=True), {})
+    assert stabilised is not None and stabilised.factor("a", 4) == 4.0
+
+
+def test_a_config_beside_a_file_of_another_name_is_not_its(tmp_path: Path) -> None:
+    beside(tmp_path, lora_alpha=8)
+    assert adapter_config(tmp_path / "other.safetensors", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"lora_alpha": 8, "use_dora": True}, "use_dora is set, accepted: a plain LoRA"),
+        ({"lora_alpha": "8"}, "lora_alpha must be a number"),
+        ({"lora_alpha": 8, "alpha_pattern": {"(": 1}}, "alpha_pattern numbers by module"),
+    ],
+)
+def test_what_is_not_understood_is_refused(config: dict[str, object], told: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=told):
+        adapter_config(beside(tmp_path, **config), {})
+    header = {"lora_adapter_metadata": json.dumps({f"transformer.{name}": value for name, value in config.items()})}
+    with pytest.raises(CheckpointError, match=f"the header of .*{told}"):
+        adapter_config(tmp_path / "lora.safetensors", header)
+
+
+def test_a_header_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="lora_adapter_metadata in its header is no JSON"):
+        adapter_config(tmp_path / "lora.safetensors", {"lora_adapter_metadata": "{"})

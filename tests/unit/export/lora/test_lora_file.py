@@ -1,0 +1,41 @@
+"""What is no file of a LoRA's tensors: one line that says what it is and the remedy."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from export.lora.lora_file import LoraError, LoraFile
+from tests.unit.export.lora.lora_files import of_diffusers, saved
+
+
+def test_a_folder_a_missing_file_and_pickled_weights_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "folder/adapter_model.safetensors", of_diffusers())
+    (tmp_path / "lora.pt").write_bytes(b"")
+    for name, told in {
+        "folder": "is a folder. Name the file in it: adapter_model.safetensors",
+        "nowhere.safetensors": "is missing: no such file. LORA_HIGH and LORA_LOW name",
+        "lora.pt": "is no .safetensors file, and pickled weights are not read",
+    }.items():
+        with pytest.raises(LoraError, match=told):
+            LoraFile.open(tmp_path / name)
+
+
+def test_a_pointer_a_half_file_and_an_empty_one_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "lora.safetensors", of_diffusers())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(LoraError, match="truncated or damaged"):
+        LoraFile.open(path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(LoraError, match="pointer file of Git LFS"):
+        LoraFile.open(path)
+    save_file({}, path)
+    with pytest.raises(LoraError, match="holds no tensors"):
+        LoraFile.open(path)
+
+
+def test_numbers_of_another_type_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "lora.safetensors", {"a.lora_A.weight": torch.ones(2, 2, dtype=torch.float64)})
+    with pytest.raises(LoraError, match="a.lora_A.weight is stored as F64, accepted: F32, F16, BF16"):
+        LoraFile.open(path)
