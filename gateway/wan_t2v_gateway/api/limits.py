@@ -22,6 +22,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "step_cache": (0, 1),
     "guidance_skip": (0, 1),
 }
+SOLVERS = ("unipc", "euler")
 _FEWEST_STEPS_TO_LEAVE_OUT_FROM = 16
 _LONGEST_PROMPT = 65536
 _LARGEST_SHIFT = 100.0
@@ -44,6 +45,8 @@ class Limits:
             value = fields.get(name)
             if value is not None and not (least <= value and (most is None or value <= most)):
                 raise InvalidField(name, value, f"from {least}" + ("" if most is None else f" to {most}"))
+        if fields.get("solver", SOLVERS[0]) not in SOLVERS:
+            raise InvalidField("solver", fields["solver"], " or ".join(SOLVERS))
         for name in ("step_cache", "guidance_skip"):
             if fields.get(name) and fields.get("num_inference_steps", 1000) < _FEWEST_STEPS_TO_LEAVE_OUT_FROM:
                 accepted = f"0, or at least {_FEWEST_STEPS_TO_LEAVE_OUT_FROM} num_inference_steps"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from wan_t2v_gateway.api.fields import MODEL
+from wan_t2v_gateway.api.limits import SOLVERS
 
 _TEXT, _NUMBER, _WHOLE = {"type": "string"}, {"type": "number"}, {"type": "integer"}
 _FIELDS: dict[str, Any] = {
@@ -14,7 +15,7 @@ _FIELDS: dict[str, Any] = {
     "negative_prompt": _TEXT,
     **dict.fromkeys(("width", "height", "num_frames", "num_inference_steps", "seed", "fps", "preview_every"), _WHOLE),
     **dict.fromkeys(("guidance_scale", "guidance_scale_2", "flow_shift", "step_cache", "guidance_skip"), _NUMBER),
-    "solver": {"type": "string", "enum": ["unipc", "euler"]},
+    "solver": {"type": "string", "enum": [*SOLVERS]},
     "step_profile": {**_TEXT, "description": "exact, or a profile of the server's", "example": "exact"},
 }
 _SCHEMA = {"type": "object", "required": ["prompt"], "properties": _FIELDS, "additionalProperties": False}

@@ -90,6 +90,7 @@ def test_a_right_request_is_taken_in_every_form(start: Start, form: str) -> None
         ("seed", request.MAX_SEED, -1),
         ("guidance_scale", 0.0, -0.1),
         ("guidance_scale_2", 0.0, -0.1),
+        *(("solver", solver, f"{solver}x") for solver in request.SOLVERS),
         ("step_cache", 1.0, 1.01),
         ("guidance_skip", 1.0, -0.01),
         ("negative_prompt", "x" * MAX_PROMPT_BYTES, "x" * (MAX_PROMPT_BYTES + 1)),

@@ -129,7 +129,7 @@ def any_of(*values: Any) -> Callable[[np.random.Generator], Any]:
 WHOLE = ("height", "width", "num_frames", "num_inference_steps", "seed", "fps", "preview_every")
 DERIVED = {"seconds": ("num_frames",), "size": ("height", "width")}  # what a field is turned into has limits, too
 NUMBERS = (*WHOLE, "guidance_scale", "guidance_scale_2", "flow_shift", "step_cache", "guidance_skip", "seconds")
-TEXTS = ("prompt", "negative_prompt", "step_profile", "webhook_url")
+TEXTS = ("prompt", "negative_prompt", "step_profile", "solver", "webhook_url")
 ONLY_JSON = FORMS[:1]
 ADDRESSES = (
     "ftp://8.8.8.8/", "javascript:alert(1)", "http://", "http://[::1", "http://user:word@8.8.8.8/", "http://[::1]/",
