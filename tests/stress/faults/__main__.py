@@ -38,6 +38,7 @@ from tests.stress.faults.faults import (
     read_slowly,
 )
 from tests.stress.faults.footprint import TRITON
+from tests.stress.faults.full_memory import filled_shared_memory
 from tests.stress.faults.hangs import HANGING, UNLOADED, hang, unload
 from tests.stress.faults.harmed_repository import TEXT_CACHE_BYTES, MountRefused, harmed_repository, small_disk
 from tests.stress.faults.kept_steps import kill_after_each_step
@@ -82,6 +83,7 @@ def faults_of_starts(repository: Path, folder: Path, not_tried: list[str]) -> It
     yield from damaged_starts(copy_repository(repository, folder / "damaged"))
     try:
         yield small_shared_memory(repository, folder, SMALL_SHARED_MIB)
+        yield filled_shared_memory(repository, folder)
     except MountRefused as error:
         not_tried.append(f"a small /dev/shm: {error}")
 

@@ -115,24 +115,40 @@ def small_shared_memory(repository: Path, folder: Path, size_mib: int) -> Outcom
 
     Raises MountRefused where this user may not mount a file system of its own.
     """
-    inside = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size={size_mib}m tmpfs /dev/shm && exec "$@"', "sh"]
-    done = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MountRefused(done.stderr.strip())
-    with serving(repository, folder / "small.log", before=inside) as launcher:
-        lines, told, faults, began = list(_until_ready(launcher)), list[str](), list[str](), time.monotonic()
-        if not lines or not lines[-1].startswith("ready: gRPC "):
-            return _outcome(f"{size_mib} MiB of /dev/shm", str(lines[-1:]), ["it did not start"], since=began)
-        url = lines[-1].split()[2].rstrip(",")
+    with serving(repository, folder / "small.log", before=in_small_shared_memory(size_mib)) as launcher:
+        url, faults, began = ready_address(launcher), list[str](), time.monotonic()
+        if url is None:
+            return _outcome(f"{size_mib} MiB of /dev/shm", "it did not start", ["no start"], since=began)
         answers = [_asked(url, fields) for fields in (SMALL, LARGEST, SMALL)]
         ended = launcher.poll() is not None
-        launcher.terminate()
-        _last_words(launcher)
+        stop_serving(launcher)
     told = ["video" if isinstance(answer, bytes) else answer for answer in answers]
     faults += ["the launcher ended"] if ended else []
     faults += [] if answers[0] == answers[2] and told[0] == "video" else ["small clips are not served before and after"]
     faults += ["an answer names a region"] if any(SHM_PREFIX in answer for answer in told) else []
     return Outcome(f"{size_mib} MiB of /dev/shm", tuple(told), round(time.monotonic() - began, 1), tuple(faults))
+
+
+def in_small_shared_memory(size_mib: int) -> list[str]:
+    """What runs a command with a /dev/shm of its own. Raises MountRefused."""
+    inside = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size={size_mib}m tmpfs /dev/shm && exec "$@"', "sh"]
+    done = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MountRefused(done.stderr.strip())
+    return inside
+
+
+def ready_address(launcher: subprocess.Popen[str]) -> str | None:
+    """Wait for a start; the gRPC address, or None if nothing became of it."""
+    lines = list(_until_ready(launcher))
+    served = bool(lines) and lines[-1].startswith("ready: gRPC ")
+    return lines[-1].split()[2].rstrip(",") if served else None
+
+
+def stop_serving(launcher: subprocess.Popen[str]) -> None:
+    """Stop a launcher in order."""
+    launcher.terminate()
+    _last_words(launcher)
 
 
 @contextlib.contextmanager
