@@ -162,7 +162,7 @@ demo: export ## set up, export, serve and generate: a prompt to out/demo.mp4 (PR
 adherence: setup-dev export ## score how often videos follow 54 held-out prompts, through a server (OUT=...)
 	@$(python) -m training.judge.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)"
 
-quality: setup-dev export ## what each step profile saves and how far its videos are from exact ones (PROFILES=..., URL=..., PROMPTS=file, COUNT=..., OUT=...)
+quality: setup-dev $(if $(filter command line,$(origin URL)),,export) ## what each step profile saves and how far its videos are from exact ones (PROFILES=..., URL=..., PROMPTS=file, COUNT=..., OUT=...)
 	@$(python) -m benchmarks.quality.run --repository "$(REPOSITORY)" --out "$(or $(OUT),out/quality)" \
 		$(if $(filter command line,$(origin URL)),--url $(URL)) $(if $(PROFILES),--profiles $(PROFILES)) $(if $(PROMPTS),--prompts "$(PROMPTS)") $(if $(COUNT),--count $(COUNT))
 

@@ -5,6 +5,7 @@ serving defaults stand in no config file, so `serving_defaults.json` carries eac
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -20,6 +21,7 @@ FACTS_FILE = "model_facts.json"
 DEFAULTS_FILE = "serving_defaults.json"
 TOKENIZER_FILE = "tokenizer.json"
 _PROFILE_NAME = re.compile(r"[a-z0-9_]{1,64}")
+SOLVERS = ("unipc", "euler")
 _TYPE_NAMES = {int: "an integer", float: "a number", str: "a text"}
 
 
@@ -108,7 +110,11 @@ class ServingDefaults:
             raise ValueError(f"a JSON {type(entries).__name__}, accepted: an object")
         if wrong := sorted((entries.keys() - types.keys()) | (required - entries.keys())):
             raise ValueError(f"{', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} missing or unknown")
-        return cls(**{name: _value(name, entry, types[name]) for name, entry in entries.items()})
+        defaults = cls(**{name: _value(name, entry, types[name]) for name, entry in entries.items()})
+        if defaults.sigmas and len(defaults.sigmas) != defaults.num_inference_steps + 1:
+            steps = defaults.num_inference_steps
+            raise ValueError(f"sigmas has {len(defaults.sigmas)} numbers, accepted: {steps + 1} for {steps} steps")
+        return defaults
 
 
 def _value(name: str, entry: Any, kind: Any) -> Any:
@@ -118,6 +124,8 @@ def _value(name: str, entry: Any, kind: Any) -> Any:
     value = entry["value"]
     if name == "step_profiles":
         return _profiles(value)
+    if name == "solver" and value not in SOLVERS:
+        raise ValueError(f"solver is {value!r}, accepted: {' or '.join(SOLVERS)}")
     if name == "sigmas":
         return _sigmas(value)
     accepted = (int, float) if kind is float else kind
@@ -147,7 +155,7 @@ def _profiles(value: Any) -> dict[str, StepProfile]:
 
 def _sigmas(value: Any) -> tuple[float, ...]:
     """Noise levels. Raises ValueError."""
-    numbers = isinstance(value, list) and all(isinstance(one, int | float) for one in value)
+    numbers = isinstance(value, list) and all(type(one) in (int, float) and math.isfinite(one) for one in value)
     if not numbers or len(value) < 2 or value[0] > 1 or value[-1] != 0 or any(a <= b for a, b in pairwise(value)):
         raise ValueError(f"sigmas is {value!r}, accepted: a list of numbers that fall from 1 or less to 0")
     return tuple(float(one) for one in value)

@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from wan_t2v.facts import ServingDefaults
+from wan_t2v.facts import SOLVERS, ServingDefaults
 from wan_t2v.field_checks.invalid_field import InvalidField, closest_name
 from wan_t2v.shapes import LatentGrid, VideoShape
 from wan_t2v.step_profiles.profile import CUSTOM_NAME, EXACT, EXACT_NAME, LEAST_STEPS, StepProfile
 
 OUTPUT_TYPES = ("mp4", "frames", "latents")
 VIDEO_ENCODINGS = ("raw", "base64")
-SOLVERS = ("unipc", "euler")
 MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_FPS = 120
@@ -143,7 +142,9 @@ def resolve_settings(
 
 def _deployed_sigmas(value: Mapping[str, Any], defaults: ServingDefaults) -> tuple[float, ...]:
     """The deployment's noise levels where they are meant: for `euler`, at its own steps and shift."""
-    own = value["num_inference_steps"] == len(defaults.sigmas) - 1 and value["flow_shift"] == defaults.flow_shift
+    # a request's number is in single precision
+    same_shift = math.isclose(value["flow_shift"], defaults.flow_shift, rel_tol=1e-6)
+    own = same_shift and value["num_inference_steps"] == defaults.num_inference_steps
     return defaults.sigmas if own and value["solver"] == "euler" else ()
 
 
@@ -155,6 +156,8 @@ def choose_profile(fields: Mapping[str, Any], defaults: ServingDefaults) -> tupl
         return name, _with_raw(EXACT, raw)
     profiles = {EXACT_NAME: EXACT, **defaults.step_profiles}
     profile = profiles[_choice("step_profile", name, tuple(profiles))]
+    if profile.static_reuse and raw.get("step_cache"):
+        raise InvalidField("step_cache", f"{raw['step_cache']:g} with {name}, which reuses by a static schedule", "0")
     if profile.is_exact and any(raw.values()):
         accepted = f"{EXACT_NAME} with {' and '.join(raw)} of 0 or left out, or other values without step_profile"
         raise InvalidField("step_profile", f"{name} with {raw}", accepted)

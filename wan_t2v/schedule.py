@@ -126,7 +126,8 @@ def shifted_sigmas(num_inference_steps: int, flow_shift: float) -> tuple[float, 
     For four steps and shift 5 those of LightX2V's four-step experts (1, 0.9375, 0.8333, 0.625, 0).
     """
     even = [1.0 - index / num_inference_steps for index in range(num_inference_steps)]
-    return (*(flow_shift * sigma / (1.0 + (flow_shift - 1.0) * sigma) for sigma in even), 0.0)
+    # not `1 + (flow_shift - 1) * sigma` below the line: rounded, that is 0 for a tiny shift
+    return (*(flow_shift * sigma / ((1.0 - sigma) + flow_shift * sigma) for sigma in even), 0.0)
 
 
 def official_sigmas(num_inference_steps: int) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Measure what each step profile saves and how far its videos are from the exact ones, through a server.
 
-    make quality        or        python -m benchmarks.quality.run --url 127.0.0.1:8001 --prompts prompts.txt
+    make quality        or        python -m benchmarks.quality.run --url 127.0.0.1:8001 --profiles fast
 
 Without a file of prompts the fixed held-out list of wan-mini's world is generated, and how often a clip shows what the
 prompt asks for is judged beside. A second seed of `exact` is the yardstick: profiles that are farther from `exact` than
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Generate, compare and write. Returns an exit code."""
     options = _parser().parse_args(arguments)
     about = provenance()
+    if options.url and not options.profiles:
+        print("error: --url needs --profiles: what that server calls its profiles is not known here", file=sys.stderr)
+        return 2
     try:
         profiles = options.profiles or list(ServingDefaults.read(options.repository / "prepare/1").step_profiles)
         judged = None if options.prompts else fixed_prompts(options.count)

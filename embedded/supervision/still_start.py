@@ -9,27 +9,46 @@ from pathlib import Path
 import psutil
 
 STILL_S = 10.0
+LONGEST_LOOK_S = 1.0  # what passes between two looks counts no more: whoever looks may have been stopped as well
 # Seconds of processor time within STILL_S. Processes that wait for each other were seen to take 0.03; one that loads a
 # model takes more than this also where it has to share its core with twenty others.
 LEAST_CPU_S = 0.2
 
 
+@dataclass(frozen=True)
+class Activity:
+    """What the processes of a server have done so far, and whether one waits for a disk now."""
+
+    cpu_s: float
+    read_bytes: int
+    waits_for_disk: bool = False
+
+
 @dataclass
 class StillStart:
-    """Looks at a server that is not ready yet. `cpu_s` is the processor time that its processes have used so far."""
+    """Looks at a server that is not ready yet."""
 
     log: Path
-    cpu_s: Callable[[], float]
+    activity: Callable[[], Activity]
     now: Callable[[], float] = time.monotonic
-    _known: tuple[float, int] = (-1.0, -1)
-    _since: float = 0.0
+    _known: Activity = Activity(-1.0, -1)
+    _told: int = -1
+    _still_s: float = 0.0
+    _looked_at: float = 0.0
 
     def is_seen(self) -> bool:
-        """Look once more. True if nothing has been computed or told for so long that nothing will come of it."""
-        cpu_s, told = self.cpu_s(), self._log_bytes()
-        if abs(cpu_s - self._known[0]) >= LEAST_CPU_S or told != self._known[1]:
-            self._known, self._since = (cpu_s, told), self.now()
-        return self.now() - self._since >= STILL_S
+        """Look once more. True if nothing was computed, read or told for so long that nothing will come of it."""
+        activity, told, now = self.activity(), self._log_bytes(), self.now()
+        if self._moved(activity) or told != self._told:
+            self._known, self._told, self._still_s = activity, told, 0.0
+        else:
+            self._still_s += min(now - self._looked_at, LONGEST_LOOK_S)
+        self._looked_at = now
+        return self._still_s >= STILL_S
+
+    def _moved(self, activity: Activity) -> bool:
+        computed = abs(activity.cpu_s - self._known.cpu_s) >= LEAST_CPU_S  # less, where a process ended
+        return computed or activity.read_bytes > self._known.read_bytes or activity.waits_for_disk
 
     def _log_bytes(self) -> int:
         with contextlib.suppress(OSError):  # somebody removed it
@@ -37,13 +56,15 @@ class StillStart:
         return 0
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process and of those that it started and that live."""
-    total = 0.0
+def activity_of(pid: int) -> Activity:
+    """The activity of a process and of those that it started and that live."""
+    cpu_s, read_bytes, waits = 0.0, 0, False
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         for one in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 times = one.cpu_times()
-                total += times.user + times.system
-    return total
+                cpu_s += times.user + times.system
+                waits = waits or one.status() == psutil.STATUS_DISK_SLEEP
+                read_bytes += one.io_counters().read_bytes
+    return Activity(cpu_s, read_bytes, waits)

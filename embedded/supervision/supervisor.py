@@ -29,7 +29,7 @@ from embedded.supervision.hang import HANG_S, Crash, Hang
 from embedded.supervision.memory_restart import MemoryRestart
 from embedded.supervision.model_watchdog import ModelWatchdog
 from embedded.supervision.restarts import Restarts
-from embedded.supervision.still_start import STILL_S, StillStart, cpu_seconds
+from embedded.supervision.still_start import STILL_S, StillStart, activity_of
 from embedded.supervision.stopped_processes import SERVER_S, StoppedProcesses
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
@@ -126,7 +126,7 @@ class Supervisor:
         self._triton = triton = TritonProcess.start(self.options, self._own)
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
-        still = StillStart(self.options.log, lambda: cpu_seconds(triton.pid))
+        still = StillStart(self.options.log, lambda: activity_of(triton.pid))
         while not triton.is_ready() and not self.stopping:
             if time.monotonic() > deadline:
                 reason = triton.first_error() or "no error in its log"

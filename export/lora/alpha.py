@@ -6,7 +6,7 @@ Without a statement, and without a tensor of that name, alpha is the rank and a 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ class AdapterConfig:
     by_root_of_rank: bool = False
     sha256: str | None = None
 
-    def factor(self, module: str, rank: int) -> float:
-        """Of a module's product; patterns mean what they mean in PEFT: the end of a name."""
-        patterns = (pattern for pattern in self.by_module if re.fullmatch(rf"(.*\.)?({pattern})", module))
+    def factor(self, names: Sequence[str], rank: int) -> float:
+        """Of a module's product, by its names here and in the file; patterns mean what PEFT's do: the end of a name."""
+        patterns = (
+            pattern for pattern in self.by_module if any(re.fullmatch(rf"(.*\.)?({pattern})", name) for name in names)
+        )
         alpha = self.by_module.get(next(patterns, ""), self.alpha)
         return alpha / (math.sqrt(rank) if self.by_root_of_rank else rank)
 

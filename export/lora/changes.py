@@ -134,7 +134,8 @@ class _Reading:
         rank = self.lora.tensors[down].shape[0] if down and self.lora.tensors[down].shape else 1
         alpha = self.keys.get(LoraKey(module, Role.ALPHA))
         if alpha is None:
-            return self.lora.config.factor(module, rank) if self.lora.config else 1.0
+            spelt = (down or "").rpartition(".lora_")[0]  # patterns are of the names that the file was trained with
+            return self.lora.config.factor((module, spelt), rank) if self.lora.config else 1.0
         tensor = self.lora.tensors[alpha]
         if math.prod(tensor.shape) != 1:
             self.complaints.misshapen.append(f"{alpha} is {tensor.shape}, expected one number")

@@ -135,7 +135,13 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
         print("the server keeps no generations: a job that is interrupted starts again", file=sys.stderr)
     print(f"http://{options.host}:{options.port}/ (server: {settings.server_url})", file=sys.stderr)
     config = uvicorn.Config(
-        app, options.host, options.port, http=BoundedConnection, log_level="warning", timeout_graceful_shutdown=2
+        app,
+        options.host,
+        options.port,
+        loop="asyncio",  # BoundedConnection sets a limit that other loops do not have
+        http=BoundedConnection,
+        log_level="warning",
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its end; the database ends then

@@ -24,7 +24,7 @@ class StepProfile:
         warm_up: share of all steps, the first of them, that are computed.
         after_switch: first steps of each expert that are computed.
         last_steps: last steps that are computed.
-        longest_reuse: most steps in a row that take one result.
+        longest_reuse: most steps in a row that take one result, by `step_cache`.
     """
 
     step_cache: float = 0.0
@@ -47,15 +47,16 @@ class StepProfile:
 
     def warm_up_steps(self, steps: int) -> int:
         """How many of so many steps the warm-up is."""
-        return math.ceil(self.warm_up * steps)
+        return part_of(self.warm_up, steps)
 
-    def expected_share(self) -> float:
+    def expected_share(self, *, guided: bool) -> float:
         """Share of the passes that a generation is likely to compute, for estimates of its time.
 
         Half of the steps that may reuse do, and half of all steps are low-noise ones.
         """
+        skipped = self.guidance_skip / 4 if guided else 0.0
         reuse = (1.0 - self.warm_up) * EXPECTED_REUSE if self.reuses_steps else 0.0
-        return (1.0 - reuse) * (1.0 - self.guidance_skip / 4)
+        return (1.0 - reuse) * (1.0 - skipped)
 
     @classmethod
     def parse(cls, raw: Any) -> "StepProfile":
@@ -75,6 +76,11 @@ class StepProfile:
             raise ValueError("step_cache and static_reuse are both set, accepted: one of them, the other 0")
         if self.warm_up_steps(LEAST_STEPS) + self.after_switch + self.last_steps >= LEAST_STEPS:
             raise ValueError(f"warm_up, after_switch and last_steps leave nothing of {LEAST_STEPS} steps to reuse")
+
+
+def part_of(share: float, steps: int) -> int:
+    """A share of so many steps; a part of a step is a step, but for what a single-precision share is off by."""
+    return math.ceil(round(share * steps, 5))
 
 
 EXACT = StepProfile()

@@ -70,11 +70,11 @@ class StepCache:
             self._velocities = Velocities(state["conditional"], state.get("negative"))
 
     def _is_near(self, latents: Tensor) -> bool:
-        if self._velocities is None or self._reused >= self._profile.longest_reuse:
+        if self._velocities is None or self._latents is None:
             return False
         if self._profile.static_reuse:
             return self._reused < self._profile.static_reuse
-        if self._rate is None or self._previous is None:
+        if self._rate is None or self._previous is None or self._reused >= self._profile.longest_reuse:
             return False
         moved = _mean_distance(latents, self._previous)
         self._change += self._rate * moved / max(_mean_size(self._velocities.conditional), _SMALLEST)

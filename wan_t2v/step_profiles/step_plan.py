@@ -1,11 +1,10 @@
 """What is known of each step before the first one runs. Standard library only."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wan_t2v.contract import EXPERTS
-from wan_t2v.step_profiles.profile import StepProfile
+from wan_t2v.step_profiles.profile import StepProfile, part_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class PlannedStep:
 
 def plan_steps(profile: StepProfile, experts: Sequence[str], *, guided: bool) -> tuple[PlannedStep, ...]:
     """Plan the steps of a generation, of which `experts` names who runs each."""
-    skipped_from = len(experts) - math.ceil(profile.guidance_skip * experts.count(EXPERTS[1]))
+    skipped_from = len(experts) - part_of(profile.guidance_skip, experts.count(EXPERTS[1]))
     steps: list[PlannedStep] = []
     since_switch = 0
     for index, expert in enumerate(experts):

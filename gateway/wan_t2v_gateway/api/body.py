@@ -46,7 +46,7 @@ def _content_type(request: Request) -> tuple[str, str, str]:
     header["content-type"] = text
     try:
         charset, boundary = (header.get_param(name) or "" for name in ("charset", "boundary"))
-    except ValueError:  # a parameter in numbered parts, whose number has thousands of digits
+    except (ValueError, TypeError):  # a parameter in parts: a number of thousands of digits, or one without a number
         raise ApiError(415, "content-type: its parameters cannot be read") from None
     return text.split(";")[0].strip().lower(), str(charset or "utf-8").lower(), str(boundary)
 

@@ -25,6 +25,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
 SOLVERS = ("unipc", "euler")
 _FEWEST_STEPS_TO_LEAVE_OUT_FROM = 16
 _LONGEST_PROMPT = 65536
+_CONFIG_LIMIT_S = 1.0  # a caller waits no longer for it
 _LARGEST_SHIFT = 100.0
 _GRID_PX = 16  # every Wan2.2 checkpoint needs sides that are multiples of it; the server knows whether of more
 
@@ -117,7 +118,7 @@ class LimitsReader:
     async def _ask(self) -> Limits:
         client = self._connection.open_asyncio()
         try:
-            config = await client.get_model_config("prepare", as_json=True, client_timeout=1.0)
+            config = await client.get_model_config("prepare", as_json=True, client_timeout=_CONFIG_LIMIT_S)
         finally:
             await client.close()
         return limits_from_config(config)

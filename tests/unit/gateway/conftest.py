@@ -15,6 +15,9 @@ INSTALLED = importlib.util.find_spec("procrastinate") is not None and importlib.
 collect_ignore_glob = [] if INSTALLED else ["test_*.py"]  # `make test` installs what they need
 
 
+PATIENT_S = 60.0
+
+
 @contextmanager
 def postgres_in_memory() -> Iterator[tuple[str, Path]]:
     """Its URL, and its folder."""
@@ -48,9 +51,19 @@ def database_url(postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def start(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Start a gateway; several may share the database."""
+def start(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Start a gateway; several may share the database.
+
+    It waits longer for what it asks than for callers' sake: on a busy machine an answer must not depend on that.
+    """
+    from wan_t2v_gateway.api import limits
+    from wan_t2v_gateway.database import limit, pool
+
     from tests.unit.gateway.running import running_gateway
+
+    monkeypatch.setattr(limit, "CALL_LIMIT_S", PATIENT_S)
+    monkeypatch.setattr(pool, "_CONNECTION_LIMIT_S", PATIENT_S)
+    monkeypatch.setattr(limits, "_CONFIG_LIMIT_S", PATIENT_S)
 
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(

@@ -128,7 +128,12 @@ def test_a_broken_body_in_the_middle_of_an_answer_ends_the_connection(
         connection.sendall(b"no length\r\n")
         with contextlib.suppress(ConnectionResetError):
             answer(connection)
-    assert not [record for record in caplog.records if record.exc_info]
+    told = [
+        record
+        for record in caplog.records
+        if record.exc_info and record.name.startswith(("uvicorn", "wan_t2v_gateway"))
+    ]
+    assert not told
 
 
 def test_a_byte_per_chunk_is_a_body_like_any_other(start: Start) -> None:

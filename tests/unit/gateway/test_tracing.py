@@ -1,7 +1,9 @@
 """A job is one trace from its caller's span to the webhook, also where another process makes the video."""
 
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -31,6 +33,14 @@ class Spans(InMemorySpanExporter):
         assert len(found) == 1, [span.name for span in self.get_finished_spans()]
         return found[0]
 
+    def wait_for(self, name: str) -> None:
+        """A span ends a moment after what it is of."""
+        for _ in range(3000):
+            if name in {span.name for span in self.get_finished_spans()}:
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"no span {name}: {[span.name for span in self.get_finished_spans()]}")
+
     def parents(self) -> dict[str, str]:
         """Name to the parent's name, or id if it is not ours."""
         spans = self.get_finished_spans()
@@ -57,8 +67,7 @@ def test_a_job_is_one_trace_from_its_caller_to_the_webhook(start: Start, spans: 
         video_id = front.post(HEADER, webhook_url=receiver.url)
         start(workers=1, **common)
         front.until(video_id, "completed")
-        while "webhook" not in {span.name for span in spans.get_finished_spans()}:
-            pass
+        spans.wait_for("webhook")
     request = "POST /v1/videos"
     jobs = dict.fromkeys(("queued", "running", "stored", "webhook"), request)
     assert spans.parents() == {request: CALLERS, **jobs}
@@ -73,8 +82,7 @@ def test_a_failure_is_told_in_its_span(start: Start, spans: Spans) -> None:
     with serving((Refusal("INVALID_ARGUMENT", "seed: got 5; accepted: none"),)) as server:
         gateway = start(server_url=server.url, traces_url="http://collector")
         gateway.until(gateway.post(HEADER), "failed")
-        while "running" not in spans.parents():
-            pass
+        spans.wait_for("running")
     (event,) = spans.named("running").events
     assert "seed: got 5" in event.attributes["exception.message"]
 
@@ -103,7 +111,11 @@ def test_without_its_packages_the_gateway_says_what_to_install(
     assert "wan-t2v-gateway[tracing]" in capsys.readouterr().err
 
 
-def test_a_collectors_address_is_all_that_it_takes() -> None:
+def test_a_collectors_address_is_all_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
     bodies = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -67,7 +67,11 @@ def test_an_integer_stands_for_a_number_and_true_for_neither(folder: Path, check
         ("sigmas", [1.0, 0.5], "sigmas is"),
         ("sigmas", [1.5, 0.0], "sigmas is"),
         ("sigmas", "1, 0", "sigmas is '1, 0'"),
-        ("solver", 3, "solver is 3, accepted: a text"),
+        ("sigmas", [float("nan"), 0.0], "sigmas is"),
+        ("sigmas", [True, 0], "sigmas is"),
+        ("sigmas", [1.0, 0.5, 0.0], "sigmas has 3 numbers, accepted: 41 for 40 steps"),
+        ("solver", 3, "solver is 3, accepted: unipc or euler"),
+        ("solver", "eular", "solver is 'eular', accepted: unipc or euler"),
         ("step_profiles", [], r"step_profiles is \[\], accepted: an object of profiles"),
         ("step_profiles", {"exact": {}}, "step_profiles: the name 'exact', accepted: another word"),
         ("step_profiles", {"Very Fast": {}}, "step_profiles: the name 'Very Fast'"),
@@ -86,7 +90,8 @@ def test_what_a_deployment_may_add_is_checked_by_name(name: str, value: object, 
 
 def test_what_a_deployment_may_add_may_be_left_out(checkpoint: Path) -> None:
     entries = json.loads((checkpoint / DEFAULTS_FILE).read_text())
-    given = ServingDefaults.from_entries({**entries, "sigmas": {"value": [1, 0.625, 0]}})
+    steps = {"num_inference_steps": {"value": 2}}
+    given = ServingDefaults.from_entries({**entries, **steps, "sigmas": {"value": [1, 0.625, 0]}})
     assert (given.sigmas, list(given.step_profiles)) == ((1.0, 0.625, 0.0), ["quality", "balanced", "fast"])
     for name in ("solver", "step_profiles"):
         del entries[name]

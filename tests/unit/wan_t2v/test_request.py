@@ -14,7 +14,9 @@ from wan_t2v.step_profiles.profile import EXACT, StepProfile
 
 GRID = LatentGrid(channels=16, time_stride=4, space_stride=8, patch=2)
 FAST = StepProfile(step_cache=0.1, guidance_skip=0.25)
-DEFAULTS = ServingDefaults(128, 128, 17, 40, 4.0, 3.0, 12.0, 16, "blurred", {"fast": FAST})
+DEFAULTS = ServingDefaults(
+    128, 128, 17, 40, 4.0, 3.0, 12.0, 16, "blurred", {"fast": FAST, "static": StepProfile(static_reuse=1)}
+)
 ANY = ServedSizes(largest=VideoShape(81, 256, 256))
 LISTED = ServedSizes(VideoShape(81, 1280, 1280), (VideoShape(81, 480, 832), VideoShape(81, 720, 1280)))
 
@@ -212,8 +214,8 @@ def test_a_profile_is_named_or_given_in_raw_values(fields: dict[str, Any], name:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"step_profile": "fats"}, "step_profile: got 'fats'; accepted: exact or fast. Nearest: fast."),
-        ({"step_profile": "custom"}, "step_profile: got 'custom'; accepted: exact or fast"),
+        ({"step_profile": "fats"}, "step_profile: got 'fats'; accepted: exact or fast or static. Nearest: fast."),
+        ({"step_profile": "custom"}, "step_profile: got 'custom'; accepted: exact or fast or static"),
         ({"step_cache": 1.5}, "step_cache: got 1.5; accepted: a number from 0 to 1. Nearest: 1.0."),
         ({"step_cache": float("nan")}, "step_cache: got nan; accepted: a number from 0 to 1."),
         ({"guidance_skip": -0.1}, "guidance_skip: got -0.1; accepted: a number from 0 to 1. Nearest: 0.0."),
@@ -243,6 +245,7 @@ DISTILLED = replace(DEFAULTS, num_inference_steps=4, flow_shift=5.0, guidance_sc
     [
         ({}, "euler", SIGMAS),
         ({"num_inference_steps": 4, "flow_shift": 5.0}, "euler", SIGMAS),
+        ({"flow_shift": 5.0000001}, "euler", SIGMAS),  # what single precision makes of some numbers
         ({"num_inference_steps": 8}, "euler", ()),
         ({"flow_shift": 3.0}, "euler", ()),
         ({"solver": "unipc"}, "unipc", ()),

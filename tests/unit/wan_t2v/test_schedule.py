@@ -116,6 +116,13 @@ def test_four_steps_of_shift_five_are_those_that_experts_were_distilled_at() -> 
     assert [timestep >= 875 for timestep in timesteps] == [True, True, False, False]
 
 
+@pytest.mark.parametrize("shift", [1e-30, 1.6e-16, 1e-3, 1.0, 100.0])
+def test_levels_fall_from_one_to_zero_at_every_shift_that_is_accepted(shift: float) -> None:
+    sigmas = shifted_sigmas(8, shift)
+    assert sigmas[0] == 1.0 and sigmas[-1] == 0.0
+    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+
+
 @pytest.mark.parametrize("done", range(4))
 def test_a_restored_euler_goes_on_bit_for_bit(done: int) -> None:
     whole, interrupted, resumed = (EulerSchedule(DISTILLED, num_train_timesteps=1000) for _ in range(3))

@@ -36,7 +36,7 @@ class Workload:
     def of(cls, settings: Settings) -> "Workload":
         """The work that settings ask for."""
         video, steps = settings.video_shape, settings.num_inference_steps
-        share = settings.profile.expected_share()
+        share = settings.profile.expected_share(guided=settings.guided)
         return cls(video.height, video.width, video.frames, steps, guided=settings.guided, share=share)
 
     @property

@@ -249,8 +249,9 @@ def _work(request: Any, defaults: ServingDefaults) -> Workload:
         tensor.name(): tensor.as_numpy().reshape(-1)[0].item() for tensor in request.inputs() if tensor.name() in fields
     }
     height, width, num_frames, steps, guidance_scale = (given.get(name, getattr(defaults, name)) for name in fields)
-    share = choose_profile(_profile_fields(request), defaults)[1].expected_share()
-    return Workload(height, width, num_frames, steps, guided=is_guided(guidance_scale), share=share)
+    guided = is_guided(guidance_scale)
+    share = choose_profile(_profile_fields(request), defaults)[1].expected_share(guided=guided)
+    return Workload(height, width, num_frames, steps, guided=guided, share=share)
 
 
 def _profile_fields(request: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ video: from the last checkpoint, or, once it was made, from its clean latents fo
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.resume.checkpoint_file import Generation, SavedState
 from wan_t2v.serving.resume.checkpoint_store import Checkpoint, Checkpoints, Limits
 from wan_t2v.serving.resume.idempotency import KEY, RequestKey
+from wan_t2v.step_profiles.profile import CUSTOM_NAME
 from wan_t2v.step_profiles.step_reuse import StepReuse
 
 logger = logging.getLogger(__name__)
@@ -94,9 +96,17 @@ class CheckpointWriter:
 
 
 def generation_of(settings: Settings, tensors: Mapping[str, Tensor], graphs: Mapping[str, str]) -> Generation:
-    """What decides the latents: all settings, the builds of the experts, and the tensors that they are given."""
+    """What decides the latents: all settings, the builds of the experts, and the tensors that they are given.
+
+    What a deployment means by a profile's name or by its solver belongs to the builds: a caller who asks for the same
+    again after that changed sends no other request, and the generation begins anew.
+    """
     given = {name: _sha256(tensor) for name, tensor in tensors.items()}
-    return Generation({**asdict(settings), **given}, graphs)
+    fields = asdict(settings)
+    deployed = {"sigmas": fields.pop("sigmas")}
+    if settings.step_profile != CUSTOM_NAME:
+        deployed["profile"] = fields.pop("profile")
+    return Generation({**fields, **given}, {**graphs, "deployed": json.dumps(deployed)})
 
 
 def _sha256(tensor: Tensor) -> str:

@@ -32,6 +32,7 @@ TYPES = (
     "text/plain", "application/xml", "image/png", "application/json, application/json", "multipart/mixed; boundary=x",
     ";;;", "x" * 5000, "application/json; charset=utf-16", "application/json; charset=idna", "json", "*/*",
     "application/json; charset=undefined", "application/json; charset*" + "9" * 5000 + "=x", "application/jsonp",
+    "application/json; charset*=a; charset*0=b", "multipart/form-data; boundary*=a; boundary*0=b",
 )  # fmt: skip
 FORM_TYPES = tuple(f"{PARTS}; charset={name}" for name in ("utf-7", "idna", "undefined", "hex", "latin-1", "x" * 300))
 HEADS = (

@@ -105,7 +105,7 @@ class World:
         if not self.in_background:
             at_once = SimpleNamespace(begin=self.watchdog.check, leave=lambda wait: None)
             monkeypatch.setattr(supervisor, "BackgroundCheck", lambda check: at_once)
-        monkeypatch.setattr(supervisor, "StillStart", lambda log, cpu_s: SimpleNamespace(is_seen=self.is_still))
+        monkeypatch.setattr(supervisor, "StillStart", lambda log, activity: SimpleNamespace(is_seen=self.is_still))
         monkeypatch.setattr(supervisor, "StoppedProcesses", lambda pid, report: self)
         monkeypatch.setattr(Belongings, "are_there", property(self.folder_is_there))
         monkeypatch.setattr(supervisor, "Restarts", lambda: Restarts(lambda: self.now))

@@ -17,10 +17,11 @@ def beside(folder: Path, **config: object) -> Path:
 def test_patterns_and_the_root_of_the_rank_mean_what_they_mean_in_peft(tmp_path: Path) -> None:
     config = adapter_config(beside(tmp_path, lora_alpha=8, alpha_pattern={"attn1.to_q": 2}), {})
     assert config is not None and config.sha256
-    assert config.factor("blocks.0.attn1.to_q", 4) == 0.5
-    assert config.factor("blocks.0.attn2.to_q", 4) == 2.0
+    assert config.factor(["blocks.0.attn1.to_q"], 4) == 0.5
+    assert config.factor(["blocks.0.attn2.to_q"], 4) == 2.0
+    assert config.factor(["blocks.0.self_attn.q", "base_model.model.blocks.0.attn1.to_q"], 4) == 0.5, "by either name"
     stabilised = adapter_config(beside(tmp_path, lora_alpha=8, use_rslora=True), {})
-    assert stabilised is not None and stabilised.factor("a", 4) == 4.0
+    assert stabilised is not None and stabilised.factor(["a"], 4) == 4.0
 
 
 def test_a_config_beside_a_file_of_another_name_is_not_its(tmp_path: Path) -> None:

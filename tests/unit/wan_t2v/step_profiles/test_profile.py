@@ -38,7 +38,11 @@ def test_a_wrong_value_is_named(raw: Any, message: str) -> None:
 
 def test_what_leaves_more_out_is_expected_to_take_less() -> None:
     shares = [
-        StepProfile.parse(raw).expected_share()
+        StepProfile.parse(raw).expected_share(guided=True)
         for raw in ({}, {"guidance_skip": 0.25}, {"step_cache": 0.05}, {"step_cache": 0.05, "guidance_skip": 0.25})
     ]
     assert shares[0] == 1.0 and shares == sorted(shares, reverse=True) and len(set(shares)) == 4
+
+
+def test_without_a_negative_pass_no_share_of_it_is_saved() -> None:
+    assert StepProfile(guidance_skip=1.0).expected_share(guided=False) == 1.0

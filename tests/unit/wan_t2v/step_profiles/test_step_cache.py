@@ -100,6 +100,11 @@ def test_a_static_schedule_reuses_so_many_after_each_computed_step() -> None:
     assert reused == [5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21]
 
 
+def test_a_static_schedule_is_not_cut_short() -> None:
+    reused, *_ = cached(StepProfile(static_reuse=4, longest_reuse=2))
+    assert reused == [5, 6, 7, 8, 10, 11, 12, 13, 15, 16, 17, 18, 20, 21]
+
+
 @pytest.mark.parametrize("done", range(1, STEPS))
 def test_a_restored_cache_goes_on_bit_for_bit(done: int) -> None:
     profile = StepProfile(step_cache=0.1, longest_reuse=3)

@@ -1,5 +1,7 @@
 """Which steps may reuse, and which run without a negative pass."""
 
+import numpy as np
+
 from wan_t2v.contract import EXPERTS
 from wan_t2v.step_profiles.profile import EXACT, StepProfile
 from wan_t2v.step_profiles.step_plan import plan_steps
@@ -42,3 +44,12 @@ def test_passes_are_two_with_guidance_and_one_without() -> None:
 def test_a_clip_of_one_expert_alone_is_planned_too() -> None:
     plan = plan_steps(StepProfile(step_cache=0.1), (LOW,) * 20, guided=True)
     assert [index for index, step in enumerate(plan) if step.may_reuse] == list(range(4, 18))
+
+
+def test_a_share_in_single_precision_is_the_share_that_was_meant() -> None:
+    """A request's 0.2 arrives as 0.20000000298: of 20 steps that is four, not five."""
+    experts = (HIGH,) * 20 + (LOW,) * 20
+    for share, skipped in ((0.2, 4), (0.1, 2), (0.3, 6), (0.01, 1)):
+        arrived = float(np.float32(share))
+        plan = plan_steps(StepProfile(guidance_skip=arrived), experts, guided=True)
+        assert [step.guided for step in plan].count(False) == skipped

@@ -157,6 +157,33 @@ def test_a_graph_is_asked_at_fractions_of_timesteps(repository: Path) -> None:
     assert report["passes"] == [1, 1, 1, 1]
 
 
+def test_a_profile_that_a_deployment_changed_begins_anew_and_other_raw_values_are_another_request(
+    repository: Path, tmp_path: Path
+) -> None:
+    def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
+        return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
+
+    loop = denoising(repository, FakePbUtils(answer))
+    embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    steps = replace(SETTINGS, num_inference_steps=16, guidance_scale=4.0)
+    one, other = StepProfile(step_cache=0.1), StepProfile(step_cache=0.2)
+
+    def resumed_after(key: str, name: str, profile: StepProfile) -> int:
+        settings = replace(steps, step_profile=name, profile=profile)
+        with Checkpoints(tmp_path, Limits(3600.0, 10**9)).lock(key) as checkpoint:
+            keeping = CheckpointWriter(checkpoint, 1)
+            _, report = loop.latents(embeds, settings, is_cancelled=lambda: False, keeping=keeping)
+        return int(report.get("resumed_after_step", 0))
+
+    assert [resumed_after("a", "fast", profile) for profile in (one, one, other, other)] == [0, 16, 0, 16]
+    assert [resumed_after("b", "custom", one) for _ in range(2)] == [0, 16]
+    with pytest.raises(KeyOfAnotherRequest):
+        resumed_after("b", "custom", other)
+    with pytest.raises(KeyOfAnotherRequest):
+        resumed_after("a", "exact", EXACT)
+    loop.close()
+
+
 def test_other_embeddings_are_another_request(repository: Path, tmp_path: Path) -> None:
     def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
         return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
