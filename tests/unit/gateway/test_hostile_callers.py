@@ -41,6 +41,15 @@ def answer(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def read_until(connection: socket.socket, expected: bytes) -> None:
+    """Read on until this came; an answer may come in several pieces."""
+    read = b""
+    while expected not in read:
+        part = connection.recv(65536)
+        assert part, read
+        read += part
+
+
 def test_a_body_without_end_is_cut_off(start: Start) -> None:
     with serving(MADE) as server:
         gateway = start(server_url=server.url)
@@ -88,7 +97,7 @@ def test_no_caller_has_more_than_a_little_read_at_a_time(start: Start, monkeypat
     monkeypatch.setattr(BoundedConnection, "data_received", counted)
     with connect(start(workers=0)) as connection:
         connection.sendall(CHUNKED + b"1\r\n \r\n" * 50_000 + b"0\r\n\r\n")
-        assert b" 400 " in connection.recv(65536)
+        read_until(connection, b" 400 ")
     assert sum(lengths) > 300_000 and max(lengths) == BoundedConnection.read_bytes
 
 
@@ -98,9 +107,9 @@ def test_the_rest_of_a_body_is_read_and_the_next_request_answered(
     monkeypatch.setattr(BoundedConnection, "rest_s", 60.0)
     with connect(start(workers=0)) as connection:
         connection.sendall(CHUNKED.replace(b"/v1/videos", b"/none"))
-        assert b" 404 " in connection.recv(65536)
+        read_until(connection, b" 404 ")
         connection.sendall(b"3\r\nabc\r\n0\r\n\r\n" + b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        assert b" 200 " in connection.recv(65536)
+        read_until(connection, b" 200 ")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +133,7 @@ def test_a_broken_body_in_the_middle_of_an_answer_ends_the_connection(
     path = f"/v1/videos/{gateway.post()}/events"
     with connect(gateway) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".encode())
-        assert b" 200 " in connection.recv(65536)
+        read_until(connection, b" 200 ")
         connection.sendall(b"no length\r\n")
         with contextlib.suppress(ConnectionResetError):
             answer(connection)
@@ -140,7 +149,7 @@ def test_a_byte_per_chunk_is_a_body_like_any_other(start: Start) -> None:
     with serving(MADE) as server, connect(start(server_url=server.url)) as connection:
         text = b'{"prompt": "a red ball"}'
         connection.sendall(CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in text) + b"0\r\n\r\n")
-        assert b" 200 " in connection.recv(65536)
+        read_until(connection, b" 200 ")
 
 
 def test_a_body_that_never_ends_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wan_t2v.contract import EXPERTS
 from wan_t2v.operate.load import Load
 from wan_t2v.operate.shared_memory import SharedMemoryUse
 from wan_t2v.serving.errors import OUTCOMES, outcome
@@ -90,6 +91,8 @@ class Metrics:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         for name in OUTCOMES:  # from 0 on: Prometheus' increase() does not see the first event of a new series
             self._increment("wan_t2v_generations_ended_total", 0, outcome=name)
+        for name in EXPERTS:
+            self._increment("wan_t2v_reused_steps_total", 0, expert=name)
         self._increment("wan_t2v_generations_admitted_total", 0).result()
 
     def close(self) -> None:
