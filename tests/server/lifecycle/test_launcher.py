@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -23,26 +22,16 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 from wan_t2v_client import ClientError, Connection, TextToVideo
 
-from embedded.cleanup import FOLDER_PREFIX, SHM_PREFIX
+from embedded.cleanup import FOLDER_PREFIX
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.server.calls import DOORS, LONG, in_background, operate, probe, samples
 from tests.server.conftest import START_LIMIT_S
+from tests.server.lifecycle.looks import count, repaired, shared_memory_of, wait_until
 from wan_t2v.operate.processes import stub_pids
 
 SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 4}
-
-
-def shared_memory_of(supervisor_pid: int) -> list[Path]:
-    return list(Path("/dev/shm").glob(f"{SHM_PREFIX}{supervisor_pid}_*"))
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
 
 
 def test_a_missing_graph_stops_the_start_and_names_the_command(options: ServerOptions) -> None:
@@ -229,14 +218,6 @@ def hang_under_two_callers(server: Server, client: TextToVideo, expected: bytes 
     wait_until(lambda: works(client, expected), limit_s=120)
 
 
-def count(events: list[dict[str, Any]], kind: str) -> int:
-    return sum(event["event"] == kind for event in events)
-
-
-def repaired(events: list[dict[str, Any]], model: str) -> bool:
-    return any(event["event"] == "repaired" and event["model"] == model for event in events)
-
-
 def ready(client: InferenceServerClient, models: tuple[str, ...]) -> bool:
     try:
         return all(client.is_model_ready(model) for model in models)
@@ -286,32 +267,3 @@ def test_serve_stops_cleanly_on_ctrl_c(light: ServerOptions, root: Path) -> None
         _, errors = started.communicate(timeout=120)
     assert started.returncode == 0
     assert "Traceback" not in errors
-
-
-def test_loading_models_needs_a_key_where_the_server_is_not_on_loopback(light: ServerOptions) -> None:
-    """Bound to every interface, as a deployment would; called over loopback. A model that is unloaded comes back."""
-    open_to_all, events = replace(light, host="0.0.0.0"), list[dict[str, Any]]()
-    with (
-        running_server(open_to_all, on_event=events.append) as server,
-        InferenceServerClient(_on_loopback(server.grpc_url)) as client,
-    ):
-        assert client.is_server_ready()
-        assert server.http_url.startswith("http://127.0.0.1:") and probe(server, "ready") == (0, "")
-        assert region_modes(server.supervisor_pid) == {0o600}
-        with pytest.raises(InferenceServerException, match="This protocol is restricted"):
-            client.unload_model("mp4_encoder")
-        client.unload_model("mp4_encoder", headers=open_to_all.admin_header)
-        wait_until(lambda: repaired(events, "mp4_encoder") and client.is_server_ready(), limit_s=120)
-
-
-def region_modes(supervisor_pid: int) -> set[int]:
-    """Of the regions that are there: that of the start's check may go while one looks."""
-    found = set()
-    for region in shared_memory_of(supervisor_pid):
-        with contextlib.suppress(FileNotFoundError):
-            found.add(stat.S_IMODE(region.stat().st_mode))
-    return found
-
-
-def _on_loopback(url: str) -> str:
-    return url.replace("0.0.0.0", "127.0.0.1")
