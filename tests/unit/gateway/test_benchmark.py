@@ -1,5 +1,6 @@
 """`make bench-gateway` measures what it says, and draws it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +28,33 @@ def test_the_picture_holds_every_figure(tmp_path: Path) -> None:
     }
     plot(result, tmp_path / "gateway.png")
     assert (tmp_path / "gateway.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_on_scale_tells_the_figures_of_the_last_run(root: Path) -> None:
+    path = max((root / "gateway/benchmark/results").glob("*.json"))
+    found, page = json.loads(path.read_text()), (root / "docs/design/scale.md").read_text()
+    added, read, streams = found["added_to_a_video"], found["reading"], found["many_streams"]
+    assert not found["quick"] and found["load_before"] < 1, "a quiet machine"
+    for what, spread in {
+        "from POST to the first step's event": added["post_to_first_step_event"],
+        "from the last frame to `completed`": added["last_frame_to_completed_event"],
+        "GET of a video, 10,000 on record": read["get_one"],
+        "GET of a list, 10,000 on record": read["get_list"],
+        "from a step to its event in 200 streams": streams["step_to_event"],
+        "GET of a video while 200 streams are open": streams["get_meanwhile"],
+    }.items():
+        assert f"| {what} | {spread['p50_ms']:.2g} ms | {spread['p99_ms']:.2g} ms |" in page
+    queue, cost, idle, scans = (found[part] for part in ("queue_alone", "database_cost", "idle_cost", "scans"))
+    for told in (
+        f"{queue['created_per_s']:.0f} taken and {queue['done_per_s']:.0f} done per second",
+        f"counted | {cost['transactions_per_video']} |",
+        f"| {cost['log_bytes_per_video'] / 1e3:.0f} kB, {cost['log_bytes_per_step'] / 1e3:.1f} kB a step |",
+        f"| {cost['events_per_video']:.0f} of {cost['bytes_per_event']} bytes, indexes counted |",
+        f"idle | {idle['connections']} |",
+        f"idle | {idle['transactions_per_s'] + 1e-9:.1f} a second |",
+        f"| {idle['stream_of_a_waiting_job_transactions_per_s']:.1f} transactions a second |",
+        f"| {scans['keeper_ms']:.0f} ms, every 60 s in every gateway |",
+        f"| {scans['metrics_ms']:.0f} ms, in every gateway |",
+        f"results/{path.name}",
+    ):
+        assert told in page, told
