@@ -5,6 +5,8 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
+from wan_t2v_client.error_tail import split_tail
+
 
 class ClientError(Exception):
     """A call that did not succeed. `exit_code` is what the command ends with."""
@@ -13,9 +15,16 @@ class ClientError(Exception):
 
 
 class RequestRefused(ClientError):
-    """The request cannot be served as it is; the message names the field and what is accepted. Do not repeat it."""
+    """The request cannot be served as it is; the message says why and what is accepted. Do not repeat it.
+
+    `field` is the one that is to be changed, as the server names it; None if it named none.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class WrongEndpoint(RequestRefused):
@@ -70,34 +79,28 @@ _TRITON_REFUSES = re.compile(
     r"unexpected inference input|unexpected shape for input|data-type is|inference input data-type|unexpected datatype"
     r"|expected \d+ (inputs|string elements)|but expected \d+|inputs? .* shape .* does not match|non-empty shape"
 )
-_NAMED = re.compile(r"([A-Z_]+): ")  # as the server's responses.py begins a stream's error
-_TOO_LATE = re.compile(r"the deadline in [\d.]+ s cannot be met|the deadline passed while")  # its words for deadlines
-_HINT = re.compile(r"try again later, in about (\d+(?:\.\d+)?) s\b")  # as wan_t2v/serving/admission/queue.py words it
 
 
 def client_error(error: InferenceServerException) -> ClientError:
     """The error of this module that says the same, in one line and without Triton's prefixes."""
     message = " ".join((error.message() or str(error)).split())
-    message = message.removeprefix("in ensemble 'text_to_video', ")
-    kind, message = _kind(str(error.status() or ""), message)
-    if any(text in message for text in (*_PASSING, _UNLOADED)):
-        kind = Unavailable
-    if _TOO_LATE.search(message):
-        kind = DeadlineExceeded
+    message, tail = split_tail(message.removeprefix("in ensemble 'text_to_video', "))
+    status = f"StatusCode.{tail.status}" if tail else str(error.status() or "")
+    kind = _kind(status, message)
     if kind is Unavailable:
-        hint = _HINT.search(message)
-        return Unavailable(message, retry_after_s=float(hint[1]) if hint else None)
+        return Unavailable(message, retry_after_s=tail.retry_after_s if tail else None)
+    if kind is RequestRefused:
+        return RequestRefused(message, field=tail.field if tail else None)
     return kind(message)
 
 
-def _kind(status: str, message: str) -> tuple[type[ClientError], str]:
-    """Which error it is, and the message without the code's name."""
+def _kind(status: str, message: str) -> type[ClientError]:
+    """Which error it is; a message of Triton's own has no code in a stream."""
+    if any(text in message for text in (*_PASSING, _UNLOADED)):
+        return Unavailable
     if status:
-        return _BY_STATUS.get(status, ServerFault), message
-    named = _NAMED.match(message)
-    if named:
-        return _BY_STATUS.get(f"StatusCode.{named[1]}", ServerFault), message[named.end() :]
-    return (RequestRefused if _TRITON_REFUSES.search(message) else ServerFault), message
+        return _BY_STATUS.get(status, ServerFault)
+    return RequestRefused if _TRITON_REFUSES.search(message) else ServerFault
 
 
 def client_error_from_rpc(error: Any) -> ClientError:

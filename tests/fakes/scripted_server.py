@@ -14,6 +14,8 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import serialize_byte_tensor
 
+from wan_t2v.serving.error_tail import ErrorTail
+
 VIDEO = b"an MP4"
 BUSY = "1 generations are under way (limit 1) and 16 wait (limit 16); try again later"
 
@@ -35,10 +37,16 @@ class Beat:
 
 @dataclass(frozen=True)
 class Refusal:
-    """End the call with an error; a stream has it as a text that begins with the code."""
+    """End the call with an error; its text ends with the tail, as the server's own."""
 
     code: str = "UNAVAILABLE"
     message: str = BUSY
+    field: str | None = None
+    retry_after_s: int | None = None
+
+    @property
+    def told(self) -> str:
+        return f"{self.message}{ErrorTail(self.code, self.field, self.retry_after_s)}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         try:
             for act in script:
                 if isinstance(act, Refusal):
-                    yield service_pb2.ModelStreamInferResponse(error_message=f"{act.code}: {act.message}")
+                    yield service_pb2.ModelStreamInferResponse(error_message=act.told)
                     continue
                 yield from (service_pb2.ModelStreamInferResponse(infer_response=x) for x in done(act, context, left))
             if next(requests, None) is None:  # the caller closed its side, or is gone
@@ -116,7 +124,7 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 def done(act: Any, context: grpc.ServicerContext, left: threading.Event | None) -> Iterator[Any]:
     if isinstance(act, Refusal):
-        context.abort(grpc.StatusCode[act.code], act.message)
+        context.abort(grpc.StatusCode[act.code], act.told)
     elif isinstance(act, Pause):
         left.wait(act.seconds) if left else time.sleep(act.seconds or 0)
     elif isinstance(act, Step):

@@ -9,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from wan_t2v.engines.engine import Array
+from wan_t2v.engines.graph_shapes import GraphShapes
 
 
 class OnnxRuntimeEngine:
@@ -21,6 +22,7 @@ class OnnxRuntimeEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._shapes = GraphShapes({put.name: put.shape for put in self._session.get_inputs()})
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(
@@ -30,9 +32,10 @@ class OnnxRuntimeEngine:
         *,
         buffers: Mapping[str, Array] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """Run the graph; outputs that nobody asked for are not computed."""
+        """Run the graph; outputs that nobody asked for are not computed. Raises InvalidField for a wrong shape."""
         names = list(outputs) if outputs is not None else self._outputs
         arrays = {name: np.asarray(array) for name, array in inputs.items()}
+        self._shapes.check({name: array.shape for name, array in arrays.items()})
         if buffers:
             return self._run_into(arrays, names, buffers)
         return dict(zip(names, self._session.run(names, arrays), strict=True))

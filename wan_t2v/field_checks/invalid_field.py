@@ -1,6 +1,5 @@
 """The error of a field that cannot be served."""
 
-import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -21,11 +20,6 @@ class InvalidField(ValueError):
 def _quoted(text: str) -> str:
     """What the caller sent, at most MAX_QUOTED characters of it."""
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}... ({len(text)} characters)"
-
-
-def is_refusal(message: str) -> bool:
-    """Whether a text is the message of an InvalidField: codes are lost on the way between models, texts are not."""
-    return re.match(r"[a-z0-9_, ]+: got .*; accepted: ", message, re.DOTALL) is not None
 
 
 def closest_name(name: str, known: Sequence[str]) -> str | None:

@@ -17,10 +17,12 @@ class ServingError(Exception):
     Attributes:
         triton_code: the name of its code in `pb_utils.TritonError`.
         outcome: what `wan_t2v_generations_ended_total` counts it as, one of OUTCOMES.
+        status: gRPC's name of what it is, where Triton has no such code.
     """
 
     triton_code: ClassVar[str] = "INTERNAL"
     outcome: ClassVar[str] = FAILED
+    status: ClassVar[str | None] = None
 
 
 class ParameterError(ServingError, ValueError):
@@ -34,15 +36,20 @@ class AdmissionError(ServingError):
 
 
 class Overloaded(AdmissionError):
-    """No slot is free; the message says how many are occupied and when to try again."""
+    """No slot is free; the message says how many are occupied, `retry_after_s` when to try again if that is known."""
 
     outcome = OVERLOADED
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class OutOfTime(AdmissionError):
     """The deadline cannot be met, or has passed in the queue; the message has the figures."""
 
     outcome = DEADLINE
+    status = "DEADLINE_EXCEEDED"
 
 
 class Draining(AdmissionError):
@@ -84,9 +91,10 @@ class InvalidFieldUpstream(ModelCallError):
     triton_code = "INVALID_ARG"
     outcome = INVALID
 
-    def __init__(self, model: str, message: str, code: Any) -> None:
+    def __init__(self, model: str, message: str, code: Any, *, field: str) -> None:
         super().__init__(model, message, code)
         self.args = (message,)
+        self.field = field
 
 
 class MissingOutput(ModelCallError):
@@ -107,6 +115,11 @@ def triton_code(error: BaseException) -> str | None:
     if isinstance(error, ServingError):
         return error.triton_code
     return next((code for kind, code, _ in _OF_STEPS if isinstance(error, kind)), None)
+
+
+def error_field(error: BaseException) -> str | None:
+    """The field of the request that an error asks to be changed."""
+    return error.field if isinstance(error, InvalidField | InvalidFieldUpstream) else None
 
 
 def outcome(error: BaseException | None) -> str:

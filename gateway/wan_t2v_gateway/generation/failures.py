@@ -1,7 +1,8 @@
 """A job's failure as callers see it."""
 
-import re
 from typing import Any
+
+from wan_t2v_client.errors import ClientError, RequestRefused
 
 
 def failure(code: str, message: str, param: str | None = None) -> dict[str, Any]:
@@ -9,7 +10,8 @@ def failure(code: str, message: str, param: str | None = None) -> dict[str, Any]
     return {"code": code, "message": message[:2000], **({"param": param} if param else {})}
 
 
-def refused_field(message: str) -> str | None:
-    """The field that a refusal of the server names: it begins `field: got ...`."""
-    named = re.match(r"([a-z_0-9]+): got ", message)
-    return named[1] if named else None
+def failure_of(error: ClientError) -> dict[str, Any]:
+    """The same of what the server answered: a refusal names its field."""
+    if isinstance(error, RequestRefused):
+        return failure("invalid_request", str(error), error.field)
+    return failure("server_error", str(error))

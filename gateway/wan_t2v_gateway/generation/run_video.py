@@ -29,7 +29,7 @@ from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.database.progress import begin, count_crash, put_back
 from wan_t2v_gateway.database.records import Video
-from wan_t2v_gateway.generation.failures import failure, refused_field
+from wan_t2v_gateway.generation.failures import failure, failure_of
 from wan_t2v_gateway.generation.marking import Marker
 from wan_t2v_gateway.generation.reporter import Reporter
 from wan_t2v_gateway.queue.tasks import TryAgain
@@ -64,8 +64,7 @@ class VideoRunner:
         try:
             await self._attempt(video)
         except (RequestRefused, ServerFault, DeadlineExceeded) as error:
-            code = "invalid_request" if isinstance(error, RequestRefused) else "server_error"
-            await self._end(video, Ending("failed", error=failure(code, str(error), refused_field(str(error)))))
+            await self._end(video, Ending("failed", error=failure_of(error)))
         except asyncio.CancelledError:
             if context.abort_reason() is AbortReason.USER_REQUEST:
                 await self._cancelled(video)

@@ -11,6 +11,7 @@ from typing import Any
 
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
+from wan_t2v_client.error_tail import split_tail
 
 from tests.stress.fuzz.bad_requests import Bad, Sent
 
@@ -110,9 +111,9 @@ class HttpDoor:
 
 
 def _streamed_refusal(text: str) -> Refusal:
-    """A stream has an error's text alone; ours begins with the code."""
-    named = re.match(r"([A-Z_]+): ", text)
-    return Refusal("stream", text) if named is None else Refusal(named[1], text)
+    """A stream has an error's text alone; the tail of ours has the code."""
+    message, tail = split_tail(text)
+    return Refusal("stream", text) if tail is None else Refusal(tail.status, message)
 
 
 def _input(name: str, tensor: Sent) -> Any:

@@ -20,12 +20,14 @@ from wan_t2v_client.errors import client_error
 from wan_t2v_client.retry import Retries, RetryPolicy
 
 from tests.fakes.call_client import APIS, collect_stream, steps, unary
+from tests.fakes.pb_utils import FakePbUtils
 from tests.fakes.scripted_server import BUSY, MADE, VIDEO, Pause, Refusal, Step, serving
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.serving.admission.estimate import DurationEstimator, Workload
 from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
 from wan_t2v.serving.errors import Overloaded
+from wan_t2v.serving.python_backend.responses import error_response
 
 QUICK = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05)
 
@@ -51,14 +53,15 @@ def test_waits_double_up_to_a_limit_and_half_of_each_is_random() -> None:
 
 
 def test_the_servers_own_estimate_is_waited_for_as_well(run_directory: Path) -> None:
-    """In the words of the server: its admission is asked for them."""
+    """As the server says it: its admission is asked."""
     run = RunDirectory.of_server(run_directory, os.getpid())
     asked = QueueOptions(Workload(64, 64, 17, 10, guided=True))
     DurationEstimator(run).record(asked.work, step_s=1.25, after_s=0.0)
     admission = Admission(run, endpoint="text_to_video_stream", limits=AdmissionLimits(1, 0))
     with admission.turn(admission.enter(asked), lambda: False), pytest.raises(Overloaded) as full:
         admission.enter(asked)
-    error = client_error(InferenceServerException(msg=str(full.value), status="StatusCode.UNAVAILABLE"))
+    told = error_response(FakePbUtils(), full.value).error().message()
+    error = client_error(InferenceServerException(msg=told, status="StatusCode.UNAVAILABLE"))
     assert isinstance(error, Unavailable) and error.retry_after_s == 13
     policy = RetryPolicy(random=lambda: 0.0)
     assert retries(policy).wait_s(error) == 13.5
@@ -141,7 +144,7 @@ def test_the_deadline_is_for_all_tries_together(api: str) -> None:
             collect_stream(api, server.url, retry=QUICK, deadline_s=1.0)
         first_us, second_us = (request.parameters["timeout"].int64_param for request in server.requests)
         assert 0 < second_us < first_us <= 1e6, "the server is told what is left"
-    with serving([Refusal(message=f"{BUSY}, in about 60 s")], MADE) as server:
+    with serving([Refusal(message=f"{BUSY}, in about 60 s", retry_after_s=60)], MADE) as server:
         with pytest.raises(Unavailable, match="in about 60 s; the next try, in 6. s, would come after the deadline"):
             collect_stream(api, server.url, retry=RetryPolicy(), deadline_s=30.0)
         assert len(server.requests) == 1

@@ -55,7 +55,7 @@ def test_what_cannot_be_served_names_its_field(start: Callable[..., Any]) -> Non
 
 def test_a_refusal_of_the_server_fails_the_job_with_its_words(start: Callable[..., Any]) -> None:
     words = "height: got 30; accepted: a multiple of 16. Nearest: 32."
-    with serving((Refusal("INVALID_ARGUMENT", words),)) as server:
+    with serving((Refusal("INVALID_ARGUMENT", words, field="height"),)) as server:
         gateway = start(server_url=server.url)
         video = client_of(gateway).videos.create_and_poll(prompt="a ball", poll_interval_ms=20)
     assert video.status == "failed" and video.error is not None

@@ -159,7 +159,7 @@ class Admission:
         running, waiting = self._run.occupied(RUNNING), self._run.occupied(WAITING)
         queued = len(waiting) + in_transit(self._run)
         if len(running) + queued >= self._limits.in_flight + self._limits.queued:
-            raise Overloaded(self._overload_message(running, queued))
+            raise self._overloaded(running, queued)
         self._check_deadline(options, running=running, waiting=waiting)
 
     def _check_deadline(self, options: QueueOptions, *, running: list[SlotInfo], waiting: list[SlotInfo]) -> None:
@@ -177,14 +177,17 @@ class Admission:
                 f"s, after about {wait_s:.1f} s of waiting for {len(work_s)} others"
             )
 
-    def _overload_message(self, running: list[SlotInfo], queued: int) -> str:
+    def _overloaded(self, running: list[SlotInfo], queued: int) -> Overloaded:
         text = (
             f"{len(running)} generations are under way (limit {self._limits.in_flight}) and {queued} wait "
             f"(limit {self._limits.queued}); try again later"
         )
         left = [info.left_at(self._now()) for info in running]
         known = [seconds for seconds in left if seconds is not None]
-        return f"{text}, in about {max(1, math.ceil(min(known)))} s" if known else text
+        if not known:
+            return Overloaded(text)
+        retry_after_s = max(1, math.ceil(min(known)))
+        return Overloaded(f"{text}, in about {retry_after_s} s", retry_after_s=retry_after_s)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from wan_t2v.progress import Progress
-from wan_t2v.serving.python_backend.responses import streamed_error_response
+from wan_t2v.serving.python_backend.responses import error_response
 from wan_t2v.serving.python_backend.tensors import text_to_triton
 
 HEARTBEAT_S = 5.0  # of silence before a caller hears that the server is still there
@@ -69,7 +69,7 @@ class ResponseStream:
             response = (
                 self._pb_utils.InferenceResponse(output_tensors=list(tensors))
                 if error is None
-                else streamed_error_response(self._pb_utils, error)
+                else error_response(self._pb_utils, error)
             )
             self._sender.send(response, flags=self._pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 

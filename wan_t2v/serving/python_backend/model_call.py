@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wan_t2v.engines.engine import Array
-from wan_t2v.field_checks.invalid_field import is_refusal
+from wan_t2v.serving.error_tail import STATUS_OF_CODE, split_tail
 from wan_t2v.serving.errors import InvalidFieldUpstream, MissingOutput, ModelCallError
 from wan_t2v.serving.python_backend.tensors import to_triton
 
@@ -80,8 +80,12 @@ class TritonEngine:
             raise self._error(str(error), self._pb_utils.TritonError.INTERNAL) from error
 
     def _error(self, message: str, code: Any) -> ModelCallError:
-        if is_refusal(message):  # 2.51 calls every error of a called model INTERNAL, whatever code it had
-            return InvalidFieldUpstream(self._model, message, self._pb_utils.TritonError.INVALID_ARG)
+        message, tail = split_tail(message)
+        if tail is not None and tail.field is not None:
+            return InvalidFieldUpstream(self._model, message, self._pb_utils.TritonError.INVALID_ARG, field=tail.field)
+        if tail is not None:  # 2.51 calls every error of a called model INTERNAL, whatever code it had
+            named = (name for name, status in STATUS_OF_CODE.items() if status == tail.status)
+            code = getattr(self._pb_utils.TritonError, next(named, "INTERNAL"))
         if any(text in message for text in _RETRYABLE):
             message, code = f"cannot answer at the moment, try again: {message}", self._pb_utils.TritonError.UNAVAILABLE
         return ModelCallError(self._model, message, code)

@@ -5,14 +5,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wan_t2v.serving.errors import ModelCallError, triton_code
-
-# `TritonError`'s codes by gRPC's names of them.
-_STATUS = {
-    "INVALID_ARG": "INVALID_ARGUMENT",
-    "UNSUPPORTED": "UNIMPLEMENTED",
-    **{same: same for same in ("UNAVAILABLE", "INTERNAL", "CANCELLED", "ALREADY_EXISTS", "NOT_FOUND")},
-}
+from wan_t2v.serving.error_tail import STATUS_OF_CODE, ErrorTail
+from wan_t2v.serving.errors import ModelCallError, ServingError, error_field, triton_code
 
 # Triton's Python backend names shared memory in its errors, such as that of a full /dev/shm; with the operator's key
 # other callers' requests can be read there. Names as they are by default, and as the embedded server makes them.
@@ -37,25 +31,23 @@ def _respond(pb_utils: Any, request: Any, answer: Callable[[Any], list[Any]]) ->
 
 def error_response(pb_utils: Any, error: BaseException) -> Any:
     """The response to a request that ended in `error`."""
-    message, code = _safe_message(pb_utils, error)
+    message, code = _message_and_code(pb_utils, error)
+    message = f"{_REGION.sub('(a region)', message)}{_tail(pb_utils, error, code)}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
-def streamed_error_response(pb_utils: Any, error: BaseException) -> Any:
-    """The same in a stream, where Triton sends the message alone: it begins with the code's name in gRPC.
+def _tail(pb_utils: Any, error: BaseException, code: Any) -> ErrorTail:
+    """What a program reads of the message.
 
-    Triton's header `triton_grpc_error` would send the code as such. It is not relied on: a caller who leaves at once
-    after such an error ended tritonserver 2.51 (signal 11 in `ModelStreamInferHandler::Process`).
+    In a stream Triton sends the message alone. Its header `triton_grpc_error` would send the code as well. It is not
+    relied on: a caller who leaves at once after such an error ended tritonserver 2.51 (signal 11 in
+    `ModelStreamInferHandler::Process`).
     """
-    message, code = _safe_message(pb_utils, error)
-    named = (status for name, status in _STATUS.items() if getattr(pb_utils.TritonError, name) == code)
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{next(named, 'UNKNOWN')}: {message}", code))
-
-
-def _safe_message(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
-    """What to say of an error, without names of shared memory, and its code."""
-    message, code = _message_and_code(pb_utils, error)
-    return _REGION.sub("(a region)", message), code
+    names = (status for name, status in STATUS_OF_CODE.items() if getattr(pb_utils.TritonError, name) == code)
+    status = next(names, "UNKNOWN")
+    if isinstance(error, ServingError) and error.status is not None:
+        status = error.status
+    return ErrorTail(status, error_field(error), getattr(error, "retry_after_s", None))
 
 
 def _message_and_code(pb_utils: Any, error: BaseException) -> tuple[str, Any]:

@@ -82,7 +82,10 @@ def test_a_request_that_is_larger_than_what_is_served_never_reaches_the_engine()
     engine = RecordingEngine()
     refused, done = model(engine).execute([Request(x=np.ones((1, 4))), Request(x=np.ones((1, 3)))])
     assert refused.error().code() == "INVALID_ARG"
-    assert refused.error().message() == "x: got shape [1, 4]; accepted: width of at most 3, as served."
+    assert (
+        refused.error().message()
+        == "x: got shape [1, 4]; accepted: width of at most 3, as served. [INVALID_ARGUMENT field=x]"
+    )
     assert engine.batches == [1] and not done.has_error()
 
 
@@ -129,7 +132,7 @@ def test_a_graph_takes_no_shape_that_no_clip_has(
 def test_a_failure_is_the_answer_of_each_request_that_it_touches_and_of_no_other() -> None:
     requests = [Request(x=np.full((1, 2), 7.0)), Request(x=np.ones((1, 3)))]
     failed, respond_to_all = model(RecordingEngine(poison=7.0)).execute(requests)
-    assert failed.error().message() == "RuntimeError: no memory"
+    assert failed.error().message() == "RuntimeError: no memory [INTERNAL]"
     assert not respond_to_all.has_error()
 
 

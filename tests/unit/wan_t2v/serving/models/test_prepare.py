@@ -61,12 +61,13 @@ def test_noise_that_is_not_finite_is_refused(repository: Path) -> None:
     noise[0, 3, 2, 1, :2] = np.nan, np.inf
     refusal = answer(repository, FakePbUtils(encoder), prompt="a ball", latents=noise)
     assert refusal.code() == "INVALID_ARG"
-    assert refusal.message() == "latents: got 2 values of 5120 that are not finite; accepted: finite numbers."
+    reason = "latents: got 2 values of 5120 that are not finite; accepted: finite numbers."
+    assert refusal.message() == f"{reason} [INVALID_ARGUMENT field=latents]"
 
 
 def test_a_failing_text_encoder_is_named(repository: Path) -> None:
     pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError("out of memory", "INTERNAL")))
-    assert answer(repository, pb_utils, prompt="a ball").message() == "text_encoder: out of memory"
+    assert answer(repository, pb_utils, prompt="a ball").message() == "text_encoder: out of memory [INTERNAL]"
 
 
 def test_defaults_that_are_not_served_stop_the_start(repository: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_
 CALLERS_CODES = {"INVALID_ARG", "ALREADY_EXISTS", "CANCELLED"}
 ENDED = {
     InvalidField("height", 100, "a multiple of 16"): "refused_invalid",
-    InvalidFieldUpstream("prepare", "height: got 100", "INVALID_ARG"): "refused_invalid",
+    InvalidFieldUpstream("prepare", "height: got 100", "INVALID_ARG", field="height"): "refused_invalid",
     KeyOfAnotherRequest("used for a request with other fields"): "refused_invalid",
     AlreadyRunning("being worked on"): "refused_invalid",
     Cancelled("cancelled after step 1 of 4"): "cancelled",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor, FakeTritonError
-from wan_t2v.serving.errors import MissingOutput, ModelCallError
+from wan_t2v.serving.errors import InvalidFieldUpstream, MissingOutput, ModelCallError
 from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton
 
@@ -59,3 +59,22 @@ def test_a_call_that_triton_refuses_outright_is_an_error_too() -> None:
     with pytest.raises(ModelCallError, match="low_noise_expert") as error_response:
         engine(FakePbUtils(refuse))({"x": np.ones(3)}, ["y"])
     assert error_response.value.code == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("prefix", ["", "in ensemble 'x', "])
+def test_a_field_that_a_called_model_refuses_is_the_callers(prefix: str) -> None:
+    """2.51 calls it INTERNAL; the tail still says what it is."""
+    told = f"{prefix}height: got 100; accepted: 96. [INVALID_ARGUMENT field=height]"
+    pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError(told, "INTERNAL")))
+    with pytest.raises(InvalidFieldUpstream) as refused:
+        engine(pb_utils)({"x": np.ones(3)}, ["y"])
+    assert (refused.value.code, refused.value.field) == ("INVALID_ARG", "height")
+    assert str(refused.value) == f"{prefix}height: got 100; accepted: 96."
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "CANCELLED"])
+def test_a_code_that_triton_lost_is_read_in_the_tail(code: str) -> None:
+    pb_utils = FakePbUtils(lambda *_: FakeResponse(failure=FakeTritonError(f"it broke [{code}]", "INTERNAL")))
+    with pytest.raises(ModelCallError, match="^low_noise_expert: it broke$") as failed:
+        engine(pb_utils)({"x": np.ones(3)}, ["y"])
+    assert failed.value.code == code

@@ -1,0 +1,37 @@
+"""The tail of a server's message: what the client reads of it, since Triton loses codes in streams.
+
+    height: got 100; accepted: a multiple of 16 from 32 to 256. Nearest: 96. [INVALID_ARGUMENT field=height]
+    1 generations are under way (limit 1) and 4 wait (limit 4); try again later [UNAVAILABLE retry_after_s=5]
+
+The server writes it: wan_t2v/serving/error_tail.py.
+"""
+
+import re
+from dataclasses import dataclass
+
+_TAIL = re.compile(r" \[(?P<status>[A-Z_]+)(?P<values>(?: [a-z_]+=[^ \]]+)*)\]\Z")
+
+
+@dataclass(frozen=True)
+class ErrorTail:
+    """gRPC's name of the code, the field that is to be changed, and the seconds after which to try again."""
+
+    status: str
+    field: str | None = None
+    retry_after_s: float | None = None
+
+
+def split_tail(message: str) -> tuple[str, ErrorTail | None]:
+    """A message without its tail, and the tail; None where the message has none, as Triton's own."""
+    found = _TAIL.search(message)
+    if found is None:
+        return message, None
+    values = dict(pair.split("=", 1) for pair in found["values"].split())
+    return message[: found.start()], ErrorTail(found["status"], values.get("field"), _seconds(values))
+
+
+def _seconds(values: dict[str, str]) -> float | None:
+    try:
+        return float(values["retry_after_s"])
+    except (KeyError, ValueError):  # a later server may say it otherwise
+        return None
