@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import grpc
 import tritonclient.grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from wan_t2v_client.error_tail import split_tail
 
 from tests.server.calls import inputs
 
@@ -31,7 +32,7 @@ _ANSWERS = ("video", "frames", "denoised_latents")
 class Failed(Exception):
     """The request ended in an error: gRPC's name of its status or HTTP's number, and the text.
 
-    In a stream ours begins with the name; an error of Triton's own has none there.
+    In a stream the tail of ours has the name; an error of Triton's own has none there.
     """
 
     def __init__(self, status: str, text: str) -> None:
@@ -40,8 +41,8 @@ class Failed(Exception):
 
 
 def _failed(text: str) -> Failed:
-    status, colon, told = text.partition(": ")
-    return Failed(status, told) if colon and status.isupper() else Failed("", text)
+    message, tail = split_tail(text)
+    return Failed("" if tail is None else tail.status, message)
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
     def heard(ending: Ending) -> None:
         with lock:
             soak.endings.append(ending)
+            if ending.fault:
+                tell(f"wrong: {ending.fault}")
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         clients = [pool.submit(traffic.client, number, ended=ended, tell=heard) for number in range(CLIENTS)]
