@@ -16,7 +16,9 @@ import numpy as np
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from wan_t2v_gateway.storage.pictures import _png
 
-from tests.fakes.scripted_server import ScriptedServer, response
+from tests.fakes.published_limits import answer, is_question
+from tests.fakes.responses import response
+from tests.fakes.scripted_server import ScriptedServer
 
 STEPS, SIZE = 4, 64
 
@@ -37,15 +39,20 @@ class StepwiseServer(ScriptedServer):
         return service_pb2.ModelConfigResponse(config=config)
 
     def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        self._begun(next(requests), context)
+        request = next(requests)
+        if is_question(request):
+            yield answer(self.limits)
+            next(requests, None)
+            return
+        self._begun(request, context)
         left = threading.Event()
         context.add_callback(left.set)
         while not left.is_set():
             try:
-                answer, last = self.answers.get(timeout=0.02)
+                told, last = self.answers.get(timeout=0.02)
             except queue.Empty:
                 continue
-            yield service_pb2.ModelStreamInferResponse(infer_response=answer)
+            yield service_pb2.ModelStreamInferResponse(infer_response=told)
             if last:
                 next(requests, None)
                 return

@@ -15,6 +15,7 @@ from tests.stress.fuzz.gateway import bad_bodies, bad_calls, bad_forms
 from tests.stress.fuzz.gateway.calls import Draw, fault_of, send
 from tests.unit.gateway.stepwise import StepwiseServer, serving_stepwise
 from wan_t2v import request
+from wan_t2v.field_checks.ranges import RANGES
 from wan_t2v.field_checks.texts import MAX_PROMPT_BYTES
 from wan_t2v.step_profiles.profile import LEAST_STEPS
 
@@ -84,10 +85,10 @@ def test_a_right_request_is_taken_in_every_form(start: Start, form: str) -> None
 @pytest.mark.parametrize(
     ("field", "right", "wrong"),
     [
-        ("num_inference_steps", request.MAX_STEPS, request.MAX_STEPS + 1),
-        ("fps", request.MAX_FPS, request.MAX_FPS + 1),
-        ("flow_shift", request.MAX_FLOW_SHIFT, request.MAX_FLOW_SHIFT + 0.5),
-        ("seed", request.MAX_SEED, -1),
+        ("num_inference_steps", RANGES["num_inference_steps"].maximum, 1001),
+        ("fps", RANGES["fps"].maximum, 121),
+        ("flow_shift", RANGES["flow_shift"].maximum, 100.5),
+        ("seed", RANGES["seed"].maximum, -1),
         ("guidance_scale", 0.0, -0.1),
         ("guidance_scale_2", 0.0, -0.1),
         *(("solver", solver, f"{solver}x") for solver in request.SOLVERS),
