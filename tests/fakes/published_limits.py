@@ -21,7 +21,7 @@ _OLDER = "INVALID_ARGUMENT: limits: got an unknown field; accepted: prompt, heig
 
 def published(*served: VideoShape, largest: VideoShape = _LARGEST) -> dict[str, Any]:
     """What a server with these sizes publishes."""
-    sizes = ServedSizes(largest, served, token_passes=10**6)
+    sizes = ServedSizes(largest, served, token_passes=10**7 if served else 10**6)
     document = limits_document(defaults=_DEFAULTS, facts=_FACTS, served=sizes)
     return {**document, "requests": {"in_flight": 1, "queued": 16}}
 

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import grpc
 import numpy as np
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from wan_t2v_gateway.storage.pictures import _png
 
 from tests.fakes.published_limits import answer, is_question
@@ -31,12 +31,6 @@ class StepwiseServer(ScriptedServer):
 
     def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
         return service_pb2.ModelReadyResponse(ready=True)
-
-    def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """The limits that the form shows."""
-        config = model_config_pb2.ModelConfig(name=request.name)
-        config.parameters["largest_clip"].string_value = "256x256x81"
-        return service_pb2.ModelConfigResponse(config=config)
 
     def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         request = next(requests)
