@@ -14,7 +14,6 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.fakes.published_limits import answer, is_question, published
 from tests.fakes.responses import response
-
 from wan_t2v.serving.error_tail import ErrorTail
 
 VIDEO = b"an MP4"
