@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from wan_t2v_client.errors import ClientError, RequestRefused, ServerFault
 from wan_t2v_client.fields import EncodedRequest
 from wan_t2v_client.generation import UNREADABLE, unreadable
@@ -65,6 +67,8 @@ class FieldLimits:
         return " ".join(parts)
 
     def _is_in_range(self, value: float) -> bool:
+        if self.type == "number":  # it is sent in single precision
+            value = float(np.float32(value))
         if self.above is not None and not value > self.above:
             return False
         return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)

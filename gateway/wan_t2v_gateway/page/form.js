@@ -34,13 +34,13 @@ export function showLimits(form, limits) {
   for (const [name, field] of Object.entries(limits.fields)) {
     const element = form.elements[name];
     if (element?.tagName === 'SELECT') showChoices(element, field);
-    else if (element?.inputMode) element.placeholder = [field.default ?? (name === 'seed' ? 'random' : ''), range(field)].filter(String).join(' ');
+    else if (element?.inputMode && field.default !== undefined) element.placeholder = `${field.default} ${range(field)}`;
   }
   const { height, width, num_frames: frames } = limits.fields;
   form.querySelector('#sizes').replaceChildren(...limits.sizes.map((size) => new Option(size, size)));
-  form.elements.size.placeholder = `${width.default}x${height.default} (${limits.sizes.join(', ') || `at most ${limits.largest_size}`})`;
+  form.elements.size.placeholder = `${width.default}x${height.default} (${limits.sizes.join(', ') || `to ${limits.largest_size}`})`;
   const seconds = (count) => (count * limits.longest_seconds / limits.most_frames).toFixed(1);
-  form.elements.seconds.placeholder = `${seconds(frames.default)} (at most ${seconds(limits.most_frames)})`;
+  form.elements.seconds.placeholder = `${seconds(frames.default)} (to ${seconds(limits.most_frames)})`;
 }
 
 function showChoices(select, field) {
