@@ -42,7 +42,9 @@ class LimitsReader:
     async def find(self) -> Limits | None:
         """The limits that were read last; the server is asked if there are none yet."""
         if self.known is None:
-            await self._ask()
+            async with self._asking:  # who asks already may bring the answer
+                if self.known is None:
+                    await self._ask()
         return self.known
 
     async def read(self) -> Limits:
@@ -56,7 +58,9 @@ class LimitsReader:
     async def keep_reading(self) -> None:
         """Ask again and again, until cancelled."""
         while True:
-            await asyncio.sleep(AGAIN_S if await self._ask() else AWAY_S)
+            async with self._asking:
+                answered = await self._ask()
+            await asyncio.sleep(AGAIN_S if answered else AWAY_S)
 
     async def ready(self) -> None:
         """Raise ApiError if no server answers."""
@@ -73,18 +77,17 @@ class LimitsReader:
             await client.close()
 
     async def _ask(self) -> bool:
-        """Ask once. Returns whether the server answered."""
-        async with self._asking:
-            try:
-                async with AsyncTextToVideo(self._connection) as client:
-                    limits = await client.limits(deadline_s=ANSWER_LIMIT_S)
-            except Exception as error:  # whatever is wrong with the server, the gateway goes on
-                self._reason = str(error)
-                _log.info("the server's limits cannot be read: %s", error)
-                return False
-            if self._kept != limits.document:
-                with contextlib.suppress(DatabaseUnavailable):
-                    await switches.keep_server_limits(self._database, limits.document)
-                    self._kept = limits.document
-            self.known = limits
-            return True
+        """Ask once, while nobody else does. Returns whether the server answered."""
+        try:
+            async with AsyncTextToVideo(self._connection) as client:
+                limits = await client.limits(deadline_s=ANSWER_LIMIT_S)
+        except Exception as error:  # whatever is wrong with the server, the gateway goes on
+            self._reason = str(error)
+            _log.info("the server's limits cannot be read: %s", error)
+            return False
+        if self._kept != limits.document:
+            with contextlib.suppress(DatabaseUnavailable):
+                await switches.keep_server_limits(self._database, limits.document)
+                self._kept = limits.document
+        self.known = limits
+        return True

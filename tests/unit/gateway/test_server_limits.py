@@ -8,6 +8,7 @@ from wan_t2v_gateway import server_limits
 
 from tests.fakes.published_limits import published
 from tests.fakes.scripted_server import MADE, serving
+from tests.unit.gateway.stepwise import serving_stepwise
 from wan_t2v.shapes import VideoShape
 
 Start = Callable[..., Any]
@@ -42,10 +43,11 @@ def test_nothing_is_taken_before_a_server_ever_answered(start: Start) -> None:
 
 
 def test_an_older_server_is_named(start: Start) -> None:
-    with serving(MADE) as server:
+    with serving_stepwise() as server:
         server.limits = None
-        answer = ask_for(start(server_url=server.url, workers=0))
-    assert answer.status_code == 503 and "the server publishes no limits: it is older" in answer.text
+        gateway = start(server_url=server.url, workers=0)
+        for answer in (ask_for(gateway), gateway.http.get("/readyz")):
+            assert answer.status_code == 503 and "the server publishes no limits: it is older" in answer.text
 
 
 def test_the_last_known_limits_hold_while_the_server_is_away_and_after_a_restart(start: Start) -> None:
