@@ -32,3 +32,9 @@ def test_an_older_server_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == (
         "wan-t2v: the server publishes no limits: it is older than this client; update it\n"
     )
+
+
+def test_help_needs_no_server_and_says_where_the_ranges_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    assert "defaults and ranges are the server's: wan-t2v limits" in capsys.readouterr().out
