@@ -78,7 +78,11 @@ ANSWER = (
 
 # What the streaming endpoint takes and tells besides.
 STREAM_REQUEST = (*REQUEST, TensorSpec("preview_every", Dtype.INT32, optional=True))
-STREAM_ANSWER = (*(TensorSpec(name, Dtype.BYTES) for name in ("progress", "preview", "heartbeat")), *ANSWER)
+STREAM_ANSWER = (
+    *(TensorSpec(name, Dtype.BYTES) for name in ("progress", "preview", "heartbeat")),
+    *ANSWER,
+    TensorSpec("limits", Dtype.BYTES),  # alone, to who asks for nothing else
+)
 
 _EXPERT = ModelSpec(
     inputs=(

@@ -13,21 +13,21 @@ from typing import Any
 
 from wan_t2v.facts import SOLVERS, ServingDefaults
 from wan_t2v.field_checks.invalid_field import InvalidField, closest_name
+from wan_t2v.field_checks.ranges import RANGES, NumberRange
 from wan_t2v.shapes import LatentGrid, VideoShape
 from wan_t2v.step_profiles.profile import CUSTOM_NAME, EXACT, EXACT_NAME, LEAST_STEPS, StepProfile
 
 OUTPUT_TYPES = ("mp4", "frames", "latents")
 VIDEO_ENCODINGS = ("raw", "base64")
-MAX_STEPS = 1000
-MAX_SEED = 2**63 - 1
-MAX_FPS = 120
-MAX_FLOW_SHIFT = 100.0
+CHOICES = {"solver": SOLVERS, "output_type": OUTPUT_TYPES, "video_encoding": VIDEO_ENCODINGS}
+FIXED_DEFAULTS = {"output_type": "mp4", "video_encoding": "raw"}  # of fields that no checkpoint has a say in
+GUIDED_ABOVE = 1.0
 RAW_PROFILE_FIELDS = ("step_cache", "guidance_skip")
 
 
 def is_guided(guidance_scale: float) -> bool:
     """Whether a negative pass runs. As in diffusers this looks at the high-noise expert's scale alone."""
-    return guidance_scale > 1.0
+    return guidance_scale > GUIDED_ABOVE
 
 
 @dataclass(frozen=True)
@@ -113,24 +113,25 @@ def resolve_settings(
     `prompt` and `negative_prompt` must have been cleaned; `latents_shape` is that of the given starting noise.
     """
     step_profile, profile = choose_profile(fields, defaults)
-    value = {**asdict(defaults), "seed": fallback_seed, "output_type": "mp4", "video_encoding": "raw", **fields}
+    value = {**asdict(defaults), "seed": fallback_seed, **FIXED_DEFAULTS, **fields}
+    _check_numbers(value)
     settings = Settings(
         prompt=_prompt(fields),
         negative_prompt=value["negative_prompt"],
         height=value["height"],
         width=value["width"],
         num_frames=value["num_frames"],
-        num_inference_steps=_integer("num_inference_steps", value["num_inference_steps"], 1, MAX_STEPS),
-        guidance_scale=_guidance("guidance_scale", value["guidance_scale"]),
-        guidance_scale_2=_guidance("guidance_scale_2", value["guidance_scale_2"]),
-        flow_shift=_flow_shift(value["flow_shift"]),
-        seed=_integer("seed", value["seed"], 0, MAX_SEED),
-        fps=_integer("fps", value["fps"], 1, MAX_FPS),
-        output_type=_choice("output_type", value["output_type"], OUTPUT_TYPES),
-        video_encoding=_choice("video_encoding", value["video_encoding"], VIDEO_ENCODINGS),
+        num_inference_steps=value["num_inference_steps"],
+        guidance_scale=value["guidance_scale"],
+        guidance_scale_2=value["guidance_scale_2"],
+        flow_shift=value["flow_shift"],
+        seed=value["seed"],
+        fps=value["fps"],
+        output_type=_choice("output_type", value["output_type"], CHOICES["output_type"]),
+        video_encoding=_choice("video_encoding", value["video_encoding"], CHOICES["video_encoding"]),
         step_profile=step_profile,
         profile=profile,
-        solver=_choice("solver", value["solver"], SOLVERS),
+        solver=_choice("solver", value["solver"], CHOICES["solver"]),
         sigmas=_deployed_sigmas(value, defaults),
     )
     check_size(settings.video_shape, grid, served)
@@ -150,11 +151,12 @@ def _deployed_sigmas(value: Mapping[str, Any], defaults: ServingDefaults) -> tup
 
 def choose_profile(fields: Mapping[str, Any], defaults: ServingDefaults) -> tuple[str, StepProfile]:
     """The profile's name, and what it leaves out with the raw values that the request gives. Raises InvalidField."""
-    raw = {name: _share(name, fields[name]) for name in RAW_PROFILE_FIELDS if name in fields}
+    raw = {name: fields[name] for name in RAW_PROFILE_FIELDS if name in fields}
+    _check_numbers(raw)
     name = fields.get("step_profile", CUSTOM_NAME if any(raw.values()) else EXACT_NAME)
     if name == CUSTOM_NAME and "step_profile" not in fields:
         return name, _with_raw(EXACT, raw)
-    profiles = {EXACT_NAME: EXACT, **defaults.step_profiles}
+    profiles = known_profiles(defaults)
     profile = profiles[_choice("step_profile", name, tuple(profiles))]
     if profile.static_reuse and raw.get("step_cache"):
         raise InvalidField("step_cache", f"{raw['step_cache']:g} with {name}, which reuses by a static schedule", "0")
@@ -162,6 +164,11 @@ def choose_profile(fields: Mapping[str, Any], defaults: ServingDefaults) -> tupl
         accepted = f"{EXACT_NAME} with {' and '.join(raw)} of 0 or left out, or other values without step_profile"
         raise InvalidField("step_profile", f"{name} with {raw}", accepted)
     return name, _with_raw(profile, raw)
+
+
+def known_profiles(defaults: ServingDefaults) -> dict[str, StepProfile]:
+    """The profiles that a request may name."""
+    return {EXACT_NAME: EXACT, **defaults.step_profiles}
 
 
 def _with_raw(profile: StepProfile, raw: Mapping[str, float]) -> StepProfile:
@@ -174,9 +181,21 @@ def check_size(video: VideoShape, grid: LatentGrid, served: ServedSizes) -> None
     if served.listed:
         _check_listed(video, served)
         return
-    _check_side("height", video.height, grid, served.largest.height)
-    _check_side("width", video.width, grid, served.largest.width)
-    _check_num_frames(video.frames, grid, served.largest.frames)
+    ranges = size_ranges(grid, served.largest)
+    ranges["height"].check("height", video.height)
+    ranges["width"].check("width", video.width)
+    ranges["num_frames"].check("num_frames", video.frames)
+
+
+def size_ranges(grid: LatentGrid, largest: VideoShape) -> dict[str, NumberRange]:
+    """Heights, widths and frames that fit the grid, up to a largest clip."""
+    side, stride = grid.size_multiple_px, grid.time_stride
+    most_frames = (largest.frames - 1) // stride * stride + 1
+    return {
+        "height": NumberRange(side, largest.height // side * side, step=side, unit="pixels"),
+        "width": NumberRange(side, largest.width // side * side, step=side, unit="pixels"),
+        "num_frames": NumberRange(1, most_frames, step=stride, unit="frames"),
+    }
 
 
 def _prompt(fields: Mapping[str, Any]) -> str:
@@ -188,45 +207,10 @@ def _prompt(fields: Mapping[str, Any]) -> str:
     return prompt
 
 
-def _check_side(field: str, value: int, grid: LatentGrid, largest: int) -> None:
-    step = grid.size_multiple_px
-    if value % step or not step <= value <= largest:
-        nearest = min(max(round(value / step) * step, step), largest // step * step)
-        raise InvalidField(field, value, f"a multiple of {step} from {step} to {largest} pixels", nearest=nearest)
-
-
-def _check_num_frames(value: int, grid: LatentGrid, largest: int) -> None:
-    step = grid.time_stride
-    if value % step != 1 or not 1 <= value <= largest:
-        most = (largest - 1) // step * step + 1
-        nearest = min(max(round((value - 1) / step) * step + 1, 1), most)
-        raise InvalidField("num_frames", value, f"{step}k+1 (1, {1 + step}, ...) up to {most}", nearest=nearest)
-
-
-def _integer(field: str, value: int, least: int, most: int) -> int:
-    if not least <= value <= most:
-        raise InvalidField(field, value, f"an integer from {least} to {most}", nearest=min(max(value, least), most))
-    return value
-
-
-def _guidance(field: str, value: float) -> float:
-    if not math.isfinite(value) or value < 0:
-        raise InvalidField(field, value, "a finite number, 0 or more", nearest=0.0 if value < 0 else None)
-    return value
-
-
-def _flow_shift(value: float) -> float:
-    if not (math.isfinite(value) and 0 < value <= MAX_FLOW_SHIFT):
-        nearest = MAX_FLOW_SHIFT if value > MAX_FLOW_SHIFT else None
-        raise InvalidField("flow_shift", value, f"a number above 0, at most {MAX_FLOW_SHIFT:g}", nearest=nearest)
-    return value
-
-
-def _share(field: str, value: float) -> float:
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        nearest = min(max(value, 0.0), 1.0) if math.isfinite(value) else None
-        raise InvalidField(field, value, "a number from 0 to 1", nearest=nearest)
-    return value
+def _check_numbers(value: Mapping[str, Any]) -> None:
+    for field, accepted in RANGES.items():
+        if field in value:
+            accepted.check(field, value[field])
 
 
 def _choice(field: str, value: str, choices: Sequence[str]) -> str:

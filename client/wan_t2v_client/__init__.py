@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wan_t2v_client.async_text_to_video import AsyncTextToVideo
     from wan_t2v_client.errors import ClientError, DeadlineExceeded, RequestRefused, ServerFault, Unavailable
     from wan_t2v_client.generation import Generation
+    from wan_t2v_client.limits import Limits
     from wan_t2v_client.progress import Heartbeat, Progress
     from wan_t2v_client.retry import RetryPolicy
     from wan_t2v_client.text_to_video import TextToVideo
@@ -22,6 +23,7 @@ __all__ = [
     "DeadlineExceeded",
     "Generation",
     "Heartbeat",
+    "Limits",
     "Progress",
     "RequestRefused",
     "RetryPolicy",
@@ -35,6 +37,7 @@ _MODULES = {
     "Connection": "transport.connection",
     "Generation": "generation",
     "Heartbeat": "progress",
+    "Limits": "limits",
     "Progress": "progress",
     "RetryPolicy": "retry",
     "TextToVideo": "text_to_video",

@@ -11,7 +11,8 @@ from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error, client_error_from_rpc
 from wan_t2v_client.fields import EncodedRequest, encode_fields
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.progress import Heartbeat, Progress, read_message
+from wan_t2v_client.limits import ANSWER_LIMIT_S, QUESTION, Limits, explain_refusal
+from wan_t2v_client.progress import Heartbeat, Message, Progress, read_message
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.streaming import CLOSE_LIMIT_S, STREAM_MODEL
 from wan_t2v_client.transport.connection import Connection
@@ -43,7 +44,7 @@ async def stream_generation_asyncio(
                 async for message in messages:
                     if isinstance(message, Heartbeat):
                         on_heartbeat(message)
-                    else:
+                    elif not isinstance(message, Limits):
                         yield message
             return
         except ClientError as error:
@@ -52,9 +53,23 @@ async def stream_generation_asyncio(
         await sleep(wait_s)
 
 
+async def ask_limits_asyncio(client: Any, *, connection: Connection, deadline_s: float | None = None) -> Limits:
+    """Do what `wan_t2v_client.streaming.ask_limits` does."""
+    watchdog = Watchdog(IDLE_LIMIT_S, Deadline(ANSWER_LIMIT_S if deadline_s is None else deadline_s))
+    answers = _one_try(client, QUESTION, headers=connection.headers, watchdog=watchdog)
+    try:
+        async with contextlib.aclosing(answers) as messages:
+            async for message in messages:
+                if isinstance(message, Limits):
+                    return message
+    except ClientError as error:
+        raise explain_refusal(await asyncio.to_thread(explain, error, connection.url)) from None
+    raise ServerFault("the server ended the stream without its limits")
+
+
 async def _one_try(
     client: Any, request: EncodedRequest, *, headers: Mapping[str, str], watchdog: Watchdog
-) -> AsyncGenerator[Progress | Heartbeat | Generation, None]:
+) -> AsyncGenerator[Message, None]:
     finished = asyncio.Event()
     answers = client.stream_infer(
         _request(request, watchdog.deadline.timeout_us(), finished),
@@ -64,7 +79,7 @@ async def _one_try(
     try:
         while not finished.is_set():
             message = await _next(answers, watchdog.limit())
-            if isinstance(message, Generation):
+            if isinstance(message, Generation | Limits):
                 finished.set()
                 await _read_to_end(answers)
             else:
@@ -88,7 +103,7 @@ async def _request(
     await finished.wait()
 
 
-async def _next(answers: Any, limit: Limit) -> Progress | Heartbeat | Generation:
+async def _next(answers: Any, limit: Limit) -> Message:
     try:
         async with asyncio.timeout(limit.seconds):
             result, error = await anext(answers)

@@ -7,11 +7,12 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
-from wan_t2v_client.async_streaming import stream_generation_asyncio
+from wan_t2v_client.async_streaming import ask_limits_asyncio, stream_generation_asyncio
 from wan_t2v_client.deadline import Deadline, check_seconds
 from wan_t2v_client.errors import client_error
 from wan_t2v_client.fields import encode_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
+from wan_t2v_client.limits import Limits
 from wan_t2v_client.model_list import models_from_statistics
 from wan_t2v_client.progress import Heartbeat, Progress
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
@@ -114,6 +115,10 @@ class AsyncTextToVideo:
                 explained = await asyncio.to_thread(explain, client_error(error), self._connection.url)
                 wait_s = retries.wait_s(explained)
             await asyncio.sleep(wait_s)
+
+    async def limits(self, *, deadline_s: float | None = None) -> Limits:
+        """What the server serves: sizes, ranges, choices and defaults of every field."""
+        return await ask_limits_asyncio(self._open(), connection=self._connection, deadline_s=deadline_s)
 
     async def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
         """Every loaded model with its version and how often it ran."""

@@ -1,4 +1,4 @@
-"""The streaming endpoint's messages: progress, heartbeats and, last, the generation."""
+"""The streaming endpoint's messages: progress, heartbeats and, last, the generation or the limits."""
 
 import json
 from dataclasses import dataclass, fields
@@ -8,6 +8,7 @@ import tritonclient.grpc
 
 from wan_t2v_client.errors import ServerFault
 from wan_t2v_client.generation import UNREADABLE, Generation, generation_from_answer, unreadable
+from wan_t2v_client.limits import Limits, limits_from_answer
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ class Heartbeat:
     ahead: int | None = None
 
 
-def read_message(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | Generation:
-    """Read one message: a step's progress, a sign of life or, at the end, the generation.
+Message = Progress | Heartbeat | Generation | Limits
+LAST = (Generation, Limits)
+
+
+def read_message(answer: tritonclient.grpc.InferResult) -> Message:
+    """Read one message: a step's progress, a sign of life or, at the end, the generation or the limits.
 
     Raises ServerFault for a last answer that holds none of them, and for one that cannot be read.
     """
@@ -60,6 +65,8 @@ def read_message(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat 
         raise unreadable(error) from None
     if message is not None:
         return message
+    if answer.as_numpy("limits") is not None:
+        return limits_from_answer(answer)
     if answer.as_numpy("metadata") is None:
         raise ServerFault("the server ended the stream without a video and without an error")
     return generation_from_answer(answer)

@@ -14,7 +14,8 @@ from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error
 from wan_t2v_client.fields import EncodedRequest, encode_fields
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.progress import Heartbeat, Progress, read_message
+from wan_t2v_client.limits import ANSWER_LIMIT_S, QUESTION, Limits, explain_refusal
+from wan_t2v_client.progress import LAST, Heartbeat, Message, Progress, read_message
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.transport.connection import Connection
 from wan_t2v_client.transport.endpoint_probe import explain
@@ -53,7 +54,7 @@ def stream_generation(
                 for message in messages:
                     if isinstance(message, Heartbeat):
                         on_heartbeat(message)
-                    else:
+                    elif not isinstance(message, Limits):
                         yield message
             return
         except ClientError as error:
@@ -61,9 +62,20 @@ def stream_generation(
         sleep(wait_s)
 
 
-def _one_try(
-    connection: Connection, request: EncodedRequest, *, watchdog: Watchdog
-) -> Generator[Progress | Heartbeat | Generation, None, None]:
+def ask_limits(connection: Connection, *, deadline_s: float | None = None) -> Limits:
+    """Ask for the limits of requests, once. Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault."""
+    watchdog = Watchdog(IDLE_LIMIT_S, Deadline(ANSWER_LIMIT_S if deadline_s is None else deadline_s))
+    try:
+        with closing(_one_try(connection, QUESTION, watchdog=watchdog)) as messages:
+            for message in messages:
+                if isinstance(message, Limits):
+                    return message
+    except ClientError as error:
+        raise explain_refusal(explain(error, connection.url)) from None
+    raise ServerFault("the server ended the stream without its limits")
+
+
+def _one_try(connection: Connection, request: EncodedRequest, *, watchdog: Watchdog) -> Generator[Message, None, None]:
     messages: Messages = queue.SimpleQueue()
     client = connection.open()
     finished = False  # the server said its last word: cancelled then, tritonserver 2.51 can keep the socket for ever
@@ -84,7 +96,7 @@ def _one_try(
         except InferenceServerException:  # the stream broke before it was used; the reason comes as news
             messages.put((None, InferenceServerException(msg="the server cannot be reached", status=_UNREACHED)))
         for message in _read_messages(messages, watchdog):
-            finished = isinstance(message, Generation)
+            finished = isinstance(message, LAST)
             yield message
     except EndedByServer as end:
         finished = True
@@ -109,7 +121,7 @@ def _cancel(client: Any) -> None:
         client.stop_stream(cancel_requests=True)
 
 
-def _read_messages(messages: Messages, watchdog: Watchdog) -> Generator[Progress | Heartbeat | Generation, None, None]:
+def _read_messages(messages: Messages, watchdog: Watchdog) -> Generator[Message, None, None]:
     while True:
         limit = watchdog.limit()
         try:
@@ -122,8 +134,8 @@ def _read_messages(messages: Messages, watchdog: Watchdog) -> Generator[Progress
             message = read_message(result)
         except ServerFault as fault:
             raise EndedByServer(fault) from None
-        if not isinstance(message, Generation):
-            watchdog.record(message)
-        yield message
-        if isinstance(message, Generation):
+        if isinstance(message, Generation | Limits):
+            yield message
             return
+        watchdog.record(message)
+        yield message

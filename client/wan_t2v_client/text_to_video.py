@@ -11,10 +11,11 @@ from wan_t2v_client.deadline import Deadline, check_seconds
 from wan_t2v_client.errors import client_error
 from wan_t2v_client.fields import encode_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
+from wan_t2v_client.limits import Limits
 from wan_t2v_client.model_list import models_from_statistics
 from wan_t2v_client.progress import Heartbeat, Progress
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
-from wan_t2v_client.streaming import stream_generation
+from wan_t2v_client.streaming import ask_limits, stream_generation
 from wan_t2v_client.transport.connection import Connection
 from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
@@ -110,6 +111,10 @@ class TextToVideo:
             except InferenceServerException as error:
                 wait_s = retries.wait_s(explain(client_error(error), self._connection.url))
             time.sleep(wait_s)
+
+    def limits(self, *, deadline_s: float | None = None) -> Limits:
+        """What the server serves: sizes, ranges, choices and defaults of every field. Raises as `generate` does."""
+        return ask_limits(self._connection, deadline_s=deadline_s)
 
     def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
         """List each loaded model with its version and how often it ran."""

@@ -80,7 +80,7 @@ def idle_cost(seconds: float) -> dict[str, Any]:
         with gateway(data, url, "127.0.0.1:1") as running, psycopg.connect(url, autocommit=True) as connection:
             alone = _transactions_per_s(running.database_url, seconds)
             ((connections,),) = connection.execute(query).fetchall()
-        with gateway(data, url, "127.0.0.1:1", workers=0) as running:
+        with serving(b"") as server, gateway(data, url, server.url, workers=0) as running:
             front = _transactions_per_s(running.database_url, seconds)
             watched = asyncio.run(watch(running))
     return {

@@ -12,7 +12,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.fakes.scripted_server import response
+from tests.fakes.published_limits import answer, is_question, published
+from tests.fakes.responses import response
 
 
 @dataclass
@@ -31,7 +32,10 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         """The streaming endpoint."""
-        next(requests)
+        if is_question(next(requests)):
+            yield answer(published())
+            next(requests, None)
+            return
         self.called.append(time.perf_counter())
         self.go.wait()
         for number in range(1, self.steps + 1):

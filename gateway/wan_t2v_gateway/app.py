@@ -10,7 +10,7 @@ from wan_t2v_client import AsyncTextToVideo, Connection
 
 from wan_t2v_gateway.api import content, events, operation, page, status, videos
 from wan_t2v_gateway.api.errors import add_error_handlers
-from wan_t2v_gateway.api.limits import LimitsReader
+from wan_t2v_gateway.api.openapi import document_limits
 from wan_t2v_gateway.api.state import Gateway
 from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.listener import Listener
@@ -22,6 +22,7 @@ from wan_t2v_gateway.queue.lost_jobs import watch_for_lost_jobs
 from wan_t2v_gateway.queue.schema import apply_queue_schema
 from wan_t2v_gateway.queue.tasks import Queue, queue_app
 from wan_t2v_gateway.queue.workers import keep_working
+from wan_t2v_gateway.server_limits import LimitsReader
 from wan_t2v_gateway.services import Services
 from wan_t2v_gateway.settings import Settings
 from wan_t2v_gateway.storage.store import Store
@@ -50,6 +51,7 @@ def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
     add_error_handlers(app)
     for router in (videos.router, content.router, events.router, operation.router, status.router, page.router):
         app.include_router(router)
+    document_limits(app)
     return app
 
 
@@ -71,6 +73,8 @@ async def _running(
         stack.push_async_callback(asyncio.to_thread, tracer.close)
         services = Services(settings, database, Queue(app), store, tracer=tracer)
         client = await stack.enter_async_context(AsyncTextToVideo(connection))
+        limits = LimitsReader(connection, database)
+        await limits.recall()
         listener = Listener(settings.database_url)
         runner = VideoRunner(services, client, connection=connection, marker=marker)
         tasks = {"run_video": runner, "deliver_webhook": Deliverer(services)}
@@ -78,9 +82,10 @@ async def _running(
             asyncio.create_task(keep_working(app, settings, tasks)),
             asyncio.create_task(watch_for_lost_jobs(app, services)),
             asyncio.create_task(listener.listen()),
+            asyncio.create_task(limits.keep_reading()),
         ]
         try:
-            yield Gateway(services, LimitsReader(connection), listener, open_access)
+            yield Gateway(services, limits, listener, open_access)
         finally:
             for task in background:
                 task.cancel()

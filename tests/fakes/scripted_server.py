@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from tritonclient.utils import serialize_byte_tensor
 
+from tests.fakes.published_limits import answer, is_question, published
+from tests.fakes.responses import response
 from wan_t2v.serving.error_tail import ErrorTail
 
 VIDEO = b"an MP4"
@@ -84,11 +84,17 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     began: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
     most_at_once: int = 0
+    limits: dict[str, Any] | None = field(default_factory=published)
     _under_way: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        script = self._begun(next(requests), context)
+        request = next(requests)
+        if is_question(request):
+            yield answer(self.limits)
+            next(requests, None)
+            return
+        script = self._begun(request, context)
         left = threading.Event()
         context.add_callback(left.set)
         try:
@@ -139,17 +145,6 @@ def done(act: Any, context: grpc.ServicerContext, left: threading.Event | None) 
         settings = {"num_frames": 5, "height": 32, "width": 48, "seed": 7}
         metadata = json.dumps({"settings": settings, "prompt_truncated": False}).encode()
         yield response(video=act.data, frames=None, denoised_latents=None, metadata=metadata)
-
-
-def response(**outputs: bytes | None) -> Any:
-    """Texts as they are; None is an output that was not asked for."""
-    answer = service_pb2.ModelInferResponse(model_name="text_to_video_stream")
-    for name, data in outputs.items():
-        output = answer.outputs.add(name=name, datatype="UINT8" if data is None else "BYTES")
-        output.shape.append(0 if data is None else 1)
-        raw = b"" if data is None else serialize_byte_tensor(np.array([data], dtype=np.object_)).item()
-        answer.raw_output_contents.append(raw)
-    return answer
 
 
 @contextmanager

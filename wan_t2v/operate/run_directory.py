@@ -24,6 +24,7 @@ DEFAULT = Path("/run/wan-t2v")
 RUNNING, WAITING = "running", "waiting"
 IN_TRANSIT, FINISHING = "in_transit", "finishing"
 MARKS = (IN_TRANSIT, FINISHING)
+REQUEST_LIMITS = "request_limits.json"  # of the models that run now
 _PADDED = 512  # every telling covers the one before
 _MARK = re.compile(r"\d{20}-")
 
@@ -111,7 +112,8 @@ class RunDirectory:
         self.undrain()
         for name in MARKS:
             self.clear(name, older_than_s=0.0)
-        self.write_json("processes.json", {})
+        for name in ("processes.json", REQUEST_LIMITS):
+            self.write_json(name, {})
         self.write_json("server.json", ours)
 
     def server(self) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from wan_t2v.serving.resume.idempotency import CALLER, KEY, RequestKey, TrustedP
 # Parameters of a request, not tensors: they change when a video is made and not what it is.
 TIMEOUT, PRIORITY = "timeout", "queue_priority"
 PARAMETERS = (TIMEOUT, PRIORITY, KEY, CALLER)
+LIMITS = "limits"  # of a request to the streaming endpoint that asks for the limits of requests, and for no video
 ADMITTED = "let_in"  # from the streaming endpoint to `prepare`; only this server's own processes know the value
 FIRST, USUAL, LAST = 1, 5, 9
 
@@ -27,6 +28,7 @@ class RequestOptions:
         priority: from 1, which goes first, to 9.
         key: the idempotency key and whose it is; None without one.
         is_admitted: whether the streaming endpoint of this server has admitted the request already.
+        asks_for_limits: whether this is no request for a video.
     """
 
     names: tuple[str, ...] = ()
@@ -34,6 +36,7 @@ class RequestOptions:
     priority: int = USUAL
     key: RequestKey | None = None
     is_admitted: bool = False
+    asks_for_limits: bool = False
 
     @classmethod
     def from_triton(cls, request: Any, proxy: TrustedProxy, *, run_key: str = "") -> "RequestOptions":
@@ -53,11 +56,19 @@ class RequestOptions:
             priority=_integer(parameters, PRIORITY, least=FIRST, most=LAST) or USUAL,
             key=proxy.key_of(parameters),
             is_admitted=is_admitted,
+            asks_for_limits=_flag(parameters, LIMITS),
         )
 
 
 def _is_secret(value: object, secret: str) -> bool:
     return bool(secret) and isinstance(value, str) and hmac.compare_digest(value.encode(), secret.encode())
+
+
+def _flag(parameters: Mapping[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidField(name, repr(value), "true")
+    return value
 
 
 def _integer(parameters: Mapping[str, Any], name: str, *, least: int, most: int | None = None) -> int | None:

@@ -22,7 +22,7 @@ _TYPES = {"BYTES": str, "INT32": int, "INT64": int, "FP32": float}
 
 def add_request_options(command: argparse.ArgumentParser) -> None:
     """Add an option for each request field that has one."""
-    group = command.add_argument_group("request (the server has a default for each)")
+    group = command.add_argument_group("request (defaults and ranges are the server's: wan-t2v limits)")
     group.add_argument("--size", type=_size, metavar="HEIGHTxWIDTH", help="pixels, such as 720x1280 for landscape")
     add_field_options(group, FIELDS)
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from wan_t2v_client.cli.arguments import add_connection_options, connection_from
 from wan_t2v_client.cli.batch import add_batch
 from wan_t2v_client.cli.generate import add_generate
+from wan_t2v_client.cli.limits_table import add_limits
 from wan_t2v_client.cli.main import STOPPED
 from wan_t2v_client.cli.standard_streams import StandardOutputError, print_result, tell
 from wan_t2v_client.cli.termination import Terminated, raise_on_termination
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_generate(commands)
     add_batch(commands)
+    add_limits(commands)
     models = commands.add_parser("models", help="the server's models and how often each ran")
     models.set_defaults(run=_models)
     add_connection_options(models)

@@ -1,4 +1,4 @@
-"""The fields of a request: the dialect's and the server's own, checked as far as the gateway can know."""
+"""The fields of a request: the dialect's and the server's own, checked by what the server publishes."""
 
 import difflib
 import math
@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wan_t2v_client import Limits
 from wan_t2v_client.errors import RequestRefused
 from wan_t2v_client.fields import FIELDS, plain_value
 
 from wan_t2v_gateway.api.errors import InvalidField
-from wan_t2v_gateway.api.limits import Limits
+from wan_t2v_gateway.api.limits import check_fields
 from wan_t2v_gateway.database.records import MODEL_FPS
 
 MODEL = "wan2.2-t2v"
@@ -27,8 +28,8 @@ _NOT_OFFERED = {
     "n": "one job is one video",
 }
 _SPELT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_SERVERS = tuple(name for name in FIELDS if name not in _NOT_OFFERED)
-KNOWN = (*_OWN, *_SERVERS)
+OFFERED = tuple(name for name in FIELDS if name not in _NOT_OFFERED)
+KNOWN = (*_OWN, *OFFERED)
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ def video_request(given: Mapping[str, Any], limits: Limits) -> VideoRequest:
     for name, value in given.items():
         _check_name(name)
         _check_plain(name, value)
-    fields = {name: _value(name, given[name]) for name in _SERVERS if name in given}
+    fields = {name: _value(name, given[name]) for name in OFFERED if name in given}
     if not str(fields.get("prompt", "")).strip():
         raise InvalidField("prompt", given.get("prompt"), "a text")
-    fields |= _size(given) | _frames(given)
-    limits.check(fields)
+    fields |= _size(given) | _frames(given, limits)
+    check_fields(fields, limits)
     fields.setdefault("seed", secrets.randbelow(2**31))  # fixed now: every attempt makes the same video
     return VideoRequest(_model(given), fields, str(given.get("webhook_url", "")))
 
@@ -128,8 +129,8 @@ def _size(given: Mapping[str, Any]) -> dict[str, int]:
     return {"width": int(width), "height": int(height)}
 
 
-def _frames(given: Mapping[str, Any]) -> dict[str, int]:
-    """`seconds` to the nearest 4k+1 frames at the model's 16 a second."""
+def _frames(given: Mapping[str, Any], limits: Limits) -> dict[str, int]:
+    """`seconds` to the nearest frames that are accepted, at the model's 16 a second."""
     if "seconds" not in given:
         return {}
     if "num_frames" in given:
@@ -141,4 +142,5 @@ def _frames(given: Mapping[str, Any]) -> dict[str, int]:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise InvalidField("seconds", came, "a number of seconds above 0, such as 5") from None
-    return {"num_frames": max(1, 4 * round((seconds * MODEL_FPS - 1) / 4) + 1)}
+    least, step = int(limits.fields["num_frames"].minimum or 1), limits.fields["num_frames"].step
+    return {"num_frames": max(least, step * round((seconds * MODEL_FPS - least) / step) + least)}

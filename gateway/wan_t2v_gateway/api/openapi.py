@@ -1,31 +1,28 @@
-"""The documented bodies of requests that are read by hand: JSON and a form alike."""
+"""The documented bodies of requests that are read by hand, JSON and a form alike, with the server's limits."""
 
 from typing import Any
 
-from wan_t2v_gateway.api.fields import MODEL
-from wan_t2v_gateway.api.limits import SOLVERS
+from fastapi import FastAPI
+from wan_t2v_client import Limits
+from wan_t2v_client.fields import FIELDS
+from wan_t2v_client.limits import FieldLimits
 
-_TEXT, _NUMBER, _WHOLE = {"type": "string"}, {"type": "number"}, {"type": "integer"}
-_FIELDS: dict[str, Any] = {
-    "prompt": _TEXT,
+from wan_t2v_gateway.api.fields import MODEL, OFFERED
+
+_TEXT = {"type": "string"}
+_TYPES = {"BYTES": "string", "FP32": "number"}
+_OWN: dict[str, Any] = {
     "model": {"type": "string", "enum": [MODEL]},
-    "seconds": {**_TEXT, "description": "length; becomes the nearest 4k+1 frames at 16 a second", "example": "1"},
+    "seconds": {**_TEXT, "description": "length, as the nearest number of frames", "example": "1"},
     "size": {**_TEXT, "description": "WIDTHxHEIGHT in pixels", "example": "64x64"},
     "webhook_url": {**_TEXT, "description": "told when the job ends"},
-    "negative_prompt": _TEXT,
-    **dict.fromkeys(("width", "height", "num_frames", "num_inference_steps", "seed", "fps", "preview_every"), _WHOLE),
-    **dict.fromkeys(("guidance_scale", "guidance_scale_2", "flow_shift", "step_cache", "guidance_skip"), _NUMBER),
-    "solver": {"type": "string", "enum": [*SOLVERS]},
-    "step_profile": {**_TEXT, "description": "exact, or a profile of the server's", "example": "exact"},
 }
-_SCHEMA = {"type": "object", "required": ["prompt"], "properties": _FIELDS, "additionalProperties": False}
+_REQUEST = "VideoRequest"
 
 
 def _body(example: dict[str, Any]) -> dict[str, Any]:
-    content = {
-        "application/json": {"schema": _SCHEMA, "example": example},
-        "multipart/form-data": {"schema": _SCHEMA},
-    }
+    schema = {"$ref": f"#/components/schemas/{_REQUEST}"}
+    content = {"application/json": {"schema": schema, "example": example}, "multipart/form-data": {"schema": schema}}
     key = {"name": "Idempotency-Key", "in": "header", "schema": _TEXT, "description": "same key and body: same job"}
     return {"requestBody": {"required": True, "content": content}, "parameters": [key]}
 
@@ -46,3 +43,45 @@ PAUSE = {
     }
 }
 REMIX = _body({"prompt": "a blue ball rolls left"})
+
+
+def request_schema(limits: Limits | None) -> dict[str, Any]:
+    """What a request for a video may hold; ranges and defaults are the server's, as far as they are known."""
+    fields = {} if limits is None else limits.fields
+    properties = {
+        name: {"type": _TYPES.get(FIELDS[name].datatype, "integer"), **_range(fields.get(name))} for name in OFFERED
+    }
+    schema = {"type": "object", "required": ["prompt"], "additionalProperties": False}
+    return {**schema, "properties": {**properties, **_OWN}}
+
+
+def document_limits(app: FastAPI) -> None:
+    """Let the application's OpenAPI tell the limits that are known when it is asked for."""
+    static = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document, gateway = static(), getattr(app.state, "gateway", None)
+        components = document.get("components", {})
+        request = request_schema(None if gateway is None else gateway.limits.known)
+        schemas = {**components.get("schemas", {}), _REQUEST: request}
+        return {**document, "components": {**components, "schemas": schemas}}
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
+
+
+def _range(limits: FieldLimits | None) -> dict[str, Any]:
+    """In JSON Schema's words; what it has none for, in a description."""
+    if limits is None:
+        return {}
+    multiple = limits.step if limits.step > 1 and limits.minimum == limits.step else None
+    words = limits.accepted() if limits.step > 1 or limits.maximum_bytes else ""
+    known = {
+        "minimum": limits.minimum,
+        "exclusiveMinimum": limits.above,
+        "maximum": limits.maximum,
+        "multipleOf": multiple,
+        "enum": list(limits.choices) or None,
+        "default": limits.default,
+        "description": f"{words} {limits.unit}".strip() or None,
+    }
+    return {name: value for name, value in known.items() if value is not None}

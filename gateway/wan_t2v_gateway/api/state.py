@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 
 from wan_t2v_gateway.api.errors import ApiError
-from wan_t2v_gateway.api.limits import LimitsReader
 from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.listener import Listener
 from wan_t2v_gateway.database.owners import LOCAL, Owner
+from wan_t2v_gateway.server_limits import LimitsReader
 from wan_t2v_gateway.services import Services
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")

@@ -24,9 +24,10 @@ async def healthz() -> str:
 
 @router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(gateway: TheGateway) -> str:
-    """The database answers, and so does the server behind."""
+    """The database answers, so does the server behind, and what it accepts is known."""
     await gateway.services.database.row("SELECT 1")
     await gateway.limits.ready()
+    await gateway.limits.read()
     return "ready\n"
 
 

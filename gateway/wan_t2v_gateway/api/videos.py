@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse
 from wan_t2v_gateway.api.body import read_body
 from wan_t2v_gateway.api.documents import video_document
 from wan_t2v_gateway.api.errors import ApiError
-from wan_t2v_gateway.api.fields import MODEL, VideoRequest, video_request
+from wan_t2v_gateway.api.fields import MODEL, OFFERED, VideoRequest, video_request
+from wan_t2v_gateway.api.limits import limits_document
 from wan_t2v_gateway.api.openapi import CREATE, REMIX
 from wan_t2v_gateway.api.state import Gateway, TheGateway, TheOwner
 from wan_t2v_gateway.api.webhook_address import check_webhook_url
@@ -143,10 +144,10 @@ async def delete_video(video_id: str, gateway: TheGateway, owner: TheOwner) -> J
 
 @router.get("/v1/models")
 async def list_models(gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """The model, with the limits that its server publishes."""
-    limits = (await gateway.limits.read()).document()
-    return JSONResponse({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0,
-                                                     "owned_by": "local", "limits": limits}]})  # fmt: skip
+    """The model, with the limits that its server publishes; null before any server answered."""
+    limits = limits_document(await gateway.limits.find(), OFFERED)
+    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "local", "limits": limits}
+    return JSONResponse({"object": "list", "data": [model]})
 
 
 async def existing(gateway: Gateway, owner: Owner, video_id: str) -> Video:

@@ -1,8 +1,9 @@
-"""What an administrator switches for all gateways of a database: whether the queue is paused."""
+"""What holds for all gateways of a database: whether the queue is paused, and the limits of the servers behind."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from psycopg.types.json import Jsonb
 
@@ -53,3 +54,18 @@ async def is_paused(database: Database) -> bool:
     """Whether workers take no job."""
     row = await database.row(PAUSED)
     return bool(row and row["paused"])
+
+
+async def keep_server_limits(database: Database, document: Mapping[str, Any]) -> None:
+    """Remember what a server published last."""
+    await database.rows(
+        "INSERT INTO switches (name, value) VALUES ('server_limits', %s) "
+        "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        [Jsonb(dict(document))],
+    )
+
+
+async def server_limits(database: Database) -> dict[str, Any] | None:
+    """What a server published last; None if none ever did."""
+    row = await database.row("SELECT value FROM switches WHERE name = 'server_limits'")
+    return None if row is None else dict(row["value"])

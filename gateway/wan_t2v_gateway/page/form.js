@@ -2,9 +2,6 @@
 
 import { ApiError, call, key } from './api.js';
 
-const WHOLE = ['num_inference_steps', 'seed', 'fps'];
-const NUMBERS = ['guidance_scale', 'guidance_scale_2', 'flow_shift'];
-
 export function setUpForm(form, onCreated) {
   const keyField = form.querySelector('#key');
   keyField.value = key.get();
@@ -32,19 +29,38 @@ export function setUpForm(form, onCreated) {
   });
 }
 
+// What the server accepts and takes by default, as the gateway read it there.
 export function showLimits(form, limits) {
-  const sizes = limits.sizes.length ? limits.sizes : [];
-  form.querySelector('#sizes').replaceChildren(...sizes.map((size) => new Option(size, size)));
-  if (sizes.length) form.elements.size.placeholder = sizes.join(', ');
-  else if (limits.largest_size) form.elements.size.placeholder = `at most ${limits.largest_size}`;
-  if (limits.most_frames) form.elements.seconds.placeholder = `at most ${(limits.most_frames / 16).toFixed(1)}`;
+  for (const [name, field] of Object.entries(limits.fields)) {
+    const element = form.elements[name];
+    if (element?.tagName === 'SELECT') showChoices(element, field);
+    else if (element?.inputMode && field.default !== undefined) element.placeholder = `${field.default} ${range(field)}`;
+  }
+  const { height, width, num_frames: frames } = limits.fields;
+  form.querySelector('#sizes').replaceChildren(...limits.sizes.map((size) => new Option(size, size)));
+  form.elements.size.placeholder = `${width.default}x${height.default} (${limits.sizes.join(', ') || `to ${limits.largest_size}`})`;
+  const seconds = (count) => (count * limits.longest_seconds / limits.most_frames).toFixed(1);
+  form.elements.seconds.placeholder = `${seconds(frames.default)} (to ${seconds(limits.most_frames)})`;
+}
+
+function showChoices(select, field) {
+  const value = select.value;
+  const options = field.choices.filter((one) => one !== field.default).map((one) => new Option(one, one));
+  select.replaceChildren(new Option(`${field.default} (default)`, ''), ...options);
+  select.value = value;
+}
+
+function range({ minimum, above, maximum }) {
+  const least = above === undefined ? minimum : `above ${above}`;
+  if (least === undefined || maximum > Number.MAX_SAFE_INTEGER) return '';
+  return maximum === undefined ? `(${least} or more)` : `(${least} to ${maximum})`;
 }
 
 function request(form) {
   const fields = {};
   for (const [name, value] of new FormData(form)) {
     if (value.trim() === '') continue;
-    const number = [...WHOLE, ...NUMBERS].includes(name) && Number.isFinite(Number(value));
+    const number = ['numeric', 'decimal'].includes(form.elements[name].inputMode) && name !== 'seconds' && Number.isFinite(Number(value));
     fields[name] = number ? Number(value) : value;
   }
   return fields;

@@ -10,6 +10,7 @@ const status = document.querySelector('#connection');
 const more = document.querySelector('#more');
 const queueLine = document.querySelector('#queue');
 const cards = new Map();
+let limitsShown = false;
 
 function show(video, place) {
   if (cards.get(video.id)?.element.isConnected) return;
@@ -21,8 +22,10 @@ function show(video, place) {
 function remix(video) {
   for (const field of form.elements) if (field.name) field.value = '';
   form.elements.prompt.value = video.prompt;
-  for (const name of ['num_inference_steps', 'seed', 'guidance_scale', 'guidance_scale_2', 'flow_shift', 'fps', 'negative_prompt']) {
-    if (video.settings[name] !== undefined) form.elements[name].value = video.settings[name];
+  for (const name of ['num_inference_steps', 'seed', 'guidance_scale', 'guidance_scale_2', 'flow_shift', 'fps', 'negative_prompt', 'step_profile', 'solver']) {
+    const field = form.elements[name];
+    if (video.settings[name] !== undefined) field.value = video.settings[name];
+    if (field.selectedIndex === -1) field.value = ''; // the default, or none that is offered now
   }
   form.elements.size.value = video.size || '';
   form.elements.seconds.value = video.seconds || '';
@@ -45,12 +48,21 @@ async function look() {
     removeGone(before, page);
     page.data.reverse().forEach((video) => show(video, 'prepend'));
     showQueue(await call('GET', '/v1/queue'));
+    await readLimits();
     const ready = await fetch('/readyz');
     status.textContent = ready.ok ? '' : (await ready.json()).error.message;
   } catch (error) {
     status.textContent = error.status === 401 ? 'a key is needed (under More)' : error.message;
   }
   setTimeout(look, 3000);
+}
+
+// Until a server has told them: it may be away when the page is opened.
+async function readLimits() {
+  if (limitsShown) return;
+  const { limits } = (await call('GET', '/v1/models')).data[0];
+  if (limits) showLimits(form, limits);
+  limitsShown = Boolean(limits);
 }
 
 // Cards of videos that were deleted elsewhere; older ones than the list reaches are not looked at.
@@ -75,5 +87,5 @@ function showQueue(queue) {
 }
 
 setUpForm(form, (video) => show(video, 'prepend'));
-call('GET', '/v1/models').then((models) => showLimits(form, models.data[0].limits)).catch(() => {});
+readLimits().catch(() => {});
 load().catch((error) => { status.textContent = error.message; }).then(() => setTimeout(look, 3000));

@@ -28,6 +28,7 @@ def test_both_endpoints_give_the_same_bytes_through_it(proxied: str, client: Tex
     with TextToVideo(Connection(proxied)) as through:
         assert through.generate("a red ball", **SMALL).video == direct
         assert through.generate_unary("a red ball", **SMALL).video == direct
+        assert through.limits() == client.limits()
 
 
 def test_a_caller_who_leaves_it_stops_the_work(proxied: str, server: Server) -> None:

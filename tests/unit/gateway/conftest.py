@@ -50,22 +50,33 @@ def database_url(postgres: str) -> Iterator[str]:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.fixture(scope="session")
+def limits_url() -> Iterator[str]:
+    """A server that publishes its limits and makes no video."""
+    from tests.fakes.scripted_server import serving
+
+    with serving(()) as server:
+        yield server.url
+
+
 @pytest.fixture
-def start(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def start(
+    database_url: str, limits_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
     """Start a gateway; several may share the database.
 
     It waits longer for what it asks than for callers' sake: on a busy machine an answer must not depend on that.
     """
-    from wan_t2v_gateway.api import limits
+    from wan_t2v_gateway import server_limits
     from wan_t2v_gateway.database import limit, pool
 
     from tests.unit.gateway.running import running_gateway
 
     monkeypatch.setattr(limit, "CALL_LIMIT_S", PATIENT_S)
     monkeypatch.setattr(pool, "_CONNECTION_LIMIT_S", PATIENT_S)
-    monkeypatch.setattr(limits, "_CONFIG_LIMIT_S", PATIENT_S)
+    monkeypatch.setattr(server_limits, "ANSWER_LIMIT_S", PATIENT_S)
 
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(
-            running_gateway(database_url=database_url, data=tmp_path, **settings)
+            running_gateway(**{"database_url": database_url, "data": tmp_path, "server_url": limits_url, **settings})
         )

@@ -13,10 +13,12 @@ from typing import Any
 import av
 import grpc
 import numpy as np
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from wan_t2v_gateway.storage.pictures import _png
 
-from tests.fakes.scripted_server import ScriptedServer, response
+from tests.fakes.published_limits import answer, is_question
+from tests.fakes.responses import response
+from tests.fakes.scripted_server import ScriptedServer
 
 STEPS, SIZE = 4, 64
 
@@ -30,22 +32,21 @@ class StepwiseServer(ScriptedServer):
     def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
         return service_pb2.ModelReadyResponse(ready=True)
 
-    def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """The limits that the form shows."""
-        config = model_config_pb2.ModelConfig(name=request.name)
-        config.parameters["largest_clip"].string_value = "256x256x81"
-        return service_pb2.ModelConfigResponse(config=config)
-
     def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        self._begun(next(requests), context)
+        request = next(requests)
+        if is_question(request):
+            yield answer(self.limits)
+            next(requests, None)
+            return
+        self._begun(request, context)
         left = threading.Event()
         context.add_callback(left.set)
         while not left.is_set():
             try:
-                answer, last = self.answers.get(timeout=0.02)
+                told, last = self.answers.get(timeout=0.02)
             except queue.Empty:
                 continue
-            yield service_pb2.ModelStreamInferResponse(infer_response=answer)
+            yield service_pb2.ModelStreamInferResponse(infer_response=told)
             if last:
                 next(requests, None)
                 return

@@ -38,7 +38,7 @@ def test_create_poll_list_download_remix_delete(start: Callable[..., Any]) -> No
 
 
 def test_what_cannot_be_served_names_its_field(start: Callable[..., Any]) -> None:
-    client = client_of(start(server_url="127.0.0.1:1", workers=0))
+    client = client_of(start(workers=0))
     for field, body in {
         "size": {"size": "1280*720"},
         "seconds": {"seconds": "-1"},

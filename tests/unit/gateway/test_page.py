@@ -121,6 +121,23 @@ def test_an_error_stands_at_its_field_and_goes_with_it(open_page: Any, server: S
     assert note.count() == 0 and size.get_attribute("aria-invalid") is None
 
 
+def test_the_form_shows_what_the_server_published(open_page: Any, server: StepwiseServer) -> None:
+    """Defaults and ranges in the fields, choices as choices; what is chosen is sent."""
+    page = open_page()
+    page.get_by_text("More").click()
+    profile = page.get_by_label("Step profile")
+    profile.locator("option", has_text="fast").wait_for(state="attached")
+    assert profile.locator("option").all_inner_texts() == ["exact (default)", "fast"]
+    assert page.get_by_label("Frames a second").get_attribute("placeholder") == "16 (1 to 120)"
+    assert page.get_by_label("Seed").get_attribute("placeholder") == "random"
+    assert page.get_by_label("Seconds").get_attribute("placeholder") == "1.1 (to 5.1)"
+    assert page.get_by_label("Size (width x height)").get_attribute("placeholder") == "64x64 (to 256x256)"
+    profile.select_option("fast")
+    submit(page)
+    assert server.began.wait(30)
+    assert b"fast" in b"".join(server.requests[0].raw_input_contents)
+
+
 def test_a_reload_in_the_middle_goes_on(open_page: Any, server: StepwiseServer) -> None:
     page = open_page()
     bar_is_at_first = submit(page)

@@ -7,19 +7,22 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from wan_t2v_client import Limits
 from wan_t2v_gateway.api.errors import InvalidField
 from wan_t2v_gateway.api.fields import video_request
-from wan_t2v_gateway.api.limits import Limits
 
+from tests.fakes.published_limits import published
 from tests.stress.fuzz.gateway import bad_bodies, bad_calls, bad_forms
 from tests.stress.fuzz.gateway.calls import Draw, fault_of, send
 from tests.unit.gateway.stepwise import StepwiseServer, serving_stepwise
 from wan_t2v import request
+from wan_t2v.field_checks.ranges import RANGES
 from wan_t2v.field_checks.texts import MAX_PROMPT_BYTES
+from wan_t2v.shapes import VideoShape
 from wan_t2v.step_profiles.profile import LEAST_STEPS
 
 Start = Callable[..., Any]
-LARGEST = Limits(largest=(256, 256, 81))
+LARGEST = Limits.parse(published())
 
 
 def made(gateway: Any, server: StepwiseServer) -> str:
@@ -84,10 +87,10 @@ def test_a_right_request_is_taken_in_every_form(start: Start, form: str) -> None
 @pytest.mark.parametrize(
     ("field", "right", "wrong"),
     [
-        ("num_inference_steps", request.MAX_STEPS, request.MAX_STEPS + 1),
-        ("fps", request.MAX_FPS, request.MAX_FPS + 1),
-        ("flow_shift", request.MAX_FLOW_SHIFT, request.MAX_FLOW_SHIFT + 0.5),
-        ("seed", request.MAX_SEED, -1),
+        ("num_inference_steps", RANGES["num_inference_steps"].maximum, 1001),
+        ("fps", RANGES["fps"].maximum, 121),
+        ("flow_shift", RANGES["flow_shift"].maximum, 100.5),
+        ("seed", RANGES["seed"].maximum, -1),
         ("guidance_scale", 0.0, -0.1),
         ("guidance_scale_2", 0.0, -0.1),
         *(("solver", solver, f"{solver}x") for solver in request.SOLVERS),
@@ -113,8 +116,35 @@ def test_steps_are_left_out_of_many_alone(field: str) -> None:
 
 def test_a_clip_is_served_as_a_whole_or_not_at_all() -> None:
     """The width of one and the height of another make none."""
-    served = Limits(served=((480, 832, 81), (832, 480, 41)))
+    served = Limits.parse(published(VideoShape(81, 480, 832), VideoShape(41, 832, 480)))
     assert video_request({"prompt": "x", "size": "480x832", "num_frames": 41}, served).fields["width"] == 480
     for fields in ({"size": "480x480"}, {"size": "480x832", "num_frames": 81}):
         with pytest.raises(InvalidField, match="accepted: 832x480 with 81 frames, 480x832 with 41 frames"):
             video_request({"prompt": "x", **fields}, served)
+
+
+def test_a_length_becomes_the_nearest_frames_that_are_served() -> None:
+    document = published()
+    document["fields"]["num_frames"] |= {"minimum": 2, "step": 8}
+    assert video_request({"prompt": "x", "seconds": 1}, Limits.parse(document)).fields["num_frames"] == 18
+    assert video_request({"prompt": "x", "seconds": 1}, LARGEST).fields["num_frames"] == 17
+
+
+def test_a_profile_and_a_field_that_the_server_does_not_have_are_refused() -> None:
+    assert video_request({"prompt": "x", "step_profile": "fast"}, LARGEST).fields["step_profile"] == "fast"
+    with pytest.raises(InvalidField, match="step_profile: got 'slow'; accepted: exact or fast"):
+        video_request({"prompt": "x", "step_profile": "slow"}, LARGEST)
+    with pytest.raises(InvalidField, match="step_profile: got 'fast'; accepted: exact, or at least 16 num_inf"):
+        video_request({"prompt": "x", "step_profile": "fast", "num_inference_steps": 15}, LARGEST)
+    document = published()
+    del document["fields"]["guidance_skip"]
+    with pytest.raises(InvalidField, match="the server behind does not know this field"):
+        video_request({"prompt": "x", "guidance_skip": 0.5}, Limits.parse(document))
+
+
+def test_work_that_the_server_would_refuse_is_refused_here() -> None:
+    most: dict[str, Any] = {"prompt": "x", "size": "256x256", "num_frames": 81, "num_inference_steps": 93}
+    assert video_request(most, LARGEST).fields["num_inference_steps"] == 93
+    with pytest.raises(InvalidField, match="accepted: at most 1000000 tokens x passes"):
+        video_request({**most, "num_inference_steps": 94}, LARGEST)
+    assert video_request({**most, "num_inference_steps": 94, "guidance_scale": 1}, LARGEST)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from wan_t2v.field_checks.ranges import MAX_STEPS
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.request import MAX_STEPS, Settings
+from wan_t2v.request import Settings
 from wan_t2v.shapes import VideoShape
 
 FILE = "pace.json"

@@ -19,6 +19,7 @@ from wan_t2v.serving.admission.estimate import publish_largest
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.cached_text_encoder import CachedTextEncoder
 from wan_t2v.serving.models.request_fields import field_value
+from wan_t2v.serving.published_limits import limits_document, publish_limits
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
@@ -59,6 +60,7 @@ class Prepare:
         run = server_run_directory(parameters)
         self._signer = SettingsSigner(run.key())
         publish_largest(run, self._served.listed or (self._served.largest,))
+        publish_limits(run, limits_document(defaults=self._defaults, facts=self._facts, served=self._served))
         self._tracer = Tracer.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:

@@ -25,6 +25,7 @@ from wan_t2v.denoise import Step
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.field_checks.names import check_parameters
+from wan_t2v.field_checks.ranges import RANGES
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
@@ -41,13 +42,14 @@ from wan_t2v.serving.models.request_fields import field_value
 from wan_t2v.serving.models.stream_request import CallerLiveness, StreamRequest
 from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, ENCODE, LOAD, PREPARE, ResponseStream
 from wan_t2v.serving.models.vae_decoder import FIRST, NO_FRAMES, VaeDecoder
+from wan_t2v.serving.published_limits import read_limits
 from wan_t2v.serving.python_backend.metrics import Metrics
 from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton, unread
 from wan_t2v.serving.python_backend.tracing import Tracer
-from wan_t2v.serving.request_options import ADMITTED, PARAMETERS, RequestOptions
+from wan_t2v.serving.request_options import ADMITTED, LIMITS, PARAMETERS, RequestOptions
 from wan_t2v.serving.resume.idempotency import TrustedProxy
 from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner
@@ -64,7 +66,7 @@ class TextToVideoStream:
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
         torch.set_num_threads(1)  # the work itself runs in the graphs' processes
-        limits = AdmissionLimits.of_model(parameters)
+        self._limits = limits = AdmissionLimits.of_model(parameters)
         self._run = run = server_run_directory(parameters)
         self._pb_utils = pb_utils
         check_model_files(parameters.version_folder, (PREVIEW_FILE,), graphs=(FIRST,))
@@ -111,7 +113,10 @@ class TextToVideoStream:
         """Give the request a place in the queue and a thread, or raise; its key is held from here to its end."""
         with contextlib.ExitStack() as until_refused:
             options = RequestOptions.from_triton(request, self._proxy)
-            check_parameters(options.names, fields=_NAMES, parameters=PARAMETERS)
+            check_parameters(options.names, fields=_NAMES, parameters=(*PARAMETERS, LIMITS))
+            if options.asks_for_limits:
+                self._send_limits(request, sender)
+                return
             work = expected_workload(_work(request, self._defaults), self._run)
             in_queue = QueueOptions.of(options, work)
             keeping = until_refused.enter_context(self._resumable.lock(options.key))
@@ -131,6 +136,17 @@ class TextToVideoStream:
         self._streams.add(stream.responses)
         self._changed.set()
         self._threads.submit(self._serve, stream)
+
+    def _send_limits(self, request: Any, sender: Any) -> None:
+        """Answer at once, also while the server drains or every place is taken."""
+        if fields := [tensor.name() for tensor in request.inputs()]:
+            raise InvalidField(LIMITS, f"true with {', '.join(fields)}", "true in a request without any field")
+        document = {
+            **read_limits(self._run),
+            "requests": {"in_flight": self._limits.in_flight, "queued": self._limits.queued},
+        }
+        tensor = text_to_triton(self._pb_utils, "limits", json.dumps(document))
+        ResponseStream(self._pb_utils, sender, ahead=int).send_end(None, [tensor])
 
     def _watch_until_the_end(self, run: RunDirectory) -> None:
         """Set the gauges, and let those hear something who were told nothing for a while."""
@@ -269,6 +285,5 @@ def _preview_every(tensor: Any | None) -> int:
     if tensor is None:
         return 0
     every = int(tensor.as_numpy().reshape(-1)[0])
-    if every < 0:
-        raise InvalidField("preview_every", every, "0 (no previews) or a number of steps")
+    RANGES["preview_every"].check("preview_every", every)
     return every

@@ -36,6 +36,9 @@
 {{- range .Values.jobs.webhookHosts }}
 - --webhook-host={{ . }}
 {{- end }}
+{{- with .Values.jobs.tracesUrl }}
+- --traces-url={{ . }}
+{{- end }}
 {{- end -}}
 
 {{- define "wan-t2v.jobsResources" -}}

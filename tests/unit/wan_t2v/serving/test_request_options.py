@@ -37,6 +37,7 @@ def test_every_parameter_is_read_and_named_as_documented() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
+        ({"limits": 1}, "limits: got 1; accepted: true"),
         ({"queue_priority": 0}, "queue_priority: got 0; accepted: an integer from 1 to 9"),
         ({"queue_priority": 10}, "queue_priority: got 10"),
         ({"queue_priority": "high"}, "queue_priority: got high"),

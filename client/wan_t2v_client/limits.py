@@ -1,0 +1,156 @@
+"""The limits of requests, as the server publishes them: `docs/use/request.md` has the document's meaning."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from wan_t2v_client.errors import ClientError, RequestRefused, ServerFault
+from wan_t2v_client.fields import EncodedRequest
+from wan_t2v_client.generation import UNREADABLE, unreadable
+
+VERSION = 1
+QUESTION = EncodedRequest([], {"limits": True})
+ANSWER_LIMIT_S = 10.0
+_NOT_KNOWN = "limits: got an unknown field"  # what a server says that publishes none
+
+
+@dataclass(frozen=True)
+class FieldLimits:
+    """What one field accepts.
+
+    Attributes:
+        type: `text`, `integer`, `number` or `array`.
+        minimum, above, maximum: the least value, or what a value must be above; the greatest. None where there is none.
+        step: of integers: from one accepted value to the next, beginning at `minimum`.
+        choices: the only values; empty where others are accepted.
+        maximum_bytes, read_tokens: of a text: how long it may be, and how much of it is read.
+        default: the value of a request without the field; None for a seed, which is drawn.
+    """
+
+    type: str
+    required: bool = False
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    step: int = 1
+    choices: tuple[Any, ...] = ()
+    maximum_bytes: int | None = None
+    read_tokens: int | None = None
+    unit: str = ""
+    default: Any = None
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the server accepts the value by itself; a value of the field's type."""
+        if self.choices:
+            return value in self.choices
+        if self.maximum_bytes is not None:
+            return len(str(value).encode()) <= self.maximum_bytes
+        if self.type not in ("integer", "number"):
+            return True
+        return self._is_in_range(value) and (self.step == 1 or (value - (self.minimum or 0)) % self.step == 0)
+
+    def accepted(self) -> str:
+        """What is accepted, in words."""
+        if self.choices:
+            return " or ".join(map(str, self.choices))
+        if self.maximum_bytes is not None:
+            return f"at most {self.maximum_bytes} bytes"
+        parts = [
+            *([] if self.minimum is None else [f"from {self.minimum}"]),
+            *([] if self.above is None else [f"above {self.above:g}"]),
+            *([] if self.maximum is None else [f"to {self.maximum}" if self.above is None else f"to {self.maximum:g}"]),
+            *([] if self.step == 1 else [f"in steps of {self.step}"]),
+        ]
+        return " ".join(parts)
+
+    def _is_in_range(self, value: float) -> bool:
+        if self.type == "number":  # it is sent in single precision
+            value = float(np.float32(value))
+        if self.above is not None and not value > self.above:
+            return False
+        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
+
+
+@dataclass(frozen=True)
+class WorkLimits:
+    """The most work of one request, and how to count it."""
+
+    maximum_token_passes: int
+    pixels_per_token: int
+    frames_per_latent: int
+    guided_above: float
+
+    def token_passes(self, settings: Mapping[str, Any]) -> int:
+        """The work of whole settings: transformer tokens times passes of the experts."""
+        frames = (settings["num_frames"] - 1) // self.frames_per_latent + 1
+        tokens = frames * (settings["height"] // self.pixels_per_token) * (settings["width"] // self.pixels_per_token)
+        passes = 2 if settings["guidance_scale"] > self.guided_above else 1
+        return int(tokens * settings["num_inference_steps"] * passes)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server serves.
+
+    Attributes:
+        fields: every field of a request, by name.
+        sizes: clips that are served, as (height, width, frames); empty: any that the fields' ranges allow.
+        least_steps, exact_profiles: fewest steps for a step profile that is not one of these.
+        document: the whole answer, as it came.
+    """
+
+    fields: Mapping[str, FieldLimits]
+    sizes: tuple[tuple[int, int, int], ...]
+    work: WorkLimits
+    least_steps: int
+    exact_profiles: tuple[str, ...]
+    document: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings of a request that gives none, as far as they are known before it is made."""
+        return {name: one.default for name, one in self.fields.items() if one.default is not None}
+
+    @classmethod
+    def parse(cls, document: Any) -> "Limits":
+        """Read the document. Raises ServerFault."""
+        try:
+            if document["version"] != VERSION:
+                raise ServerFault(
+                    f"the server publishes its limits in version {document['version']}, this client reads {VERSION}"
+                )
+            return cls(
+                fields={str(name): _field_limits(entry) for name, entry in document["fields"].items()},
+                sizes=tuple((one["height"], one["width"], one["num_frames"]) for one in document["sizes"]),
+                work=WorkLimits(**{one.name: document["work"][one.name] for one in fields(WorkLimits)}),
+                least_steps=document["step_profiles"]["least_steps"],
+                exact_profiles=tuple(document["step_profiles"]["exact"]),
+                document=document,
+            )
+        except UNREADABLE as error:
+            raise unreadable(error) from None
+
+
+def limits_from_answer(answer: Any) -> Limits:
+    """Read the endpoint's answer. Raises ServerFault."""
+    try:
+        document = json.loads(answer.as_numpy("limits")[0])
+    except UNREADABLE as error:
+        raise unreadable(error) from None
+    return Limits.parse(document)
+
+
+def explain_refusal(error: ClientError) -> ClientError:
+    """Say what it means that a server does not know the question."""
+    if _NOT_KNOWN in str(error):  # its errors in a stream have no code that this client reads
+        return RequestRefused("the server publishes no limits: it is older than this client; update it")
+    return error
+
+
+def _field_limits(entry: Mapping[str, Any]) -> FieldLimits:
+    """What this client knows of it; a newer server may say more."""
+    known = {one.name: entry[one.name] for one in fields(FieldLimits) if one.name in entry}
+    return FieldLimits(**{**known, "choices": tuple(known.get("choices", ()))})

@@ -1,0 +1,80 @@
+"""The gateway holds requests to what the server behind published, while that is there and while it is not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from wan_t2v_gateway import server_limits
+
+from tests.fakes.published_limits import published
+from tests.fakes.scripted_server import MADE, serving
+from tests.unit.gateway.stepwise import serving_stepwise
+from wan_t2v.shapes import VideoShape
+
+Start = Callable[..., Any]
+NOWHERE = "127.0.0.1:1"
+SMALLER = VideoShape(33, 128, 128)
+
+
+def limits_of(gateway: Any) -> dict[str, Any]:
+    limits: dict[str, Any] = gateway.http.get("/v1/models").json()["data"][0]["limits"]
+    return limits
+
+
+def ask_for(gateway: Any, **fields: Any) -> Any:
+    return gateway.http.post("/v1/videos", json={"prompt": "x", **fields})
+
+
+def test_models_tell_what_the_server_published(start: Start) -> None:
+    with serving(MADE) as server:
+        limits = limits_of(start(server_url=server.url, workers=0))
+    assert (limits["largest_size"], limits["most_frames"], limits["longest_seconds"]) == ("256x256", 81, 81 / 16)
+    assert (limits["version"], limits["sizes"], limits["clips"]) == (1, [], [])
+    assert limits["fields"]["fps"] == published()["fields"]["fps"]
+    assert "latents" not in limits["fields"] and limits["work"] == published()["work"]
+
+
+def test_nothing_is_taken_before_a_server_ever_answered(start: Start) -> None:
+    gateway = start(server_url=NOWHERE, workers=0)
+    answer = ask_for(gateway)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "what the server behind accepts is not known yet" in answer.text
+    assert limits_of(gateway) is None and gateway.http.get("/openapi.json").status_code == 200
+
+
+def test_an_older_server_is_named(start: Start) -> None:
+    with serving_stepwise() as server:
+        server.limits = None
+        gateway = start(server_url=server.url, workers=0)
+        for answer in (ask_for(gateway), gateway.http.get("/readyz")):
+            assert answer.status_code == 503 and "the server publishes no limits: it is older" in answer.text
+
+
+def test_the_last_known_limits_hold_while_the_server_is_away_and_after_a_restart(start: Start) -> None:
+    with serving(MADE) as server:
+        server.limits = published(largest=SMALLER)
+        before = start(server_url=server.url, workers=0)
+        assert ask_for(before).status_code == 200
+    after = start(server_url=NOWHERE, workers=0)
+    assert limits_of(after) == limits_of(before)
+    for gateway in (before, after):
+        assert ask_for(gateway, size="128x128").status_code == 200
+        refused = ask_for(gateway, size="144x128")
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "width")
+
+
+def test_a_server_that_returns_with_other_limits_is_heard(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_limits, "AGAIN_S", 0.01)
+    monkeypatch.setattr(server_limits, "AWAY_S", 0.01)
+    with serving(MADE) as server:
+        gateway = start(server_url=server.url, workers=0)
+        assert limits_of(gateway)["largest_size"] == "256x256"
+    with serving(MADE, port=int(server.url.rpartition(":")[2])) as server:
+        server.limits = published(largest=SMALLER)
+        while limits_of(gateway)["largest_size"] != "128x128":
+            pass
+        assert ask_for(gateway, size="256x256").status_code == 400
+        schema = gateway.http.get("/openapi.json").json()["components"]["schemas"]["VideoRequest"]["properties"]
+        height = {"minimum": 16, "maximum": 128, "multipleOf": 16, "default": 64}
+        assert schema["height"] | height == schema["height"]
+        assert schema["step_profile"]["enum"] == ["exact", "fast"] and schema["flow_shift"]["exclusiveMinimum"] == 0
