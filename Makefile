@@ -217,7 +217,8 @@ lint: setup-dev $(VENV)/.gateway-ready ## style and types
 
 bench: setup-dev installed mini ## time a generation and its step profiles against diffusers, and the endpoints against each other; a quiet machine
 	@$(python) -m benchmarks.latency.generation --repository "$(REPOSITORY)"
-	@$(python) -m benchmarks.latency.profiles --repository "$(REPOSITORY)"
+	@$(python) -m benchmarks.latency.profiles --repository "$(REPOSITORY)" \
+		$(addprefix --also ,$(wildcard build/training-wan-mini-int8))
 	@$(python) -m benchmarks.latency.endpoints --repository "$(REPOSITORY)"
 
 bench-gateway: setup-dev $(VENV)/.gateway-ready ## measure what the gateway adds to a video, and how much it bears; a quiet machine (OUT=..., QUICK=1 to rehearse)
