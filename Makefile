@@ -110,7 +110,7 @@ export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpo
 	@$(python) -m export onnx --checkpoint "$(merged)" --repository "$(REPOSITORY)" $(precision) \
 		$(if $(BF16_SHARDS),--bf16-shards) $(must_install)
 
-calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 (CHECKPOINT=...)
+calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 or int8 (CHECKPOINT=...)
 	@$(python) -m export calibrate --checkpoint "$(merged)"
 
 a14b-dry-run: setup ## export the shapes of A14B without its weights, and check the graphs (PRECISION=...)
@@ -159,8 +159,9 @@ generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..
 demo: export ## set up, export, serve and generate: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., and the fields of a request)
 	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(fields)
 
-adherence: setup-dev export ## score how often videos follow 54 held-out prompts, through a server (OUT=...)
-	@$(python) -m training.judge.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)"
+adherence: setup-dev export ## score how often videos follow 54 held-out prompts, through a server (SEEDS=1, OUT=...)
+	@$(python) -m training.judge.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)" \
+		$(if $(SEEDS),--seeds $(SEEDS))
 
 quality: setup-dev $(if $(filter command line,$(origin URL)),,export) ## what each step profile saves and how far its videos are from exact ones (PROFILES=..., URL=..., PROMPTS=file, COUNT=..., OUT=...)
 	@$(python) -m benchmarks.quality.run --repository "$(REPOSITORY)" --out "$(or $(OUT),out/quality)" \
@@ -216,7 +217,8 @@ lint: setup-dev $(VENV)/.gateway-ready ## style and types
 
 bench: setup-dev installed mini ## time a generation and its step profiles against diffusers, and the endpoints against each other; a quiet machine
 	@$(python) -m benchmarks.latency.generation --repository "$(REPOSITORY)"
-	@$(python) -m benchmarks.latency.profiles --repository "$(REPOSITORY)"
+	@$(python) -m benchmarks.latency.profiles --repository "$(REPOSITORY)" \
+		$(addprefix --also ,$(wildcard build/training-wan-mini-int8))
 	@$(python) -m benchmarks.latency.endpoints --repository "$(REPOSITORY)"
 
 bench-gateway: setup-dev $(VENV)/.gateway-ready ## measure what the gateway adds to a video, and how much it bears; a quiet machine (OUT=..., QUICK=1 to rehearse)

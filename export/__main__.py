@@ -4,7 +4,7 @@ python -m export mini                                   make the small checkpoin
 python -m export onnx --checkpoint FOLDER               checkpoint to checked ONNX graphs, and install them
 python -m export dry-run                                the same with A14B's true shapes and without its weights
 python -m export merge-lora --high FILE --low FILE      LoRAs into the experts, into a checkpoint beside
-python -m export calibrate --checkpoint FOLDER          watch the experts at work, for FP8
+python -m export calibrate --checkpoint FOLDER          watch the experts at work, for FP8 and INT8
 python -m export parity --checkpoint FOLDER             compare exported graphs with the checkpoint again
 python -m export plans --sizes 480x832x81               exported graphs to TensorRT plans
 python -m export compile-check                          compile every graph with TensorRT-RTX, without a GPU

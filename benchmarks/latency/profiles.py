@@ -1,4 +1,4 @@
-"""A generation in each step profile and in four steps, against diffusers' exact one, alternating in one run, all warm.
+"""A generation in each step profile, in four steps and in INT8, against diffusers' exact one, alternating, all warm.
 
     make bench        or        python -m benchmarks.latency.profiles --rounds 5
 
@@ -6,17 +6,19 @@ The trained wan-mini at the size of the other benchmark of a generation (128x128
 skips without meaning. diffusers gets Wan's timesteps, inference mode and the better of one and two threads. Before
 anything is timed, its video and that of `exact` are compared. One JSON line last: seconds (medians), `ratio` to
 diffusers (median of the rounds' ratios) and the passes that were computed, for each. Four steps of experts that were
-not distilled are no video that anybody wants; their time is that of distilled ones.
+not distilled are no video that anybody wants; their time is that of distilled ones. With `--also FOLDER`, another
+export of the checkpoint (`make export PRECISION=int8`), a second server makes the video in that precision, exact and in
+the profile `balanced`; one server works at a time.
 """
 
 import argparse
-import functools
+import contextlib
 import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,32 @@ from wan_t2v_client import Connection, Generation, TextToVideo
 from benchmarks.baselines.diffusers_pipeline import Diffusers
 from benchmarks.harness.installed_copy import install_copy
 from benchmarks.harness.machine import provenance
+from benchmarks.harness.repository_copy import copy_repository
 from benchmarks.latency.endpoints import rotate
 from benchmarks.latency.generation import PROMPT, SEED, take_better_thread_count, time_call
 from embedded.options import ServerOptions
 from embedded.server import running_server
+from export.to_onnx.install import install_export
+from wan_t2v.contract import EXPERTS
 from wan_t2v.facts import ServingDefaults
+from wan_t2v.manifests import GRAPH_MANIFEST, GraphManifest, read_manifest
 
 CHECKPOINT = Path("training/wan-mini")
 SIZE: dict[str, Any] = {"height": 128, "width": 128, "num_frames": 17}
-EXACT, FOUR_STEPS = "exact", "four steps"
+EXACT, BALANCED, FOUR_STEPS = "exact", "balanced", "four steps"
 DISTILLED = {"solver": "euler", "num_inference_steps": 4, "flow_shift": 5.0, "guidance_scale": 1.0}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A server's client and the fields of a request to it."""
+
+    client: TextToVideo
+    fields: Mapping[str, Any]
+
+    def generate(self, **fields: Any) -> Generation:
+        """Make the benchmark's video."""
+        return self.client.generate_unary(PROMPT, seed=SEED, **SIZE, **self.fields, **fields)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,40 +64,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--also", type=Path, help="folder of the same checkpoint's graphs in another precision")
     options = parser.parse_args(arguments)
     about = provenance()
     with tempfile.TemporaryDirectory(prefix="wan-t2v-bench-") as folder:
         copy = install_copy(options.checkpoint, options.repository, Path(folder))
         defaults = ServingDefaults.read(copy.exported)
         diffusers = Diffusers(copy.checkpoint, copy.exported, defaults=replace(defaults, **SIZE))
-        server_options = ServerOptions(repository=copy.repository, log=Path(folder) / "log")
-        with running_server(server_options) as server, TextToVideo(Connection(server.grpc_url)) as client:
-            ways: dict[str, dict[str, Any]] = {
-                EXACT: {},
-                **{name: {"step_profile": name} for name in defaults.step_profiles},
-                FOUR_STEPS: DISTILLED,
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(_serve(copy.repository))
+            ways = {
+                EXACT: Way(client, {}),
+                **{name: Way(client, {"step_profile": name}) for name in defaults.step_profiles},
+                FOUR_STEPS: Way(client, DISTILLED),
             }
-            figures = _compare(client, diffusers, ways, rounds=options.rounds)
+            if options.also:
+                other = install_export(options.also, copy_repository(options.repository, Path(folder) / "also"))
+                ways |= _in_precision(stack.enter_context(_serve(other)), options.also)
+            figures = _compare(diffusers, ways, rounds=options.rounds)
     print(json.dumps({**figures, "rounds": options.rounds, **about}))
     return 0
 
 
-def _compare(
-    client: TextToVideo, diffusers: Diffusers, ways: Mapping[str, Mapping[str, Any]], *, rounds: int
-) -> dict[str, Any]:
-    def generate(name: str, **fields: Any) -> Generation:
-        return client.generate_unary(PROMPT, seed=SEED, **SIZE, **ways[name], **fields)
+@contextlib.contextmanager
+def _serve(repository: Path) -> Iterator[TextToVideo]:
+    options = ServerOptions(repository=repository, log=repository.with_suffix(".log"))
+    with running_server(options) as server, TextToVideo(Connection(server.grpc_url)) as client:
+        yield client
 
-    frames = generate(EXACT, output_type="frames").frames
+
+def _in_precision(client: TextToVideo, exported: Path) -> dict[str, Way]:
+    precision = read_manifest(GraphManifest, exported / EXPERTS[0] / GRAPH_MANIFEST).precision
+    return {
+        precision: Way(client, {}),
+        f"{precision}, {BALANCED}": Way(client, {"step_profile": BALANCED}),
+    }
+
+
+def _compare(diffusers: Diffusers, ways: Mapping[str, Way], *, rounds: int) -> dict[str, Any]:
+    frames = ways[EXACT].generate(output_type="frames").frames
     if frames is None or int(np.abs(frames.astype(int) - diffusers.frames(PROMPT, seed=SEED)).max()) > 1:
         raise SystemExit("Triton and diffusers made different videos; see tests/server/requests/test_it_is_wan.py")
     threads = take_better_thread_count(lambda: diffusers.generate(PROMPT, seed=SEED))
-    passes = {name: sum(generate(name).metadata["passes"]) for name in ways}  # the warm-up too
+    passes = {name: sum(way.generate().metadata["passes"]) for name, way in ways.items()}  # the warm-up too
     seconds: dict[str, list[float]] = {name: [] for name in ("diffusers", *ways)}
     for number in range(rounds):
         seconds["diffusers"].append(time_call(lambda: diffusers.generate(PROMPT, seed=SEED)))
         for name in rotate(list(ways), number):
-            seconds[name].append(time_call(functools.partial(generate, name)))
+            seconds[name].append(time_call(ways[name].generate))
         shown = ", ".join(f"{name} {times[-1]:.2f} s" for name, times in seconds.items())
         print(f"round {number + 1}: {shown}", file=sys.stderr)
     return {"diffusers_threads": threads, **profile_figures(seconds, passes)}

@@ -11,7 +11,7 @@ from export.commands.onnx import ranges_file
 
 def add_calibrate(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> None:
     """Add the command to the parsers of `python -m export`."""
-    parser: argparse.ArgumentParser = commands.add_parser("calibrate", help="find the ranges that FP8 needs")
+    parser: argparse.ArgumentParser = commands.add_parser("calibrate", help="find the ranges that FP8 and INT8 need")
     parser.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
     parser.add_argument("--prompts", type=Path, help="file with one prompt per line (default: the checkpoint's own)")
     parser.add_argument("--limit", type=int, default=16, help="most prompts to use (default: %(default)s)")

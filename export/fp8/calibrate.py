@@ -14,7 +14,7 @@ from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.folder import Checkpoint, CheckpointKind
 from export.fp8.ranges import Fp8Ranges
 from export.graphs.fp8_layers import ATTENTION_INPUTS, needed_ranges
-from export.graphs.precision import PrecisionError, blocks_in_fp8
+from export.graphs.precision import PrecisionError
 
 _PIPELINE_FIELDS = ("height", "width", "num_frames", "guidance_scale", "guidance_scale_2", "negative_prompt")
 _E4M3 = {"num_bits": (4, 3), "axis": None}
@@ -76,7 +76,7 @@ def _make_videos(pipeline: Any, settings: CalibrationSettings, fields: dict[str,
 
 
 def _watch(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
-    """The experts with ModelOpt's quantizers in the blocks that will be in FP8, after `make_videos` ran once.
+    """The experts with ModelOpt's quantizers in all blocks, of which FP8 leaves some out, after `make_videos` ran once.
 
     Raises PrecisionError without ModelOpt.
     """
@@ -85,7 +85,7 @@ def _watch(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.Module
     except ImportError as error:
         raise PrecisionError(f"calibration needs NVIDIA's ModelOpt: {error}. Run `make setup-dev`") from error
 
-    blocks = {name: blocks_in_fp8(len(experts[name].blocks)) for name in EXPERT_COMPONENTS}  # type: ignore[arg-type]
+    blocks = {name: range(len(experts[name].blocks)) for name in EXPERT_COMPONENTS}  # type: ignore[arg-type]
     patterns = [
         f"{name}.blocks.{block}.*{kind}"
         for name in EXPERT_COMPONENTS
@@ -100,7 +100,7 @@ def _watch(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.Module
 
 def _ranges(expert: Any) -> dict[str, float]:
     ranges = {}
-    for name in needed_ranges(blocks_in_fp8(len(expert.blocks))):
+    for name in needed_ranges(range(len(expert.blocks))):
         place, _, kind = name.rpartition(".")
         ranges[name] = float(expert.get_submodule(f"{place}.{_QUANTIZERS[kind]}").amax)
     return ranges

@@ -37,7 +37,7 @@ def read_ranges(path: Path, component: str, *, names: list[str], checkpoint_hash
     """The ranges of one expert. Raises CheckpointError if there are none, or of other weights, or not all."""
     remedy = "Run `python -m export calibrate --checkpoint ...` (on a GPU for A14B)"
     if not path.is_file():
-        raise CheckpointError(f"FP8 needs the ranges of activations, and {path} is missing. {remedy}.")
+        raise CheckpointError(f"FP8 and INT8 need the ranges of activations, and {path} is missing. {remedy}.")
     calibrated = Fp8Ranges(**json.loads(path.read_text(encoding="utf-8")))
     if calibrated.checkpoint_hashes.get(component) != checkpoint_hash:
         raise CheckpointError(f"{path} was made for other weights of {component}. {remedy} again.")

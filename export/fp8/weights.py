@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from export.atomic import write_atomically
 from export.checkpoint.folder import CheckpointError
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
-from export.graphs.fp8_layers import Fp8Linear, layers_in_fp8, to_fp8
+from export.graphs.fp8_layers import Fp8Linear, linear_layers, to_fp8
 from export.graphs.precision import blocks_in_fp8
 
 FP8 = "F8_E4M3"  # as safetensors names the type
@@ -57,7 +57,7 @@ def fp8_bytes(checkpoint: Path, component: str) -> int:
     """Bytes that the FP8 weights of an expert will take. Raises CheckpointError."""
     stored = stored_tensors(checkpoint, component)
     config = json.loads((checkpoint / component / "config.json").read_text(encoding="utf-8"))
-    layers = layers_in_fp8(blocks_in_fp8(config["num_layers"]))
+    layers = linear_layers(blocks_in_fp8(config["num_layers"]))
     return sum(math.prod(stored[f"{name}.weight"].shape) for name in layers if f"{name}.weight" in stored)
 
 

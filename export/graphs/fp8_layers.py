@@ -14,8 +14,6 @@ from onnxscript import FLOAT8E4M3FN
 from onnxscript import opset23 as onnx_ops
 from torch import Tensor, nn
 
-from export.graphs.precision import attention_is_fp8, blocks_in_fp8
-
 E4M3_MAX = 448.0
 ATTENTION_INPUTS = ("query", "key", "value")
 LINEARS_OF_A_BLOCK = 10  # query, key, value and output of both attentions, two of the feed-forward
@@ -94,7 +92,7 @@ class Fp8Linear(nn.Linear):
         return product + self.bias
 
 
-def layers_in_fp8(blocks: range) -> list[str]:
+def linear_layers(blocks: range) -> list[str]:
     """Names of the linear layers of these blocks: ten per block."""
     attention = [f"attn{i}.{name}" for i in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")]
     return [f"blocks.{b}.{name}" for b in blocks for name in (*attention, "ffn.net.0.proj", "ffn.net.2")]
@@ -109,7 +107,7 @@ def needed_ranges(blocks: range) -> list[str]:
     """Names of all ranges that calibration must bring: `<layer>.weight` and `.input`, `<attention>.query`, `.key` and
     `.value`.
     """
-    linear = [f"{layer}.{kind}" for layer in layers_in_fp8(blocks) for kind in (WEIGHT, INPUT)]
+    linear = [f"{layer}.{kind}" for layer in linear_layers(blocks) for kind in (WEIGHT, INPUT)]
     return linear + [f"{attention}.{kind}" for attention in attentions_in_fp8(blocks) for kind in ATTENTION_INPUTS]
 
 
@@ -129,7 +127,7 @@ def put_in_fp8(
 
     diffusers' own forward then computes so, but for the inputs of attention, which the export form reads.
     """
-    for name in layers_in_fp8(blocks):
+    for name in linear_layers(blocks):
         parent, _, child = name.rpartition(".")
         linear = expert.get_submodule(name)
         assert isinstance(linear, nn.Linear)
@@ -138,9 +136,3 @@ def put_in_fp8(
     for name in attentions_in_fp8(blocks) if attention else ():
         scales: Any = tuple(ranges[f"{name}.{kind}"] / E4M3_MAX for kind in ATTENTION_INPUTS)
         expert.get_submodule(name).fp8_scales = scales
-
-
-def put_inner_blocks_in_fp8(expert: WanTransformer3DModel, precision: str, ranges: Mapping[str, float]) -> None:
-    """Put `expert` in place in FP8: its inner blocks, by the ranges that calibration brought."""
-    blocks = blocks_in_fp8(len(expert.blocks))
-    put_in_fp8(expert, ranges, blocks=blocks, attention=attention_is_fp8(precision))

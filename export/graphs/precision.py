@@ -17,6 +17,7 @@ SUPPORTED: Mapping[str, Mapping[str, str]] = {
         "fp16": "what the design note asks for; unproven on A14B, whose activations may pass 65,504",
         "fp8": "linear layers in FP8 between BF16, half the weights; needs `python -m export calibrate` first",
         "fp8-attention": "as fp8, and both products of attention in FP8",
+        "int8": "linear layers in INT8 between FP32, for ONNX Runtime; needs `python -m export calibrate` first",
         "fp32": "the reference, and what ONNX Runtime runs on a CPU; 57 GB for one expert of A14B",
         "fp8-fp32": "as fp8 between FP32: what FP8 alone costs in quality, on a CPU",
         "fp8-attention-fp32": "as fp8-attention between FP32",
@@ -34,7 +35,14 @@ SUPPORTED: Mapping[str, Mapping[str, str]] = {
 UNSUPPORTED = {
     ("text_encoder", "fp16"): "T5 overflows in FP16, and its graph would mix types: transformers keeps `wo` in FP32",
 }
+NOT_IN_PLANS = {
+    ("experts", "int8"): "it is ONNX Runtime's form of INT8, which TensorRT does not take; its eight bits are `fp8`",
+}
 FP8_IO_PRECISION = {"fp8": "bf16", "fp8-attention": "bf16", "fp8-fp32": "fp32", "fp8-attention-fp32": "fp32"}
+INT8_IO_PRECISION = {"int8": "fp32"}
+IN_PLANS = {  # what TensorRT builds
+    part: tuple(name for name in supported if (part, name) not in NOT_IN_PLANS) for part, supported in SUPPORTED.items()
+}
 _OUTER_BLOCKS, _OUTER_BLOCKS_OF_A_SMALL_EXPERT, _SMALL_EXPERT = 3, 1, 12
 _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _OPTIONS = {"experts": "--precision", "text_encoder": "--text-encoder-precision", "vae": "--vae-precision"}
@@ -72,6 +80,16 @@ def attention_is_fp8(precision: str) -> bool:
     return precision.startswith("fp8-attention")
 
 
+def is_int8(precision: str) -> bool:
+    """Whether the linear layers are in INT8."""
+    return precision in INT8_IO_PRECISION
+
+
+def needs_ranges(precision: str) -> bool:
+    """Whether an export needs what calibration finds."""
+    return is_fp8(precision) or is_int8(precision)
+
+
 def blocks_in_fp8(count: int) -> range:
     """Which of `count` blocks are computed in FP8: the first and last three stay (one of a small expert), where errors
     cost most; embeddings and the output projection stay as well.
@@ -80,9 +98,14 @@ def blocks_in_fp8(count: int) -> range:
     return range(outer, count - outer)
 
 
+def blocks_in_int8(count: int) -> range:
+    """Which of `count` blocks are computed in INT8: as in FP8, but all of a small expert."""
+    return blocks_in_fp8(count) if count >= _SMALL_EXPERT else range(count)
+
+
 def io_precision(precision: str) -> str:
-    """The precision of inputs, outputs and everything that is not in FP8."""
-    return FP8_IO_PRECISION.get(precision, precision)
+    """The precision of inputs, outputs and everything that is not in eight bits."""
+    return {**FP8_IO_PRECISION, **INT8_IO_PRECISION}.get(precision, precision)
 
 
 def torch_dtype(precision: str) -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.checkpoint.folder import Checkpoint
-from export.graphs.precision import PART_OF, io_precision
+from export.graphs.precision import PART_OF, io_precision, is_int8
 from export.graphs.registry import GRAPHS
 from export.manifest import onnx_file
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
@@ -46,6 +46,9 @@ FP16_TOLERANCES = {
 }
 
 FP8_TOLERANCE = Tolerance(0.2, "four bits of fraction in the inputs and weights of linear layers; scores are the judge")
+INT8_TOLERANCE = Tolerance(
+    0.1, "eight bits in the inputs of linear layers, seven in their weights; scores are the judge"
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ def tolerance(graph: str, precision: str) -> Tolerance | None:
         return TOLERANCES[graph]
     if precision == "fp16":
         return FP16_TOLERANCES[PART_OF[graph]]
+    if is_int8(precision):
+        return INT8_TOLERANCE
     return FP8_TOLERANCE if io_precision(precision) == "fp32" else None
 
 

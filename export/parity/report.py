@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from export.atomic import write_atomically
-from export.graphs.precision import io_precision, is_fp8
+from export.graphs.precision import io_precision, is_fp8, is_int8
 from export.parity.teacher_forced import BANDS, ReferencePass
 from wan_t2v.contract import EXPERTS
 
@@ -29,6 +29,8 @@ def limit_of(precision: str, floor: float) -> Limit:
     """What is accepted of a graph or plan in `precision` where BF16 itself costs `floor`."""
     if is_fp8(precision):
         return Limit(0.1, "four bits of fraction in most linear layers")
+    if is_int8(precision):
+        return Limit(0.05, "eight bits in the inputs of linear layers, seven in their weights")
     if io_precision(precision) == "fp32":
         return Limit(1e-4, "FP32 sums in another order")
     if precision == "fp16":

@@ -11,7 +11,7 @@ from enum import Enum
 from functools import cached_property
 
 from export.checkpoint.architecture import Architecture, Convolution
-from export.graphs.precision import FP8_IO_PRECISION, SUPPORTED, UNSUPPORTED, blocks_in_fp8, is_fp8
+from export.graphs.precision import FP8_IO_PRECISION, IN_PLANS, NOT_IN_PLANS, UNSUPPORTED, blocks_in_fp8, is_fp8
 from export.graphs.sizes import FRAMES
 from wan_t2v.contract import UNARY
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
@@ -31,7 +31,7 @@ PROCESS_BYTES = GIB
 # the engine frees those since: to be measured again.
 TORCH_ACTIVATIONS = 2
 
-ACCEPTED_PRECISIONS = {part: tuple(dict.fromkeys(supported)) for part, supported in SUPPORTED.items()}
+_REFUSED = UNSUPPORTED | NOT_IN_PLANS
 VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 VALUE_BYTES |= {fp8: VALUE_BYTES[io] for fp8, io in FP8_IO_PRECISION.items()}  # of an activation between layers
 
@@ -87,9 +87,9 @@ class ServingProfile:
             raise SettingsError("no size was named; name one at least, such as 720x1280x81")
         for part in ("experts", "text_encoder", "vae"):
             precision = getattr(self, part)
-            if precision not in ACCEPTED_PRECISIONS[part]:
-                reason = f" ({UNSUPPORTED[part, precision]})" if (part, precision) in UNSUPPORTED else ""
-                accepted = ", ".join(ACCEPTED_PRECISIONS[part])
+            if precision not in IN_PLANS[part]:
+                reason = f" ({_REFUSED[part, precision]})" if (part, precision) in _REFUSED else ""
+                accepted = ", ".join(IN_PLANS[part])
                 name = part.replace("_", " ")
                 raise SettingsError(f"precision of the {name} is {precision!r}{reason}, accepted: {accepted}")
 

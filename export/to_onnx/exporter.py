@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from export.atomic import write_atomically
-from export.graphs import fp8_attention, fp8_layers
+from export.graphs import fp8_attention, fp8_layers, int8_layers
 from export.graphs.registry import GRAPHS, ExampleCall
 from wan_t2v.facts import ModelFacts
 
@@ -48,7 +48,7 @@ def trace(exportable: nn.Module, call: ExampleCall, *, optimize: bool = True) ->
             input_names=list(call.input_names),
             output_names=list(call.output_names),
             dynamic_shapes=call.dynamic_shapes,
-            custom_translation_table={**fp8_layers.TO_ONNX, **fp8_attention.TO_ONNX},
+            custom_translation_table={**fp8_layers.TO_ONNX, **fp8_attention.TO_ONNX, **int8_layers.TO_ONNX},
             verbose=False,
             optimize=optimize,
         )

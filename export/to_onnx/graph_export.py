@@ -12,18 +12,19 @@ from torch import nn
 from export.atomic import write_atomically, write_folder_atomically
 from export.checkpoint.folder import Checkpoint, CheckpointKind
 from export.fp8.ranges import read_ranges, sha256_of
-from export.graphs.fp8_layers import needed_ranges, put_inner_blocks_in_fp8
 from export.graphs.precision import (
     IN_ONNX_RUNTIME,
     PrecisionError,
     Precisions,
-    blocks_in_fp8,
     io_precision,
-    is_fp8,
+    is_int8,
+    needs_ranges,
 )
+from export.graphs.quantised_experts import quantise, ranges_of
 from export.graphs.registry import GRAPHS
 from export.manifest import ONNX
 from export.parity.graph_parity import Comparison, parity_of, tolerance
+from export.parity.integer_products import check_integer_products
 from export.to_onnx.bf16_shards import bf16_folder
 from export.to_onnx.check import check_shapes
 from export.to_onnx.export_in_place import CHECKED_SIZES, InPlaceGraph, export_in_place, in_place_path
@@ -44,7 +45,7 @@ class ExportSettings:
         external_weights: whether the weights stay in the checkpoint's files; the graphs are then written next to them.
         dummy: the checkpoint has shapes and no values, so its graphs are not compared with its modules.
         jobs: graphs traced at the same time.
-        fp8_ranges: the file that calibration left; read for precisions in FP8 alone.
+        fp8_ranges: the file that calibration left; read for precisions in FP8 and INT8 alone.
         bf16_shards: whether the experts' weights are first copied into shards in BF16, and read from there.
 
     Raises PrecisionError for BF16 shards under experts whose inputs and outputs are not BF16.
@@ -60,6 +61,11 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.bf16_shards and not self.external_weights:
             raise PrecisionError("BF16 shards are for weights that stay in the checkpoint: `--weights external`")
+        if self.external_weights and is_int8(self.precisions.experts):
+            raise PrecisionError(
+                "--precision int8 is for ONNX Runtime, with weights inside the graphs, and these weights stay in the "
+                "checkpoint. Accepted for them: bf16, fp16, fp8, fp8-attention, fp32"
+            )
         if self.bf16_shards and io_precision(self.precisions.experts) != "bf16":
             raise PrecisionError(
                 f"BF16 shards: experts in {self.precisions.experts}, accepted: bf16, fp8, fp8-attention"
@@ -86,8 +92,8 @@ class GraphExport:
         return is_current(self.folder / self.graph, self._origin)
 
     def check_ranges(self) -> None:
-        """Refuse FP8 without calibrated ranges, before minutes of tracing. Raises CheckpointError."""
-        if is_fp8(self.precision):
+        """Refuse eight bits without calibrated ranges, before minutes of tracing. Raises CheckpointError."""
+        if needs_ranges(self.precision):
             self._ranges(blocks=0)
 
     def write(self) -> InPlaceGraph | None:
@@ -144,20 +150,20 @@ class GraphExport:
             self.graph,
             self.checkpoint.hash_of(component),
             self.precision,
-            fp8_ranges_sha256=sha256_of(self.settings.fp8_ranges) if is_fp8(self.precision) else None,
+            fp8_ranges_sha256=sha256_of(self.settings.fp8_ranges) if needs_ranges(self.precision) else None,
             bf16_shards=self._bf16_shards is not None,
             loras=merged.loras.get(component) if merged else None,
         )
 
     def _in_precision(self, module: nn.Module) -> nn.Module:
-        """The module, an expert put in FP8 where that was chosen."""
-        if is_fp8(self.precision):
+        """The module, an expert put in eight bits where that was chosen."""
+        if needs_ranges(self.precision):
             expert = cast(WanTransformer3DModel, module)
-            put_inner_blocks_in_fp8(expert, self.precision, self._ranges(blocks=len(expert.blocks)))
+            quantise(expert, self.precision, self._ranges(blocks=len(expert.blocks)))
         return module
 
     def _ranges(self, *, blocks: int) -> Mapping[str, float]:
-        names = needed_ranges(blocks_in_fp8(blocks))
+        names = ranges_of(self.precision, blocks)
         if self.settings.dummy:
             return dict.fromkeys(names, 1.0)
         component = GRAPHS[self.graph].component
@@ -172,6 +178,8 @@ class GraphExport:
             return [], "the checkpoint is a dummy without values; structure, types and shapes were checked"
         if self.checkpoint.kind is CheckpointKind.LARGE:
             return [], "the module is too large to load beside the graph; structure, types and shapes were checked"
+        if is_int8(self.precision):
+            check_integer_products(self.folder / self.graph / ONNX, self.checkpoint.architecture.expert.layers)
         in_place = {graph: replace(self, graph=graph)._in_place_path for graph in GRAPHS}
         files = in_place if self.settings.external_weights else None
         parity = parity_of(self.graph, self.checkpoint, self.folder, precision=self.precision, files=files)

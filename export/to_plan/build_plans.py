@@ -18,7 +18,7 @@ from typing import Any
 from export.atomic import write_atomically, write_folder_atomically
 from export.checkpoint.architecture import Architecture
 from export.disk_space import DiskNeed, check_disk_space
-from export.graphs.precision import PART_OF, attention_is_fp8
+from export.graphs.precision import NOT_IN_PLANS, PART_OF, attention_is_fp8
 from export.graphs.sizes import is_trained
 from export.manifest import onnx_file
 from export.to_plan.builder import BuildError, BuildSettings
@@ -108,7 +108,7 @@ def build_plans(
     specs = plans_of(plan_set, facts)
     graphs = {spec.graph: graph_manifest(folder / spec.graph) for spec in specs}
     precisions = {name: graph.precision for name, graph in graphs.items()}
-    _check_fp8_attention(specs, precisions)
+    _check_precisions(specs, precisions)
     estimates = PlanEstimates(choices.architecture, precisions, plan_set)
     origins = [(spec, _origin(spec, graphs[spec.graph], tools, choices, estimates)) for spec in specs]
     stale = [(spec, origin) for spec, origin in origins if not is_current(_home(plans, spec), origin)]
@@ -122,9 +122,11 @@ def build_plans(
     return specs
 
 
-def _check_fp8_attention(specs: Sequence[PlanSpec], precisions: Mapping[str, str]) -> None:
-    """Refuse a plan whose attention TensorRT would take apart. Raises BuildError."""
+def _check_precisions(specs: Sequence[PlanSpec], precisions: Mapping[str, str]) -> None:
+    """Refuse a graph that is not for TensorRT, and a plan whose attention it would take apart. Raises BuildError."""
     for spec in specs:
+        if reason := NOT_IN_PLANS.get((PART_OF[spec.graph], precisions[spec.graph])):
+            raise BuildError(f"{spec} in {precisions[spec.graph]}: {reason}. Export with PRECISION=fp8 or bf16.")
         if len(spec.sizes) > 1 and attention_is_fp8(precisions[spec.graph]):
             raise BuildError(
                 f"{spec} in {precisions[spec.graph]}: TensorRT computes attention in FP8 as one layer in a plan for "

@@ -4,7 +4,9 @@
 
 Every prompt of the fixed held-out list is generated with the server's defaults and its own seed. Writes a contact
 sheet, one strip a prompt in the list's order, and prints one JSON line last: the share of prompts followed in `colour`,
-`motion` and `shape`, beside each its chance level, and the median and longest seconds a clip took.
+`motion` and `shape`, beside each its chance level, and the median and longest seconds a clip took. With `--seeds 5`
+each prompt is generated with five seeds: the line then has the mean over the seeds, as `scores_of_seeds` the score of
+each, and as `intervals` half of the mean's 95 % interval, by Student's t. The sheet shows the first seed.
 """
 
 import argparse
@@ -25,9 +27,13 @@ from wan_t2v_client import ClientError, Connection, TextToVideo
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
-from training.judge.adherence import Generate, judge_adherence
-from training.world.prompts import PROMPTS, fixed_prompts
+from training.judge.adherence import ASPECTS, Adherence, Generate, judge_adherence
+from training.world.prompts import PROMPTS, Prompt, fixed_prompts
 from training.world.render import Frames
+
+OTHER_SEED = 1_000_003  # from one seed of a prompt to the next
+# of two to ten values: what 97.5 % lie below
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def frames_from_mp4(video: bytes) -> Frames:
@@ -70,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with connect(options.url, options.repository) as client:
             generate = generate_through(client)
-            for prompt in tqdm(prompts, desc="clips", unit="clip"):
+            for prompt, seed in tqdm(_with_seeds(prompts, options.seeds), desc="clips", unit="clip"):
                 started = time.monotonic()
-                clips.append(generate(prompt.text, prompt.seed))
+                clips.append(generate(prompt.text, seed))
                 seconds.append(time.monotonic() - started)
     except (ServerError, ClientError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -80,11 +86,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    adherence = judge_adherence(clips, prompts, sheet=options.out)
+    rounds = [clips[start : start + len(prompts)] for start in range(0, len(clips), len(prompts))]
+    adherences = [judge_adherence(made, prompts, sheet=None if i else options.out) for i, made in enumerate(rounds)]
     print(f"contact sheet: {options.out}", file=sys.stderr)
     timed = {"median_s": round(statistics.median(seconds), 2), "longest_s": round(max(seconds), 2)}
-    print(json.dumps({**adherence.as_line(), **timed}))
+    print(json.dumps({**line_of(adherences), **timed}))
     return 0
+
+
+def _with_seeds(prompts: Sequence[Prompt], seeds: int) -> list[tuple[Prompt, int]]:
+    """All prompts with their own seeds, then all with others."""
+    return [(prompt, prompt.seed + OTHER_SEED * index) for index in range(seeds) for prompt in prompts]
+
+
+def line_of(adherences: Sequence[Adherence]) -> dict[str, object]:
+    """The record of one seed; of several, the mean of each figure and how sure it is."""
+    lines = [adherence.as_line() for adherence in adherences]
+    if len(lines) == 1:
+        return lines[0]
+    by_name = {name: [float(str(line[name])) for line in lines] for name in lines[0] if name != "prompts"}
+    means: dict[str, object] = {name: round(statistics.mean(values), 4) for name, values in by_name.items()}
+    scores = {name: by_name[name] for name in (*ASPECTS, "all_three")}
+    half_widths = {name: round(half_width(values), 4) for name, values in scores.items()}
+    return {**means, "prompts": lines[0]["prompts"], "intervals": half_widths, "scores_of_seeds": scores}
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of the mean of two to ten values, by Student's t."""
+    return STUDENT_T[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("out/adherence.png"), help="contact sheet")
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="number of prompts, from the top of the list")
+    parser.add_argument(
+        "--seeds", type=int, choices=range(1, len(STUDENT_T) + 2), default=1, help="videos per prompt (default: 1)"
+    )
     return parser
 
 

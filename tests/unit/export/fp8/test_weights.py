@@ -16,7 +16,8 @@ from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
 from export.fp8 import weights
 from export.fp8.weights import FP8, data_file, fp8_bytes, write_fp8_weights
-from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK, Fp8Linear, put_inner_blocks_in_fp8
+from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK, Fp8Linear
+from export.graphs.quantised_experts import quantise
 from export.to_onnx.export_in_place import export_in_place
 from tests.unit.export.graphs.test_fp8_layers import BLOCKS, arrays, call, check_storage, ranges_of, relative
 from tests.unit.export.to_onnx.test_weightless_graph import filled
@@ -44,12 +45,12 @@ def test_a_graph_refers_to_fp8_weights_beside_it_and_computes_what_the_module_do
     ranges = ranges_of(module)
 
     def prepared(shell: nn.Module) -> nn.Module:
-        put_inner_blocks_in_fp8(cast(WanTransformer3DModel, shell), "fp8-fp32", ranges)
+        quantise(cast(WanTransformer3DModel, shell), "fp8-fp32", ranges)
         return shell
 
     found = export_in_place(Checkpoint.open(folder), EXPERT, "fp8-fp32", prepare=prepared)
     check_storage(onnx.load(found.path))
-    put_inner_blocks_in_fp8(module, "fp8-fp32", ranges)
+    quantise(module, "fp8-fp32", ranges)
     inputs = call(module)
     computed = OnnxRuntimeEngine(found.path)(arrays(*inputs))["velocity"]
     assert relative(computed, module(*inputs, return_dict=False)[0].numpy()) < 2e-3

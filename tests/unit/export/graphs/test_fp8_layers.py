@@ -2,13 +2,11 @@
 are told early.
 """
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -22,38 +20,14 @@ from export.graphs.fp8_layers import (
     LINEARS_OF_A_BLOCK,
     needed_ranges,
     put_in_fp8,
-    put_inner_blocks_in_fp8,
     rounded_inputs,
     through_fp8,
 )
 from export.graphs.precision import PrecisionError, attention_is_fp8, blocks_in_fp8
-from export.to_onnx.a14b_dummy import small_configs, write_dummy
+from export.graphs.quantised_experts import quantise
 from export.to_onnx.exporter import onnx_from_module
+from tests.unit.export.graphs.tiny_expert import BLOCKS, arrays, call, expert, relative
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
-
-BLOCKS = 3
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Configs of a small Wan; its experts have three blocks here."""
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    write_dummy(folder, small_configs())
-    for path in (folder / "transformer/config.json", folder / "transformer_2/config.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": BLOCKS}))
-    return folder
-
-
-def expert(folder: Path, dtype: torch.dtype = torch.float32) -> WanTransformer3DModel:
-    torch.manual_seed(0)
-    module = WanTransformer3DModel.from_config(json.loads((folder / "transformer/config.json").read_text()))
-    return module.to(dtype).eval().requires_grad_(False)
-
-
-def call(module: WanTransformer3DModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    random = torch.Generator().manual_seed(1)
-    latents = torch.randn(1, 16, 3, 8, 8, generator=random)
-    return latents, torch.tensor([700.0]), torch.randn(1, 12, module.config.text_dim, generator=random)
 
 
 def ranges_of(module: WanTransformer3DModel) -> dict[str, float]:
@@ -106,7 +80,7 @@ def test_the_graph_holds_weights_in_fp8_and_computes_what_torch_computes(
     inputs = call(module)
     ranges = ranges_of(expert(tiny))
     plain = expert(tiny)(*inputs, return_dict=False)[0].numpy()
-    put_inner_blocks_in_fp8(module, precision, ranges)
+    quantise(module, precision, ranges)
     attention = attention_is_fp8(precision)
     path = onnx_from_module(module, "high_noise_expert", Checkpoint.open(tiny).facts, tmp_path / "m.onnx")
     counts = check_storage(onnx.load(path))
@@ -140,7 +114,7 @@ def test_query_and_key_are_scaled_before_they_are_rounded_and_nothing_is_compute
     tiny: Path, tmp_path: Path
 ) -> None:
     module = expert(tiny, torch.bfloat16)
-    put_inner_blocks_in_fp8(module, "fp8-attention", ranges_of(expert(tiny)))
+    quantise(module, "fp8-attention", ranges_of(expert(tiny)))
     model = onnx.load(
         onnx_from_module(module, "high_noise_expert", Checkpoint.open(tiny).facts, tmp_path / "attention.onnx")
     )
@@ -157,18 +131,6 @@ def test_query_and_key_are_scaled_before_they_are_rounded_and_nothing_is_compute
         assert attributes == {"scale": 1.0, "normalization_quantize_to_type": onnx.TensorProto.FLOAT8E4M3FN}
         assert node.input[3] == ""
         assert float(onnx.numpy_helper.to_array(constants[node.input[4]])) == pytest.approx(1 / 448, rel=4e-3)
-
-
-def arrays(latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> dict[str, np.ndarray]:
-    return {
-        "hidden_states": latents.numpy(),
-        "timestep": timestep[:, None].numpy(),
-        "encoder_hidden_states": text.numpy(),
-    }
-
-
-def relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 def test_it_is_what_modelopt_simulates(tiny: Path) -> None:
@@ -191,7 +153,7 @@ def test_it_is_what_modelopt_simulates(tiny: Path) -> None:
 def test_calibration_watches_both_experts_in_the_real_pipeline(checkpoint: Path) -> None:
     settings = CalibrationSettings(prompts=("a red circle slides left on a white background",), num_inference_steps=2)
     found = calibrate(Checkpoint.open(checkpoint), settings)
-    names = needed_ranges(blocks_in_fp8(4))
+    names = needed_ranges(range(4))  # INT8 reads those of the outer blocks too
     for component in ("transformer", "transformer_2"):
         assert sorted(found.ranges[component]) == sorted(names)
         assert all(0.0 < value < 1e4 for value in found.ranges[component].values())
@@ -219,7 +181,7 @@ def test_an_export_in_fp8_without_ranges_ends_before_any_work(
 ) -> None:
     asked = ["onnx", "--checkpoint", str(checkpoint), "--precision", "fp8", "--fp8-ranges", str(tmp_path / "none")]
     assert main([*asked, "--folder", str(tmp_path / "export")]) == 1
-    assert "FP8 needs the ranges of activations" in capsys.readouterr().err
+    assert "FP8 and INT8 need the ranges of activations" in capsys.readouterr().err
     assert not (tmp_path / "export").exists()
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from export.__main__ import main
 from export.checkpoint.folder import Checkpoint
 from export.fp8.calibrate import CalibrationSettings, calibrate
-from export.graphs.fp8_layers import put_inner_blocks_in_fp8
-from export.graphs.precision import SUPPORTED, io_precision, is_fp8
+from export.graphs.precision import SUPPORTED, io_precision, needs_ranges
+from export.graphs.quantised_experts import quantise
 from export.graphs.registry import GRAPHS
 from export.parity.report import limit_of, report, worst_median
 from export.parity.teacher_forced import (
@@ -76,7 +76,7 @@ def ranges(checkpoint: Path) -> Mapping[str, Mapping[str, float]]:
     return calibrate(Checkpoint.open(checkpoint), CalibrationSettings(prompts, num_inference_steps=6)).ranges
 
 
-QUICK = ("fp32", "fp8-attention-fp32")  # in which FP8's other form is
+QUICK = ("fp32", "int8", "fp8-attention-fp32")  # in which FP8's other form is
 ON_A_CPU = [
     pytest.param(precision, marks=() if precision in QUICK else pytest.mark.nightly)
     for precision in SUPPORTED["experts"]
@@ -97,11 +97,11 @@ def test_a_graph_in_every_precision_that_a_cpu_runs_keeps_its_limit(
     folder = exported
     if precision != "fp32":
         folder = tmp_path
-        ranges = request.getfixturevalue("ranges") if is_fp8(precision) else {}
+        ranges = request.getfixturevalue("ranges") if needs_ranges(precision) else {}
         for name in EXPERTS:
             module: Any = Checkpoint.open(checkpoint).module(GRAPHS[name].component, precision)
-            if is_fp8(precision):
-                put_inner_blocks_in_fp8(module, precision, ranges[GRAPHS[name].component])
+            if needs_ranges(precision):
+                quantise(module, precision, ranges[GRAPHS[name].component])
             (folder / name).mkdir()
             onnx_from_module(module, name, Checkpoint.open(checkpoint).facts, folder / name / "model.onnx")
     found = median(calls, errors_along(calls, graph_experts(folder, precision)))

@@ -222,6 +222,7 @@ def test_a_size_without_frames_has_81() -> None:
     ("precisions", "message"),
     [
         ({"experts": "int4"}, "precision of the experts is 'int4', accepted: .*fp8"),
+        ({"experts": "int8"}, r"precision of the experts is 'int8' \(it is ONNX Runtime's form.*accepted: bf16"),
         ({"text_encoder": "fp16"}, "precision of the text encoder is 'fp16' .*T5 overflows"),
         ({"vae": "fp8"}, "precision of the vae is 'fp8', accepted: fp32"),
     ],

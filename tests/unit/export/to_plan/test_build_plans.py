@@ -9,7 +9,7 @@ from export import disk_space
 from export.__main__ import parser
 from export.commands.plans import build_and_install_plans
 from export.file_hash import sha256
-from export.to_plan.build_plans import _check_fp8_attention, install_plans, toolchain
+from export.to_plan.build_plans import _check_precisions, install_plans, toolchain
 from export.to_plan.builder import BuildError, PlanShapes
 from export.to_plan.plan_specs import PlanSpec
 from tests.conftest import ROOT
@@ -133,7 +133,15 @@ def test_attention_in_fp8_is_for_one_size(tmp_path: Path) -> None:
     """With two sizes TensorRT takes it apart, which would be slower than BF16 and nobody would notice."""
     one, two = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
     specs = [PlanSpec("high_noise_expert", 1, sizes, PlanShapes(()), None) for sizes in ((one,), (one, two))]
-    _check_fp8_attention(specs, {"high_noise_expert": "fp8"})
-    _check_fp8_attention(specs[:1], {"high_noise_expert": "fp8-attention"})
+    _check_precisions(specs, {"high_noise_expert": "fp8"})
+    _check_precisions(specs[:1], {"high_noise_expert": "fp8-attention"})
     with pytest.raises(BuildError, match="in a plan for one size only. Name one size, or export with PRECISION=fp8"):
-        _check_fp8_attention(specs, {"high_noise_expert": "fp8-attention"})
+        _check_precisions(specs, {"high_noise_expert": "fp8-attention"})
+
+
+def test_the_form_of_onnx_runtime_is_not_built() -> None:
+    specs = [PlanSpec("low_noise_expert", 1, (VideoShape(17, 128, 128),), PlanShapes(()), None)]
+    with pytest.raises(
+        BuildError, match="in int8: it is ONNX Runtime's form of INT8.* Export with PRECISION=fp8 or bf16"
+    ):
+        _check_precisions(specs, {"low_noise_expert": "int8"})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from export.checkpoint.folder import Checkpoint
-from export.graphs.precision import PART_OF, SUPPORTED
+from export.graphs.precision import IN_PLANS, PART_OF, SUPPORTED
 from export.to_plan import compile_check
 from export.to_plan.compile_cases import COMPILE_TABLE, SMALL, CompileCase, smallest_cover
 from export.to_plan.compile_check import CaseResult, CompileGate, compile_case, summary
@@ -29,7 +29,7 @@ def facts(exported: Path) -> ModelFacts:
 
 def test_every_graph_is_compiled_at_every_offered_precision() -> None:
     compiled = {(case.graph, case.precision) for case in COMPILE_TABLE if case.model == SMALL}
-    assert compiled == {(graph, precision) for graph, part in PART_OF.items() for precision in SUPPORTED[part]}
+    assert compiled == {(graph, precision) for graph, part in PART_OF.items() for precision in IN_PLANS[part]}
 
 
 def test_a14b_is_compiled_at_both_trained_heights_and_an_expert_with_two_profiles_is_there() -> None:

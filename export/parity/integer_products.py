@@ -1,0 +1,46 @@
+"""Integer products in ONNX Runtime, counted in the graph that it runs: the one that its own optimiser leaves."""
+
+import re
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnxruntime
+
+from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK
+from export.graphs.precision import blocks_in_int8
+from export.parity.graph_parity import ParityError
+
+INTEGER_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul")
+_BLOCK = re.compile(r"\bblocks\.(\d+)\.")
+
+
+def check_integer_products(path: Path, blocks: int) -> None:
+    """Refuse an expert of so many blocks whose linear layers ONNX Runtime computes in FP32. Raises ParityError."""
+    expected = dict.fromkeys(blocks_in_int8(blocks), LINEARS_OF_A_BLOCK)
+    counts = integer_products(path)
+    if counts != expected:
+        raise ParityError(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} multiplies whole numbers in {dict(counts)} linear layers "
+            f"by block, expected {expected}: it did not join a product with what stands before it"
+        )
+
+
+def integer_products(path: Path) -> Counter[int]:
+    """Products of whole numbers by block, told by the names of their weights."""
+    products: Counter[int] = Counter()
+    for node in _optimised(path).graph.node:
+        block = _BLOCK.search(node.input[1]) if node.op_type in INTEGER_PRODUCTS else None
+        if block:
+            products[int(block[1])] += 1
+    return products
+
+
+def _optimised(path: Path) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-optimised-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(Path(folder) / path.name)
+        options.log_severity_level = 3  # it warns that such a file is for this machine alone
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath)
