@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from export.atomic import write_atomically
 from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.checkpoint.hashes import content_sha256
-from export.graphs.precision import IN_ONNX_RUNTIME, SUPPORTED, Precisions, is_fp8
+from export.graphs.precision import IN_ONNX_RUNTIME, SUPPORTED, Precisions, needs_ranges
 from export.graphs.registry import GRAPHS, ExampleCall
 from export.parity.graph_parity import TOLERANCES, ParityError
 from wan_t2v.engines.loader import GRAPH_FILES
@@ -161,7 +161,7 @@ def main() -> int:
         "--graph", action="append", choices=tuple(GRAPHS), help="graph to trace; again for more (default: all five)"
     )
     for option, part in _PRECISIONS.items():
-        supported = [name for name in SUPPORTED[part] if not is_fp8(name)]
+        supported = [name for name in SUPPORTED[part] if not needs_ranges(name)]
         parser.add_argument(
             option,
             choices=supported,

@@ -21,6 +21,7 @@ from onnxscript import opset23 as onnx_ops
 from torch import Tensor, nn
 
 from export.graphs.fp8_layers import INPUT, linear_layers
+from export.graphs.precision import io_precision
 
 _LOWEST, _HIGHEST = -128, 127  # of an activation, around its zero point
 
@@ -35,6 +36,11 @@ class Int8Form:
 
 ONNX_RUNTIME = Int8Form(zero_point=128, largest_weight=64)
 TENSORRT = Int8Form(zero_point=0, largest_weight=127)
+
+
+def form_of(precision: str) -> Int8Form:
+    """What the compiler of graphs in a precision takes: TensorRT's graphs are BF16 between, ONNX Runtime's FP32."""
+    return TENSORRT if io_precision(precision) == "bf16" else ONNX_RUNTIME
 
 
 @torch.library.custom_op("wan_t2v::through_int8", mutates_args=())

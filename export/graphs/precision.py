@@ -18,6 +18,7 @@ SUPPORTED: Mapping[str, Mapping[str, str]] = {
         "fp8": "linear layers in FP8 between BF16, half the weights; needs `python -m export calibrate` first",
         "fp8-attention": "as fp8, and both products of attention in FP8",
         "int8": "linear layers in INT8 between FP32, for ONNX Runtime; needs `python -m export calibrate` first",
+        "int8-bf16": "as int8 between BF16: for TensorRT, and for checkpoints that fit into the graphs",
         "fp32": "the reference, and what ONNX Runtime runs on a CPU; 57 GB for one expert of A14B",
         "fp8-fp32": "as fp8 between FP32: what FP8 alone costs in quality, on a CPU",
         "fp8-attention-fp32": "as fp8-attention between FP32",
@@ -36,10 +37,10 @@ UNSUPPORTED = {
     ("text_encoder", "fp16"): "T5 overflows in FP16, and its graph would mix types: transformers keeps `wo` in FP32",
 }
 NOT_IN_PLANS = {
-    ("experts", "int8"): "it is ONNX Runtime's form of INT8, which TensorRT does not take; its eight bits are `fp8`",
+    ("experts", "int8"): "it is ONNX Runtime's form of INT8, and TensorRT's is `int8-bf16`",
 }
 FP8_IO_PRECISION = {"fp8": "bf16", "fp8-attention": "bf16", "fp8-fp32": "fp32", "fp8-attention-fp32": "fp32"}
-INT8_IO_PRECISION = {"int8": "fp32"}
+INT8_IO_PRECISION = {"int8": "fp32", "int8-bf16": "bf16"}
 IN_PLANS = {  # what TensorRT builds
     part: tuple(name for name in supported if (part, name) not in NOT_IN_PLANS) for part, supported in SUPPORTED.items()
 }
@@ -101,6 +102,13 @@ def blocks_in_fp8(count: int) -> range:
 def blocks_in_int8(count: int) -> range:
     """Which of `count` blocks are computed in INT8: as in FP8, but all of a small expert."""
     return blocks_in_fp8(count) if count >= _SMALL_EXPERT else range(count)
+
+
+def blocks_in_eight_bits(precision: str, count: int) -> range:
+    """Which of `count` blocks are in FP8 or INT8; none in other precisions."""
+    if is_int8(precision):
+        return blocks_in_int8(count)
+    return blocks_in_fp8(count) if is_fp8(precision) else range(0)
 
 
 def io_precision(precision: str) -> str:

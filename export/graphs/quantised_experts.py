@@ -22,4 +22,5 @@ def quantise(expert: WanTransformer3DModel, precision: str, ranges: Mapping[str,
         attention = attention_is_fp8(precision)
         fp8_layers.put_in_fp8(expert, ranges, blocks=blocks_in_fp8(count), attention=attention)
     elif is_int8(precision):
-        int8_layers.put_in_int8(expert, ranges, blocks=blocks_in_int8(count), form=int8_layers.ONNX_RUNTIME)
+        form = int8_layers.form_of(precision)
+        int8_layers.put_in_int8(expert, ranges, blocks=blocks_in_int8(count), form=form)

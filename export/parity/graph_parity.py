@@ -70,9 +70,9 @@ def tolerance(graph: str, precision: str) -> Tolerance | None:
         return TOLERANCES[graph]
     if precision == "fp16":
         return FP16_TOLERANCES[PART_OF[graph]]
-    if is_int8(precision):
-        return INT8_TOLERANCE
-    return FP8_TOLERANCE if io_precision(precision) == "fp32" else None
+    if io_precision(precision) != "fp32":
+        return None
+    return INT8_TOLERANCE if is_int8(precision) else FP8_TOLERANCE
 
 
 def parity_of(

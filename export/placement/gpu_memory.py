@@ -11,7 +11,7 @@ from enum import Enum
 from functools import cached_property
 
 from export.checkpoint.architecture import Architecture, Convolution
-from export.graphs.precision import FP8_IO_PRECISION, IN_PLANS, NOT_IN_PLANS, UNSUPPORTED, blocks_in_fp8, is_fp8
+from export.graphs.precision import IN_PLANS, NOT_IN_PLANS, SUPPORTED, UNSUPPORTED, blocks_in_eight_bits, io_precision
 from export.graphs.sizes import FRAMES
 from wan_t2v.contract import UNARY
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
@@ -32,8 +32,8 @@ PROCESS_BYTES = GIB
 TORCH_ACTIVATIONS = 2
 
 _REFUSED = UNSUPPORTED | NOT_IN_PLANS
-VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-VALUE_BYTES |= {fp8: VALUE_BYTES[io] for fp8, io in FP8_IO_PRECISION.items()}  # of an activation between layers
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+VALUE_BYTES = {name: _BYTES[io_precision(name)] for name in SUPPORTED["experts"]}  # of an activation between layers
 
 
 TEXT_ENCODER_DEVICES = ("gpu", "cpu")
@@ -148,9 +148,8 @@ class GpuMemory:
         value = VALUE_BYTES[self.profile.experts]
         kept = expert.fp32_parameters
         weights = (expert.parameters - kept) * value + kept * FP32
-        if is_fp8(self.profile.experts):
-            quantised = len(blocks_in_fp8(expert.layers)) * expert.linear_parameters_of_a_block
-            weights -= quantised * (value - 1)
+        blocks = len(blocks_in_eight_bits(self.profile.experts, expert.layers))
+        weights -= blocks * expert.linear_parameters_of_a_block * (value - 1)
         text = text_length * expert.text_dim * value
         return PlanMemory(
             weights=weights,

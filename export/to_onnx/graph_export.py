@@ -63,7 +63,7 @@ class ExportSettings:
             raise PrecisionError("BF16 shards are for weights that stay in the checkpoint: `--weights external`")
         if self.external_weights and is_int8(self.precisions.experts):
             raise PrecisionError(
-                "--precision int8 is for ONNX Runtime, with weights inside the graphs, and these weights stay in the "
+                f"--precision {self.precisions.experts}: weights in INT8 go inside the graphs, and these stay in the "
                 "checkpoint. Accepted for them: bf16, fp16, fp8, fp8-attention, fp32"
             )
         if self.bf16_shards and io_precision(self.precisions.experts) != "bf16":

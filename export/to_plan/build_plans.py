@@ -126,7 +126,7 @@ def _check_precisions(specs: Sequence[PlanSpec], precisions: Mapping[str, str]) 
     """Refuse a graph that is not for TensorRT, and a plan whose attention it would take apart. Raises BuildError."""
     for spec in specs:
         if reason := NOT_IN_PLANS.get((PART_OF[spec.graph], precisions[spec.graph])):
-            raise BuildError(f"{spec} in {precisions[spec.graph]}: {reason}. Export with PRECISION=fp8 or bf16.")
+            raise BuildError(f"{spec} in {precisions[spec.graph]}: {reason}. Export with another PRECISION.")
         if len(spec.sizes) > 1 and attention_is_fp8(precisions[spec.graph]):
             raise BuildError(
                 f"{spec} in {precisions[spec.graph]}: TensorRT computes attention in FP8 as one layer in a plan for "

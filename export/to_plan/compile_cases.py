@@ -7,7 +7,7 @@ twenty-four, a vocabulary of 1,024; every width is the true one. `docs/build/pla
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.graphs.precision import FP8_IO_PRECISION, PART_OF, attention_is_fp8, blocks_in_fp8
+from export.graphs.precision import FP8_IO_PRECISION, PART_OF, attention_is_fp8, blocks_in_eight_bits
 from wan_t2v.contract import EXPERTS, VAE_DECODERS
 from wan_t2v.shapes import VideoShape
 
@@ -42,16 +42,16 @@ class CompileCase:
         return f"{self.model} {self.graph} {self.precision}{' ' if sizes else ''}{sizes}"
 
 
-def fp8_blocks(model: str, count: int) -> range:
-    """Blocks in FP8: of a whole expert those that a real export takes, of A14B the one that is left of its forty."""
-    return blocks_in_fp8(count) if model == SMALL else range(count)
+def quantised_blocks(model: str, precision: str, count: int) -> range:
+    """Blocks in eight bits: of a whole expert those that an export takes, of A14B the one that is left of its forty."""
+    return blocks_in_eight_bits(precision, count) if model == SMALL else range(count)
 
 
 def _experts() -> list[CompileCase]:
     small = [
         CompileCase(SMALL, graph, precision, (_CLIP,), _SELF_AND_CROSS)
         for graph in EXPERTS
-        for precision in ("fp32", "bf16", "fp16", *FP8_IO_PRECISION)
+        for precision in ("fp32", "bf16", "fp16", *FP8_IO_PRECISION, "int8-bf16")
     ]
     two_profiles = CompileCase(SMALL, EXPERTS[0], "bf16", (_CLIP, _OTHER_CLIP), _SELF_AND_CROSS)
     large = [

@@ -27,11 +27,11 @@ from export.checkpoint.folder import Checkpoint
 from export.file_hash import sha256
 from export.graphs.axes import axes_of
 from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK
-from export.graphs.precision import attention_is_fp8, is_fp8
+from export.graphs.precision import attention_is_fp8, is_int8, needs_ranges
 from export.manifest import manifest_of, onnx_file
 from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, build_in_memory
-from export.to_plan.compile_cases import A14B_BLOCKS, SMALL, CompileCase, fp8_blocks
-from export.to_plan.engine_layers import FP8, check_fp8_attention, check_linears, linears_of, read_layers
+from export.to_plan.compile_cases import A14B_BLOCKS, SMALL, CompileCase, quantised_blocks
+from export.to_plan.engine_layers import FP8, INT8, check_fp8_attention, check_linears, linears_of, read_layers
 from export.to_plan.network_check import NetworkError
 from export.to_plan.plan_specs import TEXT_BATCH
 from export.to_plan.weight_sizes import check_plan_bytes
@@ -194,21 +194,25 @@ def _check_layers(case: CompileCase, source: Path, listing: str, blocks: int) ->
     model = onnx.load(source, load_external_data=False)
     linears = linears_of(model)
     count = Counter(linear.type for linear in linears)
-    quantised = len(fp8_blocks(case.model, blocks)) if is_fp8(case.precision) else 0
-    _check_count("linear layers have their weights", count[FP8], LINEARS_OF_A_BLOCK * quantised)
+    quantised = len(quantised_blocks(case.model, case.precision, blocks)) if needs_ranges(case.precision) else 0
+    expected = {INT8 if is_int8(case.precision) else FP8: LINEARS_OF_A_BLOCK * quantised}
+    for type_ in (FP8, INT8):
+        _check_count("linear layers have their weights", type_, count[type_], expected=expected.get(type_, 0))
+    if is_int8(case.precision):
+        check_linears([linear for linear in linears if linear.type == INT8], read_layers(listing))
     if case.model == SMALL:  # of so small layers TensorRT fuses others into the product, and the listing says less
         return f"linear {dict(count)}, "
     layers = read_layers(listing)
     check_linears(linears, layers)
     attended = check_fp8_attention(model, layers)
-    expected = case.attention_per_block * quantised if attention_is_fp8(case.precision) else 0
-    _check_count("attention layers are", attended, expected)
+    fp8_attentions = case.attention_per_block * quantised if attention_is_fp8(case.precision) else 0
+    _check_count("attention layers are", FP8, attended, expected=fp8_attentions)
     return f"linear {dict(count)}, {attended} attention in FP8, "
 
 
-def _check_count(what: str, count: int, expected: int) -> None:
+def _check_count(what: str, type_: str, count: int, *, expected: int) -> None:
     if count != expected:
-        raise NetworkError(f"{count} {what} in FP8, expected {expected}")
+        raise NetworkError(f"{count} {what} in {type_.upper()}, expected {expected}")
 
 
 def _is_exported(path: Path, precision: str) -> bool:

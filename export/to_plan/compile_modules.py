@@ -19,12 +19,13 @@ from torch import nn
 from export.checkpoint.folder import Checkpoint
 from export.checkpoint.meta_module import shell_of
 from export.graphs.fp8_layers import needed_ranges, put_in_fp8
-from export.graphs.precision import attention_is_fp8, is_fp8
+from export.graphs.int8_layers import form_of, input_ranges, put_in_int8
+from export.graphs.precision import attention_is_fp8, is_fp8, is_int8
 from export.graphs.registry import GRAPHS
 from export.to_onnx.a14b_dummy import A14B_CONFIGS, TEXT_LENGTH
 from export.to_onnx.exporter import onnx_from_module, save
 from export.to_onnx.weightless_graph import weightless_graph
-from export.to_plan.compile_cases import A14B_BLOCKS, A14B_LAYERS, A14B_VOCABULARY, SMALL, fp8_blocks
+from export.to_plan.compile_cases import A14B_BLOCKS, A14B_LAYERS, A14B_VOCABULARY, SMALL, quantised_blocks
 from wan_t2v.facts import ModelFacts
 
 WEIGHTS_FILE = "random.weights"
@@ -56,21 +57,25 @@ def compile_graph(model: str, graph: str, precision: str, checkpoint: Checkpoint
     component = GRAPHS[graph].component
     if model == SMALL:
         module = checkpoint.module(component, precision)
-        return onnx_from_module(_put_in_fp8_if_named(module, model, precision), graph, facts, path)
+        return onnx_from_module(_in_eight_bits_if_named(module, model, precision), graph, facts, path)
     config = path.parent / component / "config.json"
     config.parent.mkdir(parents=True)
     config.write_text(json.dumps({**A14B_CONFIGS[f"{component}/config.json"], **_CUTS[component]}), encoding="utf-8")
-    shell = _put_in_fp8_if_named(shell_of(path.parent, component), model, precision)
+    shell = _in_eight_bits_if_named(shell_of(path.parent, component), model, precision)
     traced, call = weightless_graph(shell, graph, facts, precision)
     _attach_random(traced, path.parent)
     return save(traced, call, path)
 
 
-def _put_in_fp8_if_named(module: nn.Module, model: str, precision: str) -> nn.Module:
+def _in_eight_bits_if_named(module: nn.Module, model: str, precision: str) -> nn.Module:
     """By ranges that are all one."""
-    if is_fp8(precision):
-        expert = cast(WanTransformer3DModel, module)
-        blocks = fp8_blocks(model, len(expert.blocks))
+    if not (is_fp8(precision) or is_int8(precision)):
+        return module
+    expert = cast(WanTransformer3DModel, module)
+    blocks = quantised_blocks(model, precision, len(expert.blocks))
+    if is_int8(precision):
+        put_in_int8(expert, dict.fromkeys(input_ranges(blocks), 1.0), blocks=blocks, form=form_of(precision))
+    else:
         ranges = dict.fromkeys(needed_ranges(blocks), 1.0)
         put_in_fp8(expert, ranges, blocks=blocks, attention=attention_is_fp8(precision))
     return module

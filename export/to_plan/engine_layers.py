@@ -19,8 +19,10 @@ _TYPES: Mapping[int, str] = {
     onnx.TensorProto.BFLOAT16: "BFloat16",
     onnx.TensorProto.FLOAT16: "Half",
     onnx.TensorProto.FLOAT8E4M3FN: "FP8",
+    onnx.TensorProto.INT8: "Int8",
 }
 FP8 = _TYPES[onnx.TensorProto.FLOAT8E4M3FN]
+INT8 = _TYPES[onnx.TensorProto.INT8]
 _LAYER = re.compile(
     r"^Name: (?P<name>.*?), LayerType: .*?Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\], "
     r"Outputs: \[.*Metadata:(?P<nodes>.*)$",
@@ -116,12 +118,13 @@ def check_linears(linears: Sequence[Linear], layers: Sequence[BuiltLayer]) -> No
 
 
 def _type_of_product(layer: BuiltLayer, weight: Tensor) -> str:
-    """The weight's type; a weight in FP8 counts only beside an input in FP8, since it could be dequantised first.
+    """The weight's type; one in eight bits counts only beside an input of its type: it could be dequantised first.
 
     In 16 bits the inputs say nothing: a norm in FP32 may be fused into the layer.
     """
     inputs = [tensor.type for tensor in layer.inputs]
-    return f"{inputs} by FP8" if weight.type == FP8 and FP8 not in inputs else weight.type
+    mixed = weight.type in (FP8, INT8) and weight.type not in inputs
+    return f"{inputs} by {weight.type}" if mixed else weight.type
 
 
 def check_fp8_attention(model: onnx.ModelProto, layers: Sequence[BuiltLayer]) -> int:

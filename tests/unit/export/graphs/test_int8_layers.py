@@ -11,7 +11,15 @@ from diffusers import WanTransformer3DModel
 from export.__main__ import main
 from export.checkpoint.folder import Checkpoint
 from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK
-from export.graphs.int8_layers import ONNX_RUNTIME, TENSORRT, Int8Linear, input_ranges, put_in_int8, through_int8
+from export.graphs.int8_layers import (
+    ONNX_RUNTIME,
+    TENSORRT,
+    Int8Linear,
+    form_of,
+    input_ranges,
+    put_in_int8,
+    through_int8,
+)
 from export.graphs.precision import PrecisionError, Precisions, blocks_in_int8
 from export.parity.graph_parity import ParityError
 from export.parity.integer_products import check_integer_products, integer_products
@@ -67,6 +75,10 @@ def test_each_output_of_a_weight_has_a_scale_of_its_own(form: object) -> None:
     assert torch.allclose(int8.weight_scales * largest, torch.tensor([0.002, 100.0]))
 
 
+def test_each_precision_has_the_form_of_its_compiler() -> None:
+    assert (form_of("int8"), form_of("int8-bf16")) == (ONNX_RUNTIME, TENSORRT)
+
+
 def test_the_largest_numbers_of_onnx_runtimes_form_do_not_overflow_16_bits() -> None:
     """Two products are added in 16 bits on processors without VNNI."""
     assert 2 * 255 * ONNX_RUNTIME.largest_weight < 2**15
@@ -103,9 +115,10 @@ def test_a_graph_that_onnx_runtime_computes_in_fp32_is_refused(graph: Path, expo
         check_integer_products(exported / "high_noise_expert/model.onnx", 4)
 
 
-def test_weights_that_stay_in_the_checkpoint_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PrecisionError, match="--precision int8 is for ONNX Runtime, with weights inside the graphs"):
-        ExportSettings(Precisions(experts="int8"), external_weights=True)
+@pytest.mark.parametrize("precision", ["int8", "int8-bf16"])
+def test_weights_that_stay_in_the_checkpoint_are_refused(precision: str) -> None:
+    with pytest.raises(PrecisionError, match=rf"--precision {precision}: weights in INT8 go inside"):
+        ExportSettings(Precisions(experts=precision), external_weights=True)
 
 
 def test_an_export_without_ranges_ends_before_any_work(

@@ -72,6 +72,7 @@ def test_layers_that_run_as_the_graph_says_pass_joined_or_not() -> None:
     [
         ("BFloat16", "BFloat16", "BFloat16"),
         ("BFloat16", "FP8", r"\['BFloat16'\] by FP8"),
+        ("BFloat16", "Int8", r"\['BFloat16'\] by Int8"),
         ("FP8", "BFloat16", "BFloat16"),
         ("Half", "Half", "Half"),
     ],

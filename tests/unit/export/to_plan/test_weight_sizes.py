@@ -33,6 +33,11 @@ def test_a_whole_small_expert_has_its_inner_blocks_in_fp8(checkpoint: Path) -> N
     assert saved == 3 * 2 * (8 * 192**2 + 2 * 192 * 768)
 
 
+def test_a_whole_small_expert_has_all_blocks_in_int8(checkpoint: Path) -> None:
+    saved = placed("bf16", checkpoint, SMALL) - placed("int8-bf16", checkpoint, SMALL)
+    assert saved == 4 * (8 * 192**2 + 2 * 192 * 768)
+
+
 @pytest.mark.parametrize("row", [row for row in COMPILE_TABLE if row.model == "A14B"], ids=str)
 def test_a_plan_that_is_too_large_or_too_small_is_refused(row: CompileCase, checkpoint: Path) -> None:
     small = read_architecture(checkpoint)
