@@ -80,7 +80,7 @@ fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(S
 	$(if $(GUIDANCE_SKIP),--guidance-skip $(GUIDANCE_SKIP)) \
 	-- "$$PROMPT"
 
-.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway gateway-pictures generate demo adherence quality pictures train-mini test test-fast nightly fuzz faults soak lint bench bench-gateway bench-all gpu perf lock placement-table sbom image clean
+.PHONY: help setup setup-dev mini export calibrate a14b-dry-run a14b-plans-rehearsal parity plans compile-check serve studio gateway gateway-pictures generate demo adherence quality pictures train-mini distill-mini test test-fast nightly fuzz faults soak lint bench bench-gateway bench-all gpu perf lock placement-table sbom image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -172,6 +172,9 @@ pictures: setup-dev export ## generate the README's pictures through a server (O
 
 train-mini: setup-dev ## train wan-mini: hours on two CPU cores, resumable (TRAIN_OPTIONS=...)
 	@$(python) -m training all $(TRAIN_OPTIONS)
+
+distill-mini: setup-dev ## train the LoRAs that make wan-mini a four-step model: two CPU hours, resumable (TRAIN_OPTIONS=...)
+	@$(python) -m training.distill $(TRAIN_OPTIONS)
 
 reruns = $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 # without a server a test has one core, two at a time; each file stays in one process, for what its tests share

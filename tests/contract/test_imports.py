@@ -31,7 +31,7 @@ ARROWS = {
     "client/wan_t2v_client": ("transport", "cli"),
     "embedded": ("process", "supervision"),
     "benchmarks": ("harness", "baselines", "latency", "load", "quality", "gpu"),
-    "training": ("world", "learn", "judge"),
+    "training": ("world", "learn", "judge", "distill"),
 }
 STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt"}
 STANDARD_LIBRARY_ONLY = ("facts", "shapes", "contract", "request")

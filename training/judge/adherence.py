@@ -55,14 +55,15 @@ def judge_adherence(clips: Sequence[Frames], prompts: Sequence[Prompt], *, sheet
 
 def score(verdicts: Sequence[Verdict], prompts: Sequence[Prompt]) -> Adherence:
     """Compare verdicts with their own prompts and, for the chance level, with every other one's."""
-    own = [_followed(verdict, prompt) for verdict, prompt in zip(verdicts, prompts, strict=True)]
+    own = [followed(verdict, prompt) for verdict, prompt in zip(verdicts, prompts, strict=True)]
     others = [
-        _followed(verdict, prompt) for i, verdict in enumerate(verdicts) for j, prompt in enumerate(prompts) if i != j
+        followed(verdict, prompt) for i, verdict in enumerate(verdicts) for j, prompt in enumerate(prompts) if i != j
     ]
     return Adherence(_scores(own, len(prompts)), chance=_scores(others, len(prompts)))
 
 
-def _followed(verdict: Verdict, prompt: Prompt) -> tuple[bool, ...]:
+def followed(verdict: Verdict, prompt: Prompt) -> tuple[bool, ...]:
+    """Whether a clip shows what the prompt asks for, by aspect."""
     return tuple(getattr(verdict, aspect) == getattr(prompt.scene, aspect) for aspect in ASPECTS)
 
 

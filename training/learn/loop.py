@@ -77,10 +77,10 @@ def optimisers(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     named = list(module.named_parameters())
     matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
     rest = [parameter for name, parameter in named if not is_matrix(name, parameter)]
-    return [
-        Muon(matrices, lr=plan.learning_rate, weight_decay=plan.weight_decay),
-        torch.optim.AdamW(rest, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=0.0),
-    ]
+    muon = Muon(matrices, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    if not rest:
+        return [muon]
+    return [muon, torch.optim.AdamW(rest, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)]
 
 
 class Training:

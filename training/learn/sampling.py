@@ -18,10 +18,10 @@ from training.learn.text_embeddings import text_embeddings
 from training.learn.vae_stage import frames_from_vae
 from training.learn.whole_clip import decode_whole
 from training.world.render import Frames
-from wan_t2v.denoise import denoise
+from wan_t2v.denoise import Step, denoise
 from wan_t2v.experts import Experts
 from wan_t2v.latents import starting_noise, vae_from_diffusion
-from wan_t2v.schedule import UniPcSchedule
+from wan_t2v.schedule import EulerSchedule, Schedule, UniPcSchedule, shifted_sigmas
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
 
 
@@ -33,6 +33,14 @@ class SamplingSettings:
     guidance_scale: float = served_default("guidance_scale")
     guidance_scale_2: float = served_default("guidance_scale_2")
     flow_shift: float = served_default("flow_shift")
+    solver: str = "unipc"
+
+    def schedule(self) -> Schedule:
+        """Begin the schedule of a generation."""
+        if self.solver == "euler":
+            sigmas = shifted_sigmas(self.steps, self.flow_shift)
+            return EulerSchedule(sigmas, num_train_timesteps=TRAIN_TIMESTEPS)
+        return UniPcSchedule(scheduler_config(), num_inference_steps=self.steps, flow_shift=self.flow_shift)
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,19 @@ def scheduler_config() -> Mapping[str, Any]:
 
 @torch.no_grad()
 def generate_latents(
-    modules: Modules, prompts: Sequence[str], *, seeds: Sequence[int], shape: LatentShape, settings: SamplingSettings
+    modules: Modules,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    shape: LatentShape,
+    settings: SamplingSettings,
+    schedule: Schedule | None = None,
+    after_step: Callable[[Step], None] = lambda step: None,
 ) -> Tensor:
-    """Generate denoised latents (B, 16, n+1, h, w), normalised, one clip per prompt and seed."""
+    """Generate denoised latents (B, 16, n+1, h, w), normalised, one clip per prompt and seed.
+
+    `schedule` is another one than that of the settings.
+    """
     device = modules.vae.device
     experts = Experts(
         TorchExpert(modules.high_noise_expert, modules.high_noise_expert.dtype),
@@ -79,14 +97,14 @@ def generate_latents(
     with InThisThread() as executor:
         return denoise(
             noise,
-            UniPcSchedule(scheduler_config(), num_inference_steps=settings.steps, flow_shift=settings.flow_shift),
+            schedule or settings.schedule(),
             experts=experts,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_embeds if settings.guidance_scale > 1.0 else None,
             guidance_scale=settings.guidance_scale,
             guidance_scale_2=settings.guidance_scale_2,
             executor=executor,
-            after_step=lambda step: None,
+            after_step=after_step,
         )
 
 

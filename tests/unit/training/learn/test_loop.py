@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from training.learn.ema import WeightAverage
-from training.learn.loop import LOG_FILE, Plan, Training, with_average
-from training.learn.muon import is_matrix, orthogonal
+from training.learn.loop import LOG_FILE, Plan, Training, optimisers, with_average
+from training.learn.muon import Muon, is_matrix, orthogonal
 
 CPU = torch.device("cpu")
 PLAN = Plan(steps=12, minutes=None, learning_rate=1e-2, warmup_steps=3, average_decay=0.9)
@@ -103,6 +103,11 @@ def test_embeddings_norms_and_biases_are_no_matrices() -> None:
     assert not is_matrix("shared.weight", weight)
     assert not is_matrix("relative_attention_bias.weight", table)
     assert not is_matrix("scale_shift_table", weight)
+
+
+def test_matrices_alone_have_one_optimiser() -> None:
+    (only,) = optimisers(nn.Linear(8, 8, bias=False), PLAN)
+    assert isinstance(only, Muon)
 
 
 def test_the_average_stands_in_for_the_weights_and_gives_them_back() -> None:

@@ -1,0 +1,99 @@
+"""Training of the LoRAs: one Euler step without guidance goes where the teacher's guided trajectory goes.
+
+First each step starts from the teacher's own state. Then it starts from where the student really is, and is asked back
+onto the trajectory: else small errors of early steps would lead to states that no later step has seen.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from training.contact_sheet import write_contact_sheet
+from training.distill.lora import add_lora
+from training.distill.trajectories import Trajectories
+from training.distill.waypoints import EXPERT_OF_STEP, SIGMAS, STEPS, STUDENT_SHIFT, timestep_of
+from training.learn.sampling import Modules, SamplingSettings, generate_clips
+from training.world.prompts import fixed_prompts
+from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
+from wan_t2v.shapes import LatentShape
+
+BATCH = 4
+KEPT_BACK = 32  # trajectories that are not trained on, to measure the error on
+TEACHERS_SHARE = 0.3  # of the training, in which steps start from the teacher's states
+SHOWN_PROMPTS = 8
+FOUR_STEPS = SamplingSettings(
+    steps=STEPS, guidance_scale=1.0, guidance_scale_2=1.0, flow_shift=STUDENT_SHIFT, solver="euler"
+)
+
+
+class DistillStage:
+    """Mean squared errors of both experts' velocities, one per step of the student and their sum."""
+
+    def __init__(self, modules: Modules, trajectories: Trajectories, *, seed: int, device: torch.device) -> None:
+        self.modules, self.seed, self.device = modules, seed, device
+        self.trajectories = trajectories
+        self.experts = {
+            HIGH_NOISE_EXPERT: modules.high_noise_expert.to(device),
+            LOW_NOISE_EXPERT: modules.low_noise_expert.to(device),
+        }
+        torch.manual_seed(seed)
+        self.module = nn.ModuleDict({name: add_lora(expert) for name, expert in self.experts.items()})
+
+    def losses(self, step: int, share_done: float) -> dict[str, Tensor]:
+        """Losses of one step on trajectories drawn by its number."""
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        rows = torch.randint(len(self.trajectories) - KEPT_BACK, (BATCH,), generator=random)
+        errors = self._errors(self._batch(rows), own_states=share_done >= TEACHERS_SHARE)
+        return {"loss": torch.stack(errors).sum()} | {f"step_{i}": e.detach() for i, e in enumerate(errors, start=1)}
+
+    def show(self, path: Path) -> dict[str, float]:
+        """A strip for each of a few held-out prompts, and the errors on trajectories that were kept back."""
+        prompts = fixed_prompts()[:SHOWN_PROMPTS]
+        clips = generate_clips(
+            self.modules,
+            [prompt.text for prompt in prompts],
+            seeds=[prompt.seed for prompt in prompts],
+            shape=LatentShape(*self.trajectories.states.shape[2:]),
+            settings=FOUR_STEPS,
+        )
+        write_contact_sheet(path, clips, columns=2)
+        return self.kept_back_errors()
+
+    @torch.no_grad()
+    def kept_back_errors(self) -> dict[str, float]:
+        """Mean squared distance of the student's own latents from the teacher's, at each waypoint."""
+        batch = self._batch(torch.arange(len(self.trajectories) - KEPT_BACK, len(self.trajectories)))
+        latents, errors = batch.states[:, 0], {}
+        for step in range(STEPS):
+            latents = follow(latents, self._velocity(step, latents, batch.texts), step)
+            errors[f"apart_{step + 1}"] = (latents - batch.states[:, step + 1]).square().mean().item()
+        return errors
+
+    def _batch(self, rows: Tensor) -> Trajectories:
+        states, texts = self.trajectories.states[rows], self.trajectories.texts[rows]
+        return Trajectories(states.to(self.device), texts.to(self.device))
+
+    def _errors(self, batch: Trajectories, *, own_states: bool) -> list[Tensor]:
+        latents, errors = batch.states[:, 0], []
+        for step in range(STEPS):
+            start = latents if own_states else batch.states[:, step]
+            velocity = self._velocity(step, start, batch.texts)
+            errors.append((velocity - target_velocity(start, batch.states[:, step + 1], step)).square().mean())
+            latents = follow(start, velocity.detach(), step)
+        return errors
+
+    def _velocity(self, step: int, latents: Tensor, texts: Tensor) -> Tensor:
+        timesteps = torch.full((len(latents),), timestep_of(step), device=latents.device)
+        velocity: Tensor = self.experts[EXPERT_OF_STEP[step]](latents, timesteps, texts, return_dict=False)[0]
+        return velocity.float()
+
+
+def target_velocity(start: Tensor, end: Tensor, step: int) -> Tensor:
+    """The velocity with which the student's `step`-th step, from 0, goes from `start` to `end`."""
+    return (start - end) / (SIGMAS[step] - SIGMAS[step + 1])
+
+
+def follow(latents: Tensor, velocity: Tensor, step: int) -> Tensor:
+    """The student's `step`-th step, from 0: what the solver `euler` does."""
+    return latents + (SIGMAS[step + 1] - SIGMAS[step]) * velocity

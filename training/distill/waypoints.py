@@ -1,0 +1,51 @@
+"""Waypoints: the five noise levels of a four-step generation, and a teacher's schedule that visits each of them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.checkpoint.mini import BOUNDARY_RATIO
+from training.learn.flow_matching import FLOW_SHIFT, TRAIN_TIMESTEPS, unshift
+from training.learn.sampling import scheduler_config
+from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
+from wan_t2v.schedule import UniPcSchedule, official_sigmas, shifted_sigmas
+
+STEPS = 4
+STUDENT_SHIFT = 5.0
+SIGMAS = shifted_sigmas(STEPS, STUDENT_SHIFT)  # 1, 0.9375, 0.8333, 0.625, 0
+EXPERT_OF_STEP = tuple(
+    HIGH_NOISE_EXPERT if sigma >= BOUNDARY_RATIO else LOW_NOISE_EXPERT for sigma in SIGMAS[:-1]
+)  # two each
+
+
+class TeacherSchedule(UniPcSchedule):
+    """Serving's solver on serving's noise levels, of which those nearest to the waypoints are moved onto them.
+
+    `marks` has the count of steps after which the latents are at each waypoint but the first.
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(scheduler_config(), num_inference_steps=steps, flow_shift=FLOW_SHIFT)
+        times, positions = times_through_waypoints(steps)
+        self.marks = (*positions, steps)
+        self._solver.set_timesteps(sigmas=times)
+        self._solver.set_begin_index(0)
+        self.timesteps = tuple(int(timestep) for timestep in self._solver.timesteps)
+
+
+def times_through_waypoints(steps: int) -> tuple[NDArray[np.float64], tuple[int, ...]]:
+    """Wan's unshifted noise levels with the inner waypoints among them, and at which places those stand.
+
+    Raises ValueError for so few steps that two waypoints would take one place.
+    """
+    times = official_sigmas(steps)
+    inner = [unshift(sigma) for sigma in SIGMAS[1:-1]]
+    positions = tuple(int(np.abs(times - time).argmin()) for time in inner)
+    if len({0, *positions}) <= len(inner):
+        raise ValueError(f"{steps} steps of the teacher are too few to pass through each waypoint, take 8 or more")
+    times[list(positions)] = inner
+    return times, positions
+
+
+def timestep_of(step: int) -> float:
+    """The timestep of the student's `step`-th step, from 0; may be a fraction."""
+    return SIGMAS[step] * TRAIN_TIMESTEPS
