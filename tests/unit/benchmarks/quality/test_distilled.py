@@ -1,5 +1,7 @@
 """Rows and intervals."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import distilled as module
-from benchmarks.quality.distilled import FOUR_STEPS, Row, share_with_interval
+from benchmarks.quality.distilled import FOUR_STEPS, RESULTS, Row, share_with_interval, table
 from training.distill.waypoints import SIGMAS
 from training.judge.attributes import Verdict
 from training.world.prompts import Prompt, fixed_prompts
@@ -53,3 +55,13 @@ def test_an_interval_is_wider_where_prompts_differ_than_where_seeds_do() -> None
 def test_a_request_for_four_steps_visits_the_waypoints() -> None:
     assert shifted_sigmas(FOUR_STEPS["num_inference_steps"], FOUR_STEPS["flow_shift"]) == SIGMAS
     assert FOUR_STEPS["guidance_scale"] == 1.0
+
+
+def test_the_model_card_has_the_table_of_the_last_scores(root: Path) -> None:
+    found = json.loads((root / RESULTS).read_text())
+    card = (root / "training/MODEL_CARD.md").read_text()
+    assert "\n".join(table(found["rows"])) in card
+    assert f"{found['date']}, {found['machine']}, load {found['load']:.1f}" in card.replace("\n", " ")
+    speed = " ".join((root / "docs/use/speed.md").read_text().split())
+    for row in found["rows"].values():
+        assert f"{100 * row['all_three'][0]:.1f} %" in speed
