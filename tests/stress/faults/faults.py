@@ -200,6 +200,7 @@ def fill_the_disk(victim: Victim, harmed: HarmedRepository) -> Outcome:
         began = time.monotonic()
         with filled(harmed.checkpoints):
             heard += list(messages)
+            victim.until(lambda _: not list(harmed.checkpoints.glob("*.lock")))  # it goes after the last message
             kept = sorted(
                 path.suffix for path in harmed.checkpoints.iterdir() if path.suffix in (".lock", ".checkpoint")
             )
