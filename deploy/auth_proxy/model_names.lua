@@ -182,7 +182,7 @@ local function check_stream(handle, served)
 end
 
 function envoy_on_request(handle)
-  local path = handle:headers():get(":path")
+  local path = handle:headers():get(":path"):match("^[^?]*") -- a route takes the path with any query
   if path == UNARY then
     check_call(handle, SERVED[path])
   elseif path == STREAM then

@@ -1,5 +1,6 @@
 """The proxy before Triton, a real Envoy: calls of the two endpoints pass as they are, no other message reaches a server."""
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Iterator
@@ -180,6 +181,15 @@ def test_a_message_beyond_the_limit_is_not_kept(channel: grpc.Channel, stand_in:
     assert stand_in.messages[1:] == [message(STREAM, b"after")]
     assert refusal(channel, long)[0] is not grpc.StatusCode.OK
     assert len(stand_in.messages) == 2
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_a_query_behind_the_method_hides_no_message(method: str, channel: grpc.Channel, stand_in: StandIn) -> None:
+    """Envoy's routes take a path with a query for the same path."""
+    called = channel.stream_stream(f"{SERVICE}{method}?x")(iter([message("denoiser")]), timeout=60)
+    with contextlib.suppress(grpc.RpcError):
+        list(called)
+    assert not any(b"denoiser" in reached for reached in stand_in.messages)
 
 
 @pytest.mark.parametrize("method", ["ServerLive", "ServerReady", "ModelReady", "ModelStatistics"])
