@@ -194,3 +194,12 @@ def test_the_table_in_the_documentation_is_what_the_command_says(
             assert f", {needed} GiB" in cell
             assert ("(tight)" in cell) == (placement["verdict"] == "tight")
             assert ("text encoder on the CPU" in cell) == (placement["text_encoder"] == "cpu")
+
+
+def test_int8_that_the_export_of_a14b_refuses_is_not_planned_for(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("--gpu", "80", "--size", "720x1280", "--precision", "int8-bf16", repository=copied)
+    assert ended.value.code == 1
+    assert "weights in INT8 go inside the graph. Take fp8." in capsys.readouterr().err
