@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from export.atomic import write_folder_atomically
 from export.checkpoint.mini import BOUNDARY_RATIO, FLOW_SHIFT, SERVING_DEFAULTS
-from export.fp8.prompts import PROMPTS_FILE
+from export.quantisation.prompts import PROMPTS_FILE
 from export.to_onnx.latent_preview import fit_preview
 from training.learn.sampling import Modules
 from training.learn.vae_stage import vae_input

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wan_t2v.facts import ModelFacts, ServingDefaults
 from wan_t2v.mp4 import mp4_from_frames
-from wan_t2v.schedule import official_sigmas
+from wan_t2v.solvers.noise_levels import official_sigmas
 
 
 class Diffusers:

@@ -30,8 +30,8 @@ _FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {  # the library's default, and
     "sigma_max": (None, (None,)),
     "shift_terminal": (None, (None,)),
     "solver_order": (2, (1, 2, 3)),
-    "solver_type": ("bh2", ("bh1", "bh2")),
-    "lower_order_final": (True, (True, False)),
+    "solver_type": ("bh2", ("bh2",)),  # the library's bh1 ends in numbers that are none where the last level is 0 ...
+    "lower_order_final": (True, (True,)),  # ... and so does its last step with an order above 1
     "final_sigmas_type": ("zero", ("zero",)),
     "timestep_spacing": ("linspace", ("linspace", "leading", "trailing")),
     "time_shift_type": ("exponential", ("exponential", "linear")),

@@ -28,8 +28,9 @@ from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.experts import EngineExpert, Expert, Experts
 from wan_t2v.facts import TOKENIZER_FILE
 from wan_t2v.latents import starting_noise
-from wan_t2v.schedule import UniPcSchedule
 from wan_t2v.shapes import VideoShape
+from wan_t2v.solvers.noise_levels import official_sigmas
+from wan_t2v.solvers.unipc import UniPcSchedule
 from wan_t2v.tokens import PromptTokenizer, clean_prompt
 
 BANDS = ((875, 1001), (600, 875), (300, 600), (0, 300))  # timesteps; the first is the high-noise expert's
@@ -102,7 +103,7 @@ def reference_run(
     with ThreadPoolExecutor(1) as executor:
         denoise(
             starting_noise(facts.grid.latent_shape(video), settings.seed),
-            UniPcSchedule(facts.scheduler, num_inference_steps=settings.steps, flow_shift=fields["flow_shift"]),
+            UniPcSchedule(facts.scheduler, official_sigmas(settings.steps), flow_shift=fields["flow_shift"]),
             experts=recorder.experts(facts.boundary_timestep),
             prompt_embeds=embeds,
             negative_prompt_embeds=negative,

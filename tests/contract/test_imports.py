@@ -27,13 +27,13 @@ ALLOWED = {"export/placement/configs.py": {"tritonclient.grpc.model_config_pb2"}
 # Folders of a package in the order of their arrows: each imports from those before it, and none from those after it.
 ARROWS = {
     "wan_t2v/serving": ("python_backend", "resume", "admission", "loop", "models"),
-    "export": ("graphs", "checkpoint", "lora", "fp8", "parity", "to_onnx", "placement", "to_plan", "commands"),
+    "export": ("graphs", "checkpoint", "lora", "quantisation", "parity", "to_onnx", "placement", "to_plan", "commands"),
     "client/wan_t2v_client": ("transport", "cli"),
     "embedded": ("process", "supervision"),
     "benchmarks": ("harness", "baselines", "latency", "load", "quality", "gpu"),
     "training": ("world", "learn", "judge", "distill"),
 }
-STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt"}
+STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt", "diffusers"}
 STANDARD_LIBRARY_ONLY = ("facts", "shapes", "contract", "request")
 
 
@@ -115,6 +115,13 @@ def test_the_client_needs_no_torch_and_nothing_of_the_server() -> None:
 def test_models_that_need_no_torch_do_not_load_it(module: str) -> None:
     """Each Python model is a process of its own: torch would cost it two seconds and 200 MB."""
     assert "torch" not in modules_after(f"import wan_t2v.serving.models.{module}")
+
+
+@pytest.mark.parametrize("module", ["denoiser", "text_to_video_stream", "vae_decoder"])
+def test_no_model_loads_diffusers_or_what_it_brings(module: str) -> None:
+    """Both endpoints need its UniPC alone: it would cost each process five seconds and 140 MB."""
+    loaded = modules_after(f"import wan_t2v.serving.models.{module}")
+    assert not loaded & {"diffusers", "scipy", "transformers", "torch._dynamo", "onnxruntime"}
 
 
 COMMANDS_OF_EXPORT = (

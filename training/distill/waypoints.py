@@ -7,7 +7,8 @@ from export.checkpoint.mini import BOUNDARY_RATIO
 from training.learn.flow_matching import FLOW_SHIFT, TRAIN_TIMESTEPS, unshift
 from training.learn.sampling import scheduler_config
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
-from wan_t2v.schedule import UniPcSchedule, official_sigmas, shifted_sigmas
+from wan_t2v.solvers.noise_levels import official_sigmas, shifted_sigmas
+from wan_t2v.solvers.unipc import UniPcSchedule
 
 STEPS = 4
 STUDENT_SHIFT = 5.0
@@ -24,12 +25,9 @@ class TeacherSchedule(UniPcSchedule):
     """
 
     def __init__(self, steps: int) -> None:
-        super().__init__(scheduler_config(), num_inference_steps=steps, flow_shift=FLOW_SHIFT)
         times, positions = times_through_waypoints(steps)
+        super().__init__(scheduler_config(), times, flow_shift=FLOW_SHIFT)
         self.marks = (*positions, steps)
-        self._solver.set_timesteps(sigmas=times)
-        self._solver.set_begin_index(0)
-        self.timesteps = tuple(int(timestep) for timestep in self._solver.timesteps)
 
 
 def times_through_waypoints(steps: int) -> tuple[NDArray[np.float64], tuple[int, ...]]:

@@ -31,6 +31,7 @@ from training.judge.adherence import ASPECTS, Adherence, Generate, judge_adheren
 from training.world.prompts import PROMPTS, Prompt, fixed_prompts
 from training.world.render import Frames
 
+SERVER_LOG = Path("build/adherence-server.log")
 OTHER_SEED = 1_000_003  # from one seed of a prompt to the next
 # of two to ten values: what 97.5 % lie below
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -54,14 +55,14 @@ def generate_through(client: TextToVideo) -> Generate:
 
 
 @contextlib.contextmanager
-def connect(url: str | None, repository: Path) -> Iterator[TextToVideo]:
+def connect(url: str | None, repository: Path, *, log: Path = SERVER_LOG) -> Iterator[TextToVideo]:
     """A client of the server at `url`, or of one started for this on free ports. Raises ServerError."""
     if url is not None:
         with TextToVideo(Connection(url)) as client:
             yield client
         return
     with (
-        running_server(ServerOptions(repository=repository, log=Path("build/adherence-server.log"))) as server,
+        running_server(ServerOptions(repository=repository, log=log)) as server,
         TextToVideo(Connection(server.grpc_url)) as client,
     ):
         yield client

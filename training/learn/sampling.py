@@ -21,8 +21,11 @@ from training.world.render import Frames
 from wan_t2v.denoise import Step, denoise
 from wan_t2v.experts import Experts
 from wan_t2v.latents import starting_noise, vae_from_diffusion
-from wan_t2v.schedule import EulerSchedule, Schedule, UniPcSchedule, shifted_sigmas
+from wan_t2v.schedule import Schedule
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
+from wan_t2v.solvers.euler import EulerSchedule
+from wan_t2v.solvers.noise_levels import official_sigmas, shifted_sigmas
+from wan_t2v.solvers.unipc import UniPcSchedule
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class SamplingSettings:
         if self.solver == "euler":
             sigmas = shifted_sigmas(self.steps, self.flow_shift)
             return EulerSchedule(sigmas, num_train_timesteps=TRAIN_TIMESTEPS)
-        return UniPcSchedule(scheduler_config(), num_inference_steps=self.steps, flow_shift=self.flow_shift)
+        return UniPcSchedule(scheduler_config(), official_sigmas(self.steps), flow_shift=self.flow_shift)
 
 
 @dataclass(frozen=True)

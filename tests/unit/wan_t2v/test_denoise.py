@@ -11,7 +11,8 @@ from wan_t2v.denoise import NonFiniteVelocity, Step, denoise, experts_of_steps
 from wan_t2v.experts import Experts
 from wan_t2v.facts import ModelFacts
 from wan_t2v.guidance import compute_velocities
-from wan_t2v.schedule import UniPcSchedule
+from wan_t2v.solvers.noise_levels import official_sigmas
+from wan_t2v.solvers.unipc import UniPcSchedule
 from wan_t2v.step_profiles.profile import EXACT, StepProfile
 from wan_t2v.step_profiles.step_reuse import StepReuse
 
@@ -35,7 +36,7 @@ def run(
 ) -> list[Step]:
     steps: list[Step] = []
     with ThreadPoolExecutor(1) as executor:
-        schedule = UniPcSchedule(facts.scheduler, num_inference_steps=count, flow_shift=12.0)
+        schedule = UniPcSchedule(facts.scheduler, official_sigmas(count), flow_shift=12.0)
         experts = Experts(high, low, facts.boundary_timestep)
         denoise(
             LATENTS,
@@ -99,7 +100,7 @@ def test_a_step_that_raises_stops_the_loop(facts: ModelFacts) -> None:
 
     with ThreadPoolExecutor(1) as executor, pytest.raises(Cancelled):
         denoise(
-            LATENTS, UniPcSchedule(facts.scheduler, num_inference_steps=8, flow_shift=12.0),
+            LATENTS, UniPcSchedule(facts.scheduler, official_sigmas(8), flow_shift=12.0),
             experts=Experts(high, FakeExpert(1.0), 875.0), prompt_embeds=PROMPT, negative_prompt_embeds=None,
             guidance_scale=4.0, guidance_scale_2=3.0, executor=executor, after_step=cancel,
         )  # fmt: skip
@@ -150,7 +151,7 @@ def test_a_profile_leaves_passes_out_and_each_step_says_so(facts: ModelFacts) ->
 
 def test_nothing_left_out_is_what_is_computed_without_a_profile(facts: ModelFacts) -> None:
     def last(reuse: StepReuse | None) -> Tensor:
-        schedule = UniPcSchedule(facts.scheduler, num_inference_steps=8, flow_shift=12.0)
+        schedule = UniPcSchedule(facts.scheduler, official_sigmas(8), flow_shift=12.0)
         with ThreadPoolExecutor(1) as executor:
             return denoise(
                 LATENTS, schedule, experts=Experts(FakeExpert(1.0), FakeExpert(0.3), 875.0), prompt_embeds=PROMPT,

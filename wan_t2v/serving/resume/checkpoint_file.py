@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FORMAT = b"wan-t2v checkpoint 3"
+FORMAT = b"wan-t2v checkpoint 4"
 _BELONGS_TO = "belongs_to"
 _STATE, _REUSE = "state.", "reuse."
 

@@ -13,7 +13,7 @@ from benchmarks.quality.distilled import FOUR_STEPS, RESULTS, Row, share_with_in
 from training.distill.waypoints import SIGMAS
 from training.judge.attributes import Verdict
 from training.world.prompts import Prompt, fixed_prompts
-from wan_t2v.schedule import shifted_sigmas
+from wan_t2v.solvers.noise_levels import shifted_sigmas
 
 
 class FakeClient:

@@ -47,7 +47,7 @@ CONFIGS: dict[str, tuple[Damage, str]] = {
     "no flow": (edited(SCHEDULER, prediction_type="epsilon"), 'prediction_type is "epsilon", accepted: "flow_pred'),
     "no flow sigmas": (edited(SCHEDULER, use_flow_sigmas=...), "use_flow_sigmas is missing, accepted: true"),
     "other timesteps": (edited(SCHEDULER, num_train_timesteps="1000"), 'num_train_timesteps is "1000", accepted: 1000'),
-    "an unknown solver": (edited(SCHEDULER, solver_type="midpoint"), 'solver_type is "midpoint", accepted: "bh1" or'),
+    "another solver type": (edited(SCHEDULER, solver_type="bh1"), 'solver_type is "bh1", accepted: "bh2"'),
     "a scheduler's number": (edited(SCHEDULER, beta_start="x"), 'beta_start is "x", accepted: a number above 0'),
     "no JSON": (replaced("vae/config.json", "{"), "vae/config.json is not valid JSON"),
     "no UTF-8": (replaced("vae/config.json", b"\xff\xfe{\x00}\x00"), "vae/config.json is not UTF-8 text"),

@@ -6,7 +6,7 @@ import pytest
 from training.distill.waypoints import EXPERT_OF_STEP, SIGMAS, TeacherSchedule, times_through_waypoints, timestep_of
 from training.learn.flow_matching import unshift
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
-from wan_t2v.schedule import official_sigmas
+from wan_t2v.solvers.noise_levels import official_sigmas
 
 
 def test_each_expert_takes_two_of_the_students_steps() -> None:
@@ -17,7 +17,7 @@ def test_each_expert_takes_two_of_the_students_steps() -> None:
 @pytest.mark.parametrize("steps", [12, 20, 40])
 def test_the_teacher_passes_through_each_waypoint_and_else_keeps_servings_levels(steps: int) -> None:
     schedule = TeacherSchedule(steps)
-    reached = [float(schedule._solver.sigmas[mark]) for mark in schedule.marks]
+    reached = [float(schedule.sigmas[mark]) for mark in schedule.marks]
     assert reached == pytest.approx(SIGMAS[1:], abs=1e-6)
     times, positions = times_through_waypoints(steps)
     others = np.delete(np.arange(steps), positions)

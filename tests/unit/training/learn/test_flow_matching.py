@@ -12,7 +12,8 @@ from training.learn.sampling import scheduler_config
 from training.learn.text_embeddings import text_embeddings
 from training.stages import new_tokenizer
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
-from wan_t2v.schedule import UniPcSchedule
+from wan_t2v.solvers.noise_levels import official_sigmas
+from wan_t2v.solvers.unipc import UniPcSchedule
 
 
 def _drawn(name: str, count: int = 4096) -> torch.Tensor:
@@ -26,7 +27,7 @@ def test_each_expert_learns_the_timesteps_on_its_side_of_the_boundary() -> None:
 
 
 def test_every_visited_timestep_lies_among_the_drawn_ones() -> None:
-    schedule = UniPcSchedule(scheduler_config(), num_inference_steps=40, flow_shift=12.0)
+    schedule = UniPcSchedule(scheduler_config(), official_sigmas(40), flow_shift=12.0)
     drawn = 1000 * torch.cat([_drawn(HIGH_NOISE_EXPERT), _drawn(LOW_NOISE_EXPERT)])
     assert schedule.timesteps[0] == 999
     assert schedule.timesteps[-1] == 235
