@@ -1,4 +1,4 @@
-"""Generate each prompt in each profile, side by side, and compare with `exact`."""
+"""Generate each prompt in each way, side by side, and compare with `exact`."""
 
 import statistics
 import time
@@ -16,6 +16,22 @@ _SEEDS_BETWEEN = 1_000_003
 
 
 @dataclass(frozen=True)
+class Way:
+    """How clips are made: the server, and fields of the requests to it."""
+
+    client: TextToVideo
+    fields: Mapping[str, Any]
+
+    def generate(self, text: str, seed: int) -> "Clip":
+        """Make one clip."""
+        started = time.monotonic()
+        answer = self.client.generate(text, seed=seed, output_type="frames", **self.fields)
+        seconds = time.monotonic() - started
+        assert answer.frames is not None  # it is what was asked for
+        return Clip(answer.frames, seconds, sum(answer.metadata["passes"]))
+
+
+@dataclass(frozen=True)
 class Clip:
     """One video: its frames, seconds from call to answer, and passes of the experts."""
 
@@ -25,8 +41,8 @@ class Clip:
 
 
 @dataclass
-class ProfileClips:
-    """What one profile made, a figure per prompt."""
+class WayClips:
+    """What was made in one way, a figure per prompt."""
 
     seconds: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
@@ -54,32 +70,41 @@ class ProfileClips:
         }
 
 
-def measure(
-    client: TextToVideo, prompts: Sequence[tuple[str, int]], profiles: Sequence[str], *, keep_frames: bool
-) -> Iterator[Mapping[str, ProfileClips]]:
-    """Yield what there is after each prompt. `prompts` are texts with seeds; `profiles` do not name `exact`,
-    and are names or raw fields (`step_cache=0.05,guidance_skip=0.1`).
+def profile_ways(client: TextToVideo, profiles: Sequence[str], *, precision: str = "") -> dict[str, Way]:
+    """The exact way through one server, and one for each profile, by name; a server in another precision has its name.
 
-    The order of the profiles changes from prompt to prompt, so that none is always the first after a pause.
+    Profiles are names or raw fields (`step_cache=0.05,guidance_skip=0.1`).
     """
-    clips = {name: ProfileClips() for name in (EXACT, OTHER_SEED, *profiles)}
-    _generate(client, *prompts[0], name=EXACT)
+    exact = Way(client, profile_fields(EXACT))
+    ways = {profile: Way(client, profile_fields(profile)) for profile in profiles}
+    if not precision:
+        return {EXACT: exact, **ways}
+    return {precision: exact, **{f"{precision}, {profile}": way for profile, way in ways.items()}}
+
+
+def measure(
+    ways: Mapping[str, Way], prompts: Sequence[tuple[str, int]], *, keep_frames: bool
+) -> Iterator[Mapping[str, WayClips]]:
+    """Yield what there is after each prompt. `prompts` are texts with seeds; of the `ways` one is EXACT.
+
+    The order of the ways changes from prompt to prompt, so that none is always the first after a pause.
+    """
+    clips = {name: WayClips() for name in (EXACT, OTHER_SEED, *(name for name in ways if name != EXACT))}
+    for way in ways.values():
+        way.generate(*prompts[0])  # a warm-up
     for index, (text, seed) in enumerate(prompts):
         names = list(clips)
         turned = names[index % len(names) :] + names[: index % len(names)]
-        made = {name: _generate(client, text, seed, name=name) for name in turned}
+        made = {name: _made(ways, name, text=text, seed=seed) for name in turned}
         for name, clip in made.items():
             clips[name].add(clip, made[EXACT], keep=keep_frames)
         yield clips
 
 
-def _generate(client: TextToVideo, text: str, seed: int, *, name: str) -> Clip:
-    name, seed = (EXACT, seed + _SEEDS_BETWEEN) if name == OTHER_SEED else (name, seed)
-    started = time.monotonic()
-    answer = client.generate(text, seed=seed, output_type="frames", **profile_fields(name))
-    seconds = time.monotonic() - started
-    assert answer.frames is not None  # it is what was asked for
-    return Clip(answer.frames, seconds, sum(answer.metadata["passes"]))
+def _made(ways: Mapping[str, Way], name: str, *, text: str, seed: int) -> Clip:
+    if name == OTHER_SEED:
+        return ways[EXACT].generate(text, seed + _SEEDS_BETWEEN)
+    return ways[name].generate(text, seed)
 
 
 def profile_fields(profile: str) -> dict[str, Any]:

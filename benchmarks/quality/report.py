@@ -21,7 +21,7 @@ _COLUMNS = {
 def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The rows as lines of Markdown, with the columns that any of them has."""
     columns = [name for name in _COLUMNS if any(name in row for row in rows.values())]
-    head = ["profile", *(_COLUMNS[name] for name in columns)]
+    head = ["way", *(_COLUMNS[name] for name in columns)]
     body = [[f"`{name}`", *(f"{row[column]:g}" for column in columns)] for name, row in rows.items()]
     return [_line(head), _line(["---"] * len(head)), *(_line(cells) for cells in body)]
 

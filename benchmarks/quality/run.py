@@ -1,27 +1,33 @@
-"""Measure what each step profile saves and how far its videos are from the exact ones, through a server.
+"""Measure what each step profile and precision saves and how far its videos are from the exact ones, through servers.
 
     make quality        or        python -m benchmarks.quality.run --url 127.0.0.1:8001 --profiles fast
 
 Without a file of prompts the fixed held-out list of wan-mini's world is generated, and how often a clip shows what the
 prompt asks for is judged beside. A second seed of `exact` is the yardstick: profiles that are farther from `exact` than
-that make other videos. Writes quality.json, table.md and quality.png; the last line printed is the JSON.
+that make other videos. `--also int8=FOLDER` (graphs of the same checkpoint, `make export PRECISION=int8`) or
+`--also fp8=HOST:PORT` adds a server in another precision, exact and in each profile. Writes quality.json, table.md and
+quality.png; the last line printed is the JSON.
 """
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from wan_t2v_client import ClientError
+from wan_t2v_client import ClientError, TextToVideo
 
 from benchmarks.harness.machine import provenance
-from benchmarks.quality.measure import OTHER_SEED, ProfileClips, measure
+from benchmarks.harness.repository_copy import copy_repository
+from benchmarks.quality.measure import OTHER_SEED, Way, WayClips, measure, profile_ways
 from benchmarks.quality.report import table, write_plot
 from embedded.errors import ServerError
 from export.atomic import write_atomically
+from export.to_onnx.install import install_export
 from training.judge.adherence import judge_adherence
 from training.judge.through_server import connect
 from training.world.prompts import PROMPTS, Prompt, fixed_prompts
@@ -39,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         profiles = options.profiles or list(ServingDefaults.read(options.repository / "prepare/1").step_profiles)
         judged = None if options.prompts else fixed_prompts(options.count)
         prompts = [(one.text, one.seed) for one in judged] if judged else _lines(options.prompts)[: options.count]
-        with connect(options.url, options.repository) as client:
-            runs = measure(client, prompts, profiles, keep_frames=judged is not None)
+        with _connect(options, profiles) as ways:
+            runs = measure(ways, prompts, keep_frames=judged is not None)
             for clips in tqdm(runs, desc="prompts", unit="prompt", total=len(prompts)):
                 rows = {name: clip.row() for name, clip in clips.items()}
     except (ServerError, ClientError, OSError, ValueError) as error:
@@ -55,6 +61,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _connect(options: argparse.Namespace, profiles: Sequence[str]) -> Iterator[dict[str, Way]]:
+    """The ways through each server. Raises ServerError, OSError, ValueError."""
+    also = [_precision_and_place(text) for text in options.also]
+    with contextlib.ExitStack() as stack:
+        ways = profile_ways(stack.enter_context(connect(options.url, options.repository)), profiles)
+        for precision, place in also:
+            client = stack.enter_context(_connect_other(place, options.repository))
+            ways |= profile_ways(client, profiles, precision=precision)
+        yield ways
+
+
+@contextlib.contextmanager
+def _connect_other(place: str, repository: Path) -> Iterator[TextToVideo]:
+    """A client of the server at an address, or of one for a folder's graphs in a copy of the repository."""
+    if not Path(place).is_dir():
+        with connect(place, repository) as client:
+            yield client
+        return
+    with tempfile.TemporaryDirectory(prefix="wan-t2v-quality-") as folder:
+        copy = install_export(Path(place), copy_repository(repository, Path(folder)))
+        with connect(None, copy, log=Path(folder) / "server.log") as client:
+            yield client
+
+
+def _precision_and_place(text: str) -> tuple[str, str]:
+    precision, _, place = text.partition("=")
+    if not precision or not (Path(place).is_dir() or ":" in place):
+        raise ValueError(f"--also {text}: accepted: PRECISION=FOLDER of exported graphs, or PRECISION=HOST:PORT")
+    return precision, place
+
+
 def _lines(path: Path) -> list[tuple[str, int]]:
     """One prompt per line; its seed is the line's number. Raises OSError, ValueError."""
     found = [(line.strip(), number) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines())]
@@ -63,7 +101,7 @@ def _lines(path: Path) -> list[tuple[str, int]]:
     return [(text, number) for text, number in found if text]
 
 
-def _adherence(clips: ProfileClips, prompts: Sequence[Prompt] | None) -> dict[str, float]:
+def _adherence(clips: WayClips, prompts: Sequence[Prompt] | None) -> dict[str, float]:
     if prompts is None:
         return {}
     scores = judge_adherence(clips.frames, prompts).scores
@@ -92,6 +130,13 @@ def _parser() -> argparse.ArgumentParser:
         "--profiles",
         nargs="+",
         help="names, or fields such as step_cache=0.05 (default: all that the repository names)",
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="PRECISION=WHERE",
+        help="another precision beside: a folder of its graphs, or the gRPC address of a server; again for each",
     )
     parser.add_argument("--prompts", type=Path, help="file with a prompt per line (default: wan-mini's held-out list)")
     parser.add_argument("--count", type=int, default=PROMPTS, help="number of prompts, from the top")

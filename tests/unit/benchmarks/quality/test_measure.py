@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.quality.measure import EXACT, OTHER_SEED, measure, profile_fields
+from benchmarks.quality.measure import EXACT, OTHER_SEED, measure, profile_fields, profile_ways
 
 PASSES = {EXACT: [2, 2, 2], "fast": [2, 0, 1]}
 
@@ -29,7 +29,7 @@ class FakeClient:
 
 def run(prompts: Sequence[tuple[str, int]], *, keep_frames: bool = False) -> tuple[FakeClient, Any]:
     client = FakeClient()
-    clips = list(measure(client, prompts, ["fast"], keep_frames=keep_frames))  # type: ignore[arg-type]
+    clips = list(measure(profile_ways(client, ["fast"]), prompts, keep_frames=keep_frames))  # type: ignore[arg-type]
     return client, clips[-1]
 
 
@@ -43,8 +43,8 @@ def test_a_row_has_the_passes_and_the_difference_from_exact() -> None:
 
 def test_the_first_call_is_a_warm_up_and_no_profile_is_always_first() -> None:
     client, _ = run([("a", 1), ("b", 2), ("c", 3)])
-    assert client.asked[0] == ("a", 1, EXACT)
-    rounds = [client.asked[1:][index : index + 3] for index in (0, 3, 6)]
+    assert client.asked[:2] == [("a", 1, EXACT), ("a", 1, "fast")]
+    rounds = [client.asked[2:][index : index + 3] for index in (0, 3, 6)]
     assert [profile for _, _, profile in (one[0] for one in rounds)] == [EXACT, EXACT, "fast"]
     assert all({text for text, _, _ in one} == {name} for one, name in zip(rounds, "abc", strict=True))
     assert len({seed for _, seed, _ in rounds[0]}) == 2, "one of them has another seed"
@@ -53,6 +53,15 @@ def test_the_first_call_is_a_warm_up_and_no_profile_is_always_first() -> None:
 def test_frames_are_kept_for_a_judge_alone() -> None:
     assert len(run([("a", 1)], keep_frames=True)[1]["fast"].frames) == 1
     assert run([("a", 1)])[1]["fast"].frames == []
+
+
+def test_another_precision_is_compared_with_exact_of_the_first_server() -> None:
+    first, other = FakeClient(), FakeClient()
+    ways = profile_ways(first, ["fast"]) | profile_ways(other, ["fast"], precision="int8")  # type: ignore[arg-type]
+    clips = list(measure(ways, [("a", 1)], keep_frames=False))[-1]
+    assert list(clips) == [EXACT, OTHER_SEED, "fast", "int8", "int8, fast"]
+    assert (clips["int8"].row()["psnr_db"], clips["int8, fast"].row()["passes"]) == (100.0, 3)
+    assert [profile for _, _, profile in other.asked] == [EXACT, "fast"] * 2
 
 
 def test_a_profile_is_a_name_or_raw_fields() -> None:

@@ -13,7 +13,7 @@ ROWS = {
 
 def test_the_table_has_the_columns_that_were_measured() -> None:
     assert table(ROWS) == [
-        "| profile | passes | seconds | of exact's time | PSNR, dB | SSIM |",
+        "| way | passes | seconds | of exact's time | PSNR, dB | SSIM |",
         "| --- | --- | --- | --- | --- | --- |",
         "| `exact` | 80 | 1.2 | 1 | 100 | 1 |",
         "| `fast` | 41.5 | 0.6 | 0.5 | 31.25 | 0.93 |",
