@@ -19,6 +19,7 @@ def test_mixed_load_loses_and_doubles_nothing_and_leaves_nothing_behind(server: 
     assert len(soak.judged()) == len(soak.series)
 
 
+@pytest.mark.nightly
 def test_a_server_that_dies_ends_it_with_its_last_words(options: ServerOptions) -> None:
     with running_server(options) as mortal, pytest.raises(ServerError, match="the server died after 0.. min"):
         soaked(mortal, minutes=2, seed=7, tell=lambda line: os.kill(mortal.pid, signal.SIGKILL))

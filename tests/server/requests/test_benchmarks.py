@@ -81,6 +81,7 @@ def servers(checkpoint: Path, exported: Path, repository: Path, tmp_path_factory
         yield {server.name: server for server in running}
 
 
+@pytest.mark.nightly
 def test_the_servers_that_are_compared_make_the_same_video(servers: dict[str, VideoServer]) -> None:
     videos = {name: server.generate(3, 4) for name, server in servers.items()}
     assert decode_frames(videos["ours"]).ndim == 4
@@ -90,6 +91,7 @@ def test_the_servers_that_are_compared_make_the_same_video(servers: dict[str, Vi
     assert psnr_db(servers["ours"].generate(4, 4), videos["ours"]) < SAME_VIDEO_DB, "another seed would be seen"
 
 
+@pytest.mark.nightly
 def test_a_caller_who_leaves_harms_none_of_them(servers: dict[str, VideoServer]) -> None:
     for server in servers.values():
         server.leave(0.2)
