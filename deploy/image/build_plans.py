@@ -133,7 +133,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--into", type=Path, required=True, help="folder of the set, made if it is not there")
     options.add_argument("--sizes", required=True, help="such as 480x832x81,720x1280x81")
     options.add_argument("--expert-batch", type=int, default=1, help="1, or 2 to merge guidance (default: %(default)s)")
-    options.add_argument("--fp8-ranges", type=Path, help="what `python -m export calibrate` wrote, for experts in FP8")
+    options.add_argument(
+        "--fp8-ranges", type=Path, help="what `python -m export calibrate` wrote, for experts in FP8 or INT8"
+    )
     options.add_argument(
         "--tensorrt", choices=("tensorrt", "tensorrt_rtx"), help="default: the first that is installed"
     )

@@ -22,9 +22,9 @@ def add_calibrate(commands: Any, *, checkpoint: Path, folder_of: Callable[[argpa
 
 def _calibrate(options: argparse.Namespace) -> None:
     from export.checkpoint.folder import Checkpoint, CheckpointError
-    from export.fp8.calibrate import CalibrationSettings, calibrate
-    from export.fp8.prompts import calibration_prompts
     from export.progress_bars import hide_progress_bars_of_diffusers
+    from export.quantisation.calibrate import CalibrationSettings, calibrate
+    from export.quantisation.prompts import calibration_prompts
 
     if options.limit < 1 or options.steps < 2:
         raise CheckpointError(f"--limit {options.limit} --steps {options.steps}: at least 1 prompt and 2 steps.")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from export.graphs.fp8_layers import INPUT, linear_layers
 from export.graphs.precision import io_precision
 
+SCALES = "weight_scales"  # the parameter's name
 _LOWEST, _HIGHEST = -128, 127  # of an activation, around its zero point
 
 
@@ -82,26 +83,31 @@ TO_ONNX: Mapping[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
+def to_int8(weight: Tensor, form: Int8Form, of: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A weight (out, in) in INT8, and its scales (out), which are rounded to the type `of` as the graph's are."""
+    weight = weight.float()
+    largest = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny * _HIGHEST)
+    scales = (largest / form.largest_weight).to(of)
+    multiples = (weight / scales.float()[:, None]).round()
+    return multiples.clamp(-form.largest_weight, form.largest_weight).to(torch.int8), scales
+
+
 class Int8Linear(nn.Linear):
     """A linear layer whose weight is kept in INT8, transposed to (in, out), and whose input goes through INT8.
 
-    Parameters keep their names; `weight_scales` (out) is added.
+    Parameters keep their names; `weight_scales` (out) is added. A weight on the `meta` device stays there.
     """
 
     def __init__(self, linear: nn.Linear, input_range: float, form: Int8Form) -> None:
         super().__init__(1, 1, bias=False, device="meta")
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.input_scale, self.zero_point = input_range / _HIGHEST, form.zero_point
-        weight = linear.weight.detach()
-        largest = weight.float().abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny * _HIGHEST)
-        self.weight_scales: Tensor
-        self.register_buffer("weight_scales", (largest / form.largest_weight).to(weight.dtype))
-        multiples = (weight.float() / self.weight_scales.float()[:, None]).round()
-        stored = multiples.clamp(-form.largest_weight, form.largest_weight).to(torch.int8).T.contiguous()
-        self.weight, self.bias = nn.Parameter(stored, requires_grad=False), linear.bias
+        self.input_scale, self.form = input_range / _HIGHEST, form
+        stored, scales = to_int8(linear.weight.detach(), form, linear.weight.dtype)
+        self.weight_scales = nn.Parameter(scales, requires_grad=False)
+        self.weight, self.bias = nn.Parameter(stored.T.contiguous(), requires_grad=False), linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        product = through_int8(x, self.input_scale, self.zero_point) @ from_int8(self.weight, self.weight_scales)
+        product = through_int8(x, self.input_scale, self.form.zero_point) @ from_int8(self.weight, self.weight_scales)
         return product + self.bias
 
 

@@ -18,7 +18,7 @@ SUPPORTED: Mapping[str, Mapping[str, str]] = {
         "fp8": "linear layers in FP8 between BF16, half the weights; needs `python -m export calibrate` first",
         "fp8-attention": "as fp8, and both products of attention in FP8",
         "int8": "linear layers in INT8 between FP32, for ONNX Runtime; needs `python -m export calibrate` first",
-        "int8-bf16": "as int8 between BF16: for TensorRT, and for checkpoints that fit into the graphs",
+        "int8-bf16": "as int8 between BF16, for TensorRT: half the weights on GPUs that have no FP8",
         "fp32": "the reference, and what ONNX Runtime runs on a CPU; 57 GB for one expert of A14B",
         "fp8-fp32": "as fp8 between FP32: what FP8 alone costs in quality, on a CPU",
         "fp8-attention-fp32": "as fp8-attention between FP32",

@@ -43,4 +43,4 @@ def _optimised(path: Path) -> onnx.ModelProto:
         options.optimized_model_filepath = str(Path(folder) / path.name)
         options.log_severity_level = 3  # it warns that such a file is for this machine alone
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return onnx.load(options.optimized_model_filepath)
+        return onnx.load(options.optimized_model_filepath, load_external_data=False)

@@ -1,11 +1,13 @@
 """Alternatives where both experts do not fit, in the order in which they should be weighed.
 
-The text encoder on the CPU where it was asked for on a GPU, FP8, two GPUs, swapping, one endpoint alone.
+The text encoder on the CPU where it was asked for on a GPU, FP8, two GPUs, swapping, one endpoint alone. INT8 needs the
+memory of FP8 and is not named beside it: it is for GPUs that have no FP8.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from export.graphs.precision import needs_ranges
 from export.placement.gpu_memory import GpuMemory, ServingProfile
 from export.placement.gpus import Gpu
 from export.placement.layouts import Layout, Placement, Verdict
@@ -45,10 +47,11 @@ def find_alternatives(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Alternativ
 
 def _smaller(profile: ServingProfile) -> list[ServingProfile]:
     """The same with smaller numbers: experts in FP8 (from FP32, in BF16 first), then the VAE in BF16 as well."""
-    experts = {"fp32": ["bf16", "fp8"], "fp8": []}.get(profile.experts, ["fp8"])
+    in_eight_bits = needs_ranges(profile.experts)
+    experts = [] if in_eight_bits else ["bf16", "fp8"] if profile.experts == "fp32" else ["fp8"]
     smaller = [replace(profile, experts=precision) for precision in experts]
     if profile.vae == "fp32":
-        smaller.append(replace(profile, experts="fp8", vae="bf16"))
+        smaller.append(replace(profile, experts=profile.experts if in_eight_bits else "fp8", vae="bf16"))
     return smaller
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from export.checkpoint.architecture import A14B
 from export.checkpoint.component_configs import read_architecture
 from export.checkpoint.config_file import CheckpointError
-from export.graphs.precision import is_int8
 from export.placement.alternatives import Alternative, find_alternatives
 from export.placement.gpu_memory import GpuMemory, ServingProfile, SettingsError, VaeEngine, unique_sizes
 from export.placement.gpus import Gpu
@@ -18,8 +17,6 @@ from export.placement.measured_plans import check_programs, measured_contexts
 from export.placement.pick_layout import best_fit, best_of_each_layout
 from export.placement.report import report_json, report_lines, shortage
 from wan_t2v.contract import STREAM, UNARY
-
-MAX_INT8_PARAMETERS = 450_000_000  # 900 MB in half precision; above, an export leaves weights beside the graph
 
 
 def decide(options: argparse.Namespace) -> None:
@@ -50,11 +47,6 @@ def _read_options(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
         vae_engine=None if options.vae_engine == "auto" else VaeEngine(options.vae_engine),
     )
     architecture = read_architecture(options.checkpoint) if options.checkpoint else A14B
-    if is_int8(profile.experts) and architecture.expert.parameters > MAX_INT8_PARAMETERS:
-        raise SettingsError(
-            f"precision of the experts is {profile.experts!r}, which an export of so large ones refuses: "
-            "weights in INT8 go inside the graph. Take fp8."
-        )
     memory = GpuMemory(architecture, profile, measured_contexts(options.repository, profile))
     return memory, [Gpu.parse(text) for text in options.gpu]
 

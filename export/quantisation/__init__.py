@@ -1,1 +1,1 @@
-"""FP8: calibration, ranges, weights. Uses checkpoint and graphs."""
+"""Eight bits: calibration, ranges, weights. Uses checkpoint and graphs."""

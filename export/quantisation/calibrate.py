@@ -1,4 +1,4 @@
-"""Ranges for FP8: ModelOpt watches both experts while diffusers' own pipeline makes videos from prompts."""
+"""Ranges for FP8 and INT8: ModelOpt watches both experts while diffusers' own pipeline makes videos from prompts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.folder import Checkpoint, CheckpointKind
-from export.fp8.ranges import Fp8Ranges
 from export.graphs.fp8_layers import ATTENTION_INPUTS, needed_ranges
 from export.graphs.precision import PrecisionError
+from export.quantisation.ranges import Fp8Ranges
 
 _PIPELINE_FIELDS = ("height", "width", "num_frames", "guidance_scale", "guidance_scale_2", "negative_prompt")
 _E4M3 = {"num_bits": (4, 3), "axis": None}

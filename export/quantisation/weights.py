@@ -1,4 +1,4 @@
-"""FP8 weights of an expert whose other weights stay in the checkpoint: a file beside the graph that reads it.
+"""Weights in FP8 or INT8 of an expert whose other weights stay in the checkpoint: a file beside the graph.
 
     <checkpoint>/transformer/high_noise_expert.fp8.onnx
     <checkpoint>/transformer/high_noise_expert.fp8.onnx.data    34 x 351 MB for A14B
@@ -21,24 +21,33 @@ from export.atomic import write_atomically
 from export.checkpoint.folder import CheckpointError
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
 from export.graphs.fp8_layers import Fp8Linear, linear_layers, to_fp8
-from export.graphs.precision import blocks_in_fp8
+from export.graphs.int8_layers import SCALES, Int8Linear, to_int8
+from export.graphs.precision import blocks_in_eight_bits, is_int8, torch_dtype
 
-FP8 = "F8_E4M3"  # as safetensors names the type
-_TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+TYPE_NAMES = {  # as safetensors names them
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.int8: "I8",
+}
+_TORCH_TYPES = {name: dtype for dtype, name in TYPE_NAMES.items()}
 _READ_BYTES = 1 << 26
+_ALIGNMENT = 8  # of a tensor in the file, as in safetensors
+EightBitLinear = Fp8Linear | Int8Linear
 
 
 @contextlib.contextmanager
-def write_fp8_weights(
+def write_eight_bit_weights(
     graph: Path, module: nn.Module, weights: Mapping[str, StoredTensor], dtype: torch.dtype
 ) -> Iterator[Mapping[str, StoredTensor]]:
-    """Write the FP8 weights of `module` for the ONNX file `graph`; yield `weights` with these in their new place.
+    """Write the eight-bit weights of `module` for the ONNX file `graph`; yield `weights` with these in their new place.
 
-    `dtype` is that of the activations between FP8 layers. A graph that stood there is removed first: its scales need
-    not fit the new weights. If the block fails, the new file is removed. A module without FP8 layers writes nothing.
-    Raises CheckpointError if the disk has too little space.
+    `dtype` is that of the activations between such layers, and of INT8's scales, which are written too. A graph that
+    stood there is removed first: its scales need not fit the new weights. If the block fails, the new file is removed.
+    A module without such layers writes nothing. Raises CheckpointError if the disk has too little space.
     """
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, Fp8Linear)}
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, EightBitLinear)}
     if not layers:
         yield weights
         return
@@ -53,16 +62,18 @@ def write_fp8_weights(
         raise
 
 
-def fp8_bytes(checkpoint: Path, component: str) -> int:
-    """Bytes that the FP8 weights of an expert will take. Raises CheckpointError."""
+def eight_bit_bytes(checkpoint: Path, component: str, precision: str) -> int:
+    """Bytes that the eight-bit weights of an expert will take in a precision. Raises CheckpointError."""
     stored = stored_tensors(checkpoint, component)
     config = json.loads((checkpoint / component / "config.json").read_text(encoding="utf-8"))
-    layers = linear_layers(blocks_in_fp8(config["num_layers"]))
-    return sum(math.prod(stored[f"{name}.weight"].shape) for name in layers if f"{name}.weight" in stored)
+    layers = linear_layers(blocks_in_eight_bits(precision, config["num_layers"]))
+    shapes = [stored[f"{name}.weight"].shape for name in layers if f"{name}.weight" in stored]
+    scales = sum(rows for rows, _ in shapes) * torch_dtype(precision).itemsize if is_int8(precision) else 0
+    return sum(map(math.prod, shapes)) + scales
 
 
 def data_file(graph: Path) -> Path:
-    """Where the FP8 weights of an ONNX file lie."""
+    """Where the eight-bit weights of an ONNX file lie."""
     return graph.with_name(f"{graph.name}.data")
 
 
@@ -71,7 +82,7 @@ def _check_space(target: Path, weights: list[StoredTensor]) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed and not all(_is_hollow(path) for path in {weight.path for weight in weights}):
         raise CheckpointError(
-            f"{target}: the weights in FP8 take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
+            f"{target}: the weights in eight bits take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
             "Free some space and run it again."
         )
 
@@ -83,32 +94,44 @@ def _is_hollow(path: Path) -> bool:
 
 
 def _write_all(
-    target: Path, layers: Mapping[str, Fp8Linear], weights: Mapping[str, StoredTensor], dtype: torch.dtype
+    target: Path, layers: Mapping[str, EightBitLinear], weights: Mapping[str, StoredTensor], dtype: torch.dtype
 ) -> dict[str, StoredTensor]:
-    stored = {}
+    placed = {}
     with write_atomically(target) as partial, partial.open("wb") as file:
         for name, layer in layers.items():
-            rounded = _rounded(weights[f"{name}.weight"], layer.weight_scale, dtype)
-            shape = tuple(rounded.shape)
-            stored[f"{name}.weight"] = StoredTensor(target, FP8, shape, file.tell(), math.prod(shape))
-            _write(file, rounded)
+            for suffix, tensor in _rounded(weights[f"{name}.weight"], layer, dtype).items():
+                file.seek(-file.tell() % _ALIGNMENT, 1)
+                shape, kind = tuple(tensor.shape), TYPE_NAMES[tensor.dtype]
+                placed[f"{name}.{suffix}"] = StoredTensor(target, kind, shape, file.tell(), tensor.nbytes)
+                _write(file, tensor)
         file.truncate()
-    return stored
+    return placed
 
 
-def _rounded(stored: StoredTensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """The weight (out, in) of a shard as E4M3 (in, out)."""
+def _rounded(stored: StoredTensor, layer: EightBitLinear, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What a layer holds for the weight (out, in) of a shard, by its parameters' names: weight (in, out)."""
+    rounded = torch.empty(stored.shape, dtype=layer.weight.dtype)
+    scales = torch.empty(stored.shape[:1], dtype=dtype)
+    for rows, numbers in _read_rows(stored):
+        if isinstance(layer, Int8Linear):
+            rounded[rows], scales[rows] = to_int8(numbers, layer.form, dtype)
+        else:
+            rounded[rows] = to_fp8(numbers, layer.weight_scale, dtype)
+    weight = {"weight": rounded.T.contiguous()}
+    return {**weight, SCALES: scales} if isinstance(layer, Int8Linear) else weight
+
+
+def _read_rows(stored: StoredTensor) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of a stored matrix, some at a time."""
     rows, columns = stored.shape
     row_bytes = stored.nbytes // rows
     step = max(1, _READ_BYTES // row_bytes)
-    rounded = torch.empty(stored.shape, dtype=torch.float8_e4m3fn)
     with stored.path.open("rb") as file:
         file.seek(stored.offset)
         for start in range(0, rows, step):
             count = min(step, rows - start)
             numbers = torch.frombuffer(bytearray(file.read(count * row_bytes)), dtype=_TORCH_TYPES[stored.dtype])
-            rounded[start : start + count] = to_fp8(numbers.reshape(count, columns), scale, dtype)
-    return rounded.T.contiguous()
+            yield slice(start, start + count), numbers.reshape(count, columns)
 
 
 def _write(file: BinaryIO, tensor: Tensor) -> None:

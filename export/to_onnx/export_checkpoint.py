@@ -15,9 +15,9 @@ from pathlib import Path
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.folder import Checkpoint, CheckpointKind
 from export.disk_space import DiskNeed, check_disk_space
-from export.fp8.weights import fp8_bytes
-from export.graphs.precision import is_fp8
+from export.graphs.precision import needs_ranges
 from export.graphs.registry import GRAPHS
+from export.quantisation.weights import eight_bit_bytes
 from export.to_onnx.bf16_shards import bf16_shards_need, write_bf16_shards
 from export.to_onnx.export_in_place import InPlaceGraph
 from export.to_onnx.graph_export import ExportSettings, GraphExport
@@ -78,9 +78,9 @@ def graph_needs(checkpoint: Checkpoint, folder: Path, *, external_weights: bool 
 
 def _disk_needs(checkpoint: Checkpoint, folder: Path, settings: ExportSettings) -> list[DiskNeed]:
     needs = graph_needs(checkpoint, folder, external_weights=settings.external_weights)
-    if settings.external_weights and not settings.dummy and is_fp8(settings.precisions.experts):
-        written = sum(fp8_bytes(checkpoint.folder, component) for component in EXPERT_COMPONENTS)
-        needs.append(DiskNeed(checkpoint.folder, written, "weights in FP8"))  # a dummy's zeros are written as holes
+    if settings.external_weights and not settings.dummy and needs_ranges(precision := settings.precisions.experts):
+        written = sum(eight_bit_bytes(checkpoint.folder, component, precision) for component in EXPERT_COMPONENTS)
+        needs.append(DiskNeed(checkpoint.folder, written, "weights in eight bits"))  # a dummy's zeros become holes
     if settings.bf16_shards:
         needs.append(bf16_shards_need(checkpoint.folder))
     return needs

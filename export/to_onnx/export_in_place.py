@@ -2,8 +2,8 @@
 
     <checkpoint>/transformer/high_noise_expert.bf16.onnx      beside diffusion_pytorch_model-00001-of-00012.safetensors
 
-Weights in FP8 are no part of the checkpoint and get a file of their own there (`fp8/weights.py`). Graphs of
-several precisions can stand there side by side. Nothing else in the checkpoint is touched.
+Weights in eight bits are no part of the checkpoint and get a file of their own there (`quantisation/weights.py`).
+Graphs of several precisions can stand there side by side. Nothing else in the checkpoint is touched.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from torch import nn
 from export.checkpoint.folder import Checkpoint
 from export.checkpoint.meta_module import shell_of
 from export.checkpoint.weights.component_weights import weights_of
-from export.fp8.weights import write_fp8_weights
 from export.graphs.precision import torch_dtype
 from export.graphs.registry import GRAPHS
 from export.process_cost import ProcessCost, process_cost
+from export.quantisation.weights import write_eight_bit_weights
 from export.to_onnx.check import Structure, check_shapes, structure
 from export.to_onnx.exporter import save
 from export.to_onnx.external_data import ExternalData, attach_external_data
@@ -64,7 +64,7 @@ def export_in_place(
     shell = shell_of(folder, source.component)
     weights = weights_of(folder, source.component, shell)
     module, path = prepare(shell), in_place_path(folder, graph, precision)
-    with write_fp8_weights(path, module, weights, torch_dtype(precision)) as placed:
+    with write_eight_bit_weights(path, module, weights, torch_dtype(precision)) as placed:
         model, call = weightless_graph(module, graph, checkpoint.facts, precision)
         external_data = attach_external_data(
             model, {f"{source.prefix}{name}": tensor for name, tensor in placed.items()}

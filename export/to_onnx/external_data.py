@@ -15,7 +15,8 @@ ONNX_TYPES = {
     "F32": ir.DataType.FLOAT,
     "F16": ir.DataType.FLOAT16,
     "BF16": ir.DataType.BFLOAT16,
-    "F8_E4M3": ir.DataType.FLOAT8E4M3FN,  # what the export rounded itself (fp8_weights.py)
+    "F8_E4M3": ir.DataType.FLOAT8E4M3FN,  # what the export rounded itself (quantisation/weights.py)
+    "I8": ir.DataType.INT8,
 }
 
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from export.atomic import write_atomically, write_folder_atomically
 from export.checkpoint.folder import Checkpoint, CheckpointKind
-from export.fp8.ranges import read_ranges, sha256_of
 from export.graphs.precision import (
     IN_ONNX_RUNTIME,
     PrecisionError,
@@ -25,6 +24,7 @@ from export.graphs.registry import GRAPHS
 from export.manifest import ONNX
 from export.parity.graph_parity import Comparison, parity_of, tolerance
 from export.parity.integer_products import check_integer_products
+from export.quantisation.ranges import read_ranges, sha256_of
 from export.to_onnx.bf16_shards import bf16_folder
 from export.to_onnx.check import check_shapes
 from export.to_onnx.export_in_place import CHECKED_SIZES, InPlaceGraph, export_in_place, in_place_path
@@ -61,14 +61,9 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.bf16_shards and not self.external_weights:
             raise PrecisionError("BF16 shards are for weights that stay in the checkpoint: `--weights external`")
-        if self.external_weights and is_int8(self.precisions.experts):
-            raise PrecisionError(
-                f"--precision {self.precisions.experts}: weights in INT8 go inside the graphs, and these stay in the "
-                "checkpoint. Accepted for them: bf16, fp16, fp8, fp8-attention, fp32"
-            )
         if self.bf16_shards and io_precision(self.precisions.experts) != "bf16":
             raise PrecisionError(
-                f"BF16 shards: experts in {self.precisions.experts}, accepted: bf16, fp8, fp8-attention"
+                f"BF16 shards: experts in {self.precisions.experts}, accepted: bf16, fp8, fp8-attention, int8-bf16"
             )
 
 
@@ -140,6 +135,10 @@ class GraphExport:
         return bf16_folder(self.checkpoint.folder) if copied else None
 
     @property
+    def _path(self) -> Path:
+        return self._in_place_path if self.settings.external_weights else self.folder / self.graph / ONNX
+
+    @property
     def _in_place_path(self) -> Path:
         return in_place_path(self._bf16_shards or self.checkpoint.folder, self.graph, self.precision)
 
@@ -179,7 +178,7 @@ class GraphExport:
         if self.checkpoint.kind is CheckpointKind.LARGE:
             return [], "the module is too large to load beside the graph; structure, types and shapes were checked"
         if is_int8(self.precision):
-            check_integer_products(self.folder / self.graph / ONNX, self.checkpoint.architecture.expert.layers)
+            check_integer_products(self._path, self.checkpoint.architecture.expert.layers)
         in_place = {graph: replace(self, graph=graph)._in_place_path for graph in GRAPHS}
         files = in_place if self.settings.external_weights else None
         parity = parity_of(self.graph, self.checkpoint, self.folder, precision=self.precision, files=files)

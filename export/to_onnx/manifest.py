@@ -20,7 +20,7 @@ _SHAPE_A_GRAPH = (  # beside all of export/graphs
     "to_onnx/exporter.py",
     "to_onnx/weightless_graph.py",
     "to_onnx/external_data.py",
-    "fp8/weights.py",
+    "quantisation/weights.py",
 )
 _PACKAGES = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
 

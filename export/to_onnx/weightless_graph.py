@@ -23,12 +23,13 @@ from export.to_onnx.exporter import trace
 from wan_t2v.facts import ModelFacts
 
 OPTIMIZER_ROUNDS = 2  # as the exporter's own optimiser
+EIGHT_BITS = (torch.float8_e4m3fn, torch.int8)
 
 
 def weightless_graph(shell: nn.Module, graph: str, facts: ModelFacts, precision: str) -> tuple[ir.Model, ExampleCall]:
     """Trace the module of `shell_of` as `graph` in a precision, optimise it, and leave its weights without values.
 
-    For FP8 the shell must have been put in FP8 already.
+    For eight bits the shell must have been put in them already.
     Every weight is an initializer named as the export form's parameter, without `const_value`. The call that was traced
     comes with it.
     """
@@ -51,7 +52,7 @@ def _fill_with_fakes(module: nn.Module, dtype: torch.dtype) -> None:
     for prefix, child in module.named_modules():
         for name, parameter in child.named_parameters(recurse=False):
             island = is_fp32_island(module, f"{prefix}.{name}")
-            kept_type = parameter.dtype if parameter.dtype == torch.float8_e4m3fn else dtype
+            kept_type = parameter.dtype if parameter.dtype in EIGHT_BITS else dtype
             fake = torch.empty(parameter.shape, dtype=torch.float32 if island else kept_type, device="cpu")
             setattr(child, name, fakes.setdefault(id(parameter), nn.Parameter(fake, requires_grad=False)))
 

@@ -56,7 +56,7 @@ def _experts() -> list[CompileCase]:
     two_profiles = CompileCase(SMALL, EXPERTS[0], "bf16", (_CLIP, _OTHER_CLIP), _SELF_AND_CROSS)
     large = [
         CompileCase(A14B, EXPERTS[0], precision, sizes, _SELF_AND_CROSS)
-        for precision in ("bf16", "fp16", "fp8", "fp8-attention")
+        for precision in ("bf16", "fp16", "fp8", "fp8-attention", "int8-bf16")
         for sizes in ((_480P,), (_720P,), (_480P, _720P))
         if len(sizes) == 1 or not attention_is_fp8(precision)  # such plans are for one size
     ]

@@ -19,7 +19,7 @@ from torch import nn
 from export.checkpoint.folder import Checkpoint
 from export.checkpoint.meta_module import shell_of
 from export.graphs.fp8_layers import needed_ranges, put_in_fp8
-from export.graphs.int8_layers import form_of, input_ranges, put_in_int8
+from export.graphs.int8_layers import SCALES, form_of, input_ranges, put_in_int8
 from export.graphs.precision import attention_is_fp8, is_fp8, is_int8
 from export.graphs.registry import GRAPHS
 from export.to_onnx.a14b_dummy import A14B_CONFIGS, TEXT_LENGTH
@@ -40,6 +40,7 @@ _TORCH_TYPES = {
     ir.DataType.BFLOAT16: torch.bfloat16,
     ir.DataType.FLOAT16: torch.float16,
     ir.DataType.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    ir.DataType.INT8: torch.int8,
 }
 
 
@@ -97,12 +98,16 @@ def _attach_random(model: ir.Model, folder: Path) -> None:
                     name=str(value.name),
                     base_dir=folder,
                 )
-                _write_random(file, size, _TORCH_TYPES[value.dtype])
+                is_scale = str(value.name).endswith(SCALES)
+                _write_random(file, size, _TORCH_TYPES[value.dtype], is_scale=is_scale)
 
 
-def _write_random(file: BinaryIO, size: int, dtype: torch.dtype) -> None:
+def _write_random(file: BinaryIO, size: int, dtype: torch.dtype, *, is_scale: bool) -> None:
     """`size` bytes of small random numbers: a million that no other place in the file has, over and over."""
-    numbers = (torch.randn(2**20, generator=torch.Generator().manual_seed(file.tell())) / 50).to(dtype)
+    drawn = torch.randn(2**20, generator=torch.Generator().manual_seed(file.tell()))
+    if is_scale:
+        drawn = drawn.abs() + 1  # TensorRT takes positive scales alone
+    numbers = (drawn * 40 if dtype == torch.int8 else drawn / 50).to(dtype)
     block = numbers.view(torch.uint8).numpy().tobytes()
     for start in range(0, size, len(block)):
         file.write(block[: size - start])

@@ -28,6 +28,7 @@ BIG = 'placement={"gpus":["%s"],"sizes":["720x1280x81"],"experts":"%s","vae":"fp
         ("values-gpu-80", 'checkpoint.existingClaim=""', "checkpoint.existingClaim: name the volume"),
         ("values-gpu-80", "plans.create.enabled=false", "set plans.existingClaim, or plans.create.enabled"),
         ("values-gpu-80", 'placement.experts="fp8"', "checkpoint.fp8Ranges"),
+        ("values-gpu-80", 'placement.experts="int8-bf16"', "checkpoint.fp8Ranges"),
         ("values-cpu", "resources.memoryGib=0", "resources.memoryGib: must be set"),
         ("values-cpu", "resources.shmGib=0", "resources.shmGib: must be set"),
         ("values-cpu", 'engine="torch"', "/engine"),

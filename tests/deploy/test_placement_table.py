@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.placement_table import DOORS, EXPERTS, GPUS, SIZES, TABLE, VAE, key, place
+from deploy.placement_table import AS_FP8, DOORS, EXPERTS, GPUS, SIZES, TABLE, VAE, key, place
 from tests.deploy.rendering import CHART, DEPLOYMENTS, ROOT, named, pod, server
 
 
@@ -21,7 +21,7 @@ def table() -> dict[str, Any]:
 def test_the_table_holds_every_deployment_that_the_chart_offers(table: dict[str, Any]) -> None:
     assert len(table["rows"]) == len(GPUS) * len(SIZES) * len(EXPERTS) * len(VAE) * len(DOORS)
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["placement"]["properties"]
-    assert schema["experts"]["enum"] == list(EXPERTS) and schema["vae"]["enum"] == list(VAE)
+    assert schema["experts"]["enum"] == [*EXPERTS, *AS_FP8] and schema["vae"]["enum"] == list(VAE)
     assert schema["doors"]["enum"] == list(DOORS)
     assert set(schema["gpus"]["items"]["enum"]) == {size for gpus in GPUS for size in gpus}
     assert set(schema["sizes"]["items"]["enum"]) == {size for sizes in SIZES for size in sizes}
@@ -31,11 +31,24 @@ def test_the_table_holds_every_deployment_that_the_chart_offers(table: dict[str,
 def test_rows_are_what_placement_says_today(table: dict[str, Any], number: int) -> None:
     """A sample of every seventh pair of GPUs and sizes; `make placement-table` writes all anew."""
     gpus, sizes = GPUS[number // len(SIZES)], SIZES[number % len(SIZES)]
-    for experts, vae, doors in (("bf16", "fp32", "both"), ("fp8", "bf16", "stream")):
-        row = dict(table["rows"][key(gpus, sizes, experts, vae, doors)])
+    for row_of, experts, vae, doors in (
+        ("bf16", "bf16", "fp32", "both"),
+        ("fp8", "fp8", "bf16", "stream"),
+        ("fp8", "int8-bf16", "bf16", "stream"),
+    ):
+        row = dict(table["rows"][key(gpus, sizes, row_of, vae, doors)])
         if "options" in row:
             row["options"] = table["optionSets"][row["options"]]
         assert row == place(gpus, sizes, experts, vae, doors), (gpus, sizes, experts, vae, doors)
+
+
+def test_experts_in_int8_have_the_row_of_those_in_fp8_and_ask_for_their_own_plans() -> None:
+    ranges = 'checkpoint={"existingClaim":"a14b","path":"a14b","fp8Ranges":"ranges.json"}'
+    in_fp8, in_int8 = (("values-gpu-80", f'placement.experts="{experts}"', ranges) for experts in ("fp8", "int8-bf16"))
+    assert server(*in_int8)["args"] == server(*in_fp8)["args"]
+    (job,) = pod(*in_int8, kind="Job")["containers"]
+    assert job["args"][job["args"].index("--precision") + 1] == "int8-bf16"
+    assert job["args"][job["args"].index("--fp8-ranges") + 1] == "/checkpoint/ranges.json"
 
 
 @pytest.mark.parametrize("values", DEPLOYMENTS[1:])

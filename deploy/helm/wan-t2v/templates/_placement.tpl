@@ -9,7 +9,9 @@
 {{- if not (has $sizes $table.sizes) -}}
 {{- fail (printf "placement.sizes: %s, accepted: %s" $sizes (join "; " $table.sizes)) -}}
 {{- end -}}
-{{- $key := printf "%s %s %s %s %s" $gpus $sizes .Values.placement.experts .Values.placement.vae .Values.placement.doors -}}
+{{- /* INT8 takes the memory of FP8, so the table has one row for both. */ -}}
+{{- $experts := ternary "fp8" .Values.placement.experts (eq .Values.placement.experts "int8-bf16") -}}
+{{- $key := printf "%s %s %s %s %s" $gpus $sizes $experts .Values.placement.vae .Values.placement.doors -}}
 {{- $row := get $table.rows $key -}}
 {{- if hasKey $row "why" -}}
 {{- fail (printf "%s GB cannot hold %s with experts in %s and the VAE in %s, doors: %s: %s. What would fit: %s" $gpus $sizes .Values.placement.experts .Values.placement.vae .Values.placement.doors $row.why (default "larger GPUs or fewer sizes" (join "; " $row.instead))) -}}

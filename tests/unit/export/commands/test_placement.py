@@ -196,10 +196,10 @@ def test_the_table_in_the_documentation_is_what_the_command_says(
             assert ("text encoder on the CPU" in cell) == (placement["text_encoder"] == "cpu")
 
 
-def test_int8_that_the_export_of_a14b_refuses_is_not_planned_for(
-    copied: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run("--gpu", "80", "--size", "720x1280", "--precision", "int8-bf16", repository=copied)
-    assert ended.value.code == 1
-    assert "weights in INT8 go inside the graph. Take fp8." in capsys.readouterr().err
+def test_experts_in_int8_take_what_those_in_fp8_do(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For GPUs that have no FP8, such as an A100."""
+    needed = {}
+    for precision in ("fp8", "int8-bf16"):
+        run("--gpu", "80", "--size", "720x1280", "--precision", precision, "--json", repository=copied)
+        needed[precision] = json.loads(capsys.readouterr().out)["placement"]["gpus"]
+    assert needed["fp8"] == needed["int8-bf16"]

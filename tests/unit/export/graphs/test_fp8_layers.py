@@ -14,8 +14,6 @@ from diffusers import WanTransformer3DModel
 
 from export.__main__ import main
 from export.checkpoint.folder import Checkpoint, CheckpointError
-from export.fp8.calibrate import CalibrationSettings, _watch, calibrate
-from export.fp8.ranges import Fp8Ranges, read_ranges
 from export.graphs.fp8_layers import (
     LINEARS_OF_A_BLOCK,
     needed_ranges,
@@ -25,6 +23,8 @@ from export.graphs.fp8_layers import (
 )
 from export.graphs.precision import PrecisionError, attention_is_fp8, blocks_in_fp8
 from export.graphs.quantised_experts import quantise
+from export.quantisation.calibrate import CalibrationSettings, _watch, calibrate
+from export.quantisation.ranges import Fp8Ranges, read_ranges
 from export.to_onnx.exporter import onnx_from_module
 from tests.unit.export.graphs.tiny_expert import BLOCKS, arrays, call, expert, relative
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine

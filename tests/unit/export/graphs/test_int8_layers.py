@@ -20,11 +20,10 @@ from export.graphs.int8_layers import (
     put_in_int8,
     through_int8,
 )
-from export.graphs.precision import PrecisionError, Precisions, blocks_in_int8
+from export.graphs.precision import blocks_in_int8
 from export.parity.graph_parity import ParityError
 from export.parity.integer_products import check_integer_products, integer_products
 from export.to_onnx.exporter import onnx_from_module
-from export.to_onnx.graph_export import ExportSettings
 from tests.unit.export.graphs.tiny_expert import BLOCKS, arrays, call, expert, relative
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 
@@ -113,12 +112,6 @@ def test_a_graph_that_onnx_runtime_computes_in_fp32_is_refused(graph: Path, expo
         ParityError, match=r"multiplies whole numbers in \{\} linear layers by block, expected \{0: 10,"
     ):
         check_integer_products(exported / "high_noise_expert/model.onnx", 4)
-
-
-@pytest.mark.parametrize("precision", ["int8", "int8-bf16"])
-def test_weights_that_stay_in_the_checkpoint_are_refused(precision: str) -> None:
-    with pytest.raises(PrecisionError, match=rf"--precision {precision}: weights in INT8 go inside"):
-        ExportSettings(Precisions(experts=precision), external_weights=True)
 
 
 def test_an_export_without_ranges_ends_before_any_work(

@@ -13,7 +13,6 @@ from PIL import Image
 
 from export.__main__ import main
 from export.checkpoint.folder import Checkpoint
-from export.fp8.calibrate import CalibrationSettings, calibrate
 from export.graphs.precision import SUPPORTED, io_precision, needs_ranges
 from export.graphs.quantised_experts import quantise
 from export.graphs.registry import GRAPHS
@@ -26,6 +25,7 @@ from export.parity.teacher_forced import (
     reference_run,
     torch_experts,
 )
+from export.quantisation.calibrate import CalibrationSettings, calibrate
 from export.to_onnx.exporter import onnx_from_module
 from wan_t2v.contract import EXPERTS
 
