@@ -10,20 +10,22 @@ from wan_t2v.field_checks.ranges import MAX_STEPS
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import Settings
 from wan_t2v.shapes import VideoShape
+from wan_t2v.step_profiles.profile import EXACT, StepProfile
 
 FILE = "pace.json"
+SHARES_FILE = "computed_shares.json"
 LARGEST_FILE = "largest_clip.json"
 SMOOTHING = 0.3  # weight of the newest generation in a mean
 # An estimate can turn requests away, and then nobody measures: it may not outlive what it was measured on.
 VALID_S = 600.0
 MOST_SIZES = 64  # a caller may ask for another size each time; the newest are kept
+MOST_PROFILES = 32
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a generation costs depends on this: the clip in pixels, its steps, and whether a negative pass runs.
-
-    `share` of its passes is likely to be computed.
+    """What a generation costs depends on this: the clip in pixels, its steps, whether a negative pass runs, and which
+    passes may be left out.
     """
 
     height: int
@@ -31,14 +33,13 @@ class Workload:
     num_frames: int
     num_inference_steps: int
     guided: bool
-    share: float = 1.0
+    profile: StepProfile = EXACT
 
     @classmethod
     def of(cls, settings: Settings) -> "Workload":
         """The work that settings ask for."""
         video, steps = settings.video_shape, settings.num_inference_steps
-        share = settings.profile.expected_share(guided=settings.guided)
-        return cls(video.height, video.width, video.frames, steps, guided=settings.guided, share=share)
+        return cls(video.height, video.width, video.frames, steps, guided=settings.guided, profile=settings.profile)
 
     @property
     def size(self) -> float:
@@ -49,6 +50,11 @@ class Workload:
     def passes(self) -> int:
         """Forward passes per step."""
         return 2 if self.guided else 1
+
+    @property
+    def profile_name(self) -> str:
+        """Equal for works that leave passes out by the same rules."""
+        return f"{self.profile} {'guided' if self.guided else 'unguided'}"
 
     def __str__(self) -> str:
         return f"{self.num_inference_steps} steps of {self.height}x{self.width}x{self.num_frames}"
@@ -104,7 +110,8 @@ class DurationEstimator:
         nearest = min(known, key=lambda entry: (abs(math.log(entry.size / work.size)), entry.passes != work.passes))
         size = work.size / nearest.size
         step_s = nearest.step_s * size * work.passes / nearest.passes
-        return step_s * max(1, work.num_inference_steps) * work.share + (nearest.after_s or 0.0) * size
+        passes_s = step_s * max(1, work.num_inference_steps) * self._computed_share(work)
+        return passes_s + (nearest.after_s or 0.0) * size
 
     def record(self, work: Workload, *, step_s: float, after_s: float | None) -> None:
         """Take a generation's mean computed step into account, and what came after the steps if that was seen."""
@@ -119,6 +126,28 @@ class DurationEstimator:
             valid = [item for item in entries.items() if self._now() - item[1].at < VALID_S]
             newest = sorted(valid, key=lambda item: item[1].at)[-MOST_SIZES:]
             self._run.write_json(FILE, {name: vars(entry) for name, entry in newest})
+
+    def record_passes(self, work: Workload, computed: int) -> None:
+        """Take into account how many passes a whole generation computed, for others in its profile."""
+        if work.profile.is_exact:
+            return
+        share = computed / (work.num_inference_steps * work.passes)
+        with self._run.exclusive():
+            shares = self._shares()
+            known = shares.pop(work.profile_name, share)  # at the end again: the newest are kept
+            shares[work.profile_name] = _mix(known, share)
+            self._run.write_json(SHARES_FILE, dict(list(shares.items())[-MOST_PROFILES:]))
+
+    def _computed_share(self, work: Workload) -> float:
+        """Share of the passes that will be computed: as lately in this profile, else what it may be expected to be."""
+        if work.profile.is_exact:
+            return 1.0
+        return self._shares().get(work.profile_name, work.profile.expected_share(guided=work.guided))
+
+    def _shares(self) -> dict[str, float]:
+        """By profile; what a damaged file holds is left out."""
+        found = self._run.read_json(SHARES_FILE) or {}
+        return {name: share for name, share in found.items() if isinstance(share, float) and 0.0 < share <= 1.0}
 
     def _entries(self) -> dict[str, Measured]:
         """By size; what a damaged file holds is left out."""

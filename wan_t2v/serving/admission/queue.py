@@ -204,12 +204,13 @@ class RunningGeneration:
     def __init__(self, slot: Slot, options: QueueOptions, *, now: Callable[[], float]) -> None:
         self._slot, self._options, self._now = slot, options, now
         self._began = self._last_step = now()
-        self._passes = 0
+        self._passes, self._steps = 0, 0
         self._ended: float | None = None
 
     def report_step(self, step: "Step") -> None:
         """A step is done."""
         self._passes += step.passes
+        self._steps += 1
         self._last_step = self._now()
         left_s = self._pass_s * step.passes_left if self._passes else self._slot.info.left_s
         self._slot.report(replace(self._slot.info, left_s=left_s, reported_at=self._last_step))
@@ -228,3 +229,5 @@ class RunningGeneration:
             step_s = self._pass_s * self._options.work.passes
             after_s = self._ended - self._last_step if self._ended is not None and sees_the_end else None
             estimator.record(self._options.work, step_s=step_s, after_s=after_s)
+        if self._steps == self._options.work.num_inference_steps:  # and not one that was taken up in its middle
+            estimator.record_passes(self._options.work, self._passes)

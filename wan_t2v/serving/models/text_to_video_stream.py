@@ -266,8 +266,8 @@ def _work(request: Any, defaults: ServingDefaults) -> Workload:
     }
     height, width, num_frames, steps, guidance_scale = (given.get(name, getattr(defaults, name)) for name in fields)
     guided = is_guided(guidance_scale)
-    share = choose_profile(_profile_fields(request), defaults)[1].expected_share(guided=guided)
-    return Workload(height, width, num_frames, steps, guided=guided, share=share)
+    profile = choose_profile(_profile_fields(request), defaults)[1]
+    return Workload(height, width, num_frames, steps, guided=guided, profile=profile)
 
 
 def _profile_fields(request: Any) -> dict[str, Any]:

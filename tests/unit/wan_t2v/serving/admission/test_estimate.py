@@ -10,8 +10,11 @@ from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.serving.admission.estimate import (
     FILE,
     LARGEST_FILE,
+    MOST_PROFILES,
     MOST_SIZES,
     NO_WORKLOAD,
+    SHARES_FILE,
+    SMOOTHING,
     VALID_S,
     DurationEstimator,
     Workload,
@@ -19,6 +22,7 @@ from wan_t2v.serving.admission.estimate import (
     publish_largest,
 )
 from wan_t2v.shapes import VideoShape
+from wan_t2v.step_profiles.profile import StepProfile
 
 SMALL = Workload(64, 64, 16, 10, guided=True)
 
@@ -96,3 +100,31 @@ def test_what_is_damaged_is_left_out(entry: object, run: RunDirectory) -> None:
     assert estimator.estimate_s(SMALL) == pytest.approx(23.0)
     (run.path / LARGEST_FILE).write_text('{"pixels": "many"}')
     assert expected_workload(SMALL, run) == SMALL
+
+
+CACHED = replace(SMALL, profile=StepProfile(step_cache=0.1, warm_up=0.2))
+
+
+def test_a_profile_is_expected_to_compute_what_it_did_lately(run: RunDirectory) -> None:
+    estimator = DurationEstimator(run)
+    estimator.record(SMALL, step_s=2.0, after_s=3.0)
+    assert estimator.estimate_s(CACHED) == pytest.approx(20.0 * 0.6 + 3.0), "nothing was measured: half of what may be"
+    estimator.record_passes(CACHED, 8)
+    assert estimator.estimate_s(CACHED) == pytest.approx(20.0 * 0.4 + 3.0)
+    estimator.record_passes(CACHED, 18)
+    assert estimator.estimate_s(CACHED) == pytest.approx(20.0 * (0.4 + SMOOTHING * 0.5) + 3.0)
+    other = replace(CACHED, profile=StepProfile(step_cache=0.2))
+    assert estimator.estimate_s(other) == pytest.approx(20.0 * 0.6 + 3.0), "another profile was not measured"
+    estimator.record_passes(SMALL, 5)
+    assert estimator.estimate_s(SMALL) == pytest.approx(23.0), "exact ones compute all"
+
+
+def test_only_the_newest_profiles_are_kept_and_damaged_shares_are_not_read(run: RunDirectory) -> None:
+    estimator = DurationEstimator(run)
+    estimator.record(SMALL, step_s=2.0, after_s=0.0)
+    for number in range(MOST_PROFILES + 1):
+        estimator.record_passes(replace(SMALL, profile=StepProfile(step_cache=(number + 1) / 100)), 10)
+    shares = run.read_json(SHARES_FILE) or {}
+    assert len(shares) == MOST_PROFILES and not any("step_cache=0.01," in name for name in shares)
+    run.write_json(SHARES_FILE, {CACHED.profile_name: "much"})
+    assert estimator.estimate_s(CACHED) == pytest.approx(20.0 * 0.6)

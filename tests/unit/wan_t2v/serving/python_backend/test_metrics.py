@@ -79,17 +79,18 @@ def test_threads_never_change_metrics_at_the_same_time() -> None:
 
 
 def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_steps_counted() -> None:
-    served = threading.Event()
+    made, served = threading.Event(), threading.Event()
 
     class Unserved(FakeMetricFamily):
         def Metric(self, labels: dict[str, str], buckets: Any = ()) -> Any:
-            if "expert" in labels:  # a step's
+            if made.is_set() and "expert" in labels:  # a step's
                 assert served.wait(10)
             return super().Metric(labels, buckets)
 
     pb_utils = FakePbUtils()
     pb_utils.MetricFamily = Unserved  # type: ignore[misc]
     metrics = Metrics(pb_utils, endpoint="an endpoint")
+    made.set()
     metrics.count_step(LOW_NOISE_STEP, 0.1)  # returns, although the server does not take it
     ended = threading.Thread(target=metrics.count_end, args=(None,))
     ended.start()
