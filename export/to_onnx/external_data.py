@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from export.checkpoint.weights.safetensors_index import StoredTensor
+from export.graphs.int8_layers import SCALES
 
 ONNX_TYPES = {
     "F32": ir.DataType.FLOAT,
@@ -22,7 +23,10 @@ ONNX_TYPES = {
 
 @dataclass(frozen=True)
 class ExternalData:
-    """What a graph took from the checkpoint: weights, their elements, conversions inserted, and files."""
+    """What a graph took from the checkpoint: tensors, elements of its parameters, conversions inserted, and files.
+
+    INT8's scales are tensors and no parameters of the checkpoint.
+    """
 
     tensors: int
     parameters: int
@@ -47,7 +51,8 @@ def attach_external_data(model: ir.Model, weights: Mapping[str, StoredTensor]) -
             casts += 1
     used = [weights[str(value.name)] for value in opaque]
     files = tuple(sorted({stored.path.name for stored in used}))
-    parameters = sum(stored.nbytes // ONNX_TYPES[stored.dtype].itemsize for stored in used)
+    counted = [weights[str(value.name)] for value in opaque if not str(value.name).endswith(f".{SCALES}")]
+    parameters = sum(stored.nbytes // ONNX_TYPES[stored.dtype].itemsize for stored in counted)
     return ExternalData(len(used), int(parameters), casts, files)
 
 

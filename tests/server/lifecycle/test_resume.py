@@ -17,6 +17,7 @@ import tritonclient.grpc
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.server.calls import SMALL, inputs, unary
+from tests.server.statistics import executions
 from tests.stress.faults.harmed_repository import HarmedRepository, harmed_repository
 from wan_t2v.operate.processes import stub_pids
 from wan_t2v.serving.resume.checkpoint_file import CheckpointFile
@@ -28,7 +29,6 @@ KILLED_AFTER = (3, 5, 6)  # steps; `make faults` kills at more moments
 LATENTS = (4, 6)
 STREAM = "text_to_video_stream"
 REPAIRED_S = 60.0
-DECODING_S = 0.3  # from the last step's message to the decoder's second call, which is held
 T = TypeVar("T")
 
 
@@ -98,14 +98,21 @@ def asked_again(server: Server, key: str) -> tuple[bytes, dict[str, Any]]:
         return again.video()
 
 
+def first_frames(server: Server) -> int:
+    """How often the decoder's first graph has run."""
+    return executions(server.grpc_url, "vae_decoder_first")
+
+
 def kill_after(step: int, victim: Server, harmed: HarmedRepository) -> None:
     """Kill the streaming door's process when this step is kept and told: it waits for the next, or for the decoder."""
+    decoded = first_frames(victim)
     with (
         harmed.failing("hold", latents=LATENTS, below=TIMESTEPS[step - 1]),
         Stream(victim, f"order-{step}", FIELDS) as stream,
     ):
         stream.until_step(step)
-        time.sleep(DECODING_S if step == len(TIMESTEPS) else 0)
+        while step == len(TIMESTEPS) and first_frames(victim) == decoded:  # the decoder's second call is held
+            time.sleep(0.05)
         os.kill(min(stub_pids(victim.pid)[STREAM]), signal.SIGKILL)
 
 

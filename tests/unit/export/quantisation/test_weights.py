@@ -71,6 +71,7 @@ def test_a_graph_refers_to_int8_weights_and_scales_beside_it_and_multiplies_whol
     folder = checkpoint_of_three_blocks
     module = WanTransformer3DModel.from_pretrained(folder / "transformer").eval().requires_grad_(False)
     ranges = test_int8_layers.ranges_of(module)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
 
     def prepared(shell: nn.Module) -> nn.Module:
         quantise(cast(WanTransformer3DModel, shell), "int8", ranges)
@@ -86,6 +87,7 @@ def test_a_graph_refers_to_int8_weights_and_scales_beside_it_and_multiplies_whol
     expected = sum(layer.weight.nbytes + layer.weight_scales.nbytes for layer in layers)
     assert len(layers) == LINEARS_OF_A_BLOCK * BLOCKS
     assert data_file(found.path).stat().st_size == expected == eight_bit_bytes(folder, "transformer", "int8")
+    assert found.external_data.parameters == parameters, "scales are no parameters of the checkpoint"
     inside = sum(len(t.raw_data) for t in onnx.load(found.path, load_external_data=False).graph.initializer)
     assert inside < 300_000, "weights were copied into the graph"
 
