@@ -32,7 +32,7 @@ TYPE_NAMES = {  # as safetensors names them
     torch.int8: "I8",
 }
 _TORCH_TYPES = {name: dtype for dtype, name in TYPE_NAMES.items()}
-_READ_BYTES = 1 << 22  # of a shard at once; four times as fast as 64 MiB, whose buffers are mapped anew each time
+_READ_BYTES = 1 << 22  # of a shard at once: larger buffers are mapped anew each time, which takes longer than rounding
 _ALIGNMENT = 8  # of a tensor in the file, as in safetensors
 EightBitLinear = Fp8Linear | Int8Linear
 
