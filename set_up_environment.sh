@@ -8,7 +8,7 @@ set -euo pipefail
 venv=$1
 kind=${2:-}
 extras=embedded,export,tracing
-[ "$kind" != dev ] || extras=$extras,tensorrt-rtx,fp8,train,deploy,bench,dev
+[ "$kind" != dev ] || extras=$extras,openvino,tensorrt-rtx,fp8,train,deploy,bench,dev
 cd "$(dirname "$0")"
 
 system_package() {

@@ -64,7 +64,7 @@ def is_expected(error: Exception) -> bool:
     from export.to_onnx.check import GraphError
     from export.to_plan.builder import BuildError
     from export.to_plan.network_check import NetworkError
-    from wan_t2v.engines.tensorrt_module import TensorRtMissing
+    from wan_t2v.engines.tensorrt.tensorrt_module import TensorRtMissing
     from wan_t2v.installed_files import InstalledFileError
     from wan_t2v.manifests import ManifestError
 

@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from benchmarks.harness.repository_copy import copy_repository
+from benchmarks.harness.repository_copy import add_parameter, copy_repository
 from wan_t2v.contract import GRAPHS
 
 LOOPS = ("denoiser", "vae_decoder", "text_to_video_stream")  # Python models that work on tensors of the GPU
@@ -54,8 +54,7 @@ def _place_on_gpu(config: str) -> str:
 def enable_expert_swap(repository: Path) -> None:
     """Configure this copy so that its experts take turns in memory and their loads can be slowed down."""
     for model in ("denoiser", "text_to_video_stream"):
-        with (repository / model / "configs/cpu.pbtxt").open("a", encoding="utf-8") as config:
-            config.write('parameters { key: "expert_residency", value { string_value: "one_at_a_time" } }\n')
+        add_parameter(repository, model, "expert_residency", "one_at_a_time")
     for expert in ("high_noise_expert", "low_noise_expert"):
         config_path = repository / expert / "configs/cpu.pbtxt"
         config_path.write_text(config_path.read_text(encoding="utf-8").replace("count: 2", "count: 1"), "utf-8")

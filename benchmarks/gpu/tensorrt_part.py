@@ -14,8 +14,8 @@ from benchmarks.gpu.scale import Scale
 from benchmarks.gpu.timing import Row, Skipped, attempt, median_seconds
 from benchmarks.gpu.torch_parts import expert_inputs, expert_module, export_form
 from wan_t2v.engines.engine import Engine
-from wan_t2v.engines.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
-from wan_t2v.engines.tensorrt_plan import PlanError, TensorRtEngine
+from wan_t2v.engines.tensorrt.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
+from wan_t2v.engines.tensorrt.tensorrt_plan import PlanError, TensorRtEngine
 from wan_t2v.shapes import VideoShape
 
 EXPERT = "high_noise_expert"

@@ -1,6 +1,7 @@
 """A copy of the installed model repository, for benchmarks that change its configs."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from wan_t2v.contract import GRAPHS
@@ -15,6 +16,18 @@ def log_intervals(repository: Path, folder: Path) -> Path:
     """Have every graph of this copy write down when it ran, under `folder`; see benchmarks/harness/intervals.py."""
     folder.mkdir(parents=True, exist_ok=True)
     for graph in GRAPHS:
-        with (repository / graph / "configs/cpu.pbtxt").open("a", encoding="utf-8") as config:
-            config.write(f'parameters {{ key: "interval_log", value {{ string_value: "{folder}" }} }}\n')
+        add_parameter(repository, graph, "interval_log", str(folder))
     return folder
+
+
+def add_parameter(repository: Path, model: str, name: str, value: str) -> None:
+    """Append a parameter to the config with which the embedded server of this copy loads a model."""
+    with (repository / model / "configs/cpu.pbtxt").open("a", encoding="utf-8") as config:
+        config.write(f'parameters {{ key: "{name}", value {{ string_value: "{value}" }} }}\n')
+
+
+def use_openvino(repository: Path, graphs: Iterable[str], *, precision: str) -> None:
+    """Have OpenVINO run these graphs of this copy, in `f32` or `bf16`."""
+    for graph in graphs:
+        add_parameter(repository, graph, "engine", "openvino")
+        add_parameter(repository, graph, "inference_precision", precision)

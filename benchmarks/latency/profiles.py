@@ -1,4 +1,4 @@
-"""A generation in each step profile, in four steps and in INT8, against diffusers' exact one, alternating, all warm.
+"""A generation in each step profile, in four steps, INT8 and BF16, against diffusers' exact one, alternating, all warm.
 
     make bench        or        python -m benchmarks.latency.profiles --rounds 5
 
@@ -8,7 +8,8 @@ anything is timed, its video and that of `exact` are compared. One JSON line las
 diffusers (median of the rounds' ratios) and the passes that were computed, for each. Four steps of experts that were
 not distilled are no video that anybody wants; their time is that of distilled ones. With `--also FOLDER`, another
 export of the checkpoint (`make export PRECISION=int8`), a second server makes the video in that precision, exact and in
-the profile `balanced`; one server works at a time.
+the profile `balanced`. On a CPU that has BF16, OpenVINO runs all graphs in BF16 in one server more, and beside `--also`
+the VAE's alone in another. One server works at a time.
 """
 
 import argparse
@@ -26,21 +27,22 @@ import numpy as np
 from wan_t2v_client import Connection, Generation, TextToVideo
 
 from benchmarks.baselines.diffusers_pipeline import Diffusers
-from benchmarks.harness.installed_copy import install_copy
+from benchmarks.harness.installed_copy import Installed, install_copy
 from benchmarks.harness.machine import provenance
-from benchmarks.harness.repository_copy import copy_repository
+from benchmarks.harness.repository_copy import copy_repository, use_openvino
 from benchmarks.latency.endpoints import rotate
 from benchmarks.latency.generation import PROMPT, SEED, take_better_thread_count, time_call
 from embedded.options import ServerOptions
 from embedded.server import running_server
 from export.to_onnx.install import install_export
-from wan_t2v.contract import EXPERTS
+from wan_t2v.contract import EXPERTS, GRAPHS
 from wan_t2v.facts import ServingDefaults
 from wan_t2v.manifests import GRAPH_MANIFEST, GraphManifest, read_manifest
 
 CHECKPOINT = Path("training/wan-mini")
 SIZE: dict[str, Any] = {"height": 128, "width": 128, "num_frames": 17}
-EXACT, BALANCED, FOUR_STEPS = "exact", "balanced", "four steps"
+EXACT, BALANCED, FOUR_STEPS, BF16 = "exact", "balanced", "four steps", "bf16"
+VAE_GRAPHS = ("vae_decoder_first", "vae_decoder_next")
 DISTILLED = {"solver": "euler", "num_inference_steps": 4, "flow_shift": 5.0, "guidance_scale": 1.0}
 
 
@@ -78,9 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 **{name: Way(client, {"step_profile": name}) for name in defaults.step_profiles},
                 FOUR_STEPS: Way(client, DISTILLED),
             }
-            if options.also:
-                other = install_export(options.also, copy_repository(options.repository, Path(folder) / "also"))
-                ways |= _in_precision(stack.enter_context(_serve(other)), options.also)
+            for other in _other_servers(options.repository, options.also, copy, Path(folder)):
+                ways |= other.ways(stack.enter_context(_serve(other.repository)))
             figures = _compare(diffusers, ways, rounds=options.rounds)
     print(json.dumps({**figures, "rounds": options.rounds, **about}))
     return 0
@@ -93,12 +94,55 @@ def _serve(repository: Path) -> Iterator[TextToVideo]:
         yield client
 
 
-def _in_precision(client: TextToVideo, exported: Path) -> dict[str, Way]:
-    precision = read_manifest(GraphManifest, exported / EXPERTS[0] / GRAPH_MANIFEST).precision
-    return {
-        precision: Way(client, {}),
-        f"{precision}, {BALANCED}": Way(client, {"step_profile": BALANCED}),
-    }
+@dataclass(frozen=True)
+class OtherServer:
+    """A server whose graphs run otherwise, and what to call its videos.
+
+    Attributes:
+        name: what differs from the first server.
+        requests: fields of its requests, by what they are called; an empty name for a request without any.
+    """
+
+    name: str
+    repository: Path
+    requests: Mapping[str, Mapping[str, Any]]
+
+    def ways(self, client: TextToVideo) -> dict[str, Way]:
+        """Its ways of making the video, by the name that they have in the result."""
+        return {f"{self.name}, {kind}" if kind else self.name: Way(client, row) for kind, row in self.requests.items()}
+
+
+def _other_servers(repository: Path, also: Path | None, copy: Installed, folder: Path) -> Iterator[OtherServer]:
+    plain: dict[str, Mapping[str, Any]] = {"": {}}
+    balanced = {BALANCED: {"step_profile": BALANCED}}
+    four_steps = {FOUR_STEPS: DISTILLED}
+    precision = read_manifest(GraphManifest, also / EXPERTS[0] / GRAPH_MANIFEST).precision if also else ""
+    if also:
+        other = install_export(also, copy_repository(repository, folder / "also"))
+        yield OtherServer(precision, other, plain | balanced)
+    if reason := bf16_is_missing():
+        print(f"OpenVINO in BF16 is not measured: {reason}", file=sys.stderr)
+        return
+    bf16 = copy_repository(copy.repository, folder / "bf16")
+    use_openvino(bf16, GRAPHS, precision="bf16")
+    yield OtherServer(BF16, bf16, plain | balanced | four_steps)
+    if also:
+        bf16_vae = install_export(also, copy_repository(repository, folder / "bf16-vae"))
+        use_openvino(bf16_vae, VAE_GRAPHS, precision="bf16")
+        yield OtherServer(f"{precision}, {BF16} VAE", bf16_vae, balanced)
+    fp32_vae = copy_repository(copy.repository, folder / "fp32-bf16-vae")
+    use_openvino(fp32_vae, VAE_GRAPHS, precision="bf16")
+    yield OtherServer(f"{BF16} VAE", fp32_vae, four_steps)
+
+
+def bf16_is_missing() -> str:
+    """Why OpenVINO cannot compute in BF16 here; empty if it can."""
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        return "the package openvino is not installed"
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "" if "BF16" in capabilities else f"this CPU has {', '.join(sorted(capabilities))}"
 
 
 def _compare(diffusers: Diffusers, ways: Mapping[str, Way], *, rounds: int) -> dict[str, Any]:

@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 
 from export.file_hash import sha256
-from wan_t2v.engines.plan_compatibility import PlanMismatch, Running, check_plan
-from wan_t2v.engines.running_gpu import running_gpu
-from wan_t2v.engines.tensorrt_module import TensorRtMissing, tensorrt_module
+from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan
+from wan_t2v.engines.tensorrt.running_gpu import running_gpu
+from wan_t2v.engines.tensorrt.tensorrt_module import TensorRtMissing, tensorrt_module
 from wan_t2v.manifests import PLAN_MANIFEST, ManifestError, PlanManifest, RunningGpu, read_manifest
 
 IMAGE_REPOSITORY = Path("model_repository")

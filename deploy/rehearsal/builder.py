@@ -16,7 +16,7 @@ from export.placement.gpu_memory import GpuMemory, ServingProfile
 from export.to_plan.builder import Attention, BuildSettings, plan_from_onnx
 from export.to_plan.network_check import NetworkFacts
 from export.to_plan.plan_specs import PlanSpec
-from wan_t2v.engines.tensorrt_module import tensorrt_module
+from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 from wan_t2v.shapes import VideoShape
 
 logger = logging.getLogger(__name__)

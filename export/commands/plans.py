@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wan_t2v.engines.tensorrt_module import MODULES
+from wan_t2v.engines.tensorrt.tensorrt_module import MODULES
 
 if TYPE_CHECKING:
     from export.to_plan.measured_build import PlanBuilder
@@ -71,7 +71,7 @@ def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builde
     from export.to_onnx.install import install_model_files, set_default_size
     from export.to_plan.build_plans import PlanChoices, build_plans, install_plans, toolchain
     from export.to_plan.plan_specs import PlanSet
-    from wan_t2v.engines.tensorrt_module import tensorrt_module
+    from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
     from wan_t2v.facts import ModelFacts, ServingDefaults
 
     defaults = ServingDefaults.read(folder)

@@ -34,7 +34,7 @@ from export.to_plan.manifest import (
 )
 from export.to_plan.measured_build import PlanBuilder, TensorRtBuilder
 from export.to_plan.plan_specs import EXPERT_BATCHES, PlanSet, PlanSpec, plans_of
-from wan_t2v.engines.running_gpu import running_gpu
+from wan_t2v.engines.tensorrt.running_gpu import running_gpu
 from wan_t2v.facts import ModelFacts
 from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, GraphManifest, PlanManifest, PlanOrigin, to_json
 

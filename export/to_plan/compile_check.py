@@ -35,7 +35,7 @@ from export.to_plan.engine_layers import FP8, INT8, check_fp8_attention, check_l
 from export.to_plan.network_check import NetworkError
 from export.to_plan.plan_specs import TEXT_BATCH
 from export.to_plan.weight_sizes import check_plan_bytes
-from wan_t2v.engines.tensorrt_module import tensorrt_module
+from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 from wan_t2v.facts import ModelFacts
 
 WORKSPACE_GIB = 16.0

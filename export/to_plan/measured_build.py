@@ -9,7 +9,7 @@ from export.to_plan.builder import BuildError, BuildSettings, plan_from_onnx
 from export.to_plan.manifest import Toolchain
 from export.to_plan.network_check import NetworkFacts
 from export.to_plan.plan_specs import PlanSpec
-from wan_t2v.engines.tensorrt_module import tensorrt_module
+from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 
 
 class PlanBuilder(Protocol):

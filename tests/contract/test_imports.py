@@ -33,7 +33,7 @@ ARROWS = {
     "benchmarks": ("harness", "baselines", "latency", "load", "quality", "gpu"),
     "training": ("world", "learn", "judge", "distill"),
 }
-STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "tensorrt", "diffusers"}
+STEPS_KNOW_NOTHING_OF = {"wan_t2v.serving", "onnxruntime", "openvino", "tensorrt", "diffusers"}
 STANDARD_LIBRARY_ONLY = ("facts", "shapes", "contract", "request")
 
 

@@ -10,8 +10,8 @@ from tests.fakes.engine_checks import check_agrees, check_decodes, example_input
 from tests.fakes.programs import install_programs
 from wan_t2v.engines.double_buffer import DoubleBufferedCaches
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
-from wan_t2v.engines.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
-from wan_t2v.engines.tensorrt_plan import TensorRtEngine
+from wan_t2v.engines.tensorrt.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
+from wan_t2v.engines.tensorrt.tensorrt_plan import TensorRtEngine
 from wan_t2v.engines.torch_program import TorchEngine
 from wan_t2v.facts import ModelFacts
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wan_t2v.engines.engine import Array, BufferedEngine, Engine
-from wan_t2v.engines.profiles import ShapeError
+from wan_t2v.engines.tensorrt.profiles import ShapeError
 from wan_t2v.facts import ModelFacts
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.shapes import VideoShape

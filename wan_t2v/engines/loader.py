@@ -16,13 +16,17 @@ class GraphFile:
     command: str  # makes both
 
 
+_ONNX = GraphFile("model.onnx", "manifest.json", "onnx_sha256", "make export")
 GRAPH_FILES = {
-    "onnxruntime": GraphFile("model.onnx", "manifest.json", "onnx_sha256", "make export"),
+    "onnxruntime": _ONNX,
     "torch": GraphFile("model.pt2", "program.json", "program_sha256", "python -m export.to_torch_program"),
     "tensorrt": GraphFile("model.plan", "plan.json", "plan_sha256", "make plans"),
+    "openvino": _ONNX,
 }
 ENGINES = tuple(GRAPH_FILES)
 DEFAULT_ENGINE = ENGINES[0]
+INFERENCE_PRECISIONS = ("f32", "bf16")
+"""What the engine `openvino` computes in, by OpenVINO's own names; the first is the default."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,10 @@ class EngineSettings:
 
     Attributes:
         engine: a name of ENGINES.
-        device: `cpu` or `cuda:<n>`; ONNX Runtime knows the CPU alone and TensorRT a GPU alone.
+        device: `cpu` or `cuda:<n>`; ONNX Runtime and OpenVINO know the CPU alone and TensorRT a GPU alone.
         threads: of the CPU; 0 leaves it to the engine.
         torch_compile: backend of `torch.compile` (`inductor`) for the engine `torch`; empty for none.
+        inference_precision: one of INFERENCE_PRECISIONS, for the engine `openvino`.
         tf32: whether the engine `torch` may compute FP32 products in TF32 on a GPU (a plan has its own choice inside).
         tensorrt_module: `tensorrt` or `tensorrt_rtx`, which a plan was built with; None takes the first there is.
     """
@@ -42,6 +47,7 @@ class EngineSettings:
     device: str = "cpu"
     threads: int = 0
     torch_compile: str = ""
+    inference_precision: str = "f32"
     tf32: bool = False
     tensorrt_module: str | None = None
 
@@ -59,10 +65,21 @@ def engine_from_file(path: Path, settings: EngineSettings) -> BufferedEngine:
             tf32=settings.tf32,
         )
     if settings.engine == "tensorrt":
-        from wan_t2v.engines.tensorrt_module import tensorrt_module
-        from wan_t2v.engines.tensorrt_plan import TensorRtEngine
+        from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
+        from wan_t2v.engines.tensorrt.tensorrt_plan import TensorRtEngine
 
         return TensorRtEngine(path, device=settings.device, module=tensorrt_module(settings.tensorrt_module))
+    if settings.engine == "openvino":
+        try:
+            from wan_t2v.engines.openvino import OpenVinoEngine
+        except ModuleNotFoundError as error:
+            if error.name != "openvino":
+                raise
+            raise ModuleNotFoundError(
+                "the engine openvino needs its package: pip install 'wan-t2v[openvino]'"
+            ) from None
+
+        return OpenVinoEngine(path, threads=settings.threads, precision=settings.inference_precision)
     from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(path, threads=settings.threads)

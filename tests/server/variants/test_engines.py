@@ -1,6 +1,7 @@
-"""Other engines in a real server: the five graphs in torch, and the VAE's two graphs inside `vae_decoder`."""
+"""Other engines in a real server: the five graphs in torch and in OpenVINO, and the VAE's two graphs inside `vae_decoder`."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from wan_t2v_client import Connection, Generation, TextToVideo
 
+from benchmarks.harness.repository_copy import add_parameter, use_openvino
+from benchmarks.latency.profiles import bf16_is_missing
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
@@ -25,11 +28,6 @@ def generated(server: Server, **request: object) -> Generation:
         return client.generate(**{**REQUEST, **request})
 
 
-def add_parameter(repository: Path, model: str, name: str, value: str) -> None:
-    with (repository / model / "configs/cpu.pbtxt").open("a", encoding="utf-8") as config:
-        config.write(f'parameters {{ key: "{name}", value {{ string_value: "{value}" }} }}\n')
-
-
 def test_the_five_graphs_in_torch_make_the_same_video(
     server: Server, options: ServerOptions, checkpoint: Path, root: Path
 ) -> None:
@@ -44,6 +42,23 @@ def test_the_five_graphs_in_torch_make_the_same_video(
     assert all(steps > 0 for steps in latents.metadata["steps"].values()), "both experts must take part"
     assert 0 < relative(latents.latents, expected[0].latents) < 1e-4, "another engine, so close and not equal"
     assert np.abs(frames.frames.astype(int) - expected[1].frames).max() <= 1
+
+
+@pytest.mark.skipif(bool(bf16_is_missing()), reason=bf16_is_missing())
+def test_the_five_graphs_in_bf16_make_nearly_the_same_video_and_the_same_bytes_in_a_crowd(
+    server: Server, options: ServerOptions
+) -> None:
+    use_openvino(options.repository, GRAPHS, precision="bf16")
+    expected = generated(server, output_type="frames")
+    with running_server(replace(options, models=MODELS_OF_ENDPOINT[STREAM])) as in_bf16:
+        alone = generated(in_bf16, output_type="frames")
+        with ThreadPoolExecutor(3) as callers:
+            crowd = [callers.submit(generated, in_bf16, output_type="frames", seed=seed) for seed in (7, 8, 7)]
+            first, other, second = (call.result() for call in crowd)
+    assert np.array_equal(first.frames, alone.frames) and np.array_equal(second.frames, alone.frames)
+    assert not np.array_equal(other.frames, alone.frames)
+    error = np.abs(alone.frames.astype(int) - expected.frames)
+    assert 0 < error.mean() < 2, "another precision, so close and not equal"
 
 
 def test_the_vae_in_process_gives_the_same_bytes_and_calls_no_model(server: Server, options: ServerOptions) -> None:
@@ -72,7 +87,7 @@ def vae_requests(server: Server) -> list[int]:
     return [counts[name] for name in VAE]
 
 
-@pytest.mark.parametrize(("engine", "message"), [("openvino", "accepted: onnxruntime, torch, tensorrt"),
+@pytest.mark.parametrize(("engine", "message"), [("tflite", "accepted: onnxruntime, torch, tensorrt, openvino"),
                                                  ("torch", "program.json is missing. Run `python -m export.to_torch_program"),
                                                  ("tensorrt", "Set kind: KIND_GPU")])  # fmt: skip
 def test_an_engine_that_cannot_run_stops_the_start_with_its_reason(

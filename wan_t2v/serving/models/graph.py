@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 
 from wan_t2v.engines.engine import Array, BufferedEngine, Engine
-from wan_t2v.engines.loader import DEFAULT_ENGINE, ENGINES, GRAPH_FILES, EngineSettings, engine_from_file
-from wan_t2v.engines.plan_compatibility import Running, check_plan
-from wan_t2v.engines.running_gpu import running_gpu
-from wan_t2v.engines.tensorrt_module import tensorrt_module
+from wan_t2v.engines.loader import (
+    DEFAULT_ENGINE,
+    ENGINES,
+    GRAPH_FILES,
+    INFERENCE_PRECISIONS,
+    EngineSettings,
+    engine_from_file,
+)
+from wan_t2v.engines.tensorrt.plan_compatibility import Running, check_plan
+from wan_t2v.engines.tensorrt.running_gpu import running_gpu
+from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 from wan_t2v.engines.timed import TimedEngine
 from wan_t2v.installed_files import missing, parse_installed
 from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest
@@ -25,6 +32,9 @@ from wan_t2v.serving.python_backend.parameters import ModelParameters, instance_
 from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton, to_triton, torch_from_triton
 
+INFERENCE_PRECISION = "inference_precision"
+NUMPY_ENGINES = ("onnxruntime", "openvino")
+
 
 class GraphModel:
     """Runs the graph of its version folder; requests that the server hands over together run as one batch."""
@@ -34,7 +44,7 @@ class GraphModel:
         settings = engine_settings(parameters, instance_device(args))
         self._pb_utils = pb_utils
         # numpy has no BF16 and knows no GPU, so the engines that have both get torch's tensors
-        self._read = numpy_from_triton if settings.engine == "onnxruntime" else torch_from_triton
+        self._read = numpy_from_triton if settings.engine in NUMPY_ENGINES else torch_from_triton
         self._limits = GraphLimits.of_model(parameters)
         self._engine: Engine = load_installed_engine(parameters, parameters.version_folder, settings)
 
@@ -99,17 +109,39 @@ def _concatenate(arrays: Sequence[Array]) -> Array:
 
 
 def engine_settings(parameters: ModelParameters, device: str) -> EngineSettings:
-    """Read `engine`, `threads`, `torch_compile` and `tf32` from a config's parameters. Raises ParameterError."""
+    """Read `engine` and what belongs to it from a config's parameters. Raises ParameterError."""
     engine = parameters.choice("engine", ENGINES, DEFAULT_ENGINE)
     if engine == "tensorrt" and device == "cpu":
         raise ParameterError(
             f"{parameters.model}: parameter engine is 'tensorrt', which needs a GPU, but its instance_group has kind "
             "KIND_CPU. Set kind: KIND_GPU, or engine to onnxruntime or torch."
         )
+    if engine == "openvino" and device != "cpu":
+        raise ParameterError(
+            f"{parameters.model}: parameter engine is 'openvino', which is for the CPU here, but its instance_group "
+            "has kind KIND_GPU. Set kind: KIND_CPU, or engine to torch or tensorrt."
+        )
     threads = parameters.integer("threads", least=0) if device == "cpu" else 0
     tf32 = parameters.choice("tf32", ("0", "1"), "0")
     compiled = parameters.values.get("torch_compile", "")
-    return EngineSettings(engine, device, threads=threads, torch_compile=compiled, tf32=tf32 == "1")
+    inference_precision = _inference_precision(parameters, engine)
+    return EngineSettings(
+        engine,
+        device,
+        threads=threads,
+        torch_compile=compiled,
+        inference_precision=inference_precision,
+        tf32=tf32 == "1",
+    )
+
+
+def _inference_precision(parameters: ModelParameters, engine: str) -> str:
+    if INFERENCE_PRECISION in parameters.values and engine != "openvino":
+        raise ParameterError(
+            f"{parameters.model}: parameter {INFERENCE_PRECISION} is for openvino alone, but engine is {engine!r}. "
+            "Set it to openvino, or leave it out: the other engines compute in the precision that was exported."
+        )
+    return parameters.choice(INFERENCE_PRECISION, INFERENCE_PRECISIONS, INFERENCE_PRECISIONS[0])
 
 
 def load_installed_engine(parameters: ModelParameters, folder: Path, settings: EngineSettings) -> BufferedEngine:

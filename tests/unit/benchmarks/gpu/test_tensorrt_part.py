@@ -9,7 +9,7 @@ import pytest
 from benchmarks.gpu import tensorrt_part
 from benchmarks.gpu.scale import Scale
 from benchmarks.gpu.timing import Row
-from wan_t2v.engines.tensorrt_plan import PlanError
+from wan_t2v.engines.tensorrt.tensorrt_plan import PlanError
 
 
 def test_the_block_is_built_by_the_real_tensorrt_and_held_to_torch(
@@ -52,7 +52,7 @@ def test_a_target_that_is_refused_is_followed_by_the_other(scale: Scale, monkeyp
 def test_a_tensorrt_that_is_not_installed_is_skipped_with_its_reason(
     scale: Scale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wan_t2v.engines.tensorrt_module.importlib.import_module", _not_installed)
+    monkeypatch.setattr("wan_t2v.engines.tensorrt.tensorrt_module.importlib.import_module", _not_installed)
     for row in tensorrt_part.tensorrt(scale):
         assert "pip install" in row["skipped"]
 

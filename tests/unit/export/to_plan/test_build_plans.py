@@ -14,7 +14,7 @@ from export.to_plan.builder import BuildError, PlanShapes
 from export.to_plan.plan_specs import PlanSpec
 from tests.conftest import ROOT
 from tests.unit.export.to_plan.plan_builds import CLIP, GPU, WIDE, Recorded, build, refused, trt
-from wan_t2v.engines.plan_compatibility import PlanMismatch, Running, check_plan
+from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
 from wan_t2v.manifests import GraphManifest, PlanManifest, RunningGpu, TensorRtVersion, read_manifest
 from wan_t2v.serving.model_files import check_model_files

@@ -12,7 +12,7 @@ from tests.fakes import fake_tensorrt
 from tests.fakes.manifests import plan_manifest
 from tests.fakes.pb_utils import FakePbUtils, FakeRequest
 from wan_t2v.engines.loader import ENGINES, GRAPH_FILES, EngineSettings
-from wan_t2v.engines.plan_compatibility import PlanMismatch
+from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.installed_files import InstalledFileError
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
@@ -182,12 +182,24 @@ def test_the_engine_is_a_parameter() -> None:
 def test_an_engine_that_is_unknown_or_needs_a_gpu_is_refused() -> None:
     with pytest.raises(
         ParameterError,
-        match="text_encoder: parameter engine is 'openvino', accepted: onnxruntime, torch, tensorrt",
+        match="text_encoder: parameter engine is 'tflite', accepted: onnxruntime, torch, tensorrt, openvino",
     ):
-        engine_settings(parameters(engine="openvino", threads="1"), "cpu")
+        engine_settings(parameters(engine="tflite", threads="1"), "cpu")
     with pytest.raises(ParameterError, match="needs a GPU, but its instance_group has kind KIND_CPU"):
         engine_settings(parameters(engine="tensorrt", threads="1"), "cpu")
     assert engine_settings(parameters(engine="torch", tf32="1"), "cuda:0").tf32
+
+
+def test_the_precision_of_openvino_is_a_parameter_of_it_alone() -> None:
+    chosen = {"engine": "openvino", "threads": "1"}
+    assert engine_settings(parameters(**chosen), "cpu").inference_precision == "f32"
+    assert engine_settings(parameters(**chosen, inference_precision="bf16"), "cpu").inference_precision == "bf16"
+    with pytest.raises(ParameterError, match="inference_precision is 'fp16', accepted: f32, bf16"):
+        engine_settings(parameters(**chosen, inference_precision="fp16"), "cpu")
+    with pytest.raises(ParameterError, match="is for openvino alone, but engine is 'onnxruntime'"):
+        engine_settings(parameters(threads="1", inference_precision="bf16"), "cpu")
+    with pytest.raises(ParameterError, match="for the CPU here, but its instance_group has kind KIND_GPU"):
+        engine_settings(parameters(**chosen), "cuda:0")
     with pytest.raises(ParameterError, match="tf32 is 'yes', accepted: 0, 1"):
         engine_settings(parameters(engine="torch", tf32="yes"), "cuda:0")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.manifests import H100, plan_manifest
-from wan_t2v.engines.plan_compatibility import PlanMismatch, Running, check_plan, mismatches
-from wan_t2v.engines.running_gpu import running_gpu
+from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan, mismatches
+from wan_t2v.engines.tensorrt.running_gpu import running_gpu
 from wan_t2v.manifests import PlannedDeployment, RunningGpu
 
 RTX_4090 = RunningGpu("NVIDIA GeForce RTX 4090", "8.9", "580.65.06")

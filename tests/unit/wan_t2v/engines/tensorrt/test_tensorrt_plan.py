@@ -11,9 +11,9 @@ import torch
 
 from tests.fakes import fake_tensorrt
 from wan_t2v.engines.by_size import EngineByShape
-from wan_t2v.engines.profiles import ShapeError
-from wan_t2v.engines.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
-from wan_t2v.engines.tensorrt_plan import DTYPES, PlanError, TensorRtEngine
+from wan_t2v.engines.tensorrt.profiles import ShapeError
+from wan_t2v.engines.tensorrt.tensorrt_module import MODULES, TensorRtMissing, tensorrt_module
+from wan_t2v.engines.tensorrt.tensorrt_plan import DTYPES, PlanError, TensorRtEngine
 
 FREE = {"x": ("FLOAT", [1, -1]), "y": ("FLOAT", [1])}
 TWO_SIZES = [{"x": [[1, size]] * 3, "y": [[1]] * 3} for size in (4, 6)]

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wan_t2v.engines.cuda_stream import SideStream
 from wan_t2v.engines.engine import Array
-from wan_t2v.engines.profiles import Profile, ShapeRange, profile_for
-from wan_t2v.engines.tensorrt_module import tensorrt_module
+from wan_t2v.engines.tensorrt.cuda_stream import SideStream
+from wan_t2v.engines.tensorrt.profiles import Profile, ShapeRange, profile_for
+from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 
 # types that an input or output of a plan can have, by the names of trt.DataType
 DTYPES = {
