@@ -19,7 +19,7 @@ def resolved(version: str, root: Path) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).with_name("uv"), "pip", "compile", "pyproject.toml", "client/pyproject.toml"]
     options = ["--all-extras", "-c", "constraints.txt", "--python-version", version, "--no-header", "--no-annotate"]
     # Debian 12's; numpy 1 would be built from source on 3.13, and fail after minutes
-    wheels = ["--python-platform", "x86_64-manylinux_2_36", "--only-binary", "numpy", "--quiet"]
+    wheels = ["--python-platform", "x86_64-manylinux_2_36", "--only-binary", "numpy", "--quiet", "--system-certs"]
     finished = subprocess.run([*command, *options, *wheels], cwd=root, capture_output=True, text=True)
     if finished.returncode and re.search(r"error sending request|dns error|Failed to fetch", finished.stderr):
         pytest.skip(f"no package index: {finished.stderr.strip().splitlines()[-1]}")

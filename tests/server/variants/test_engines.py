@@ -28,12 +28,15 @@ def generated(server: Server, **request: object) -> Generation:
         return client.generate(**{**REQUEST, **request})
 
 
-def test_the_five_graphs_in_torch_make_the_same_video(
-    server: Server, options: ServerOptions, checkpoint: Path, root: Path
+@pytest.mark.parametrize(
+    "graphs", [("text_encoder", "high_noise_expert"), pytest.param(tuple(GRAPHS), marks=pytest.mark.nightly)]
+)
+def test_graphs_in_torch_make_the_same_video(
+    server: Server, options: ServerOptions, checkpoint: Path, root: Path, graphs: tuple[str, ...]
 ) -> None:
     repository = options.repository
-    copy_programs(install_programs(checkpoint, root / "build/test-programs"), repository)
-    for graph in GRAPHS:
+    copy_programs(install_programs(checkpoint, root / "build/test-programs", graphs), repository, graphs)
+    for graph in graphs:
         add_parameter(repository, graph, "engine", "torch")
         (repository / graph / "1/model.onnx").unlink()
     expected = [generated(server, output_type=kind) for kind in ("latents", "frames")]

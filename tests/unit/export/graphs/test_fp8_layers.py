@@ -67,7 +67,7 @@ def test_e4m3_has_four_bits_of_fraction_and_ends_at_448() -> None:
 @pytest.mark.parametrize(
     ("precision", "dtype", "rounded"),
     [
-        ("fp8-fp32", torch.float32, 7),
+        pytest.param("fp8-fp32", torch.float32, 7, marks=pytest.mark.nightly),  # a part of the next one
         pytest.param("fp8", torch.bfloat16, 7, marks=pytest.mark.nightly),
         ("fp8-attention-fp32", torch.float32, 13),
         pytest.param("fp8-attention", torch.bfloat16, 13, marks=pytest.mark.nightly),

@@ -76,7 +76,7 @@ def ranges(checkpoint: Path) -> Mapping[str, Mapping[str, float]]:
     return calibrate(Checkpoint.open(checkpoint), CalibrationSettings(prompts, num_inference_steps=6)).ranges
 
 
-QUICK = ("fp32", "int8", "fp8-attention-fp32")  # in which FP8's other form is
+QUICK = ("fp32", "int8")
 ON_A_CPU = [
     pytest.param(precision, marks=() if precision in QUICK else pytest.mark.nightly)
     for precision in SUPPORTED["experts"]

@@ -12,7 +12,7 @@ from wan_t2v.engines.engine import BufferedEngine
 from wan_t2v.engines.torch_program import TorchEngine
 from wan_t2v.facts import ModelFacts
 
-WITHOUT_CACHES = ("text_encoder", "high_noise_expert", "low_noise_expert", "vae_decoder_first")
+WITHOUT_CACHES = ("text_encoder", "high_noise_expert", "vae_decoder_first")
 
 
 def engine(programs: Path, graph: str, **options: str) -> BufferedEngine:

@@ -85,7 +85,8 @@ def test_in_process_the_frames_are_the_same_and_no_model_is_called(server: FakeP
 @pytest.fixture(scope="module")
 def with_programs(repository: Path, checkpoint: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of the VAE alone, with torch programs beside the graphs' manifests and no ONNX file."""
-    programs, folder = install_programs(checkpoint, root / "build/test-programs"), tmp_path_factory.mktemp("torch")
+    programs = install_programs(checkpoint, root / "build/test-programs", (FIRST, NEXT))
+    folder = tmp_path_factory.mktemp("torch")
     for model, source, names in (
         ("vae_decoder", repository, ("model_facts.json", "manifest.json")),
         *((name, repository, ("manifest.json",)) for name in (FIRST, NEXT)),
