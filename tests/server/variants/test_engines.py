@@ -52,16 +52,17 @@ def test_the_five_graphs_in_bf16_make_nearly_the_same_video_and_the_same_bytes_i
     server: Server, options: ServerOptions
 ) -> None:
     use_openvino(options.repository, GRAPHS, precision="bf16")
-    expected = generated(server, output_type="frames")
+    request = {"output_type": "frames", "num_inference_steps": 20}  # 4 steps go so far each that any rounding shows
+    expected = generated(server, **request)
     with running_server(replace(options, models=MODELS_OF_ENDPOINT[STREAM])) as in_bf16:
-        alone = generated(in_bf16, output_type="frames")
+        alone = generated(in_bf16, **request)
         with ThreadPoolExecutor(3) as callers:
-            crowd = [callers.submit(generated, in_bf16, output_type="frames", seed=seed) for seed in (7, 8, 7)]
+            crowd = [callers.submit(generated, in_bf16, **request, seed=seed) for seed in (7, 8, 7)]
             first, other, second = (call.result() for call in crowd)
     assert np.array_equal(first.frames, alone.frames) and np.array_equal(second.frames, alone.frames)
     assert not np.array_equal(other.frames, alone.frames)
     error = np.abs(alone.frames.astype(int) - expected.frames)
-    assert 0 < error.mean() < 2, "another precision, so close and not equal"
+    assert 0 < error.mean() < 1, "another precision, so close and not equal"
 
 
 def test_the_vae_in_process_gives_the_same_bytes_and_calls_no_model(server: Server, options: ServerOptions) -> None:
