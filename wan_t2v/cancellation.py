@@ -1,5 +1,5 @@
-"""Cancellation. Apart from the loop, so that models without torch can raise it."""
+"""The cancellation error. A module of its own, so that models without torch can raise it."""
 
 
 class Cancelled(Exception):
-    """The caller no longer wants the result; the work stopped between two steps."""
+    """The caller cancelled the request; the work stopped at the next check."""

@@ -1,7 +1,7 @@
-"""Names, types and shapes of every tensor between caller, models and graphs, once.
+"""Names, types and shapes of every tensor that callers, models and graphs exchange, defined once.
 
-The configs of the model repository, the exported ONNX files, the server's code and the client are held to this table
-by tests. Standard library only: the client's tests and the documentation import it too.
+Tests hold the model repository's configs, the exported ONNX files, the server's code and the client to this table.
+Standard library only: the client's tests and the documentation import it too.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Dtype(Enum):
-    """Element types, by Triton's names. GRAPH is whatever precision the graph was exported in (FP32, BF16, ...)."""
+    """Element types, by Triton's names. GRAPH stands for the precision of the exported graph (FP32, BF16, ...)."""
 
     BYTES = "BYTES"
     INT32 = "INT32"
@@ -21,7 +21,7 @@ class Dtype(Enum):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor. A dim is a fixed size or the name of a free one; a batching model's batch axis is not listed."""
+    """One tensor. A dim is a fixed size or the name of a dynamic one; a batching model's batch axis is not listed."""
 
     name: str
     dtype: Dtype
@@ -31,7 +31,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model of the repository. `batches` says that its tensors have a batch axis before the listed dims."""
+    """A model of the repository. `batches`: whether its tensors have a batch axis before the listed dims."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -65,10 +65,11 @@ _REQUEST_FIELDS = (
     TensorSpec("output_type", Dtype.BYTES),
     TensorSpec("video_encoding", Dtype.BYTES),
 )
-# All optional, `prompt` too, so that a missing one gets our message and not the ensemble's.
+# All are optional, `prompt` too, so that `prepare` reports a missing one and not the ensemble scheduler.
 REQUEST = tuple(TensorSpec(field.name, field.dtype, field.dims, optional=True) for field in _REQUEST_FIELDS)
 
-# Not `latents`: an ensemble knows a tensor by one name, and 2.51 silently drops an output that is named as an input.
+# The output is not called `latents`: an ensemble has one tensor per name, and Triton 2.51 silently drops an output that
+# is named like an input.
 ANSWER = (
     TensorSpec("video", Dtype.BYTES, ("videos",)),
     TensorSpec("frames", Dtype.UINT8, FRAMES),
@@ -76,12 +77,12 @@ ANSWER = (
     TensorSpec("metadata", Dtype.BYTES),
 )
 
-# What the streaming endpoint takes and tells besides.
+# The streaming endpoint has the unary endpoint's tensors and a few of its own.
 STREAM_REQUEST = (*REQUEST, TensorSpec("preview_every", Dtype.INT32, optional=True))
 STREAM_ANSWER = (
     *(TensorSpec(name, Dtype.BYTES) for name in ("progress", "preview", "heartbeat")),
     *ANSWER,
-    TensorSpec("limits", Dtype.BYTES),  # alone, to who asks for nothing else
+    TensorSpec("limits", Dtype.BYTES),  # sent alone, in reply to a request for the limits
 )
 
 _EXPERT = ModelSpec(
@@ -177,4 +178,4 @@ MODELS_OF_ENDPOINT: dict[str, tuple[str, ...]] = {
     UNARY: (UNARY, "prepare", "denoiser", "vae_decoder", "mp4_encoder", *GRAPHS),
     STREAM: (STREAM, "prepare", *GRAPHS),
 }
-"""What a server loads to serve one endpoint alone."""
+"""Models that a server must load to serve only this endpoint."""

@@ -18,9 +18,9 @@ from wan_t2v.step_profiles.step_reuse import StepReuse
 class Step:
     """A finished step: the `index`-th (from 1) of `count`, at `timestep`, by `expert`.
 
-    `latents` are those after it; `clean_estimate` is the clean clip that the solver is heading for, shaped as they are.
-    `passes` of the expert were computed for it, none if it reused an earlier step's result; `passes_left` estimates
-    how many are for the steps after it.
+    `latents` (1, C, F, H, W) are the solver's result; `clean_estimate`, of the same shape, predicts the clean latents.
+    `passes` counts the expert's passes computed for this step, 0 if it reused an earlier step's result.
+    `passes_left` estimates the passes of the steps after it.
     """
 
     index: int
@@ -34,15 +34,15 @@ class Step:
 
     @property
     def reused(self) -> bool:
-        """Whether it took an earlier step's result."""
+        """Whether the step reused an earlier step's result."""
         return self.passes == 0
 
 
 class NonFiniteVelocity(ArithmeticError):
-    """An expert's velocity has values that are no numbers; a video of it would be noise. The message says where."""
+    """An expert's velocity has NaN or infinite values, so the video would be noise. The message names the step."""
 
 
-@torch.inference_mode()  # without it every operation of the solver also keeps books for gradients
+@torch.inference_mode()  # otherwise autograd records every operation of the solver
 def denoise(
     latents: Tensor,
     schedule: Schedule,
@@ -57,12 +57,12 @@ def denoise(
     steps_done: int = 0,
     reuse: StepReuse | None = None,
 ) -> Tensor:
-    """Walk down the schedule and return the clean latents (1, C, F, H, W) float32, normalised.
+    """Run the denoising loop and return the clean latents (1, C, F, H, W) float32, normalised.
 
     `guidance_scale` holds while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
-    `after_step` is told of each step and may raise `Cancelled` to stop. A generation that was interrupted goes on with
-    the latents after `steps_done` steps, and a schedule and a `reuse` restored to that moment. Without `reuse` every
-    pass is computed. Raises NonFiniteVelocity.
+    `after_step` is called after each step and may raise `Cancelled` to stop. To resume a generation, pass the latents
+    after `steps_done` steps, and a schedule and a `reuse` restored to that step. Without `reuse` every pass is
+    computed. Raises NonFiniteVelocity.
     """
     reuse = reuse or _exact_reuse(schedule, experts, guided=negative_prompt_embeds is not None, steps_done=steps_done)
     for index, timestep in enumerate(schedule.timesteps[steps_done:], start=steps_done + 1):
@@ -86,7 +86,7 @@ def denoise(
 
 
 def experts_of_steps(schedule: Schedule, experts: Experts) -> list[str]:
-    """Who runs each step."""
+    """Return the name of the expert that runs each step."""
     return [experts.name_at(timestep) for timestep in schedule.timesteps]
 
 
@@ -110,7 +110,7 @@ def _done(index: int, timestep: float, expert: str, *, schedule: Schedule, laten
 
 
 def _check_finite(velocity: Tensor, where: str) -> None:
-    """Once a step, since on a GPU it waits until the passes are done."""
+    """Raise NonFiniteVelocity for NaN or infinity. Once per step only: on a GPU the check waits for the passes."""
     if not bool(torch.isfinite(velocity).all()):
         wrong = velocity.numel() - int(torch.isfinite(velocity).sum())
         raise NonFiniteVelocity(

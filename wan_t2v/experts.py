@@ -20,14 +20,14 @@ class Expert(Protocol):
 
 @dataclass(frozen=True)
 class Experts:
-    """Both experts and the timestep from which the high-noise one runs (875.0 for Wan2.2-T2V-A14B)."""
+    """Both experts, and the lowest timestep at which the high-noise one runs (875.0 for Wan2.2-T2V-A14B)."""
 
     high_noise_expert: Expert
     low_noise_expert: Expert
     boundary_timestep: float
 
     def name_at(self, timestep: float) -> str:
-        """Which expert runs at this timestep; at the boundary itself it is still the high-noise one."""
+        """Return the expert that runs at this timestep; at the boundary itself that is the high-noise one."""
         return HIGH_NOISE_EXPERT if timestep >= self.boundary_timestep else LOW_NOISE_EXPERT
 
     def __getitem__(self, name: str) -> Expert:
@@ -35,7 +35,7 @@ class Experts:
 
 
 class EngineExpert:
-    """An Expert over an Engine that runs the exported graph; latents take the embeddings' precision for the pass."""
+    """An Expert over an Engine that runs the exported graph. It casts latents to the embeddings' precision."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -1,7 +1,7 @@
 """Facts of a checkpoint, and the serving defaults that its authors recommend.
 
-Facts are read from the checkpoint's own config files at export and travel with the graphs as `model_facts.json`;
-serving defaults stand in no config file, so `serving_defaults.json` carries each with its source.
+The export reads facts from the checkpoint's own config files and installs them with the graphs as `model_facts.json`.
+Serving defaults are in none of those files, so `serving_defaults.json` gives each with its source.
 """
 
 import json
@@ -31,11 +31,11 @@ class ModelFacts:
 
     Attributes:
         grid: strides of VAE and patch embedding.
-        latents_mean, latents_std: one value a latent channel; the denoiser works on `(z - mean) / std`.
+        latents_mean, latents_std: one value per latent channel; the denoiser works on `(z - mean) / std`.
         boundary_ratio: share of the training timesteps below which the low-noise expert takes over (0.875).
         num_train_timesteps: timesteps run from here down to 0 (1000).
         scheduler: the checkpoint's `scheduler_config.json`.
-        text_length: tokens a prompt is padded or cut to.
+        text_length: number of tokens to which a prompt is padded or truncated.
         text_dim: width of a text embedding.
     """
 
@@ -80,7 +80,7 @@ class ServingDefaults:
     """Values of request fields that a request leaves out. Sizes in pixels, `fps` in frames per second.
 
     `step_profiles` are those that a request may name besides `exact`. `sigmas` are the noise levels of the solver
-    `euler` at the default steps and shift, from 1 or less down to 0; computed where there are none.
+    `euler` at the default steps and shift, from 1 or less down to 0; if empty, they are computed.
     """
 
     height: int
@@ -118,7 +118,7 @@ class ServingDefaults:
 
 
 def _value(name: str, entry: Any, kind: Any) -> Any:
-    """The value of an entry if it has the field's type; an integer stands for a number too."""
+    """Return an entry's value if it has the field's type; an integer counts as a number too. Raises ValueError."""
     if not isinstance(entry, dict) or "value" not in entry:
         raise ValueError(f"{name} is {entry!r}, accepted: an object with a value and its source")
     value = entry["value"]
@@ -132,12 +132,12 @@ def _value(name: str, entry: Any, kind: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise ValueError(f"{name} is {value!r}, accepted: {_TYPE_NAMES[kind]}")
     if isinstance(value, str):
-        value.encode("utf-8")  # JSON can hold halves of characters, which no tokeniser takes; the error is a ValueError
+        value.encode("utf-8")  # a lone surrogate, which JSON may contain and no tokeniser accepts, raises ValueError
     return value
 
 
 def _profiles(value: Any) -> dict[str, StepProfile]:
-    """Profiles by name. Raises ValueError naming the profile that is wrong."""
+    """Parse step profiles, by name. Raises ValueError naming the profile that is wrong."""
     if not isinstance(value, dict):
         raise ValueError(f"step_profiles is {value!r}, accepted: an object of profiles")
     profiles = {}
@@ -154,7 +154,7 @@ def _profiles(value: Any) -> dict[str, StepProfile]:
 
 
 def _sigmas(value: Any) -> tuple[float, ...]:
-    """Noise levels. Raises ValueError."""
+    """Parse noise levels. Raises ValueError unless they fall from 1 or less to 0."""
     numbers = isinstance(value, list) and all(type(one) in (int, float) and math.isfinite(one) for one in value)
     if not numbers or len(value) < 2 or value[0] > 1 or value[-1] != 0 or any(a <= b for a, b in pairwise(value)):
         raise ValueError(f"sigmas is {value!r}, accepted: a list of numbers that fall from 1 or less to 0")

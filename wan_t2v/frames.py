@@ -13,8 +13,8 @@ def decode_frames(
 ) -> Iterator[Tensor]:
     """Yield the clip's frames in order, in pieces (T, height, width, 3) uint8.
 
-    `latents` (1, C, F, h, w) are on the VAE's own scale. The first latent frame gives one frame, each later one four;
-    the decoder's causal caches go from call to call, and the last call does not ask for them.
+    `latents` (1, C, F, h, w) are on the VAE's own scale. The first latent frame gives one frame, each later one four.
+    Each call hands the decoder's causal caches to the next one; the last call does not request them.
     """
     count = latents.shape[2]
     state = decoder_first({"latents": latents[:, :, :1]}, None if count > 1 else ["frames"])
@@ -27,8 +27,8 @@ def decode_frames(
 
 
 def uint8_frames(frames: Array) -> Tensor:
-    """(1, 3, T, H, W) in [-1, 1] to (T, H, W, 3) uint8, rounded to the nearest."""
-    # channels last only once the pixels are bytes: a quarter of the memory to move
+    """Convert frames (1, 3, T, H, W) in [-1, 1] to (T, H, W, 3) uint8, rounded to the nearest."""
+    # Permuting bytes instead of floats moves a quarter of the memory.
     pixels = (torch.as_tensor(frames)[0].float() / 2).add_(0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
     return pixels.permute(1, 2, 3, 0).contiguous()
 

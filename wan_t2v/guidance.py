@@ -1,4 +1,4 @@
-"""Classifier-free guidance: two passes of one expert, extrapolated away from the negative prompt."""
+"""Classifier-free guidance (arXiv 2207.12598): two passes of one expert, extrapolated from the negative prompt."""
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Velocities:
     negative: Tensor | None
 
     def guided(self, guidance_scale: float) -> Tensor:
-        """`negative + guidance_scale * (conditional - negative)` in float32; without a negative one the conditional."""
+        """Return `negative + guidance_scale * (conditional - negative)`; without a negative pass, `conditional`."""
         if self.negative is None:
             return self.conditional
         return self.negative + guidance_scale * (self.conditional - self.negative)
@@ -31,10 +31,10 @@ def compute_velocities(
     negative_prompt_embeds: Tensor | None,
     executor: Executor,
 ) -> Velocities:
-    """Run one step's passes; without negative embeddings the conditional one alone.
+    """Run one step's passes; without negative embeddings only the conditional one.
 
-    The passes do not depend on each other and run at the same time; what executes them decides whether they queue,
-    merge or run on two devices.
+    The passes are independent and are submitted at the same time. The engine behind `expert` decides whether they
+    queue, form one batch or run on two devices.
     """
     if negative_prompt_embeds is None:
         return Velocities(expert(latents, timestep, prompt_embeds), None)

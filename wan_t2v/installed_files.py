@@ -1,7 +1,7 @@
-"""Files that `make export` installs: read with the remedy in the error, and checked against their manifest.
+"""Files that `make export` installs: reading, and the check against their manifest. Errors name the command to run.
 
-`manifest.json` in a model's version folder has the SHA-256 of each file beside it, as a graph's manifest has that of
-its graph, and says from which weights the graphs were made that the files belong to. Standard library only.
+`manifest.json` in a model's version folder has the SHA-256 of each file beside it. It also names the weights that the
+graphs were made from to which the files belong. Standard library only.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ _Parsed = TypeVar("_Parsed")
 
 
 class InstalledFileError(ValueError):
-    """An installed file that is damaged or not the one of its manifest; the message has the command that mends it."""
+    """An installed file that is damaged or differs from its manifest; the message has the command that repairs it."""
 
 
 @dataclass(frozen=True)
 class FilesManifest:
-    """What was installed together.
+    """Manifest of files that were installed together.
 
     Attributes:
         files: SHA-256 by file name.
-        graphs: by graph, the entry of its own manifest that names the weights it was made from.
+        graphs: per graph, the entries of its own manifest that name the weights it was made from.
     """
 
     files: Mapping[str, str]
@@ -50,7 +50,7 @@ class FilesManifest:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Of a file's content."""
+    """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -58,7 +58,7 @@ def sha256_of_file(path: Path) -> str:
 def check_installed(folder: Path, names: Iterable[str]) -> FilesManifest:
     """Compare files in `folder` with their manifest, and return it.
 
-    Raises FileNotFoundError for one that is missing, InstalledFileError for one that is not the manifest's.
+    Raises FileNotFoundError for a missing file, InstalledFileError for one that differs from the manifest.
     """
     manifest = FilesManifest.read(folder)
     for name in names:
@@ -74,17 +74,17 @@ def check_installed(folder: Path, names: Iterable[str]) -> FilesManifest:
 
 
 def parse_installed(path: Path, parse: Callable[[str], _Parsed], *, command: str = "make export") -> _Parsed:
-    """Read and parse an installed file. Raises FileNotFoundError, or InstalledFileError for content of another form."""
+    """Read and parse an installed file. Raises FileNotFoundError, or InstalledFileError if `parse` fails."""
     try:
         return parse(read_installed(path))
-    except (ValueError, KeyError, TypeError) as error:  # no JSON, or JSON of another shape
+    except (ValueError, KeyError, TypeError) as error:  # not JSON, or JSON with other content
         if isinstance(error, InstalledFileError):
             raise
         raise InstalledFileError(f"{path} is damaged ({error!r}). Run `{command}` again.") from None
 
 
 def read_installed(path: Path) -> str:
-    """Text of a file that `make export` installs; its absence is answered with that command."""
+    """Read the text of a file that `make export` installs. Raises FileNotFoundError naming that command."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -92,7 +92,7 @@ def read_installed(path: Path) -> str:
 
 
 def missing(path: Path) -> FileNotFoundError:
-    """The error for a file that `make export` installs."""
+    """Make the error for a missing file that `make export` installs."""
     return FileNotFoundError(
         f"{path} is missing. Run `make export` (wan-mini) or `make export CHECKPOINT=<diffusers folder>` first."
     )

@@ -1,4 +1,4 @@
-"""Starting noise, and the way between the denoiser's latent space and the VAE's."""
+"""Starting noise, and the conversion between the denoiser's latent space and the VAE's."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from wan_t2v.shapes import LatentShape
 
 
 def starting_noise(shape: LatentShape, seed: int) -> Tensor:
-    """Gaussian noise (1, channels, frames, height, width) float32, drawn on the CPU: the same seed on every machine."""
+    """Draw Gaussian noise (1, channels, frames, height, width) float32, on the CPU: equal on every machine."""
     return torch.randn(shape.tensor_shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
 
 def vae_from_diffusion(latents: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Normalised latents (B, C, F, H, W) to the VAE's own scale: `latents * std + mean`, a channel at a time."""
+    """Convert normalised latents (B, C, F, H, W) to the VAE's own scale: `latents * std + mean` per channel."""
     return latents * _by_channel(std, latents) + _by_channel(mean, latents)
 
 

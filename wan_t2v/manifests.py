@@ -1,8 +1,7 @@
-"""`manifest.json` of an exported graph and `plan.json` of a TensorRT plan: what each was made from, and with what.
+"""Manifests: `manifest.json` of an exported graph, `plan.json` of a TensorRT plan, and `merged_loras.json`.
 
-And `merged_loras.json` of a checkpoint into which LoRAs were merged.
-
-The only place that knows the keys of these files. `parse` reads either, `to_json` writes either.
+The first two say what a graph or plan was made from, and with which software. `merged_loras.json` names the LoRAs that
+were merged into a checkpoint. Only this module knows the files' keys: `parse` reads them, `to_json` writes them.
 """
 
 import dataclasses
@@ -21,12 +20,12 @@ T = TypeVar("T")
 
 
 class ManifestError(ValueError):
-    """A manifest that does not say what it must; the message names the file, the key and the remedy."""
+    """A manifest with a missing or wrong entry; the message names the file, the key and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointHash:
-    """SHA-256 of a checkpoint's component. `sampled`: of its headers and the first 4 KiB of every tensor only."""
+    """SHA-256 of a checkpoint's component. `sampled`: it covers only headers and the first 4 KiB of every tensor."""
 
     sha256: str
     sampled: bool = False
@@ -36,7 +35,7 @@ class CheckpointHash:
 class MergedLora:
     """A LoRA that was merged into an expert: its file's name and SHA-256, and its strength.
 
-    `config_sha256` is that of PEFT's `adapter_config.json`, if it stood beside the file and its alpha counted.
+    `config_sha256` is that of PEFT's `adapter_config.json`, if it was beside the file and its alpha was used.
     """
 
     file: str
@@ -47,11 +46,11 @@ class MergedLora:
 
 @dataclasses.dataclass(frozen=True)
 class MergedLoras:
-    """`merged_loras.json` in the folder of a checkpoint that was made by merging.
+    """`merged_loras.json` in the folder of a checkpoint that was made by merging LoRAs.
 
     Attributes:
-        base: hashes of the experts that were merged into, by component.
-        loras: what was merged into each of them, in this order.
+        base: hashes of the experts before the merge, by component.
+        loras: LoRAs that were merged into each expert, in this order.
     """
 
     base: Mapping[str, CheckpointHash]
@@ -60,13 +59,13 @@ class MergedLoras:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraphOrigin:
-    """What is known of a graph before its export: while it is unchanged, the graph is kept.
+    """Inputs of a graph's export, known before it runs. While they are unchanged, the installed graph is kept.
 
     Attributes:
         checkpoint_sha256, checkpoint_sampled: the component's CheckpointHash.
-        fp8_ranges_sha256: of the calibrated ranges; None for a precision that needs none.
+        fp8_ranges_sha256: hash of the calibrated ranges; None for a precision that needs none.
         bf16_shards: whether the weights are read from BF16 copies of the checkpoint's shards.
-        loras: what was merged into the component; None for a component as it was published.
+        loras: LoRAs that were merged into the component; None for a component as it was published.
     """
 
     graph: str
@@ -83,7 +82,7 @@ class GraphOrigin:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far a graph is from its module; `not_compared` is the reason why `comparisons` is empty."""
+    """Deviation of a graph from its torch module; `not_compared` is the reason why `comparisons` is empty."""
 
     reference: str
     tolerance_relative: float | None = None
@@ -93,8 +92,9 @@ class Parity:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GraphManifest(GraphOrigin):
-    """`manifest.json`. Of a graph that stands beside its weights: `onnx` is its path, `weights` and `structure` count
-    what it holds.
+    """`manifest.json` of an exported graph.
+
+    Only a graph beside its weights has `onnx`, its path, and `weights` and `structure`, counts of what it holds.
     """
 
     onnx_sha256: str
@@ -118,7 +118,7 @@ class RunningGpu:
 
 @dataclasses.dataclass(frozen=True)
 class TensorRtVersion:
-    """`module` is `tensorrt` or `tensorrt_rtx`."""
+    """A TensorRT: `module` is `tensorrt` or `tensorrt_rtx`."""
 
     module: str
     version: str
@@ -126,7 +126,7 @@ class TensorRtVersion:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedDeployment:
-    """The `make plans` that a plan came from: its sizes and rows in an expert's batch."""
+    """Arguments of the `make plans` run that built a plan: clip sizes, and rows per expert batch."""
 
     sizes: tuple[str, ...]
     expert_batch: int
@@ -134,17 +134,17 @@ class PlannedDeployment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanOrigin:
-    """What is known of a plan before its build: while it is unchanged, the plan is kept.
+    """Inputs of a plan's build, known before it runs. While they are unchanged, the installed plan is kept.
 
     Attributes:
         version: Triton's model version.
-        sizes: of the clips, one per profile; empty for the text encoder.
-        gpu: where it is built; None without one.
+        sizes: clip sizes, one per profile; empty for the text encoder.
+        gpu: GPU of the machine that builds the plan; None without one.
         target: PORTABLE, or compute capabilities such as `8.9`, or `current` alone.
         workspace_gib: memory that one layer of the plan may use for itself.
         tf32: whether FP32 products may be computed in TF32.
-        axes: sizes of the graph's free axes under each profile.
-        loras: those of the graph.
+        axes: sizes of the graph's dynamic axes, per profile.
+        loras: LoRAs merged into the graph's component.
     """
 
     graph: str
@@ -166,13 +166,13 @@ class PlanOrigin:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanManifest(PlanOrigin):
-    """`plan.json`.
+    """`plan.json` of a TensorRT plan.
 
     Attributes:
         profiles: smallest, best and largest shape of every input, per profile.
-        network: what was counted in the network, for people.
-        device_memory_bytes: memory of an execution context per profile, measured by loading the plan once. None where
-            no GPU was at hand that could load it.
+        network: counts taken of the network, for people to read.
+        device_memory_bytes: memory of an execution context per profile, measured by loading the plan once. None if
+            the build had no GPU that could load it.
     """
 
     deployment: PlannedDeployment
@@ -201,7 +201,7 @@ def read_manifest(kind: type[Manifest], path: Path) -> Manifest:
 
 
 def parse(kind: type[Manifest], text: str) -> Manifest:
-    """Read the text of a manifest; keys that this version does not know are passed over. Raises ManifestError."""
+    """Parse the text of a manifest; keys that this version does not know are ignored. Raises ManifestError."""
     try:
         raw = json.loads(text)
     except ValueError as error:
@@ -210,12 +210,12 @@ def parse(kind: type[Manifest], text: str) -> Manifest:
 
 
 def to_json(manifest: GraphManifest | PlanManifest | MergedLoras) -> str:
-    """The text of a manifest; what is None is left out."""
+    """Return a manifest as JSON text, without the entries that are None."""
     return json.dumps(_without_none(dataclasses.asdict(manifest)), indent=2) + "\n"
 
 
 def has_origin(manifest: GraphOrigin | PlanOrigin, origin: GraphOrigin | PlanOrigin) -> bool:
-    """Whether a manifest's first part equals `origin`."""
+    """Whether the fields that a manifest shares with `origin` equal those of `origin`."""
     names = [field.name for field in dataclasses.fields(origin)]
     return all(getattr(manifest, name) == getattr(origin, name) for name in names)
 
@@ -240,7 +240,7 @@ def _dataclass(kind: type[T], raw: Any, where: str) -> T:
 
 
 def _value(hint: Any, raw: Any, where: str) -> Any:
-    """`raw` as JSON gives it, in the type `hint`. Raises ManifestError."""
+    """Convert `raw`, a JSON value, to the type `hint`. Raises ManifestError."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return raw

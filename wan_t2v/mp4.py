@@ -13,9 +13,9 @@ from wan_t2v.cancellation import Cancelled
 CODEC_OPTIONS = {
     "preset": "superfast",
     "crf": "18",
-    "threads": "1",  # a thread count of the machine's would change the bytes from machine to machine
-    # Off in this preset, on in slower ones: its SIMD code reads memory that nobody wrote, and the bytes of small videos
-    # change from run to run.
+    "threads": "1",  # the default depends on the machine's cores, and changes the bytes
+    # Off in this preset, on in slower ones. Its SIMD code reads uninitialised memory, so the bytes of small videos
+    # would change from run to run.
     "mbtree": "0",
 }
 _BT709_LIMITED = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
@@ -29,10 +29,10 @@ _TICKS_PER_FRAME = 1000
 
 
 def container_options(frames: int, *, fps: int) -> dict[str, str]:
-    """Options of FFmpeg's MP4 writer: room for the index at the front, and clocks that count frames exactly.
+    """Options of FFmpeg's MP4 muxer: room for the index at the front, and timescales that count frames exactly.
 
-    FFmpeg's `faststart` writes a file twice and so needs one on disk; a reserved index works in memory. Without clocks
-    of their own, durations in the header are rounded up to a millisecond and differ from the sum of the frames.
+    FFmpeg's `faststart` writes a file twice and so needs one on disk; a reserved index works in memory. With the
+    default timescale, durations in the header are rounded up to a millisecond and differ from the sum of the frames.
     """
     ticks = str(_TICKS_PER_FRAME * fps)
     index_bytes = _INDEX_BYTES + _INDEX_BYTES_PER_FRAME * frames
@@ -42,7 +42,7 @@ def container_options(frames: int, *, fps: int) -> dict[str, str]:
 def mp4_from_frames(frames: NDArray[np.uint8], *, fps: int, is_cancelled: Callable[[], bool] = lambda: False) -> bytes:
     """Encode (T, height, width, 3) uint8 RGB frames; height and width are even. Returns the file's bytes.
 
-    Raises Cancelled before the frame at which `is_cancelled` says that the caller left.
+    Raises Cancelled before the next frame once `is_cancelled` returns true.
     """
     buffer = io.BytesIO()
     converter = VideoReformatter()  # frame.reformat() would set up a new one for each frame

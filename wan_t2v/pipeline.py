@@ -1,6 +1,6 @@
-"""The whole way in one function, in one process: what the models of the repository do step by step.
+"""The whole pipeline as one function in one process: the steps that the repository's models run.
 
-Serving does not call it; it is the map, and the tests hold the server's bytes to it.
+Serving does not call it. It is the reference: tests compare the server's bytes with its output.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ class Engines:
 
 
 def mp4_from_settings(settings: Settings, facts: ModelFacts, *, tokenizer: PromptTokenizer, engines: Engines) -> bytes:
-    """Prompt to tokens to embeddings, noise to clean latents, latents to frames to an MP4's bytes."""
+    """Generate a video: prompts to embeddings, noise to clean latents, latents to frames to an MP4's bytes."""
     texts = (settings.prompt, settings.negative_prompt)
     prompt_embeds, negative_embeds = (
         torch.as_tensor(text_embeddings(tokenizer(text), engines.text_encoder)) for text in texts

@@ -1,4 +1,4 @@
-"""A small picture of the clean video that the loop is heading for, from latents by one linear map: no VAE runs.
+"""Preview picture of the predicted clean video, from latents by one linear map: no VAE runs.
 
 The map is fitted to the checkpoint's VAE at export (`latent_preview.py`) and travels as `latent_preview.json`.
 """
@@ -20,13 +20,13 @@ PREVIEW_FILE = "latent_preview.json"
 
 @dataclass(frozen=True)
 class PreviewMap:
-    """`rgb = bias + latent @ weights`, RGB in [0, 1], `weights` one row of three a channel of normalised latents."""
+    """Map `rgb = bias + latent @ weights`, RGB in [0, 1]. `weights` has one row of three per normalised channel."""
 
     weights: Sequence[Sequence[float]]
     bias: Sequence[float]
 
     def picture(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The middle latent frame of (1, C, F, h, w) normalised latents as (h, w, 3) uint8."""
+        """Render the middle latent frame of (1, C, F, h, w) normalised latents as (h, w, 3) uint8."""
         middle = latents[0, :, latents.shape[2] // 2]
         colours = np.tensordot(middle, np.asarray(self.weights), axes=(0, 0)) + np.asarray(self.bias)
         pixels: NDArray[np.uint8] = (colours.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""How far a generation is: what the streaming endpoint tells after each step."""
+"""Step progress: index, expert, seconds, estimated time left. The streaming endpoint sends it after each step."""
 
 import json
 import time
@@ -13,11 +13,11 @@ class Progress:
     """A finished step and what is left of the loop.
 
     Attributes:
-        step, num_inference_steps: the `step`-th (from 1) of so many.
-        timestep, expert: where it was on the schedule, and who ran it.
-        step_s: seconds it took.
-        left_s: estimated seconds for the steps that are left, from the mean of the passes that were computed.
-        reused: it took an earlier step's result; no expert ran.
+        step, num_inference_steps: index of the step, from 1, and number of steps.
+        timestep, expert: timestep of the step, and the expert that ran it.
+        step_s: seconds that the step took.
+        left_s: estimated seconds for the remaining steps, from the mean duration of the computed passes.
+        reused: whether the step reused an earlier step's result, so that no expert ran.
     """
 
     step: int
@@ -29,7 +29,7 @@ class Progress:
     reused: bool = False
 
     def to_json(self) -> str:
-        """One JSON object."""
+        """Return the progress as one JSON object."""
         return json.dumps(asdict(self))
 
 
@@ -47,10 +47,10 @@ class StepClock:
         self._started = self._last = self.now()
 
     def after(self, step: Step) -> Progress:
-        """The progress after `step`, which ended now."""
+        """Return the progress after `step`, which has just ended."""
         ended = self.now()
         step_s, self._last = ended - self._last, ended
-        self._steps += 1  # not the step's index, for one that was taken up again
+        self._steps += 1  # not the step's index: a resumed generation starts later
         self._passes += step.passes
         elapsed_s = ended - self._started
         by_steps_s = elapsed_s / self._steps * (step.count - step.index)

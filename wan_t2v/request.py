@@ -1,7 +1,7 @@
 """A request's fields, checked once and resolved to the settings that every later step reads.
 
-Nothing is bent: a value that cannot be served is refused with what came, what is accepted and the nearest value that
-works. Standard library only.
+No value is adjusted. One that cannot be served is refused, with the received value, what is accepted and the nearest
+value that works. Standard library only.
 """
 
 import base64
@@ -20,7 +20,7 @@ from wan_t2v.step_profiles.profile import CUSTOM_NAME, EXACT, EXACT_NAME, LEAST_
 OUTPUT_TYPES = ("mp4", "frames", "latents")
 VIDEO_ENCODINGS = ("raw", "base64")
 CHOICES = {"solver": SOLVERS, "output_type": OUTPUT_TYPES, "video_encoding": VIDEO_ENCODINGS}
-FIXED_DEFAULTS = {"output_type": "mp4", "video_encoding": "raw"}  # of fields that no checkpoint has a say in
+FIXED_DEFAULTS = {"output_type": "mp4", "video_encoding": "raw"}  # of fields that do not depend on the checkpoint
 GUIDED_ABOVE = 1.0
 RAW_PROFILE_FIELDS = ("step_cache", "guidance_skip")
 
@@ -32,9 +32,9 @@ def is_guided(guidance_scale: float) -> bool:
 
 @dataclass(frozen=True)
 class ServedSizes:
-    """Which clips a deployment serves: a closed list, or anything up to a largest one if the list is empty.
+    """Clip sizes that a deployment serves: the closed list `listed`, or if that is empty any size up to `largest`.
 
-    `token_passes` is the most work of one request: transformer tokens of the clip times passes of the experts.
+    `token_passes` limits the work of one request: transformer tokens of the clip times passes of the experts.
     """
 
     largest: VideoShape
@@ -44,7 +44,7 @@ class ServedSizes:
 
 @dataclass(frozen=True)
 class Settings:
-    """A request with every default resolved: what a generation depends on, and nothing else.
+    """A request with every default resolved: everything that a generation depends on, and nothing else.
 
     `guidance_scale` is used while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
     `profile` is what `step_profile` stands for, with the request's own `step_cache` and `guidance_skip`. `sigmas` are
@@ -85,11 +85,11 @@ class Settings:
         return is_guided(self.guidance_scale)
 
     def encoded(self, data: bytes) -> bytes:
-        """A video's or a preview's bytes as the answer carries them: as they are, or in base64."""
+        """Return a video's or a preview's bytes in the response's `video_encoding`: raw or base64."""
         return base64.b64encode(data) if self.video_encoding == "base64" else data
 
     def to_json(self) -> str:
-        """One JSON object; `from_json` is the inverse."""
+        """Return the settings as one JSON object; `from_json` is the inverse."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -142,7 +142,7 @@ def resolve_settings(
 
 
 def _deployed_sigmas(value: Mapping[str, Any], defaults: ServingDefaults) -> tuple[float, ...]:
-    """The deployment's noise levels where they are meant: for `euler`, at its own steps and shift."""
+    """Return the deployment's noise levels, which hold for `euler` at the default steps and shift; else nothing."""
     # a request's number is in single precision
     same_shift = math.isclose(value["flow_shift"], defaults.flow_shift, rel_tol=1e-6)
     own = same_shift and value["num_inference_steps"] == defaults.num_inference_steps
@@ -150,7 +150,7 @@ def _deployed_sigmas(value: Mapping[str, Any], defaults: ServingDefaults) -> tup
 
 
 def choose_profile(fields: Mapping[str, Any], defaults: ServingDefaults) -> tuple[str, StepProfile]:
-    """The profile's name, and what it leaves out with the raw values that the request gives. Raises InvalidField."""
+    """Return the step profile's name, and the profile with the request's own raw values. Raises InvalidField."""
     raw = {name: fields[name] for name in RAW_PROFILE_FIELDS if name in fields}
     _check_numbers(raw)
     name = fields.get("step_profile", CUSTOM_NAME if any(raw.values()) else EXACT_NAME)
@@ -177,7 +177,7 @@ def _with_raw(profile: StepProfile, raw: Mapping[str, float]) -> StepProfile:
 
 
 def check_size(video: VideoShape, grid: LatentGrid, served: ServedSizes) -> None:
-    """Refuse a clip that is not served: outside the closed list, or a side or a count that does not fit the grid."""
+    """Raise InvalidField for a clip that is not served: not listed, too large, or off the latent grid."""
     if served.listed:
         _check_listed(video, served)
         return
@@ -188,7 +188,7 @@ def check_size(video: VideoShape, grid: LatentGrid, served: ServedSizes) -> None
 
 
 def size_ranges(grid: LatentGrid, largest: VideoShape) -> dict[str, NumberRange]:
-    """Heights, widths and frames that fit the grid, up to a largest clip."""
+    """Return the ranges of heights, widths and frames that fit the grid, up to a largest clip."""
     side, stride = grid.size_multiple_px, grid.time_stride
     most_frames = (largest.frames - 1) // stride * stride + 1
     return {

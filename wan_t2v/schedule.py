@@ -1,4 +1,4 @@
-"""The timesteps of a generation and the solver that walks down them, one instance per request."""
+"""The timesteps of a generation, and the solver that steps through them; one instance per request."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -17,24 +17,24 @@ class Schedule(Protocol):
 
     @property
     def timesteps(self) -> Sequence[float]:
-        """From noise to clean."""
+        """Timesteps in the order of the steps, from noise to clean."""
 
     def step(self, velocity: Tensor, timestep: float, latents: Tensor) -> Tensor:
-        """One step of the solver, in float32: latents at `timestep` to latents at the next one."""
+        """Advance latents (1, C, F, H, W) float32 by one solver step, from `timestep` to the next one."""
 
     def state(self) -> dict[str, Tensor]:
-        """What the solver remembers of the steps so far, as tensors to keep; `restore` takes it up."""
+        """Return the solver's state after the steps so far, as tensors for `restore`."""
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state` was taken, on a schedule of the same steps and shift."""
+        """Continue from a `state` of a schedule with the same steps and shift."""
 
     @property
     def clean_estimate(self) -> Tensor:
-        """The clean latents that the last velocity points at: `latents - sigma * velocity`."""
+        """Estimate of the clean latents by the last velocity: `latents - sigma * velocity`."""
 
 
 def make_schedule(settings: Settings, facts: ModelFacts) -> Schedule:
-    """Begin the schedule of a request."""
+    """Make the schedule of a request, before its first step."""
     steps, flow_shift = settings.num_inference_steps, settings.flow_shift
     if settings.solver == "euler":
         sigmas = settings.sigmas or shifted_sigmas(steps, flow_shift)

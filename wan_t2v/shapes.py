@@ -31,7 +31,7 @@ class VideoShape(NamedTuple):
 
 
 class LatentShape(NamedTuple):
-    """The same clip as the denoiser sees it."""
+    """A clip's size in latents."""
 
     channels: int
     frames: int
@@ -50,9 +50,9 @@ class LatentGrid:
 
     Attributes:
         channels: latent channels (the VAE's `z_dim`).
-        time_stride: frames a latent frame stands for, after the first one.
-        space_stride: pixels a latent stands for, in height and in width.
-        patch: latents that one transformer token covers, in height and in width.
+        time_stride: frames per latent frame, after the first one.
+        space_stride: pixels per latent, in height and in width.
+        patch: latents per transformer token, in height and in width.
     """
 
     channels: int
@@ -66,7 +66,7 @@ class LatentGrid:
         return self.space_stride * self.patch
 
     def latent_shape(self, video: VideoShape) -> LatentShape:
-        """The latents of a clip; the VAE is causal, so its first frame is a latent frame of its own."""
+        """Return the latents' size for a clip. The VAE is causal, so the first frame is a latent frame of its own."""
         return LatentShape(
             self.channels,
             _exact_div(video.frames - 1, self.time_stride) + 1,

@@ -23,8 +23,9 @@ _ENDLESS_REFERENCE = re.compile(r"#[0-9]{1000}")
 
 @dataclass(frozen=True)
 class Tokens:
-    """A prompt as the text encoder takes it: both arrays (1, text_length) int64; `count` is the
-    prompt's own number of tokens, end token included, before any cut.
+    """A tokenised prompt: both arrays are (1, text_length) int64.
+
+    `count` is the prompt's own number of tokens, end token included, before truncation.
     """
 
     input_ids: NDArray[np.int64]
@@ -43,7 +44,7 @@ def clean_prompt(text: str) -> str:
 
 
 def clean_and_check_prompt(field: str, raw: bytes) -> str:
-    """A prompt as it came, decoded, cleaned and of a length that can be tokenised. Raises InvalidField.
+    """Decode and clean a prompt, and check that its length can be tokenised. Raises InvalidField.
 
     Cleaning and the tokenizer's normalisation (NFKC) may make a text up to 18 times as long.
     """
@@ -68,7 +69,7 @@ class PromptTokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """How many token ids there are, from 0."""
+        """Number of token ids, which count from 0."""
         size: int = self._tokenizer.get_vocab_size()
         return size
 
@@ -87,6 +88,6 @@ class PromptTokenizer:
 
 
 def text_embeddings(tokens: Tokens, text_encoder: Engine) -> Array:
-    """Encode one prompt: (1, text_length, text_dim), the rows of padding zero."""
+    """Encode one prompt as (1, text_length, text_dim); the rows of padding are zero."""
     inputs = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
     return text_encoder(inputs, ["text_embeddings"])["text_embeddings"]

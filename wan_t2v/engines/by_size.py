@@ -11,7 +11,7 @@ from wan_t2v.shapes import VideoShape
 
 
 class EngineByShape:
-    """A BufferedEngine that gives each call to the first engine that takes its shapes; ShapeError if none does."""
+    """A BufferedEngine that passes each call to the first engine that accepts its shapes; ShapeError if none does."""
 
     def __init__(self, engines: Sequence[BufferedEngine]) -> None:
         self._engines = tuple(engines)
@@ -34,7 +34,10 @@ class EngineByShape:
 
 
 def version_of_size(sizes: Sequence[VideoShape], facts: ModelFacts) -> dict[tuple[int, int], int]:
-    """Versions 1, 2, ... in the order of `sizes`, by the latents' height and width; of equal ones the first."""
+    """Map the latents' (height, width) of each size to its model version.
+
+    Versions count from 1 in the order of `sizes`. Of several sizes with the same latents, the first one counts.
+    """
     versions: dict[tuple[int, int], int] = {}
     for version, size in enumerate(sizes, start=1):
         latents = facts.grid.latent_shape(size)
@@ -43,13 +46,13 @@ def version_of_size(sizes: Sequence[VideoShape], facts: ModelFacts) -> dict[tupl
 
 
 class EngineByVersion:
-    """An Engine over one Engine for each model version; the last two axes of `latents` choose."""
+    """An Engine that selects a model version's Engine by the last two axes of `latents`."""
 
     def __init__(self, engines: Mapping[tuple[int, int], Engine]) -> None:
         self._engines = engines
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Any]:
-        """Raises InvalidField for latents that no version takes; `prepare` should have refused them."""
+        """Run the version for these latents. Raises InvalidField if there is none, which `prepare` should prevent."""
         height, width = inputs["latents"].shape[-2:]
         if (height, width) not in self._engines:
             accepted = ", ".join(f"{h}x{w}" for h, w in self._engines)

@@ -10,17 +10,17 @@ IN, OUT = "cache_in_", "cache_out_"
 class DoubleBufferedCaches:
     """An Engine over a graph with inputs `cache_in_*` and outputs `cache_out_*`.
 
-    The caches that a call has read are the memory into which the next call writes, so a clip holds two sets however
-    long it is. Whoever calls hands each set of caches in once and does not look at it afterwards; `decode_frames`
-    keeps to that. Several clips may be decoded at a time: a set that is in use is never the spare one.
+    Each call writes its caches into the buffers that the call before it read, so a clip of any length needs two sets.
+    The caller must pass each set of caches in once and not read it afterwards, as `decode_frames` does. Several clips
+    may be decoded at the same time: a set that is in use is never the spare one.
     """
 
     def __init__(self, engine: BufferedEngine) -> None:
         self._engine = engine
-        self._spare: list[dict[str, Array]] = []  # at most one; taken and given by single list operations
+        self._spare: list[dict[str, Array]] = []  # at most one; single list operations need no lock
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run the engine. A last call, which asks for no caches, lets the memory go."""
+        """Run the engine. A clip's last call asks for no caches, and releases the spare set."""
         read = {name.replace(IN, OUT, 1): array for name, array in inputs.items() if name.startswith(IN)}
         buffers = self._take(read)
         last = outputs is not None and not any(name.startswith(OUT) for name in outputs)
@@ -30,7 +30,7 @@ class DoubleBufferedCaches:
         return answer
 
     def _take(self, read: Mapping[str, Array]) -> dict[str, Array] | None:
-        """The spare set, if it fits caches like those that are read now."""
+        """Take the spare set if its names, shapes and types match the caches that this call reads."""
         try:
             spare = self._spare.pop()
         except IndexError:

@@ -1,9 +1,9 @@
-"""The one signature that everything that runs a graph has: torch, ONNX Runtime, TensorRT, a Triton call, a fake."""
+"""The call signature that all engines of a graph share: torch, ONNX Runtime, TensorRT, a Triton call, a fake."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-Array = Any  # numpy.ndarray on the CPU, torch.Tensor on a GPU: both speak DLPack
+Array = Any  # numpy.ndarray on the CPU, torch.Tensor on a GPU: both support DLPack
 
 
 class Engine(Protocol):
@@ -16,10 +16,10 @@ class Engine(Protocol):
 
 
 class BufferedEngine(Protocol):
-    """An Engine in this process, which can write into memory that is already there.
+    """An Engine in this process that can write its outputs into existing memory.
 
-    `buffers` are arrays by output name that nobody reads any more, each of its output's shape and type. The engine may
-    put these outputs there instead of allocating; the answer says where they are.
+    `buffers` maps output names to arrays of the output's shape and type that nobody reads any more. The engine may
+    write outputs there instead of allocating. It returns the arrays that it wrote, wherever they are.
     """
 
     def __call__(

@@ -1,6 +1,6 @@
 """Shapes of a graph's inputs as the graph declares them: numbers, names, and multiples of names.
 
-An input of the wrong shape ends deep inside the graph, with an error that names one of its operators.
+Without this check an input of the wrong shape fails deep inside the graph, with an error that names an operator.
 """
 
 import re
@@ -14,7 +14,7 @@ _MULTIPLE = re.compile(r"(?:(?P<factor>\d+)\*)?(?P<name>[A-Za-z_]\w*)")
 
 @dataclass(frozen=True)
 class Dim:
-    """One dim: `factor` times what `name` stands for in a call, or `factor` alone where there is no name."""
+    """One dim: `factor` times the size that `name` has in a call, or `factor` alone without a name."""
 
     factor: int
     name: str | None = None
@@ -26,7 +26,7 @@ class Dim:
 
     @classmethod
     def parse(cls, declared: int | str | None) -> "Dim | None":
-        """Read a dim as ONNX declares it; None where it says nothing that can be checked."""
+        """Parse a dim as ONNX declares it; None if it declares nothing that can be checked."""
         if isinstance(declared, int):
             return cls(declared)
         found = _MULTIPLE.fullmatch((declared or "").replace(" ", ""))
@@ -40,9 +40,9 @@ class GraphShapes:
         self._dims = {name: [Dim.parse(dim) for dim in dims] for name, dims in declared.items()}
 
     def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Refuse shapes, by input name, that do not fit the graph or each other. Raises InvalidField."""
+        """Check shapes, by input name, against the graph and each other. Raises InvalidField."""
         sizes: dict[str, int] = {}
-        for tensor in sorted(shapes, key=self._named_in_multiples):  # a name's own size is learnt before its multiples
+        for tensor in sorted(shapes, key=self._named_in_multiples):  # bind a name's size before its multiples
             dims = self._dims.get(tensor)
             if dims is None:
                 continue
@@ -62,7 +62,7 @@ class GraphShapes:
 
 
 def _fits(dim: Dim, size: int, sizes: dict[str, int]) -> bool:
-    """Whether a size is that of its dim; the first size of a name is what it stands for in this call."""
+    """Whether `size` fits the dim. The first size seen for a name is stored in `sizes` for this call."""
     if dim.name is None:
         return size == dim.factor
     return size == dim.factor * sizes.setdefault(dim.name, size // dim.factor)

@@ -8,7 +8,7 @@ from wan_t2v.engines.engine import BufferedEngine
 
 @dataclass(frozen=True)
 class GraphFile:
-    """What an engine reads in a graph's version folder: the file, and the manifest that names its SHA-256."""
+    """Files that an engine reads in a graph's version folder: the graph, and the manifest with its SHA-256."""
 
     name: str
     manifest: str
@@ -31,16 +31,16 @@ INFERENCE_PRECISIONS = ("f32", "bf16")
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How a graph is run.
+    """Settings of the engine that runs a graph.
 
     Attributes:
-        engine: a name of ENGINES.
-        device: `cpu` or `cuda:<n>`; ONNX Runtime and OpenVINO know the CPU alone and TensorRT a GPU alone.
-        threads: of the CPU; 0 leaves it to the engine.
+        engine: one of ENGINES.
+        device: `cpu` or `cuda:<n>`; ONNX Runtime and OpenVINO run on the CPU only, TensorRT on a GPU only.
+        threads: CPU threads; 0 takes the engine's default.
         torch_compile: backend of `torch.compile` (`inductor`) for the engine `torch`; empty for none.
         inference_precision: one of INFERENCE_PRECISIONS, for the engine `openvino`.
-        tf32: whether the engine `torch` may compute FP32 products in TF32 on a GPU (a plan has its own choice inside).
-        tensorrt_module: `tensorrt` or `tensorrt_rtx`, which a plan was built with; None takes the first there is.
+        tf32: whether the engine `torch` may compute FP32 products in TF32 on a GPU (a plan has it built in).
+        tensorrt_module: `tensorrt` or `tensorrt_rtx`, as the plan was built; None takes the first one installed.
     """
 
     engine: str = DEFAULT_ENGINE
@@ -53,7 +53,7 @@ class EngineSettings:
 
 
 def engine_from_file(path: Path, settings: EngineSettings) -> BufferedEngine:
-    """Load the engine. Only here are the engines' packages imported, and only that of the one chosen."""
+    """Load the engine. It imports only the chosen engine's package, so the others need not be installed."""
     if settings.engine == "torch":
         from wan_t2v.engines.torch_program import TorchEngine
 

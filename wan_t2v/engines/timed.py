@@ -11,7 +11,7 @@ from wan_t2v.engines.engine import Array, BufferedEngine
 class TimedEngine:
     """Passes calls on and appends `start end` to a file, in nanoseconds of the machine's monotonic clock.
 
-    That clock is one for all processes of a machine, so the intervals of several engines can be laid side by side.
+    All processes of a machine share this clock, so the intervals of several engines can be compared.
     """
 
     def __init__(self, engine: BufferedEngine, path: Path) -> None:
@@ -36,7 +36,7 @@ class TimedEngine:
 
 
 def _wait_for(array: Any) -> None:
-    """A GPU's arrays are handed out before they are computed."""
+    """Wait until an array is computed: an engine returns a GPU's arrays before that."""
     if getattr(array, "is_cuda", False):
         import torch
 

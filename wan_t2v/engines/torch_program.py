@@ -1,4 +1,4 @@
-"""torch on the CPU or a GPU: the checkpoint's module in its export form, as a program that torch alone can load."""
+"""torch on the CPU or a GPU: a checkpoint's module as a `torch.export` program, which torch alone can load."""
 
 import json
 import zipfile
@@ -13,15 +13,16 @@ from torch.export.passes import move_to_device_pass
 from wan_t2v.engines.engine import Array
 
 _CONTIGUOUS = {"memory_format": torch.contiguous_format}
-NAMES_FILE = "names.json"  # inside the program's archive: what its inputs and outputs are called
+NAMES_FILE = "names.json"  # inside the program's archive: names of its inputs and outputs
 
 
 class TorchEngine:
-    """A BufferedEngine over one `torch.export` program, `model.pt2`. It allocates its outputs and leaves buffers alone.
+    """A BufferedEngine over one `torch.export` program, `model.pt2`. It allocates its outputs and ignores `buffers`.
 
-    `threads` 0 leaves torch's own choice, which is the process's; `compile_backend` is a name for `torch.compile`
-    (`inductor`), or empty for the operators as they are. `tf32` lets a GPU compute FP32 products in TF32; that is the
-    whole process's, whose last engine decides. Raises ValueError for an archive that holds no such program.
+    `threads` sets the threads of the whole process; 0 keeps torch's default. `compile_backend` is a backend of
+    `torch.compile` (`inductor`); empty runs the operators uncompiled. `tf32` lets a GPU compute FP32 products in TF32;
+    it also holds for the whole process, as the last loaded engine sets it. Raises ValueError for an archive that
+    holds no such program.
     """
 
     def __init__(
@@ -29,14 +30,14 @@ class TorchEngine:
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
-        # cuDNN's convolutions are in TF32 unless they are told otherwise
+        # cuDNN computes convolutions in TF32 by default.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
         self._device = torch.device(device)
         program, names = _load(path)
         if self._device.type != "cpu":
             program = move_to_device_pass(program, self._device)
         self._inputs, self._outputs = names["inputs"], names["outputs"]
-        # The tracer's guards refuse sizes of one (a clip one token high), which the same operators compute rightly.
+        # The tracer's guards reject sizes of 1 (a clip one token high), which the operators compute correctly.
         self._module: Any = _owning_its_answers(program.module(check_guards=False))
         if compile_backend:
             self._module = torch.compile(self._module, backend=compile_backend)
@@ -48,7 +49,7 @@ class TorchEngine:
         *,
         buffers: Mapping[str, Array] | None = None,
     ) -> dict[str, Tensor]:
-        """Run the program; the answer lies on its device. Raises ValueError if an input is missing or unknown."""
+        """Run the program; its outputs stay on its device. Raises ValueError if an input is missing or unknown."""
         if set(inputs) != set(self._inputs):
             raise ValueError(f"inputs are {sorted(inputs)}, accepted: {sorted(self._inputs)}")
         with torch.inference_mode():
@@ -59,7 +60,7 @@ class TorchEngine:
 
 
 def _owning_its_answers(module: Any) -> Any:
-    """Copy answers that are slices as soon as they are there, so that what they are cut from is freed.
+    """Clone outputs that are slices as soon as they exist, so that the sliced tensors are freed.
 
     The VAE's caches are the last two frames of tensors that are up to three times as large.
     """

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-MAX_QUOTED = 200  # characters of what came, in an error
-LONGEST_NAME = 64  # of a field, parameter or choice; what is longer is compared with nothing
+MAX_QUOTED = 200  # characters of a received value that an error repeats
+LONGEST_NAME = 64  # characters of a field, parameter or choice; for longer names no similar one is searched
 
 
 class InvalidField(ValueError):
-    """A field that cannot be served: the message names it, what came, what is accepted and a value that works."""
+    """A field that cannot be served. The message has its name, the received value, what is accepted and a nearby value.
+
+    `nearest` is None if there is no nearby value.
+    """
 
     def __init__(self, field: str, came: object, accepted: str, *, nearest: object = None) -> None:
         hint = "" if nearest is None else f" Nearest: {nearest}."
@@ -18,11 +21,11 @@ class InvalidField(ValueError):
 
 
 def _quoted(text: str) -> str:
-    """What the caller sent, at most MAX_QUOTED characters of it."""
+    """Shorten a text of the caller's to MAX_QUOTED characters."""
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}... ({len(text)} characters)"
 
 
 def closest_name(name: str, known: Sequence[str]) -> str | None:
-    """The most alike of the known names; comparing takes long where the name is long."""
+    """Return the known name most similar to `name`, if any. Long names are skipped: comparing them is slow."""
     close = get_close_matches(name, known, n=1) if len(name) <= LONGEST_NAME else []
     return close[0] if close else None

@@ -6,9 +6,9 @@ from wan_t2v.field_checks.invalid_field import InvalidField, closest_name
 
 
 def check_parameters(names: Sequence[str], *, fields: Sequence[str], parameters: Sequence[str]) -> None:
-    """Refuse request parameters that would be ignored: unknown names, and fields, which are tensors.
+    """Reject request parameters that would be ignored: unknown names, and fields, which must be tensors.
 
-    A typing error and a field that was not sent as a tensor arrive silently as request parameters. Raises InvalidField.
+    A misspelt field, or one that is not sent as a tensor, silently becomes a request parameter. Raises InvalidField.
     """
     for name in names:
         if name in fields:

@@ -1,4 +1,4 @@
-"""Ranges of numbers: what a field accepts, its words in a refusal, and the nearest value that works."""
+"""Number ranges of fields: the check, the wording of a range in an error, and the nearest accepted value."""
 
 import math
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class NumberRange:
     """Numbers that a field accepts.
 
     Attributes:
-        minimum, maximum: accepted themselves, but for a `minimum_excluded`; None for no maximum.
-        step: of integers: from one that is accepted to the next.
-        unit: of what, for who reads the range; empty for a plain number.
+        minimum, maximum: inclusive bounds; with `minimum_excluded` the lower one is exclusive. None for no maximum.
+        step: distance between accepted integers, counted from `minimum`.
+        unit: unit of the number, for people to read; empty for a plain number.
     """
 
     minimum: int | float
@@ -54,7 +54,7 @@ class NumberRange:
         return in_step and (self.maximum is None or value <= self.maximum)
 
     def _nearest(self, value: int | float) -> int | float | None:
-        """The accepted value next to it; None where nobody can say."""
+        """Return the accepted value nearest to `value`; None if there is none."""
         if not math.isfinite(value):
             return None
         if value <= self.minimum:
@@ -69,7 +69,7 @@ def _number(value: int | float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
-# Of fields whose range is the same wherever they are served; `wan_t2v/request.py` makes those of a clip's sizes.
+# Ranges that are the same in every deployment; `wan_t2v/request.py` makes those of a clip's sizes.
 RANGES = {
     "num_inference_steps": NumberRange(1, MAX_STEPS),
     "guidance_scale": NumberRange(0.0),

@@ -1,8 +1,8 @@
-"""Texts that a request brings."""
+"""Decoding of a request's text fields."""
 
 from wan_t2v.field_checks.invalid_field import LONGEST_NAME, InvalidField
 
-MAX_PROMPT_BYTES = 65536  # far beyond any text length; what is longer is a mistake, not a prompt
+MAX_PROMPT_BYTES = 65536  # far beyond any text length, so a longer prompt is a mistake
 
 
 def check_prompt_bytes(field: str, raw: bytes) -> str:

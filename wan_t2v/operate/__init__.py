@@ -1,1 +1,1 @@
-"""Operate a running server from beside it: drain it, ask how full it is, probe it."""
+"""Operate a running server from another process: drain it, read its load, probe it."""

@@ -18,7 +18,7 @@ from wan_t2v.operate.run_directory import VARIABLE, RunDirectory, RunDirectoryEr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns an exit code: 0 for yes or done, 1 for no, not in time, or no server here."""
+    """Run the command. Returns an exit code: 0 for yes or done, 1 for no, a timeout, or no server here."""
     options = _parser().parse_args(arguments)
     run = RunDirectory(options.run_directory)
     try:

@@ -1,4 +1,4 @@
-"""Drain a server before it is stopped: SIGTERM alone ends running videos, in 2.71 a while later."""
+"""Drain a server before it is stopped: SIGTERM alone aborts running generations, in Triton 2.71 after a delay."""
 
 import time
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 
 POLL_S = 0.5
-SETTLE_S = 1.0  # for the last answer to leave the server after its place was given back
+SETTLE_S = 1.0  # for the last response to leave the server after its slot was freed
 TELL_EVERY_S = 10.0
 
 
 def drain(run: RunDirectory, *, wait_s: float, tell: Callable[[str], None]) -> bool:
-    """Switch draining on and wait until nothing is in flight. Returns whether that came within `wait_s`."""
+    """Switch draining on and wait until the server is empty. Returns whether it was within `wait_s` seconds."""
     run.drain()
     began = time.monotonic()
     empty_since: float | None = None

@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def lock(descriptor: int) -> None:
-    """Lock an open file or folder, waiting for whoever has it. Its closing frees it."""
+    """Lock an open file or folder, waiting for the current holder. Closing the descriptor frees the lock."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file or folder if nobody has it. Returns whether it is locked now."""
+    """Lock an open file or folder without waiting. Returns whether that succeeded."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

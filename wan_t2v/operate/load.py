@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from wan_t2v.contract import UNARY
 from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, RUNNING, WAITING, RunDirectory
 
-# What each process of the unary endpoint's loop occupies while it lives; it reports when it last took or ended work.
+# Kind of slot that each `denoiser` process holds while it lives. It reports when it last started or ended work.
 LOOPS = "loop"
 TRANSIT_S = 5.0
-FINISHING_LIMIT_S = 300.0  # a clip whose decoding failed leaves its mark; nothing is decoded for so long
+FINISHING_LIMIT_S = 300.0  # a clip whose decoding failed may leave its mark; no decoding takes this long
 
 
 @dataclass(frozen=True)
 class Load:
-    """How full a server is. `left_s` is the most that a running generation has left in seconds, None if unknown.
+    """Load of a server. `left_s` is the longest estimated time left of a running generation, in seconds, or None.
 
     `finishing` counts clips of the unary endpoint that are denoised and not yet encoded.
     """
@@ -29,7 +29,7 @@ class Load:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody waits for anything."""
+        """Whether no generation is running, queued or finishing."""
         return not (self.in_flight or self.queued or self.finishing)
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class Load:
 
 
 def load_of(run: RunDirectory, now: Callable[[], float] = time.monotonic) -> Load:
-    """How full the server of this directory is at the moment."""
+    """Return the current load of the server that owns this run directory."""
     with run.exclusive():
         running, waiting = run.occupied(RUNNING), run.occupied(WAITING)
         queued = len(waiting) + in_transit(run)
@@ -50,10 +50,10 @@ def load_of(run: RunDirectory, now: Callable[[], float] = time.monotonic) -> Loa
 
 
 def in_transit(run: RunDirectory) -> int:
-    """Requests that the unary endpoint let in and that wait in Triton's own queue for a process of the loop.
+    """Count admitted requests of the unary endpoint that wait in Triton's own queue for a `denoiser` process.
 
-    Their marks are nobody's to hold. Where a process of the loop has been idle for a while, Triton's queue is empty, so
-    marks as old as that belong to requests that ended on the way.
+    No process holds their marks. If a `denoiser` process has been idle for TRANSIT_S, Triton's queue is empty. Marks
+    of that age then belong to requests that ended on the way, and are removed.
     """
     loops = run.occupied(LOOPS)
     busy = sum(info.endpoint == UNARY for kind in (RUNNING, WAITING) for info in run.occupied(kind))

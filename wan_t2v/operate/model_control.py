@@ -1,8 +1,8 @@
 """Triton's model control over HTTP: load and unload models of one server, and ask which are loaded.
 
-Where the server is and the administrator's key stand in a file of the run directory that only the server's user can
-read; the embedded server's launcher writes it. Without that file it is Triton's default address on this machine, and
-the key is the environment's, which the chart sets from its Secret. Neither is ever on a command line of ours.
+A file of the run directory has the server's address and the administrator's key. Only the server's user can read it;
+the embedded server's launcher writes it. Without that file the address is Triton's default on this machine. The key
+then comes from the environment, which the chart sets from its Secret. No client command takes the key as an argument.
 """
 
 import http.client
@@ -22,7 +22,7 @@ READY, UNLOADING, UNAVAILABLE = "READY", "UNLOADING", "UNAVAILABLE"
 
 
 class ModelControlError(Exception):
-    """The server did not do it; the message is its reason. `passes` says whether the same may go well later."""
+    """Model control failed; the message has the server's reason. `passes`: whether a later retry may succeed."""
 
     def __init__(self, message: str, *, passes: bool = True) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class ModelControlError(Exception):
 
 @dataclass(frozen=True)
 class ControlAddress:
-    """Where a server takes model control over HTTP. `key` is the administrator's, empty where none is asked for."""
+    """HTTP address of a server's model control. `key` is the administrator's, empty if the server needs none."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -39,7 +39,7 @@ class ControlAddress:
 
     @classmethod
     def of_server(cls, run_directory: Path) -> "ControlAddress":
-        """As the server's run directory says, else the default. Raises ModelControlError."""
+        """Read the address from the server's run directory, else return the default. Raises ModelControlError."""
         path = run_directory / FILE
         try:
             address = json.loads(path.read_text(encoding="utf-8"))
@@ -50,7 +50,7 @@ class ControlAddress:
             raise ModelControlError(f"{path} cannot be read: {error}", passes=False) from None
 
     def publish(self, run_directory: Path) -> None:
-        """Tell the server's own processes; the file is readable for its user alone, from its first byte on."""
+        """Write the address for the server's own processes. At no time can another user read the file."""
         run_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = run_directory / f".{FILE}"
         partial.unlink(missing_ok=True)
@@ -66,10 +66,10 @@ class ModelControl:
     run_directory: Path
 
     def state(self, model: str) -> str:
-        """`READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`: of the version that serves, else of any.
+        """Return the first of `READY`, `LOADING` and `UNLOADING` that a version has, else `UNAVAILABLE`.
 
-        From the repository index, since both readiness calls mislead: `UNLOADING` is `not ready` there, and 2.71 calls
-        a model not ready whose process died, and answers with an error for one that is not loaded.
+        The state comes from the repository index, since both readiness calls mislead. They report `UNLOADING` as not
+        ready. Triton 2.71 also reports a model as not ready whose process died, and fails for one that is not loaded.
         """
         text = self._post("/v2/repository/index", limit_s=CALL_LIMIT_S)
         try:
@@ -79,7 +79,7 @@ class ModelControl:
         return next((state for state in (READY, "LOADING", UNLOADING) if state in states), UNAVAILABLE)
 
     def load(self, model: str) -> None:
-        """Load a model; returns when it is ready. One that is ready already stays as it is."""
+        """Load a model; returns when it is ready. A model that is ready already stays as it is."""
         self._post(f"/v2/repository/models/{model}/load", limit_s=LOAD_LIMIT_S)
 
     def unload(self, model: str) -> None:
@@ -88,7 +88,7 @@ class ModelControl:
 
     def _post(self, path: str, *, limit_s: float) -> str:
         address = ControlAddress.of_server(self.run_directory)
-        # not urllib: an environment's http_proxy is not for one's own server
+        # not urllib, which would send the call through the environment's http_proxy
         connection = http.client.HTTPConnection(address.host, address.port, timeout=limit_s)
         try:
             connection.request("POST", path, body="{}", headers=_headers(address))

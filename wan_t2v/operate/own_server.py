@@ -1,4 +1,4 @@
-"""Ask a server on this machine, and never through a proxy: one that the environment names cannot reach it."""
+"""HTTP calls to a server on this machine. They bypass the environment's proxy, which could not reach the server."""
 
 import http.client
 import urllib.parse
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _EXCEPTIONS = ("no_proxy", "NO_PROXY")
-_EXCEPTIONS_OF_GRPC = "no_grpc_proxy"  # gRPC reads it before the others, where it is set
+_EXCEPTIONS_OF_GRPC = "no_grpc_proxy"  # where it is set, gRPC reads only this one
 
 
 class AddressError(ValueError):
-    """The text is no HTTP address; the message says what is one."""
+    """The text is not an HTTP address; the message has the accepted form."""
 
 
 def http_address(text: str) -> str:
-    """The address of an HTTP server without a trailing slash. Raises AddressError."""
+    """Check the address of an HTTP server and remove a trailing slash. Raises AddressError."""
     try:
         parts = urllib.parse.urlsplit(text)
         usable = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
@@ -26,7 +26,7 @@ def http_address(text: str) -> str:
 
 
 def http_status(url: str, *, timeout_s: float) -> int:
-    """The status that a GET of this URL is answered with. Raises OSError if no HTTP answer comes in time."""
+    """Return the HTTP status of a GET of this URL. Raises OSError if no HTTP response comes in time."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
@@ -39,7 +39,7 @@ def http_status(url: str, *, timeout_s: float) -> int:
 
 
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """The same environment with this machine's addresses among those that no proxy is asked for."""
+    """Return the environment with this machine's addresses added to its proxy exceptions."""
     excepted = {name: environment[name] for name in (*_EXCEPTIONS, _EXCEPTIONS_OF_GRPC) if environment.get(name)}
     hosts = [host.strip() for text in excepted.values() for host in text.split(",") if host.strip()]
     together = ",".join(dict.fromkeys([*hosts, *LOOPBACK]))

@@ -1,8 +1,8 @@
 """Readiness and liveness probes, from Triton's HTTP address and the process table.
 
-Triton 2.51 calls a model ready whose Python process is dead. Triton 2.71 calls it not ready, as it calls a model that
-was unloaded on purpose. Both answer for a model's metadata exactly while they have it loaded, whatever became of its
-processes, and need no key for that. Neither knows of a drain.
+Triton 2.51 reports a model as ready although its Python process is dead. Triton 2.71 reports it as not ready, like a
+model that was unloaded on purpose. Both serve a model's metadata exactly while it is loaded, even if its processes are
+dead, and need no key for that. Neither knows of a drain.
 """
 
 import time
@@ -14,17 +14,17 @@ from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_
 from wan_t2v.operate.run_directory import RunDirectory
 
 ITS_LOOP = "denoiser"
-# The denoiser may unload one of them on purpose. Not from `wan_t2v.experts`, which needs torch.
+# The denoiser may unload one of them on purpose. The names are not imported from `wan_t2v.experts`, which needs torch.
 SWAPPED = ("high_noise_expert", "low_noise_expert")
 
 
 class ProbeFailed(Exception):
-    """The answer is no; the message says why."""
+    """The probe failed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One look at a server. `url` is Triton's HTTP address; `timeout_s` is for all of the look."""
+    """One probe of a server. `url` is Triton's HTTP address; `timeout_s` limits the whole probe, in seconds."""
 
     url: str
     run: RunDirectory
@@ -32,11 +32,11 @@ class Probe:
     _began: float = field(default_factory=time.monotonic)
 
     def check_ready(self) -> None:
-        """Raise ProbeFailed unless requests can be served: no drain, every model there, every process alive."""
+        """Raise ProbeFailed unless requests can be served: no drain, every model ready, every process alive."""
         if self.run.draining:
             raise ProbeFailed("the server is draining")
         expected = self._expected_processes()
-        # Strict readiness, for the start alone: it also goes out each time an expert is swapped.
+        # Strict readiness counts only until the first success: it also fails each time an expert is swapped.
         if not expected and not self._answers("/v2/health/ready"):
             raise ProbeFailed("the server is not ready")
         expected = self._remember(expected)
@@ -47,7 +47,7 @@ class Probe:
                 raise ProbeFailed(f"{model} is not ready")
 
     def check_live(self) -> None:
-        """Raise ProbeFailed if the server does not answer, or lacks a Python process that nobody brought back."""
+        """Raise ProbeFailed if the server does not answer, or has lost a Python process for good."""
         if not self._answers("/v2/health/live"):
             raise ProbeFailed("the server does not answer")
         self._check_processes(self._expected_processes())
@@ -61,12 +61,12 @@ class Probe:
                 raise ProbeFailed(f"{model} is loaded but has {count}")
 
     def _expected_processes(self) -> dict[str, int]:
-        """Processes by model that this server had when it was ready; empty before."""
+        """Read the process count per model that was recorded while the server was ready; empty before that."""
         counts = self.run.read_json("processes.json") or {}
         return {model: count for model, count in counts.items() if isinstance(count, int)}
 
     def _remember(self, expected: dict[str, int]) -> dict[str, int]:
-        """The most that were ever seen, kept for the looks to come."""
+        """Record and return the highest process count seen per model, for later probes."""
         living = {model: len(pids) for model, pids in self._living().items()}
         most = {model: max(living.get(model, 0), expected.get(model, 0)) for model in {*living, *expected}}
         if most != expected:
@@ -80,7 +80,7 @@ class Probe:
         return stub_pids(server["pid"])
 
     def _is_loaded(self, model: str) -> bool:
-        """Whether Triton has the model loaded, be its processes alive or dead."""
+        """Whether Triton has the model loaded, with its processes alive or dead."""
         return self._answers(f"/v2/models/{model}")
 
     def _answers(self, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The Python processes of a running server, one stub for each instance of a Python model, as Linux lists them."""
+"""The Python processes of a running server, from /proc: one stub per instance of a Python model."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ PROCESSES = Path("/proc")
 
 @dataclass(frozen=True)
 class Stub:
-    """A Python process of the server. `region` is the name of the shared memory between the two."""
+    """A Python process of the server. `region` names the shared memory between the process and the server."""
 
     pid: int
     model: str
@@ -55,9 +55,9 @@ def has_lost_a_process(
 ) -> bool:
     """Whether a model is short of processes while Triton has it loaded.
 
-    `is_loaded` must not be Triton's readiness of the model, which 2.71 also denies to one with a dead process. It is
-    asked before the processes are counted and after: the denoiser unloads and loads experts, and a count from before
-    its load would look like a death.
+    `is_loaded` must not be Triton's readiness: 2.71 also reports a model with a dead process as not ready. It is
+    called before and after the processes are counted. The denoiser unloads and loads experts, and a count from before
+    a load would look like a death.
     """
     if not is_loaded(model):
         return False
@@ -65,7 +65,7 @@ def has_lost_a_process(
 
 
 def model_of(command: list[str]) -> str | None:
-    """The model that a command line runs; None if it is no stub's, or that of one that is just being started."""
+    """Return the model that a stub's command line runs; None for other processes and for a stub that just started."""
     if len(command) < 2 or not command[0].endswith(STUB):
         return None
     return Path(command[1]).parents[1].name  # <repository>/<model>/<version>/model.py

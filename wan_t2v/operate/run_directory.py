@@ -1,7 +1,7 @@
-"""What the Python processes of one server share: places to run and to wait in, marks, and the switch for draining.
+"""State that one server's Python processes share: slots to run and to wait in, marks, and the drain switch.
 
-A place is a file that its holder keeps locked, so the kernel frees it when the holder dies, however it dies. A mark is
-an empty file for something that nobody can hold. Standard library only, for a local file system.
+A slot is a file that its holder keeps locked, so the kernel frees it when the holder dies, however it dies. A mark is
+an empty file for a request that no process holds. Standard library only; needs a local file system.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ RUNNING, WAITING = "running", "waiting"
 IN_TRANSIT, FINISHING = "in_transit", "finishing"
 MARKS = (IN_TRANSIT, FINISHING)
 REQUEST_LIMITS = "request_limits.json"  # of the models that run now
-_PADDED = 512  # every telling covers the one before
+_PADDED = 512  # bytes per report, so that each overwrites the one before
 _MARK = re.compile(r"\d{20}-")
 
 
@@ -35,12 +35,12 @@ class RunDirectoryError(Exception):
 
 @dataclass(frozen=True)
 class SlotInfo:
-    """What the holder of a place tells of itself.
+    """Report of a slot's holder.
 
     Attributes:
-        endpoint: the model that took the place.
-        order: a waiting request goes before those with a greater one; seconds on the steady clock.
-        left_s: estimated seconds of work that were left at `reported_at` on the steady clock; None if nobody knows.
+        endpoint: the model that holds the slot.
+        order: position in the queue, in seconds on the steady clock; lower goes first.
+        left_s: estimated seconds of work that were left at `reported_at` on the steady clock; None if unknown.
     """
 
     endpoint: str
@@ -49,7 +49,7 @@ class SlotInfo:
     reported_at: float = 0.0
 
     def left_at(self, now: float) -> float | None:
-        """Estimated seconds of work left, never less than none."""
+        """Estimated seconds of work left at `now`, never negative; None if unknown."""
         return None if self.left_s is None else max(0.0, self.left_s - (now - self.reported_at))
 
 
@@ -61,27 +61,27 @@ class Slot:
         self.report(info)
 
     def report(self, info: SlotInfo) -> None:
-        """Say anew what this place is held for."""
+        """Replace the slot's report."""
         assert self._descriptor is not None, "the place was given back"
         self.info = info
         os.pwrite(self._descriptor, json.dumps(asdict(info)).encode().ljust(_PADDED), 0)
 
     def free(self) -> None:
-        """Give the place back; a second time does nothing."""
+        """Free the slot; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 class RunDirectory:
-    """One server's directory. `acquire`, `occupied` and the marks want `exclusive` around them to see one moment."""
+    """One server's run directory. Use `acquire`, `occupied` and the marks within `exclusive`, for a consistent view."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def of_server(cls, path: Path, server_pid: int) -> "RunDirectory":
-        """Open it for a process of this server; the first one of a new server clears what the last server left.
+        """Open the directory for a process of this server. A new server's first process clears the last one's state.
 
         Raises RunDirectoryError if another living server uses it, or it cannot be written to.
         """
@@ -117,14 +117,14 @@ class RunDirectory:
         self.write_json("server.json", ours)
 
     def server(self) -> dict[str, Any] | None:
-        """The identity of the server that uses the directory; None before any did, or if nobody can tell any more."""
+        """Return the identity of the server that uses the directory; None if there was none or the file is damaged."""
         identity = self.read_json("server.json") or {}
         known = isinstance(identity.get("pid"), int) and isinstance(identity.get("started"), str)
         return identity if known else None
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep every other process and thread out for a moment."""
+        """Lock the directory against every other process and thread within this context."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             lock(descriptor)
@@ -133,9 +133,9 @@ class RunDirectory:
             os.close(descriptor)
 
     def acquire(self, kind: str, info: SlotInfo) -> Slot:
-        """Lock the first free place of a kind; there is always one more."""
+        """Lock the first free slot of a kind; if none is free, make one."""
         for index in itertools.count():
-            with contextlib.suppress(IsADirectoryError):  # somebody else's
+            with contextlib.suppress(IsADirectoryError):  # a folder that is not ours
                 descriptor = os.open(self.path / f"{kind}-{index}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 if try_lock(descriptor):
                     return Slot(descriptor, info)
@@ -143,7 +143,7 @@ class RunDirectory:
         raise AssertionError("there is always one more")
 
     def occupied(self, kind: str) -> list[SlotInfo]:
-        """What the holders of a kind of place tell."""
+        """Return the reports of all slots of a kind that are held."""
         infos = []
         for path in sorted(self.path.glob(f"{kind}-[0-9]*")):
             if not path.is_file():
@@ -157,11 +157,11 @@ class RunDirectory:
         return infos
 
     def mark(self, name: str, generation_id: str) -> None:
-        """Leave a mark of one generation. `generation_id` is letters and digits."""
+        """Set a mark for one generation. `generation_id` has letters and digits only."""
         (self.path / name / f"{time.monotonic_ns():020d}-{generation_id}").touch()
 
     def unmark(self, name: str, generation_id: str) -> bool:
-        """Take this generation's mark away. Returns whether there was one."""
+        """Remove this generation's mark. Returns whether there was one."""
         for mark in self._marks(name):
             if mark.name.partition("-")[2] == generation_id:
                 with contextlib.suppress(FileNotFoundError):
@@ -170,7 +170,7 @@ class RunDirectory:
         return False
 
     def clear(self, name: str, *, older_than_s: float) -> int:
-        """Take old marks away. Returns how many are left."""
+        """Remove marks that are older than `older_than_s` seconds. Returns how many are left."""
         left = 0
         for mark in self._marks(name):
             age_s = (time.monotonic_ns() - int(mark.name.partition("-")[0])) / 1e9
@@ -186,7 +186,7 @@ class RunDirectory:
 
     @property
     def draining(self) -> bool:
-        """Whether no new work is taken."""
+        """Whether the server is draining, so takes no new work."""
         return (self.path / "drain").exists()
 
     def drain(self) -> None:
@@ -198,7 +198,7 @@ class RunDirectory:
         (self.path / "drain").unlink(missing_ok=True)
 
     def key(self) -> str:
-        """A secret among the processes of the server: what comes with it comes from one of them."""
+        """Return the secret that only this server's processes share, and make it on the first call."""
         path = self.path / "key"
         with self.exclusive():
             if not path.exists():
@@ -207,7 +207,7 @@ class RunDirectory:
         return path.read_text(encoding="ascii")
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """A file of the directory; None if it is not there, was not written to its end, or is somebody else's."""
+        """Read a JSON object from the directory; None if the file is missing, incomplete or not ours."""
         try:
             content = json.loads((self.path / name).read_bytes())
         except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
@@ -215,19 +215,19 @@ class RunDirectory:
         return content if isinstance(content, dict) else None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write a file of the directory, whole or not at all."""
+        """Write a JSON file of the directory, whole or not at all."""
         partial = self.path / f".{name}.{uuid.uuid4().hex}"
         partial.write_text(json.dumps(content), encoding="utf-8")
         partial.replace(self.path / name)
 
 
 def chosen_path() -> Path:
-    """Where the directory is if no parameter says otherwise."""
+    """Return the run directory's path from the environment, else the default."""
     return Path(os.environ.get(VARIABLE) or DEFAULT)
 
 
 def server_identity(pid: int) -> dict[str, Any] | None:
-    """A process for good: its id, and when it started, since ids come again. None if there is no such process."""
+    """Identify a process by its id and its start time, since ids are reused. None if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -243,4 +243,4 @@ def _info(reported_at: bytes) -> SlotInfo:
             return info
     except (ValueError, TypeError):
         pass
-    return SlotInfo("unknown")  # read while it was written, or damaged; the place is held all the same
+    return SlotInfo("unknown")  # read during a write, or damaged; the slot is held all the same

@@ -1,7 +1,7 @@
-"""Shared memory between a Triton server and its Python models: a region per process, which grows and never shrinks.
+"""Shared memory between a Triton server and its Python models: one region per process, which never shrinks.
 
-A region grows with the largest tensors that a request carried, refused ones included: Triton copies a request's tensors
-before a model sees them.
+A region grows with the largest tensors of any request, rejected ones included: Triton copies a request's tensors before
+a model sees them.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from wan_t2v.operate.processes import stubs
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - the kernel's folder
-FULL_SHARE = 0.8  # of the folder; the alert WanT2vSharedMemory has the same
+FULL_SHARE = 0.8  # of the file system; the alert WanT2vSharedMemory has the same threshold
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class SharedMemoryUse:
 
 
 def shared_memory_of(server_pid: int) -> SharedMemoryUse:
-    """Look at the regions of the server's living Python processes."""
+    """Measure the regions of the server's living Python processes."""
     return use_of((stub.region for stub in stubs(server_pid)), FOLDER)
 
 
 def use_of(regions: Iterable[str], folder: Path) -> SharedMemoryUse:
-    """Look at the regions of these names in `folder`; those that are gone have no size."""
+    """Measure the regions of these names in `folder`; missing ones count as 0 bytes."""
     system = os.statvfs(folder)
     occupied = sum(_occupied(folder / region.lstrip("/")) for region in regions if region)
     return SharedMemoryUse(occupied, system.f_blocks * system.f_frsize)

@@ -1,1 +1,1 @@
-"""The Triton side of each step; `pb_utils` comes in as an argument, so all of it runs in tests without a server."""
+"""The Triton side of each step. `pb_utils` is an argument, so that tests run all of it without a server."""

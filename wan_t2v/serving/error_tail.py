@@ -1,10 +1,10 @@
-"""The tail of an error's message: what a program reads of it.
+"""The machine-readable tail of an error's message.
 
     height: got 100; accepted: a multiple of 16 from 32 to 256. Nearest: 96. [INVALID_ARGUMENT field=height]
     1 generations are under way (limit 1) and 4 wait (limit 4); try again later [UNAVAILABLE retry_after_s=5]
 
-Triton sends a stream's errors without their code, and 2.51 calls every error of a called model INTERNAL. Texts arrive
-everywhere as they are. The client reads the same form: client/wan_t2v_client/error_tail.py.
+Triton sends a stream's errors without their code, and 2.51 reports every error of a called model as INTERNAL. Only the
+text always arrives unchanged. The client parses the same form: client/wan_t2v_client/error_tail.py.
 """
 
 import re
@@ -22,12 +22,12 @@ STATUS_OF_CODE = {
 
 @dataclass(frozen=True)
 class ErrorTail:
-    """What a message's tail says.
+    """Content of a message's tail.
 
     Attributes:
         status: gRPC's name of the code.
-        field: the request's field that is to be changed; several are separated by commas.
-        retry_after_s: the seconds after which the same request may be admitted.
+        field: field of the request that the caller must change; several are separated by commas.
+        retry_after_s: seconds after which the same request may be admitted.
     """
 
     status: str
@@ -41,7 +41,7 @@ class ErrorTail:
 
 
 def split_tail(message: str) -> tuple[str, ErrorTail | None]:
-    """A message without its tail, and the tail; None where the message has none, as Triton's own."""
+    """Split a message into text and tail; the tail is None for a message without one, such as Triton's own."""
     found = _TAIL.search(message)
     if found is None:
         return message, None

@@ -15,9 +15,9 @@ class ServingError(Exception):
     """An error whose message is meant for the caller.
 
     Attributes:
-        triton_code: the name of its code in `pb_utils.TritonError`.
-        outcome: what `wan_t2v_generations_ended_total` counts it as, one of OUTCOMES.
-        status: gRPC's name of what it is, where Triton has no such code.
+        triton_code: name of its code in `pb_utils.TritonError`.
+        outcome: its label in `wan_t2v_generations_ended_total`, one of OUTCOMES.
+        status: gRPC's name of its code, if Triton has no such code.
     """
 
     triton_code: ClassVar[str] = "INTERNAL"
@@ -30,13 +30,13 @@ class ParameterError(ServingError, ValueError):
 
 
 class AdmissionError(ServingError):
-    """The request is not admitted; the same one may be later."""
+    """The request is not admitted; a later retry may succeed."""
 
     triton_code = "UNAVAILABLE"
 
 
 class Overloaded(AdmissionError):
-    """No slot is free; the message says how many are occupied, `retry_after_s` when to try again if that is known."""
+    """No slot is free; the message has the counts. `retry_after_s` is the time until a retry in seconds, if known."""
 
     outcome = OVERLOADED
 
@@ -98,12 +98,12 @@ class InvalidFieldUpstream(ModelCallError):
 
 
 class MissingOutput(ModelCallError):
-    """A called model answered without an error and without an output that was asked of it."""
+    """A called model answered without an error but also without a requested output."""
 
     triton_code = "UNAVAILABLE"
 
 
-# Of the steps, which know nothing of Triton.
+# Errors of the pipeline's steps, which do not know Triton.
 _OF_STEPS: tuple[tuple[type[Exception], str, str], ...] = (
     (InvalidField, "INVALID_ARG", INVALID),
     (Cancelled, "CANCELLED", CANCELLED),
@@ -111,19 +111,19 @@ _OF_STEPS: tuple[tuple[type[Exception], str, str], ...] = (
 
 
 def triton_code(error: BaseException) -> str | None:
-    """The name of an error's code in `TritonError`; None if its message is not meant for the caller."""
+    """Return the name of an error's code in `TritonError`; None if its message is not meant for the caller."""
     if isinstance(error, ServingError):
         return error.triton_code
     return next((code for kind, code, _ in _OF_STEPS if isinstance(error, kind)), None)
 
 
 def error_field(error: BaseException) -> str | None:
-    """The field of the request that an error asks to be changed."""
+    """Return the field of the request that the caller must change, if the error names one."""
     return error.field if isinstance(error, InvalidField | InvalidFieldUpstream) else None
 
 
 def outcome(error: BaseException | None) -> str:
-    """The outcome of a request that ended in `error`, or well."""
+    """Return the outcome of a request that ended in `error`; None stands for success."""
     if error is None:
         return FINISHED
     if isinstance(error, ServingError):

@@ -1,4 +1,4 @@
-"""The check of what a Python model reads beside the graphs: nothing damaged, nothing of another checkpoint."""
+"""The check of a Python model's own files: none is damaged, and none is of another checkpoint than the graphs."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,9 +8,9 @@ from wan_t2v.serving.python_backend.parameters import read_manifest
 
 
 def check_model_files(folder: Path, names: Iterable[str], *, graphs: Iterable[str]) -> None:
-    """Check files of a version folder, and that they were exported from the same weights as `graphs` beside them.
+    """Check files of a version folder, and that they were exported from the same weights as the graphs `graphs`.
 
-    Raises FileNotFoundError or InstalledFileError, with the command that mends it.
+    Raises FileNotFoundError or InstalledFileError, with the command that repairs the installation.
     """
     manifest = check_installed(folder, names)
     for graph in graphs:

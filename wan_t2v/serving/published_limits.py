@@ -1,7 +1,7 @@
 """The limits of requests as the server publishes them: every field with its range, choices, unit and default.
 
-`prepare`, which holds requests to these limits, leaves the document in the run directory. The streaming endpoint sends
-it to who asks with the parameter `limits` and without any field. Its schema is `docs/use/limits.schema.json`.
+`prepare`, which enforces these limits, writes the document to the run directory. The streaming endpoint sends it in
+reply to a request with the parameter `limits` and without any field. Its schema is `docs/use/limits.schema.json`.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ _SIZES = ("height", "width", "num_frames")
 
 
 class LimitsNotPublished(AdmissionError):
-    """`prepare` has not started yet, or is being started again."""
+    """`prepare` has not published the limits: it has not started yet, or is restarting."""
 
 
 def limits_document(*, defaults: ServingDefaults, facts: ModelFacts, served: ServedSizes) -> dict[str, Any]:
-    """What requests are held to, as one JSON object."""
+    """Make the document of the limits, one JSON object."""
     profiles = known_profiles(defaults)
     return {
         "version": VERSION,
@@ -55,12 +55,12 @@ def limits_document(*, defaults: ServingDefaults, facts: ModelFacts, served: Ser
 
 
 def publish_limits(run: RunDirectory, document: Mapping[str, Any]) -> None:
-    """Leave the document for the streaming endpoint."""
+    """Write the document to the run directory, for the streaming endpoint."""
     run.write_json(REQUEST_LIMITS, dict(document))
 
 
 def read_limits(run: RunDirectory) -> dict[str, Any]:
-    """The document that was published last. Raises LimitsNotPublished."""
+    """Read the document that was published last. Raises LimitsNotPublished."""
     document = run.read_json(REQUEST_LIMITS)
     if not document:
         raise LimitsNotPublished("limits: the model prepare is being started; try again later")
@@ -107,7 +107,7 @@ def _side(clip: Any, name: str) -> int:
 
 
 def _defaults(defaults: ServingDefaults) -> dict[str, Any]:
-    """Of each field that has one: a seed is drawn, and a prompt must come."""
+    """Return the default of each field that has one: a seed is drawn, and a prompt is required."""
     of_checkpoint = {spec.name: getattr(defaults, spec.name, None) for spec in STREAM_REQUEST}
     raw = {name: getattr(EXACT, name) for name in RAW_PROFILE_FIELDS}
     known = {**of_checkpoint, **FIXED_DEFAULTS, **raw, "step_profile": EXACT_NAME, "preview_every": 0}

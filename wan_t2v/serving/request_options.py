@@ -1,4 +1,4 @@
-"""Parameters of a request: timeout, priority, idempotency key, caller. Parsed once, where a request comes in."""
+"""Parameters of a request: timeout, priority, idempotency key, caller. Parsed once, where a request arrives."""
 
 import hmac
 import json
@@ -9,11 +9,11 @@ from typing import Any
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.serving.resume.idempotency import CALLER, KEY, RequestKey, TrustedProxy
 
-# Parameters of a request, not tensors: they change when a video is made and not what it is.
+# These are parameters and not tensors: they affect when a video is made, but not its content.
 TIMEOUT, PRIORITY = "timeout", "queue_priority"
 PARAMETERS = (TIMEOUT, PRIORITY, KEY, CALLER)
-LIMITS = "limits"  # of a request to the streaming endpoint that asks for the limits of requests, and for no video
-ADMITTED = "let_in"  # from the streaming endpoint to `prepare`; only this server's own processes know the value
+LIMITS = "limits"  # requests the limits from the streaming endpoint, instead of a video
+ADMITTED = "let_in"  # from the streaming endpoint to `prepare`; only this server's processes know the value
 FIRST, USUAL, LAST = 1, 5, 9
 
 
@@ -22,13 +22,13 @@ class RequestOptions:
     """A request's parameters, checked.
 
     Attributes:
-        names: of all parameters that came, as documented whatever HTTP made of a header; without ADMITTED where it is
-            this server's own word.
+        names: names of all received parameters, in the documented case even if HTTP changed a header's. A valid
+            ADMITTED is left out.
         timeout_s: seconds that the caller waits from now on; None for no limit.
         priority: from 1, which goes first, to 9.
-        key: the idempotency key and whose it is; None without one.
+        key: the idempotency key and its caller; None without one.
         is_admitted: whether the streaming endpoint of this server has admitted the request already.
-        asks_for_limits: whether this is no request for a video.
+        asks_for_limits: whether it requests the limits instead of a video.
     """
 
     names: tuple[str, ...] = ()
@@ -42,8 +42,8 @@ class RequestOptions:
     def from_triton(cls, request: Any, proxy: TrustedProxy, *, run_key: str = "") -> "RequestOptions":
         """Read a Triton request. `run_key` is the value of ADMITTED among this server's processes. Raises InvalidField.
 
-        Triton keeps its own `timeout` (microseconds) out of the parameters over gRPC and leaves it in over HTTP's
-        `generate`. Its `priority` reaches no Python model, so ours has another name.
+        Triton removes its own `timeout` (microseconds) from the parameters over gRPC, but not over HTTP's `generate`.
+        It passes its `priority` to no Python model, so this parameter has another name.
         """
         parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
         is_admitted = _is_secret(parameters.get(ADMITTED), run_key)

@@ -1,7 +1,7 @@
-"""Settings on their way from `prepare` to the later steps, signed with the key of this server's run.
+"""Settings that `prepare` sends to the later steps, signed with the key in this server's run directory.
 
-Triton lets every caller call every model. The later steps trust the settings that they get, so they take only those
-that `prepare` checked: the signature covers all settings and the generation's id.
+Any caller can call any model through Triton. The later steps trust their settings, so they accept only those that
+`prepare` checked. The signature covers all settings, the generation's id and its deadline.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ LONGEST_BYTES = 4 * 2**20  # two prompts of 64 KiB, every character escaped thre
 
 @dataclass(frozen=True)
 class Generation:
-    """One request on its way through the models.
+    """One request that passes through the models.
 
     Attributes:
-        id: tells its marks in the run directory from those of others.
-        deadline: when the unary endpoint stops working on it, on the steady clock; None for never.
+        id: identifies its marks in the run directory.
+        deadline: time at which the unary endpoint stops working on it, on the steady clock; None for never.
     """
 
     settings: Settings
@@ -37,13 +37,13 @@ class Generation:
 
 
 class SettingsSigner:
-    """Signs what `prepare` hands on, and checks it in each later step. `key` is known to this server's models only."""
+    """Signs the output of `prepare`, and checks it in each later step. Only this server's models know `key`."""
 
     def __init__(self, key: str) -> None:
         self._key = key.encode()
 
     def sign(self, generation: Generation) -> str:
-        """The tensor `settings`: one JSON object with the id, the settings and their signature (HMAC-SHA256)."""
+        """Return the tensor `settings`: a JSON object with id, deadline, settings and their HMAC-SHA256 signature."""
         signed = json.dumps(
             {"id": generation.id, "deadline": generation.deadline, "settings": generation.settings.to_json()}
         )
@@ -68,7 +68,7 @@ class SettingsSigner:
 
 
 def check_shape(name: str, shape: Sequence[int], *expected: tuple[int, ...]) -> None:
-    """Refuse a tensor whose shape does not belong to the signed settings. Raises InvalidField."""
+    """Check that a tensor's shape belongs to the signed settings. Raises InvalidField."""
     if tuple(shape) not in expected:
         accepted = " or ".join(str(list(one)) for one in expected)
         raise InvalidField(name, f"shape {list(shape)}", f"shape {accepted}, which the signed settings imply")

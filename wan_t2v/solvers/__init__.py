@@ -1,1 +1,1 @@
-"""Solvers: a velocity and latents to the next latents, and the noise levels on the way. No Triton."""
+"""Solvers: they compute the next latents from a velocity, along given noise levels. No Triton."""

@@ -1,4 +1,4 @@
-"""Euler steps, for experts that were distilled to a few."""
+"""The Euler solver, for experts that were distilled to a few steps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class EulerSchedule:
-    """Euler steps down given noise levels, for experts that were distilled to a few steps.
+    """Euler solver over given noise levels, for experts that were distilled to a few steps.
 
     `sigmas` fall from 1 or less to 0, one more than there are steps. Timesteps may be fractions: experts were distilled
     at 937.5. The formula is that of diffusers' FlowMatchEulerDiscreteScheduler: `latents + (next - sigma) * velocity`.
@@ -20,22 +20,22 @@ class EulerSchedule:
         self._clean: Tensor | None = None
 
     def step(self, velocity: Tensor, timestep: float, latents: Tensor) -> Tensor:
-        """One step, in float32: latents at `timestep` to latents at the next one."""
+        """Advance latents (1, C, F, H, W) float32 by one step, from `timestep` to the next one."""
         sigma, following = self._sigmas[self._index], self._sigmas[self._index + 1]
         self._index += 1
         self._clean = latents - sigma * velocity
         return latents + (following - sigma) * velocity
 
     def state(self) -> dict[str, Tensor]:
-        """How many steps are done, as a tensor to keep; `restore` takes it up."""
+        """Return the number of steps done, as a tensor for `restore`."""
         return {"index": torch.tensor(self._index)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from a `state`."""
         self._index = int(state["index"])
 
     @property
     def clean_estimate(self) -> Tensor:
-        """The clean latents that the last velocity points at: `latents - sigma * velocity`."""
+        """Estimate of the clean latents by the last velocity: `latents - sigma * velocity`."""
         assert self._clean is not None, "asked after a step"
         return self._clean

@@ -20,15 +20,15 @@ def shifted_sigmas(num_inference_steps: int, flow_shift: float) -> tuple[float, 
     For four steps and shift 5 those of LightX2V's four-step experts (1, 0.9375, 0.8333, 0.625, 0).
     """
     even = [1.0 - index / num_inference_steps for index in range(num_inference_steps)]
-    # not `1 + (flow_shift - 1) * sigma` below the line: rounded, that is 0 for a tiny shift
+    # The denominator is not `1 + (flow_shift - 1) * sigma`, which is rounded to 0 for a tiny shift.
     return (*(flow_shift * sigma / ((1.0 - sigma) + flow_shift * sigma) for sigma in even), 0.0)
 
 
 def unipc_sigmas(unshifted: NDArray[np.float64], flow_shift: float) -> NDArray[np.float64]:
-    """The levels that UniPC steps between, without the last one, 0.
+    """Shift the noise levels that UniPC steps between; the last one, 0, is not among them.
 
-    As `UniPCMultistepScheduler.set_timesteps` of diffusers 0.42 shifts them; the first stays below 1, where the
-    logarithm of the signal's share is finite.
+    The shift is that of `UniPCMultistepScheduler.set_timesteps` in diffusers 0.42. The first level stays below 1, so
+    that the logarithm of the signal's share is finite.
     """
     sigmas = flow_shift * unshifted / (1 + (flow_shift - 1) * unshifted)
     if abs(sigmas[0] - 1) < 1e-6:

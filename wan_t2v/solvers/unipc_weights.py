@@ -1,8 +1,8 @@
-"""UniPC's weights: what each step multiplies, from the noise levels alone and for all steps at once.
+"""UniPC's weights of all steps, computed at once from the noise levels alone.
 
-diffusers' solver works them out anew at each step, in about a hundred operations on single numbers: a millisecond on a
-CPU, and as many launches on a GPU. These are its operations in its order, on vectors over the steps, so that the
-latents have its very bits on a CPU.
+diffusers' solver recomputes them at each step, in about a hundred operations on single numbers: a millisecond on a CPU,
+and a hundred kernel launches on a GPU. This module runs the same operations in the same order on vectors over the
+steps, so that the latents are bit-identical on a CPU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ class UniPcOptions:
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> "UniPcOptions":
-        """Read them in a `scheduler_config.json`; what is not in there has diffusers' default."""
+        """Read the options from a `scheduler_config.json`; missing ones take diffusers' defaults."""
         given = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
         return cls(**{**given, "disable_corrector": tuple(given.get("disable_corrector", ()))})
 
     def order_of(self, step: int, steps: int) -> int:
-        """How many estimates the step (from 0) rests on: few in the beginning and at the end."""
+        """Return the number of estimates that a step (from 0) uses: fewer at the beginning and at the end."""
         return min(self.solver_order, steps - step, step + 1)
 
 
 @dataclass(frozen=True)
 class UpdateWeights:
-    """Numbers of one update, from a noise level to the next.
+    """Weights of one update, from a noise level to the next.
 
     `sample * x - change * m0 - change * (sum of terms[k] * (m[k] - m0) / ratios[k])`, where x are the latents, m0 the
     newest estimate of the clean ones at the first level and m[k] earlier ones. A corrector has one more term, for the
@@ -59,7 +59,7 @@ class UniPcWeights:
 
     @classmethod
     def of_levels(cls, sigmas: Tensor, options: UniPcOptions) -> "UniPcWeights":
-        """Work out the weights for noise levels (steps + 1) float32 that end at 0."""
+        """Compute the weights for noise levels (steps + 1) float32 that end at 0."""
         steps = len(sigmas) - 1
         predict, correct = [_NONE] * steps, [_NONE] * steps
         orders = [options.order_of(step, steps) for step in range(steps)]
@@ -75,7 +75,7 @@ _NONE = UpdateWeights(0.0, 0.0, (), ())
 
 
 class _Levels:
-    """The steps of one order: vectors over them, by the formulas of UniPC (arXiv 2302.04867, section 3.2)."""
+    """Weights of all steps of one order, as vectors, by the formulas of UniPC (arXiv 2302.04867, section 3.2)."""
 
     def __init__(self, sigmas: Tensor, starts: Tensor, order: int) -> None:
         signal, snr = 1 - sigmas, torch.log(1 - sigmas) - torch.log(sigmas)
@@ -103,7 +103,7 @@ class _Levels:
 
 
 def _right_sides(minus_h: Tensor, h_phi_1: Tensor, order: int) -> list[Tensor]:
-    """`h_phi_k * k! / B(h)` for k from 1 to the order."""
+    """Return `h_phi_k * k! / B(h)` for k from 1 to the order, each (steps,)."""
     sides, h_phi_k, factorial = [], h_phi_1 / minus_h - 1, 1
     for k in range(1, order + 1):
         sides.append(h_phi_k * factorial / h_phi_1)

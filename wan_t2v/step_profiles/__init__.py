@@ -1,1 +1,1 @@
-"""Which passes of the experts a generation computes: profiles, the plan of its steps, and what is reused. No Triton."""
+"""Step profiles: which passes of the experts a generation computes, and which results it reuses. No Triton."""

@@ -1,4 +1,4 @@
-"""Step profiles: how many of the experts' passes a generation may leave out. Standard library only."""
+"""Step profiles: which of the experts' passes a generation may skip. Standard library only."""
 
 import math
 from collections.abc import Mapping
@@ -6,25 +6,25 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 EXACT_NAME = "exact"
-CUSTOM_NAME = "custom"  # of raw values that a request gave itself
-LEAST_STEPS = 16  # below, nearly every step is one that must be computed
-EXPECTED_REUSE = 0.5  # of the steps that may reuse, before anything was measured
+CUSTOM_NAME = "custom"  # a profile of raw values that the request has
+LEAST_STEPS = 16  # with fewer steps, nearly every one must be computed
+EXPECTED_REUSE = 0.5  # assumed share of the reusable steps, before any is measured
 _LEAST_AFTER_SWITCH = 2  # the cache needs two computed steps to know how fast an expert's velocity changes
 
 
 @dataclass(frozen=True)
 class StepProfile:
-    """What may be left out. The default leaves nothing out.
+    """Passes that a generation may skip. The default skips none.
 
     Attributes:
-        step_cache: EasyCache's threshold (arXiv 2507.02860): a step takes the last computed result while the velocity
+        step_cache: EasyCache's threshold (arXiv 2507.02860): a step reuses the last computed result while the velocity
             is estimated to have changed by less than this share since then; 0 for never.
-        guidance_skip: share of the low-noise steps, the last of them, that run without the negative pass; 0 for none.
-        static_reuse: so many steps after each computed one take its result, whatever they are like; 0 for none.
-        warm_up: share of all steps, the first of them, that are computed.
-        after_switch: first steps of each expert that are computed.
-        last_steps: last steps that are computed.
-        longest_reuse: most steps in a row that take one result, by `step_cache`.
+        guidance_skip: share of the low-noise steps, counted from the end, without a negative pass; 0 for none.
+        static_reuse: number of steps after each computed one that reuse its result unconditionally; 0 for none.
+        warm_up: share of all steps, counted from the start, that are always computed.
+        after_switch: number of first steps of each expert that are always computed.
+        last_steps: number of last steps that are always computed.
+        longest_reuse: most steps in a row that `step_cache` lets reuse one result.
     """
 
     step_cache: float = 0.0
@@ -37,7 +37,7 @@ class StepProfile:
 
     @property
     def reuses_steps(self) -> bool:
-        """Whether a step may take an earlier one's result."""
+        """Whether a step may reuse an earlier one's result."""
         return self.step_cache > 0 or self.static_reuse > 0
 
     @property
@@ -46,13 +46,13 @@ class StepProfile:
         return not self.reuses_steps and self.guidance_skip == 0
 
     def warm_up_steps(self, steps: int) -> int:
-        """How many of so many steps the warm-up is."""
+        """Return the number of warm-up steps in a generation of `steps` steps."""
         return part_of(self.warm_up, steps)
 
     def expected_share(self, *, guided: bool) -> float:
-        """Share of the passes that a generation is likely to compute, for estimates of its time.
+        """Estimate the share of the passes that a generation computes, to predict its duration.
 
-        Half of the steps that may reuse do, and half of all steps are low-noise ones.
+        It assumes that half of the reusable steps reuse a result, and that half of all steps are low-noise ones.
         """
         skipped = self.guidance_skip / 4 if guided else 0.0
         reuse = (1.0 - self.warm_up) * EXPECTED_REUSE if self.reuses_steps else 0.0
@@ -79,7 +79,7 @@ class StepProfile:
 
 
 def part_of(share: float, steps: int) -> int:
-    """A share of so many steps; a part of a step is a step, but for what a single-precision share is off by."""
+    """Return a share of `steps`, rounded up. Rounding to 5 digits first removes the error of single precision."""
     return math.ceil(round(share * steps, 5))
 
 

@@ -1,4 +1,4 @@
-"""What is kept of the last computed step, and the decision whether a later step may take it."""
+"""Cache of the last computed step's result, and the decision whether a later step reuses it."""
 
 from collections.abc import Mapping
 
@@ -13,11 +13,11 @@ _SMALLEST = 1e-8
 
 
 class StepCache:
-    """EasyCache (arXiv 2507.02860) of one expert in one generation, or the static schedule in its place.
+    """EasyCache (arXiv 2507.02860) of one expert in one generation, or a static schedule in its place.
 
-    A step that reuses takes `latents + (velocity - latents of then)`: what the expert added to its input is kept, not
-    what it gave. Decisions come from float64 sums on the CPU in numpy's order, so the same request decides the same
-    wherever and beside whatever it runs.
+    A reusing step gets `latents + (cached velocity - cached latents)`: the cache is of the expert's output minus its
+    input. Decisions use float64 sums on the CPU in numpy's order. So the same request makes the same decisions on every
+    machine and beside any other request.
     """
 
     def __init__(self, profile: StepProfile) -> None:
@@ -25,16 +25,16 @@ class StepCache:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: another expert is another network."""
+        """Empty the cache, since another expert is another network."""
         self._previous: Tensor | None = None  # latents of the step before, computed or not
-        self._latents: Tensor | None = None  # those of the last computed step, whose result follows
+        self._latents: Tensor | None = None  # latents of the last computed step; its result follows
         self._velocities: Velocities | None = None
         self._rate: float | None = None  # change of the velocity per change of the latents, between computed steps
         self._change = 0.0  # estimated share by which the velocity has changed since
-        self._reused = 0  # steps in a row
+        self._reused = 0  # reusing steps in a row
 
     def take(self, latents: Tensor, *, may_reuse: bool) -> Velocities | None:
-        """The kept result at these latents; None if the step is to be computed. Asked at every step, in order."""
+        """Return the cached result at these latents; None if the step must be computed. Call it at every step."""
         reuses = may_reuse and self._is_near(latents)
         self._previous = latents
         if not reuses or self._velocities is None or self._latents is None:
@@ -46,14 +46,14 @@ class StepCache:
         return Velocities(moved + conditional, None if negative is None else moved + negative)
 
     def keep(self, latents: Tensor, velocities: Velocities) -> None:
-        """Keep a computed step's result."""
+        """Cache a computed step's result."""
         if self._velocities is not None and self._latents is not None and self._profile.step_cache:
             change = _mean_distance(velocities.conditional, self._velocities.conditional)
             self._rate = change / max(_mean_distance(latents, self._latents), _SMALLEST)
         self._latents, self._velocities, self._reused = latents, velocities, 0
 
     def state(self) -> dict[str, Tensor]:
-        """All of it as tensors to keep; `restore` takes it up."""
+        """Return the cache's content as tensors, for `restore`."""
         rate = float("nan") if self._rate is None else self._rate
         numbers = torch.tensor([rate, self._change, float(self._reused)], dtype=torch.float64)
         found = {"previous": self._previous, "latents": self._latents}
@@ -62,7 +62,7 @@ class StepCache:
         return {"numbers": numbers, **{name: tensor for name, tensor in found.items() if tensor is not None}}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from a `state`."""
         rate, self._change, reused = (float(number) for number in state["numbers"])
         self._rate, self._reused = None if np.isnan(rate) else rate, int(reused)
         self._previous, self._latents = state.get("previous"), state.get("latents")

@@ -1,4 +1,4 @@
-"""What is known of each step before the first one runs. Standard library only."""
+"""The plan of a generation's steps, made before the first one runs. Standard library only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from wan_t2v.step_profiles.profile import StepProfile, part_of
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step.
+    """One planned step.
 
     Attributes:
-        expert: who computes it.
-        is_experts_first: nothing that was computed before is this expert's.
-        may_reuse: it may take the last computed step's result.
-        guided: where it is computed, a negative pass is too.
+        expert: name of the expert that computes it.
+        is_experts_first: whether another expert, or none, runs the step before.
+        may_reuse: whether it may reuse the last computed step's result.
+        guided: whether a negative pass is computed if the step is.
     """
 
     expert: str
@@ -25,12 +25,12 @@ class PlannedStep:
 
     @property
     def passes(self) -> int:
-        """Passes of the expert, if it is computed."""
+        """Number of the expert's passes, if the step is computed."""
         return 2 if self.guided else 1
 
 
 def plan_steps(profile: StepProfile, experts: Sequence[str], *, guided: bool) -> tuple[PlannedStep, ...]:
-    """Plan the steps of a generation, of which `experts` names who runs each."""
+    """Plan the steps of a generation; `experts` names the expert of each step."""
     skipped_from = len(experts) - part_of(profile.guidance_skip, experts.count(EXPERTS[1]))
     steps: list[PlannedStep] = []
     since_switch = 0

@@ -1,4 +1,4 @@
-"""The passes of one generation: which were computed, and what the others took instead."""
+"""Reuse of results in one generation: which passes were computed, and what the other steps reuse."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ _CACHE, _PASSES = "cache.", "passes"
 
 
 class StepReuse:
-    """One instance per request. `experts` names who runs each step, in order."""
+    """Reuse state of one request. `experts` names the expert of each step, in order."""
 
     def __init__(self, profile: StepProfile, experts: Sequence[str], *, guided: bool) -> None:
         self.plan = plan_steps(profile, experts, guided=guided)
@@ -23,7 +23,7 @@ class StepReuse:
         self.passes: list[int] = []
 
     def take(self, step: PlannedStep, latents: Tensor) -> Velocities | None:
-        """What a step takes of an earlier one; None if it is to be computed, which `keep` is told of."""
+        """Return the velocities that a step reuses; None if it must be computed and then passed to `keep`."""
         if self._cache is None:
             return None
         if step.is_experts_first:
@@ -35,14 +35,14 @@ class StepReuse:
         return taken if step.guided else Velocities(taken.conditional, None)
 
     def keep(self, step: PlannedStep, latents: Tensor, velocities: Velocities) -> None:
-        """A step was computed."""
+        """Record a computed step and its velocities."""
         self.passes.append(step.passes)
         if self._cache is not None:
             self._cache.keep(latents, velocities)
 
     @property
     def passes_left(self) -> float:
-        """Passes that are still to be computed; those that may be left out by how many were so far."""
+        """Estimated number of passes still to compute; reusable steps count by the share that reused so far."""
         done = len(self.passes)
         seen = [passes for step, passes in zip(self.plan, self.passes, strict=False) if step.may_reuse]
         reuse = (seen.count(0) + EXPECTED_REUSE) / (len(seen) + 1)
@@ -50,16 +50,16 @@ class StepReuse:
 
     @property
     def passes_saved(self) -> int:
-        """Passes that the steps so far did not need."""
+        """Number of passes that the steps so far skipped."""
         return self._full * len(self.passes) - sum(self.passes)
 
     def state(self) -> dict[str, Tensor]:
-        """What the next step depends on, as tensors to keep; `restore` takes it up."""
+        """Return the state that the next step depends on, as tensors for `restore`."""
         cache = {} if self._cache is None else self._cache.state()
         return {_PASSES: torch.tensor(self.passes), **{f"{_CACHE}{name}": tensor for name, tensor in cache.items()}}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state` was taken, in a generation of the same profile and steps."""
+        """Continue from a `state` of a generation with the same profile and steps."""
         self.passes = [int(passes) for passes in state[_PASSES]]
         if self._cache is not None:
             cache = {name.removeprefix(_CACHE): kept for name, kept in state.items() if name.startswith(_CACHE)}

@@ -1,4 +1,4 @@
-"""A CUDA stream of an engine's own, kept in order with the stream of whoever calls."""
+"""A CUDA stream per engine, ordered with the caller's current stream."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ import torch
 
 
 class SideStream:
-    """Work put on this stream starts after what the caller's stream holds, and the caller's stream waits for it.
+    """A side stream that starts after the caller's enqueued work; the caller's stream then waits for it.
 
-    So memory that the caller frees afterwards is safe: torch gives it out again on the caller's stream, behind the
-    wait. On the CPU there is nothing to order and the handle is 0.
+    So the caller may free memory right afterwards: torch reuses it on the caller's stream, behind that wait.
+    On the CPU there is nothing to order and the handle is 0.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,7 +27,7 @@ class SideStream:
 
     @contextlib.contextmanager
     def in_order(self) -> Iterator[None]:
-        """Enqueue on the stream within this context. Memory that the work needs must have been allocated before it."""
+        """Order the work that is enqueued within this context. Allocate the memory that it needs before entering."""
         if self._stream is None:
             yield
             return

@@ -16,7 +16,10 @@ class PlanMismatch(Exception):
 
 @dataclass(frozen=True)
 class Running:
-    """Where a plan is to run. `module` is `tensorrt` or `tensorrt_rtx`; `onnx_sha256` None if no graph is beside it."""
+    """Environment that is to run a plan.
+
+    `module` is `tensorrt` or `tensorrt_rtx`. `onnx_sha256` is that of the graph beside the plan; None without one.
+    """
 
     module: str
     version: str
@@ -25,7 +28,7 @@ class Running:
 
 
 def mismatches(manifest: PlanManifest, running: Running) -> list[str]:
-    """Every reason why the plan of this manifest does not fit; empty if it does."""
+    """Return every reason why the plan of this manifest does not fit; empty if it fits."""
     built = manifest.tensorrt
     reasons = []
     if (built.module, built.version) != (running.module, running.version):
@@ -52,7 +55,7 @@ def check_plan(manifest: PlanManifest, running: Running) -> None:
 
 
 def rebuild_command(manifest: PlanManifest) -> str:
-    """What to type, on the machine and in the image that the plan is to run in."""
+    """Return the command that rebuilds the plan. Run it on the machine and in the image that will load the plan."""
     parts = ["make plans", "CHECKPOINT=<diffusers folder>", f"SIZES={','.join(manifest.deployment.sizes)}"]
     if manifest.deployment.expert_batch != 1:
         parts.append(f"EXPERT_BATCH={manifest.deployment.expert_batch}")

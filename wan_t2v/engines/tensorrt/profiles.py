@@ -1,4 +1,4 @@
-"""Optimization profiles of a TensorRT plan, and the one that takes a call."""
+"""Optimization profiles of a TensorRT plan, and the choice of one per call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class ShapeRange:
     largest: Shape
 
     def holds(self, shape: Shape) -> bool:
-        """Whether this range takes `shape`."""
+        """Whether `shape` lies within this range."""
         return len(shape) == len(self.smallest) and all(
             least <= size <= most for least, size, most in zip(self.smallest, shape, self.largest, strict=True)
         )
@@ -31,7 +31,7 @@ class ShapeRange:
 
 @dataclass(frozen=True)
 class Profile:
-    """One profile: a range for each input of the plan."""
+    """One profile: a shape range per input of the plan."""
 
     index: int
     ranges: Mapping[str, ShapeRange]
@@ -41,7 +41,7 @@ class Profile:
         return all(wanted.holds(shapes[name]) for name, wanted in self.ranges.items())
 
     def distance(self, shapes: Mapping[str, Shape]) -> int:
-        """How far these shapes are from those that the plan was tuned for."""
+        """Sum, over all dims, of the distances to the shapes that the plan was tuned for."""
         pairs = ((shapes[name], wanted.best) for name, wanted in self.ranges.items())
         return sum(abs(size - best) for shape, bests in pairs for size, best in zip(shape, bests, strict=True))
 
@@ -50,7 +50,7 @@ class Profile:
 
 
 def profile_for(shapes: Mapping[str, Shape], profiles: Sequence[Profile]) -> Profile:
-    """The profile that takes these shapes, the best tuned if several do. Raises ShapeError."""
+    """Return the profile that accepts these shapes; of several, the one tuned nearest to them. Raises ShapeError."""
     fitting = [profile for profile in profiles if profile.holds(shapes)]
     if not fitting:
         came = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())

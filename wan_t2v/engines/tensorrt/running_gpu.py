@@ -1,4 +1,4 @@
-"""The GPU of this machine, as the driver's own tool names it. No CUDA context is made."""
+"""The GPU of this machine as `nvidia-smi` names it, so no CUDA context is created."""
 
 import os
 import shutil

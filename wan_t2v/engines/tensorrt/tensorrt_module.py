@@ -1,6 +1,6 @@
-"""The one place that knows which TensorRT this machine has: mainline `tensorrt`, or `tensorrt_rtx`. Both have one API.
+"""Import of this machine's TensorRT: mainline `tensorrt` or `tensorrt_rtx`, which have the same API.
 
-Neither is imported before it is asked for, so everything else works on machines that have none.
+Both are imported on first use, so all other code works on machines without TensorRT.
 """
 
 import importlib
@@ -18,14 +18,14 @@ class TensorRtMissing(ImportError):
 
 
 def tensorrt_module(name: str | None = None) -> Any:
-    """The TensorRT Python module of this name, or the first one that is installed. Raises TensorRtMissing."""
+    """Import the TensorRT module of this name, or the first one that is installed. Raises TensorRtMissing."""
     if name is not None and name not in MODULES:
         raise TensorRtMissing(f"{name!r} is no TensorRT module, known: {', '.join(MODULES)}")
     reasons = []
     for candidate in MODULES if name is None else (name,):
         try:
             return importlib.import_module(candidate)
-        except ImportError as error:  # also when the module is there and a library of it is not
+        except ImportError as error:  # also raised when a library of an installed module is missing
             reasons.append(f"{candidate}: {error} ({_INSTALL[candidate]})")
     raise TensorRtMissing("no TensorRT can be imported: " + "; ".join(reasons))
 

@@ -1,4 +1,4 @@
-"""TensorRT in this process: a plan runs without Triton's TensorRT backend, its arrays staying on the GPU."""
+"""TensorRT plans run in this process, without Triton's TensorRT backend; their arrays stay on the GPU."""
 
 import contextlib
 import mmap
@@ -46,8 +46,8 @@ class Binding:
 class TensorRtEngine:
     """A BufferedEngine over one plan.
 
-    One execution context a profile; as a lock lets one call run at a time, all contexts share one activation memory,
-    the largest that any of them needs. `module` is the TensorRT to use, by default the first that is installed.
+    It has one execution context per profile. A lock lets one call run at a time, so all contexts share one block of
+    activation memory, sized for the largest. `module` is the TensorRT module, by default the first one installed.
     Raises PlanError if the plan does not fit this TensorRT or this GPU.
     """
 
@@ -102,7 +102,7 @@ class TensorRtEngine:
         return arrays
 
     def _bound(self, context: Any, arrays: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tell the context where everything is. Every output needs memory, wanted or not."""
+        """Set input shapes and all addresses in the context. Every output needs memory, requested or not."""
         for name, array in arrays.items():
             if not context.set_input_shape(name, tuple(array.shape)):
                 raise self._error(f"TensorRT refused the shape {tuple(array.shape)} of {name}")
@@ -121,7 +121,7 @@ class TensorRtEngine:
         return torch.empty(shape, dtype=binding.dtype, device=self._device)
 
     def _deserialize(self, path: Path) -> Any:
-        """Read the plan through the page cache: a copy of an expert in this process would be 28 GB more."""
+        """Deserialize the plan from a memory map: reading the file would add a 28 GB copy of an expert."""
         with path.open("rb") as file:
             if not path.stat().st_size:
                 raise PlanError(f"{path} is empty. Build it again: make plans")
@@ -150,7 +150,7 @@ class TensorRtEngine:
 
 
 def _log(trt: Any) -> Any:
-    """A TensorRT logger that keeps the errors, for our messages. Its base class exists only once the module does."""
+    """Make a TensorRT logger that keeps errors for PlanError. Its base class exists only after the module's import."""
 
     class ErrorLog(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""Who runs, who waits, and who is rejected at once. Uses python_backend and resume."""
+"""Admission: which requests run, wait or are rejected immediately. Uses python_backend and resume."""

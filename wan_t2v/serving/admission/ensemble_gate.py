@@ -1,4 +1,4 @@
-"""Admission at the ensemble's first step: the denoiser itself answers nobody while it works."""
+"""Admission at the ensemble's first step, since the denoiser cannot reject a request while it works."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ DEFAULT_TIMEOUT_S = 14_400
 
 
 class EnsembleGate:
-    """Admission in the model `prepare`. Requests that the streaming endpoint admitted pass at once."""
+    """Admission in the model `prepare`. Requests that the streaming endpoint has admitted pass unchecked."""
 
     def __init__(self, pb_utils: Any, parameters: ModelParameters) -> None:
         self._run = server_run_directory(parameters)
@@ -32,14 +32,14 @@ class EnsembleGate:
         self._default_timeout_s = parameters.integer("default_timeout_s", least=1, default=DEFAULT_TIMEOUT_S)
 
     def close(self) -> None:
-        """Write the last metrics."""
+        """Send the remaining metrics."""
         self._metrics.close()
 
     @contextlib.contextmanager
     def admit(self, request: Any) -> Iterator["PendingAdmission"]:
         """Parse the request's parameters; `settle` then admits it, once its settings are known.
 
-        What fails within gives its place back; each end is counted. Raises InvalidField.
+        A failure within this context removes the request's mark and counts its end. Raises InvalidField.
         """
         pending: PendingAdmission | None = None
         try:
@@ -56,7 +56,7 @@ class EnsembleGate:
 
 @dataclass
 class PendingAdmission:
-    """A request at the gate. `reserved_id` is that of its mark in the run directory; empty before it has one."""
+    """A request before its admission. `reserved_id` names its mark in the run directory; empty before it has one."""
 
     options: RequestOptions
     run: RunDirectory
@@ -67,14 +67,14 @@ class PendingAdmission:
     def settle(self, settings: Settings) -> Generation:
         """Admit the request, or raise AdmissionError.
 
-        An ensemble never hears that a caller left, so a request of this endpoint always has a deadline.
+        Triton does not tell an ensemble's models of a cancellation, so a request of this endpoint must have a deadline.
         """
         if self.options.is_admitted:
             return Generation.of(settings)
         queue_options = QueueOptions.of(self.options, Workload.of(settings), default_timeout_s=self.default_timeout_s)
         generation = Generation.of(settings, queue_options.deadline)
         limits = AdmissionLimits.read_published(self.run)
-        if limits is not None:  # else the denoiser, which is loading, decides
+        if limits is not None:  # else the denoiser is still loading, and admits the request itself
             Admission(self.run, endpoint=UNARY, limits=limits).reserve(queue_options, generation.id)
             self.reserved_id = generation.id
             self.metrics.count_admission()

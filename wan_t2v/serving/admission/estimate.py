@@ -16,17 +16,15 @@ FILE = "pace.json"
 SHARES_FILE = "computed_shares.json"
 LARGEST_FILE = "largest_clip.json"
 SMOOTHING = 0.3  # weight of the newest generation in a mean
-# An estimate can turn requests away, and then nobody measures: it may not outlive what it was measured on.
+# An estimate can reject requests, and then nothing new is measured. So a measurement expires.
 VALID_S = 600.0
-MOST_SIZES = 64  # a caller may ask for another size each time; the newest are kept
+MOST_SIZES = 64  # callers may request ever new sizes; the newest are kept
 MOST_PROFILES = 32
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a generation costs depends on this: the clip in pixels, its steps, whether a negative pass runs, and which
-    passes may be left out.
-    """
+    """Properties that a generation's duration depends on: clip size, steps, guidance and step profile."""
 
     height: int
     width: int
@@ -37,13 +35,13 @@ class Workload:
 
     @classmethod
     def of(cls, settings: Settings) -> "Workload":
-        """The work that settings ask for."""
+        """Return the workload of settings."""
         video, steps = settings.video_shape, settings.num_inference_steps
         return cls(video.height, video.width, video.frames, steps, guided=settings.guided, profile=settings.profile)
 
     @property
     def size(self) -> float:
-        """Grows with the time of a step and of decoding: pixels of the clip."""
+        """Pixels of the whole clip, a measure for the time of a step and of decoding."""
         return float(max(1, self.height) * max(1, self.width) * max(1, self.num_frames))
 
     @property
@@ -53,7 +51,7 @@ class Workload:
 
     @property
     def profile_name(self) -> str:
-        """Equal for works that leave passes out by the same rules."""
+        """Name of the rules by which passes are skipped; workloads with the same rules share it."""
         return f"{self.profile} {'guided' if self.guided else 'unguided'}"
 
     def __str__(self) -> str:
@@ -64,14 +62,14 @@ NO_WORKLOAD = Workload(1, 1, 1, 1, guided=False)
 
 
 def publish_largest(run: RunDirectory, clips: Iterable[VideoShape]) -> None:
-    """Tell the endpoints how large the clips are that are served."""
+    """Publish the size of the largest served clip to the endpoints."""
     run.write_json(LARGEST_FILE, {"pixels": max(clip.frames * clip.height * clip.width for clip in clips)})
 
 
 def expected_workload(work: Workload, run: RunDirectory) -> Workload:
-    """The work, or none where it is more than any clip that is served: such a request is refused once it is checked.
+    """Return the workload, or NO_WORKLOAD if it is larger than any served clip: `prepare` will reject such a request.
 
-    Until then it may wait in the queue, and its seconds must not count for those behind it.
+    Until then it may wait in the queue, and its seconds must not count for the requests behind it.
     """
     largest = (run.read_json(LARGEST_FILE) or {}).get("pixels")
     too_large = isinstance(largest, int) and work.size > largest
@@ -82,7 +80,7 @@ def expected_workload(work: Workload, run: RunDirectory) -> Workload:
 class Measured:
     """Means of recent generations of one size: seconds per computed step, and seconds after the last step.
 
-    `after_s` is None where nobody saw the end: the unary endpoint decodes elsewhere.
+    `after_s` is None if the process did not see the end: the unary endpoint decodes in another model.
     """
 
     size: float
@@ -99,10 +97,10 @@ class DurationEstimator:
         self._run, self._now = run, now
 
     def estimate_s(self, work: Workload) -> float | None:
-        """Seconds that a generation is likely to take once it runs; None if nothing was measured lately.
+        """Estimate the seconds that a generation takes once it runs; None if nothing was measured lately.
 
-        From the nearest size that was measured, in proportion to the size: too short for much larger clips, since
-        attention grows faster.
+        The estimate scales the nearest measured size in proportion to the pixels. It is too short for much larger
+        clips, since attention grows faster.
         """
         known = [entry for entry in self._entries().values() if self._now() - entry.at < VALID_S]
         if not known:
@@ -114,7 +112,7 @@ class DurationEstimator:
         return passes_s + (nearest.after_s or 0.0) * size
 
     def record(self, work: Workload, *, step_s: float, after_s: float | None) -> None:
-        """Take a generation's mean computed step into account, and what came after the steps if that was seen."""
+        """Record a generation's seconds per computed step, and the seconds after its last step if they are known."""
         with self._run.exclusive():
             entries = self._entries()
             name = f"{work.height}x{work.width}x{work.num_frames} {work.passes}"
@@ -128,29 +126,29 @@ class DurationEstimator:
             self._run.write_json(FILE, {name: vars(entry) for name, entry in newest})
 
     def record_passes(self, work: Workload, computed: int) -> None:
-        """Take into account how many passes a whole generation computed, for others in its profile."""
+        """Record how many passes a whole generation computed, for later ones with its profile."""
         if work.profile.is_exact:
             return
         share = computed / (work.num_inference_steps * work.passes)
         with self._run.exclusive():
             shares = self._shares()
-            known = shares.pop(work.profile_name, share)  # at the end again: the newest are kept
+            known = shares.pop(work.profile_name, share)  # inserted last again, since the newest are kept
             shares[work.profile_name] = _mix(known, share)
             self._run.write_json(SHARES_FILE, dict(list(shares.items())[-MOST_PROFILES:]))
 
     def _computed_share(self, work: Workload) -> float:
-        """Share of the passes that will be computed: as lately in this profile, else what it may be expected to be."""
+        """Estimate the share of passes that are computed: as measured for the profile, else as it predicts."""
         if work.profile.is_exact:
             return 1.0
         return self._shares().get(work.profile_name, work.profile.expected_share(guided=work.guided))
 
     def _shares(self) -> dict[str, float]:
-        """By profile; what a damaged file holds is left out."""
+        """Read the shares by profile, without the entries that are damaged."""
         found = self._run.read_json(SHARES_FILE) or {}
         return {name: share for name, share in found.items() if isinstance(share, float) and 0.0 < share <= 1.0}
 
     def _entries(self) -> dict[str, Measured]:
-        """By size; what a damaged file holds is left out."""
+        """Read the measurements by size and passes, without the entries that are damaged."""
         found = {name: _parse_measured(entry) for name, entry in (self._run.read_json(FILE) or {}).items()}
         return {name: entry for name, entry in found.items() if entry is not None}
 

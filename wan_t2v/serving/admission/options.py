@@ -9,10 +9,10 @@ from wan_t2v.serving.request_options import USUAL, RequestOptions
 
 @dataclass(frozen=True)
 class QueueOptions:
-    """A request as the queue sees it.
+    """Properties of a request that the queue uses.
 
     Attributes:
-        deadline: when its caller stops waiting, on the steady clock; None for never.
+        deadline: time at which its caller stops waiting, on the steady clock; None for never.
         priority: from 1, which goes first, to 9.
     """
 
@@ -22,7 +22,7 @@ class QueueOptions:
 
     @classmethod
     def of(cls, options: RequestOptions, work: Workload, *, default_timeout_s: float | None = None) -> "QueueOptions":
-        """The options from now on; a request without a timeout has the default one, None for none."""
+        """Make the options, with the timeout counted from now; `default_timeout_s` replaces a missing timeout."""
         timeout_s = default_timeout_s if options.timeout_s is None else options.timeout_s
         return cls(work, None if timeout_s is None else time.monotonic() + timeout_s, options.priority)
 

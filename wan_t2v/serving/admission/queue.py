@@ -1,7 +1,7 @@
 """Limits running and queued generations across both endpoints; rejects the excess immediately.
 
-The counts are locked files in the server's run directory (`wan_t2v.operate.run_directory`), so they hold over all
-processes of the server and a process that dies leaves nothing behind.
+Each generation holds a locked file in the server's run directory (`wan_t2v.operate.run_directory`). So the counts
+cover all processes of the server, and a process that dies leaves nothing behind.
 """
 
 import math
@@ -39,12 +39,12 @@ LIMITS_FILE = "unary_door.json"
 
 @dataclass(frozen=True)
 class AdmissionLimits:
-    """What an endpoint admits.
+    """Admission limits of an endpoint.
 
     Attributes:
-        in_flight, queued: at most so many, of both endpoints together.
-        priority_s: a step of priority counts as if the request had come so much later. Everyone's turn comes: only
-            what arrives within these differences can overtake.
+        in_flight, queued: most running and waiting generations, of both endpoints together.
+        priority_s: seconds by which each level of priority moves a request in the queue. No request starves: only
+            requests that arrive within this difference can overtake it.
     """
 
     in_flight: int
@@ -53,7 +53,7 @@ class AdmissionLimits:
 
     @classmethod
     def of_model(cls, parameters: ModelParameters) -> "AdmissionLimits":
-        """From a model's parameters. Raises ParameterError."""
+        """Read the limits from a model's parameters. Raises ParameterError."""
         chosen = "priority_s" in parameters.values
         return cls(
             parameters.integer("max_in_flight", least=1),
@@ -62,18 +62,18 @@ class AdmissionLimits:
         )
 
     def publish(self, run: RunDirectory) -> None:
-        """Tell the process that lets requests of this endpoint in."""
+        """Publish the limits to `prepare`, which admits the unary endpoint's requests."""
         run.write_json(LIMITS_FILE, asdict(self))
 
     @classmethod
     def read_published(cls, run: RunDirectory) -> "AdmissionLimits | None":
-        """What was published last; None if the process that works for the endpoint never lived."""
+        """Read the limits that were published last; None if the denoiser has never started."""
         found = run.read_json(LIMITS_FILE)
         return None if found is None else cls(**found)
 
 
 class Admission:
-    """Admission at one endpoint, to slots that both share. `now` is a steady clock that all processes read alike."""
+    """Admission at one endpoint, to slots that both endpoints share. `now` is a steady clock of the whole machine."""
 
     def __init__(
         self, run: RunDirectory, *, endpoint: str, limits: AdmissionLimits, now: Callable[[], float] = time.monotonic
@@ -83,29 +83,29 @@ class Admission:
         self._freed = threading.Condition()
 
     def reserve(self, options: QueueOptions, generation_id: str) -> None:
-        """Let a request in that goes on to another process through Triton's own queue. Raises AdmissionError."""
+        """Admit a request that reaches the denoiser through Triton's own queue. Raises AdmissionError."""
         with self._run.exclusive():
             self._check(options)
             self._run.mark(IN_TRANSIT, generation_id)
 
     def enter(self, options: QueueOptions, *, reserved_id: str = "") -> "QueueTicket":
-        """Join the queue; a `reserved_id` that was marked as in transit joins in any case. Raises AdmissionError."""
+        """Join the queue; a `reserved_id` that is marked as in transit is not checked again. Raises AdmissionError."""
         with self._run.exclusive():
             if not (reserved_id and self._run.unmark(IN_TRANSIT, reserved_id)):
                 self._check(options)
             return QueueTicket(self._run.acquire(WAITING, self._info(options)), options)
 
     def ahead(self, ticket: "QueueTicket") -> int:
-        """How many generations go before one that waits: those that run, and those before it in the queue."""
+        """Count the generations before a waiting one: all that run, and those earlier in the queue."""
         with self._run.exclusive():
             before = [info for info in self._run.occupied(WAITING) if info.order < ticket.slot.info.order]
             return len(self._run.occupied(RUNNING)) + len(before)
 
     @contextmanager
     def turn(self, ticket: "QueueTicket", is_cancelled: Callable[[], bool]) -> Iterator["RunningGeneration"]:
-        """Wait until it is this request's turn, and hold it.
+        """Wait until this request may run, and hold its running slot within the context.
 
-        Raises Cancelled if the caller leaves the queue, AdmissionError if the deadline passes or a drain begins.
+        Raises Cancelled if the caller cancels while it waits, AdmissionError if the deadline passes or a drain begins.
         """
         slot = self._wait(ticket, is_cancelled)
         turn = RunningGeneration(slot, ticket.options, now=self._now)
@@ -116,7 +116,7 @@ class Admission:
             slot.free()
             with self._freed:
                 self._freed.notify_all()
-            with suppress(OSError):  # an estimate is not worth a video
+            with suppress(OSError):  # a failed estimate must not fail the video
                 turn.record_duration(self._estimator, sees_the_end=self._endpoint != UNARY)
 
     def _wait(self, ticket: "QueueTicket", is_cancelled: Callable[[], bool]) -> Slot:
@@ -137,14 +137,14 @@ class Admission:
             ticket.slot.free()
 
     def _start_if_due(self, ticket: "QueueTicket") -> Slot | None:
-        """A place to run in, if one is free and nobody comes before."""
+        """Acquire a running slot if one is free and no other request goes first; else None."""
         with self._run.exclusive():
             if len(self._run.occupied(RUNNING)) >= self._limits.in_flight:
                 return None
             if min(info.order for info in self._run.occupied(WAITING)) < ticket.slot.info.order:
                 return None
             running = self._run.acquire(RUNNING, replace(ticket.slot.info, reported_at=self._now()))
-            ticket.slot.free()  # in the same moment: a request is never counted twice
+            ticket.slot.free()  # under the same lock, so that a request is never counted twice
             return running
 
     def _info(self, options: QueueOptions) -> SlotInfo:
@@ -199,7 +199,7 @@ class QueueTicket:
 
 
 class RunningGeneration:
-    """A generation that runs. It tells how much it has left, and its seconds teach the estimate of later ones."""
+    """A running generation. It reports its remaining seconds, and its durations improve later estimates."""
 
     def __init__(self, slot: Slot, options: QueueOptions, *, now: Callable[[], float]) -> None:
         self._slot, self._options, self._now = slot, options, now
@@ -208,7 +208,7 @@ class RunningGeneration:
         self._ended: float | None = None
 
     def report_step(self, step: "Step") -> None:
-        """A step is done."""
+        """Record a finished step, and report the seconds left in the slot."""
         self._passes += step.passes
         self._steps += 1
         self._last_step = self._now()
@@ -220,14 +220,14 @@ class RunningGeneration:
         return (self._last_step - self._began) / self._passes
 
     def finish(self) -> None:
-        """All of it is done."""
+        """Record the end of the generation."""
         self._ended = self._now()
 
     def record_duration(self, estimator: DurationEstimator, *, sees_the_end: bool) -> None:
-        """Tell the estimate what was measured; nothing if no step was done."""
+        """Pass the measured durations to the estimator; none if no pass was computed."""
         if self._passes:
             step_s = self._pass_s * self._options.work.passes
             after_s = self._ended - self._last_step if self._ended is not None and sees_the_end else None
             estimator.record(self._options.work, step_s=step_s, after_s=after_s)
-        if self._steps == self._options.work.num_inference_steps:  # and not one that was taken up in its middle
+        if self._steps == self._options.work.num_inference_steps:  # not for a resumed generation
             estimator.record_passes(self._options.work, self._passes)

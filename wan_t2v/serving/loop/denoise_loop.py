@@ -1,4 +1,4 @@
-"""The denoising loop over the experts of this server: what the models `denoiser` and `text_to_video_stream` run."""
+"""The denoising loop over the experts of this server, for the models `denoiser` and `text_to_video_stream`."""
 
 import contextlib
 import time
@@ -29,7 +29,7 @@ EXPERT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.flo
 
 
 class DenoiseLoop:
-    """Runs the loop for one request at a time in each thread, `at_once` threads at most."""
+    """Runs the loop for one request per thread, in at most `at_once` threads."""
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str], *, at_once: int = 1) -> None:
         parameters = ModelParameters.from_args(args)
@@ -49,7 +49,7 @@ class DenoiseLoop:
         self._executor = pass_executor(self._in_turn, at_once)
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads of the passes."""
         self._executor.shutdown()
 
     def latents(
@@ -62,13 +62,13 @@ class DenoiseLoop:
         keeping: CheckpointWriter | None = None,
         loading: Loading = contextlib.nullcontext,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Clean latents (1, C, F, h, w) float32, and the report that goes into the metadata.
+        """Compute the clean latents (1, C, F, h, w) float32, and the report that goes into the metadata.
 
         `tensors` are Triton's: `prompt_embeds`, `negative_prompt_embeds` and perhaps `latents`, the starting noise.
-        With `keeping` the generation is taken up where it was, and kept on its way. `loading` is entered around each
-        load of an expert, where the experts take turns in memory.
-        Raises Cancelled after the step in which the caller left, or its first pass; ModelCallError,
-        KeyOfAnotherRequest.
+        With `keeping` the generation resumes from its checkpoint and writes new ones. `loading` is a context around
+        each load of an expert, if only one expert at a time is in memory.
+        Raises Cancelled after the step, or between the passes, in which the caller cancelled. Raises ModelCallError if
+        an expert fails, and KeyOfAnotherRequest if the checkpoint is of a request with other fields.
         """
         started = time.monotonic()
         given = self._loop_tensors(tensors, settings)
@@ -114,12 +114,12 @@ class DenoiseLoop:
                 yield experts
 
     def _loop_tensors(self, tensors: Mapping[str, Any], settings: Settings) -> dict[str, Tensor]:
-        """The starting noise and the embeddings, where and in the type that the loop wants them."""
+        """Return the starting noise and the embeddings, on the loop's device and in the experts' type."""
         if "latents" in tensors:
             latents = torch_from_triton(tensors["latents"]).clone()
         else:
             latents = starting_noise(self._facts.grid.latent_shape(settings.video_shape), settings.seed)
-        # + 0.0: the zero rows of padding may come as -0.0, which is the same video and must be the same request
+        # + 0.0: the rows of padding may be -0.0, which gives the same video and must hash as the same request
         embeds = {
             name: torch_from_triton(tensors[name]).to(self._device, self._expert_type) + 0.0
             for name in ("prompt_embeds", "negative_prompt_embeds")
@@ -162,7 +162,7 @@ def _ms_since(started: float) -> float:
 
 
 def _expert_type(parameters: ModelParameters) -> torch.dtype | None:
-    """What the experts' graphs take, where that is not the text encoder's type; None leaves embeddings as they are.
+    """Return the experts' input type if it is not the text encoder's; None leaves embeddings as they are.
 
     Raises ParameterError.
     """

@@ -1,4 +1,4 @@
-"""The lock on a server's experts: one clip at a time has them, whichever process it runs in."""
+"""The lock on a server's experts: one clip at a time uses them, over all processes."""
 
 import errno
 import os
@@ -13,17 +13,17 @@ POLL_S = 0.05
 
 
 def server_lock_name() -> str:
-    """A name that all Python models of this server share and no other server does.
+    """Return a lock name that all Python models of this server share, and no other server.
 
-    Their parent process is the server; its number is unique within its process namespace.
+    Their parent process is the server; its id is unique within its process namespace.
     """
     return f"wan-t2v-expert-swap-{Path('/proc/self/ns/pid').stat().st_ino}-{os.getppid()}"
 
 
 def lock_experts(name: str, is_cancelled: Callable[[], bool]) -> socket.socket:
-    """A lock between threads and processes, held until it is closed. Raises Cancelled.
+    """Acquire a lock between threads and processes, held until the socket is closed. Raises Cancelled.
 
-    An abstract socket's name is bound once, leaves no file, and the kernel frees it when its process dies.
+    Only one socket can bind an abstract name. It leaves no file, and the kernel frees it when its process dies.
     """
     while (lock := bound(name)) is None:
         if is_cancelled():
@@ -33,7 +33,7 @@ def lock_experts(name: str, is_cancelled: Callable[[], bool]) -> socket.socket:
 
 
 def bound(name: str) -> socket.socket | None:
-    """The lock, or None if somebody holds it."""
+    """Bind the lock's socket; None if the lock is held. Raises OSError for any other failure."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         lock.bind(f"\0{name}")

@@ -1,11 +1,11 @@
-"""One expert in memory at a time, swapped through Triton's model control at the switch of each clip.
+"""One expert in memory at a time, swapped through Triton's model control when a clip switches experts.
 
-For a GPU that holds one expert but not two. It costs a load at the switch and one at the next clip's start, and clips
-wait for each other. The server must run with `--model-control-mode=explicit` and answer HTTP on this machine.
+For a GPU that holds one expert but not two. Each clip costs a load at the switch and one at the next clip's start, and
+clips wait for each other. The server must run with `--model-control-mode=explicit` and serve HTTP on this machine.
 
-Not through the Python backend's `load_model`, `unload_model` and `is_model_ready`: while they run, nothing of the
-process reaches the server, so the callers of all its clips hear no heartbeat for the whole load and cannot leave. On
-2.51 a load that failed crashed its process, on 2.71 `is_model_ready` of an unloaded model raises UnicodeDecodeError.
+The Python backend's `load_model`, `unload_model` and `is_model_ready` are not used: while they run, the process sends
+nothing to the server, so callers of all its clips get no heartbeat during a load and cannot cancel. On 2.51 a failed
+load crashed the process; on 2.71 `is_model_ready` of an unloaded model raises UnicodeDecodeError.
 """
 
 import contextlib
@@ -34,22 +34,22 @@ RESIDENCIES = ("both", "one_at_a_time")
 POLL_S = 0.05
 FREED_LIMIT_S = 120.0
 FREED_SHARE = 0.9  # of an unloaded plan's size must be free again before the other expert is loaded
-SLACK_BYTES = 2**30  # less than that: other processes of the GPU may take memory meanwhile
+SLACK_BYTES = 2**30  # subtracted, since other processes on the GPU may take memory meanwhile
 
 IsCancelled = Callable[[], bool]
 Loading = Callable[[], AbstractContextManager[None]]
 
 
 def swaps_experts(parameters: ModelParameters) -> bool:
-    """Whether `expert_residency` says `one_at_a_time`; left out, it is `both`. Raises ParameterError."""
+    """Whether the parameter `expert_residency` is `one_at_a_time`; the default is `both`. Raises ParameterError."""
     return parameters.choice("expert_residency", RESIDENCIES, RESIDENCIES[0]) == "one_at_a_time"
 
 
 @dataclass(frozen=True)
 class ResidentExperts(Experts):
-    """Experts that are made resident before they are handed out.
+    """Experts that are loaded on access.
 
-    `swaps_s` has the seconds of each exchange: waiting for memory, and the load.
+    `swaps_s` has the seconds of each swap: the wait for memory, and the load.
     """
 
     make_resident: Callable[[str], None]
@@ -61,7 +61,7 @@ class ResidentExperts(Experts):
 
 
 def swap_report(experts: Experts) -> dict[str, float]:
-    """`swap_ms` for the metadata; nothing where both experts stay loaded."""
+    """Return `swap_ms` for the metadata; empty if both experts stay loaded."""
     return {"swap_ms": 1e3 * sum(experts.swaps_s)} if isinstance(experts, ResidentExperts) else {}
 
 
@@ -72,10 +72,11 @@ class ExpertSwap:
     Attributes:
         codes: Triton's error codes.
         control: the server's model control.
-        plan_bytes: size of an expert's plan, by name; an expert without one holds no GPU memory to wait for.
-        free_bytes: free memory of the experts' GPU at the moment.
-        processes: how many Python processes of an expert live at the moment; none where TensorRT's backend runs it.
-        lock_name: the same for all processes that swap the experts of one server.
+        plan_bytes: size of each expert's plan; an expert without a plan holds no GPU memory to wait for.
+        free_bytes: returns the free memory of the experts' GPU.
+        processes: returns the number of living Python processes of an expert; 0 if the TensorRT backend runs it.
+        lock_name: name that all processes share which swap the experts of one server.
+        freed_limit_s: longest wait in seconds for an unloaded expert's processes and memory to go.
     """
 
     codes: Any
@@ -88,7 +89,7 @@ class ExpertSwap:
 
     @classmethod
     def of_server(cls, pb_utils: Any, parameters: ModelParameters, device: str) -> "ExpertSwap":
-        """For the experts beside this model, on `device` (`cpu` or `cuda:<n>`)."""
+        """Make the swap for the experts beside this model, on `device` (`cpu` or `cuda:<n>`)."""
         repository, version = parameters.version_folder.parents[1], parameters.version_folder.name
         return cls(
             pb_utils.TritonError,
@@ -103,10 +104,10 @@ class ExpertSwap:
     def turn(
         self, experts: Experts, is_cancelled: IsCancelled, loading: Loading = contextlib.nullcontext
     ) -> Iterator[ResidentExperts]:
-        """Keep every other clip from the experts; yield them so that the one that is asked for is the one loaded.
+        """Lock the experts for one clip, and yield experts that are loaded on access.
 
-        `loading` is entered around each exchange. Raises Cancelled where the caller left during the wait or a load,
-        ModelCallError where a load failed.
+        `loading` is a context around each swap. Raises Cancelled if the caller cancels during the wait or a load,
+        ModelCallError if a load fails.
         """
         turn = _Turn(self, lock_experts(self.lock_name, is_cancelled), is_cancelled, loading)
         try:
@@ -116,9 +117,9 @@ class ExpertSwap:
             turn.end()
 
     def make_room(self, name: str) -> None:
-        """Unload the other expert and wait until it is gone, and so for this one where it is on its way out.
+        """Unload the other expert and wait until it is gone; if this one is being unloaded, wait for that too.
 
-        Triton answers at once, and ends the processes and frees the memory seconds later. Raises ModelCallError.
+        Triton answers an unload immediately, but ends processes and frees memory seconds later. Raises ModelCallError.
         """
         other = _other(name)
         deadline = time.monotonic() + self.freed_limit_s
@@ -133,7 +134,7 @@ class ExpertSwap:
             time.sleep(POLL_S)
 
     def _wait_until_gone(self, name: str, least: int, deadline: float) -> None:
-        """The repository index first, for memory says nothing while the model is still there."""
+        """Wait for the repository index first: free memory means nothing while the model is still listed."""
         while (state := self.control.state(name)) != UNAVAILABLE:
             self._check_limit(name, deadline, f"Triton calls it {state}")
             time.sleep(POLL_S)
@@ -148,7 +149,7 @@ class ExpertSwap:
             raise ModelCallError(name, reason, self.codes.UNAVAILABLE)
 
     def failed(self, name: str, error: ModelControlError) -> ModelCallError:
-        """What a caller is told whose expert could not be loaded, or the other not unloaded."""
+        """Make the error for a caller whose swap failed in model control."""
         other = _other(name)
         if error.passes:
             reason, code = f"could not be swapped in for {other}, try again: {error}", self.codes.UNAVAILABLE
@@ -159,7 +160,7 @@ class ExpertSwap:
 
 @dataclass
 class _Turn:
-    """One clip's turn at the experts. It holds `lock`, and lets it go when nothing is being loaded any more."""
+    """One clip's turn at the experts. It holds `lock`, and releases it once no load is under way."""
 
     swap: ExpertSwap
     lock: socket.socket
@@ -170,7 +171,7 @@ class _Turn:
     _load: Future[None] | None = None
 
     def make_resident(self, name: str) -> None:
-        """Load an expert if it is not the one that is loaded. Raises Cancelled, ModelCallError."""
+        """Load an expert unless it is loaded already. Raises Cancelled, ModelCallError."""
         if name == self._resident:
             return
         self._resident, started = None, time.monotonic()
@@ -183,11 +184,11 @@ class _Turn:
         self._resident = name
 
     def end(self) -> None:
-        """A load that its caller did not wait for keeps the others out until it is over."""
+        """Release the lock; an abandoned load keeps it until the load is done."""
         if self._load is None:
             self.lock.close()
         else:
-            self._load.add_done_callback(lambda _: self.lock.close())  # at once, if it is done
+            self._load.add_done_callback(lambda _: self.lock.close())  # called immediately if it is done
 
     def _exchange(self, name: str) -> None:
         self.swap.make_room(name)
@@ -209,7 +210,7 @@ def _other(name: str) -> str:
 
 
 def in_thread(do: Callable[[], None]) -> Future[None]:
-    """Do it in a thread that a process's end does not wait for."""
+    """Run `do` in a daemon thread, which the process's exit does not wait for."""
     done: Future[None] = Future()
 
     def run() -> None:
@@ -225,14 +226,14 @@ def in_thread(do: Callable[[], None]) -> Future[None]:
 
 def _free_memory(device: str) -> Callable[[], int]:
     if device == "cpu":
-        return lambda: 0  # nothing to wait for: processes that end give back theirs
+        return lambda: 0  # nothing to wait for: a process that ends frees its memory
     import torch
 
     return lambda: int(torch.cuda.mem_get_info(device)[0])
 
 
 def plan_sizes(repository: Path, version: str) -> dict[str, int]:
-    """Bytes of each expert's plan in a model repository; an expert without a plan is left out."""
+    """Return the bytes of each expert's plan in a model repository, without experts that have no plan."""
     file = GRAPH_FILES["tensorrt"].name
     plans = {name: repository / name / version / file for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
     return {name: path.stat().st_size for name, path in plans.items() if path.exists()}

@@ -1,7 +1,7 @@
 """The two guidance passes of a step: together, or in turn so that a cancellation stops the second.
 
-What was handed to an expert's queue cannot be taken back from 2.51. Where one GPU runs the passes one after the other
-anyway, handing them over in turn costs a call's way there, and a step that nobody wants ends after one pass.
+Triton 2.51 cannot cancel a request in an expert's queue. If one GPU runs the passes one after the other anyway, passes
+in turn cost only a call's latency, and a cancelled step ends after one pass.
 """
 
 from collections.abc import Callable
@@ -19,20 +19,20 @@ TOGETHER, IN_TURN = "together", "in_turn"
 
 
 def passes_in_turn(parameters: ModelParameters) -> bool:
-    """By the parameter `guidance_passes`; together if it is left out. Raises ParameterError."""
+    """Whether the parameter `guidance_passes` is `in_turn`; the default is `together`. Raises ParameterError."""
     return parameters.choice("guidance_passes", (TOGETHER, IN_TURN), TOGETHER) == IN_TURN
 
 
 def pass_executor(in_turn: bool, at_once: int) -> Executor:
-    """What runs a step's other pass, for `at_once` loops."""
+    """Make the executor of a step's negative pass, for `at_once` loops."""
     return InlineExecutor() if in_turn else ThreadPoolExecutor(at_once, thread_name_prefix="negative-pass")
 
 
 class InlineExecutor(Executor):
-    """Runs what it is given at once, in the thread that gives it."""
+    """An executor that runs each call immediately, in the calling thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """A future that is done."""
+        """Run the call and return its finished future."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -42,7 +42,7 @@ class InlineExecutor(Executor):
 
 
 def cancellable_experts(experts: Experts, is_cancelled: Callable[[], bool]) -> Experts:
-    """The experts, asking before each pass whether anybody still wants it. A pass raises Cancelled if not."""
+    """Wrap the experts so that each pass first calls `is_cancelled`, and raises Cancelled if that returns true."""
 
     def asking(expert: Expert) -> Expert:
         def one_pass(latents: Tensor, timestep: float, text_embeddings: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The text encoder behind Triton's response cache, which keeps a failure as an empty answer for ever.
+"""The text encoder behind Triton's response cache, which stores a failed call as an empty response for ever.
 
-Triton's cache (2.51 and 2.71 alike) keeps the error of a call as a success without outputs, under the bytes of the
-call's inputs. A call that fails once would end every later request for the same prompt, and nothing takes an entry out.
+Triton's cache (2.51 and 2.71 alike) stores the error of a call as a success without outputs, under the bytes of the
+call's inputs. After one failed call every later request for the same prompt would fail, since entries do not expire.
 """
 
 from collections import OrderedDict
@@ -17,20 +17,20 @@ from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.tensors import to_triton, torch_from_triton, unread
 
 MODEL = "text_encoder"
-REMEMBERED = 256  # prompts whose entry is empty; more than the cache holds of A14B's
+REMEMBERED = 256  # prompts with an empty entry; more than the cache holds for A14B
 
 Tokens = dict[str, NDArray[np.int64]]
 
 
 class CachedTextEncoder:
-    """An Engine for one prompt a call, that gets out of an empty entry by asking in other bytes for the same.
+    """An Engine for one prompt per call, which avoids an empty cache entry by other input bytes for the same prompt.
 
-    The ids of padding are such bytes: no token attends to padding, and its rows are zeroed inside the graph, so the
-    embeddings stay the same to the bit, but for the sign of those zeros. A prompt that fills the whole text length has
-    no padding; beside it a second row of such ids is encoded, and thrown away. The random ids are remembered, so that
-    later requests find the entry that holds something.
+    It changes the ids of padding. No token attends to padding, and the graph zeroes its rows, so the embeddings stay
+    bit-identical but for the sign of those zeros. A prompt that fills the whole text length has no padding. It is
+    encoded with a second row of random ids, whose result is dropped. The random ids are remembered, so that later
+    requests find the valid entry.
 
-    Answers stay Triton's tensors, in CPU memory: the response cache holds nothing else.
+    Outputs stay Triton's tensors in CPU memory: the response cache holds nothing else.
     """
 
     def __init__(self, pb_utils: Any, *, vocabulary: int, seed: int | None = None) -> None:
@@ -71,12 +71,12 @@ class CachedTextEncoder:
 
 
 def in_other_bytes(tokens: Tokens, filler: NDArray[np.int64]) -> Tokens:
-    """The same prompt with the filler's ids where its padding is."""
+    """Return the same prompt with the filler's ids as its padding."""
     mask = tokens["attention_mask"]
     return {"input_ids": np.where(mask == 0, filler, tokens["input_ids"]), "attention_mask": mask}
 
 
 def with_a_second_row(tokens: Tokens, filler: NDArray[np.int64]) -> Tokens:
-    """The same prompt in the first of two rows."""
+    """Return the same prompt as the first of two rows; the filler is the second."""
     ids, mask = tokens["input_ids"], tokens["attention_mask"]
     return {"input_ids": np.concatenate([ids, filler]), "attention_mask": np.concatenate([mask, mask])}

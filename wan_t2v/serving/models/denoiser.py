@@ -1,7 +1,7 @@
 """Embeddings and noise to clean latents: the denoising loop as a step of the unary endpoint.
 
-Each process runs one request at a time, and what comes meanwhile waits in Triton's own queue, which refuses nobody. So
-`prepare` lets requests of this endpoint in, and here they take the places that were counted for them.
+Each process runs one request at a time. Further ones wait in Triton's own queue, which rejects none. So `prepare`
+admits the requests of this endpoint, and here they take the slots that it reserved.
 """
 
 import json
@@ -54,7 +54,7 @@ class Denoiser:
         limits = AdmissionLimits.of_model(parameters)
         self._admission = Admission(self._run, endpoint=UNARY, limits=limits)
         with self._run.exclusive():
-            self._run.clear(IN_TRANSIT, older_than_s=0.0)  # a process that died took what waited for it along
+            self._run.clear(IN_TRANSIT, older_than_s=0.0)  # requests that waited for a dead process ended with it
             self._living = self._run.acquire(LOOPS, _loop_info())
             limits.publish(self._run)
 
@@ -89,7 +89,7 @@ class Denoiser:
         options = RequestOptions.from_triton(request, self._proxy)
         in_queue = replace(QueueOptions.of(options, Workload.of(settings)), deadline=generation.deadline)
 
-        def has_left() -> bool:  # an ensemble tells no step of a caller who left, but a deadline tells itself
+        def has_left() -> bool:  # Triton tells an ensemble's models of no cancellation
             return bool(request.is_cancelled()) or in_queue.is_late(time.monotonic())
 
         ticket, trace = self._admission.enter(in_queue, reserved_id=generation.id), self._tracer.of_request(request)
@@ -112,7 +112,7 @@ class Denoiser:
         ]
 
     def _check_shapes(self, tensors: Mapping[str, Any], settings: Settings) -> None:
-        """Refuse tensors that are not those of the signed settings. Raises InvalidField."""
+        """Check that the tensors' shapes belong to the signed settings. Raises InvalidField."""
         for name in ("prompt_embeds", "negative_prompt_embeds"):
             check_shape(name, tensors[name].shape(), (1, self._facts.text_length, self._facts.text_dim))
         if "latents" in tensors:
@@ -132,5 +132,5 @@ class Denoiser:
 
 
 def _loop_info() -> SlotInfo:
-    """That this process took or ended work just now."""
+    """Report that this process has just started or ended work."""
     return SlotInfo(UNARY, reported_at=time.monotonic())

@@ -1,4 +1,4 @@
-"""A graph as a Triton model in the Python backend, where it takes the place of the TensorRT backend."""
+"""A graph as a Triton model in the Python backend, in place of the TensorRT backend."""
 
 import hashlib
 import json
@@ -37,19 +37,19 @@ NUMPY_ENGINES = ("onnxruntime", "openvino")
 
 
 class GraphModel:
-    """Runs the graph of its version folder; requests that the server hands over together run as one batch."""
+    """Runs the graph of its version folder; requests that Triton passes in one call run as one batch."""
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
         parameters = ModelParameters.from_args(args)
         settings = engine_settings(parameters, instance_device(args))
         self._pb_utils = pb_utils
-        # numpy has no BF16 and knows no GPU, so the engines that have both get torch's tensors
+        # numpy has neither BF16 nor GPU arrays, so engines that support them get torch tensors.
         self._read = numpy_from_triton if settings.engine in NUMPY_ENGINES else torch_from_triton
         self._limits = GraphLimits.of_model(parameters)
         self._engine: Engine = load_installed_engine(parameters, parameters.version_folder, settings)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Triton's entry point. The Python backend leaves it to the model to make one batch of several requests."""
+        """Triton's entry point. The Python backend does not batch: the model merges the requests itself."""
         calls = [Call.from_request(request, self._read) for request in requests]
         answers: dict[int, dict[str, Array]] = {}
 
@@ -65,30 +65,30 @@ class GraphModel:
 
 @dataclass(frozen=True)
 class Call:
-    """What one request asks of the graph; the first axis of every array is the batch."""
+    """One request's inputs and requested outputs; the first axis of every array is the batch."""
 
     inputs: dict[str, Array]
     outputs: list[str]
 
     @classmethod
     def from_request(cls, request: Any, read: Any = numpy_from_triton) -> "Call":
-        """Read a Triton request; its arrays stay views."""
+        """Read a Triton request; its arrays are views of Triton's memory."""
         inputs = {tensor.name(): read(tensor) for tensor in request.inputs()}
         return cls(inputs, list(request.requested_output_names()))
 
     def merges_with(self, other: "Call") -> bool:
-        """Whether one batch can hold both: the same outputs wanted, the same shapes beside the batch."""
+        """Whether one batch can hold both calls: the same requested outputs, the same shapes but for the batch."""
         shapes, others = ({name: tuple(a.shape[1:]) for name, a in call.inputs.items()} for call in (self, other))
         return self.outputs == other.outputs and shapes == others
 
     @property
     def batch(self) -> int:
-        """Rows of this call."""
+        """Number of rows of this call."""
         return len(next(iter(self.inputs.values())))
 
 
 def merged(engine: Engine, calls: Sequence[Call]) -> list[dict[str, Array]]:
-    """Run calls that merge as one batch and give each its rows."""
+    """Run calls that merge as one batch, and return each call's rows of the outputs."""
     if len(calls) == 1:
         return [engine(calls[0].inputs, calls[0].outputs)]
     inputs = {name: _concatenate([call.inputs[name] for call in calls]) for name in calls[0].inputs}
@@ -145,7 +145,7 @@ def _inference_precision(parameters: ModelParameters, engine: str) -> str:
 
 
 def load_installed_engine(parameters: ModelParameters, folder: Path, settings: EngineSettings) -> BufferedEngine:
-    """Load the graph in a version folder; with the parameter `interval_log` it writes down when it runs.
+    """Load the graph in a version folder; with the parameter `interval_log` the engine logs its run times.
 
     Raises PlanMismatch for a plan of another TensorRT or GPU, with the command that rebuilds it.
     """
@@ -158,7 +158,7 @@ def load_installed_engine(parameters: ModelParameters, folder: Path, settings: E
 
 
 def matching_module(folder: Path) -> str:
-    """Which TensorRT the plan in a version folder was built with, if it fits what is installed and the GPU here.
+    """Return the TensorRT module of the plan in a version folder, if the plan fits that module and this GPU.
 
     Raises TensorRtMissing, PlanMismatch, or ManifestError.
     """
@@ -171,9 +171,9 @@ def matching_module(folder: Path) -> str:
 
 
 def installed_graph(folder: Path, engine: str = DEFAULT_ENGINE) -> Path:
-    """Path of an engine's file in a version folder.
+    """Return the path of an engine's file in a version folder, and check its hash.
 
-    Raises FileNotFoundError naming the command that makes it, ValueError if it is not the file of its manifest.
+    Raises FileNotFoundError naming the command that makes it, ValueError if it differs from its manifest.
     """
     file = GRAPH_FILES[engine]
     manifest, path = folder / file.manifest, folder / file.name

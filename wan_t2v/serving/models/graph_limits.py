@@ -1,7 +1,7 @@
 """Limits on the tensor sizes that a graph in the Python backend accepts.
 
-Triton lets every caller call a graph directly, and the graphs have dynamic shapes on the embedded server. A plan needs
-no such check: its profiles have the sizes.
+Any caller can call a graph directly through Triton, and the embedded server's graphs have dynamic shapes. A plan needs
+no such check, since its profiles limit the sizes.
 """
 
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ LARGEST_CLIP = "largest_clip"
 
 @dataclass(frozen=True)
 class GraphLimits:
-    """Limits on the free dims of a graph's inputs.
+    """Limits on the dynamic dims of a graph's inputs.
 
     Attributes:
-        dims: for each input the contract's dims, the batch axis left out.
-        most: the largest size of a free dim, by its name in the contract.
-        only: the one size of a dim that is free in the contract alone.
-        multiple_of: what divides a size, where it is more than 1.
+        dims: the contract's dims per input, without the batch axis.
+        most: largest size of a dynamic dim, by its name in the contract.
+        only: the only size of a dim that the checkpoint fixes, by its name in the contract.
+        multiple_of: divisor of a dim's size, if it is more than 1.
     """
 
     dims: Mapping[str, tuple[int | str, ...]]
@@ -34,7 +34,7 @@ class GraphLimits:
 
     @classmethod
     def of_model(cls, parameters: ModelParameters) -> "GraphLimits":
-        """From the checkpoint's facts, and the parameter `largest_clip` for graphs that see a clip."""
+        """Make the limits from the checkpoint's facts, and for graphs that see a clip from `largest_clip`."""
         home = parameters.version_folder.parent.parent
         facts = ModelFacts.read(home / "prepare" / "1")
         only = {"text_length": facts.text_length, "text_dim": facts.text_dim}
@@ -49,7 +49,7 @@ class GraphLimits:
         return cls(dims, most, only, multiple_of)
 
     def check(self, inputs: Mapping[str, Any]) -> None:
-        """Refuse arrays, by input name, that no served clip leads to. Raises InvalidField naming the first."""
+        """Check the shapes of arrays, by input name, against the served clips. Raises InvalidField naming the first."""
         for tensor, array in inputs.items():
             sizes = tuple(array.shape)[1:]  # the batch is limited by the config's max_batch_size
             for size, name in zip(sizes, self.dims.get(tensor, ()), strict=False):
@@ -57,7 +57,7 @@ class GraphLimits:
                     raise InvalidField(tensor, f"shape {list(array.shape)}", f"{name} of {accepted}, as served")
 
     def _accepted(self, name: str, size: int) -> str:
-        """What to say of a size that no served clip has; nothing of one that is right."""
+        """Return the accepted sizes as text if no served clip has this size; else an empty text."""
         if name in self.only:
             return "" if size == self.only[name] else str(self.only[name])
         if size > self.most.get(name, size):

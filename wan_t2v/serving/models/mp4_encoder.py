@@ -1,4 +1,4 @@
-"""Last step of the unary endpoint: frames to an MP4, and the reports of all steps to one metadata object."""
+"""Last step of the unary endpoint: frames to an MP4, and all steps' reports to one metadata object."""
 
 import json
 import time
@@ -48,7 +48,7 @@ class Mp4Encoder:
             with self._tracer.of_request(request).span("encode"):
                 return self._encoded_for(generation, tensors)
         finally:
-            self._run.unmark(FINISHING, generation.id)  # left by the denoiser: this clip is no longer on its way
+            self._run.unmark(FINISHING, generation.id)  # set by the denoiser
 
     def _encoded_for(self, generation: Generation, tensors: Mapping[str, Any]) -> list[Any]:
         started, settings = time.monotonic(), generation.settings
@@ -68,12 +68,12 @@ class Mp4Encoder:
 def encode_video(
     frames: NDArray[np.uint8], settings: Settings, *, is_cancelled: Callable[[], bool] = lambda: False
 ) -> bytes:
-    """Frames (T, H, W, 3) as the answer's `video`: an MP4, or its base64. Raises Cancelled."""
+    """Encode frames (T, H, W, 3) uint8 as the response's `video`: an MP4, or its base64. Raises Cancelled."""
     return settings.encoded(mp4_from_frames(frames, fps=settings.fps, is_cancelled=is_cancelled))
 
 
 def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Everything that tells how a video was made: effective settings, graphs, steps, milliseconds per stage."""
+    """Merge the reports into the metadata of a video: effective settings, graphs, steps, milliseconds per stage."""
     graphs = {name: digest for report in reports for name, digest in report.get("graphs", {}).items()}
     stages = {key: round(value, 1) for report in reports for key, value in report.items() if key.endswith("_ms")}
     tokens = {name: reports[0][name] for name in ("prompt", "negative_prompt")}

@@ -81,7 +81,7 @@ class Prepare:
         prompt = self._tokenizer(settings.prompt)
         negative = self._tokenizer(settings.negative_prompt)
         prompt_embeds = text_embeddings(prompt, self._text_encoder)
-        # without guidance the denoiser looks at no negative embeddings; an ensemble wants some all the same
+        # Without guidance the denoiser ignores the negative embeddings, but the ensemble requires the tensor.
         negative_embeds = text_embeddings(negative, self._text_encoder) if settings.guided else prompt_embeds
         report = {
             "prompt": _token_report(prompt),
@@ -114,7 +114,7 @@ class Prepare:
 
 
 def _check_finite(latents: NDArray[Any]) -> None:
-    """Refuse starting noise that no expert can make anything of. Raises InvalidField."""
+    """Reject starting noise with NaN or infinite values. Raises InvalidField."""
     wrong = latents.size - int(np.isfinite(latents).sum())
     if wrong:
         raise InvalidField("latents", f"{wrong} values of {latents.size} that are not finite", "finite numbers")

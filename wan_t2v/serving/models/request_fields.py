@@ -14,7 +14,7 @@ _TEXTS = frozenset(field.name for field in REQUEST if field.dtype is Dtype.BYTES
 
 
 def field_value(name: str, tensor: Any) -> str | int | float:
-    """The one element of a field's tensor; texts decoded, prompts cleaned. Raises InvalidField."""
+    """Return the one element of a field's tensor; texts are decoded, prompts also cleaned. Raises InvalidField."""
     if name in _PROMPTS:
         return clean_and_check_prompt(name, bytes_from_triton(tensor))
     if name in _TEXTS:

@@ -15,14 +15,14 @@ from wan_t2v.serving.resume.resume import CheckpointWriter
 
 
 class CallerLiveness:
-    """Whether the caller is still there, and when that was last known."""
+    """Cancellation state of a caller, and the time when it was last known to wait."""
 
     def __init__(self, is_cancelled: Callable[[], bool], options: QueueOptions) -> None:
         self._is_cancelled, self._options = is_cancelled, options
         self._there = time.monotonic()
 
     def has_left(self) -> bool:
-        """Ask the server; who gave a deadline leaves when it passes."""
+        """Whether the caller has cancelled, or the deadline has passed."""
         now = time.monotonic()
         if self._options.is_late(now) or self._is_cancelled():
             return True
@@ -30,22 +30,22 @@ class CallerLiveness:
         return False
 
     def seconds_since_there(self) -> float:
-        """At most this long the work ran on for nobody."""
+        """Seconds since the caller was last known to wait: an upper bound of the work done in vain."""
         return time.monotonic() - self._there
 
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What belongs to one request.
+    """The objects of one request.
 
     Attributes:
-        request: Triton's.
+        request: Triton's request.
         options: its parameters.
-        waiting: its place in the queue.
-        caller, responses: who asks, and what is sent to them.
-        keeping: where it is kept for a restart, if it is.
+        ticket: its place in the queue.
+        caller, responses: cancellation state of its caller, and the responses to it.
+        keeping: writer of its checkpoints; None without an idempotency key.
         trace: its spans.
-        held: what is given back at its end.
+        held: resources that are released at its end.
     """
 
     request: Any
@@ -59,7 +59,7 @@ class StreamRequest:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Everything inside belongs to this stage: told by heartbeats, and a span."""
+        """Enter a stage: heartbeats name it, and a span covers everything inside."""
         self.responses.enter_stage(name)
         with self.trace.span(name):
             yield

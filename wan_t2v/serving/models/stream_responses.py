@@ -1,4 +1,4 @@
-"""Responses to one caller of the streaming endpoint: steps, heartbeats, the end."""
+"""Responses to one caller of the streaming endpoint: steps, heartbeats and the final response."""
 
 import contextlib
 import json
@@ -12,14 +12,14 @@ from wan_t2v.progress import Progress
 from wan_t2v.serving.python_backend.responses import error_response
 from wan_t2v.serving.python_backend.tensors import text_to_triton
 
-HEARTBEAT_S = 5.0  # of silence before a caller hears that the server is still there
+HEARTBEAT_S = 5.0  # without a response, before a heartbeat is sent
 QUEUE, PREPARE, DENOISE, LOAD, DECODE, ENCODE = "queue", "prepare", "denoise", "load", "decode", "encode"
 
 
 class ResponseStream:
     """Sends one request's responses, from the thread that works on it and from the heartbeat thread.
 
-    `ahead` counts the generations that go first, for as long as the request waits. `now` is a steady clock.
+    `ahead` counts the generations that go first while the request waits. `now` is a steady clock, in seconds.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ResponseStream:
 
     @contextlib.contextmanager
     def within_stage(self, stage: str) -> Iterator[None]:
-        """Enter a stage, and return to the one before at the end."""
+        """Enter a stage within this context, and return to the previous one at its end."""
         before = self._stage, self._stage_since
         self.enter_stage(stage)
         try:
@@ -53,7 +53,7 @@ class ResponseStream:
             self._send([text_to_triton(self._pb_utils, name, text) for name, text in texts.items()])
 
     def heartbeat(self) -> None:
-        """Send a heartbeat if nothing was sent for HEARTBEAT_S. Waits for no other send."""
+        """Send a heartbeat if nothing was sent for HEARTBEAT_S. Skip it while another send is under way."""
         if self._ended or self._now() - self._told < HEARTBEAT_S or not self._sending.acquire(blocking=False):
             return
         try:
@@ -63,7 +63,7 @@ class ResponseStream:
             self._sending.release()
 
     def send_end(self, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
-        """Send the last response: the tensors, or the error. What comes later is not sent."""
+        """Send the final response: the tensors, or the error. No heartbeat follows."""
         with self._sending:
             self._ended = True
             response = (

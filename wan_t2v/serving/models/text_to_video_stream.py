@@ -1,8 +1,7 @@
-"""The streaming endpoint: a decoupled model that sends every step, stops when its caller leaves, and ends in an MP4.
+"""The streaming endpoint: a decoupled model that sends every step, stops on cancellation, and ends with an MP4.
 
 It runs the same loop, decoding and encoding as the unary endpoint, so the same request gives the same bytes.
-Many requests are under way at once, each in a thread of its own; their calls to the experts take turns step by step in
-the experts' queues.
+Many requests run at the same time, each in its own thread; their passes interleave in the experts' queues.
 """
 
 import contextlib
@@ -54,7 +53,7 @@ from wan_t2v.serving.resume.idempotency import TrustedProxy
 from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner
 
-LOOK_S = 1.0  # from look to look at what other processes have under way, and at who was told nothing for a while
+LOOK_S = 1.0  # between updates of the gauges, and between checks for due heartbeats
 MEMORY_LOOK_S = 10.0
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
@@ -91,7 +90,7 @@ class TextToVideoStream:
         self._watch.start()
 
     def execute(self, requests: Sequence[Any]) -> None:
-        """Triton's entry point. It returns at once; the threads send what there is to tell."""
+        """Triton's entry point. It returns immediately; the threads send the responses."""
         for request in requests:
             sender = request.get_response_sender()
             try:
@@ -110,7 +109,7 @@ class TextToVideoStream:
         self._tracer.close()
 
     def _admit(self, request: Any, sender: Any) -> None:
-        """Give the request a place in the queue and a thread, or raise; its key is held from here to its end."""
+        """Queue the request and give it a thread, or raise. Its idempotency key is locked from here to its end."""
         with contextlib.ExitStack() as until_refused:
             options = RequestOptions.from_triton(request, self._proxy)
             check_parameters(options.names, fields=_NAMES, parameters=(*PARAMETERS, LIMITS))
@@ -138,7 +137,7 @@ class TextToVideoStream:
         self._threads.submit(self._serve, stream)
 
     def _send_limits(self, request: Any, sender: Any) -> None:
-        """Answer at once, also while the server drains or every place is taken."""
+        """Send the limits immediately, even while the server drains or all slots are taken."""
         if fields := [tensor.name() for tensor in request.inputs()]:
             raise InvalidField(LIMITS, f"true with {', '.join(fields)}", "true in a request without any field")
         document = {
@@ -149,27 +148,27 @@ class TextToVideoStream:
         ResponseStream(self._pb_utils, sender, ahead=int).send_end(None, [tensor])
 
     def _watch_until_the_end(self, run: RunDirectory) -> None:
-        """Set the gauges, and let those hear something who were told nothing for a while."""
+        """Set the gauges, and send heartbeats to callers without a recent response, until `finalize`."""
         look_at_memory = 0.0
         while not self._ended.is_set():
             self._changed.clear()
             self._metrics.set_load(load_of(run))
-            if time.monotonic() >= look_at_memory:  # it looks through all processes of the machine
+            if time.monotonic() >= look_at_memory:  # it scans all processes of the machine
                 self._metrics.set_shared_memory(shared_memory_of(os.getppid()))
                 look_at_memory = time.monotonic() + MEMORY_LOOK_S
             for responses in tuple(self._streams):
-                with contextlib.suppress(self._pb_utils.TritonModelException):  # who left cannot be told
+                with contextlib.suppress(self._pb_utils.TritonModelException):  # the caller has left
                     responses.heartbeat()
             self._changed.wait(LOOK_S)
 
     def _serve(self, stream: StreamRequest) -> None:
-        """One request from its place in the queue to its last response: without one, a caller waits for ever."""
+        """Run one request from the queue to its final response. Without that one, a caller would wait for ever."""
         caller, responses = stream.caller, stream.responses
         try:
             with stream.held, self._admission.turn(stream.ticket, caller.has_left) as turn:
                 self._changed.set()
                 tensors = self._generate(stream, turn)
-                self._end(responses, None, tensors)  # before the place is given back: who drains waits for the answer
+                self._end(responses, None, tensors)  # before the slot is freed, since a drain waits for slots
         except BaseException as error:
             if isinstance(error, Cancelled):
                 self._metrics.observe_cancel(caller.seconds_since_there())
@@ -182,7 +181,7 @@ class TextToVideoStream:
         responses.send_end(error, tensors)
 
     def _generate(self, stream: StreamRequest, turn: RunningGeneration) -> list[Any]:
-        """The last response's tensors; progress goes out on the way."""
+        """Generate the final response's tensors, and send progress on the way."""
         inputs = {tensor.name(): tensor for tensor in stream.request.inputs()}
         preview_every = _preview_every(inputs.pop("preview_every", None))
         prepared = self._call_prepare(stream, inputs)
@@ -200,7 +199,7 @@ class TextToVideoStream:
         return self._answer(latents, settings, reports=reports, stream=stream)
 
     def _call_prepare(self, stream: StreamRequest, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """What the model `prepare` makes of the fields."""
+        """Call the model `prepare` with the fields, and return its outputs by name."""
         fields = {name: tensor.as_numpy() for name, tensor in inputs.items()}
         key = stream.options.key
         if key is not None:
@@ -209,7 +208,7 @@ class TextToVideoStream:
             return self._prepare(fields)
 
     def _teller(self, stream: StreamRequest, settings: Settings, *, preview_every: int, turn: RunningGeneration) -> Any:
-        """What to do after each step: send its progress, and every `preview_every` steps a picture beside it."""
+        """Make the callback after each step: it sends the progress, and every `preview_every` steps a preview."""
         clock = StepClock()
 
         def tell(step: Step) -> None:
@@ -228,7 +227,7 @@ class TextToVideoStream:
     def _answer(
         self, latents: Tensor, settings: Settings, *, reports: list[dict[str, Any]], stream: StreamRequest
     ) -> list[Any]:
-        """Decode and encode what was asked for, and tell of all of it."""
+        """Decode and encode the requested output, and return the final response's tensors."""
         started = time.monotonic()
         frames, videos, has_left = NO_FRAMES, [], stream.caller.has_left
         if settings.output_type != "latents":
@@ -259,7 +258,7 @@ class TextToVideoStream:
 
 
 def _work(request: Any, defaults: ServingDefaults) -> Workload:
-    """What the request asks for as it stands: `prepare` checks it later, the queue must know it now."""
+    """Read the workload from the unchecked request: the queue needs it before `prepare` checks the fields."""
     fields = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
     given = {
         tensor.name(): tensor.as_numpy().reshape(-1)[0].item() for tensor in request.inputs() if tensor.name() in fields
@@ -281,7 +280,7 @@ def _beside(parameters: ModelParameters, model: str) -> Path:
 
 
 def _preview_every(tensor: Any | None) -> int:
-    """Steps from preview to preview, 0 for none. Raises InvalidField."""
+    """Return the number of steps between previews, 0 for none. Raises InvalidField."""
     if tensor is None:
         return 0
     every = int(tensor.as_numpy().reshape(-1)[0])

@@ -38,8 +38,8 @@ NO_FRAMES = torch.empty(0, 0, 0, 3, dtype=torch.uint8)
 class VaeDecoder:
     """The model `vae_decoder`.
 
-    The two graphs are models of their own that it calls (`engine_location` `triton`, the default), or engines in this
-    process (`in_process`: plans, or torch), which hold two sets of caches where calls through the server hold more.
+    By default (`engine_location` `triton`) it calls the two graphs as models. With `in_process` they are engines in
+    this process (plans or torch), which hold two sets of caches; calls through the server hold more.
     """
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
@@ -60,12 +60,12 @@ class VaeDecoder:
             versions = version_of_size(parameters.optional_video_shapes("version_sizes"), self._facts)
             return self._remote(FIRST, versions), self._remote(NEXT, versions)
         first, later = (_in_process(parameters, name, device) for name in (FIRST, NEXT))
-        # torch writes into no memory of ours, so a spare set would be a third one beside what it reads and writes
+        # torch ignores `buffers`, so a spare set of caches would be a third one.
         writes_into_buffers = engine_settings(parameters, device).engine != "torch"
         return first, DoubleBufferedCaches(later) if writes_into_buffers else later
 
     def _remote(self, name: str, versions: Mapping[tuple[int, int], int]) -> Engine:
-        """Calls to a graph: to its newest version, or, where it has one a size, to that of the latents' size."""
+        """Make an Engine that calls a graph: its newest version, or with `versions` the one for the latents' size."""
         outputs = [output.name for output in MODELS[name].outputs]
         remote = functools.partial(TritonEngine, self._pb_utils, name, read=torch_from_triton, outputs=outputs)
         if not versions:
@@ -87,7 +87,7 @@ class VaeDecoder:
             with self._tracer.of_request(request).span("decode"):
                 return self._decoded_for(generation, tensors["latents_to_decode"], request.is_cancelled)
         except Exception:
-            self._run.unmark(FINISHING, generation.id)  # else `mp4_encoder` does it, which is not called now
+            self._run.unmark(FINISHING, generation.id)  # `mp4_encoder`, which would do it, is not called now
             raise
 
     def _decoded_for(self, generation: Generation, latents: Any, is_cancelled: Callable[[], bool]) -> list[Any]:
@@ -105,7 +105,7 @@ class VaeDecoder:
         ]
 
     def decode(self, latents: Tensor, is_cancelled: Callable[[], bool]) -> Tensor:
-        """Normalised latents (1, C, F, h, w) to frames (T, H, W, 3) uint8 on the CPU. Raises Cancelled."""
+        """Decode normalised latents (1, C, F, h, w) to frames (T, H, W, 3) uint8 on the CPU. Raises Cancelled."""
         scaled = vae_from_diffusion(latents, self._facts.latents_mean, self._facts.latents_std)
         pieces = []
         for piece in decode_frames(
@@ -117,16 +117,16 @@ class VaeDecoder:
         return torch.cat(pieces)
 
     def report(self, started: float) -> dict[str, Any]:
-        """What goes into the metadata about a decoding that began at `started` on the steady clock."""
+        """Report a decoding that began at `started` on the steady clock, for the metadata."""
         return {"graphs": self._identities, "decode_ms": 1e3 * (time.monotonic() - started)}
 
 
 def _in_process(parameters: ModelParameters, name: str, device: str) -> EngineByShape:
-    """An engine over every version of a graph that this engine has a file for: plans are a version a size."""
+    """Load every version of a graph that has a file for this engine: plans have one version per clip size."""
     settings = engine_settings(parameters, device)
     home, file = parameters.version_folder.parent.parent / name, GRAPH_FILES[settings.engine].name
     versions = sorted(int(path.parent.name) for path in home.glob(f"[0-9]*/{file}"))
-    own = int(parameters.version_folder.name)  # named by the error if there is none
+    own = int(parameters.version_folder.name)  # without any, the error names this version
     return EngineByShape(
         [load_installed_engine(parameters, home / str(version), settings) for version in versions or [own]]
     )

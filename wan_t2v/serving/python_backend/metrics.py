@@ -14,7 +14,7 @@ from wan_t2v.serving.errors import OUTCOMES, outcome
 if TYPE_CHECKING:
     from wan_t2v.denoise import Step
 
-# Bounds in seconds that fit a wan-mini on a CPU and an A14B on any GPU alike.
+# Bucket bounds in seconds, for wan-mini on a CPU as well as A14B on any GPU.
 STEP_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 STAGE_BUCKETS_S = (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
@@ -70,12 +70,13 @@ METRICS = (
 
 
 class Metrics:
-    """The families of METRICS, told for one endpoint; several processes share the families.
+    """The families of METRICS, labelled with one endpoint; several processes share the families.
 
-    Each change is a call to the server's process. One thread makes them all, in order: Triton's `Metric` keeps its
-    message in itself, so a second thread's call frees what the server still reads of the first (python_backend's
-    `Metric::SaveToSharedMemory`). The server then dies of signal 11, or of a `lock_exception`. A loop does not wait for
-    that thread; the end of a request does, so that who has an answer finds all of it counted.
+    Each change is a call to the server's process, and one thread makes them all, in order. Triton's `Metric` stores its
+    message in itself, so a second thread's call would free what the server still reads of the first
+    (python_backend's `Metric::SaveToSharedMemory`). The server then dies of signal 11, or of a `lock_exception`. The
+    denoising loop does not wait for that thread. The end of a request does, so that a caller with a final response
+    finds all of its request counted.
     """
 
     def __init__(self, pb_utils: Any, *, endpoint: str) -> None:
@@ -96,7 +97,7 @@ class Metrics:
         self._increment("wan_t2v_generations_admitted_total", 0).result()
 
     def close(self) -> None:
-        """Tell what is left, and end the thread."""
+        """Send the pending changes, and end the thread."""
         self._thread.shutdown()
 
     def set_load(self, load: Load) -> None:
@@ -147,14 +148,14 @@ class Metrics:
         return self._thread.submit(self._apply, name, method, value, labels)
 
     def _apply(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> None:
-        """In the thread. A figure that Triton does not take is no reason to lose a video: it goes to the log."""
+        """Apply a change, in the metrics thread. A failure is only logged, so that it costs no video."""
         try:
             getattr(self._metric(name, labels), method)(value)
         except Exception as error:
             self._pb_utils.Logger.log_warn(f"{name}: {''.join(traceback.format_exception_only(error)).strip()}")
 
     def _metric(self, name: str, labels: Mapping[str, str]) -> Any:
-        """The metric of a family with these labels, made when it is first needed."""
+        """Return the metric of a family with these labels, and create it on first use."""
         key = (name, str(sorted(labels.items())))
         if key not in self._metrics:
             options = {"buckets": self._buckets[name]} if self._buckets[name] else {}

@@ -1,4 +1,4 @@
-"""Calls from one model to another: the only place that builds inference requests, and that reads their errors."""
+"""Calls from one model to another. Only this module builds inference requests and reads their errors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,8 +8,8 @@ from wan_t2v.serving.error_tail import STATUS_OF_CODE, split_tail
 from wan_t2v.serving.errors import InvalidFieldUpstream, MissingOutput, ModelCallError
 from wan_t2v.serving.python_backend.tensors import to_triton
 
-NEWEST_VERSION = -1  # Triton's word for it
-# Triton answers INTERNAL when a model cannot take a call at all; these texts tell that the caller may try again.
+NEWEST_VERSION = -1  # Triton's value for it
+# Triton answers INTERNAL when a model cannot take a call at all. With one of these texts, the caller may try again.
 _RETRYABLE = (
     "is not ready",
     "is not healthy",
@@ -19,16 +19,16 @@ _RETRYABLE = (
     "Stub process",
     "stopped accepting new",
     "Exceeds maximum queue size",
-    "Request for unknown model",  # 2.71, of a model that is being loaded again
+    "Request for unknown model",  # 2.71, for a model that is being reloaded
 )
 
 
 class TritonEngine:
-    """An Engine that is a call to another model through the server, which batches and places it.
+    """An Engine that calls another model through the server, which batches and schedules the calls.
 
-    `read` turns answered tensors into arrays; `outputs` is what a call without any asks for, since Triton has no word
-    for 'all'; `on_cpu` asks for outputs in CPU memory (the response cache needs that); `version` is the model's, the
-    newest that is loaded if left out; `parameters` go with each call.
+    `read` converts output tensors to arrays. `outputs` are requested by a call that names none, since Triton cannot
+    request all of them. `on_cpu` requests outputs in CPU memory, which the response cache needs. `version` is the
+    model's version, by default the newest one loaded. `parameters` go with each call.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TritonEngine:
         self._parameters = dict(parameters or {})
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Call the model. Raises ModelCallError, of which MissingOutput is one."""
+        """Call the model. Raises ModelCallError, or its subclass MissingOutput."""
         wanted = self._outputs if outputs is None else outputs
         response = self._respond(inputs, wanted)
         if response.has_error():
@@ -83,7 +83,7 @@ class TritonEngine:
         message, tail = split_tail(message)
         if tail is not None and tail.field is not None:
             return InvalidFieldUpstream(self._model, message, self._pb_utils.TritonError.INVALID_ARG, field=tail.field)
-        if tail is not None:  # 2.51 calls every error of a called model INTERNAL, whatever code it had
+        if tail is not None:  # 2.51 reports every error of a called model as INTERNAL
             named = (name for name, status in STATUS_OF_CODE.items() if status == tail.status)
             code = getattr(self._pb_utils.TritonError, next(named, "INTERNAL"))
         if any(text in message for text in _RETRYABLE):

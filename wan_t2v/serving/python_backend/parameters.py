@@ -1,4 +1,4 @@
-"""Parameters of a Python model's config, its version folder and its neighbours, read once at start."""
+"""Parameters of a Python model's config, its version folder and the models beside it, read once at start."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,10 @@ from wan_t2v.shapes import VideoShape
 
 @dataclass(frozen=True)
 class ModelParameters:
-    """A model's own version folder and the `parameters` of its config. All values are text there, typed here."""
+    """A model's version folder and its config's `parameters`. The config has texts; these methods convert them.
+
+    They raise ParameterError for a missing or invalid value.
+    """
 
     model: str
     version_folder: Path
@@ -28,13 +31,13 @@ class ModelParameters:
         return cls(config["name"], folder, values)
 
     def text(self, name: str) -> str:
-        """A text parameter."""
+        """Return a text parameter, which must be present."""
         if name not in self.values:
             raise ParameterError(f"{self.model}: parameter {name} is missing from config.pbtxt")
         return self.values[name]
 
     def choice(self, name: str, choices: Sequence[str], default: str) -> str:
-        """One of `choices`, or the default if the parameter is left out."""
+        """Return one of `choices`, or the default if the parameter is left out."""
         value = self.values.get(name, default)
         if value not in choices:
             accepted = ", ".join(choices)
@@ -42,26 +45,26 @@ class ModelParameters:
         return value
 
     def optional_path(self, name: str) -> Path | None:
-        """A path, or None if the parameter is left out."""
+        """Return a path, or None if the parameter is left out."""
         return Path(self.values[name]) if name in self.values else None
 
     def integer(self, name: str, *, least: int, default: int | None = None) -> int:
-        """An integer parameter of at least `least`; one without a default must be there."""
+        """Return an integer of at least `least`; without a default, the parameter must be present."""
         value = self.text(name) if default is None else self.values.get(name, str(default))
         if not value.isdecimal() or int(value) < least:
             raise ParameterError(f"{self.model}: parameter {name} is {value!r}, accepted: an integer from {least} up")
         return int(value)
 
     def video_shape(self, name: str) -> VideoShape:
-        """A clip's size, `<height>x<width>x<frames>`."""
+        """Return a clip's size, written `<height>x<width>x<frames>`."""
         return self._video_shape(name, self.text(name))
 
     def video_shapes(self, name: str) -> tuple[VideoShape, ...]:
-        """Clip sizes separated by commas; an empty text is none."""
+        """Return clip sizes, separated by commas; an empty text has none."""
         return tuple(self._video_shape(name, part.strip()) for part in self.text(name).split(",") if part.strip())
 
     def optional_video_shapes(self, name: str) -> tuple[VideoShape, ...]:
-        """As `video_shapes`; none if the parameter is left out."""
+        """Return clip sizes like `video_shapes`; none if the parameter is left out."""
         return self.video_shapes(name) if name in self.values else ()
 
     def _video_shape(self, name: str, value: str) -> VideoShape:
@@ -72,24 +75,24 @@ class ModelParameters:
 
 
 def instance_device(args: Mapping[str, str]) -> str:
-    """Where Triton placed this instance, in torch's words: `cpu`, or `cuda:<n>`."""
+    """Return the device of this model instance by torch's name: `cpu`, or `cuda:<n>`."""
     on_gpu = args["model_instance_kind"] == "GPU"
     return f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu"
 
 
 def graph_identity(parameters: ModelParameters, graph: str) -> str:
-    """Which build of a neighbouring graph answers here: the start of its file's hash, from its manifest."""
+    """Identify the build of a graph beside this model: the first 16 hex digits of its hash, from its manifest."""
     folder = parameters.version_folder
     digest: str = read_manifest(folder.parent.parent / graph / folder.name)["onnx_sha256"]
     return digest[:16]
 
 
 def graph_loras(parameters: ModelParameters, graph: str) -> list[dict[str, Any]]:
-    """What was merged into the weights of a neighbouring graph, as its manifest names it; empty for most."""
+    """Return the LoRAs merged into a graph beside this model, as in its manifest; empty for most graphs."""
     folder = parameters.version_folder
     return list(read_manifest(folder.parent.parent / graph / folder.name).get("loras", ()))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a graph's version folder. Raises FileNotFoundError naming the command that makes it."""
+    """Read the manifest of a graph's version folder. Raises FileNotFoundError naming the command that makes it."""
     return parse_installed(folder / "manifest.json", lambda text: dict(json.loads(text)))

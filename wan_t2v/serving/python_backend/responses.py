@@ -1,4 +1,4 @@
-"""Responses to requests: every failure becomes an error with its code, and none ends the batch."""
+"""Responses to requests: every failure becomes an error with its code, and does not affect the rest of the batch."""
 
 import re
 import traceback
@@ -8,16 +8,16 @@ from typing import Any
 from wan_t2v.serving.error_tail import STATUS_OF_CODE, ErrorTail
 from wan_t2v.serving.errors import ModelCallError, ServingError, error_field, triton_code
 
-# Triton's Python backend names shared memory in its errors, such as that of a full /dev/shm; with the operator's key
-# other callers' requests can be read there. Names as they are by default, and as the embedded server makes them.
+# Errors of Triton's Python backend, such as that of a full /dev/shm, name shared memory regions. With the operator's
+# key, other callers' requests can be read there. These are the default names, and those of the embedded server.
 _REGION = re.compile(r"/?(?:triton_python_backend_shm_region_|wan_t2v_\d+_)[\w-]+")
 
 
 def respond_to_all(pb_utils: Any, requests: Sequence[Any], answer: Callable[[Any], list[Any]]) -> list[Any]:
     """Answer each request by `answer(request) -> output tensors`.
 
-    The caller's fault is INVALID_ARG with its reason; a called model's fault keeps its code; ours is logged with its
-    traceback and answered by one line.
+    An invalid request gives INVALID_ARG with the reason. A called model's error keeps its code. Any other exception is
+    logged with its traceback, and the response has one line of it.
     """
     return [_respond(pb_utils, request, answer) for request in requests]
 
@@ -30,17 +30,17 @@ def _respond(pb_utils: Any, request: Any, answer: Callable[[Any], list[Any]]) ->
 
 
 def error_response(pb_utils: Any, error: BaseException) -> Any:
-    """The response to a request that ended in `error`."""
+    """Make the response to a request that ended in `error`."""
     message, code = _message_and_code(pb_utils, error)
     message = f"{_REGION.sub('(a region)', message)}{_tail(pb_utils, error, code)}"
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
 def _tail(pb_utils: Any, error: BaseException, code: Any) -> ErrorTail:
-    """What a program reads of the message.
+    """Make the machine-readable tail of the message.
 
-    In a stream Triton sends the message alone. Its header `triton_grpc_error` would send the code as well. It is not
-    relied on: a caller who leaves at once after such an error ended tritonserver 2.51 (signal 11 in
+    In a stream Triton sends the message without its code. The header `triton_grpc_error` would add the code, but is
+    not used: a caller who disconnects right after such an error crashed tritonserver 2.51 (signal 11 in
     `ModelStreamInferHandler::Process`).
     """
     names = (status for name, status in STATUS_OF_CODE.items() if getattr(pb_utils.TritonError, name) == code)
@@ -51,7 +51,7 @@ def _tail(pb_utils: Any, error: BaseException, code: Any) -> ErrorTail:
 
 
 def _message_and_code(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
-    """An error's own words, and its code; the traceback of one that is ours goes to the log."""
+    """Return an error's message and Triton code; the traceback of an unexpected exception goes to the log."""
     if isinstance(error, ModelCallError):
         return str(error), error.code
     name = triton_code(error)

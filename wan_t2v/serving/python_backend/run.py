@@ -7,5 +7,5 @@ from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 
 def server_run_directory(parameters: ModelParameters) -> RunDirectory:
-    """Where the parameter `run_directory` says, else the environment. Raises RunDirectoryError."""
+    """Open the directory of the parameter `run_directory`, else of the environment. Raises RunDirectoryError."""
     return RunDirectory.of_server(parameters.optional_path("run_directory") or chosen_path(), os.getppid())

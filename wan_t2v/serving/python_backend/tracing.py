@@ -1,6 +1,6 @@
 """Spans of a generation for OpenTelemetry: children of Triton's trace of the request, and so of its caller's.
 
-Triton traces calls of models (`--trace-config mode=opentelemetry`); what happens inside one, only the model can tell.
+Triton traces calls of models (`--trace-config mode=opentelemetry`). Only the model can add spans for its own stages.
 """
 
 import contextlib
@@ -10,26 +10,26 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # it needs torch, which not every model has
+if TYPE_CHECKING:  # needs torch, which not every model has
     from wan_t2v.denoise import Step
 
-# OpenTelemetry's own names; without one of them nothing is sent, and its packages are not even imported.
+# OpenTelemetry's own variables. Without any of them nothing is sent, and its packages are not imported.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 class Trace:
-    """One request's spans. This one is of a request that is not traced: it does nothing."""
+    """One request's spans. This base class is for a request that is not traced, and does nothing."""
 
     @contextlib.contextmanager
     def span(self, name: str, **attributes: str | int | float) -> Iterator[None]:
-        """Everything inside, with the spans that are made there as children."""
+        """Record a span of everything inside; spans that are made there become its children."""
         yield
 
     def ended(self, name: str, seconds: float, **attributes: str | int | float) -> None:
-        """What ended just now and took so long."""
+        """Record a span that has just ended and took `seconds`."""
 
     def step(self, step: "Step", seconds: float) -> None:
-        """A denoising step that ended just now."""
+        """Record a denoising step that has just ended and took `seconds`."""
         self.ended("denoise_step", seconds, step=step.index, timestep=step.timestep, expert=step.expert)
 
 
@@ -37,14 +37,14 @@ UNTRACED = Trace()
 
 
 class Tracer:
-    """Where a model's process sends its spans: an OTLP collector over HTTP, or nowhere."""
+    """Sender of a model process's spans, to an OTLP collector over HTTP or nowhere."""
 
     def __init__(self, tracer: Any = None, provider: Any = None) -> None:
         self._tracer, self._provider = tracer, provider
 
     @classmethod
     def of_process(cls, model: str) -> "Tracer":
-        """As the environment says, by OpenTelemetry's own variables."""
+        """Configure the tracer from OpenTelemetry's own environment variables."""
         if not any(os.environ.get(name) for name in ENDPOINTS):
             return cls()
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -57,7 +57,7 @@ class Tracer:
         return cls(provider.get_tracer("wan_t2v"), provider)
 
     def of_request(self, request: Any) -> Trace:
-        """The request's trace, if Triton has one of it: what it does not sample, we do not either."""
+        """Return the request's trace; UNTRACED if Triton did not sample the request."""
         carrier = request.trace().get_context() if self._tracer else None
         if not carrier:
             return UNTRACED
@@ -66,25 +66,25 @@ class Tracer:
         return SentTrace(self._tracer, TraceContextTextMapPropagator().extract(json.loads(carrier)))
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the pending spans."""
         if self._provider:
             self._provider.shutdown()
 
 
 class SentTrace(Trace):
-    """Spans under `context`, or under the span that surrounds them."""
+    """Spans with `context` as parent, or the current span if there is one."""
 
     def __init__(self, tracer: Any, context: Any) -> None:
         self._tracer, self._context = tracer, context
 
     @contextlib.contextmanager
     def span(self, name: str, **attributes: str | int | float) -> Iterator[None]:
-        """An exception that leaves it is recorded."""
+        """Record a span; an exception that leaves the context is recorded in it."""
         with self._tracer.start_as_current_span(name, context=self._parent(), attributes=attributes):
             yield
 
     def ended(self, name: str, seconds: float, **attributes: str | int | float) -> None:
-        """Put it where it belongs in time."""
+        """Record a span that ends now, with its start `seconds` earlier."""
         now_ns = time.time_ns()
         started = now_ns - int(seconds * 1e9)
         self._tracer.start_span(name, context=self._parent(), attributes=attributes, start_time=started).end(now_ns)

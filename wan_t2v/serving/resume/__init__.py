@@ -1,1 +1,1 @@
-"""Idempotency keys, and checkpoints of generations under way. Uses python_backend."""
+"""Idempotency keys, and checkpoints of running generations. Uses python_backend."""

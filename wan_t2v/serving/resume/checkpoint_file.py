@@ -1,9 +1,9 @@
-"""One kept generation as bytes: a digest over everything, then the arrays.
+"""A generation's checkpoint as bytes: a digest over the content, then the arrays.
 
 <format line> \\n <SHA-256 of the rest, in hex> \\n <npz with latents, solver state, and what they belong to>
 
-The zip format inside has checksums of its own, which do not cover names and directory: with four flipped bits a tensor
-was missing and nobody noticed. So nothing is read before the digest fits.
+The zip format inside has its own checksums, but they do not cover names and directory: four flipped bits removed a
+tensor without an error. So nothing is read before the digest matches.
 """
 
 import hashlib
@@ -28,22 +28,23 @@ class DamagedCheckpoint(Exception):
 
 @dataclass(frozen=True)
 class Generation:
-    """What a checkpoint is of: `fields` is the request with all defaults and the seed, `graphs` the identity of each
-    expert's build. Only both together give the same bytes.
+    """Identity of a generation. Only equal `fields` and equal `graphs` together give the same bytes.
+
+    `fields` is the request with all defaults and the seed. `graphs` has the identity of each expert's build.
     """
 
     fields: Mapping[str, Any]
     graphs: Mapping[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        """As it comes back from a file."""
+        """Return the identity in the form in which a file returns it."""
         content: dict[str, Any] = json.loads(json.dumps({"fields": dict(self.fields), "graphs": dict(self.graphs)}))
         return content
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """Where a generation was: `latents` after `steps_done` steps, and what solver and reuse remembered."""
+    """State of a generation: `latents` after `steps_done` steps, and the state of solver and reuse."""
 
     steps_done: int
     latents: Tensor
@@ -53,13 +54,13 @@ class SavedState:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """What a file holds: a state, and the request and builds that it belongs to, as `Generation.as_json` gives them."""
+    """Content of a file: a state, and the generation that it belongs to in the form of `Generation.as_json`."""
 
     belongs_to: Mapping[str, Any]
     kept: SavedState
 
     def to_bytes(self) -> bytes:
-        """The whole file."""
+        """Serialise the whole file."""
         belonging = json.dumps({**self.belongs_to, "steps_done": self.kept.steps_done}).encode()
         solver, reuse = _named(_STATE, self.kept.solver), _named(_REUSE, self.kept.reuse)
         arrays = {_BELONGS_TO: np.frombuffer(belonging, np.uint8), "latents": self.kept.latents.cpu().numpy()}
@@ -79,7 +80,7 @@ class CheckpointFile:
             raise DamagedCheckpoint("the digest does not fit: a bit is wrong, or the end is missing")
         try:
             return cls._from_content(content)
-        except Exception as error:  # the digest fits, so this is another version's idea of the content
+        except Exception as error:  # the digest matches, so another version wrote the content
             raise DamagedCheckpoint(f"{type(error).__name__}: {error}") from error
 
     @classmethod

@@ -1,7 +1,7 @@
 """Index of checkpoints by size and age, so that no request lists a folder of fifty thousand files.
 
-An SQLite file beside the checkpoints, for all processes. It only decides what to remove, so it may be lost: then the
-folder is listed once and the index is made again.
+An SQLite file beside the checkpoints, which all processes share. It only decides which checkpoints to remove. If it is
+lost, the folder is listed once and the index is rebuilt.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ CREATE INDEX IF NOT EXISTS by_age ON checkpoint (written);
 
 
 class CheckpointIndex:
-    """The index of one folder. Threads and processes may share it; its faults are logged and cost nobody a video."""
+    """The index of one folder. Threads and processes may share it; its faults are logged and fail no request."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         self._lock = threading.Lock()
 
     def rebuild(self, checkpoints: Iterable[tuple[str, int, float]]) -> None:
-        """Take exactly these: name, bytes and time of writing of each."""
+        """Replace the content by these checkpoints: name, bytes, and time of writing in seconds since the epoch."""
         rows = list(checkpoints)
         try:
             self._replace_all(rows)
@@ -41,18 +41,18 @@ class CheckpointIndex:
                 self._replace_all(rows)
 
     def record(self, name: str, size_bytes: int, written: float) -> None:
-        """A checkpoint was written."""
+        """Record a written checkpoint."""
         row = (name, size_bytes, written)
         with self._log_faults(), self._connect() as connection:
             connection.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?)", row)
 
     def forget(self, name: str) -> None:
-        """A checkpoint is gone."""
+        """Delete the entry of a removed checkpoint."""
         with self._log_faults(), self._connect() as connection:
             connection.execute("DELETE FROM checkpoint WHERE name = ?", (name,))
 
     def surplus(self, *, older_than: float, total_bytes: int) -> list[str]:
-        """Names to remove, oldest first: written before `older_than`, or more than `total_bytes` together."""
+        """Return the names to remove, oldest first: written before `older_than`, or in excess of `total_bytes`."""
         with self._log_faults(), self._connect() as connection:
             (total,) = connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM checkpoint").fetchone()
             names = []
@@ -71,9 +71,9 @@ class CheckpointIndex:
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        """One transaction. A connection of its own each time: threads and forks share none."""
+        """Open one transaction on a connection of its own, since threads and forks must not share one."""
         with self._lock, contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_S)) as connection, connection:
-            connection.execute("PRAGMA synchronous = OFF")  # after a power failure it is made again
+            connection.execute("PRAGMA synchronous = OFF")  # after a power failure the index is rebuilt
             connection.executescript(_SCHEMA)
             yield connection
 

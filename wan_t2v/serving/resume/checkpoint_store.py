@@ -1,4 +1,4 @@
-"""Checkpoints of generations under way, on disk: after a crash the same request resumes where it was.
+"""Checkpoints of running generations, on disk: after a crash the same request resumes from the last one.
 
 <folder>/<hash of caller and key>.checkpoint   latents, solver state, step, and what they belong to
 <folder>/<hash of caller and key>.lock         held by the process that works on it; freed by the kernel when it dies
@@ -22,22 +22,22 @@ from wan_t2v.serving.resume.checkpoint_index import CheckpointIndex
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".checkpoint"
-FORMER_SUFFIX = ".npz"  # of the format without a digest: never read, removed when its time has come
+FORMER_SUFFIX = ".npz"  # of the format without a digest: never read, removed by age and size like the others
 _LOCK = ".lock"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Checkpoints older than `age_s` are removed, and then the oldest until all together have `total_bytes` at most."""
+    """Limits of a folder: checkpoints older than `age_s` go, then the oldest until all fit in `total_bytes`."""
 
     age_s: float
     total_bytes: int
 
 
 class Checkpoints:
-    """A folder of checkpoints that several processes share. Its file names tell nothing of callers and keys.
+    """A folder of checkpoints that several processes share. Its file names do not reveal callers or keys.
 
-    The folder is listed here, once per process, and by no request.
+    Only the constructor lists the folder, so once per process.
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
@@ -49,19 +49,19 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def lock(self, key: str, caller: str = "") -> Iterator["Checkpoint"]:
-        """Lock what this caller asked for with this key. Raises AlreadyRunning if another has it."""
+        """Lock the checkpoint of this caller's key. Raises AlreadyRunning if another request holds the lock."""
         name = hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()
         with _hold_lock(self._folder / f"{name}{_LOCK}", key):
             yield Checkpoint(self._folder / f"{name}{SUFFIX}", self)
 
     def clean(self, now: float | None = None) -> list[Path]:
-        """Remove what is too old or too much, never what is worked on; returns what was removed."""
+        """Remove checkpoints beyond the limits, except locked ones. Returns the removed files."""
         now = time.time() if now is None else now
         names = self._index.surplus(older_than=now - self._limits.age_s, total_bytes=self._limits.total_bytes)
         return [path for path in map(self._folder.joinpath, names) if self._remove_unless_locked(path)]
 
     def record_written(self, path: Path, size_bytes: int) -> None:
-        """Take note of a checkpoint, and make room for it."""
+        """Record a written checkpoint, and remove old ones to make room for it."""
         self._index.record(path.name, size_bytes, time.time())
         self.clean()
 
@@ -71,7 +71,7 @@ class Checkpoints:
         self._index.forget(path.name)
 
     def _remove_unless_locked(self, path: Path) -> bool:
-        """Remove a checkpoint that nobody works on."""
+        """Remove a checkpoint unless it is locked. Returns whether it was removed."""
         with contextlib.suppress(AlreadyRunning), _hold_lock(path.with_suffix(_LOCK), ""):
             self.remove(path)
             return True
@@ -80,15 +80,15 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One caller's and key's file in `home`; whoever has this holds its lock."""
+    """The checkpoint of one caller and key in `home`; the owner of this object holds its lock."""
 
     path: Path
     home: Checkpoints
 
     def read(self, generation: Generation) -> SavedState | None:
-        """Where the generation was; None if nothing was kept, or by other builds of the experts.
+        """Read the generation's state; None without a checkpoint, or if other builds of the experts wrote it.
 
-        Any damage is told in the log, costs the checkpoint and not the video. Raises KeyOfAnotherRequest.
+        A damaged checkpoint is logged and removed, and the generation begins anew. Raises KeyOfAnotherRequest.
         """
         try:
             file = CheckpointFile.from_bytes(self.path.read_bytes())
@@ -107,7 +107,7 @@ class Checkpoint:
         return file.kept if file.belongs_to["graphs"] == wanted["graphs"] else None
 
     def write(self, generation: Generation, kept: SavedState) -> None:
-        """Keep where the generation is, whole or not at all. Raises OSError, such as for a full disk."""
+        """Write the generation's state, whole or not at all. Raises OSError, such as for a full disk."""
         whole = CheckpointFile(generation.as_json(), kept).to_bytes()
         partial = self.path.with_suffix(".partial")
         try:
@@ -123,7 +123,7 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def _hold_lock(path: Path, key: str) -> Iterator[None]:
-    """Hold the lock file, which is there only meanwhile. Raises AlreadyRunning if another process or thread does."""
+    """Hold the lock file, which exists only meanwhile. Raises AlreadyRunning if another process or thread holds it."""
     while True:
         with path.open("ab") as file:
             if not try_lock(file.fileno()):
@@ -139,7 +139,7 @@ def _hold_lock(path: Path, key: str) -> Iterator[None]:
 
 
 def _list_checkpoints(folder: Path) -> Iterator[tuple[str, int, float]]:
-    """Name, bytes and time of each checkpoint. Locks of killed processes and halves of files are removed."""
+    """Yield name, bytes and time of each checkpoint, and remove locks and partial files of killed processes."""
     for entry in os.scandir(folder):
         with contextlib.suppress(FileNotFoundError):  # another process removed it meanwhile
             if entry.name.endswith((SUFFIX, FORMER_SUFFIX)):

@@ -1,4 +1,4 @@
-"""A request's idempotency key: the same key of the same caller stands for the same video."""
+"""A request's idempotency key: the same key of the same caller identifies the same video."""
 
 import hashlib
 import hmac
@@ -18,39 +18,39 @@ SHORTEST_SECRET = 16
 
 @dataclass(frozen=True)
 class RequestKey:
-    """A key and whose it is; the caller is empty where no trusted proxy names one."""
+    """A key and its caller, which is empty if no trusted proxy names one."""
 
     key: str
     caller: str
 
     @property
     def seed(self) -> int:
-        """The seed of a request without one: the same each time it is sent, or its video would be another."""
+        """Seed for a request without one: derived from the key, so that a repeated request gives the same video."""
         return int.from_bytes(hashlib.sha256(f"{self.key}\0{self.caller}".encode()).digest()[:4], "big")
 
 
 @dataclass(frozen=True)
 class TrustedProxy:
-    """The proxy that authenticates callers, and the secret by which the server knows its word; empty for no proxy.
+    """The proxy that authenticates callers, and the secret that it shares with the server; empty for no proxy.
 
-    Triton makes a parameter of a forwarded header and of an unknown key in HTTP's JSON alike. So the header's value is
-    `<secret> <caller>`: nobody else can say who calls, over gRPC or HTTP.
+    Triton turns a forwarded header into a parameter, and an unknown key in HTTP's JSON too. So the header's value is
+    `<secret> <caller>`: only the proxy can name the caller, over gRPC and HTTP.
     """
 
     secret: str = field(default="", repr=False)
 
     @classmethod
     def of_environment(cls) -> "TrustedProxy":
-        """The secret in WAN_T2V_CALLER_KEY. Raises ParameterError if it could be guessed."""
+        """Read the secret from WAN_T2V_CALLER_KEY. Raises ParameterError if it is too short or has spaces."""
         secret = os.environ.get(VARIABLE, "")
         if secret and (len(secret) < SHORTEST_SECRET or " " in secret):
             raise ParameterError(f"{VARIABLE} is accepted with {SHORTEST_SECRET} characters or more, without spaces")
         return cls(secret)
 
     def key_of(self, parameters: Mapping[str, Any]) -> RequestKey | None:
-        """Key and caller in a request's parameters; None without a key.
+        """Read key and caller from a request's parameters; None without a key.
 
-        Raises InvalidField, also for a caller who only claims to be one.
+        Raises InvalidField, also for a caller's name that the trusted proxy did not set.
         """
         caller = self._caller([value for name, value in parameters.items() if name.lower() == CALLER])
         if KEY not in parameters:

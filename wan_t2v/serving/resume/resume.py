@@ -1,7 +1,7 @@
 """Resumption of generations after a crash.
 
-A request with an `idempotency_key` can, where a checkpoint folder is configured. The same key again gives the same
-video: from the last checkpoint, or, once it was made, from its clean latents for as long as they are kept.
+A request with an `idempotency_key` can be resumed if a checkpoint folder is configured. The same key again gives the
+same video, from the last checkpoint. A finished generation's checkpoint has its clean latents, until it is removed.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from wan_t2v.step_profiles.step_reuse import StepReuse
 
 logger = logging.getLogger(__name__)
 
-EVERY, AGE_S, TOTAL_GIB = 5, 24 * 3600, 10  # steps; what A14B keeps of one clip at 720p is about 0.1 GiB
+EVERY, AGE_S, TOTAL_GIB = 5, 24 * 3600, 10  # steps; a checkpoint of A14B at 720p has about 0.1 GiB
 _GIB = 2**30
 VARIABLE = "WAN_T2V_CHECKPOINT_DIR"
 
@@ -48,8 +48,10 @@ class ResumableGenerations:
 
     @classmethod
     def of_model(cls, parameters: ModelParameters) -> "ResumableGenerations":
-        """By `checkpoint_folder` (left out: by the environment's WAN_T2V_CHECKPOINT_DIR, or nothing is kept),
-        `checkpoint_every` (steps), `checkpoint_age_s` and `checkpoint_total_gib`. Raises ParameterError.
+        """Read the model's parameters. Raises ParameterError.
+
+        `checkpoint_folder` defaults to the environment's WAN_T2V_CHECKPOINT_DIR; without either, nothing is kept. The
+        others are `checkpoint_every` (steps), `checkpoint_age_s` and `checkpoint_total_gib`.
         """
         folder = parameters.optional_path("checkpoint_folder") or _folder_of_environment()
         if folder is None:
@@ -61,9 +63,9 @@ class ResumableGenerations:
 
     @contextlib.contextmanager
     def lock(self, key: RequestKey | None) -> Iterator["CheckpointWriter | None"]:
-        """Lock what a request's key stands for; None for a request without a key.
+        """Lock the checkpoint of a request's key; yields None for a request without a key.
 
-        Raises InvalidField, AlreadyRunning.
+        Raises InvalidField if this server keeps no checkpoints, AlreadyRunning if the key is in use.
         """
         if key is None:
             yield None
@@ -82,11 +84,11 @@ class CheckpointWriter:
     every: int
 
     def saved_state(self, generation: Generation) -> SavedState | None:
-        """Where it was, if anything was kept. Raises KeyOfAnotherRequest."""
+        """Read the generation's last state; None without a checkpoint. Raises KeyOfAnotherRequest."""
         return self.checkpoint.read(generation)
 
     def save_after(self, step: Step, generation: Generation, *, schedule: Schedule, reuse: StepReuse) -> None:
-        """Keep it, if it is time. What cannot be written is told in the log; the video is made all the same."""
+        """Write a checkpoint if this step is due. A failed write is only logged, and the generation goes on."""
         if step.index % self.every and step.index < step.count:
             return
         try:
@@ -96,10 +98,10 @@ class CheckpointWriter:
 
 
 def generation_of(settings: Settings, tensors: Mapping[str, Tensor], graphs: Mapping[str, str]) -> Generation:
-    """What decides the latents: all settings, the builds of the experts, and the tensors that they are given.
+    """Identify a generation by all that decides its latents: settings, input tensors, and builds of the experts.
 
-    What a deployment means by a profile's name or by its solver belongs to the builds: a caller who asks for the same
-    again after that changed sends no other request, and the generation begins anew.
+    The deployment's definitions of a step profile and of its sigmas count as builds. So if they change, a repeated
+    request is still the same request, and the generation begins anew.
     """
     given = {name: _sha256(tensor) for name, tensor in tensors.items()}
     fields = asdict(settings)
@@ -110,5 +112,5 @@ def generation_of(settings: Settings, tensors: Mapping[str, Tensor], graphs: Map
 
 
 def _sha256(tensor: Tensor) -> str:
-    """Of its bytes, whatever its type: numpy knows no BF16."""
+    """Hash a tensor's bytes; viewed as uint8, since numpy has no BF16."""
     return hashlib.sha256(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
