@@ -1,8 +1,8 @@
-"""One server's belongings on the machine: a folder and shared memory, locked while it lives and removed after it.
+"""One server's folder and shared memory: locked while the server lives, and removed after it.
 
-A lock decides whether a server lives, and not a process id: where /tmp or /dev/shm is shared with other containers,
-their processes cannot be seen from here, and ids come twice. The kernel frees a lock when the last process that has it
-ends. Only what carries the mark of this program is ever removed.
+A lock decides whether a server lives, not a process id. Other containers may share /tmp or /dev/shm, but their
+processes are not visible here, and ids occur twice. The kernel frees a lock when the last process that holds it ends.
+Only files with the mark of this program are ever removed.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ LOCK_PREFIX = "wan_t2v.lock."  # beside the regions of SHM_PREFIX, not among the
 
 @dataclass
 class Belongings:
-    """The folder and the prefix of shared memory of one server, locked while `locks` are open in some process."""
+    """One server's folder and prefix of shared memory, locked while any process has the descriptors `locks` open."""
 
     folder: Path
     shm_prefix: str
@@ -50,12 +50,12 @@ class Belongings:
 
     @property
     def run_directory(self) -> Path:
-        """What the server's processes share, see `wan_t2v.operate.run_directory`."""
+        """Run directory of the server, see `wan_t2v.operate.run_directory`."""
         return self.folder / "run"
 
     @property
     def are_there(self) -> bool:
-        """Whether the folder is still the one that was made, with its mark and its server's run directory."""
+        """Whether the original folder still exists, with its mark and the server's run directory."""
         try:
             same = os.path.samestat(self.folder.stat(), os.fstat(self.locks[0]))
         except OSError:
@@ -63,11 +63,11 @@ class Belongings:
         return same and (self.folder / MARK).exists() and self.run_directory.exists()
 
     def close_regions(self) -> None:
-        """Take this server's shared memory away from other users, where the kernel did not keep it from them."""
+        """Make this server's shared memory private, in case the kernel's filter did not."""
         close_regions(SHARED_MEMORY, self.shm_prefix)
 
     def remake_folder(self) -> None:
-        """Make the folder again at the same path, where somebody removed it. Raises ServerError."""
+        """Make the folder again at the same path after it was removed. Raises ServerError."""
         shutil.rmtree(self.folder, ignore_errors=True)
         try:
             self.folder.mkdir(mode=0o700)
@@ -97,7 +97,7 @@ def remove_shared_memory(prefix: str) -> None:
 
 
 def remove_leftovers(temporary: Path) -> None:
-    """Remove what servers left behind that no process belongs to any more (killed, or the machine's power lost)."""
+    """Remove folders and shared memory of servers without a living process, such as after a kill or a power loss."""
     for folder in temporary.glob(f"{FOLDER_PREFIX}*"):
         if _is_marked(folder):
             with _lock_if_abandoned(folder, os.O_RDONLY | os.O_DIRECTORY) as abandoned:
@@ -111,7 +111,7 @@ def remove_leftovers(temporary: Path) -> None:
 
 
 def _is_marked(folder: Path) -> bool:
-    """Whether this program made the folder; one of another user, which may not be read, is none of ours."""
+    """Whether this program made the folder; another user's unreadable folder counts as not ours."""
     try:
         return (folder / MARK).exists()
     except OSError:
@@ -120,7 +120,7 @@ def _is_marked(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _lock_if_abandoned(path: Path, flags: int) -> Iterator[bool]:
-    """Lock a file of this user's if nobody holds it; yield whether that was so."""
+    """Lock a file of this user if no process holds its lock; yield whether that succeeded."""
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:  # another user's, or gone meanwhile
@@ -133,7 +133,7 @@ def _lock_if_abandoned(path: Path, flags: int) -> Iterator[bool]:
 
 
 def _lock_and_mark(folder: Path) -> int:
-    """Lock a folder, then mark it: before it has the mark nobody takes it for left behind."""
+    """Lock a folder, then mark it: without the mark, `remove_leftovers` ignores it."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     file_lock.lock(lock)
     (folder / MARK).touch(mode=0o600)
@@ -141,7 +141,7 @@ def _lock_and_mark(folder: Path) -> int:
 
 
 def _create_locked_file(folder: Path, name: str) -> int:
-    """A locked file, whose lock was not taken for an abandoned one between its making and its locking."""
+    """Create and lock a file; try again if `remove_leftovers` removed it before it was locked."""
     path = folder / f"{LOCK_PREFIX}{name}"
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

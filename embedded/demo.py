@@ -14,14 +14,14 @@ from wan_t2v.contract import MODELS_OF_ENDPOINT, STREAM
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Arguments that are not the demo's own go to `wan-t2v generate`. Returns an exit code."""
+    """Run the demo; unknown arguments go to `wan-t2v generate`. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m embedded.demo", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("out/demo.mp4"))
     options, request = parser.parse_known_args(arguments)
-    log, models = Path("build/demo-server.log"), MODELS_OF_ENDPOINT[STREAM]  # the command calls no other endpoint
+    log, models = Path("build/demo-server.log"), MODELS_OF_ENDPOINT[STREAM]  # the command calls only this endpoint
     print("starting the server ...", file=sys.stderr)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the client's process ends with this one, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the client's process ends too
     try:
         with running_server(ServerOptions(repository=options.repository, log=log, models=models)) as server:
             print(f"server ready at {server.grpc_url}, generating ...", file=sys.stderr)

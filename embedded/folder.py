@@ -1,8 +1,8 @@
-"""The folder of one server under TMPDIR: links to what Triton reads, so that its paths hold no character of a shell.
+"""One server's folder under TMPDIR: links to Triton's inputs, so that no path has a character special to a shell.
 
-Triton 2.51 starts each Python process with `bash -c` and does not quote the paths of the stub and of the model: a space
-or a dollar sign in the model repository's path would break every model, with nothing in the log. The loader splits
-LD_LIBRARY_PATH at ':' and ';', so the libraries are linked too.
+Triton 2.51 starts each Python process with `bash -c` and does not quote the paths of stub and model. A space or a
+dollar sign in the model repository's path would break every model, without an error in the log. The dynamic loader
+splits LD_LIBRARY_PATH at ':' and ';', so the libraries are linked too.
 """
 
 import os
@@ -15,7 +15,7 @@ from embedded.errors import ServerError
 from embedded.wheel import TritonWheel
 
 CHECKS = Path(__file__).with_name("checks")  # a model repository of its own
-# What a shell and the loader leave as it is. ASCII, since Python inside Triton's stub can open no other paths.
+# Characters special to neither shell nor loader. ASCII only: Python in Triton's stub cannot open other paths.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=,./-]*")
 
 
@@ -31,7 +31,7 @@ class ServerFolder:
 
     @classmethod
     def link(cls, path: Path, wheel: TritonWheel, *, repository: Path) -> "ServerFolder":
-        """Make the links; those that are there already stay."""
+        """Make the links; existing ones stay."""
         return cls(
             path,
             backends=wheel.assemble_backends(path),
@@ -44,7 +44,7 @@ class ServerFolder:
 
 
 def temporary_folder() -> Path:
-    """Folder under which servers' folders are made. Raises ServerError if Triton could not read its files there."""
+    """Return the folder for servers' folders. Raises ServerError if Triton could not read its files there."""
     try:
         path = tempfile.gettempdir()
     except OSError as error:

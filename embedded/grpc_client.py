@@ -1,4 +1,4 @@
-"""A gRPC client of the embedded server that goes round the environment's proxies."""
+"""A gRPC client of the embedded server that bypasses the environment's proxies."""
 
 import tritonclient.grpc
 

@@ -19,16 +19,16 @@ class ServerOptions:
     """Settings of one embedded server. A port of 0 takes a free one.
 
     Attributes:
-        host: where gRPC listens.
-        http_host, metrics_host: where HTTP and the metrics do; empty for `host` if that is this machine alone, else for
-            loopback: Triton 2.51's HTTP is not for a network.
-        config_name: which `configs/<name>.pbtxt` of each model is used; empty for `config.pbtxt` itself.
-        models: those that are loaded, such as one endpoint's; empty for all of the repository.
+        host: address on which gRPC listens.
+        http_host, metrics_host: addresses of HTTP and metrics. Empty for `host` if that is loopback, else for
+            127.0.0.1: Triton 2.51's HTTP server is not fit for a network.
+        config_name: name of the `configs/<name>.pbtxt` that each model uses; empty for `config.pbtxt` itself.
+        models: models to load, such as one endpoint's; empty for all of the repository.
         text_cache_bytes: size of Triton's response cache, which holds text embeddings.
-        start_limit_s, stop_limit_s: how long a start may take, and a stop before the server is killed.
+        start_limit_s, stop_limit_s: longest start in seconds, and longest stop before the server is killed.
         traces_url: an OpenTelemetry collector's address for traces over HTTP; empty for none.
-        cuda_pool_bytes: Triton's memory pool on the first GPU; None leaves Triton's own 64 MiB.
-        admin_key: needed to load and unload models, to register shared memory, and to change traces and the log.
+        cuda_pool_bytes: Triton's memory pool on the first GPU; None keeps Triton's default of 64 MiB.
+        admin_key: key to load and unload models, to register shared memory, and to change traces and the log.
     """
 
     repository: Path = Path("model_repository")
@@ -50,18 +50,18 @@ class ServerOptions:
 
     @property
     def hosts(self) -> dict[str, str]:
-        """Where each protocol listens, by Triton's name of it."""
+        """Address on which each protocol listens, by Triton's name of the protocol."""
         inside = self.host if _is_loopback(self.host) else LOOPBACK
         return {"grpc": self.host, "http": self.http_host or inside, "metrics": self.metrics_host or inside}
 
     @property
     def http_address(self) -> str:
-        """Host and port of HTTP, as they stand in a URL."""
+        """Host and port of HTTP, in the form of a URL."""
         return f"{url_host(self.hosts['http'])}:{self.http_port}"
 
     @property
     def admin_header(self) -> dict[str, str]:
-        """What a gRPC call to load or unload a model carries."""
+        """Header of a gRPC call that loads or unloads a model."""
         return {"triton-grpc-protocol-admin-key": self.admin_key}
 
     @property
@@ -70,7 +70,7 @@ class ServerOptions:
         return {"GRPC_PORT": self.grpc_port, "HTTP_PORT": self.http_port, "METRICS_PORT": self.metrics_port}
 
     def with_ports(self) -> "ServerOptions":
-        """The same with a free port for each 0. Raises ServerError if a chosen port is taken."""
+        """Return the options with a free port for each 0. Raises ServerError if a chosen port is taken."""
         for (setting, port), host in zip(self.ports.items(), self.hosts.values(), strict=True):
             if port:
                 check_free([(setting, port)], host)
@@ -83,8 +83,8 @@ def _is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(address).is_loopback for address in addresses(host))
 
 
-# The server asks a silent client every 30 s whether it is there, and lets clients ask it as often; by default it waits
-# two hours, and ends the call of a client that asks more than once in five minutes.
+# The server pings a silent client every 30 s, and allows clients pings every 10 s. By default it waits two hours, and
+# ends the call of a client that pings more than once in five minutes.
 KEEPALIVE = (
     "--grpc-keepalive-time=30000",
     "--grpc-keepalive-timeout=20000",
@@ -93,7 +93,7 @@ KEEPALIVE = (
 )
 
 
-# Whoever may load a model runs code as the server's user; whoever knows a region of shared memory reads and writes it.
+# Loading a model runs code as the server's user. Knowing a shared memory region's name allows reading and writing it.
 RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
 RESTRICTION_OPTIONS = ("grpc-restricted-protocol", "http-restricted-api")
 
@@ -103,12 +103,12 @@ def _models_to_load(options: ServerOptions) -> tuple[str, ...]:
 
 
 def environment(options: ServerOptions) -> dict[str, str]:
-    """Environment of the models' processes: where their spans go."""
+    """Return the additional environment of the models' processes: the address for their spans."""
     return {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": options.traces_url} if options.traces_url else {}
 
 
 def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolder, *, shm_prefix: str) -> list[str]:
-    """Triton's command line; every default that matters is spelled out."""
+    """Make Triton's command line, with every relevant default spelled out."""
     command = [
         str(wheel.binary),
         f"--model-repository={folder.models}",
@@ -121,7 +121,7 @@ def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolde
         "--model-control-mode=explicit",  # the supervisor reloads a model whose process died
         *(f"--load-model={model}" for model in _models_to_load(options)),
         "--exit-on-error=true",
-        "--exit-timeout-secs=10",  # it cannot save running videos: their calls fail as soon as the server is stopping
+        "--exit-timeout-secs=10",  # more would save no video: calls fail as soon as the server is stopping
     ]
     command += KEEPALIVE
     if options.config_name:
@@ -137,6 +137,6 @@ def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolde
             "--trace-config=level=TIMESTAMPS",
             "--trace-config=rate=1",
         ]
-    # On loopback too: other users of the machine reach it, and so does every web page in a browser on it.
+    # Restricted on loopback too: other users of the machine can reach it, and so can any web page in its browsers.
     command += [f"--{option}={','.join(RESTRICTED)}:admin-key={options.admin_key}" for option in RESTRICTION_OPTIONS]
     return command

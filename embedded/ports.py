@@ -1,4 +1,4 @@
-"""Ports: find free ones, or say early that a wanted one is taken."""
+"""Ports: find free ones, and report a taken one early."""
 
 import socket
 import time
@@ -13,12 +13,12 @@ LISTEN_POLL_S = 0.1
 
 
 def free_ports(count: int, host: str) -> list[int]:
-    """Ports of one host that nobody listens on, all different."""
+    """Return different free ports of one host."""
     return free_ports_of([host] * count)
 
 
 def free_ports_of(hosts: Iterable[str]) -> list[int]:
-    """A port for each host that nobody listens on there; held open together so that they differ from each other."""
+    """Return a free port per host. All are bound at the same time, so that they differ."""
     sockets = [_bind(host, 0) for host in hosts]
     try:
         return [bound.getsockname()[1] for bound in sockets]
@@ -47,7 +47,7 @@ def addresses(host: str) -> list[str]:
 
 
 def check_listening(ports: Mapping[str, int], pid: int, *, limit_s: float = LISTEN_LIMIT_S) -> None:
-    """Raise ServerError if a process does not come to listen on a port, given with its setting's name."""
+    """Raise ServerError if a process does not listen on each port, by setting name, within `limit_s` seconds."""
     deadline = time.monotonic() + limit_s
     while missing := {name: port for name, port in ports.items() if port not in _listening_ports(pid)}:
         if time.monotonic() >= deadline:
@@ -67,7 +67,7 @@ def _listening_ports(pid: int) -> set[int]:
 
 
 def url_host(host: str) -> str:
-    """Format a host for a URL: an IPv6 address stands in brackets."""
+    """Format a host for a URL: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -1,7 +1,8 @@
 """Private shared memory: only the server's user can open it.
 
-Triton makes a region with mode 0600, by the umask, and then sets 0644 with `fchmod`: its library does so that no umask
-is in the way. Whoever opened it in that moment would keep it, so the kernel leaves that one call out.
+With our umask Triton makes a region with mode 0600, and its library then sets 0644 with `fchmod`, regardless of the
+umask. A later chmod does not help against a process that has opened the region by then. So a seccomp filter skips that
+one call.
 """
 
 import contextlib
@@ -15,12 +16,12 @@ PRIVATE_MODE = 0o600
 _PUBLIC_MODE = 0o644
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_SET_MODE_FILTER = 1
-_SPEC_ALLOW = 4  # keep the processor's guesses as fast as they are
-_ALLOW, _SKIP = 0x7FFF0000, 0x00050000  # let a call pass; answer it with 0 and do nothing
+_SPEC_ALLOW = 4  # keep speculative execution enabled
+_ALLOW, _SKIP = 0x7FFF0000, 0x00050000  # allow the call; skip it and return 0
 _LOAD, _IF_EQUAL, _ANSWER = 0x20, 0x15, 0x06
-_NUMBER, _ARCHITECTURE, _SECOND_ARGUMENT = 0, 4, 24  # where a call's description has them
+_NUMBER, _ARCHITECTURE, _SECOND_ARGUMENT = 0, 4, 24  # offsets in the kernel's `struct seccomp_data`
 
-# By machine: the kernel's name of the architecture, and the numbers of `fchmod` and `seccomp` there.
+# Per machine: the kernel's AUDIT_ARCH constant, and the system call numbers of `fchmod` and `seccomp`.
 _CALLS = {"x86_64": (0xC000003E, 91, 317), "aarch64": (0xC00000B7, 52, 277)}
 
 
@@ -29,7 +30,7 @@ class _Program(ctypes.Structure):
 
 
 def keep_regions_private() -> bool:
-    """Take `fchmod(file, 0644)` for done in this process and all that come of it. False where the kernel cannot."""
+    """Install a filter that skips `fchmod(file, 0644)`, in this process and its children. False if unsupported."""
     calls = _CALLS.get(platform.machine())
     if calls is None:
         return False
@@ -45,7 +46,7 @@ def keep_regions_private() -> bool:
 
 
 def close_regions(folder: Path, prefix: str) -> None:
-    """Take regions away from other users where the kernel let the call pass; late for one who has opened them."""
+    """Make regions private that are not: too late for a process that has opened them already."""
     for region in folder.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):  # gone meanwhile
             if stat.S_IMODE(region.stat().st_mode) != PRIVATE_MODE:
@@ -53,7 +54,7 @@ def close_regions(folder: Path, prefix: str) -> None:
 
 
 def _filter(architecture: int, fchmod: int) -> bytes:
-    """A program of the kernel's packet filter; a jump counts the instructions that it passes over."""
+    """Make the filter's BPF program; a jump's operand is the number of instructions that it skips."""
     steps = (
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_IF_EQUAL, 0, 5, architecture),

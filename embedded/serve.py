@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _tell(event: dict[str, Any], stop: threading.Event, ended: list[str]) -> None:
     if event["event"] == "ended" and stop.is_set():
-        return  # as it was told to
+        return  # the expected end of a stop
     print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
     if event["event"] in ("failed", "ended"):
         ended.append(event["event"])

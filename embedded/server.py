@@ -24,9 +24,9 @@ STOP_POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Server:
-    """A ready server. `supervisor_pid` is that of the process that keeps it.
+    """A ready server. `supervisor_pid` is the id of the process that supervises it.
 
-    `run_directory` is what `python -m wan_t2v.operate --run-directory` wants.
+    `run_directory` is the argument of `python -m wan_t2v.operate --run-directory`.
     """
 
     grpc_url: str
@@ -38,7 +38,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of tritonserver now: another one after it died. Raises ServerError while there is none."""
+        """Process id of the current tritonserver, which changes after a restart. Raises ServerError if none runs."""
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.supervisor_pid).children():
                 if child.status() != psutil.STATUS_ZOMBIE:
@@ -55,8 +55,8 @@ def running_server(
 ) -> Iterator[Server]:
     """Start a server, yield it when it is ready, and stop it at the end, also if this process is killed.
 
-    Raises ServerError with the first error of the server's log if it does not start, and StartStopped if `stop` was
-    set before it was ready.
+    `on_event` receives the supervisor's later events, in another thread. Raises ServerError with the first error of
+    the server's log if it does not start, and StartStopped if `stop` was set before it was ready.
     """
     options = (options or ServerOptions()).with_ports()
     check_repository(options.repository)
@@ -65,11 +65,11 @@ def running_server(
         [sys.executable, "-m", "embedded.supervision.supervisor"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the caller; the supervisor follows when its pipe closes
+        start_new_session=True,  # Ctrl-C reaches only the caller; the supervisor ends when its pipe closes
     )
     assert supervisor.stdin is not None and supervisor.stdout is not None
     try:
-        # not on the command line, which every user of the machine can read: the admin key is among the options
+        # Not on the command line, which every user of the machine can read: the options have the admin key.
         raw = {**asdict(options), "repository": str(options.repository), "log": str(options.log)}
         supervisor.stdin.write(json.dumps(raw).encode() + b"\n")
         supervisor.stdin.flush()
@@ -82,9 +82,10 @@ def running_server(
 
 
 def _listen(events: IO[bytes], on_event: Callable[[dict[str, Any]], None]) -> "queue.SimpleQueue[dict[str, Any]]":
-    """Read the supervisor's events, so that it never blocks on a full pipe. How the start ended goes into the queue.
+    """Read the supervisor's events in a thread, so that it never blocks on a full pipe.
 
-    Other events are passed on; so is the supervisor's silence after the server was ready.
+    The result of the start goes into the returned queue: `ready`, `failed`, or an empty event if the supervisor ended.
+    Other events go to `on_event`. If the supervisor ends after the server was ready, that is the event `ended`.
     """
     first: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 

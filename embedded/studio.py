@@ -19,7 +19,7 @@ POLL_S = 0.2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run both; jobs under way go on at the next start. Returns an exit code."""
+    """Run both; unfinished jobs resume at the next start. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m embedded.studio", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--port", type=int, default=8080, help="of the page (default: %(default)s)")
@@ -50,7 +50,7 @@ def _gateway(url: str, options: argparse.Namespace, stop: threading.Event) -> in
     """Run the gateway until `stop` is set or it ends by itself. The server is stopped after it."""
     command = [sys.executable, "-m", "wan_t2v_gateway", "--url", url, "--resumes"]
     command += ["--port", str(options.port), "--data", str(options.data), "--traces-url", options.traces_url]
-    # a session of its own: Ctrl-C reaches it by us, once
+    # in its own session, so that Ctrl-C reaches it only through us, as one SIGTERM
     gateway = subprocess.Popen(command, start_new_session=True)
     try:
         while not stop.wait(POLL_S):
@@ -70,7 +70,7 @@ def _gateway(url: str, options: argparse.Namespace, stop: threading.Event) -> in
 
 def _tell(event: dict[str, Any], stop: threading.Event) -> None:
     if event["event"] == "ended" and stop.is_set():
-        return  # as it was told to
+        return  # the expected end of a stop
     print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
     if event["event"] in ("failed", "ended"):
         stop.set()

@@ -1,7 +1,7 @@
-"""Send known tensors through Triton's Python backend at the start: they must come back as they were.
+"""Send known tensors through Triton's Python backend at the start: they must come back unchanged.
 
-Triton 2.51 reads numpy's arrays by the layout of numpy 1. With numpy 2 it starts, and then changes numbers, loses texts
-or ends the model's process, all without a word of numpy.
+Triton 2.51 reads numpy arrays by the memory layout of numpy 1. With numpy 2 it starts, and then changes numbers, loses
+texts or crashes the model's process, without any mention of numpy.
 """
 
 import importlib.metadata
@@ -22,7 +22,7 @@ SENT = {
     "fp32": ("FP32", np.array([0.5, -2.0, 3e38], np.float32)),
     "bytes": ("BYTES", np.array([b"a red ball", b"", "größe".encode()], np.object_)),
 }
-CALL_LIMIT_S = 60.0  # milliseconds, but on a machine that is very busy
+CALL_LIMIT_S = 60.0  # it takes milliseconds, except on a very busy machine
 UNLOAD_LIMIT_S = 10.0
 POLL_S = 0.05
 
@@ -45,7 +45,7 @@ def check_tensors(client: InferenceServerClient) -> None:
 
 
 def unload(client: InferenceServerClient, *, headers: dict[str, str], is_gone: Callable[[], bool]) -> None:
-    """Take the check's model out of the server, which then holds the product's models alone."""
+    """Unload the check's model, so that only the product's models stay. Raises ServerError."""
     try:
         client.unload_model(MODEL, headers=headers, client_timeout=CALL_LIMIT_S)
     except InferenceServerException as error:
@@ -58,7 +58,7 @@ def unload(client: InferenceServerClient, *, headers: dict[str, str], is_gone: C
 def _read(answer: InferResult, name: str) -> list[Any] | str:
     try:
         values = answer.as_numpy(name)
-    except (ValueError, struct.error) as error:  # its bytes do not make a tensor of its shape
+    except (ValueError, struct.error) as error:  # its bytes do not fit its shape
         return f"something unreadable ({error})"
     return "nothing" if values is None else list(values.tolist())
 

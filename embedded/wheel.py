@@ -22,7 +22,7 @@ class TritonWheel:
     libraries: Path
 
     def assemble_backends(self, folder: Path) -> Path:
-        """Make the folder that `--backend-directory` wants: the Python backend with the stub of this interpreter."""
+        """Make the folder for `--backend-directory`: the Python backend with the stub of this interpreter."""
         python = folder / "backends" / "python"
         if not python.exists():
             python.mkdir(parents=True)
@@ -32,10 +32,10 @@ class TritonWheel:
         return folder / "backends"
 
     def environment(self) -> dict[str, str]:
-        """The server's environment.
+        """Make the server's environment. Raises ServerError if PATH cannot hold this environment's path.
 
         The stub takes its standard library from the `python3` first on PATH and libpython from the first folder on
-        LD_LIBRARY_PATH; where the two are different builds, `import torch` dies inside the stub.
+        LD_LIBRARY_PATH. If the two are of different builds, `import torch` crashes inside the stub.
         """
         programs = str(Path(sys.executable).parent)
         if os.pathsep in programs:
@@ -48,7 +48,7 @@ class TritonWheel:
         }
 
     def library_folders(self) -> tuple[Path, Path]:
-        """Where the loader finds libpython and Triton's own libraries, in this order. Raises ServerError."""
+        """Return the folders of libpython and of Triton's own libraries, in this order. Raises ServerError."""
         return _libpython_folder(), self.libraries
 
 
@@ -74,7 +74,7 @@ def installed_wheel() -> TritonWheel:
 
 
 def _libpython_folder() -> Path:
-    """Where the shared libpython of this very interpreter lies; a static interpreter needs its distribution's."""
+    """Find the folder of this interpreter's shared libpython; a static interpreter needs its distribution's."""
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     configured = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
     # an interpreter that was moved after its build, such as uv's, has its library beside it

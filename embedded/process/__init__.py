@@ -1,1 +1,1 @@
-"""One tritonserver process: what the kernel is asked for, its start and its end."""
+"""One tritonserver process: its kernel settings, its start and its end."""

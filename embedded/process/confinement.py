@@ -1,4 +1,4 @@
-"""Kernel settings of the process that becomes tritonserver: private files, a deep stack, an end with its parent."""
+"""Kernel settings of the process that becomes tritonserver: private files, a deep stack, SIGTERM if the parent dies."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def confine() -> None:
-    """End with the parent, make files and shared memory for this user alone, and take a deep stack."""
+    """Apply the settings: end with the parent, private files and shared memory, a deep stack."""
     end_with_parent()
     os.umask(PRIVATE_UMASK)
     keep_regions_private()
@@ -20,5 +20,5 @@ def confine() -> None:
 
 
 def end_with_parent() -> None:
-    """Ask the kernel to end this process if its parent is killed and cannot."""
+    """Let the kernel send SIGTERM to this process when its parent dies, such as by SIGKILL."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -55,37 +55,37 @@ class TritonProcess:
                     **without_proxy(wheel.environment()),
                     "LD_LIBRARY_PATH": os.pathsep.join(map(str, folder.libraries)),
                     **environment(options),
-                    # a directory of its own, whatever the caller's environment says: servers must not share one
+                    # overrides the caller's environment: servers must not share a run directory
                     VARIABLE: str(belongings.run_directory),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=belongings.locks,  # held as long as one of its processes lives
-                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the server in order
+                pass_fds=belongings.locks,  # locked while any of its processes lives
+                start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops the server
                 preexec_fn=confine,
             )
         return cls(options, folder, belongings, process)
 
     @property
     def pid(self) -> int:
-        """Of tritonserver itself; its Python processes are its children."""
+        """Process id of tritonserver itself; its Python processes are its children."""
         return self.process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; below zero for the signal that ended it."""
+        """Exit code; None while the process runs, and the negative number of a signal that ended it."""
         return self.process.poll()
 
     def is_ready(self) -> bool:
-        """Whether it answers and has loaded every model. Raises ServerError if it ended instead."""
+        """Whether the server answers and has loaded every model. Raises ServerError if the process has ended."""
         if self.exit_code is not None:
             reason = self.first_error() or f"exit code {self.exit_code}"
             raise ServerError(f"the server did not start: {reason} (log: {self.options.log})")
         return _answers(f"http://{self.options.http_address}/v2/health/ready")
 
     def answers(self) -> bool:
-        """Whether it says over HTTP or gRPC that it is alive, ready or not."""
+        """Whether the server reports over HTTP or gRPC that it is alive, ready or not."""
         if _answers(f"http://{self.options.http_address}/v2/health/live"):
             return True
         with own_client(self.options) as client, contextlib.suppress(InferenceServerException):
@@ -93,14 +93,14 @@ class TritonProcess:
         return False
 
     def check(self) -> None:
-        """Raise ServerError unless it has its ports, and tensors pass through its Python processes unchanged."""
+        """Raise ServerError unless it listens on its ports and its Python processes pass tensors unchanged."""
         check_listening(self.options.ports, self.pid)
         client = own_client(self.options)
         check_tensors(client)
         unload(client, headers=self.options.admin_header, is_gone=lambda: MODEL not in stub_pids(self.pid))
 
     def first_error(self) -> str | None:
-        """The first error of its log that matters; a model's file has the path that the user knows."""
+        """Return the first relevant error of its log, with paths of the user's model repository."""
         error = first_error(self.options.log)
         return error and error.replace(str(self.folder.models), str(self.options.repository))
 
@@ -113,7 +113,7 @@ class TritonProcess:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to all of it. Right for one that serves nobody yet: while it loads models it heeds no SIGTERM."""
+        """Send SIGKILL to the whole process group: a server that is still loading models ignores SIGTERM."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
@@ -121,14 +121,14 @@ class TritonProcess:
         remove_shared_memory(self.belongings.shm_prefix)
 
     def _wait_for_the_group(self) -> None:
-        """Python processes outlive tritonserver by a moment, and could make shared memory in it."""
+        """Wait until the Python processes are gone: they outlive tritonserver and may still make shared memory."""
         deadline = time.monotonic() + KILLED_LIMIT_S
         while group_lives(self.pid) and time.monotonic() < deadline:
             time.sleep(KILLED_POLL_S)
 
 
 def _open_log(log: Path) -> IO[bytes]:
-    """Open Triton's log, empty, and locked while one of its processes lives. Raises ServerError."""
+    """Open and empty Triton's log. It stays locked while any of its processes lives. Raises ServerError."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         opened = log.open("ab")

@@ -1,1 +1,1 @@
-"""Keep one server serving: restart it, repair its models, end what hangs. Uses process."""
+"""Keep one server serving: restart it, reload its models, kill hanging processes. Uses process."""

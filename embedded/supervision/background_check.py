@@ -1,4 +1,4 @@
-"""Do a check that may take minutes in a thread of its own: whoever asks for it must look at other things meanwhile."""
+"""Run a check that may take minutes in its own thread, so that the supervisor's loop can do its other checks."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class BackgroundCheck:
-    """One check at a time, begun anew when the last one is over."""
+    """One check at a time; the next one begins only after the last one has ended."""
 
     check: Callable[[], None]
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "check"))
     _running: Future[None] | None = None
 
     def begin(self) -> None:
-        """Begin the check unless one is under way. Raises what the last one raised."""
+        """Begin the check unless one is running. Raises the exception of the last check, if it failed."""
         if self._running is not None:
             if not self._running.done():
                 return
@@ -22,5 +22,5 @@ class BackgroundCheck:
         self._running = self._pool.submit(self.check)
 
     def leave(self, *, wait: bool) -> None:
-        """Begin no other. Wait for one that is under way only if what it asks is dead: else it may take minutes."""
+        """End the thread. Use `wait` only if the server is dead: else a running check may take minutes."""
         self._pool.shutdown(wait=wait, cancel_futures=True)

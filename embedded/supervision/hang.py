@@ -1,4 +1,4 @@
-"""Notice a tritonserver that lives and serves nobody: it answers no question, or hangs in the middle of its crash."""
+"""Detect a tritonserver that lives but serves no one: it does not answer, or hangs in the middle of its crash."""
 
 import re
 import time
@@ -6,22 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-CRASH_S = 5.0  # for a crash to end the process; it writes a stack trace before
+CRASH_S = 5.0  # for a crash to end the process, after its stack trace
 _CRASHED = re.compile(rb"^Signal \((?!2\)|15\))\d+\) received", re.MULTILINE)
 _LONGEST_LINE = 64
-HANG_S = 15.0  # without a single answer; the slowest answer of a healthy server takes a tenth of it
+HANG_S = 15.0  # without any answer; a healthy server's slowest answer takes a tenth of it
 
 
 @dataclass
 class Hang:
-    """Looks at one server. `answers` asks it whether it is alive, by every protocol it has."""
+    """Hang detector of one server. `answers` asks it over all its protocols whether it is alive."""
 
     answers: Callable[[], bool]
     now: Callable[[], float] = time.monotonic
     _silent_since: float | None = None
 
     def is_seen(self) -> bool:
-        """Ask once more. True if it has not answered for so long that it never will."""
+        """Ask the server again. Returns whether it has not answered for HANG_S."""
         if self.answers():
             self._silent_since = None
             return False
@@ -31,16 +31,16 @@ class Hang:
 
     @property
     def is_silent(self) -> bool:
-        """Whether it did not answer when it was last asked."""
+        """Whether the last question had no answer."""
         return self._silent_since is not None
 
 
 @dataclass
 class Crash:
-    """Reads on in a server's log, where Triton says that a signal ends it.
+    """Crash detector of one server: it reads in the log that Triton received a fatal signal.
 
-    Seen after a Python process hung: SIGABRT of one thread, whose handler waited for ever, while others still said that
-    the server was alive and every call hung.
+    Seen after a Python process hung: a thread's SIGABRT handler waited for ever, so that every call hung, while other
+    threads still reported the server as alive.
     """
 
     log: Path
@@ -50,7 +50,7 @@ class Crash:
     _seen_at: float | None = None
 
     def is_stuck(self) -> bool:
-        """Look once more. True if the process ought to be dead by now."""
+        """Read the log further. Returns whether a fatal signal was logged at least CRASH_S ago."""
         if self._seen_at is None and _CRASHED.search(self._new()):
             self._seen_at = self.now()
         return self._seen_at is not None and self.now() - self._seen_at >= CRASH_S
@@ -61,7 +61,7 @@ class Crash:
                 log.seek(self._read)
                 new = self._kept + log.read()
                 self._read = log.tell()
-        except OSError:  # somebody removed it
+        except OSError:  # the log was removed
             return b""
         self._kept = new[-_LONGEST_LINE:]
         return new

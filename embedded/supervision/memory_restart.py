@@ -1,4 +1,4 @@
-"""Restart a server whose shared memory is nearly full, at a moment when nobody waits: nothing else gives it back."""
+"""Restart an idle server whose shared memory is nearly full: nothing else frees that memory."""
 
 import time
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import SharedMemoryUse
 
-LOOK_S = 10.0  # it looks through all processes of the machine
+LOOK_S = 10.0  # between checks, which scan all processes of the machine
 
 
 @dataclass
 class MemoryRestart:
-    """Looks at one server. `use` is asked for its shared memory; `found` is what it said last, for the event."""
+    """Memory check of one server. `use` measures its shared memory; `found` has the last result, for the event."""
 
     use: Callable[[], SharedMemoryUse]
     run: RunDirectory
@@ -22,7 +22,7 @@ class MemoryRestart:
     _next_at: float = 0.0
 
     def is_due(self) -> bool:
-        """Whether the regions are nearly full while nothing is under way and nobody drains the server."""
+        """Whether the shared memory is nearly full while the server is idle and not draining."""
         if self.now() < self._next_at:
             return False
         self._next_at = self.now() + LOOK_S

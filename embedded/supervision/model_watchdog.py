@@ -1,7 +1,7 @@
-"""Load a model again whose Python process died, or that somebody unloaded: Triton never does by itself.
+"""Reload a model whose Python process died, or that was unloaded: Triton never does so by itself.
 
-Whether Triton has a model loaded is asked of its repository index. Readiness says something else on 2.71: it is false
-for a model with a dead process as it is for one that was unloaded on purpose.
+Triton's repository index tells whether a model is loaded. Readiness does not on 2.71: it is false for a model with a
+dead process as well as for one that was unloaded on purpose.
 """
 
 import time
@@ -23,11 +23,11 @@ from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_
 RETRY_S = 10.0
 CALL_LIMIT_S = 5.0
 LOAD_LIMIT_S = 120.0
-LOADED = "READY"  # state of a model's version in the index, also while a process of it is dead
+LOADED = "READY"  # state of a model's version in the index, even with a dead process
 
 
 class ModelWatchdog:
-    """The models of one running server, as they were when all was loaded. `report` is told of every event."""
+    """Watchdog of one running server's models, made when all are loaded. `report` is called with every event."""
 
     def __init__(
         self, options: ServerOptions, pid: int, *, run_directory: Path, report: Callable[[dict[str, Any]], None]
@@ -36,12 +36,12 @@ class ModelWatchdog:
         self._retired = OrphanedProcesses(run_directory)
         self._regions = Regions(SHARED_MEMORY)
         self._expected = {model: len(pids) for model, pids in self._living().items()}
-        # model to when to try again: its reload failed, so Triton calls it unloaded
+        # models whose reload failed, so that Triton reports them as unloaded, and the time of the next try
         self._broken: dict[str, float] = {}
         self._unloaded = UnloadedModels(options, self._client)
 
     def check(self) -> None:
-        """Load again each model that was unloaded, and each that lost a process (for that it is unloaded first)."""
+        """Load an unloaded model; unload and load again each model that has lost a process."""
         self._retired.end_idle()
         self._regions.forget_dead((stub.pid, stub.region) for stub in stubs(self._pid))
         self._load_unloaded()
@@ -49,14 +49,14 @@ class ModelWatchdog:
             if time.monotonic() < self._broken.get(model, 0.0):
                 continue
             if model not in self._broken and not self.lost_a_process(model):
-                continue  # somebody unloaded it on purpose, or is loading it
+                continue  # it was unloaded on purpose, or is being loaded
             if self._reloaded(model):
                 self._broken.pop(model, None)
             else:
                 self._broken[model] = time.monotonic() + RETRY_S
 
     def _load_unloaded(self) -> None:
-        """The first of them alone: the index says something else afterwards."""
+        """Load only the first unloaded model, since that changes the index."""
         names = self._unloaded.names(failed=self._broken.keys())
         model = next((name for name in names if time.monotonic() >= self._broken.get(name, 0.0)), None)
         if model is None:
@@ -68,7 +68,7 @@ class ModelWatchdog:
             self._broken[model] = time.monotonic() + RETRY_S
 
     def lost_a_process(self, model: str) -> bool:
-        """Whether a loaded model has fewer processes than it had."""
+        """Whether a loaded model has fewer processes than at the server's start."""
         return has_lost_a_process(model, self._expected, living=self._living, is_loaded=self._is_loaded)
 
     @cached_property
@@ -88,13 +88,13 @@ class ModelWatchdog:
         return any(entry.name == model and entry.state == LOADED for entry in index.models)
 
     def _reloaded(self, model: str) -> bool:
-        """Reload a model; True if it is back."""
+        """Reload a model. Returns whether it is loaded again."""
         self._report({"event": "died", "model": model})
         self._retired.add(self._living().get(model, ()))
         return self._changed(model, self._client.unload_model, self._client.load_model)
 
     def _changed(self, model: str, *changes: Callable[..., None]) -> bool:
-        """Unload or load a model; True if all went well."""
+        """Apply changes (unload, load) to a model, and report the result. Returns whether all succeeded."""
         started = time.monotonic()
         try:
             for change in changes:

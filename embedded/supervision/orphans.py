@@ -1,7 +1,7 @@
-"""Orphans: processes that a model left behind when it was loaded again after one of them had died.
+"""Orphans: the remaining processes of a model that was reloaded after one of its processes had died.
 
-Triton 2.51 never ends the others of such a model: they idle on, and counted as living they would hide the next death.
-What they still work on may come to its end; then they are ended here.
+Triton 2.51 never ends them: they stay idle, and if counted as living they would hide the next death. They may finish
+their current work; then they are killed here.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ import psutil
 
 from wan_t2v.operate.run_directory import RUNNING, WAITING
 
-IDLE_S = 10.0  # long beside one pass of an expert on this engine
-IDLE_CPU_S = 0.2  # what a process's own housekeeping takes meanwhile
+IDLE_S = 10.0  # much longer than one expert pass on this engine
+IDLE_CPU_S = 0.2  # an idle process uses less in that time
 
 
 @dataclass
@@ -26,7 +26,7 @@ class _Activity:
 
 
 class OrphanedProcesses:
-    """Orphaned processes of one server; what they still work on holds a slot in `run_directory`."""
+    """Orphaned processes of one server; one that still works holds a slot in `run_directory`."""
 
     def __init__(self, run_directory: Path, now: Callable[[], float] = time.monotonic) -> None:
         self._run_directory, self._now = run_directory, now
@@ -38,11 +38,11 @@ class OrphanedProcesses:
         return set(self._activity)
 
     def add(self, pids: Iterable[int]) -> None:
-        """Add processes whose model was loaded again."""
+        """Add processes whose model is being reloaded."""
         self._activity.update({pid: _Activity(-IDLE_CPU_S, self._now()) for pid in pids})
 
     def end_idle(self) -> None:
-        """End the orphans that have done nothing for a while."""
+        """Kill the orphans that have been idle for IDLE_S."""
         for pid, seen in list(self._activity.items()):
             try:
                 process = psutil.Process(pid)
@@ -64,14 +64,14 @@ class OrphanedProcesses:
 
 
 class Regions:
-    """Shared memory of the server's processes: Triton leaves the names of those that were killed."""
+    """Shared memory regions of the server's processes: Triton does not remove those of killed processes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._of: dict[int, str] = {}
 
     def forget_dead(self, living: Iterable[tuple[int, str]]) -> None:
-        """Remove the regions of processes that are no longer among the living."""
+        """Remove the regions of processes that are no longer in `living` (pid and region name)."""
         now = {pid: region for pid, region in living if region}
         for pid in self._of.keys() - now.keys():
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Notice a start that will never end: a Python process died while it loaded its model, and Triton waits for it."""
+"""Detect a start that will never end: a Python process died while it loaded its model, and Triton waits for it."""
 
 import contextlib
 import time
@@ -9,15 +9,15 @@ from pathlib import Path
 import psutil
 
 STILL_S = 10.0
-LONGEST_LOOK_S = 1.0  # what passes between two looks counts no more: whoever looks may have been stopped as well
-# Seconds of processor time within STILL_S. Processes that wait for each other were seen to take 0.03; one that loads a
-# model takes more than this also where it has to share its core with twenty others.
+LONGEST_LOOK_S = 1.0  # most that one interval between checks counts: this process may have been stopped as well
+# Seconds of processor time within STILL_S. Deadlocked processes were seen to use 0.03. A process that loads a model
+# uses more than this limit, even if it shares its core with twenty others.
 LEAST_CPU_S = 0.2
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What the processes of a server have done so far, and whether one waits for a disk now."""
+    """Total work of a server's processes, and whether one waits for a disk now."""
 
     cpu_s: float
     read_bytes: int
@@ -26,7 +26,7 @@ class Activity:
 
 @dataclass
 class StillStart:
-    """Looks at a server that is not ready yet."""
+    """Progress check of a server that is not ready yet."""
 
     log: Path
     activity: Callable[[], Activity]
@@ -37,7 +37,7 @@ class StillStart:
     _looked_at: float = 0.0
 
     def is_seen(self) -> bool:
-        """Look once more. True if nothing was computed, read or told for so long that nothing will come of it."""
+        """Check again. Returns whether nothing was computed, read or logged for STILL_S."""
         activity, told, now = self.activity(), self._log_bytes(), self.now()
         if self._moved(activity) or told != self._told:
             self._known, self._told, self._still_s = activity, told, 0.0
@@ -47,17 +47,17 @@ class StillStart:
         return self._still_s >= STILL_S
 
     def _moved(self, activity: Activity) -> bool:
-        computed = abs(activity.cpu_s - self._known.cpu_s) >= LEAST_CPU_S  # less, where a process ended
+        computed = abs(activity.cpu_s - self._known.cpu_s) >= LEAST_CPU_S  # it falls when a process ends
         return computed or activity.read_bytes > self._known.read_bytes or activity.waits_for_disk
 
     def _log_bytes(self) -> int:
-        with contextlib.suppress(OSError):  # somebody removed it
+        with contextlib.suppress(OSError):  # the log was removed
             return self.log.stat().st_size
         return 0
 
 
 def activity_of(pid: int) -> Activity:
-    """The activity of a process and of those that it started and that live."""
+    """Measure the activity of a process and its living descendants."""
     cpu_s, read_bytes, waits = 0.0, 0, False
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)

@@ -1,4 +1,4 @@
-"""End the processes of a server that somebody stopped (SIGSTOP): they live, hold their places and answer nobody."""
+"""Kill a server's processes that received SIGSTOP: they live and hold their slots, but answer no one."""
 
 import contextlib
 import time
@@ -10,16 +10,16 @@ import psutil
 
 from wan_t2v.operate.processes import stubs
 
-# Triton 2.51 calls such a process unhealthy within a second, fails all of its calls, and crashes when it goes on.
-PYTHON_S = 0.5  # so that it is seen at two looks
-SERVER_S = 3.0  # of tritonserver itself, which is none the worse for a shorter stop
+# Triton 2.51 marks such a process as unhealthy within a second, fails all its calls, and crashes when it continues.
+PYTHON_S = 0.5  # so that two checks see it
+SERVER_S = 3.0  # for tritonserver itself, which survives a shorter stop
 
 
 @dataclass
 class StoppedProcesses:
-    """Looks at one server. `report` is told of every process that is ended.
+    """Check of one server for stopped processes. `report` is called for every process that is killed.
 
-    A process that a debugger holds has another state and is left alone.
+    A process under a debugger has another state and is left alone.
     """
 
     server_pid: int
@@ -28,7 +28,7 @@ class StoppedProcesses:
     _since: dict[int, float] = field(default_factory=dict)
 
     def end_python(self) -> None:
-        """End each Python process that was stopped for a while; its model is loaded again as after a death."""
+        """Kill each Python process that was stopped for PYTHON_S; its model is then reloaded as after a death."""
         of_model = {stub.pid: stub.model for stub in stubs(self.server_pid)}
         for pid in self._since.keys() - of_model.keys() - {self.server_pid}:
             del self._since[pid]
@@ -39,11 +39,11 @@ class StoppedProcesses:
                 self.report({"event": "process hangs", "why": f"stopped for {PYTHON_S:g} s", "model": model})
 
     def server_is_one(self) -> bool:
-        """Look once more at tritonserver. True if it has been stopped for so long that it ought to be ended."""
+        """Check tritonserver again. Returns whether it has been stopped for SERVER_S."""
         return self._stopped_s(self.server_pid) >= SERVER_S
 
     def _stopped_s(self, pid: int) -> float:
-        """Seconds since the first look at which it was stopped, if it was stopped at each look since."""
+        """Return the seconds since the first of the last checks in a row that saw the process stopped, else 0."""
         with contextlib.suppress(psutil.NoSuchProcess):
             if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
                 return self.now() - self._since.setdefault(pid, self.now())

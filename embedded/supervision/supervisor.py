@@ -1,8 +1,8 @@
-"""Keep one tritonserver: start it, start it again if it dies, have its models repaired, stop it, leave nothing.
+"""Supervise one tritonserver: start it, restart it if it dies, reload its models, stop it, and clean up.
 
-Runs as a process of its own, so that the server ends with its caller whatever becomes of the caller: the caller holds
-a pipe to the supervisor's standard input, and when that closes the supervisor stops the server. Events go to standard
-output as JSON lines.
+Runs as its own process, so that the server ends with its caller even if the caller is killed. The caller holds a pipe
+to the supervisor's standard input. When the pipe closes, the supervisor stops the server. Events go to standard output
+as JSON lines.
 """
 
 import contextlib
@@ -36,12 +36,12 @@ from wan_t2v.operate.shared_memory import shared_memory_of
 
 POLL_S = 0.25
 WATCH_S = 1.0
-ABORTED_STARTS = 2  # a start that ends by a signal, as under load alone, is tried again so often
+ABORTED_STARTS = 2  # retries of a start that ends by a signal, which was seen only under load
 
 
 @dataclass
 class Supervisor:
-    """One server after another at the same address. `report` is told of every event."""
+    """Supervisor of successive servers at one address. `report` is called with every event."""
 
     options: ServerOptions
     report: Callable[[dict[str, Any]], None]
@@ -51,7 +51,7 @@ class Supervisor:
     _serving: bool = False
 
     def run(self) -> int:
-        """Serve until told to stop. Returns an exit code; nothing of the server is left, whatever happened."""
+        """Serve until told to stop. Returns an exit code; the server's processes and files are removed in any case."""
         try:
             if (limit := raise_limit()) < LEAST:
                 self.report({"event": "few open files", "limit": limit, "remedy": f"ulimit -n {LEAST} or more"})
@@ -70,18 +70,18 @@ class Supervisor:
         return 0
 
     def _end(self) -> None:
-        """Leave nothing."""
+        """End the server, and remove its files and shared memory."""
         self._end_triton()
         if self._belongings is not None:
             self._belongings.remove()
 
     def _end_triton(self) -> None:
-        """End the server and all of its processes; one that never served at once, since nobody waits for it."""
+        """End the server and all of its processes; kill one that never served, since no caller waits for it."""
         if self._triton is not None:
             (self._triton.end if self._serving else self._triton.kill)()
 
     def _serve(self) -> None:
-        """A server, and another for each that died. Raises ServerError if the first does not start."""
+        """Run a server, and a new one whenever it dies. Raises ServerError if the first does not start."""
         self._start_first()
         self._tell_ready("ready")
         restarts = Restarts()
@@ -96,7 +96,7 @@ class Supervisor:
                 restarts.failed()
 
     def _start_first(self) -> None:
-        """Raises ServerError with what the log says, unless the process was ended by a signal: that may pass."""
+        """Start the first server; retry a start that ended by a signal. Raises ServerError with the log's error."""
         for left in reversed(range(ABORTED_STARTS + 1)):
             try:
                 return self._started()
@@ -108,7 +108,7 @@ class Supervisor:
         return None
 
     def _started_again(self, restarts: Restarts) -> bool:
-        """Whether a dead server's follower came up, or none is wanted any more; why not is told."""
+        """Start a server after a death. Returns False, with an event, if that failed; True also if told to stop."""
         self._wait(restarts.pause_s)
         try:
             if not self.stopping:
@@ -121,7 +121,7 @@ class Supervisor:
         return True
 
     def _started(self) -> None:
-        """A new server, checked and ready, or told to stop meanwhile. Raises ServerError."""
+        """Start a server, and wait until it is ready and checked, or told to stop. Raises ServerError."""
         self._serving = False
         self._triton = triton = TritonProcess.start(self.options, self._own)
         limit_s = self.options.start_limit_s
@@ -132,7 +132,7 @@ class Supervisor:
                 reason = triton.first_error() or "no error in its log"
                 raise ServerError(f"not ready after {limit_s:g} s: {reason} (log: {self.options.log})")
             if still.is_seen():
-                triton.kill()  # ended by a signal, as one that aborts by itself: the start is tried again
+                triton.kill()  # it then ended by a signal, so `_start_first` retries
                 reason = triton.first_error() or f"nothing happened for {STILL_S:g} s"
                 raise ServerError(f"the server did not start: {reason} (log: {self.options.log})")
             self._own.close_regions()
@@ -160,16 +160,16 @@ class Supervisor:
         self.report({"event": event, **_hosts(options), **ports, **process})
 
     def _watch(self) -> None:
-        """Until told to stop, or the server is dead."""
+        """Watch the server until told to stop, or until it is dead."""
         triton = self._triton
         if triton is None:
             return
         watchdog = ModelWatchdog(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
-        models = BackgroundCheck(watchdog.check)  # it waits for a model while that loads
+        models = BackgroundCheck(watchdog.check)  # a check waits while a model loads
         try:
             self._look(triton, models)
         finally:
-            models.leave(wait=not self.stopping)  # the next server is at the same address, and not this one's to repair
+            models.leave(wait=not self.stopping)  # it must not touch the next server at this address
 
     def _look(self, triton: TritonProcess, models: BackgroundCheck) -> None:
         hang, crash = Hang(triton.answers), Crash(self.options.log)
@@ -179,26 +179,26 @@ class Supervisor:
             stopped.end_python()
             if why := _hangs(crash, stopped, hang):
                 self.report({"event": "server hangs", "why": why})
-                triton.kill()  # SIGTERM would wait for it, too
+                triton.kill()  # SIGTERM would hang as well
                 return
             if not self._own.are_there:
                 self.report({"event": "folder removed", "folder": str(self._own.folder)})
-                triton.kill()  # its processes count requests there, and start from there
+                triton.kill()  # its processes keep slots there, and start from there
                 self._own.remake_folder()
                 return
             if memory.is_due():
                 self.report({"event": "restarted for its memory", **memory.found})
-                triton.kill()  # no request is under way; one that comes now is told to try again
+                triton.kill()  # no request runs; a new one gets a retryable error
                 return
-            if not hang.is_silent:  # else its questions would only keep us from looking
+            if not hang.is_silent:  # a silent server would only block the check
                 models.begin()
             self._own.close_regions()
             self._pause(WATCH_S)
 
     def _after_death(self, pause_s: float) -> None:
-        """End what is left of a dead server. Raises ServerError if there is to be no other.
+        """Kill what is left of a dead server. Raises ServerError if it must not be restarted.
 
-        There is none after one that was told to stop, or that died while it drained: its follower would not drain.
+        That holds for one that was told to stop, or that died while it drained: a new server would not drain.
         """
         triton, log = self._triton, self.options.log
         if triton is None:
@@ -207,7 +207,7 @@ class Supervisor:
         code = triton.exit_code
         if was_told_to_stop(log) or RunDirectory(self._run_directory).draining:
             raise ServerError(f"the server ended by itself, exit code {code} (log: {log})")
-        with contextlib.suppress(OSError):  # somebody removed it
+        with contextlib.suppress(OSError):  # the log was removed
             log.replace(died_log(log))
         told = {"exit_code": code, "log": str(died_log(log)), "next_start_in_s": pause_s}
         self.report({"event": "server died", **told})
@@ -218,7 +218,7 @@ class Supervisor:
             self._pause(min(left, WATCH_S))
 
     def _pause(self, seconds: float) -> None:
-        """Sleep, but notice at once that the caller is gone."""
+        """Sleep, but wake up and stop as soon as the caller's pipe closes."""
         if self.stopping:
             return
         readable, _, _ = select.select([sys.stdin], [], [], seconds)
@@ -227,7 +227,7 @@ class Supervisor:
 
 
 def _hangs(crash: Crash, stopped: StoppedProcesses, hang: Hang) -> str | None:
-    """Why a server that lives is to be ended; None if it is not."""
+    """Return the reason why a living server must be killed; None if there is none."""
     if crash.is_stuck():
         return "in its crash"
     if stopped.server_is_one():
@@ -245,7 +245,7 @@ def _print(event: dict[str, Any]) -> None:
 
 
 def died_log(log: Path) -> Path:
-    """Where the log of the last server that died is kept."""
+    """Return the path of the log of the last server that died."""
     return log.with_name(f"{log.name}.died")
 
 

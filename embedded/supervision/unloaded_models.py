@@ -1,4 +1,4 @@
-"""Find the models that somebody unloaded who had no reason to: nothing else would ever load them again."""
+"""Find models that were unloaded, but not by an expert swap: nothing else would load them again."""
 
 from collections.abc import Iterable, Set
 from typing import Any
@@ -11,14 +11,14 @@ from wan_t2v.contract import UNARY
 from wan_t2v.operate.probe import ITS_LOOP, SWAPPED
 
 CALL_LIMIT_S = 5.0
-_UNLOADED = "unloaded"  # the index's reason, where it says of a failed load what failed
+_UNLOADED = "unloaded"  # the index's reason; after a failed load it has the error
 
 
 class UnloadedModels:
-    """Those of one server's repository; the check of the start, which is in another one, is none of them.
+    """Unloaded models of one server's repository; the model `tensor_check` is in another one and does not count.
 
-    A denoiser that swaps its experts unloads them on purpose and loads the one that it needs. It does so under a lock
-    during a clip, and leaves one unloaded between clips, so its configuration decides and not the lock.
+    A denoiser that swaps its experts unloads them on purpose and loads the one that it needs. It holds a lock only
+    during a clip, but leaves one expert unloaded between clips too. So its configuration decides here, not the lock.
     """
 
     def __init__(self, options: ServerOptions, client: tritonclient.grpc.InferenceServerClient) -> None:
@@ -28,10 +28,10 @@ class UnloadedModels:
         self._swaps: bool | None = None
 
     def names(self, *, failed: Set[str]) -> list[str]:
-        """Those to load next. `failed` are those whose load failed here: the index gives another reason for them.
+        """Return the models to load next. `failed` are those whose load failed here: the index has another reason.
 
-        The ensemble is the last, when nothing is on its way: it goes and comes with its models, and to load it while
-        one of them is being unloaded loads all of them anew.
+        The ensemble is last, when no model is being loaded or unloaded. It is unloaded with its models, and loading it
+        while one of them is being unloaded reloads all of them.
         """
         try:
             index = self._client.get_model_repository_index(
@@ -45,7 +45,7 @@ class UnloadedModels:
         return models or ([UNARY] if UNARY in gone and not on_its_way else [])
 
     def _may_swap(self) -> bool:
-        """Whether experts are unloaded on purpose; true as long as nobody can tell."""
+        """Whether the denoiser unloads experts on purpose; true while its config cannot be read."""
         if self._swaps is None:
             try:
                 answer = self._client.get_model_config(ITS_LOOP, client_timeout=CALL_LIMIT_S)

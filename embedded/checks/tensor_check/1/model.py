@@ -1,4 +1,4 @@
-"""Answer with the tensors that came, by way of numpy, as the product's own models take and give them."""
+"""Return the received tensors, converted to numpy and back as in the product's own models."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """What Triton's Python backend looks for."""
+    """The class that Triton's Python backend loads."""
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One answer per request."""
+        """Return one response per request."""
         return [
             pb_utils.InferenceResponse([pb_utils.Tensor(sent.name(), sent.as_numpy()) for sent in request.inputs()])
             for request in requests
