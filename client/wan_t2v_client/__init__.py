@@ -1,6 +1,6 @@
 """Client of a Wan2.2 text-to-video server: `TextToVideo(Connection()).generate("a red ball rolls left").video`.
 
-A name is imported when it is first used: the command sets gRPC's environment before gRPC is imported.
+Names are imported on first use, since the command must set gRPC's environment before gRPC is imported.
 """
 
 from importlib import import_module
@@ -46,7 +46,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of `__all__`."""
+    """Import a name of `__all__` on first use. Raises AttributeError for any other name."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

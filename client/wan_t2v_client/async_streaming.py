@@ -91,13 +91,13 @@ async def _one_try(
         raise end.error from None
     finally:
         answers.cancel()
-        finished.set()  # an ended call is not cancelled, and gRPC's task that sends the request would wait for ever
+        finished.set()  # cancel() does not end gRPC's sending task of a finished call, which would wait for ever
 
 
 async def _request(
     request: EncodedRequest, timeout_us: int | None, finished: asyncio.Event
 ) -> AsyncIterator[dict[str, Any]]:
-    """The one request; our side of the stream stays open until the answer is there, as it does in blocking calls."""
+    """Yield the one request, then keep the client's side of the stream open until the call is finished."""
     parameters = {**request.parameters, "triton_enable_empty_final_response": True}
     yield {"model_name": STREAM_MODEL, "inputs": request.inputs, "timeout": timeout_us, "parameters": parameters}
     await finished.wait()

@@ -1,4 +1,4 @@
-"""The client for asyncio: many videos at a time in one thread. A cancelled task stops its work on the server."""
+"""The asyncio client: many videos at a time in one thread. Cancelling a task stops its work on the server."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -25,12 +25,12 @@ from wan_t2v_client.watchdog import IDLE_LIMIT_S
 class AsyncTextToVideo:
     """A connection to a server, for one event loop. Use it as an asynchronous context, or await `close`.
 
-    `retry` says how often a call is tried while the server is unavailable; by default once.
+    `retry` is the policy for calls while the server is unavailable; by default a call is tried once.
     """
 
     def __init__(self, connection: Connection | None = None, *, retry: RetryPolicy = NO_RETRY) -> None:
         self._connection, self._retry = connection or Connection(), retry
-        self._client: Any = None  # opened by the first call: a channel belongs to the loop that runs then
+        self._client: Any = None  # opened by the first call, since a channel belongs to the running event loop
 
     async def __aenter__(self) -> "AsyncTextToVideo":
         self._open()
@@ -40,7 +40,7 @@ class AsyncTextToVideo:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; the calls that are under way are cancelled."""
+        """Close the connection; running calls are cancelled."""
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -80,7 +80,10 @@ class AsyncTextToVideo:
         idle_limit_s: float = IDLE_LIMIT_S,
         **fields: Any,
     ) -> AsyncGenerator[Progress | Generation, None]:
-        """A Progress for each step and the Generation last. Close it (`contextlib.aclosing`) to stop early."""
+        """Yield a Progress after each step and the Generation last. Close it (`contextlib.aclosing`) to stop early.
+
+        Raises as `generate` does.
+        """
         check_seconds("idle_limit_s", idle_limit_s)
         return stream_generation_asyncio(
             self._open(),
@@ -95,7 +98,7 @@ class AsyncTextToVideo:
     async def generate_unary(self, prompt: str, *, deadline_s: float | None = None, **fields: Any) -> Generation:
         """Generate a video through the unary endpoint, as `TextToVideo.generate_unary` does.
 
-        A cancelled task leaves, but the work on the server runs to its end.
+        Cancelling the task ends the call, but the work on the server runs to its end. Raises as `generate` does.
         """
         request = encode_fields({"prompt": prompt, **fields})
         deadline = Deadline(deadline_s)
@@ -117,11 +120,11 @@ class AsyncTextToVideo:
             await asyncio.sleep(wait_s)
 
     async def limits(self, *, deadline_s: float | None = None) -> Limits:
-        """What the server serves: sizes, ranges, choices and defaults of every field."""
+        """Read what the server serves: sizes, ranges, choices and defaults of fields. Raises as `generate` does."""
         return await ask_limits_asyncio(self._open(), connection=self._connection, deadline_s=deadline_s)
 
     async def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
-        """Every loaded model with its version and how often it ran."""
+        """List each loaded model with its version and how often it ran. Raises as `generate` does."""
         try:
             answer = await self._open().get_inference_statistics(
                 as_json=True, headers=dict(self._connection.headers), client_timeout=Deadline(deadline_s).timeout_s()

@@ -1,4 +1,4 @@
-"""Deadlines: the moment at which a caller gives up, retries included."""
+"""Deadlines: the time at which a caller gives up, retries included."""
 
 import math
 import time
@@ -7,7 +7,7 @@ from numbers import Real
 
 from wan_t2v_client.errors import RequestRefused
 
-LONGEST_S = 1e8  # three years; clocks and protocols overflow at figures far beyond
+LONGEST_S = 1e8  # three years; clocks and protocols overflow far beyond that
 
 
 def check_seconds(name: str, value: float, *, least: float = 0.0, longest: float = LONGEST_S) -> None:
@@ -20,7 +20,7 @@ def check_seconds(name: str, value: float, *, least: float = 0.0, longest: float
 
 
 class Deadline:
-    """`seconds` from now, or never. `now` gives seconds on any steady clock. Raises RequestRefused."""
+    """A deadline `seconds` from now, or none. `now` gives seconds on any steady clock. Raises RequestRefused."""
 
     def __init__(self, seconds: float | None, now: Callable[[], float] = time.monotonic) -> None:
         if seconds is not None:
@@ -29,19 +29,19 @@ class Deadline:
         self._ends = math.inf if seconds is None else now() + seconds
 
     def left_s(self) -> float:
-        """Seconds that are left: 0 if it has passed, infinite if there is no deadline."""
+        """Return the seconds that are left: 0 if the deadline has passed, infinite without a deadline."""
         return max(0.0, self._ends - self._now())
 
     def timeout_s(self) -> float | None:
-        """The same as timeouts are given to gRPC."""
+        """Return the seconds that are left as a timeout for gRPC; None without a deadline."""
         return timeout(self.left_s())
 
     def timeout_us(self) -> int | None:
-        """The same as the server is told it with the request (Triton's `timeout`, where 0 is none)."""
+        """Return the microseconds that are left, at least 1, for Triton's `timeout`; None without a deadline."""
         left_s = self.left_s()
         return None if math.isinf(left_s) else max(1, int(left_s * 1e6))
 
 
 def timeout(seconds: float) -> float | None:
-    """None for an infinite wait."""
+    """Return the seconds as a timeout; None for an infinite wait."""
     return None if math.isinf(seconds) else seconds

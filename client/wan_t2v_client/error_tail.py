@@ -1,4 +1,4 @@
-"""The tail of a server's message: what the client reads of it, since Triton loses codes in streams.
+"""The machine-readable tail of a server's error message. The client parses it, since Triton loses codes in streams.
 
     height: got 100; accepted: a multiple of 16 from 32 to 256. Nearest: 96. [INVALID_ARGUMENT field=height]
     1 generations are under way (limit 1) and 4 wait (limit 4); try again later [UNAVAILABLE retry_after_s=5]
@@ -14,7 +14,7 @@ _TAIL = re.compile(r" \[(?P<status>[A-Z_]+)(?P<values>(?: [a-z_]+=[^ \]]+)*)\]\Z
 
 @dataclass(frozen=True)
 class ErrorTail:
-    """gRPC's name of the code, the field that is to be changed, and the seconds after which to try again."""
+    """gRPC's name of the code, the field that the caller must change, and the seconds to wait before a retry."""
 
     status: str
     field: str | None = None
@@ -22,7 +22,7 @@ class ErrorTail:
 
 
 def split_tail(message: str) -> tuple[str, ErrorTail | None]:
-    """A message without its tail, and the tail; None where the message has none, as Triton's own."""
+    """Split a message into text and tail; the tail is None for a message without one, such as Triton's own."""
     found = _TAIL.search(message)
     if found is None:
         return message, None
@@ -33,5 +33,5 @@ def split_tail(message: str) -> tuple[str, ErrorTail | None]:
 def _seconds(values: dict[str, str]) -> float | None:
     try:
         return float(values["retry_after_s"])
-    except (KeyError, ValueError):  # a later server may say it otherwise
+    except (KeyError, ValueError):  # a newer server may use another form
         return None

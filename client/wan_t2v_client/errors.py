@@ -1,4 +1,4 @@
-"""The client's errors, by what the caller can do about each."""
+"""The client's errors, one class per way to handle them."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from wan_t2v_client.error_tail import split_tail
 
 
 class ClientError(Exception):
-    """A call that did not succeed. `exit_code` is what the command ends with."""
+    """A call that did not succeed. `exit_code` is the exit code of the command."""
 
     exit_code = 5
 
@@ -17,7 +17,7 @@ class ClientError(Exception):
 class RequestRefused(ClientError):
     """The request cannot be served as it is; the message says why and what is accepted. Do not repeat it.
 
-    `field` is the one that is to be changed, as the server names it; None if it named none.
+    `field` is the server's name of the field to change; None if the server named none.
     """
 
     exit_code = 2
@@ -28,13 +28,13 @@ class RequestRefused(ClientError):
 
 
 class WrongEndpoint(RequestRefused):
-    """What answers at the address is no gRPC endpoint, so no request can be served there."""
+    """The server at the address is not a gRPC endpoint, so it cannot serve any request."""
 
 
 class Unavailable(ClientError):
     """The server cannot be reached, or cannot take the request at the moment. Try again.
 
-    `retry_after_s` is the server's own estimate of when, None if it gave none.
+    `retry_after_s` is the server's estimate of the seconds until a retry can succeed; None if it gave none.
     """
 
     exit_code = 3
@@ -45,17 +45,17 @@ class Unavailable(ClientError):
 
 
 class DeadlineExceeded(ClientError):
-    """The deadline passed before the answer came, or the server refused at once because it would."""
+    """The deadline passed before the response came, or the server estimated that it would and rejected the request."""
 
     exit_code = 4
 
 
 class ServerFault(ClientError):
-    """The server failed at its task; its log has the reason."""
+    """The server failed; its log has the reason."""
 
 
 class EndedByServer(Exception):
-    """Inside the client alone: the server ended a stream with this error, so there is nothing left to cancel."""
+    """Used inside the client only: the server ended a stream with this error, so there is nothing left to cancel."""
 
     def __init__(self, error: ClientError) -> None:
         super().__init__(str(error))
@@ -68,13 +68,13 @@ _BY_STATUS: dict[str, type[ClientError]] = {
     "StatusCode.PERMISSION_DENIED": RequestRefused,
     "StatusCode.NOT_FOUND": Unavailable,
     "StatusCode.UNAVAILABLE": Unavailable,
-    "StatusCode.ALREADY_EXISTS": Unavailable,  # the same idempotency_key is being worked on: its answer will be there
+    "StatusCode.ALREADY_EXISTS": Unavailable,  # the same idempotency_key is running: a retry gets its result
     "StatusCode.DEADLINE_EXCEEDED": DeadlineExceeded,
 }
-# Triton calls these INTERNAL, yet they pass: a model's process died and is being started again.
+# Triton reports these as INTERNAL although they are temporary: a model's process died and is being restarted.
 _PASSING = ("is not healthy", "is not ready", "Server not ready", "stopped accepting new", "Exceeds maximum queue size")
-_UNLOADED = "Request for unknown model"  # as while it is loaded again; a stream tells this without a code
-# What Triton itself says of a request that it gives to no model; in a stream without a code.
+_UNLOADED = "Request for unknown model"  # also while it is being reloaded; in a stream it has no code
+# Triton's own messages for a request that it rejects before any model; in a stream they have no code.
 _TRITON_REFUSES = re.compile(
     r"unexpected inference input|unexpected shape for input|data-type is|inference input data-type|unexpected datatype"
     r"|expected \d+ (inputs|string elements)|but expected \d+|inputs? .* shape .* does not match|non-empty shape"
@@ -82,7 +82,7 @@ _TRITON_REFUSES = re.compile(
 
 
 def client_error(error: InferenceServerException) -> ClientError:
-    """The error of this module that says the same, in one line and without Triton's prefixes."""
+    """Convert Triton's error to one of this module, with a message of one line and without Triton's prefixes."""
     message = " ".join((error.message() or str(error)).split())
     message, tail = split_tail(message.removeprefix("in ensemble 'text_to_video', "))
     status = f"StatusCode.{tail.status}" if tail else str(error.status() or "")
@@ -95,7 +95,7 @@ def client_error(error: InferenceServerException) -> ClientError:
 
 
 def _kind(status: str, message: str) -> type[ClientError]:
-    """Which error it is; a message of Triton's own has no code in a stream."""
+    """Choose the error class by text and status; in a stream, Triton's own messages have no status."""
     if any(text in message for text in (*_PASSING, _UNLOADED)):
         return Unavailable
     if status:
@@ -104,5 +104,5 @@ def _kind(status: str, message: str) -> type[ClientError]:
 
 
 def client_error_from_rpc(error: Any) -> ClientError:
-    """The same for a gRPC error as it is: tritonclient's asyncio stream raises these."""
+    """Convert a gRPC error likewise: tritonclient's asyncio stream raises unwrapped ones."""
     return client_error(InferenceServerException(msg=error.details() or "", status=str(error.code())))

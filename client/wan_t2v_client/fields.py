@@ -1,4 +1,4 @@
-"""Request fields: one table with each field's type and command option, and their way into Triton's inputs."""
+"""Request fields: one table with each field's type and command option, and their encoding as Triton inputs."""
 
 import difflib
 import math
@@ -13,12 +13,12 @@ from wan_t2v_client.errors import RequestRefused
 
 
 class Field(NamedTuple):
-    """One field: its type by Triton's name, and its option of the command, if `help` says what that is for.
+    """One field: its type by Triton's name, and its option of the command if it has a `help` text.
 
     Attributes:
-        option: the option's name where it is not the field's.
-        metavar: what stands for the value in the command's help, where the name would say too little.
-        array: the value is an array of any shape; else it is one value.
+        option: name of the option, if it differs from the field's.
+        metavar: placeholder of the value in the command's help, if the field's name is not clear enough.
+        array: whether the value is an array of any shape instead of a single value.
     """
 
     datatype: str
@@ -28,7 +28,7 @@ class Field(NamedTuple):
     array: bool = False
 
 
-# The one home of the fields in the client: `docs/design/request-fields.md`. The command has `--size` for two of them.
+# The client's only definition of the fields: `docs/design/request-fields.md`. The command has `--size` for two of them.
 FIELDS = {
     "prompt": Field("BYTES"),
     "negative_prompt": Field("BYTES", "what the video should not show"),
@@ -52,7 +52,7 @@ FIELDS = {
     "video_encoding": Field("BYTES"),
     "preview_every": Field("INT32"),
 }
-# When a video is made and whether one is taken up again, not what it is: parameters of Triton's request.
+# Parameters of Triton's request: they affect when a video is made and whether it resumes, but not its content.
 PARAMETERS = {
     "idempotency_key": Field(
         "BYTES", "key of the request; the same key resumes an interrupted video, where the server can", metavar="TEXT"
@@ -74,7 +74,7 @@ class EncodedRequest(NamedTuple):
 def encode_fields(fields: Mapping[str, Any]) -> EncodedRequest:
     """Encode each field that is not None as an input or a parameter.
 
-    Raises TypeError for a name that is no field, RequestRefused.
+    Raises TypeError for a name that is not a field, RequestRefused for a value that its type cannot hold.
     """
     parameters = {name: _parameter(name, fields[name]) for name in PARAMETERS if fields.get(name) is not None}
     return EncodedRequest(
@@ -91,15 +91,15 @@ def _inputs(fields: Mapping[str, Any]) -> list[tritonclient.grpc.InferInput]:
 
 
 def unknown_field(name: str) -> str:
-    """Say that a name is no field, and which one is nearest."""
-    if len(name) > _LONGEST_NAME:  # comparing takes long
+    """Make the message for a name that is not a field, with the nearest field."""
+    if len(name) > _LONGEST_NAME:  # comparing it would take long
         return f"unknown field {name[:_LONGEST_NAME]!r}..."
     near = difflib.get_close_matches(name, FIELDS, n=1)
     return f"unknown field {name!r}" + (f" (is {near[0]} meant?)" if near else "")
 
 
 def _parameter(name: str, value: Any) -> Any:
-    """One parameter as tritonclient takes it. Raises RequestRefused for a value that its type cannot hold."""
+    """Convert a parameter's value for tritonclient. Raises RequestRefused for a value that its type cannot hold."""
     try:
         plain = plain_value(PARAMETERS[name].datatype, value)
     except (OverflowError, ValueError, TypeError) as error:
@@ -108,7 +108,7 @@ def _parameter(name: str, value: Any) -> Any:
 
 
 def not_sendable(name: str, value: Any, error: Exception) -> RequestRefused:
-    """Make the refusal of a value that the field's type cannot hold."""
+    """Make the error for a value that the field's type cannot hold."""
     shown = repr(value)
     shown = shown if len(shown) <= _MOST_QUOTED else f"{shown[:_MOST_QUOTED]}..."
     return RequestRefused(f"{name}: got {shown}, which cannot be sent ({str(error)[:_MOST_QUOTED]})")

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from wan_t2v_client.errors import ServerFault
 
-UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what reading raises
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what parsing can raise
 
 
 @dataclass(frozen=True)
 class Generation:
     """The result: `video` (the MP4's bytes), `frames` (T, H, W, 3) uint8 or `latents` (1, C, F, h, w) float32.
 
-    Those that were not asked for (`output_type`) are None. `metadata` holds the effective settings, the seed, the
+    Outputs that were not requested by `output_type` are None. `metadata` has the effective settings, the seed, the
     graphs that ran and the milliseconds of each stage.
     """
 
@@ -27,7 +27,7 @@ class Generation:
 
 
 def generation_from_answer(answer: tritonclient.grpc.InferResult) -> Generation:
-    """Read an answer; outputs that were not asked for are empty in it. Raises ServerFault for another model's."""
+    """Parse a response; outputs that were not requested are empty in it. Raises ServerFault if it cannot be parsed."""
     try:
         video, frames, latents = (answer.as_numpy(name) for name in ("video", "frames", "denoised_latents"))
         return Generation(
@@ -41,5 +41,5 @@ def generation_from_answer(answer: tritonclient.grpc.InferResult) -> Generation:
 
 
 def unreadable(error: Exception) -> ServerFault:
-    """What to say of an answer that is not as this client knows it."""
+    """Make the error for a response that this client cannot parse."""
     return ServerFault(f"the server's answer cannot be read ({type(error).__name__}: {str(error)[:100]})")

@@ -1,4 +1,4 @@
-"""The limits of requests, as the server publishes them: `docs/use/request.md` has the document's meaning."""
+"""The limits of requests, as the server publishes them: `docs/use/request.md` explains the document."""
 
 import json
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ from wan_t2v_client.generation import UNREADABLE, unreadable
 VERSION = 1
 QUESTION = EncodedRequest([], {"limits": True})
 ANSWER_LIMIT_S = 10.0
-_NOT_KNOWN = "limits: got an unknown field"  # what a server says that publishes none
+_NOT_KNOWN = "limits: got an unknown field"  # error of a server that publishes no limits
 
 
 @dataclass(frozen=True)
 class FieldLimits:
-    """What one field accepts.
+    """Limits of one field.
 
     Attributes:
         type: `text`, `integer`, `number` or `array`.
-        minimum, above, maximum: the least value, or what a value must be above; the greatest. None where there is none.
-        step: of integers: from one accepted value to the next, beginning at `minimum`.
-        choices: the only values; empty where others are accepted.
-        maximum_bytes, read_tokens: of a text: how long it may be, and how much of it is read.
-        default: the value of a request without the field; None for a seed, which is drawn.
+        minimum, above, maximum: inclusive lower bound, exclusive lower bound, inclusive upper bound; None for none.
+        step: distance between accepted integers, counted from `minimum`.
+        choices: the accepted values; empty if the values are not a closed list.
+        maximum_bytes, read_tokens: longest accepted text, and the number of its tokens that the model reads.
+        default: value of a request without the field; None for a seed, which is drawn.
     """
 
     type: str
@@ -43,7 +43,7 @@ class FieldLimits:
     default: Any = None
 
     def accepts(self, value: Any) -> bool:
-        """Whether the server accepts the value by itself; a value of the field's type."""
+        """Whether the server accepts this value, apart from other fields. The value must have the field's type."""
         if self.choices:
             return value in self.choices
         if self.maximum_bytes is not None:
@@ -53,7 +53,7 @@ class FieldLimits:
         return self._is_in_range(value) and (self.step == 1 or (value - (self.minimum or 0)) % self.step == 0)
 
     def accepted(self) -> str:
-        """What is accepted, in words."""
+        """Describe the accepted values in words."""
         if self.choices:
             return " or ".join(map(str, self.choices))
         if self.maximum_bytes is not None:
@@ -67,7 +67,7 @@ class FieldLimits:
         return " ".join(parts)
 
     def _is_in_range(self, value: float) -> bool:
-        if self.type == "number":  # it is sent in single precision
+        if self.type == "number":  # the client sends single precision
             value = float(np.float32(value))
         if self.above is not None and not value > self.above:
             return False
@@ -76,7 +76,7 @@ class FieldLimits:
 
 @dataclass(frozen=True)
 class WorkLimits:
-    """The most work of one request, and how to count it."""
+    """Limit on the work of one request, and the figures to compute the work."""
 
     maximum_token_passes: int
     pixels_per_token: int
@@ -84,7 +84,7 @@ class WorkLimits:
     guided_above: float
 
     def token_passes(self, settings: Mapping[str, Any]) -> int:
-        """The work of whole settings: transformer tokens times passes of the experts."""
+        """Compute the work of complete settings: transformer tokens times passes of the experts."""
         frames = (settings["num_frames"] - 1) // self.frames_per_latent + 1
         tokens = frames * (settings["height"] // self.pixels_per_token) * (settings["width"] // self.pixels_per_token)
         passes = 2 if settings["guidance_scale"] > self.guided_above else 1
@@ -93,13 +93,14 @@ class WorkLimits:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server serves.
+    """Limits of a server.
 
     Attributes:
-        fields: every field of a request, by name.
-        sizes: clips that are served, as (height, width, frames); empty: any that the fields' ranges allow.
-        least_steps, exact_profiles: fewest steps for a step profile that is not one of these.
-        document: the whole answer, as it came.
+        fields: limits of every field of a request, by name.
+        sizes: served clips as (height, width, frames); if empty, the fields' ranges decide.
+        work: limit on the work of one request.
+        least_steps, exact_profiles: fewest steps for any step profile other than `exact_profiles`.
+        document: the server's whole document, unchanged.
     """
 
     fields: Mapping[str, FieldLimits]
@@ -111,12 +112,12 @@ class Limits:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The settings of a request that gives none, as far as they are known before it is made."""
+        """Settings of a request without any field, as far as they are known before it is sent."""
         return {name: one.default for name, one in self.fields.items() if one.default is not None}
 
     @classmethod
     def parse(cls, document: Any) -> "Limits":
-        """Read the document. Raises ServerFault."""
+        """Parse the document. Raises ServerFault if this client cannot read it."""
         try:
             if document["version"] != VERSION:
                 raise ServerFault(
@@ -135,7 +136,7 @@ class Limits:
 
 
 def limits_from_answer(answer: Any) -> Limits:
-    """Read the endpoint's answer. Raises ServerFault."""
+    """Parse the endpoint's response. Raises ServerFault."""
     try:
         document = json.loads(answer.as_numpy("limits")[0])
     except UNREADABLE as error:
@@ -144,13 +145,13 @@ def limits_from_answer(answer: Any) -> Limits:
 
 
 def explain_refusal(error: ClientError) -> ClientError:
-    """Say what it means that a server does not know the question."""
-    if _NOT_KNOWN in str(error):  # its errors in a stream have no code that this client reads
+    """Replace the error of a server that does not know the parameter `limits` by one that explains it."""
+    if _NOT_KNOWN in str(error):  # its stream errors have no code that this client reads
         return RequestRefused("the server publishes no limits: it is older than this client; update it")
     return error
 
 
 def _field_limits(entry: Mapping[str, Any]) -> FieldLimits:
-    """What this client knows of it; a newer server may say more."""
+    """Parse the entries that this client knows; a newer server may send more."""
     known = {one.name: entry[one.name] for one in fields(FieldLimits) if one.name in entry}
     return FieldLimits(**{**known, "choices": tuple(known.get("choices", ()))})

@@ -1,4 +1,4 @@
-"""The streaming endpoint's messages: progress, heartbeats and, last, the generation or the limits."""
+"""The streaming endpoint's messages: progress, heartbeats, and finally the generation or the limits."""
 
 import json
 from dataclasses import dataclass, fields
@@ -13,16 +13,16 @@ from wan_t2v_client.limits import Limits, limits_from_answer
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress after a step: index, expert, seconds, estimate of what is left.
+    """Step progress: index, expert, seconds, estimated time left.
 
     Attributes:
-        step, num_inference_steps: the `step`-th of so many.
-        timestep, expert: where it was on the schedule, and who ran it.
-        step_s: seconds it took on the server.
-        left_s: the server's estimate of the seconds for the steps that are left.
-        reused: the step took an earlier one's result; no expert ran.
-        preview: a small PNG of what the clip is becoming, if it was asked for and this step has one; its base64 if
-            the request's `video_encoding` is.
+        step, num_inference_steps: index of the step, from 1, and number of steps.
+        timestep, expert: timestep of the step, and the expert that ran it.
+        step_s: seconds that the step took on the server.
+        left_s: the server's estimate of the seconds for the remaining steps.
+        reused: whether the step reused an earlier step's result, so that no expert ran.
+        preview: a small PNG of the predicted clip, if requested and due at this step; in base64 if the request's
+            `video_encoding` is.
     """
 
     step: int
@@ -37,12 +37,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A sign of life: what the request waits for or is doing.
+    """A heartbeat with the request's current stage.
 
     Attributes:
-        stage: `queue`, `prepare`, `denoise`, `load` (of an expert, where they take turns), `decode` or `encode`.
-        stage_s: seconds that the request has been in it.
-        ahead: in the queue, how many generations go first.
+        stage: `queue`, `prepare`, `denoise`, `load` (of an expert, if only one is in memory), `decode` or `encode`.
+        stage_s: seconds that the request has been in this stage.
+        ahead: number of generations that go first, in the stage `queue`; else None.
     """
 
     stage: str
@@ -55,9 +55,9 @@ LAST = (Generation, Limits)
 
 
 def read_message(answer: tritonclient.grpc.InferResult) -> Message:
-    """Read one message: a step's progress, a sign of life or, at the end, the generation or the limits.
+    """Parse one message: a step's progress, a heartbeat or, at the end, the generation or the limits.
 
-    Raises ServerFault for a last answer that holds none of them, and for one that cannot be read.
+    Raises ServerFault for a final response with none of them, and for one that cannot be parsed.
     """
     try:
         message = _read_running(answer)
@@ -82,6 +82,6 @@ def _read_running(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat
 
 
 def _known(kind: type[Progress] | type[Heartbeat], text: bytes) -> dict[str, Any]:
-    """Fields that this client knows; a newer server sends more."""
+    """Return the fields that this client knows; a newer server may send more."""
     names = {field.name for field in fields(kind)}
     return {name: value for name, value in json.loads(text).items() if name in names}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from wan_t2v_client.deadline import Deadline
 from wan_t2v_client.errors import ClientError, Unavailable
 
-_MOST_DOUBLINGS = 64  # beyond any wait; a thousand would be no number any more
+_MOST_DOUBLINGS = 64  # beyond any wait; a thousand would overflow a float
 
 
 def _tell_nobody(error: Unavailable, wait_s: float) -> None:
@@ -16,20 +16,20 @@ def _tell_nobody(error: Unavailable, wait_s: float) -> None:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often a call is tried, and how long it waits in between.
+    """Number of tries of a call, and the waits in between.
 
-    Each wait is twice the one before, and its later half is random, so that many callers who failed together do not
-    come back together ("equal jitter" of "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). A server
-    that says when to come back is waited for that long as well.
+    Each wait is twice the one before, and its later half is random, so that callers who failed together do not retry
+    together ("equal jitter" of "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). A server's
+    `retry_after_s` is added to the wait.
 
     Attributes:
         attempts: tries in all; 1 is no retry.
-        first_wait_s, longest_wait_s: the first wait and the limit of the doubling, without the server's own word.
-        after_progress: try again also after steps were told. Each of them is computed again, the steps start again
-            at 1, and a request that killed the server may do so again; so this is for the caller to want. It is
-            safe: no video came yet, and the same request with a seed gives the same bytes.
-        on_wait: told the error and the seconds before each wait.
-        random: gives numbers from 0 to 1.
+        first_wait_s, longest_wait_s: first wait and limit of the doubling, without the server's `retry_after_s`.
+        after_progress: retry even after steps were reported. The server then computes all steps again, from step 1,
+            and a request that crashed the server may do so again. So it is off by default. It gives no wrong result:
+            no video had arrived, and the same request with a seed gives the same bytes.
+        on_wait: called with the error and the seconds before each wait.
+        random: returns numbers from 0 to 1.
     """
 
     attempts: int = 5
@@ -40,7 +40,7 @@ class RetryPolicy:
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def wait_s(self, failures: int, retry_after_s: float | None) -> float:
-        """Seconds to wait after the `failures`-th failure, from 1."""
+        """Return the seconds to wait after the `failures`-th failure, counted from 1."""
         backoff_s: float = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
         return (retry_after_s or 0.0) + backoff_s * (1 + self.random()) / 2
 
@@ -49,14 +49,14 @@ NO_RETRY = RetryPolicy(attempts=1)
 
 
 class Retries:
-    """The tries of one call; neither it nor the policy sleeps, so blocking and asyncio calls share both."""
+    """The tries of one call. Neither this nor the policy sleeps, so blocking and asyncio calls share both."""
 
     def __init__(self, policy: RetryPolicy, deadline: Deadline) -> None:
         self._policy, self._deadline = policy, deadline
         self._failures = 0
 
     def wait_s(self, error: ClientError, *, progressed: bool = False) -> float:
-        """Seconds to wait until the next try. Raises `error` if there is to be none."""
+        """Return the seconds to wait until the next try. Raises `error` if no further try is allowed."""
         self._failures += 1
         if not isinstance(error, Unavailable) or (progressed and not self._policy.after_progress):
             raise error

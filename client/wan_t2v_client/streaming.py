@@ -1,4 +1,4 @@
-"""One streaming call: messages as they come, the video last. Who stops reading stops the work on the server."""
+"""One streaming call: messages as they arrive, the video last. Closing the iterator stops the work on the server."""
 
 import contextlib
 import queue
@@ -21,7 +21,7 @@ from wan_t2v_client.transport.connection import Connection
 from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Watchdog
 
-CLOSE_LIMIT_S = 5.0  # for the server's last word after the answer or the error
+CLOSE_LIMIT_S = 5.0  # for the stream's end after the final response or error
 STREAM_MODEL = "text_to_video_stream"
 _UNREACHED = "StatusCode.UNAVAILABLE"
 Messages = queue.SimpleQueue[tuple[Any, InferenceServerException | None]]
@@ -39,10 +39,10 @@ def stream_generation(
 ) -> Generator[Progress | Generation, None, None]:
     """Yield a Progress for each step, and last the Generation. Closing the iterator cancels the work on the server.
 
-    `on_heartbeat` hears what the server tells while there is nothing new, such as the place in the queue.
+    `on_heartbeat` receives the server's heartbeats, such as the place in the queue.
 
-    Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault; Unavailable also if the server fell silent,
-    see `wan_t2v_client.watchdog`. The deadline is for all tries together.
+    Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault. Unavailable also if the server fell silent,
+    see `wan_t2v_client.watchdog`. The deadline holds for all tries together.
     """
     request = encode_fields(fields)
     deadline = Deadline(deadline_s)
@@ -63,7 +63,7 @@ def stream_generation(
 
 
 def ask_limits(connection: Connection, *, deadline_s: float | None = None) -> Limits:
-    """Ask for the limits of requests, once. Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault."""
+    """Request the limits, without retries. Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault."""
     watchdog = Watchdog(IDLE_LIMIT_S, Deadline(ANSWER_LIMIT_S if deadline_s is None else deadline_s))
     try:
         with closing(_one_try(connection, QUESTION, watchdog=watchdog)) as messages:
@@ -78,7 +78,7 @@ def ask_limits(connection: Connection, *, deadline_s: float | None = None) -> Li
 def _one_try(connection: Connection, request: EncodedRequest, *, watchdog: Watchdog) -> Generator[Message, None, None]:
     messages: Messages = queue.SimpleQueue()
     client = connection.open()
-    finished = False  # the server said its last word: cancelled then, tritonserver 2.51 can keep the socket for ever
+    finished = False  # then it must not be cancelled: tritonserver 2.51 can keep the socket for ever
     try:
         client.start_stream(
             lambda result, error: messages.put((result, error)),
@@ -93,7 +93,7 @@ def _one_try(connection: Connection, request: EncodedRequest, *, watchdog: Watch
                 timeout=watchdog.deadline.timeout_us(),
                 parameters=request.parameters or None,
             )
-        except InferenceServerException:  # the stream broke before it was used; the reason comes as news
+        except InferenceServerException:  # the stream broke before it was used
             messages.put((None, InferenceServerException(msg="the server cannot be reached", status=_UNREACHED)))
         for message in _read_messages(messages, watchdog):
             finished = isinstance(message, LAST)
@@ -106,7 +106,7 @@ def _one_try(connection: Connection, request: EncodedRequest, *, watchdog: Watch
 
 
 def _close(client: Any, *, finished: bool) -> None:
-    """End the stream: at once, or with the server's last word where nothing else is to come."""
+    """End the stream: cancel it, or if it is finished wait up to CLOSE_LIMIT_S for the server to end it."""
     hung = threading.Timer(CLOSE_LIMIT_S, _cancel, [client])
     hung.daemon = True
     if finished:
@@ -117,7 +117,7 @@ def _close(client: Any, *, finished: bool) -> None:
 
 
 def _cancel(client: Any) -> None:
-    with contextlib.suppress(AttributeError):  # it was being closed already
+    with contextlib.suppress(AttributeError):  # the stream is closed already
         client.stop_stream(cancel_requests=True)
 
 

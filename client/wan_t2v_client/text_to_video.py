@@ -26,7 +26,7 @@ UNARY_MODEL = "text_to_video"
 class TextToVideo:
     """A connection to a server. Use it as a context, or call `close`.
 
-    `retry` says how often a call is tried while the server is unavailable; by default once.
+    `retry` is the policy for calls while the server is unavailable; by default a call is tried once.
     """
 
     def __init__(self, connection: Connection | None = None, *, retry: RetryPolicy = NO_RETRY) -> None:
@@ -90,9 +90,9 @@ class TextToVideo:
         )
 
     def generate_unary(self, prompt: str, *, deadline_s: float | None = None, **fields: Any) -> Generation:
-        """Generate a video through the unary endpoint: no progress, and a caller who leaves does not stop the work.
+        """Generate a video through the unary endpoint: no progress, and disconnecting does not stop the work.
 
-        So a try whose connection broke runs to its end beside the next one. Raises as `generate` does.
+        So after a broken connection, the server finishes the old try beside the next one. Raises as `generate` does.
         """
         request = encode_fields({"prompt": prompt, **fields})
         deadline = Deadline(deadline_s)
@@ -113,7 +113,7 @@ class TextToVideo:
             time.sleep(wait_s)
 
     def limits(self, *, deadline_s: float | None = None) -> Limits:
-        """What the server serves: sizes, ranges, choices and defaults of every field. Raises as `generate` does."""
+        """Read what the server serves: sizes, ranges, choices and defaults of fields. Raises as `generate` does."""
         return ask_limits(self._connection, deadline_s=deadline_s)
 
     def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Limits on a stream's silence: after them it counts as hung."""
+"""Limits on a stream's silence, after which the server counts as hung."""
 
 import math
 import time
@@ -9,30 +9,32 @@ from wan_t2v_client.deadline import Deadline, timeout
 from wan_t2v_client.errors import ClientError, DeadlineExceeded, Unavailable
 from wan_t2v_client.progress import Heartbeat, Progress
 
-IDLE_LIMIT_S = 30.0  # the server's heart beats every 5 s
+IDLE_LIMIT_S = 30.0  # the server sends a heartbeat every 5 s
 IDLE_STEPS = 5
-LOADING = "load"  # the stage of a heartbeat: an expert is being loaded, for as long as that takes
+LOADING = "load"  # stage of a heartbeat while an expert is loaded, which may take long
 DECODE_STEPS = 30  # decoding took 5 to 8 steps' time with guidance on, wan-mini at its smallest and largest sizes
 
 
 class Limit(NamedTuple):
-    """Seconds that the next message may take (None: any), and what it means if none came."""
+    """Seconds that the next message may take (None for no limit), and the error if none came."""
 
     seconds: float | None
     error: ClientError
 
 
 class Watchdog:
-    """Two limits on silence, of which the first ends the wait; who reads late is not counted. `now` is a steady clock.
+    """Two limits on silence; the earlier one ends the wait. `now` is a steady clock.
 
-    The server: once its heart was heard, `idle_limit_s` without any message; its process is dead then. Before that the
-    request may not have reached the model, however long it takes; there only the deadline and the connection's
-    keepalive end a wait.
+    Only the time in which the caller waits counts, not the time in which it handles a message.
 
-    The work: after a step, `idle_limit_s` or the time of five of the longest steps if that is longer, whatever its
-    heart tells. The longest step counts, not the last: one that loads the other expert takes longer. After the last
-    step the clip is decoded and encoded: there it is 30 steps. While the heart tells that an expert is being loaded
-    this limit waits; the server has a limit of its own for that.
+    Server limit: once a heartbeat has arrived, `idle_limit_s` without any message means that the process is dead.
+    Before that, the request may not have reached the model yet. Then only the deadline and the connection's keepalive
+    end the wait.
+
+    Work limit: after a step, the next one must come within `idle_limit_s`, or within five times the longest step if
+    that is longer, regardless of heartbeats. The longest step counts, not the last one, since a step that loads the
+    other expert takes longer. After the last step the clip is decoded and encoded, so the limit is 30 steps. Heartbeats
+    of the stage `load` reset this limit, since the server has its own limit on loading.
     """
 
     def __init__(self, idle_limit_s: float, deadline: Deadline, now: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +50,7 @@ class Watchdog:
         return self._longest_step_s is not None
 
     def record(self, message: Progress | Heartbeat) -> None:
-        """Record a message that came."""
+        """Record a received message."""
         if isinstance(message, Heartbeat):
             self._beats = True
             self._waited_s = 0.0 if message.stage == LOADING else self._waited_s + self._now() - self._listening
@@ -58,7 +60,7 @@ class Watchdog:
             self._steps = DECODE_STEPS if message.step == message.num_inference_steps else IDLE_STEPS
 
     def limit(self) -> Limit:
-        """Limit on the wait for the next message, from now on."""
+        """Return the limit on the wait for the next message, which begins now."""
         self._listening = self._now()
         late = DeadlineExceeded("the deadline passed before the video was done; the work on it was stopped")
         limits = [(self.deadline.left_s(), late), self._servers_silence(), self._works_silence()]

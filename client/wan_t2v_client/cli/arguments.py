@@ -65,7 +65,7 @@ def add_connection_options(command: argparse.ArgumentParser) -> None:
 
 
 def connection_from(options: argparse.Namespace) -> Connection:
-    """Make the connection that the options describe. Warns of a secret that goes out unencrypted."""
+    """Make the connection that the options describe. Warns about a secret header that is sent unencrypted."""
     connection = Connection(
         url=options.url,
         tls=options.tls,
@@ -82,7 +82,7 @@ def connection_from(options: argparse.Namespace) -> Connection:
 
 
 def _headers(options: argparse.Namespace) -> dict[str, str]:
-    """Headers of the environment, the file and the options; the later ones win."""
+    """Merge headers of the environment, the file and the options; later ones override earlier ones."""
     headers = headers_from_lines(os.environ.get(HEADERS_VARIABLE, ""), source=HEADERS_VARIABLE)
     if options.header_file is not None:
         headers |= headers_from_file(options.header_file)

@@ -11,10 +11,10 @@ from typing import Any
 from wan_t2v_client.errors import RequestRefused
 from wan_t2v_client.fields import FIELDS, not_sendable, plain_value, unknown_field
 
-_NOT_HERE = {"latents", "output_type", "video_encoding", "preview_every"}  # a batch writes MP4 files, no more
+_NOT_HERE = {"latents", "output_type", "video_encoding", "preview_every"}  # a batch writes MP4 files only
 _NAME = re.compile(r"\w[\w .-]{0,99}")
 _LONGEST_NAME = 100
-_LONGEST_FILE_NAME = 255  # bytes, of nearly every file system
+_LONGEST_FILE_NAME = 255  # bytes; the limit of nearly every file system
 _SLUG_LENGTH = 40
 
 
@@ -30,9 +30,9 @@ class BatchRequest:
 def requests_from_file(path: Path, defaults: Mapping[str, Any]) -> list[BatchRequest]:
     """Read the requests of a `.txt` file (one prompt per line) or a `.jsonl` file (one object per line).
 
-    Empty lines are skipped. `defaults` are the fields of every request; a line's own go before them. A line's `name`
-    names its files; without one the prompt and a hash of the request do, so that a request keeps its name when lines
-    move. Raises RequestRefused with every line that cannot be sent, and why.
+    Empty lines are skipped. `defaults` are the fields of every request; a line's own fields override them. A line's
+    `name` names its files. Without one, the name is made of the prompt and a hash of the request, so that a request
+    keeps its name when lines move. Raises RequestRefused with every line that cannot be sent, and the reasons.
     """
     read = {".txt": _fields_from_prompt, ".jsonl": _fields_from_json}.get(path.suffix)
     if read is None:
@@ -54,7 +54,7 @@ def requests_from_file(path: Path, defaults: Mapping[str, Any]) -> list[BatchReq
 
 
 def _lines(path: Path) -> list[tuple[int, bytes]]:
-    """The lines that hold something, with their numbers. Only a line feed ends one: Unicode knows more ends."""
+    """Read the non-empty lines with their numbers. Only a line feed ends a line, not Unicode's other separators."""
     try:
         data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
@@ -97,7 +97,7 @@ def _request(line: int, given: dict[str, Any], taken: Mapping[str, BatchRequest]
 
 
 def _check_value(name: str, value: Any) -> Any:
-    """The value as it is sent, as JSON has it. What else the server accepts, it says itself."""
+    """Convert a value to the type that is sent, in JSON's form. Only the server checks ranges and choices."""
     if name in _NOT_HERE:
         raise RequestRefused(f"{name}: cannot be chosen in a batch, which writes MP4 files")
     if name not in FIELDS:
@@ -111,7 +111,7 @@ def _check_value(name: str, value: Any) -> Any:
 
 
 def _free_name(fields: Mapping[str, Any], taken: Mapping[str, BatchRequest]) -> str:
-    """Such as `a-red-ball-rolls-left-3f2a9c1b00`; the second of two equal requests has `-2` behind it."""
+    """Make a name such as `a-red-ball-rolls-left-3f2a9c1b00`; the second of two equal requests ends in `-2`."""
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
     words = re.sub(r"[^a-z0-9]+", "-", fields["prompt"].lower())[:_SLUG_LENGTH].strip("-")
     name, count = f"{words or 'video'}-{digest}", 1

@@ -28,7 +28,7 @@ class BatchFolder:
         return self._path / _file_name(request, "json")
 
     def has(self, request: BatchRequest) -> bool:
-        """Whether the request's video is finished and whole. Raises RequestRefused if its place is another's."""
+        """Whether the request's video is complete. Raises RequestRefused if another request's video has its name."""
         try:
             description = json.loads(self.description(request).read_bytes())
             described_request, digest = description["request"], description["sha256"]
@@ -45,8 +45,8 @@ class BatchFolder:
         return True
 
     def keep(self, request: BatchRequest, generation: Generation, *, seconds: float) -> None:
-        """Write the video, and then its description: a video without one is not finished."""
-        assert generation.video is not None  # no other output is asked for
+        """Write the video, and then its description: without one, a video does not count as finished."""
+        assert generation.video is not None  # no other output is requested
         description: dict[str, Any] = {
             "request": dict(request.fields),
             "video": f"{request.name}.mp4",
@@ -61,7 +61,7 @@ class BatchFolder:
 
 
 def _file_name(request: BatchRequest, suffix: str) -> str:
-    """Its name in UTF-8, also where the locale's encoding of names lacks a character."""
+    """Return the file's name, encoded as UTF-8 even if the locale's encoding lacks a character."""
     return os.fsdecode(f"{request.name}.{suffix}".encode())
 
 

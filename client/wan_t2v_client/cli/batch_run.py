@@ -1,4 +1,4 @@
-"""Run a batch: some videos at a time. Finished videos stay, whatever ends the rest."""
+"""Run a batch: several videos at a time. Finished videos stay, even if the rest fails or is stopped."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from wan_t2v_client.watchdog import IDLE_LIMIT_S
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one request ended: `made`, `skipped` (it was finished before) or `failed`, and for which reason."""
+    """Outcome of one request: `made`, `skipped` (it was finished before) or `failed`, and the reason."""
 
     request: BatchRequest
     kind: str
@@ -34,7 +34,7 @@ class Report:
         return [outcome for outcome in self.outcomes if outcome.kind == kind]
 
     def unfinished(self) -> list[BatchRequest]:
-        """Return the requests that were not sent, or whose work was stopped."""
+        """Return the requests that were not sent, or were stopped before they ended."""
         ended = {outcome.request.line for outcome in self.outcomes}
         return [request for request in self.requests if request.line not in ended]
 
@@ -59,10 +59,10 @@ async def make_videos(
     idle_limit_s: float = IDLE_LIMIT_S,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> None:
-    """Make what is unfinished, at most `concurrency` at a time. `told` hears of each as it ends.
+    """Make the unfinished videos, at most `concurrency` at a time. `on_outcome` is called for each as it ends.
 
-    A request that fails is put down in the report and the others go on. Cancelling stops the work on the server.
-    Raises OSError if a video cannot be written, and WrongEndpoint: the next would be lost as well.
+    A failed request is recorded in the report and the others continue. Cancelling stops the work on the server.
+    Raises OSError if a video cannot be written, and WrongEndpoint: the next videos would fail as well.
     """
     waiting = iter(report.unfinished())
 
@@ -92,7 +92,7 @@ async def _make(
     try:
         generation = await server.generate(**request.fields, deadline_s=deadline_s, idle_limit_s=idle_limit_s)
     except WrongEndpoint:
-        raise  # so is every other request
+        raise  # every other request would fail as well
     except ClientError as error:
         return Outcome(request, "failed", time.monotonic() - started, str(error))
     seconds = time.monotonic() - started

@@ -43,7 +43,7 @@ def _report_failure(message: str, code: int) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; argparse prints its usage first, and says nothing of a full standard output."""
+    """Reports an error in one line. argparse prints its usage first, and ignores a full standard output."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")

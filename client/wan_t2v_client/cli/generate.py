@@ -56,7 +56,7 @@ def _generate(options: argparse.Namespace) -> int:
     with OutputFile(options.out) as out:
         started = time.monotonic()
         generation = _generate_video(options)
-        assert generation.video is not None  # no other output is asked for
+        assert generation.video is not None  # no other output is requested
         out.write(generation.video)
         report = _report(options, generation, seconds=round(time.monotonic() - started, 2))
         if out.is_standard_output:
@@ -107,7 +107,7 @@ def _report(options: argparse.Namespace, generation: Generation, *, seconds: flo
 
 @contextmanager
 def _show_elapsed() -> Iterator[None]:
-    """Count the seconds on a terminal: the unary endpoint tells nothing until it is done."""
+    """Count the seconds on a terminal: the unary endpoint sends nothing until it is done."""
     done = threading.Event()
 
     def count() -> None:

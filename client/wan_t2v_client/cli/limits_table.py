@@ -1,4 +1,4 @@
-"""The command `limits`: what the server serves, as a table or as JSON."""
+"""The command `limits`: the server's sizes, ranges and defaults, as a table or as JSON."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ def _limits(options: argparse.Namespace) -> int:
 
 
 def table(limits: Limits) -> str:
-    """A line per field, then what holds for a request as a whole."""
+    """Format the limits: one line per field, then the limits of a whole request."""
     lines = [("field", "default", "accepted")]
     for name, one in limits.fields.items():
         default = "required" if one.required else "" if one.default is None else str(one.default)

@@ -1,4 +1,4 @@
-"""The output of a video: a file whole or not at all; a device, a pipe or an open file as it is."""
+"""The output of a video: a regular file is written whole or not at all; a device or pipe is written in place."""
 
 import errno
 import os
@@ -15,14 +15,14 @@ from types import TracebackType
 
 STANDARD_OUTPUT = Path("-")
 _OWN_DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?P<process>\d+)(?:/task/\d+)?)/fd/(?P<number>\d+)")
-_MOST_LINKS = 40  # as many as Linux follows
+_MOST_LINKS = 40  # Linux' own limit
 
 
 class OutputFile:
-    """A path that can be written to, as far as that can be known before. Use it as a context.
+    """An output path, checked for writing before the video is made. Use it as a context.
 
-    Links are followed and stay. A regular file is replaced in one step and keeps its mode; a new one gets the mode
-    that the umask leaves. What is no regular file is opened now and written into. `-` is standard output.
+    Links are followed and stay. A regular file is replaced in one step and keeps its mode; a new one gets its mode by
+    the umask. Anything but a regular file is opened now and written in place. `-` is standard output.
 
     Raises OSError with the path's name if it cannot be written to.
     """
@@ -47,25 +47,25 @@ class OutputFile:
 
     @property
     def is_standard_output(self) -> bool:
-        """Whether the bytes go where the command prints."""
+        """Whether the video goes to the command's standard output."""
         if self._descriptor is None or not self._is_duplicate or sys.stdout is None:
             return False
         return os.path.samestat(os.fstat(self._descriptor), os.fstat(1))
 
     def write(self, data: bytes) -> None:
-        """Write all of it. A regular file is there whole or not at all, also if the machine goes down."""
+        """Write the whole video. A regular file is complete or absent, even if the machine crashes."""
         with _errors_with_name(self._name):
             if self._descriptor is None:
                 _replace(self._target, data)
                 return
             _write_through(self._descriptor, data)
             if not self._is_duplicate and stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-                os.ftruncate(self._descriptor, len(data))  # what was longer before
+                os.ftruncate(self._descriptor, len(data))  # the old content may have been longer
 
 
 @contextmanager
 def _errors_with_name(name: str) -> Iterator[None]:
-    """The caller's own name for the file in each error, not that of a temporary one or none."""
+    """Put the caller's name for the file into each OSError, in place of a temporary file's name or none."""
     try:
         yield
     except OSError as error:
@@ -73,18 +73,18 @@ def _errors_with_name(name: str) -> Iterator[None]:
 
 
 def _duplicate_descriptor(path: Path) -> int | None:
-    """A second descriptor for `-`, `/dev/stdout`, `/dev/fd/N` and links to them; None for any other path.
+    """Duplicate the descriptor of `-`, `/dev/stdout`, `/dev/fd/N` or links to them; None for any other path.
 
-    By its name, `/dev/stdout` of a redirected command would be replaced under the shell's feet.
+    Opened by name, the file behind `/dev/stdout` would be replaced, while the shell's redirection kept the old one.
     """
     number = 1 if path == STANDARD_OUTPUT else _number_of_own_descriptor(path)
     if number is None:
         return None
-    if number == 1 and sys.stdout is None:  # it was closed; the number may belong to another file by now
+    if number == 1 and sys.stdout is None:  # it was closed, so another file may have its number
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     descriptor = os.dup(number)
     try:
-        os.write(descriptor, b"")  # fails if it is open for reading alone
+        os.write(descriptor, b"")  # fails if it is open for reading only
     except OSError:
         os.close(descriptor)
         raise
@@ -104,7 +104,7 @@ def _number_of_own_descriptor(path: Path) -> int | None:
 
 
 def _open_if_it_must_stay(path: Path, target: Path) -> int | None:
-    """What cannot be replaced, opened for writing; None for a regular file in a folder that takes another."""
+    """Open a file that cannot be replaced; None for a regular or new file in a writable folder."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _open_as_it_is(target: Path) -> int:
-    """Neither made nor emptied. A terminal does not become the process's own; a pipe waits for its reader."""
+    """Open without creating or truncating. A terminal does not become the controlling one; a pipe awaits a reader."""
     return os.open(target, os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0))
 
 
@@ -144,7 +144,8 @@ def _write_through(descriptor: int, data: bytes) -> None:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    partial = target.with_name(f".wan-t2v-{secrets.token_hex(8)}.partial")  # fits wherever the name itself does
+    # Not made of the target's name, which may have the greatest length that the file system allows.
+    partial = target.with_name(f".wan-t2v-{secrets.token_hex(8)}.partial")
     try:
         with partial.open("xb") as file:
             _take_over_mode(target, partial)
@@ -158,7 +159,7 @@ def _replace(target: Path, data: bytes) -> None:
 
 
 def _take_over_mode(target: Path, partial: Path) -> None:
-    """The mode of the file that is there and, as far as that is allowed, its owner."""
+    """Copy the existing file's mode and, if permitted, its owner."""
     with suppress(FileNotFoundError):
         old = target.stat()
         with suppress(PermissionError):
@@ -172,6 +173,6 @@ def _put_in_place(partial: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        with target.open("wb") as file:  # a file that is mounted by itself, as containers do, cannot be replaced
+        with target.open("wb") as file:  # a bind-mounted file, as in containers, cannot be replaced
             file.write(partial.read_bytes())
         partial.unlink()

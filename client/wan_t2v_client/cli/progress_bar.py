@@ -36,12 +36,12 @@ class ProgressBar:
         self._print(line(progress))
 
     def show_heartbeat(self, beat: Heartbeat) -> None:
-        """Show what goes on before the first step and after the last; between them the bar says more."""
+        """Show the stage before the first step and after the last; between them the bar shows the steps."""
         if beat.stage != "denoise":
             self._print(waiting_line(beat))
 
     def show_wait(self, error: Unavailable, wait_s: float) -> None:
-        """Show that the request is tried again, and why."""
+        """Show that the request will be tried again, and why."""
         self._print(f"trying again in {wait_s:.0f} s: {error}"[:WAIT_WIDTH])
 
     def _print(self, text: str) -> None:
@@ -59,13 +59,13 @@ _STAGES = {
 
 
 def waiting_line(beat: Heartbeat) -> str:
-    """`waiting for its turn, 3 generations go first, 12 s`."""
+    """Format a heartbeat: `waiting for its turn, 3 generations go first, 12 s`."""
     first = "" if beat.ahead is None else f", {beat.ahead} generation{'s go' if beat.ahead != 1 else ' goes'} first"
     return f"{_STAGES.get(beat.stage, beat.stage)}{first}, {beat.stage_s:.0f} s"
 
 
 def line(progress: Progress) -> str:
-    """`[######..................] step 10/40, high noise expert, 12 s left`."""
+    """Format a step: `[######..................] step 10/40, high noise expert, 12 s left`."""
     done = WIDTH * progress.step // progress.num_inference_steps
     bar = "#" * done + "." * (WIDTH - done)
     expert = progress.expert.replace("_", " ")

@@ -12,7 +12,7 @@ class StandardOutputError(Exception):
 
 def print_result(text: str) -> None:
     """Print to standard output. Characters that its encoding lacks become escapes. Raises StandardOutputError."""
-    if sys.stdout is None:  # it was closed before the command began
+    if sys.stdout is None:  # closed before the command began
         return
     encoding = sys.stdout.encoding or "utf-8"
     try:
@@ -23,8 +23,8 @@ def print_result(text: str) -> None:
 
 
 def tell(text: str, *, end: str = "\n") -> None:
-    """Print to standard error, if it can be printed to: what is told there never ends the work."""
-    if sys.stderr is None:  # print would take standard output
+    """Print to standard error. A failure is ignored, so that a message never ends the work."""
+    if sys.stderr is None:  # print would then use standard output
         return
     try:
         print(text, end=end, file=sys.stderr, flush=True)
@@ -33,12 +33,12 @@ def tell(text: str, *, end: str = "\n") -> None:
 
 
 def is_terminal() -> bool:
-    """Whether a person watches standard error."""
+    """Whether standard error is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _abandon(stream: TextIO) -> None:
-    """Let what is left go nowhere. The interpreter would try again at its end, and complain in lines of its own."""
+    """Redirect the stream to the null device: at exit the interpreter would flush it again, and print an error."""
     with suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -12,7 +12,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(s
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal asked the process to end. Whatever handles Ctrl-C handles this."""
+    """The process received a signal to end. Handlers of Ctrl-C (KeyboardInterrupt) also handle this."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -21,7 +21,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def raise_on_termination() -> Iterator[None]:
-    """Raise Terminated in the main thread for SIGTERM and SIGHUP. One that is ignored (nohup) stays ignored."""
+    """Raise Terminated in the main thread for SIGTERM and SIGHUP. An ignored signal (nohup) stays ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -38,7 +38,7 @@ def raise_on_termination() -> Iterator[None]:
 def run_until_terminated(main: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine as `asyncio.run` does; SIGTERM and SIGHUP cancel it as Ctrl-C does. Then raises Terminated.
 
-    An exception that a signal raises inside a task would be reported a second time, by the event loop.
+    The signals do not raise inside a task, since the event loop would report that exception a second time.
     """
     received: list[int] = []
     caught = [number for number in _SIGNALS if signal.getsignal(number) is _raise]
@@ -49,7 +49,7 @@ def run_until_terminated(main: Coroutine[Any, Any, None]) -> None:
             raise Terminated(received[0]) from None
         raise
     finally:
-        for number in caught:  # the loop left the default
+        for number in caught:  # the event loop has restored the default
             signal.signal(number, _raise)
 
 

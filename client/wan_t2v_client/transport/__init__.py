@@ -1,1 +1,1 @@
-"""How a call reaches the server: address, TLS, headers, keepalive. Imports errors and deadlines of the library only."""
+"""The connection to the server: address, TLS, headers, keepalive. Imports only errors and deadlines of the library."""

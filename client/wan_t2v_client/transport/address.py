@@ -1,4 +1,4 @@
-"""Check the server's address, before gRPC reads something else into it."""
+"""The check of the server's address, since gRPC misinterprets invalid ones."""
 
 import re
 
@@ -14,7 +14,7 @@ _ACCEPTED = "accepted: HOST:PORT of the gRPC endpoint, such as 127.0.0.1:8001 or
 def check_address(url: str) -> None:
     """Raise RequestRefused unless `url` is an address.
 
-    gRPC would look a scheme up as a name, take port 443 where none is given and wrap a large port round.
+    gRPC would resolve a scheme as a host name, take port 443 if none is given, and truncate a large port to 16 bits.
     """
     if url.startswith(_OWN_SCHEMES) and url.isascii() and url.isprintable():
         return

@@ -18,11 +18,13 @@ from wan_t2v_client.transport.proxy import proxy_arguments
 
 @dataclass(frozen=True)
 class Connection:
-    """A gRPC address and how it is secured.
+    """Settings of a gRPC connection.
 
     Attributes:
         url: `host:port`, without a scheme; or an address that gRPC resolves itself, such as `dns:///host:port`.
-        tls: encrypt; `ca_file`, `key_file` and `certificate_file` (PEM) override the system's roots and name a client.
+        tls: whether to encrypt.
+        ca_file: PEM file of root certificates, in place of the system's.
+        key_file, certificate_file: PEM files that authenticate this client.
         headers: sent with every call, such as `{"authorization": "Bearer ..."}`. Case does not matter in their names.
         keepalive_s: seconds between pings during a call; less than the default only where the server allows it, see
             `wan_t2v_client.transport.keepalive`.
@@ -47,15 +49,15 @@ class Connection:
         self._check_files()
 
     def readable_headers(self) -> list[str]:
-        """The names of headers that look secret and go out unencrypted."""
+        """Return the names of headers that look secret but would be sent unencrypted."""
         return [] if self.tls or self.url.startswith("unix") else secret_headers(self.headers)
 
     def open(self) -> tritonclient.grpc.InferenceServerClient:
-        """A gRPC client; it connects at the first call. Raises RequestRefused if the settings cannot work."""
+        """Make a gRPC client; it connects at the first call. Raises RequestRefused if the settings cannot work."""
         return self._open(tritonclient.grpc.InferenceServerClient)
 
     def open_asyncio(self) -> Any:
-        """The same for asyncio. It belongs to the event loop that runs now."""
+        """Make a gRPC client for asyncio. It belongs to the running event loop. Raises RequestRefused."""
         import tritonclient.grpc.aio
 
         return self._open(tritonclient.grpc.aio.InferenceServerClient)
@@ -92,13 +94,13 @@ class Connection:
             raise RequestRefused(f"cannot read {error.filename or files[0]}: {error.strerror}") from None
 
     def _load_files(self) -> None:
-        """Read them as gRPC will. It would log what is wrong and report an unreachable server."""
+        """Load the PEM files: for a broken one, gRPC would only report an unreachable server."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # whether a key is long enough is for the server to say
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # the server decides whether a key is long enough
         if self.ca_file is not None:
             context.load_verify_locations(self.ca_file)
         if self.certificate_file is not None:
-            context.load_cert_chain(self.certificate_file, self.key_file, password="")  # gRPC takes no password
+            context.load_cert_chain(self.certificate_file, self.key_file, password="")  # gRPC accepts no password
 
 
 def _text(path: Path | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Detect an HTTP endpoint behind a failed gRPC connection: Triton's closes it without a word."""
+"""Detect an HTTP endpoint behind a failed gRPC connection: Triton's HTTP server closes it without an error."""
 
 import re
 import socket
@@ -8,7 +8,7 @@ from wan_t2v_client.transport.address import host_and_port
 
 PROBE_LIMIT_S = 2.0
 _REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-# What gRPC says where something accepted the connection and did not speak HTTP/2.
+# gRPC's messages when a server accepted the connection but does not use HTTP/2.
 _NO_HTTP_2 = re.compile(r"http1\.x server|Failed parsing HTTP/2|missing selected ALPN")
 _PERHAPS_HTTP_1 = re.compile(
     r"failed to connect to all addresses.*(Socket closed|Connection reset|WRONG_VERSION_NUMBER)"

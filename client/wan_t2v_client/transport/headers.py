@@ -12,7 +12,7 @@ _SECRET = re.compile(r"auth|cookie|credential|key|passw|secret|token")
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Raise RequestRefused for a name or a value that gRPC cannot send. No message quotes a value: it may be secret."""
+    """Raise RequestRefused for a name or value that gRPC cannot send. No message has a value, which may be secret."""
     for name, value in headers.items():
         if not _NAME.fullmatch(name):
             raise RequestRefused(f"header: got the name {name[:80]!r}; accepted: letters, digits, '-', '_' and '.'")
@@ -29,7 +29,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def secret_headers(headers: Mapping[str, str]) -> list[str]:
-    """The names of those that look like a password, a key or a token."""
+    """Return the names of headers that look like a password, a key or a token."""
     return [name for name in headers if _SECRET.search(name)]
 
 
@@ -44,7 +44,10 @@ def headers_from_file(path: Path) -> dict[str, str]:
 
 
 def headers_from_lines(text: str, *, source: str) -> dict[str, str]:
-    """Headers of a text with one NAME:VALUE per line. Empty lines and those that begin with '#' are skipped."""
+    """Parse a text with one NAME:VALUE per line. Empty lines and those that begin with '#' are skipped.
+
+    `source` names the text in errors. Raises RequestRefused.
+    """
     headers = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip() and not line.lstrip().startswith("#"):

@@ -1,7 +1,7 @@
-"""gRPC's keepalive: how a call notices a dead connection while nothing is said on it.
+"""gRPC's keepalive: detects a dead connection while a call is silent.
 
-Two sides can ping. A client that pings a server more often than the server accepts is thrown out (GOAWAY,
-`too_many_pings`), and its running call with it. gRPC's default, and Triton's (`--grpc-http2-min-recv-ping-interval-
+Both sides can ping. A server ends the connection of a client that pings more often than it accepts (GOAWAY,
+`too_many_pings`), and so the running call. gRPC's default, and Triton's (`--grpc-http2-min-recv-ping-interval-
 without-data`), is one ping in 300 s, with two strikes forgiven: https://github.com/grpc/grpc/blob/master/doc/keepalive.md.
 """
 
@@ -12,17 +12,17 @@ KEEPALIVE_S = 330.0
 LEAST_KEEPALIVE_S, LONGEST_KEEPALIVE_S = 0.001, 2e6  # gRPC counts milliseconds in 32 bits
 KEEPALIVE_ANSWER_S = 20.0  # gRPC's default of keepalive_timeout; that of ping_timeout, 60 s, was seen to win
 _INT32_MAX = 2**31 - 1
-# gRPC waits ever longer, up to 120 s, before it connects again, and fails every call meanwhile; retries have a
-# policy of their own
+# By default gRPC waits up to 120 s, growing, before it reconnects, and fails every call meanwhile. The client has its
+# own retry policy.
 _RECONNECT_S = 2.0
 
 
 def channel_arguments(keepalive_s: float) -> list[tuple[str, Any]]:
-    """Arguments of the gRPC channel: messages of any size, as tritonclient has by default, and a ping in `keepalive_s`.
+    """Make the gRPC channel's arguments: messages of any size, as in tritonclient, and a ping every `keepalive_s`.
 
-    Pings go out only while a call is under way, and then without end. With gRPC's limit of two without data, older
-    releases stop there and newer ones go on with one a minute (proposal L116), which is more than a server accepts by
-    default: such a client was thrown out of a silent call by tritonserver 2.51 after 300 s.
+    The client pings only during a call, but then without a limit. With gRPC's default limit of two pings without data,
+    older releases stop there. Newer ones continue with one per minute (proposal L116), which is more than a server
+    accepts by default: tritonserver 2.51 ended the silent call of such a client after 300 s.
     """
     return [
         ("grpc.max_send_message_length", _INT32_MAX),
