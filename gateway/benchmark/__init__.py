@@ -1,1 +1,1 @@
-"""What the gateway costs: `make bench-gateway`. Not part of the installed package."""
+"""Benchmark of the gateway's overhead: `make bench-gateway`. Not part of the installed package."""

@@ -1,4 +1,4 @@
-"""`make bench-gateway`: JSON and a picture of what the gateway adds to a video, and of how much it bears."""
+"""`make bench-gateway`: measure the latency that the gateway adds to a video, and its throughput, as JSON and plot."""
 
 import argparse
 import json
@@ -19,13 +19,13 @@ GOALS_MS = {"post_to_first_step_event": 50, "last_frame_to_completed_event": 150
 
 
 def main() -> int:
-    """Run all of it. Returns an exit code."""
+    """Run all measurements. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m gateway.benchmark", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/bench-gateway"), help="folder (default: %(default)s)")
     parser.add_argument("--video", type=Path, help="the MP4 that is stored each time; without it a small one")
     parser.add_argument("--quick", action="store_true", help="a rehearsal: the figures mean nothing")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # else the database would stay
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the database is stopped
     video, part = measure.video_of(options.video), 20 if options.quick else 1
     load_before = os.getloadavg()[0]
     result: dict[str, Any] = {"machine": _machine(), "load_before": round(load_before, 2), "quick": options.quick}

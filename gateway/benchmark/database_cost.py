@@ -1,4 +1,4 @@
-"""What a video costs the database: counted and not timed, so a busy machine does not change it."""
+"""Database load per video: log bytes and transactions are counted, so a busy machine does not change them."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ _COUNTERS = (
 
 
 def database_cost(video: bytes, videos: int, steps: int) -> dict[str, Any]:
-    """Log, transactions and size per video of so many steps with a preview each second step, and of an idle gateway."""
+    """Measure log bytes, transactions and size per video of `steps` steps, with a preview at every second step."""
 
     async def run(running: RunningGateway, number: int) -> None:
         async with client(running) as http:
@@ -67,7 +67,7 @@ def database_cost(video: bytes, videos: int, steps: int) -> dict[str, Any]:
 
 
 def idle_cost(seconds: float) -> dict[str, Any]:
-    """Connections and transactions of a gateway with one worker and nothing to do, and of one event stream."""
+    """Count connections and transactions per second of an idle gateway with one worker, and of one event stream."""
 
     async def watch(running: RunningGateway) -> float:
         async with client(running) as http:
@@ -101,10 +101,10 @@ def _transactions_per_s(url: str, seconds: float) -> float:
 
 
 def scans(records: int) -> dict[str, Any]:
-    """What looks at every record, timed by the database itself, with so many on record."""
+    """Time the queries that scan all records, with `records` rows; the database measures the time itself."""
     with folder() as data, database(data) as url:
         with gateway(data, url, "127.0.0.1:1", workers=0):
-            pass  # its tables are made
+            pass  # its start makes the tables
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(RECORDS, [records])
             connection.execute("VACUUM ANALYZE videos")
@@ -113,7 +113,7 @@ def scans(records: int) -> dict[str, Any]:
 
 
 def _explained(connection: Any, query: str) -> float:
-    """Milliseconds, the best of five."""
+    """Return a query's execution time in milliseconds, the best of five."""
     plans = [connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}").fetchall()[0][0] for _ in range(5)]
     return min(round(float(plan[0]["Execution Time"]), 2) for plan in plans)
 

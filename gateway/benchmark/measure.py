@@ -1,4 +1,4 @@
-"""The measurements, each with a database of its own."""
+"""The measurements, each with its own database."""
 
 import asyncio
 import json
@@ -16,19 +16,19 @@ from gateway.benchmark.stand_in import StandIn, serving
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """In milliseconds."""
+    """Summarise seconds as p50, p99 and maximum, in milliseconds."""
     p50, p99 = np.percentile(np.array(values) * 1000, [50, 99])
     return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2), "max_ms": round(max(values) * 1000, 2)}
 
 
 def client(running: RunningGateway) -> httpx.AsyncClient:
-    """Without a proxy, and with room for many streams."""
+    """Make an HTTP client without a proxy and without a limit on connections."""
     limits = httpx.Limits(max_connections=None)
     return httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=120, limits=limits)
 
 
 async def events(http: httpx.AsyncClient, video_id: str) -> AsyncIterator[tuple[str, dict[str, Any], float]]:
-    """Kind, data and time of arrival."""
+    """Yield kind, data and time of arrival of each of a video's events."""
     async with http.stream("GET", f"/v1/videos/{video_id}/events") as answer:
         kind = ""
         async for line in answer.aiter_lines():
@@ -40,14 +40,14 @@ async def events(http: httpx.AsyncClient, video_id: str) -> AsyncIterator[tuple[
 
 
 async def post(http: httpx.AsyncClient, prompt: str = "a red ball") -> str:
-    """A job's id."""
+    """Create a job and return its id."""
     answer = await http.post("/v1/videos", json={"prompt": prompt})
     answer.raise_for_status()
     return str(answer.json()["id"])
 
 
 def added_to_a_video(video: bytes, repeats: int) -> dict[str, Any]:
-    """One video after the other, the queue empty: before its first step, and after its last frame."""
+    """Measure the gateway's time before the first step and after the last frame, one video at a time."""
 
     async def run(running: RunningGateway, server: StandIn) -> dict[str, Any]:
         called, first_step, completed = [], [], []
@@ -57,7 +57,7 @@ def added_to_a_video(video: bytes, repeats: int) -> dict[str, Any]:
                 async for kind, _, at in events(http, await post(http)):
                     if kind == "step":
                         step_at = at
-                if number < 3:  # connections are opened, statements prepared
+                if number < 3:  # warm-up: connections are opened, statements prepared
                     continue
                 called.append(server.called[-1] - begin)
                 first_step.append(step_at - begin)
@@ -80,7 +80,7 @@ def added_to_a_video(video: bytes, repeats: int) -> dict[str, Any]:
 
 
 def queue_alone(video: bytes, jobs: int) -> dict[str, Any]:
-    """How fast jobs are taken, and how fast one worker process gets rid of them when a video takes no time."""
+    """Measure the jobs per second that the gateway accepts, and that a worker process finishes without generation."""
 
     async def fill(running: RunningGateway) -> float:
         begin = time.perf_counter()
@@ -126,7 +126,7 @@ FROM generate_series(1, %s) AS number
 
 
 def reading(records: int, repeats: int) -> dict[str, Any]:
-    """Latency of GETs while so many jobs are on record."""
+    """Measure the latency of GETs with `records` jobs on record."""
 
     async def times(http: httpx.AsyncClient, path: Callable[[int], str]) -> dict[str, float]:
         taken = []
@@ -154,7 +154,7 @@ def reading(records: int, repeats: int) -> dict[str, Any]:
 
 
 def many_streams(video: bytes, streams: int) -> dict[str, Any]:
-    """So many callers watch a video with twenty steps: how late each step comes, and what a GET takes meanwhile."""
+    """Measure the delay of events and the latency of GETs while `streams` callers watch a video of twenty steps."""
 
     async def watch(http: httpx.AsyncClient, video_id: str, server: StandIn, opened: asyncio.Semaphore) -> list[float]:
         late = []
@@ -188,7 +188,7 @@ def many_streams(video: bytes, streams: int) -> dict[str, Any]:
 
 
 def video_of(path: Path | None) -> bytes:
-    """The video that is stored each time: a given one, or a small one."""
+    """Return the MP4 that each job stores: the given one, or a small one."""
     if path is not None:
         return path.read_bytes()
     from tests.unit.gateway.stepwise import mp4

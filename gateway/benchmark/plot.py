@@ -5,7 +5,7 @@ from typing import Any
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Medians as bars, the 99th hundredth as a line, goals where there are some."""
+    """Plot medians as bars, the 99th percentile as a line, and the goals as diamonds."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""A database and a gateway, each a process of its own, as they are in use."""
+"""A database and a gateway, each in its own process as in production."""
 
 import shutil
 import socket
@@ -17,7 +17,7 @@ from wan_t2v_gateway.database.local_postgres import local_postgres
 
 @dataclass(frozen=True)
 class RunningGateway:
-    """Its address, and the database's."""
+    """URLs of a running gateway and its database."""
 
     url: str
     database_url: str
@@ -25,7 +25,7 @@ class RunningGateway:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder that Postgres, which runs as nobody where this runs as root, may enter; removed at the end."""
+    """Make a temporary folder that Postgres may enter, which runs as `nobody` if this process is root."""
     path = Path(tempfile.mkdtemp(prefix="bench-gateway-"))
     path.chmod(0o755)
     try:
@@ -36,7 +36,7 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def gateway(data: Path, database_url: str, server_url: str, *, workers: int = 1) -> Iterator[RunningGateway]:
-    """The gateway as its command starts it."""
+    """Run the gateway by its command on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -64,6 +64,6 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def database(data: Path) -> Iterator[str]:
-    """A Postgres as durable as in use, on the disk."""
+    """Run a Postgres with the durability of production, on the disk."""
     with local_postgres(data / "database") as url:
         yield url

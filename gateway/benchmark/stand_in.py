@@ -1,4 +1,4 @@
-"""A server that needs no time for a video, so that all time that passes is the gateway's."""
+"""A fake server that needs no time for a video, so that all measured time is the gateway's."""
 
 import json
 import threading
@@ -18,7 +18,10 @@ from tests.fakes.responses import response
 
 @dataclass
 class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Each call: `steps` of them, `step_s` apart, then the video. `told` are the times at which something was said."""
+    """A fake streaming endpoint: each call gets `steps` steps, `step_s` seconds apart, then the video.
+
+    Times are those of `time.perf_counter`: `called` per call, `told` per step, `last_word` of the final response.
+    """
 
     video: bytes
     steps: int = 1
@@ -31,7 +34,7 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
     go: threading.Event = field(default_factory=threading.Event)
 
     def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        """The streaming endpoint."""
+        """Serve the streaming endpoint."""
         if is_question(next(requests)):
             yield answer(published())
             next(requests, None)
@@ -58,7 +61,7 @@ def _answer(**outputs: bytes | None) -> Any:
 
 @contextmanager
 def serving(video: bytes, *, steps: int = 1, step_s: float = 0.0, preview: bytes = b"") -> Iterator[StandIn]:
-    """The stand-in at a port of its own; it goes on when `go` is set."""
+    """Run the fake server on a free port. A call waits until `go` is set."""
     stand_in = StandIn(video, steps, step_s, preview)
     stand_in.go.set()
     server = grpc.server(ThreadPoolExecutor(32))

@@ -1,4 +1,4 @@
-"""The gateway's command: without a word after it, it serves; `keys`, `queue` and `usage` are an administrator's."""
+"""Serve the gateway; with `keys`, `queue` or `usage`, run an administrator's command instead."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ from wan_t2v_gateway.operator_command import add_queue_options, add_usage_option
 from wan_t2v_gateway.settings import Settings
 from wan_t2v_gateway.tracing import TracingError
 
-VARIABLES = "WAN_T2V_GATEWAY_"  # of the environment: what holds passwords is no argument, which everybody may read
+VARIABLES = "WAN_T2V_GATEWAY_"  # environment variables for values with passwords: any user can read arguments
 _DEFAULTS = Settings()
 _COMMANDS: tuple[tuple[str, Any, Any, str], ...] = (
     ("keys", run_keys, add_keys_options, "make, list and withdraw keys"),
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         webhook_hosts=tuple(options.webhook_host),
         traces_url=options.traces_url,
     )
-    before = signal.signal(signal.SIGTERM, _end)  # until the server has its own way to stop
+    before = signal.signal(signal.SIGTERM, _end)  # until uvicorn installs its own handler
     if settings.redirect_s and not settings.store_url:
         parser.error("--redirects: files in a folder have no address of their own; it needs --store-url")
     try:
@@ -138,13 +138,14 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
         app,
         options.host,
         options.port,
-        loop="asyncio",  # BoundedConnection sets a limit that other loops do not have
+        loop="asyncio",  # BoundedConnection uses an attribute of asyncio's transports
         http=BoundedConnection,
         log_level="warning",
         timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its end; the database ends then
+    # At its end uvicorn raises the signal again, which must not prevent the stop of the database.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda signum, frame: None)
     server.run()
     return 0 if server.started else 1

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: routes, and what runs beside them while it is up."""
+"""The gateway as an ASGI application: its routes and its background tasks."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ from wan_t2v_gateway.webhooks import Deliverer
 
 
 def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
-    """The application. `settings.database_url` must be set by now. Raises MarkingError, TracingError."""
+    """Make the application. `settings.database_url` must be set. Raises MarkingError, TracingError."""
 
     marker, tracer = marker_of(settings), Tracer.to(settings.traces_url)
 
@@ -59,7 +59,7 @@ def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
 async def _running(
     settings: Settings, marker: Marker | None, tracer: Tracer, *, open_access: bool
 ) -> AsyncIterator[Gateway]:
-    """Database, queue, workers and keeper, stopped in the opposite order."""
+    """Start database, queue, workers and keeper, and stop them in reverse order at the end."""
     database = Database(settings.database_url)
     app = queue_app(settings.database_url)
     connection = Connection(settings.server_url)

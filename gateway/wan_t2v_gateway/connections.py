@@ -1,4 +1,4 @@
-"""Limits on how slow a caller may be: uvicorn's connection waits for ever for a request's head, and for a reader."""
+"""Time limits for slow callers: uvicorn waits for ever for a request's head, and for a caller to read the response."""
 
 import asyncio
 from typing import Any
@@ -12,14 +12,14 @@ _NO_HTTP = "this is no HTTP request, or its head is longer than 64 KiB"
 
 
 class BoundedConnection(H11Protocol):
-    """A connection that ends when a head is not whole in time, or when nobody reads what was written.
+    """A connection that is closed if a request's head is late, or if the caller does not read the response.
 
     Attributes:
-        head_s: limit from the first byte (or the connection's begin) to the end of the head.
-        reader_s: limit on how long the buffer of written bytes may stay full.
-        read_bytes: read at a time. In chunks of one byte, 16 KiB take h11 some 35 ms, in which nobody else is served.
-        rest_s, rest_bytes: limits on the rest of a body that was answered before its end. It is thrown away: whoever
-            is cut off while sending would not get to read the answer.
+        head_s: limit in seconds from the first byte (or the connection's start) to the end of the head.
+        reader_s: limit in seconds on how long the buffer of written bytes may stay full.
+        read_bytes: bytes per read. In chunks of one byte, 16 KiB take h11 about 35 ms, which blocks all other callers.
+        rest_s, rest_bytes: limits on the rest of a body after an early response. The rest is read and dropped: a
+            caller whose connection is closed while it sends might not read the response.
     """
 
     head_s = 20.0
@@ -36,13 +36,13 @@ class BoundedConnection(H11Protocol):
         self._rest_length = 0
 
     def connection_made(self, transport: Any) -> None:
-        """The head must come now."""
+        """Start the time limit for the first head."""
         super().connection_made(transport)
-        transport.max_size = self.read_bytes  # asyncio's own place for it
+        transport.max_size = self.read_bytes  # asyncio's attribute for the bytes per read
         self._head = self.loop.call_later(self.head_s, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """A part of a head starts the clock, a whole one stops it. Bodies have a limit of their own (api/body.py)."""
+        """Start the limit at a head's first part, and stop it at its end. Bodies have their own limit (api/body.py)."""
         if self._rest is not None and not self._throws_away_less(len(data)):
             return
         super().data_received(data)
@@ -52,12 +52,12 @@ class BoundedConnection(H11Protocol):
         elif not incomplete and self._head is not None:
             self._head.cancel()
             self._head = None
-        if self._rest is not None and self.conn.our_state is not h11.DONE:  # the body ended, the next request begins
+        if self._rest is not None and self.conn.our_state is not h11.DONE:  # the body has ended
             self._rest.cancel()
             self._rest = None
 
     def on_response_complete(self) -> None:
-        """An answer before the end of the body starts another clock."""
+        """After a response before the end of the body, start the limit on the rest of the body."""
         super().on_response_complete()
         if (self.conn.our_state, self.conn.their_state) == (h11.DONE, h11.SEND_BODY):
             self._throw_away()
@@ -67,7 +67,7 @@ class BoundedConnection(H11Protocol):
         self._rest = self.loop.call_later(self.rest_s, self.transport.abort)
 
     def _throws_away_less(self, length: int) -> bool:
-        """Whether h11 is to see what came: there is not too much of it, and it is HTTP."""
+        """Whether h11 may parse the dropped bytes: they are within the limit, and still valid HTTP."""
         self._rest_length += length
         if self._rest_length > self.rest_bytes:
             self.transport.abort()
@@ -75,7 +75,7 @@ class BoundedConnection(H11Protocol):
         return self.conn.their_state is not h11.ERROR
 
     def send_400_response(self, msg: str) -> None:
-        """In the shape of every other error; without a word in the middle of another answer."""
+        """Send the error in the format of all others; within another response, only close the connection."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
@@ -85,25 +85,25 @@ class BoundedConnection(H11Protocol):
         for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.write_eof()
-        if self.cycle is not None:  # whoever works on the request has nobody to answer any more
+        if self.cycle is not None:  # the running handler has no caller to answer any more
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._throw_away()
 
     def pause_writing(self) -> None:
-        """More was written than the reader took."""
+        """The write buffer is full: start the limit for the caller to read."""
         super().pause_writing()
         self._reader = self.loop.call_later(self.reader_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The reader took enough."""
+        """The caller has read enough: stop the limit."""
         super().resume_writing()
         if self._reader is not None:
             self._reader.cancel()
             self._reader = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing to wait for."""
+        """Stop all limits."""
         super().connection_lost(exc)
         for timer in (self._head, self._reader, self._rest):
             if timer is not None:

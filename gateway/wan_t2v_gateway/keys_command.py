@@ -11,7 +11,7 @@ from wan_t2v_gateway.database.usage import Allowance
 
 
 def add_keys_options(command: argparse.ArgumentParser) -> None:
-    """`make NAME` rotates a key that is there."""
+    """Add the options of `keys`; `make NAME` replaces an existing key."""
     command.add_argument("action", choices=("make", "list", "withdraw", "secret"), help="what to do")
     command.add_argument("name", nargs="?", default="", help="the owner's name")
     command.add_argument("--administrator", action="store_true", help="sees everybody's videos")
@@ -25,7 +25,7 @@ def add_keys_options(command: argparse.ArgumentParser) -> None:
 
 
 def run_keys(database_url: str, options: argparse.Namespace) -> int:
-    """Do it. Returns an exit code."""
+    """Run `keys`. Returns an exit code."""
     if options.action != "list" and not options.name:
         print("error: the owner's name is missing", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Figures in Prometheus' text format: what this process measured, and what the database holds."""
+"""Metrics in Prometheus' text format: measurements of this process, and counts from the database."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ STATES = ("queued", "in_progress", "completed", "failed", "cancelled")
 
 
 class Histogram:
-    """Seconds, counted by upper bounds, since this process began."""
+    """A histogram of seconds, since this process began. `bounds` are the buckets' upper bounds."""
 
     def __init__(self, name: str, text: str, bounds: Iterable[float]) -> None:
         self.name, self.text, self.bounds = name, text, tuple(bounds)
@@ -17,12 +17,12 @@ class Histogram:
         self._sum, self._number = 0.0, 0
 
     def observe(self, seconds: float) -> None:
-        """One more."""
+        """Add an observation."""
         self._sum, self._number = self._sum + seconds, self._number + 1
         self._counts.update(bound for bound in self.bounds if seconds <= bound)
 
     def lines(self) -> list[str]:
-        """As Prometheus reads it."""
+        """Format the histogram for Prometheus."""
         buckets = {f"{bound:g}": self._counts[bound] for bound in self.bounds} | {"+Inf": self._number}
         return [
             *head(self.name, "histogram", self.text),
@@ -49,7 +49,7 @@ def _cancel() -> Histogram:
 
 @dataclass
 class Measurements:
-    """Of one gateway process."""
+    """Measurements of one gateway process."""
 
     queued: Histogram = field(default_factory=_queued)
     finishing: Histogram = field(default_factory=_finishing)
@@ -57,7 +57,7 @@ class Measurements:
     webhook_attempts: Counter[str] = field(default_factory=lambda: Counter({"delivered": 0, "failed": 0}))
 
     def lines(self) -> list[str]:
-        """All of it."""
+        """Format all measurements for Prometheus."""
         attempts = [sample("webhook_attempts_total", n, result=result) for result, n in self.webhook_attempts.items()]
         told = [line for histogram in (self.queued, self.finishing, self.cancel) for line in histogram.lines()]
         return [*told, *head("webhook_attempts_total", "counter", "deliveries tried, by result"), *attempts]
@@ -65,7 +65,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Records:
-    """What the database holds: the same from every gateway. `jobs` by state and the owner's class."""
+    """Counts from the database, the same at every gateway. `jobs` is by state and the owner's class."""
 
     jobs: Mapping[tuple[str, str], int]
     classes: tuple[str, ...]
@@ -74,7 +74,7 @@ class Records:
     stored_bytes: int
 
     def lines(self) -> list[str]:
-        """All of it; a class that has no job in a state has a zero there."""
+        """Format all counts for Prometheus; a class without jobs in a state gets a zero."""
         jobs = [
             sample("jobs", self.jobs.get((state, name), 0), **{"status": state, "class": name})
             for name in self.classes
@@ -92,12 +92,12 @@ class Records:
 
 
 def head(name: str, kind: str, text: str) -> list[str]:
-    """The two lines before a metric's samples."""
+    """Format the two lines before a metric's samples."""
     return [f"# HELP {PREFIX}{name} {text}", f"# TYPE {PREFIX}{name} {kind}"]
 
 
 def sample(name: str, value: float, **labels: str) -> str:
-    """One line."""
+    """Format one sample as a line."""
     escaped = {key: text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for key, text in labels.items()}
     told = ",".join(f'{key}="{text}"' for key, text in escaped.items())
     return f"{PREFIX}{name}{'{' + told + '}' if told else ''} {value}"

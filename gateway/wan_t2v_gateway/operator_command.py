@@ -1,4 +1,4 @@
-"""`wan-t2v-gateway queue` and `wan-t2v-gateway usage`: what an administrator does without a browser."""
+"""The administrator's commands `wan-t2v-gateway queue` and `wan-t2v-gateway usage`."""
 
 import argparse
 import asyncio
@@ -12,23 +12,23 @@ from wan_t2v_gateway.database.usage import usage
 
 
 def add_queue_options(command: argparse.ArgumentParser) -> None:
-    """A pause holds for all gateways of the database, and over their restarts."""
+    """Add the options of `queue`. A pause holds for all gateways of the database, also after restarts."""
     command.add_argument("action", choices=("show", "pause", "resume"), help="what to do")
     command.add_argument("--reason", default="", help="shown to those who wait")
 
 
 def add_usage_options(command: argparse.ArgumentParser) -> None:
-    """Without a name, of all owners."""
+    """Add the options of `usage`; without a name it prints all owners."""
     command.add_argument("name", nargs="?", help="the owner's name")
 
 
 def run_queue(database_url: str, options: argparse.Namespace) -> int:
-    """Print the queue's state after what was asked for. Returns an exit code."""
+    """Apply the action and print the queue's state. Returns an exit code."""
     return asyncio.run(_queue(database_url, options))
 
 
 def run_usage(database_url: str, options: argparse.Namespace) -> int:
-    """Print an owner's line, or all. Returns an exit code."""
+    """Print the usage of one owner or of all, one line each. Returns an exit code."""
     return asyncio.run(_usage(database_url, options.name))
 
 

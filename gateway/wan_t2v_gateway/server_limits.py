@@ -1,7 +1,7 @@
-"""The limits of the server behind: asked for again and again, and kept where the next gateway finds them.
+"""The server's limits: read periodically, and stored in the database for other gateways.
 
-A gateway starts while its server is away, and takes jobs by what was last known. Before anything was ever known it
-takes none: it would have to guess what can be served.
+A gateway can start while its server is away, and then accepts jobs by the limits read last. Before any limits are
+known it accepts none, since it would have to guess what the server accepts.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from wan_t2v_gateway.database import switches
 from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.database.pool import Database
 
-ANSWER_LIMIT_S = 1.0  # a caller waits no longer for it
-AGAIN_S = 10.0  # a server that came back with other limits is heard after so long
+ANSWER_LIMIT_S = 1.0  # longest wait of a caller for the limits
+AGAIN_S = 10.0  # between readings; changed limits are noticed after this time
 AWAY_S = 1.0
 _log = logging.getLogger(__name__)
 
 
 class LimitsReader:
-    """What is known of the server's limits."""
+    """Reader of the server's limits; `known` has the last ones read."""
 
     def __init__(self, connection: Connection, database: Database) -> None:
         self._connection, self._database = connection, database
@@ -34,21 +34,21 @@ class LimitsReader:
         self.known: Limits | None = None
 
     async def recall(self) -> None:
-        """Take what this or another gateway of the same database read last."""
+        """Load the limits that this or another gateway of the same database read last."""
         with contextlib.suppress(ClientError, DatabaseUnavailable):
             if document := await switches.server_limits(self._database):
                 self.known, self._kept = Limits.parse(document), document
 
     async def find(self) -> Limits | None:
-        """The limits that were read last; the server is asked if there are none yet."""
+        """Return the limits read last; if there are none, read them from the server. None if it does not answer."""
         if self.known is None:
-            async with self._asking:  # who asks already may bring the answer
+            async with self._asking:  # another caller may be reading them already
                 if self.known is None:
                     await self._ask()
         return self.known
 
     async def read(self) -> Limits:
-        """The same. Raises ApiError 503 while nothing is known."""
+        """Return the limits like `find`. Raises ApiError 503 while none are known."""
         limits = await self.find()
         if limits is None:
             message = f"what the server behind accepts is not known yet: {self._reason[:300]}"
@@ -56,14 +56,14 @@ class LimitsReader:
         return limits
 
     async def keep_reading(self) -> None:
-        """Ask again and again, until cancelled."""
+        """Read the limits periodically, until cancelled."""
         while True:
             async with self._asking:
                 answered = await self._ask()
             await asyncio.sleep(AGAIN_S if answered else AWAY_S)
 
     async def ready(self) -> None:
-        """Raise ApiError if no server answers."""
+        """Raise ApiError 503 unless the server's streaming endpoint is ready."""
         client = self._connection.open_asyncio()
         try:
             if await client.is_model_ready("text_to_video_stream", client_timeout=1.5):
@@ -77,11 +77,11 @@ class LimitsReader:
             await client.close()
 
     async def _ask(self) -> bool:
-        """Ask once, while nobody else does. Returns whether the server answered."""
+        """Read the limits once; the caller holds the lock. Returns whether the server answered."""
         try:
             async with AsyncTextToVideo(self._connection) as client:
                 limits = await client.limits(deadline_s=ANSWER_LIMIT_S)
-        except Exception as error:  # whatever is wrong with the server, the gateway goes on
+        except Exception as error:  # no failure of the server may end the gateway
             self._reason = str(error)
             _log.info("the server's limits cannot be read: %s", error)
             return False

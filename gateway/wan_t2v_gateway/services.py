@@ -1,4 +1,4 @@
-"""What one gateway process works with, made once at its start."""
+"""The services of one gateway process, made once at its start."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from wan_t2v_gateway.tracing import Tracer
 
 @dataclass(frozen=True)
 class Services:
-    """Database, queue, store and settings, and what this process measured."""
+    """Database, queue, store, settings, measurements and tracer of this process."""
 
     settings: Settings
     database: Database
@@ -25,11 +25,11 @@ class Services:
     tracer: Tracer = field(default_factory=Tracer)
 
     async def end(self, video_id: str, end: Ending, *, attempt: int | None = None) -> Video | None:
-        """Record the end of a job."""
+        """Record the end of a job. Returns None if it had ended before, or if another attempt has begun."""
         return await ending.end(self.database, video_id, end, queue_webhook=self.queue.add_webhook, attempt=attempt)
 
     async def cancel(self, video: Video) -> Video:
-        """Stop a job: at once if it waits, within a pass of the server if it runs. Returns it as it is then."""
+        """Cancel a job: immediately if it waits, within one pass of the server if it runs. Returns its new state."""
         await videos.ask_to_cancel(self.database, video.id)
         if video.queue_job is not None:
             await self.queue.cancel(video.queue_job)
@@ -39,14 +39,14 @@ class Services:
         return current or video
 
     async def remove(self, video: Video) -> None:
-        """Stop the job, delete its files, then its record."""
+        """Cancel the job if it is unfinished, then delete its files and its record."""
         if not video.is_finished:
             await self.cancel(video)
         await self.store.remove(video.id)
         await videos.remove(self.database, video.id)
 
     async def remove_expired(self) -> int:
-        """Delete what is too old, and the oldest of too much."""
+        """Delete up to 100 videos that have expired, or exceed the storage limit after newer ones. Returns how many."""
         rows = await self.database.rows(
             "SELECT id FROM (SELECT id, expires_at, sum(bytes) OVER (ORDER BY completed_at DESC, id) AS kept "
             "FROM videos WHERE status = 'completed') AS finished WHERE expires_at < now() OR kept > %s LIMIT 100",

@@ -1,4 +1,4 @@
-"""What a gateway is started with."""
+"""Settings of a gateway."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +11,24 @@ class Settings:
     Attributes:
         server_url: `host:port` of the Triton server's gRPC endpoint.
         data: folder for the local database and files.
-        database_url: a Postgres; empty for the one of this machine, kept in `data`.
-        store_url: where finished files go: a URL that obstore knows (`s3://...`), empty for a folder in `data`.
-        redirect_s: content is fetched from the bucket itself, by an address that is good for so long; 0: through the
-            gateway.
+        database_url: URL of a Postgres; empty for a local one in `data`.
+        store_url: store of finished files, a URL that obstore knows (`s3://...`); empty for a folder in `data`.
+        redirect_s: validity in seconds of signed URLs by which callers fetch files from the bucket; 0 serves the files
+            through the gateway.
         mark: sign finished files as made by a model: a folder with `chain.pem` and `key.pem`, or `development` for a
-            certificate that is made on demand; empty: they stay as the server made them.
-        workers: videos that this process asks the server for at a time; 0 for a front without a worker.
-        resumes: whether the server keeps generations under way; then the job's id is sent as the key to take it up.
-        preview_every: steps from one preview to the next, for a request that does not say.
-        heartbeat_s, stalled_s: how often a worker reports, and after how long without a report its jobs go elsewhere.
-        poll_s: how often a worker looks for jobs whose pause has passed; it is told of new ones.
-        retry_s: first pause after the server was unavailable; it doubles up to a minute.
-        longest_outage_s: how long a job waits for an unavailable server in all.
-        crashes_allowed: a job whose server died this often while it ran fails.
-        keep_s, keep_bytes: age at which a video expires, and how much is kept in all.
-        webhook_retry_s: first pause after a webhook that was not taken; it doubles up to an hour, for a day.
-        webhook_hosts: hosts that webhooks may reach although their address is private.
-        traces_url: an OTLP collector over HTTP that is sent the spans of jobs; empty: none are sent.
+            certificate that is made on demand; empty for unsigned files.
+        workers: number of videos that this process generates at a time; 0 for a front end without a worker.
+        resumes: whether the server keeps checkpoints; then the job's id is sent as the idempotency key.
+        preview_every: steps between previews, for a request that does not set it.
+        heartbeat_s, stalled_s: seconds between a worker's reports, and seconds without one until its jobs are requeued.
+        poll_s: seconds between a worker's polls for jobs whose pause has passed; new jobs are notified.
+        retry_s: first pause in seconds after the server was unavailable; it doubles up to a minute.
+        longest_outage_s: longest total wait of a job for an unavailable server, in seconds.
+        crashes_allowed: number of server crashes during a job at which the job fails.
+        keep_s, keep_bytes: age in seconds at which a video expires, and limit on the bytes of all videos.
+        webhook_retry_s: first pause in seconds after a failed webhook; it doubles up to an hour, for a day.
+        webhook_hosts: private hosts that webhooks may reach.
+        traces_url: OTLP collector over HTTP for the spans of jobs; empty for none.
     """
 
     server_url: str = "127.0.0.1:8001"

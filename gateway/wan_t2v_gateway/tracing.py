@@ -1,7 +1,7 @@
-"""Spans of a job for OpenTelemetry: from the request over the queue and the server's own spans to the webhook.
+"""OpenTelemetry spans of a job: the request, the queue, the generation with the server's own spans, the webhook.
 
-The trace is kept in the job's record, so that a worker in another process goes on with it. A caller's trace reaches the
-server also where the gateway itself sends no spans.
+The job's record has the trace context, so that a worker in another process continues the trace. A caller's trace
+context reaches the server even if the gateway itself sends no spans.
 """
 
 import contextlib
@@ -21,26 +21,26 @@ class TracingError(Exception):
 
 
 def context_of(headers: Mapping[str, str]) -> dict[str, str]:
-    """The caller's trace; empty if there is none, or what is none."""
+    """Read the caller's trace context; empty if it is missing or invalid."""
     parent = headers.get(TRACEPARENT, "").strip()
     return {TRACEPARENT: parent} if _PARENT.fullmatch(parent) else {}
 
 
 @dataclass(frozen=True)
 class Span:
-    """A span under way. `context` is the parent of what belongs to it; `noted` takes attributes that come later."""
+    """A running span. `context` is the parent context of its children; `noted` is the SDK's span, if any."""
 
     context: dict[str, str]
     noted: Any = None
 
     def note(self, **attributes: str | int | float) -> None:
-        """Add attributes."""
+        """Add attributes to the span."""
         if self.noted is not None:
             self.noted.set_attributes(attributes)
 
 
 class Tracer:
-    """Where this process sends its spans. One without a provider sends none."""
+    """Sender of this process's spans. Without a provider it sends none."""
 
     def __init__(self, provider: Any = None) -> None:
         self._provider = provider
@@ -48,7 +48,7 @@ class Tracer:
 
     @classmethod
     def to(cls, url: str) -> "Tracer":
-        """Send to an OTLP collector over HTTP, such as `http://127.0.0.1:4318/v1/traces`; nowhere if it is empty.
+        """Make a tracer for an OTLP collector over HTTP, such as `http://127.0.0.1:4318/v1/traces`; empty for none.
 
         Raises TracingError.
         """
@@ -67,7 +67,7 @@ class Tracer:
 
     @contextlib.contextmanager
     def span(self, name: str, parent: Context, **attributes: str | int | float) -> Iterator[Span]:
-        """Everything inside. An exception that leaves it is recorded; of a cancelled task, too."""
+        """Record a span of everything inside, and an exception that leaves it, also that of a cancelled task."""
         if self._tracer is None:
             yield Span(dict(parent))
             return
@@ -81,13 +81,13 @@ class Tracer:
             span.end()
 
     def ended(self, name: str, parent: Context, *, began: datetime, ended: datetime) -> None:
-        """What began and ended by the database's clock."""
+        """Record a span that has ended, with times of the database's clock."""
         if self._tracer is not None:
             span = self._tracer.start_span(name, context=_extract(parent), start_time=_ns(began))
             span.end(_ns(ended))
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the pending spans."""
         if self._provider is not None:
             self._provider.shutdown()
 

@@ -1,4 +1,4 @@
-"""Deliver webhooks: signed, the same bytes under the same id each time, tried for a day."""
+"""Deliver webhooks: signed, with the same bytes and id at each attempt, retried for a day."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ class Deliverer:
         self._services = services
 
     async def __call__(self, context: JobContext, webhook_id: str) -> None:
-        """Deliver once, or raise TryAgain."""
+        """Try one delivery, and record its result. Raises TryAgain if the queue must retry it."""
         database = self._services.database
         row = await database.row(_UNDELIVERED, [webhook_id])
         if row is None:
@@ -54,7 +54,7 @@ class Deliverer:
             raise TryAgain(f"webhook {webhook_id}: {result}", pause_s)
 
     async def _result(self, row: dict[str, Any]) -> str:
-        """The answer's status, or what went wrong."""
+        """Send the webhook. Returns the response's status, or a description of the failure."""
         try:
             addresses = await public_addresses(row["url"], self._services.settings.webhook_hosts)
             secret = await webhook_secret(self._services.database, row["owner"])
@@ -64,7 +64,7 @@ class Deliverer:
 
 
 def _post(row: dict[str, Any], address: str, secret: str) -> str:
-    """Post to the address that was checked: a name that resolves otherwise a moment later does not matter."""
+    """Post to the checked address, so that a later change of name resolution has no effect. Returns the status."""
     parts, now = urlsplit(row["url"]), datetime.now(UTC)
     headers = {
         "content-type": "application/json",

@@ -1,1 +1,1 @@
-"""What callers reach over HTTP."""
+"""The HTTP interface."""

@@ -1,4 +1,4 @@
-"""A request's body, JSON or a form, as one flat table of values; bounded in length, depth and time."""
+"""Parsing of a request's body, JSON or form, into one flat mapping, with limits on length, depth and time."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ _CHARSETS = ("utf-8", "utf8", "us-ascii")
 
 
 async def read_body(request: Request) -> dict[str, Any]:
-    """The fields. Numbers of a form are texts, and a file in one is an object."""
+    """Read the body's fields. A form's numbers stay texts, and a form's file becomes an object. Raises ApiError."""
     kind, charset, boundary = _content_type(request)
     coding = request.headers.get("content-encoding", "identity")
     if kind not in (_JSON, _FORM, _PARTS):
@@ -40,13 +40,13 @@ async def read_body(request: Request) -> dict[str, Any]:
 
 
 def _content_type(request: Request) -> tuple[str, str, str]:
-    """Media type, charset and boundary, those of JSON where nothing is said."""
+    """Return media type, charset and boundary; those of JSON without a content-type. Raises ApiError."""
     text = request.headers.get("content-type") or _JSON
     header = Message()
     header["content-type"] = text
     try:
         charset, boundary = (header.get_param(name) or "" for name in ("charset", "boundary"))
-    except (ValueError, TypeError):  # a parameter in parts: a number of thousands of digits, or one without a number
+    except (ValueError, TypeError):  # RFC 2231 continuations with a huge or missing number
         raise ApiError(415, "content-type: its parameters cannot be read") from None
     return text.split(";")[0].strip().lower(), str(charset or "utf-8").lower(), str(boundary)
 
@@ -65,7 +65,7 @@ async def _bounded(request: Request) -> bytes:
                 parts.append(part)
     except TimeoutError:
         raise ApiError(408, f"the body did not come within {SLOWEST_BODY_S:g} seconds", headers=_CLOSE) from None
-    request._body = b"".join(parts)  # starlette's own place for a body that was read: the form is parsed from it
+    request._body = b"".join(parts)  # where starlette caches the body, and parses forms from
     return request._body
 
 
@@ -82,7 +82,7 @@ def _from_json(raw: bytes) -> dict[str, Any]:
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Each name once: of two values nobody can say which is meant."""
+    """Make a mapping. Raises ApiError for a name that occurs twice, since either value could be meant."""
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
@@ -101,7 +101,7 @@ def _pairs(raw: bytes) -> list[tuple[str, Any]]:
 
 
 async def _parts(request: Request, raw: bytes, boundary: str) -> list[tuple[str, Any]]:
-    """Parts of a form, which must have its end: the parser takes one without, and drops the part that was cut off."""
+    """Parse a multipart form. Check its end first: the parser accepts a truncated form and drops the last part."""
     end = f"\r\n--{boundary}--".encode()
     if not boundary or raw.count(end) != 1 or not raw.rstrip().endswith(end):
         raise ApiError(400, "the form cannot be read: it has no end, or content-type names no boundary")
@@ -114,5 +114,5 @@ async def _parts(request: Request, raw: bytes, boundary: str) -> list[tuple[str,
     except HTTPException as error:
         raise ApiError(400, f"the form cannot be read: {error.detail}") from None
     if not any(isinstance(value, dict) for _, value in pairs):
-        raw.decode()  # the parser takes what is not UTF-8 for Latin-1; a file may be so, and is refused by its name
+        raw.decode()  # the parser reads other encodings as Latin-1; only files, which are rejected later, may be binary
     return pairs

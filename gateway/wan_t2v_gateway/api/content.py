@@ -26,7 +26,7 @@ async def get_content(
     variant: Variant = "video",
     redirect: bool = True,
 ) -> Response:
-    """The MP4, a thumbnail or a sheet of frames. With `redirect=false` it comes through the gateway in any case."""
+    """Return the MP4, a thumbnail or a sheet of frames; `redirect=false` prevents a redirect to the bucket."""
     video = await existing(gateway, owner, video_id)
     if video.status != "completed":
         raise ApiError(409 if video.is_finished else 425, f"the video is {video.status}; it has no content")
@@ -60,7 +60,7 @@ async def get_content(
 
 
 def _range(request: Request, size: int, *, etag: str) -> tuple[int, int]:
-    """The one range asked for, or all of it. Raises ApiError 416."""
+    """Return start and end (exclusive) of the requested range, or of the whole file. Raises ApiError 416."""
     wanted = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", request.headers.get("range", "").replace(" ", ""))
     if wanted is None or not (wanted[1] or wanted[2]) or request.headers.get("if-range", etag) != etag:
         return 0, size
@@ -75,7 +75,7 @@ def _range(request: Request, size: int, *, etag: str) -> tuple[int, int]:
 
 @router.get("/v1/videos/{video_id}/preview", response_class=Response)
 async def get_preview(video_id: str, gateway: TheGateway, owner: TheOwner) -> Response:
-    """The latest preview of a video that is being made, a PNG."""
+    """Return the latest preview of a video in progress, a PNG."""
     await existing(gateway, owner, video_id)
     picture = await videos.preview(gateway.services.database, video_id)
     if picture is None:

@@ -1,4 +1,4 @@
-"""Every error in the dialect's shape: `{"error": {"message", "type", "param", "code"}}`."""
+"""Every error in the Videos API's format: `{"error": {"message", "type", "param", "code"}}`."""
 
 import logging
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """An answer that is an error."""
+    """An error response with an HTTP status; `param` names the parameter that is wrong."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
@@ -29,7 +29,7 @@ class ApiError(Exception):
 
 
 class InvalidField(ApiError):
-    """A field that cannot be served: what came and what is accepted."""
+    """A field that cannot be served; the message has the received value and what is accepted."""
 
     def __init__(self, param: str, came: object, accepted: str) -> None:
         shown = repr(came)
@@ -41,14 +41,14 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 
 
 def sendable(text: str) -> str:
-    """The text as UTF-8 can carry it: what a caller sent and is told again may hold half a surrogate pair."""
+    """Escape what UTF-8 cannot encode: an error may quote a caller's text with half a surrogate pair."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def error_response(
     status: int, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The dialect's shape."""
+    """Make an error response in the Videos API's format."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     named = None if param is None else sendable(param)
     body = {"error": {"message": sendable(message), "type": kind, "param": named, "code": None}}
@@ -56,7 +56,7 @@ def error_response(
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every exception with a JSON error; none tells what the code looks like inside."""
+    """Answer every exception with a JSON error that reveals nothing of the code."""
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> JSONResponse:
@@ -74,7 +74,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def left(request: Request, error: ClientDisconnect) -> JSONResponse:
-        """Nobody reads it, but a caller who leaves within a body is no failure of the gateway."""
+        """No one reads this response, but a disconnect within a body must not count as a failure of the gateway."""
         return error_response(400, "the caller left before the end of the body")
 
     @app.exception_handler(DatabaseUnavailable)
@@ -85,7 +85,7 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(psycopg.DataError)
     @app.exception_handler(UnicodeEncodeError)
     async def unkept_text(request: Request, error: Exception) -> JSONResponse:
-        """Postgres keeps neither U+0000 nor half a surrogate pair, which JSON and addresses can hold."""
+        """Postgres can store neither U+0000 nor half a surrogate pair, which JSON and URLs may contain."""
         return error_response(400, "a text cannot be kept: it holds U+0000 or half a surrogate pair")
 
     @app.exception_handler(KeyOfAnotherBody)

@@ -1,4 +1,4 @@
-"""A video's events as they come: server-sent events, with `Last-Event-ID` for who comes back."""
+"""A video's events as server-sent events; a client that reconnects sends `Last-Event-ID`."""
 
 import asyncio
 import json
@@ -19,13 +19,13 @@ from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.database.records import FINISHED, Video
 
 router = APIRouter(tags=["videos"])
-_LOOK_S = 1.0  # also without a notification
+_LOOK_S = 1.0  # polling interval, in case a notification is lost
 _SIGN_OF_LIFE_S = 15.0
 
 
 @router.get("/v1/videos/{video_id}/events", response_class=StreamingResponse)
 async def watch_video(request: Request, video_id: str, gateway: TheGateway, owner: TheOwner) -> StreamingResponse:
-    """`queue` (place and estimate), `stage`, `step`, and the end: `completed`, `failed` or `cancelled`."""
+    """Send events `queue` (place and estimate), `stage`, `step`, and last `completed`, `failed` or `cancelled`."""
     video = await existing(gateway, owner, video_id)
     last_id = request.headers.get("last-event-id", "0")
     if not (last_id.isdecimal() and len(last_id) < 19):
@@ -36,7 +36,7 @@ async def watch_video(request: Request, video_id: str, gateway: TheGateway, owne
 
 @dataclass(frozen=True)
 class _Look:
-    """What is new about a video, its place if it waits, and whether it is there."""
+    """New events of a video, its place in the queue if it waits, and whether its record exists."""
 
     news: list[dict[str, Any]]
     place: dict[str, Any] | None

@@ -1,4 +1,4 @@
-"""The fields of a request: the dialect's and the server's own, checked by what the server publishes."""
+"""A request's fields: those of the Videos API and the server's own, checked against the server's published limits."""
 
 import difflib
 import math
@@ -34,7 +34,7 @@ KNOWN = (*_OWN, *OFFERED)
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """A checked request. `fields` are what the server is sent."""
+    """A checked request. `fields` are those that go to the server."""
 
     model: str
     fields: dict[str, Any]
@@ -52,7 +52,7 @@ def video_request(given: Mapping[str, Any], limits: Limits) -> VideoRequest:
         raise InvalidField("prompt", given.get("prompt"), "a text")
     fields |= _size(given) | _frames(given, limits)
     check_fields(fields, limits)
-    fields.setdefault("seed", secrets.randbelow(2**31))  # fixed now: every attempt makes the same video
+    fields.setdefault("seed", secrets.randbelow(2**31))  # drawn now, so that every attempt makes the same video
     return VideoRequest(_model(given), fields, str(given.get("webhook_url", "")))
 
 
@@ -66,7 +66,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_plain(name: str, value: Any) -> None:
-    """No field takes several values, and a text must be one that can be kept and sent on."""
+    """Raise InvalidField for several values, a file, or a text that Postgres cannot store."""
     if isinstance(value, list | dict):
         raise InvalidField(name, "several values or a file", "one value")
     if isinstance(value, str) and ("\0" in value or not value.isascii() and not _is_unicode(value)):
@@ -89,7 +89,7 @@ def _model(given: Mapping[str, Any]) -> str:
 
 
 def _value(name: str, value: Any) -> Any:
-    """One field in the server's type. A form sends numbers as texts."""
+    """Convert a field's value to the server's type; a form sends numbers as texts. Raises InvalidField."""
     datatype = FIELDS[name].datatype
     try:
         if datatype == "BYTES":
@@ -107,7 +107,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _number(text: str) -> float | int:
-    """A number as JSON spells it. Python's own reading takes more: `1_0`, other scripts' digits, blanks around it."""
+    """Parse a number in JSON's syntax. Python accepts more: `1_0`, other scripts' digits, surrounding blanks."""
     if not _SPELT.fullmatch(text):
         raise ValueError("no number")
     try:
@@ -117,7 +117,7 @@ def _number(text: str) -> float | int:
 
 
 def _size(given: Mapping[str, Any]) -> dict[str, int]:
-    """`size` is WIDTHxHEIGHT here, as in the dialect; the client's command has HEIGHTxWIDTH."""
+    """Parse `size`, which is WIDTHxHEIGHT here as in the Videos API; the client's command has HEIGHTxWIDTH."""
     if "size" not in given:
         return {}
     for name in ("width", "height"):
@@ -130,7 +130,7 @@ def _size(given: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _frames(given: Mapping[str, Any], limits: Limits) -> dict[str, int]:
-    """`seconds` to the nearest frames that are accepted, at the model's 16 a second."""
+    """Convert `seconds` to the nearest accepted number of frames, at the model's 16 frames per second."""
     if "seconds" not in given:
         return {}
     if "num_frames" in given:

@@ -1,4 +1,4 @@
-"""Requests against the limits that the server behind publishes. The gateway has no ranges of its own."""
+"""The check of requests against the limits that the server publishes. The gateway has no ranges of its own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _SIZES = ("height", "width", "num_frames")
 
 
 def check_fields(fields: Mapping[str, Any], limits: Limits) -> None:
-    """Raise InvalidField for what the server is sure to refuse. It has the last word."""
+    """Raise InvalidField for fields that the server would certainly reject; it checks the rest itself."""
     for name, value in fields.items():
         if name not in limits.fields:
             raise InvalidField(name, "a value", "nothing: the server behind does not know this field")
@@ -28,7 +28,7 @@ def check_fields(fields: Mapping[str, Any], limits: Limits) -> None:
 
 
 def limits_document(limits: Limits | None, offered: Sequence[str]) -> dict[str, Any] | None:
-    """As `GET /v1/models` shows them: of the fields that are offered; sizes as WIDTHxHEIGHT."""
+    """Make the limits for `GET /v1/models`: only of `offered` fields, with sizes as WIDTHxHEIGHT; None if unknown."""
     if limits is None:
         return None
     height, width, frames = (limits.fields[name].maximum for name in _SIZES)
@@ -52,7 +52,7 @@ def _check_clip(settings: Mapping[str, Any], limits: Limits) -> None:
 
 
 def _check_steps(settings: Mapping[str, Any], fields: Mapping[str, Any], limits: Limits) -> None:
-    """A request of few steps leaves nothing out."""
+    """Raise InvalidField for a request with few steps that would skip passes."""
     if settings["num_inference_steps"] >= limits.least_steps:
         return
     enough = f"or at least {limits.least_steps} num_inference_steps"

@@ -1,4 +1,4 @@
-"""The documented bodies of requests that are read by hand, JSON and a form alike, with the server's limits."""
+"""OpenAPI schemas of the request bodies that `body.py` parses, JSON and form, with the server's limits."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ REMIX = _body({"prompt": "a blue ball rolls left"})
 
 
 def request_schema(limits: Limits | None) -> dict[str, Any]:
-    """What a request for a video may hold; ranges and defaults are the server's, as far as they are known."""
+    """Make the schema of a request for a video, with the server's ranges and defaults if they are known."""
     fields = {} if limits is None else limits.fields
     properties = {
         name: {"type": _TYPES.get(FIELDS[name].datatype, "integer"), **_range(fields.get(name))} for name in OFFERED
@@ -56,7 +56,7 @@ def request_schema(limits: Limits | None) -> dict[str, Any]:
 
 
 def document_limits(app: FastAPI) -> None:
-    """Let the application's OpenAPI tell the limits that are known when it is asked for."""
+    """Add the limits that are known at the time of each request to the application's OpenAPI document."""
     static = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -66,11 +66,11 @@ def document_limits(app: FastAPI) -> None:
         schemas = {**components.get("schemas", {}), _REQUEST: request}
         return {**document, "components": {**components, "schemas": schemas}}
 
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
+    app.openapi = openapi  # type: ignore[method-assign]  # the way of FastAPI's documentation
 
 
 def _range(limits: FieldLimits | None) -> dict[str, Any]:
-    """In JSON Schema's words; what it has none for, in a description."""
+    """Convert a field's limits to JSON Schema; what the schema cannot express goes into a description."""
     if limits is None:
         return {}
     multiple = limits.step if limits.step > 1 and limits.minimum == limits.step else None

@@ -1,4 +1,4 @@
-"""The queue as a whole, and what owners use: `/v1/queue`, `/v1/usage`."""
+"""State of the whole queue, and the owners' usage: `/v1/queue`, `/v1/usage`."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ _LONGEST_REASON = 500
 
 @router.get("/v1/queue")
 async def get_queue(gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """How many jobs wait and run, of all owners, and whether the queue is paused."""
+    """Return the numbers of waiting and running jobs of all owners, and whether the queue is paused."""
     return JSONResponse(await _queue_document(gateway))
 
 
 @router.post("/v1/queue/pause", openapi_extra=PAUSE)
 async def pause_queue(request: Request, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """No job begins any more; those under way go on. For an administrator."""
+    """Pause the queue: no job begins, running ones continue. For administrators."""
     _check_administrator(owner)
     await switches.pause(gateway.services.database, _reason(await read_body(request)))
     return JSONResponse(await _queue_document(gateway))
@@ -33,7 +33,7 @@ async def pause_queue(request: Request, gateway: TheGateway, owner: TheOwner) ->
 
 @router.post("/v1/queue/resume")
 async def resume_queue(gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """Jobs begin again. For an administrator."""
+    """Resume the queue: jobs begin again. For administrators."""
     _check_administrator(owner)
     await switches.resume(gateway.services.database)
     return JSONResponse(await _queue_document(gateway))
@@ -41,12 +41,12 @@ async def resume_queue(gateway: TheGateway, owner: TheOwner) -> JSONResponse:
 
 @router.get("/v1/usage")
 async def get_usage(gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """Jobs, seconds of generation and files: your own, or every owner's for an administrator."""
+    """Return jobs, seconds of generation and files: your own, or those of all owners for an administrator."""
     return JSONResponse({"object": "list", "data": await usage(gateway.services.database, owner.sees)})
 
 
 def _reason(given: dict[str, Any]) -> str:
-    """Why the queue is paused, for those who wait."""
+    """Check the body's `reason` for a pause, which waiting callers see. Raises InvalidField."""
     for name in given.keys() - {"reason"}:
         raise InvalidField(name[:64], "an unknown field", "reason")
     reason = given.get("reason", "")

@@ -1,4 +1,4 @@
-"""The page at `/` and its modules. It needs nothing from elsewhere, and its headers hold it to that."""
+"""The page at `/` and its modules. It loads nothing from other sites; its content security policy enforces that."""
 
 from pathlib import Path
 
@@ -22,13 +22,13 @@ _HEADERS = {
 
 @router.get("/", response_class=FileResponse)
 async def index() -> FileResponse:
-    """The page."""
+    """Return the page."""
     return await asset("index.html")
 
 
 @router.get("/page/{name}", response_class=FileResponse)
 async def asset(name: str) -> FileResponse:
-    """One of the page's files."""
+    """Return one of the page's files."""
     if name not in _FILES:
         raise ApiError(404, "there is no such file")
     path = _FILES[name]

@@ -1,4 +1,4 @@
-"""What every route works with, and who calls it."""
+"""Dependencies of every route: the gateway's parts, and the owner who calls."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,7 +18,7 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Gateway:
-    """The parts of this process that routes use. `open_access`: without any key, everybody is the local owner."""
+    """Parts of this process that routes use. `open_access`: while no key exists, every caller is the local owner."""
 
     services: Services
     limits: LimitsReader
@@ -27,13 +27,13 @@ class Gateway:
 
 
 def gateway_of(request: Request) -> Gateway:
-    """The running gateway."""
+    """Return the running gateway."""
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
 async def owner_of(request: Request) -> Owner:
-    """Who calls. Raises ApiError 401 for a key that is missing or not known."""
+    """Return the owner of the request's key. Raises ApiError 401 for a missing or unknown key."""
     gateway = gateway_of(request)
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     database = gateway.services.database
@@ -46,7 +46,7 @@ async def owner_of(request: Request) -> Owner:
 
 
 def _check_browser(request: Request) -> None:
-    """Without a key, another site's page in a browser here must not reach it, nor under a name of its own."""
+    """Raise ApiError 403 for another site's page in a local browser, also after DNS rebinding of its host name."""
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise ApiError(403, "requests of other sites' pages are refused; make a key to allow them")
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
@@ -59,7 +59,7 @@ def _check_browser(request: Request) -> None:
 
 
 def _address(origin: str) -> str | None:
-    """Host and port; None for what is no address, such as an open bracket."""
+    """Return host and port of an origin; None if it is invalid, such as with an open bracket."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, and what happens: `/healthz`, `/readyz`, `/metrics`."""
+"""Liveness, readiness and metrics: `/healthz`, `/readyz`, `/metrics`."""
 
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
@@ -18,13 +18,13 @@ _JOBS = (
 
 @router.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> str:
-    """This process answers."""
+    """Answer `ok` if this process is alive."""
     return "ok\n"
 
 
 @router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(gateway: TheGateway) -> str:
-    """The database answers, so does the server behind, and what it accepts is known."""
+    """Answer `ready` if database and server answer, and the server's limits are known."""
     await gateway.services.database.row("SELECT 1")
     await gateway.limits.ready()
     await gateway.limits.read()
@@ -33,7 +33,7 @@ async def readyz(gateway: TheGateway) -> str:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(gateway: TheGateway) -> str:
-    """Prometheus' text format. Figures of the database are the same from every gateway."""
+    """Return metrics in Prometheus' text format. Those from the database are the same at every gateway."""
     records = await _records(gateway.services.database)
     return "\n".join([*records.lines(), *gateway.services.measurements.lines()]) + "\n"
 

@@ -1,4 +1,4 @@
-"""The Videos dialect: create, read, list, delete, cancel and remix jobs."""
+"""The Videos API: create, read, list, delete, cancel and remix jobs."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
 @router.post("/v1/videos", openapi_extra=CREATE)
 async def create_video(request: Request, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """Queue a video. The answer comes at once; the video is made later."""
+    """Queue a video. The response comes immediately; the video is made later."""
     with _traced(request, gateway) as span:
         given = await read_body(request)
         checked = video_request(given, await gateway.limits.read())
@@ -38,7 +38,7 @@ async def create_video(request: Request, gateway: TheGateway, owner: TheOwner) -
 
 @router.post("/v1/videos/{video_id}/remix", openapi_extra=REMIX)
 async def remix_video(request: Request, video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """The same settings and seed with another prompt, as a new job."""
+    """Queue a new job with another video's settings and seed, and another prompt."""
     with _traced(request, gateway) as span:
         before = await existing(gateway, owner, video_id)
         given = await read_body(request)
@@ -51,7 +51,7 @@ async def remix_video(request: Request, video_id: str, gateway: TheGateway, owne
 
 
 def _traced(request: Request, gateway: Gateway) -> AbstractContextManager[Span]:
-    """The request as a span of its caller's trace: the job's spans belong under it."""
+    """Open a span for the request in its caller's trace; the job's spans become its children."""
     name = f"POST {request.scope['route'].path}"
     return gateway.services.tracer.span(name, context_of(request.headers))
 
@@ -104,7 +104,7 @@ async def list_videos(
     order: Literal["asc", "desc"] = "desc",
     status: Status | None = None,
 ) -> JSONResponse:
-    """Your videos, the newest first."""
+    """List your videos, the newest first."""
     found = await videos.page(
         gateway.services.database,
         owner=owner.sees,
@@ -122,13 +122,13 @@ async def list_videos(
 
 @router.get("/v1/videos/{video_id}")
 async def get_video(video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """One video, with its place in the queue while it waits."""
+    """Return one video, with its place in the queue while it waits."""
     return JSONResponse(await _document(gateway, await existing(gateway, owner, video_id)))
 
 
 @router.post("/v1/videos/{video_id}/cancel")
 async def cancel_video(video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """Stop a job: a waiting one never starts, a running one stops within one pass of the model."""
+    """Cancel a job: a waiting one never starts, a running one stops within one pass of the model."""
     video = await existing(gateway, owner, video_id)
     if not video.is_finished:
         video = await gateway.services.cancel(video)
@@ -137,21 +137,21 @@ async def cancel_video(video_id: str, gateway: TheGateway, owner: TheOwner) -> J
 
 @router.delete("/v1/videos/{video_id}")
 async def delete_video(video_id: str, gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """Stop the job if it runs, and remove the record, prompt and files."""
+    """Cancel the job if it is unfinished, and remove record, prompt and files."""
     await gateway.services.remove(await existing(gateway, owner, video_id))
     return JSONResponse({"id": video_id, "deleted": True, "object": "video.deleted"})
 
 
 @router.get("/v1/models")
 async def list_models(gateway: TheGateway, owner: TheOwner) -> JSONResponse:
-    """The model, with the limits that its server publishes; null before any server answered."""
+    """List the model, with the limits that its server publishes; null before any server answered."""
     limits = limits_document(await gateway.limits.find(), OFFERED)
     model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "local", "limits": limits}
     return JSONResponse({"object": "list", "data": [model]})
 
 
 async def existing(gateway: Gateway, owner: Owner, video_id: str) -> Video:
-    """The owner's video. Raises ApiError 404; another owner's is not found either."""
+    """Find the owner's video. Raises ApiError 404 if there is none; another owner's video counts as none."""
     video = await videos.find(gateway.services.database, video_id, owner.sees)
     if video is None:
         raise ApiError(404, f"there is no video {video_id[:100]!r}", param="video_id")

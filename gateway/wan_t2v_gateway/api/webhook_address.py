@@ -1,4 +1,4 @@
-"""Which addresses a webhook may have: public ones, and those that are allowed by name."""
+"""The check of webhook addresses: accepted are public ones, and private hosts that are allowed by name."""
 
 import asyncio
 import ipaddress
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from wan_t2v_gateway.api.errors import InvalidField
 
-_NAME_LIMIT_S = 2.0  # a caller waits no longer for a name to resolve
+_NAME_LIMIT_S = 2.0  # longest wait for name resolution in a request
 
 
 class PrivateAddress(Exception):
@@ -16,18 +16,18 @@ class PrivateAddress(Exception):
 
 
 async def check_webhook_url(url: str, allowed_hosts: Collection[str]) -> None:
-    """Raise InvalidField for what is no address of a web server out there."""
+    """Raise InvalidField unless the URL is one of a public web server, or of an allowed host."""
     try:
         async with asyncio.timeout(_NAME_LIMIT_S):
             await public_addresses(url, allowed_hosts)
     except (PrivateAddress, ValueError) as error:
         raise InvalidField("webhook_url", url, f"an http or https URL of a public host ({error})") from None
     except OSError:
-        return  # the name may resolve later; it is looked at again at each delivery
+        return  # the name may resolve later; each delivery checks it again
 
 
 async def public_addresses(url: str, allowed_hosts: Collection[str]) -> list[str]:
-    """The addresses of the URL's host. Raises ValueError, PrivateAddress, OSError."""
+    """Resolve the URL's host. Raises ValueError for a bad URL, PrivateAddress, or OSError if resolution fails."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or len(url) > 2000:
         raise ValueError("it begins with http:// or https:// and has a host and no password")

@@ -1,10 +1,10 @@
-"""A new job: record and queue entry in one transaction, in its owner's order and fair between owners.
+"""Creation of a job: record and queue entry in one transaction, in the owner's order and fair between owners.
 
-Every job gets a turn: one more than its owner's last, and at least the turn that is being served. Lower turns go first.
-So an owner who sends a hundred jobs fills a hundred turns, and another's first stands in the turn that runs now.
+Every job gets a turn: its owner's last turn plus one, but at least the turn that runs now. Lower turns go first. So an
+owner who sends a hundred jobs takes a hundred turns, and another owner's first job joins the turn that runs now.
 
-An owner who may run two jobs at a time has two lanes. A job waits in the emptier one, and the queue runs one job per
-lane at a time: it is the queue's lock.
+An owner who may run two jobs at a time has two lanes. A job waits in the lane with fewer jobs. A lane is a lock of the
+queue, which runs one job per lock at a time.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
 from wan_t2v_gateway.database.usage import Allowance, check_allowance
 
-# video id, turn, lane -> number of the queue's job
+# connection, video id, turn, lane -> id of the queue's job
 Enqueue = Callable[[AsyncConnection[DictRow], str, int, str | None], Awaitable[int]]
 _OWNER_LOCK = 7_240_115
 _INSERT = """
@@ -42,7 +42,7 @@ class KeyOfAnotherBody(Exception):
 
 @dataclass(frozen=True)
 class NewVideo:
-    """What a job is made of."""
+    """Values of a new job's record."""
 
     id: str
     owner: str
@@ -63,7 +63,7 @@ async def create(database: Database, new: NewVideo, enqueue: Enqueue) -> Video:
     Raises KeyOfAnotherBody, TooManyJobs, DatabaseUnavailable.
     """
     async with database.transaction() as connection:
-        # two requests of one owner are put in an order here; their numbers then agree with it
+        # Serialises one owner's requests, so that turns and queue numbers have the same order.
         await connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_OWNER_LOCK % 2**31, new.owner])
         before = await _made_before(connection, new)
         if before is not None:
@@ -97,7 +97,7 @@ async def _made_before(connection: AsyncConnection[DictRow], new: NewVideo) -> V
 
 
 async def _lane(connection: AsyncConnection[DictRow], new: NewVideo) -> int | None:
-    """The lane with the fewest unfinished jobs; None for an owner without a limit on jobs that run."""
+    """Return the lane with the fewest unfinished jobs; None for an owner without a limit on running jobs."""
     if new.allowance.most_running is None:
         return None
     cursor = await connection.execute(
@@ -111,7 +111,7 @@ async def _lane(connection: AsyncConnection[DictRow], new: NewVideo) -> int | No
 
 
 def lane_name(owner: str, lane: int | None) -> str | None:
-    """The queue's lock."""
+    """Return the name of a lane's lock in the queue."""
     return None if lane is None else f"{owner}/{lane}"
 
 

@@ -20,7 +20,10 @@ QueueWebhook = Callable[[AsyncConnection[DictRow], str], Awaitable[int]]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended: `completed`, `failed` or `cancelled`, with what belongs to it."""
+    """End of a job: its status `completed`, `failed` or `cancelled`, and the values of its record.
+
+    `bytes` is the size of all files, `sha256` that of the video; `keep_s` is the time in seconds until it expires.
+    """
 
     status: str
     error: dict[str, Any] | None = None
@@ -34,7 +37,10 @@ class Ending:
 async def end(
     database: Database, video_id: str, ending: Ending, *, queue_webhook: QueueWebhook, attempt: int | None = None
 ) -> Video | None:
-    """Record the end. None if it had ended before, or another attempt has it."""
+    """Record the end of a job. Returns None if it had ended before, or if another attempt has begun.
+
+    Raises DatabaseUnavailable.
+    """
     async with database.transaction() as connection:
         cursor = await connection.execute(
             "UPDATE videos SET status = %s, error = %s, metadata = %s, bytes = %s, sha256 = %s, "  # noqa: S608
@@ -66,7 +72,7 @@ async def end(
 
 
 async def _add_webhook(connection: AsyncConnection[DictRow], video: Video, queue_webhook: QueueWebhook) -> None:
-    """The body is written once: every delivery sends the same bytes."""
+    """Record and queue a webhook. The body is stored, so that every delivery sends the same bytes."""
     webhook_id = f"msg_{video.id}_{video.status}"
     assert video.completed_at is not None
     body = {

@@ -1,11 +1,11 @@
-"""A limit on the time of whatever asks the database."""
+"""A time limit on calls to the database."""
 
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-CALL_LIMIT_S = 1.6  # callers are answered within two seconds
+CALL_LIMIT_S = 1.6  # so that every HTTP request is answered within two seconds
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -16,10 +16,10 @@ class DatabaseUnavailable(Exception):
 
 
 def limited(call: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]:
-    """Raise DatabaseUnavailable after CALL_LIMIT_S, without waiting for the call to end.
+    """Wrap a call so that it raises DatabaseUnavailable after CALL_LIMIT_S, without waiting for its end.
 
-    A cancelled statement asks the server to cancel it, for seconds if the server hangs; nobody waits for that. Whether
-    the call still did its work is then unknown, so every caller must be one who may ask twice.
+    Cancelling a statement sends a request to the server, which takes seconds if the server hangs. So the wrapper does
+    not wait for that. Whether the call had an effect is then unknown, so callers must be able to repeat it safely.
     """
 
     @functools.wraps(call)
@@ -40,6 +40,6 @@ def limited(call: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]:
 
 
 def _forget(task: "asyncio.Future[_R]") -> None:
-    """Take note of the result, or asyncio complains that nobody did."""
+    """Retrieve an abandoned call's exception: else asyncio logs that it was never retrieved."""
     if not task.cancelled():
         task.exception()

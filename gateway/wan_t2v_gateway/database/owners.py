@@ -1,4 +1,4 @@
-"""Owners and their keys. A key is random, so its plain SHA-256 is enough; the key itself is kept nowhere."""
+"""Owners and their keys. A key is random, so a plain SHA-256 is enough; the key itself is not stored."""
 
 import base64
 import hashlib
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.usage import Allowance
 
-LOCAL = "local"  # whose jobs are those of a gateway without keys
+LOCAL = "local"  # owner of all jobs of a gateway without keys
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who calls, and what they may."""
+    """A caller and its permissions."""
 
     name: str
     administrator: bool = False
@@ -22,17 +22,17 @@ class Owner:
 
     @property
     def sees(self) -> str | None:
-        """Whose videos: their own, or everybody's (None)."""
+        """Owner whose videos the caller may see: itself, or None for all owners."""
         return None if self.administrator else self.name
 
 
 def hashed(key: str) -> str:
-    """What is kept of a key."""
+    """Hash a key for storage."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 async def by_key(database: Database, key: str) -> Owner | None:
-    """The owner of a key that was not withdrawn."""
+    """Find the owner of a key; None if it is unknown or withdrawn."""
     row = await database.row(
         "SELECT name, administrator, webhook_url, most_queued, most_running, most_seconds_a_day FROM owners "
         "WHERE key_hash = %s AND withdrawn_at IS NULL",
@@ -51,7 +51,7 @@ async def any_key(database: Database) -> bool:
 
 
 async def ensure_local(database: Database) -> None:
-    """The owner of a gateway without keys."""
+    """Create the owner of a gateway without keys, unless it exists."""
     await database.rows(
         "INSERT INTO owners (name, webhook_secret, class) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
         [LOCAL, _new_secret(), LOCAL],
@@ -67,7 +67,7 @@ async def make_key(
     owner_class: str = "standard",
     allowance: Allowance | None = None,
 ) -> str:
-    """Make an owner's key, or a new one in the place of the old; returns it, the only time that it is to be seen."""
+    """Make an owner's key, which replaces an older one. Returns the key, which cannot be read again."""
     key = f"wan_{secrets.token_urlsafe(32)}"
     most = allowance or Allowance()
     await database.rows(
@@ -85,7 +85,7 @@ async def make_key(
 
 
 async def withdraw(database: Database, name: str) -> bool:
-    """Make an owner's key worthless. False if there is none."""
+    """Withdraw an owner's key. Returns False if there is none."""
     row = await database.row(
         "UPDATE owners SET withdrawn_at = now() WHERE name = %s AND key_hash IS NOT NULL AND withdrawn_at IS NULL "
         "RETURNING name",
@@ -95,7 +95,7 @@ async def withdraw(database: Database, name: str) -> bool:
 
 
 async def webhook_secret(database: Database, name: str) -> str:
-    """What an owner's webhooks are signed with, as `standardwebhooks` takes it."""
+    """Return the secret that signs an owner's webhooks, in the format of `standardwebhooks`. Raises LookupError."""
     row = await database.row("SELECT webhook_secret FROM owners WHERE name = %s", [name])
     if row is None:
         raise LookupError(f"owner {name} has no secret")
@@ -103,7 +103,7 @@ async def webhook_secret(database: Database, name: str) -> str:
 
 
 async def listing(database: Database) -> list[dict[str, object]]:
-    """Every owner with a key, without the key."""
+    """List every owner with a key, without the key."""
     return list(
         await database.rows(
             "SELECT name, administrator, webhook_url, class, most_queued, most_running, most_seconds_a_day, "

@@ -1,4 +1,4 @@
-"""Connections to Postgres, each call with a limit on its time."""
+"""Connections to Postgres, with a time limit on each call."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -15,11 +15,11 @@ from wan_t2v_gateway.database.limit import DatabaseUnavailable, limited
 
 _SCHEMA_LOCK = 7_240_114
 _CONNECTION_LIMIT_S = 1.5
-_TRANSACTION_LIMIT_S = 15.0  # of one that nobody waits for any more
+_TRANSACTION_LIMIT_S = 15.0  # also for a transaction whose caller has given up
 
 
 class Database:
-    """A pool of connections. Every method raises DatabaseUnavailable while the database is away."""
+    """A pool of connections. Queries raise DatabaseUnavailable while the database is unreachable."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -35,7 +35,7 @@ class Database:
         )
 
     async def __aenter__(self) -> "Database":
-        """Open, with all tables: for a command that uses it for a moment."""
+        """Open the pool and create the tables, for a short-lived command."""
         await self.open()
         await self.apply_schema()
         return self
@@ -44,7 +44,7 @@ class Database:
         await self.close()
 
     async def open(self) -> None:
-        """Open the pool; the database need not be there yet."""
+        """Open the pool; the database need not be reachable yet."""
         await self._pool.open()
 
     async def close(self) -> None:
@@ -52,7 +52,7 @@ class Database:
         await self._pool.close(timeout=2)
 
     async def apply_schema(self) -> None:
-        """Create what is missing."""
+        """Create missing tables and columns."""
         text = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
         async with self.transaction() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_SCHEMA_LOCK])
@@ -60,7 +60,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, limit_s: float = _TRANSACTION_LIMIT_S) -> AsyncIterator[AsyncConnection[DictRow]]:
-        """A connection in a transaction, which ends with the block. Callers are `limited`."""
+        """Yield a connection in a transaction, which ends with the block. Callers must be `limited`."""
         try:
             async with asyncio.timeout(limit_s), self._pool.connection() as connection:
                 yield connection

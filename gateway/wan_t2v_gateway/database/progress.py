@@ -1,4 +1,4 @@
-"""What a worker writes about the job that it runs. A later attempt of the same job shuts an earlier one out."""
+"""A worker's writes about its running job. Once a later attempt of the job has begun, an earlier one cannot write."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ CHANNEL = "wan_t2v_video"  # notified with the video's id after every change
 
 
 async def begin(database: Database, video_id: str, *, crashed: bool = False) -> Video | None:
-    """Take the job up as its next attempt; None if there is nothing to do any more."""
+    """Begin the job's next attempt; None if the job has ended or its cancellation was requested."""
     row = await database.row(
         "UPDATE videos SET status = 'in_progress', started_at = coalesce(started_at, clock_timestamp()), "  # noqa: S608
         "attempt_at = clock_timestamp(), attempt = attempt + 1, crashes = crashes + %s "
@@ -27,7 +27,7 @@ async def begin(database: Database, video_id: str, *, crashed: bool = False) -> 
 
 @dataclass(frozen=True)
 class Update:
-    """Something new about a running job."""
+    """An update of a running job: an event, and perhaps a new preview (PNG)."""
 
     kind: str
     data: dict[str, Any]
@@ -36,7 +36,7 @@ class Update:
 
 @limited
 async def write(database: Database, video: Video, update: Update) -> bool:
-    """Record an update and tell who watches. False if another attempt has the job, or it ended."""
+    """Record an update and notify watchers. Returns False if another attempt has begun, or the job has ended."""
     async with database.transaction() as connection:
         cursor = await connection.execute(
             "UPDATE videos SET progress = progress || %s, preview = coalesce(%s, preview) "
@@ -54,14 +54,14 @@ async def write(database: Database, video: Video, update: Update) -> bool:
 
 
 async def count_crash(database: Database, video: Video) -> int:
-    """One more death of the server under this job; returns how many there were."""
+    """Count a crash of the server during this job. Returns the job's number of crashes."""
     row = await database.row("UPDATE videos SET crashes = crashes + 1 WHERE id = %s RETURNING crashes", [video.id])
     return int(row["crashes"]) if row else 0
 
 
 @limited
 async def put_back(database: Database, video: Video) -> None:
-    """The job waits in the queue again."""
+    """Record that the job waits in the queue again."""
     async with database.transaction() as connection:
         await connection.execute(
             f"UPDATE videos SET status = 'queued', progress = '{{}}', worked_s = {SPENT}, attempt_at = NULL "  # noqa: S608

@@ -7,12 +7,12 @@ from typing import Any
 from psycopg.rows import DictRow
 
 FINISHED = ("completed", "failed", "cancelled")
-MODEL_FPS = 16  # frames a second of what the model learned from
+MODEL_FPS = 16  # frames per second of the model's training videos
 
 
 @dataclass(frozen=True)
 class Video:
-    """A job and what became of it, as the database holds it. `fields` are the request's, as the server takes them."""
+    """A job's record in the database. `fields` are the request's, in the server's types."""
 
     id: str
     owner: str
@@ -40,7 +40,7 @@ class Video:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the job has ended."""
         return self.status in FINISHED
 
 

@@ -1,4 +1,4 @@
-"""What holds for all gateways of a database: whether the queue is paused, and the limits of the servers behind."""
+"""State that all gateways of a database share: whether the queue is paused, and the server's limits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PAUSED: LiteralString = "SELECT EXISTS (SELECT FROM switches WHERE name = 'pause
 
 @dataclass(frozen=True)
 class QueueState:
-    """`since` and `reason` are those of a pause."""
+    """State of the queue; `since` and `reason` are those of a pause."""
 
     queued: int
     in_progress: int
@@ -24,7 +24,7 @@ class QueueState:
 
 
 async def pause(database: Database, reason: str) -> None:
-    """No worker takes another job; those under way go on. Again, it changes the reason."""
+    """Pause the queue: no worker takes another job, running ones continue. While paused, this changes the reason."""
     await database.rows(
         "INSERT INTO switches (name, value) VALUES ('paused', jsonb_build_object('since', now(), 'reason', %s::text)) "
         "ON CONFLICT (name) DO UPDATE SET value = switches.value || %s",
@@ -33,12 +33,12 @@ async def pause(database: Database, reason: str) -> None:
 
 
 async def resume(database: Database) -> None:
-    """Workers take jobs again."""
+    """Resume the queue: workers take jobs again."""
     await database.rows("DELETE FROM switches WHERE name = 'paused'")
 
 
 async def queue_state(database: Database) -> QueueState:
-    """How many wait and run, of all owners, and whether it is paused."""
+    """Read the numbers of waiting and running jobs of all owners, and whether the queue is paused."""
     row = await database.row(
         "SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'in_progress') AS "
         "in_progress, (SELECT value FROM switches WHERE name = 'paused') AS paused FROM videos "
@@ -51,13 +51,13 @@ async def queue_state(database: Database) -> QueueState:
 
 
 async def is_paused(database: Database) -> bool:
-    """Whether workers take no job."""
+    """Whether the queue is paused."""
     row = await database.row(PAUSED)
     return bool(row and row["paused"])
 
 
 async def keep_server_limits(database: Database, document: Mapping[str, Any]) -> None:
-    """Remember what a server published last."""
+    """Store the limits that a server published last."""
     await database.rows(
         "INSERT INTO switches (name, value) VALUES ('server_limits', %s) "
         "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -66,6 +66,6 @@ async def keep_server_limits(database: Database, document: Mapping[str, Any]) ->
 
 
 async def server_limits(database: Database) -> dict[str, Any] | None:
-    """What a server published last; None if none ever did."""
+    """Read the limits that a server published last; None if there are none."""
     row = await database.row("SELECT value FROM switches WHERE name = 'server_limits'")
     return None if row is None else dict(row["value"])

@@ -1,4 +1,4 @@
-"""What owners use and used, and the limits on it."""
+"""The owners' current and past usage, and its limits."""
 
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -9,9 +9,9 @@ from psycopg.rows import DictRow
 from wan_t2v_gateway.database.pool import Database
 
 QUEUE_RETRY_S = 30  # an owner's full queue may have room again after a video or two
-# seconds of generation that a job has cost so far
+# SQL: seconds of generation that a job has used so far
 SPENT: LiteralString = "worked_s + coalesce(extract(epoch FROM clock_timestamp() - attempt_at), 0)::float8"
-_USAGE: LiteralString = (  # nothing of a caller's is in it
+_USAGE: LiteralString = (  # no caller's text is in this query
     "SELECT owners.name AS owner, class, most_queued, most_running, most_seconds_a_day, jobs.*, past.* FROM owners "  # noqa: S608
     "CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE status = 'queued') AS queued, "
     "count(*) FILTER (WHERE status = 'in_progress') AS in_progress, "
@@ -28,7 +28,7 @@ _USAGE: LiteralString = (  # nothing of a caller's is in it
 
 
 class TooManyJobs(Exception):
-    """The owner's limit is reached; the message names it."""
+    """The owner's limit is reached; the message names it. `retry_after_s` estimates when there is room again."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class TooManyJobs(Exception):
 
 @dataclass(frozen=True)
 class Allowance:
-    """An owner's limits; None is no limit."""
+    """An owner's limits; None stands for no limit."""
 
     most_queued: int | None = None
     most_running: int | None = None
@@ -45,7 +45,7 @@ class Allowance:
 
 
 async def check_allowance(connection: AsyncConnection[DictRow], owner: str, allowance: Allowance) -> None:
-    """Raise TooManyJobs for one job more than an owner may have."""
+    """Raise TooManyJobs if the owner may not have another job."""
     cursor = await connection.execute(
         f"SELECT count(*) FILTER (WHERE status = 'queued') AS queued, coalesce(sum({SPENT}), 0)::float8 "  # noqa: S608
         "AS seconds FROM videos WHERE owner = %s AND status IN ('queued', 'in_progress')",
@@ -61,7 +61,7 @@ async def check_allowance(connection: AsyncConnection[DictRow], owner: str, allo
 
 
 async def _check_seconds(connection: AsyncConnection[DictRow], owner: str, unfinished_s: float, most: float) -> None:
-    """Room is there again once the work that fills the day is a day old, beginning with the oldest."""
+    """Raise TooManyJobs if a day's seconds are used up. There is room again once the oldest work is a day old."""
     cursor = await connection.execute(
         "SELECT coalesce(max(till_here), 0)::float8 AS seconds, ceil(extract(epoch FROM max(ended_at) FILTER "
         "(WHERE till_here >= %s) + interval '1 day' - now()))::int AS free_in_s FROM (SELECT ended_at, "
@@ -79,7 +79,7 @@ async def _check_seconds(connection: AsyncConnection[DictRow], owner: str, unfin
 
 
 async def usage(database: Database, owner: str | None) -> list[dict[str, Any]]:
-    """Of one owner, or of all (None): jobs now, and what was made in a day and in 30 days."""
+    """Return the usage of one owner, or of all (None): current jobs, and work of the last day and the last 30 days."""
     return [_document(row) for row in await database.rows(_USAGE, [owner, owner])]
 
 
@@ -99,5 +99,5 @@ def _document(row: dict[str, Any]) -> dict[str, Any]:
 
 
 async def forget_old_work(database: Database) -> None:
-    """Nobody asks for what is older."""
+    """Delete records of work that no report covers any more."""
     await database.rows("DELETE FROM work WHERE ended_at < now() - interval '31 days'")

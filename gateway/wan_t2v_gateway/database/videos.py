@@ -1,4 +1,4 @@
-"""Reading, listing and removing records."""
+"""Reading, listing and removing videos' records."""
 
 from typing import Any, LiteralString
 
@@ -10,7 +10,7 @@ from wan_t2v_gateway.database.usage import SPENT
 
 
 async def find(database: Database, video_id: str, owner: str | None) -> Video | None:
-    """The record, if it is the owner's; None as owner sees all."""
+    """Find a record of this owner; with None as owner, of any owner."""
     row = await database.row(
         f"SELECT {COLUMNS} FROM videos WHERE id = %s AND (%s::text IS NULL OR owner = %s)",  # noqa: S608
         [video_id, owner, owner],
@@ -21,7 +21,7 @@ async def find(database: Database, video_id: str, owner: str | None) -> Video | 
 async def page(
     database: Database, *, owner: str | None, status: str | None, after: str | None, limit: int, newest_first: bool
 ) -> list[Video]:
-    """Records in order of arrival, those after the one named."""
+    """List up to `limit` records in order of arrival, after the one named `after`."""
     order, beyond = ("DESC", "<") if newest_first else ("ASC", ">")
     query: Any = (
         f"SELECT {COLUMNS} FROM videos WHERE (%(owner)s::text IS NULL OR owner = %(owner)s) "  # noqa: S608
@@ -35,7 +35,7 @@ async def page(
 
 
 async def ahead(database: Database, video: Video) -> int:
-    """How many queued jobs go before this one."""
+    """Count the queued jobs that go before this one."""
     row = await database.row(
         "SELECT count(*) AS ahead FROM videos WHERE status = 'queued' AND (turn, queue_job) < (%s, %s)",
         [video.turn, video.queue_job],
@@ -44,7 +44,7 @@ async def ahead(database: Database, video: Video) -> int:
 
 
 async def typical_seconds(database: Database) -> float | None:
-    """What the last videos took, the mean; None before there was one."""
+    """Return the mean duration of the last 20 videos in seconds; None before the first one."""
     row = await database.row(
         "SELECT avg(extract(epoch FROM completed_at - started_at))::float8 AS seconds FROM (SELECT * FROM videos "
         "WHERE status = 'completed' ORDER BY completed_at DESC LIMIT 20) AS last"
@@ -53,7 +53,7 @@ async def typical_seconds(database: Database) -> float | None:
 
 
 async def place(database: Database, video: Video) -> dict[str, Any]:
-    """How many go first, and how long that is likely to take."""
+    """Return the video's place in the queue: jobs ahead, estimated seconds until its turn, and whether it is paused."""
     first = await ahead(database, video)
     if await is_paused(database):
         return {"ahead": first, "wait_s": None, "paused": True}
@@ -62,7 +62,7 @@ async def place(database: Database, video: Video) -> dict[str, Any]:
 
 
 async def cancel_age_s(database: Database, video_id: str) -> float | None:
-    """Seconds since somebody asked to cancel; None if nobody did."""
+    """Return the seconds since the request to cancel; None if there was none."""
     row = await database.row(
         "SELECT extract(epoch FROM clock_timestamp() - cancel_requested_at)::float8 AS age FROM videos WHERE id = %s",
         [video_id],
@@ -71,13 +71,13 @@ async def cancel_age_s(database: Database, video_id: str) -> float | None:
 
 
 async def preview(database: Database, video_id: str) -> bytes | None:
-    """The latest preview, a PNG."""
+    """Return the latest preview, a PNG; None if there is none."""
     row = await database.row("SELECT preview FROM videos WHERE id = %s", [video_id])
     return bytes(row["preview"]) if row and row["preview"] is not None else None
 
 
 async def events_after(database: Database, video_id: str, last_id: int) -> list[dict[str, Any]]:
-    """Events later than the one named, in order."""
+    """Return up to 1000 events after the one with `last_id`, in order."""
     query: LiteralString = (
         "SELECT id, kind, data, extract(epoch FROM at)::float8 AS at FROM video_events "
         "WHERE video_id = %s AND id > %s ORDER BY id LIMIT 1000"
@@ -86,7 +86,7 @@ async def events_after(database: Database, video_id: str, last_id: int) -> list[
 
 
 async def ask_to_cancel(database: Database, video_id: str) -> None:
-    """Note that somebody wants it stopped."""
+    """Record the time of the first request to cancel the job."""
     await database.rows(
         "UPDATE videos SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()) WHERE id = %s",
         [video_id],
@@ -95,7 +95,7 @@ async def ask_to_cancel(database: Database, video_id: str) -> None:
 
 @limited
 async def remove(database: Database, video_id: str) -> None:
-    """Delete the record with everything that belongs to it: prompt, events, webhooks. What it cost stays counted."""
+    """Delete the record with prompt, events and webhooks. Its seconds of generation stay in the usage."""
     async with database.transaction() as connection:
         await connection.execute("DELETE FROM webhooks WHERE video_id = %s", [video_id])
         await connection.execute(

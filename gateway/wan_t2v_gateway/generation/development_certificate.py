@@ -1,4 +1,4 @@
-"""A certificate for development: an authority and a signer of its own, made once and kept in a folder."""
+"""A certificate for development: its own authority and signer, made once and kept in a folder."""
 
 import importlib
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ _LIFE = timedelta(days=365)
 
 
 def marker_of(settings: Settings) -> Marker | None:
-    """What the settings ask for; None where files stay as they are. Raises MarkingError."""
+    """Make the marker that the settings name; None if files are not signed. Raises MarkingError."""
     if not settings.mark:
         return None
     if settings.mark == "development":
@@ -23,7 +23,7 @@ def marker_of(settings: Settings) -> Marker | None:
 
 
 def development_certificate(folder: Path) -> Certificate:
-    """The one in the folder, made if it is not there or soon over. Readers call it valid and untrusted."""
+    """Return the certificate in the folder; make a new one if it is missing or expires soon. It is not trusted."""
     chain, key = folder / "development-chain.pem", folder / "development-key.pem"
     if not (chain.exists() and key.exists() and _is_fresh(chain)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def development_certificate(folder: Path) -> Certificate:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.touch(mode=0o600)  # nobody else's from its first moment on
+    path.touch(mode=0o600)  # private before it has any content
     path.write_bytes(data)
 
 
@@ -45,7 +45,7 @@ def _is_fresh(chain: Path) -> bool:
 
 
 def _module(name: str) -> Any:
-    """Of the package `cryptography`, which comes with the extra alone."""
+    """Import a module of `cryptography`, which only the extra `marking` installs. Raises MarkingError."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -53,7 +53,7 @@ def _module(name: str) -> Any:
 
 
 def _make() -> Certificate:
-    """An authority that signs one signer, and is then forgotten."""
+    """Make an authority, let it sign one signer, and discard its key."""
     serialization = _module("cryptography.hazmat.primitives.serialization")
     ec = _module("cryptography.hazmat.primitives.asymmetric.ec")
     x509 = _module("cryptography.x509")
@@ -66,7 +66,7 @@ def _make() -> Certificate:
 
 
 def _certificate(x509: Any, name: str, key: Any, issuers_key: Any, issuer: str) -> Any:
-    """As the C2PA specification asks: for signing documents or e-mail, and no authority unless it signs itself."""
+    """Make a certificate with the extensions that C2PA requires: a signer for e-mail, or a self-signed authority."""
     now, own = datetime.now(UTC), key is issuers_key
     other_uses = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
     usage = dict.fromkeys((*other_uses, "crl_sign", "encipher_only", "decipher_only"), False)

@@ -1,4 +1,4 @@
-"""A job's failure as callers see it."""
+"""A job's failure in the form that callers get."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ from wan_t2v_client.errors import ClientError, RequestRefused
 
 
 def failure(code: str, message: str, param: str | None = None) -> dict[str, Any]:
-    """The `error` of a video."""
+    """Make the `error` of a video's document."""
     return {"code": code, "message": message[:2000], **({"param": param} if param else {})}
 
 
 def failure_of(error: ClientError) -> dict[str, Any]:
-    """The same of what the server answered: a refusal names its field."""
+    """Convert a client error to a video's `error`; for a rejected request it has the field's name."""
     if isinstance(error, RequestRefused):
         return failure("invalid_request", str(error), error.field)
     return failure("server_error", str(error))

@@ -1,6 +1,6 @@
 """Sign a finished file as made by a model (C2PA), with the operator's certificate or one made for development.
 
-Two signings of one file differ, so a file is signed once and kept; who comes again finds it in the store.
+Signing a file twice gives different bytes. So a file is signed once, and a later attempt takes it from the store.
 """
 
 import importlib
@@ -19,7 +19,7 @@ class MarkingError(Exception):
 
 @dataclass(frozen=True)
 class Certificate:
-    """A chain, the signer's own certificate first, and its key; both PEM."""
+    """A certificate chain, the signer's own certificate first, and the signer's key; both PEM."""
 
     chain: bytes
     key: bytes
@@ -27,7 +27,7 @@ class Certificate:
 
     @classmethod
     def read(cls, chain: Path, key: Path) -> "Certificate":
-        """From two files. Raises MarkingError."""
+        """Read the two PEM files. Raises MarkingError."""
         try:
             return cls(chain.read_bytes(), key.read_bytes())
         except OSError as error:
@@ -35,7 +35,7 @@ class Certificate:
 
 
 class Marker:
-    """Signs MP4 files. Raises MarkingError where it cannot, at its making and not with the first video."""
+    """Signs MP4 files. The constructor raises MarkingError if the library or certificate cannot be used."""
 
     def __init__(self, certificate: Certificate, *, kind: str) -> None:
         try:
@@ -56,7 +56,7 @@ class Marker:
             raise MarkingError(f"the certificate for marking is not accepted: {error}") from None
 
     def is_signed(self, video: bytes) -> bool:
-        """Whether the file has a manifest."""
+        """Whether the file has a C2PA manifest."""
         try:
             with self._c2pa.Reader("video/mp4", io.BytesIO(video)):
                 return True
@@ -64,7 +64,7 @@ class Marker:
             return False
 
     def sign(self, video: bytes, *, title: str, model: str) -> bytes:
-        """The file with a manifest in it."""
+        """Return the file with a signed C2PA manifest in it."""
         label = " (development certificate)" if self.kind == "development" else ""
         manifest = {
             "claim_generator_info": [{"name": f"wan-t2v-gateway{label}", "version": "0.1.0"}],

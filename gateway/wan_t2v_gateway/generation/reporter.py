@@ -1,4 +1,4 @@
-"""What is new about a running job goes to the database beside the stream: a slow database never holds a video up."""
+"""Background writes of a running job's progress, so that a slow database never delays the video."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from wan_t2v_gateway.database.progress import Update, write
 from wan_t2v_gateway.database.records import Video
 
 _log = logging.getLogger(__name__)
-_MOST_WAITING = 200  # updates; the oldest go first when the database is away for long
+_MOST_WAITING = 200  # updates; while the database is away, the oldest are dropped
 
 
 class Reporter:
-    """Use as an asynchronous context. `superseded` is set when another attempt has the job."""
+    """Progress writer, an asynchronous context. `superseded` is set once another attempt of the job has begun."""
 
     def __init__(self, database: Database, video: Video) -> None:
         self._database, self._video = database, video
@@ -31,7 +31,7 @@ class Reporter:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        """What is still waiting may take a moment more; then the job's end says it all."""
+        """Wait briefly for the pending updates; the rest is dropped, since the job's end makes it obsolete."""
         assert self._task is not None
         self._closed = True
         self._news.set()
@@ -39,7 +39,7 @@ class Reporter:
             await asyncio.wait_for(self._task, timeout=0.2 if exception[0] else 2.0)
 
     def step(self, progress: Progress) -> None:
-        """A step was done."""
+        """Queue the update of a finished step."""
         share = progress.step / progress.num_inference_steps
         data = {
             "stage": "denoise",
@@ -54,7 +54,7 @@ class Reporter:
         self._add(Update("step", data, progress.preview))
 
     def stage(self, heartbeat: Heartbeat) -> None:
-        """The server tells where the request is."""
+        """Queue the update of a heartbeat, which has the request's stage."""
         data = {"stage": heartbeat.stage, "stage_s": heartbeat.stage_s}
         self._add(Update("stage", data if heartbeat.ahead is None else {**data, "server_ahead": heartbeat.ahead}))
 

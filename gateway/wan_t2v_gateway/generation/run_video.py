@@ -1,6 +1,6 @@
-"""Run one job: ask the server through its streaming endpoint, store what it made, record the end.
+"""Run one job: generate through the server's streaming endpoint, store the files, record the end.
 
-Whoever calls cancels the task to stop the work: that closes the gRPC stream, which stops the server within one pass.
+Cancelling the task stops the work: it closes the gRPC stream, and the server stops within one pass.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from wan_t2v_gateway.tracing import Span
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 60.0
 _OURS = "the gateway failed; its log has the reason"
-_BEING_WORKED_ON = "is being worked on"  # the server's ALREADY_EXISTS: an earlier try has not ended there
+_BEING_WORKED_ON = "is being worked on"  # text of the server's ALREADY_EXISTS: an earlier try is still running there
 
 
 class VideoRunner:
@@ -53,7 +53,7 @@ class VideoRunner:
         self._services, self._client, self._marker, self._connection = services, client, marker, connection
 
     async def __call__(self, context: JobContext, video_id: str) -> None:
-        """Run the job to an end, or raise TryAgain."""
+        """Run the job to its end. Raises TryAgain or DatabaseUnavailable if the queue must retry it."""
         video = await begin(self._services.database, video_id)
         if video is None:
             return
@@ -68,13 +68,13 @@ class VideoRunner:
         except asyncio.CancelledError:
             if context.abort_reason() is AbortReason.USER_REQUEST:
                 await self._cancelled(video)
-            else:  # this process stops
+            else:  # this process is stopping
                 await self._put_back(video)
             raise
         except (TryAgain, DatabaseUnavailable):
             await self._put_back(video)
             raise
-        except Exception:  # else the keeper would find it again and again
+        except Exception:  # else the keeper would queue it again and again
             _log.exception("%s failed", video.id)
             await self._end(video, Ending("failed", error=failure("server_error", _OURS)))
 
@@ -98,7 +98,7 @@ class VideoRunner:
 
     @contextlib.asynccontextmanager
     async def _traced_client(self, span: Span) -> AsyncIterator[AsyncTextToVideo]:
-        """The client of all jobs; for one that is traced its own, since headers belong to a connection."""
+        """Yield the shared client; for a traced job one of its own, since headers are set per connection."""
         if not span.context:
             yield self._client
             return
@@ -156,7 +156,7 @@ class VideoRunner:
         )
 
     async def _marked(self, marker: Marker, video: Video, made: bytes) -> bytes:
-        """The signed file: that of an earlier attempt if it got so far, since two signings differ."""
+        """Return the signed file; that of an earlier attempt if it is stored, since each signing gives other bytes."""
         earlier = await self._services.store.whole(video.id, "video") if video.attempt > 1 else None
         if earlier is not None and await asyncio.to_thread(marker.is_signed, earlier):
             return earlier
@@ -172,18 +172,18 @@ class VideoRunner:
         return float(min(_LONGEST_PAUSE_S, self._services.settings.retry_s * 2.0 ** min(video.attempt - 1, 16)))
 
     async def _put_back(self, video: Video) -> None:
-        with contextlib.suppress(DatabaseUnavailable):  # shown as under way until the next attempt begins
+        with contextlib.suppress(DatabaseUnavailable):  # then it is shown as in progress until the next attempt begins
             await put_back(self._services.database, video)
 
     async def _cancelled(self, video: Video) -> None:
-        """The stream is closed; the server stops. Recorded whatever the database does meanwhile."""
+        """Record a cancellation, even if the database is away for a while. The stream is closed by then."""
         with contextlib.suppress(DatabaseUnavailable):
             age_s = await videos.cancel_age_s(self._services.database, video.id)
             self._services.measurements.cancel.observe(age_s or 0.0)
         await self._end(video, Ending("cancelled"))
 
     async def _end(self, video: Video, ending: Ending) -> None:
-        """Record the end, waiting for the database if need be: the work is done and must not be lost."""
+        """Record the end; wait for the database if it is away, so that finished work is not lost."""
         while True:
             try:
                 await self._services.end(video.id, ending, attempt=video.attempt)

@@ -1,1 +1,1 @@
-"""The durable queue: procrastinate, and who looks after it."""
+"""The durable queue: procrastinate, its workers and its keeper."""

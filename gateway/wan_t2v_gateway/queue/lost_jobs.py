@@ -1,6 +1,6 @@
-"""The keeper gives jobs of dead workers back to the queue, and removes what has expired.
+"""The keeper: it returns jobs of dead workers to the queue, and removes expired videos.
 
-One runs in every gateway. They may do the same at the same time: each step is one statement that only one of them wins.
+Every gateway runs one. Keepers may work at the same time: each step is one statement, which only one of them wins.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from wan_t2v_gateway.services import Services
 
 _log = logging.getLogger(__name__)
 _LOOKS_BETWEEN_EXPIRIES = 20  # a minute
-_LOST_AFTER_S = 30  # an unfinished video without a job in the queue is put back
+_LOST_AFTER_S = 30  # age at which an unfinished video without a queue job is put back
 
 
 async def watch_for_lost_jobs(app: procrastinate.App, services: Services) -> None:
-    """Look every few seconds, until cancelled; at what expires less often, since that looks at every video."""
+    """Check for lost jobs every few seconds, until cancelled; for expired videos less often, as that scans all."""
     for look in itertools.count():
         try:
             await give_back_stalled(app, services)
@@ -34,13 +34,13 @@ async def watch_for_lost_jobs(app: procrastinate.App, services: Services) -> Non
                 await forget_old_work(services.database)
         except (DatabaseUnavailable, ProcrastinateException) as error:
             _log.warning("the keeper could not look: %s", error)
-        except Exception:  # one bad look must not end all later ones
+        except Exception:  # one failed check must not end all later ones
             _log.exception("the keeper failed")
         await asyncio.sleep(services.settings.heartbeat_s)
 
 
 async def give_back_stalled(app: procrastinate.App, services: Services) -> int:
-    """Queue the jobs of workers that are silent again; returns how many."""
+    """Queue the jobs of silent workers again. Returns how many."""
     stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=services.settings.stalled_s)
     given = 0
     for job in stalled:
@@ -48,7 +48,7 @@ async def give_back_stalled(app: procrastinate.App, services: Services) -> int:
         try:
             await app.job_manager.retry_job_by_id_async(job_id=job.id, retry_at=datetime.now(UTC))
         except ProcrastinateException:
-            continue  # another keeper was first, or it ended
+            continue  # another keeper was first, or the job has ended
         given += 1
         _log.warning("job %s of a silent worker goes back to the queue", job.id)
         if job.task_name == GENERATE:
@@ -57,7 +57,7 @@ async def give_back_stalled(app: procrastinate.App, services: Services) -> int:
 
 
 async def _count_death(services: Services, video_id: str) -> None:
-    """A job that its workers do not survive must not be tried for ever."""
+    """Count a worker's death during a job, and fail a job with too many deaths, so that it is not retried for ever."""
     row = await services.database.row(
         "UPDATE videos SET crashes = crashes + 1 WHERE id = %s RETURNING crashes", [video_id]
     )
@@ -71,7 +71,7 @@ async def _count_death(services: Services, video_id: str) -> None:
 
 
 async def put_back_lost(services: Services) -> int:
-    """Queue unfinished videos that the queue does not know; end those that somebody cancelled."""
+    """Queue unfinished videos that have no job in the queue; end those with a request to cancel. Returns how many."""
     rows = await services.database.rows(
         "SELECT videos.id, turn, owner, lane, cancel_requested_at IS NOT NULL AS cancelled FROM videos "
         "LEFT JOIN procrastinate_jobs AS jobs ON jobs.id = queue_job AND jobs.status IN ('todo', 'doing') "

@@ -1,7 +1,7 @@
-"""A queue's manager that sits out the database's absence.
+"""A job manager for procrastinate that waits while the database is away.
 
-procrastinate's worker ends when one of these calls fails, and gives up every video that runs. A running video needs no
-database; what it has to tell is told when there is one again.
+procrastinate's worker ends if one of these calls fails, and aborts every running video. But a running video needs no
+database: its progress and end are written when the database is back.
 """
 
 import asyncio
@@ -18,18 +18,18 @@ from wan_t2v_gateway.database.switches import PAUSED
 
 _log = logging.getLogger(__name__)
 _PAUSE_S = 1.0
-_GONE = "not found"  # procrastinate's word for a job that is not this worker's any more
+_GONE = "not found"  # procrastinate's message for a job that this worker no longer owns
 
 
 class PatientJobManager(JobManager):
-    """The same, but absence of the database is waited out, and one queue can be paused."""
+    """A JobManager that waits while the database is away, and whose queue `pausable` can be paused."""
 
     def __init__(self, connector: BaseAsyncConnector, *, pausable: str) -> None:
         super().__init__(connector)
         self._pausable = pausable
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
-        """None also while the queue is paused or the database is away: the worker asks again."""
+        """Fetch a job; None also while the queue is paused or the database is away. The worker then asks again."""
         try:
             if queues and self._pausable in queues and (await self.connector.execute_query_one_async(PAUSED))["paused"]:
                 return None
@@ -39,24 +39,24 @@ class PatientJobManager(JobManager):
             return None
 
     async def update_heartbeat(self, worker_id: int) -> None:
-        """A missed beat is no reason to end."""
+        """Send a heartbeat; a failure is only logged."""
         try:
             await super().update_heartbeat(worker_id)
         except ConnectorException as error:
             _log.warning("the worker could not report: %s", error)
 
     async def finish_job(self, *arguments: Any, **named: Any) -> None:
-        """Told until it is heard."""
+        """Record a job's end; retry until the database accepts it."""
         await _until_heard(lambda: super(PatientJobManager, self).finish_job(*arguments, **named))
 
     async def retry_job(self, *arguments: Any, **named: Any) -> None:
-        """Told until it is heard."""
+        """Return a job to the queue; retry until the database accepts it."""
         await _until_heard(lambda: super(PatientJobManager, self).retry_job(*arguments, **named))
 
     async def listen_for_jobs(
         self, *, on_notification: NotificationCallback, queues: Iterable[str] | None = None
     ) -> None:
-        """Listen again after the connection broke; polling bridges the gap."""
+        """Listen for new jobs, and reconnect whenever the connection breaks; polling covers the gap."""
         while True:
             try:
                 await super().listen_for_jobs(on_notification=on_notification, queues=queues)

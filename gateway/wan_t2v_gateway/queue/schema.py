@@ -10,7 +10,7 @@ _LOCK = 7_240_116
 
 
 async def apply_queue_schema(database: Database, app: procrastinate.App) -> None:
-    """Create procrastinate's tables if they are not there; several gateways may start at once."""
+    """Create procrastinate's tables if they are missing. Several gateways may start at the same time."""
     async with database.transaction(limit_s=30) as connection:
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         cursor = await connection.execute("SELECT to_regclass('procrastinate_jobs') IS NOT NULL AS there")

@@ -1,4 +1,4 @@
-"""The queue's tasks, and when one is tried again."""
+"""The queue's tasks, and their retries."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ GENERATE, DELIVER = "generate", "deliver"
 
 
 class TryAgain(Exception):
-    """The task could not be done now; put it back for `seconds`."""
+    """The task cannot be done now; the queue retries it after `seconds`."""
 
     def __init__(self, reason: str, seconds: float) -> None:
         super().__init__(reason)
@@ -26,10 +26,10 @@ class TryAgain(Exception):
 
 
 class Retries(BaseRetryStrategy):
-    """Back to the queue: what asks for it, what a stopping worker gave up, and what the database's absence broke."""
+    """Retry a task that raised TryAgain, that a stopping worker cancelled, or that lost the database."""
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
-        """None ends the task as failed."""
+        """Decide on a retry; None ends the task as failed."""
         if isinstance(exception, TryAgain):
             return RetryDecision(retry_in={"milliseconds": int(exception.seconds * 1000)})
         if isinstance(exception, asyncio.CancelledError | DatabaseUnavailable):
@@ -38,7 +38,7 @@ class Retries(BaseRetryStrategy):
 
 
 def queue_app(database_url: str) -> procrastinate.App:
-    """The queue, its tables in the same database as the records."""
+    """Make the queue; its tables are in the same database as the records."""
     connector = procrastinate.PsycopgConnector(
         conninfo=database_url, min_size=1, max_size=8, timeout=10, kwargs={"connect_timeout": 5}
     )
@@ -57,17 +57,17 @@ def queue_app(database_url: str) -> procrastinate.App:
 
 
 class Queue:
-    """What the gateway asks of the queue."""
+    """The gateway's operations on the queue."""
 
     def __init__(self, app: procrastinate.App) -> None:
         self.app = app
 
     async def add_video(self, connection: AsyncConnection[DictRow], video_id: str, turn: int, lane: str | None) -> int:
-        """Queue a job in the caller's transaction. Lower turns go first, and of a lane one runs at a time."""
+        """Queue a job in the caller's transaction; lower turns go first, and one job per lane runs. Returns its id."""
         return await self._add(connection, GENERATE, priority=-turn, lock=lane, video_id=video_id)
 
     async def add_webhook(self, connection: AsyncConnection[DictRow], webhook_id: str) -> int:
-        """Queue a delivery in the caller's transaction."""
+        """Queue a delivery in the caller's transaction. Returns the id of the queue's job."""
         return await self._add(connection, DELIVER, priority=0, webhook_id=webhook_id)
 
     async def _add(
@@ -84,5 +84,5 @@ class Queue:
         return await deferrer.defer_async(**arguments)
 
     async def cancel(self, job: int) -> bool:
-        """Take a job out, or tell the worker that runs it to stop. False if it had ended."""
+        """Remove a waiting job, or abort it at the worker that runs it. Returns False if it had ended."""
         return await self.app.job_manager.cancel_job_by_id_async(job, abort=True)

@@ -1,4 +1,4 @@
-"""Workers of this process, kept alive: the queue's worker ends when its database goes away."""
+"""This process's workers, restarted whenever they end: procrastinate's worker ends when its database goes away."""
 
 import asyncio
 import contextlib
@@ -13,12 +13,12 @@ from wan_t2v_gateway.settings import Settings
 
 _log = logging.getLogger(__name__)
 _PAUSE_S = 1.0
-_FORGET_WORKER_S = 3600.0  # a worker that only hung must find its own row again
+_FORGET_WORKER_S = 3600.0  # a worker that only hung must still find its own row
 _DELIVERIES = 8  # webhooks at a time
 
 
 async def keep_working(app: procrastinate.App, settings: Settings, tasks: Mapping[str, Any]) -> None:
-    """Run a worker for videos and one for webhooks until cancelled. A cancelled one gives its jobs back."""
+    """Run a worker for videos and one for webhooks until cancelled; their jobs then return to the queue."""
     kinds = [(VIDEOS, settings.workers), (WEBHOOKS, _DELIVERIES)]
     async with asyncio.TaskGroup() as group:
         for queue, concurrency in kinds:
@@ -44,7 +44,7 @@ async def _keep_one(
                 stalled_worker_timeout=_FORGET_WORKER_S,
                 delete_jobs="always",
             )
-        except Exception as error:  # whatever it was, the next worker may have better luck
+        except Exception as error:  # whatever the reason, a new worker may succeed
             _log.warning("the worker for %s ended (%s); another one starts", queue, error)
         with contextlib.suppress(TimeoutError):
             await asyncio.sleep(_PAUSE_S)

@@ -1,4 +1,4 @@
-"""Pictures out of a finished video: one frame, and a sheet of many."""
+"""Pictures of a finished video: one frame, and a sheet of frames."""
 
 import io
 from typing import Any
@@ -7,13 +7,13 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-_TILES = 16  # of a sheet, four a row
+_TILES = 16  # per sheet, four per row
 _PER_ROW = 4
 _WIDEST = 1280
 
 
 def thumbnail_and_sheet(video: bytes) -> tuple[bytes, bytes]:
-    """The middle frame and a sheet of up to 16 frames, each a PNG."""
+    """Make the middle frame and a sheet of up to 16 frames, each as PNG."""
     with av.open(io.BytesIO(video)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     chosen = [frames[round(index)] for index in np.linspace(0, len(frames) - 1, min(_TILES, len(frames)))]

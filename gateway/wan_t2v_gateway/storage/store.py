@@ -1,4 +1,4 @@
-"""Where finished files are: a folder or a bucket, by one URL. A file is there whole or not at all."""
+"""The store of finished files: a folder or a bucket, by one URL. A file is complete or absent."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ class StorageUnavailable(Exception):
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What is known of a file without reading it."""
+    """Size in bytes and ETag of a file."""
 
     size: int
     etag: str
 
 
 class Store:
-    """Files of videos, by the video's id and the variant."""
+    """Files of videos, by video id and variant."""
 
     def __init__(self, url: str, *, folder: Path) -> None:
         if url:
@@ -37,14 +37,14 @@ class Store:
             self._store = LocalStore(folder)
 
     async def put(self, video_id: str, variant: str, data: bytes) -> None:
-        """Write a file, in one go. Raises StorageUnavailable."""
+        """Write a whole file. Raises StorageUnavailable."""
         try:
             await obstore.put_async(self._store, _path(video_id, variant), data)
         except (BaseError, OSError) as error:
             raise StorageUnavailable(f"the store refused a file: {_first_line(error)}") from None
 
     async def info(self, video_id: str, variant: str) -> FileInfo | None:
-        """Size and ETag; None if it is not there."""
+        """Return size and ETag of a file; None if it is missing. Raises StorageUnavailable."""
         try:
             meta = await obstore.head_async(self._store, _path(video_id, variant))
         except FileNotFoundError:
@@ -54,14 +54,14 @@ class Store:
         return FileInfo(meta["size"], (meta["e_tag"] or f"{video_id}-{meta['size']}").strip('"'))
 
     async def whole(self, video_id: str, variant: str) -> bytes | None:
-        """All of a file; None if it is not there."""
+        """Read a whole file; None if it is missing."""
         info = await self.info(video_id, variant)
         if info is None:
             return None
         return b"".join([part async for part in self.read(video_id, variant, start=0, end=info.size)])
 
     async def read(self, video_id: str, variant: str, *, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` to before `end`, in parts."""
+        """Yield the bytes from `start` to `end` (exclusive), in parts of at most 1 MiB."""
         part = 2**20
         for begin in range(start, end, part):
             data = await obstore.get_range_async(
@@ -70,7 +70,7 @@ class Store:
             yield bytes(data)
 
     async def signed_address(self, video_id: str, variant: str, seconds: float) -> str:
-        """Where a file can be fetched from the bucket for so long, without a key. Raises StorageUnavailable."""
+        """Sign a URL by which a file can be fetched from the bucket for `seconds`. Raises StorageUnavailable."""
         try:
             path, store = _path(video_id, variant), cast(Any, self._store)
             return str(await obstore.sign_async(store, "GET", path, timedelta(seconds=seconds)))
@@ -78,7 +78,7 @@ class Store:
             raise StorageUnavailable(f"the store signs no address: {_first_line(error)}") from None
 
     async def remove(self, video_id: str) -> None:
-        """Delete all files of a video; those that are not there count as deleted."""
+        """Delete all files of a video; missing ones count as deleted. Raises StorageUnavailable."""
         for variant in NAMES:
             try:
                 await obstore.delete_async(self._store, _path(video_id, variant))
