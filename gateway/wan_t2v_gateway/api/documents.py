@@ -6,7 +6,7 @@ from wan_t2v_gateway.database.records import MODEL_FPS, Video
 
 
 def video_document(video: Video, place: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Make a video's document in the Videos API's format, with additional fields of our own; `place` is that in the queue."""
+    """Make a video's document in the Videos API's format, with fields of our own; `place` is that in the queue."""
     settings = {**video.fields, **((video.metadata or {}).get("settings") or {})}
     frames = settings.get("num_frames")
     size = f"{settings['width']}x{settings['height']}" if {"width", "height"} <= settings.keys() else None

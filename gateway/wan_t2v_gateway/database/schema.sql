@@ -1,4 +1,4 @@
--- Applied at every start, under a lock. Only additions: an older gateway may still run beside a newer one.
+-- Applied at every start, under a lock. It only adds: an older gateway may still run beside a newer one.
 CREATE TABLE IF NOT EXISTS owners (
     name text PRIMARY KEY,
     key_hash text UNIQUE,
@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS videos (
     owner text NOT NULL,
     status text NOT NULL DEFAULT 'queued',
     model text NOT NULL,
-    fields jsonb NOT NULL,              -- of the request, as the server takes them
+    fields jsonb NOT NULL,              -- of the request, in the server's types
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz,
     completed_at timestamptz,
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS videos (
     sha256 text,
     turn bigint NOT NULL,               -- fairness: see database/creation.py
     queue_job bigint,
-    attempt integer NOT NULL DEFAULT 0, -- who may write: only the latest attempt
+    attempt integer NOT NULL DEFAULT 0, -- only the latest attempt may write
     crashes integer NOT NULL DEFAULT 0,
     cancel_requested_at timestamptz,
     remixed_from text,
@@ -73,17 +73,17 @@ CREATE TABLE IF NOT EXISTS webhook_attempts (
 CREATE INDEX IF NOT EXISTS webhook_attempts_by_webhook ON webhook_attempts (webhook_id);
 CREATE TABLE IF NOT EXISTS switches (name text PRIMARY KEY, value jsonb NOT NULL);
 
--- What owners used, kept when a video is removed: it holds no prompt.
+-- The owners' usage, kept when a video is removed: it has no prompt.
 CREATE TABLE IF NOT EXISTS work (
     id bigserial PRIMARY KEY,
     owner text NOT NULL,
     status text NOT NULL,
-    seconds double precision NOT NULL,  -- of generation, pauses between attempts left out
+    seconds double precision NOT NULL,  -- of generation, without pauses between attempts
     ended_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX IF NOT EXISTS work_by_owner ON work (owner, ended_at);
 
--- Columns that came later. Asked first, since ALTER TABLE locks the table even where it has nothing to do.
+-- Columns that were added later. Checked first, since ALTER TABLE locks the table even if it changes nothing.
 DO $$ BEGIN
     IF NOT EXISTS (
         SELECT FROM information_schema.columns
@@ -92,13 +92,13 @@ DO $$ BEGIN
         ALTER TABLE owners ADD COLUMN most_running integer;
         ALTER TABLE owners ADD COLUMN class text NOT NULL DEFAULT 'standard';
         ALTER TABLE videos ADD COLUMN lane integer;            -- of an owner with most_running: see database/creation.py
-        ALTER TABLE videos ADD COLUMN attempt_at timestamptz;  -- when the attempt that runs began
+        ALTER TABLE videos ADD COLUMN attempt_at timestamptz;  -- start of the running attempt
         ALTER TABLE videos ADD COLUMN worked_s double precision NOT NULL DEFAULT 0;  -- of attempts that were put back
     END IF;
     IF NOT EXISTS (
         SELECT FROM information_schema.columns
         WHERE table_schema = current_schema AND table_name = 'videos' AND column_name = 'trace'
     ) THEN
-        ALTER TABLE videos ADD COLUMN trace jsonb NOT NULL DEFAULT '{}';  -- whose spans the job's belong under
+        ALTER TABLE videos ADD COLUMN trace jsonb NOT NULL DEFAULT '{}';  -- parent context of the job's spans
     END IF;
 END $$;

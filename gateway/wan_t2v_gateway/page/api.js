@@ -1,4 +1,4 @@
-// Calls of the public interface. The key, if one is needed, stays in this tab.
+// Calls of the public HTTP interface. The key, if one is needed, stays in this tab.
 
 const KEY = 'wan-t2v-key';
 export const key = {
@@ -29,14 +29,14 @@ export async function call(method, path, body, more = {}) {
   return told;
 }
 
-// A file as an address for <img> and <video>: they send no key themselves.
+// A file as an object URL for <img> and <video>, which cannot send a key themselves.
 export async function fileAddress(path) {
   const answer = await fetch(path, { headers: headers() });
   if (!answer.ok) throw new ApiError(answer.status, { message: `no file (${answer.status})` });
   return URL.createObjectURL(await answer.blob());
 }
 
-// Events of one video, taken up again after each break until the last one. Not EventSource: it sends no key.
+// Events of one video; reconnects after each break until the last event. Not EventSource, which cannot send a key.
 export async function watch(videoId, onEvent, signal) {
   let lastId = '0';
   while (!signal.aborted) {

@@ -1,4 +1,4 @@
-// One video of the list: its state as it changes, the latest preview, and what can be done with it.
+// One video of the list: its current state, the latest preview, and its actions.
 
 import { call, fileAddress, watch } from './api.js';
 

@@ -1,4 +1,4 @@
-// The form: what is asked for, errors at their field, and the same request as curl and Python.
+// The form: the request's fields, errors at their field, and the same request as curl and Python.
 
 import { ApiError, call, key } from './api.js';
 
@@ -29,7 +29,7 @@ export function setUpForm(form, onCreated) {
   });
 }
 
-// What the server accepts and takes by default, as the gateway read it there.
+// Shows the server's limits and defaults, as the gateway read them.
 export function showLimits(form, limits) {
   for (const [name, field] of Object.entries(limits.fields)) {
     const element = form.elements[name];

@@ -1,4 +1,4 @@
-// The page: a form, and the list of videos. It speaks the public interface and nothing else.
+// The page: a form, and the list of videos. It uses only the public HTTP interface.
 
 import { call } from './api.js';
 import { Card } from './card.js';
@@ -40,7 +40,7 @@ async function load(after) {
   more.onclick = () => load(page.last_id);
 }
 
-// What another tab or program asked for, and whether the server behind is there.
+// Shows videos that another tab or program requested, and whether the server is ready.
 async function look() {
   try {
     const before = [...cards.keys()];
@@ -57,7 +57,7 @@ async function look() {
   setTimeout(look, 3000);
 }
 
-// Until a server has told them: it may be away when the page is opened.
+// Repeats until the limits are known: the server may be away when the page is opened.
 async function readLimits() {
   if (limitsShown) return;
   const { limits } = (await call('GET', '/v1/models')).data[0];
@@ -65,7 +65,7 @@ async function readLimits() {
   limitsShown = Boolean(limits);
 }
 
-// Cards of videos that were deleted elsewhere; older ones than the list reaches are not looked at.
+// Removes cards of videos that were deleted elsewhere; videos older than the list's last one are not checked.
 function removeGone(ids, page) {
   const listed = new Set(page.data.map((video) => video.id));
   const oldest = page.has_more ? page.data.at(-1).created_at : -Infinity;
