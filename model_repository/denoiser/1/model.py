@@ -1,4 +1,4 @@
-"""Triton's entry to `denoiser`; what it does stands in `wan_t2v/serving/models/denoiser.py`."""
+"""Triton model `denoiser`: the code is in `wan_t2v/serving/models/denoiser.py`."""
 
 import triton_python_backend_utils as pb_utils
 

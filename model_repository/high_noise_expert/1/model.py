@@ -1,4 +1,4 @@
-"""Triton's entry to `high_noise_expert`; what it does stands in `wan_t2v/serving/models/graph.py`."""
+"""Triton model `high_noise_expert`: the code is in `wan_t2v/serving/models/graph.py`."""
 
 import triton_python_backend_utils as pb_utils
 

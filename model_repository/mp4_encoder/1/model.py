@@ -1,4 +1,4 @@
-"""Triton's entry to `mp4_encoder`; what it does stands in `wan_t2v/serving/models/mp4_encoder.py`."""
+"""Triton model `mp4_encoder`: the code is in `wan_t2v/serving/models/mp4_encoder.py`."""
 
 import triton_python_backend_utils as pb_utils
 

@@ -1,4 +1,4 @@
-"""Triton's entry to `prepare`; what it does stands in `wan_t2v/serving/models/prepare.py`."""
+"""Triton model `prepare`: the code is in `wan_t2v/serving/models/prepare.py`."""
 
 import triton_python_backend_utils as pb_utils
 

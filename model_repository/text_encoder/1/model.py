@@ -1,4 +1,4 @@
-"""Triton's entry to `text_encoder`; what it does stands in `wan_t2v/serving/models/graph.py`."""
+"""Triton model `text_encoder`: the code is in `wan_t2v/serving/models/graph.py`."""
 
 import triton_python_backend_utils as pb_utils
 

@@ -1,4 +1,4 @@
-"""Triton's entry to `text_to_video_stream`; what it does stands in `wan_t2v/serving/models/text_to_video_stream.py`."""
+"""Triton model `text_to_video_stream`: the code is in `wan_t2v/serving/models/text_to_video_stream.py`."""
 
 import triton_python_backend_utils as pb_utils
 

@@ -1,4 +1,4 @@
-"""Triton's entry to `vae_decoder`; what it does stands in `wan_t2v/serving/models/vae_decoder.py`."""
+"""Triton model `vae_decoder`: the code is in `wan_t2v/serving/models/vae_decoder.py`."""
 
 import triton_python_backend_utils as pb_utils
 

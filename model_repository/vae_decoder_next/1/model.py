@@ -1,4 +1,4 @@
-"""Triton's entry to `vae_decoder_next`; what it does stands in `wan_t2v/serving/models/graph.py`."""
+"""Triton model `vae_decoder_next`: the code is in `wan_t2v/serving/models/graph.py`."""
 
 import triton_python_backend_utils as pb_utils
 
