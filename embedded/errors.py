@@ -6,4 +6,4 @@ class ServerError(Exception):
 
 
 class StartStopped(Exception):
-    """The server was told to stop before it was ready; nothing of it is left."""
+    """The server was told to stop before it was ready; it has been removed completely."""

@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default=LOOPBACK, help="address to listen on for gRPC (default: %(default)s)")
     for protocol in ("http", "metrics"):
         parser.add_argument(
-            f"--{protocol}-host", default="", help="the same; left out: HOST if that is loopback, else 127.0.0.1"
+            f"--{protocol}-host", default="", help="address to listen on (default: HOST if loopback, else 127.0.0.1)"
         )
     parser.add_argument(
         "--log", type=Path, default=Path("build/server.log"), help="Triton's log (default: %(default)s)"

@@ -22,9 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run both; unfinished jobs resume at the next start. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m embedded.studio", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--port", type=int, default=8080, help="of the page (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port of the page (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("out/studio"), help="jobs and videos (default: %(default)s)")
-    parser.add_argument("--traces-url", default="", help="OpenTelemetry collector that both send their spans to")
+    parser.add_argument("--traces-url", default="", help="OpenTelemetry collector for the spans of both")
     options = parser.parse_args(arguments)
     kept = (options.data / "generations").resolve()
     kept.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,8 @@ class Parity:
 class GraphManifest(GraphOrigin):
     """`manifest.json` of an exported graph.
 
-    Only a graph beside its weights has `onnx`, its path, and `weights` and `structure`, counts of what it holds.
+    A graph that was exported in place, beside the checkpoint's weights, also has `onnx`, its path. Its `weights` and
+    `structure` count what it holds.
     """
 
     onnx_sha256: str

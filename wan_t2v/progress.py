@@ -10,7 +10,7 @@ from wan_t2v.denoise import Step
 
 @dataclass(frozen=True)
 class Progress:
-    """A finished step and what is left of the loop.
+    """A finished step, and an estimate for the remaining ones.
 
     Attributes:
         step, num_inference_steps: index of the step, from 1, and number of steps.

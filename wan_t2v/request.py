@@ -26,7 +26,7 @@ RAW_PROFILE_FIELDS = ("step_cache", "guidance_skip")
 
 
 def is_guided(guidance_scale: float) -> bool:
-    """Whether a negative pass runs. As in diffusers this looks at the high-noise expert's scale alone."""
+    """Whether a negative pass runs. As in diffusers, only the high-noise expert's scale decides."""
     return guidance_scale > GUIDED_ABOVE
 
 
@@ -47,8 +47,8 @@ class Settings:
     """A request with every default resolved: everything that a generation depends on, and nothing else.
 
     `guidance_scale` is used while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
-    `profile` is what `step_profile` stands for, with the request's own `step_cache` and `guidance_skip`. `sigmas` are
-    the solver's noise levels where the deployment gives them.
+    `profile` is the profile of the name `step_profile`, with the request's own `step_cache` and `guidance_skip`.
+    `sigmas` are the solver's noise levels if the deployment defines them.
     """
 
     prompt: str

@@ -22,8 +22,8 @@ def main() -> int:
     """Run all measurements. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m gateway.benchmark", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/bench-gateway"), help="folder (default: %(default)s)")
-    parser.add_argument("--video", type=Path, help="the MP4 that is stored each time; without it a small one")
-    parser.add_argument("--quick", action="store_true", help="a rehearsal: the figures mean nothing")
+    parser.add_argument("--video", type=Path, help="MP4 that every job stores (default: a small one)")
+    parser.add_argument("--quick", action="store_true", help="short trial run without meaningful figures")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the database is stopped
     video, part = measure.video_of(options.video), 20 if options.quick else 1

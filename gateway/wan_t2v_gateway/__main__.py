@@ -79,19 +79,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--database-url",
         default=os.environ.get(f"{VARIABLES}DATABASE_URL", ""),
-        help=f"a Postgres; without it one is kept in --data (or {VARIABLES}DATABASE_URL)",
+        help=f"URL of a Postgres (or {VARIABLES}DATABASE_URL; default: a local one in --data)",
     )
     parser.add_argument(
         "--store-url",
         default=os.environ.get(f"{VARIABLES}STORE_URL", ""),
-        help=f"where files go, such as s3://bucket; without it in --data (or {VARIABLES}STORE_URL)",
+        help=f"store of files, such as s3://bucket (or {VARIABLES}STORE_URL; default: a folder in --data)",
     )
     parser.add_argument(
         "--redirects",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="fetch files from the bucket, by signed addresses",
+        help="redirect callers to signed URLs of the bucket, valid for this time",
     )
     parser.add_argument(
         "--mark",
@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="sign files as made by a model: chain.pem and key.pem, or `development`",
     )
-    parser.add_argument("--workers", type=int, default=1, help="videos under way at a time (default: %(default)s)")
-    parser.add_argument("--resumes", action="store_true", help="the server keeps generations under way")
+    parser.add_argument("--workers", type=int, default=1, help="videos generated at a time (default: %(default)s)")
+    parser.add_argument("--resumes", action="store_true", help="the server keeps checkpoints, so that jobs can resume")
     parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
     parser.add_argument(
         "--traces-url", default="", help="an OpenTelemetry collector, such as http://...:4318/v1/traces"

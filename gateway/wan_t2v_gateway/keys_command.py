@@ -14,13 +14,13 @@ def add_keys_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `keys`; `make NAME` replaces an existing key."""
     command.add_argument("action", choices=("make", "list", "withdraw", "secret"), help="what to do")
     command.add_argument("name", nargs="?", default="", help="the owner's name")
-    command.add_argument("--administrator", action="store_true", help="sees everybody's videos")
-    command.add_argument("--webhook-url", default="", help="told of every job that names no other")
+    command.add_argument("--administrator", action="store_true", help="may see all owners' videos and pause the queue")
+    command.add_argument("--webhook-url", default="", help="webhook for jobs that name none")
     command.add_argument("--most-queued", type=int, help="jobs that may wait at a time")
     command.add_argument("--most-running", type=int, help="jobs that may run at a time")
     command.add_argument("--most-seconds-a-day", type=float, help="seconds of generation in 24 hours")
     command.add_argument(
-        "--class", dest="owner_class", default="standard", help="in the metrics: jobs are counted by it"
+        "--class", dest="owner_class", default="standard", help="class of the owner, by which metrics count jobs"
     )
 
 

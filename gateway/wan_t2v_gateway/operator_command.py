@@ -14,7 +14,7 @@ from wan_t2v_gateway.database.usage import usage
 def add_queue_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `queue`. A pause holds for all gateways of the database, also after restarts."""
     command.add_argument("action", choices=("show", "pause", "resume"), help="what to do")
-    command.add_argument("--reason", default="", help="shown to those who wait")
+    command.add_argument("--reason", default="", help="shown to waiting callers")
 
 
 def add_usage_options(command: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ class OnnxRuntimeEngine:
         *,
         buffers: Mapping[str, Array] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """Run the graph; outputs that nobody asked for are not computed. Raises InvalidField for a wrong shape."""
+        """Run the graph; outputs that are not requested are not computed. Raises InvalidField for a wrong shape."""
         names = list(outputs) if outputs is not None else self._outputs
         arrays = {name: np.asarray(array) for name, array in inputs.items()}
         self._shapes.check({name: array.shape for name, array in arrays.items()})

@@ -66,19 +66,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m wan_t2v.operate", description=(__doc__ or "").partition(":")[2].partition("\n")[0].strip()
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    drain = commands.add_parser("drain", parents=[where], help="take no new work, and wait until nothing is in flight")
-    drain.add_argument("--wait-s", type=float, default=0.0, help="seconds to wait at most (default: %(default)g)")
+    drain = commands.add_parser("drain", parents=[where], help="take no new work, and wait until the server is empty")
+    drain.add_argument("--wait-s", type=float, default=0.0, help="longest wait in seconds (default: %(default)g)")
     commands.add_parser("undrain", parents=[where], help="take new work again")
-    commands.add_parser("status", parents=[where], help="how full the server is, as JSON")
+    commands.add_parser("status", parents=[where], help="print the server's load as JSON")
     probe = commands.add_parser("probe", parents=[where], help="exit code 0 if the server is ready, or alive")
     probe.add_argument("what", choices=("ready", "live"))
     probe.add_argument(
         "--url",
         type=_address,
         default="http://127.0.0.1:8000",
-        help="Triton's HTTP address, asked without a proxy (default: %(default)s)",
+        help="Triton's HTTP address; no proxy is used (default: %(default)s)",
     )
-    probe.add_argument("--timeout-s", type=float, default=4.0, help="for the whole probe (default: %(default)g)")
+    probe.add_argument("--timeout-s", type=float, default=4.0, help="limit of the whole probe (default: %(default)g)")
     return parser
 
 

@@ -83,7 +83,7 @@ class ModelControl:
         self._post(f"/v2/repository/models/{model}/load", limit_s=LOAD_LIMIT_S)
 
     def unload(self, model: str) -> None:
-        """Begin to unload a model. Triton returns at once and calls it `UNLOADING` until its memory is given back."""
+        """Begin to unload a model. Triton returns immediately, and reports `UNLOADING` until its memory is freed."""
         self._post(f"/v2/repository/models/{model}/unload", limit_s=CALL_LIMIT_S)
 
     def _post(self, path: str, *, limit_s: float) -> str:

@@ -55,13 +55,13 @@ def add_connection_options(command: argparse.ArgumentParser) -> None:
                        help="sent with every call; may be repeated. Any user of this machine can read it in the list "
                             "of processes")  # fmt: skip
     group.add_argument("--header-file", type=Path, metavar="FILE",
-                       help="a NAME:VALUE per line, for headers that are secret; "
-                            f"so has the variable {HEADERS_VARIABLE}")  # fmt: skip
+                       help="file with one NAME:VALUE per line, for secret headers; "
+                            f"the variable {HEADERS_VARIABLE} has the same form")  # fmt: skip
     group.add_argument("--deadline-s", type=_seconds(), metavar="SECONDS",
-                       help="give up after this long, for each video")  # fmt: skip
+                       help="give up after this time, per video")  # fmt: skip
     keepalive = _seconds(least=LEAST_KEEPALIVE_S, longest=LONGEST_KEEPALIVE_S)
     group.add_argument("--keepalive-s", type=keepalive, default=KEEPALIVE_S, metavar="SECONDS",
-                       help="between pings during a call (default: %(default)s, which any server accepts)")  # fmt: skip
+                       help="between pings in a call (default: %(default)s, which any server accepts)")  # fmt: skip
 
 
 def connection_from(options: argparse.Namespace) -> Connection:
@@ -95,9 +95,9 @@ def add_patience_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--attempts", type=positive, default=RetryPolicy.attempts, metavar="N",
                        help="tries while the server is unavailable; 1 for no retry (default: %(default)s)")  # fmt: skip
     group.add_argument("--retry-after-progress", action="store_true",
-                       help="try again also after steps were done, which are then paid for twice")  # fmt: skip
+                       help="retry even after finished steps, which are then computed twice")  # fmt: skip
     group.add_argument("--idle-limit-s", type=_seconds(), default=IDLE_LIMIT_S, metavar="SECONDS",
-                       help="how long a running video may be silent (default: %(default)s, or five steps)")  # fmt: skip
+                       help="longest silence of a running video (default: %(default)s, or five steps)")  # fmt: skip
 
 
 def retry_from(options: argparse.Namespace) -> RetryPolicy:

@@ -34,9 +34,9 @@ def add_batch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "prompts", type=Path, help="file: .txt with one prompt per line, or .jsonl with one object per line"
     )
     command.add_argument("--out", type=Path, default=Path("videos"), metavar="FOLDER",
-                         help="folder to write to; what is finished there is kept (default: %(default)s)")  # fmt: skip
+                         help="folder to write to; finished videos there are kept (default: %(default)s)")  # fmt: skip
     command.add_argument("--concurrency", type=positive, default=2, metavar="N",
-                         help="videos asked for at a time (default: %(default)s)")  # fmt: skip
+                         help="videos requested at a time (default: %(default)s)")  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the report as one JSON object, for programs")
     add_request_options(command)
     add_patience_options(command)

@@ -37,14 +37,14 @@ def add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--unary", action="store_true",
                          help="use the unary endpoint: no progress, and Ctrl-C does not stop the work")  # fmt: skip
     command.add_argument(
-        "--previews", type=Path, metavar="FOLDER", help="folder for a small picture of every few steps"
+        "--previews", type=Path, metavar="FOLDER", help="folder for previews, a small picture every few steps"
     )
     command.add_argument(
         "--preview-every",
         type=int,
         default=5,
         metavar="STEPS",
-        help="steps from preview to preview (default: %(default)s)",
+        help="steps between previews (default: %(default)s)",
     )
     add_request_options(command)
     add_field_options(command, PARAMETERS)

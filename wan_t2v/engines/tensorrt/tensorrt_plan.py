@@ -31,7 +31,7 @@ DTYPES = {
 
 
 class PlanError(Exception):
-    """A plan that cannot be loaded or run here; the message holds TensorRT's own words and the remedy."""
+    """A plan that cannot be loaded or run here; the message has TensorRT's own error and the remedy."""
 
 
 @dataclass(frozen=True)
