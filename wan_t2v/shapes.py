@@ -46,7 +46,7 @@ class LatentShape(NamedTuple):
 
 @dataclass(frozen=True)
 class LatentGrid:
-    """How pixels map to latents and latents to transformer tokens.
+    """Strides from pixels to latents, and from latents to transformer tokens.
 
     Attributes:
         channels: latent channels (the VAE's `z_dim`).

@@ -64,7 +64,7 @@ class Draining(AdmissionError):
 
 
 class AlreadyRunning(ServingError):
-    """The same caller's request with the same key is being worked on; the message says what to do."""
+    """Another request of the same caller with the same key is running; the message says what to do."""
 
     triton_code = "ALREADY_EXISTS"
     outcome = INVALID
