@@ -1,1 +1,1 @@
-"""The engine's way: checkpoint to torch module to ONNX (to TensorRT plan) to model repository. Not needed to serve."""
+"""Export: checkpoint to torch module to ONNX graph, to TensorRT plan, to model repository. Not needed to serve."""

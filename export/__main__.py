@@ -1,14 +1,14 @@
-"""Commands of the engine's way. From the repository's root:
+"""Export commands, from a checkpoint to a model repository. Run them from the repository's root:
 
 python -m export mini                                   make the small checkpoint
-python -m export onnx --checkpoint FOLDER               checkpoint to checked ONNX graphs, and install them
-python -m export dry-run                                the same with A14B's true shapes and without its weights
-python -m export merge-lora --high FILE --low FILE      LoRAs into the experts, into a checkpoint beside
-python -m export calibrate --checkpoint FOLDER          watch the experts at work, for FP8 and INT8
-python -m export parity --checkpoint FOLDER             compare exported graphs with the checkpoint again
-python -m export plans --sizes 480x832x81               exported graphs to TensorRT plans
+python -m export onnx --checkpoint FOLDER               export a checkpoint to checked ONNX graphs and install them
+python -m export dry-run                                export A14B's true shapes without its weights
+python -m export merge-lora --high FILE --low FILE      merge LoRAs into a copy of the checkpoint
+python -m export calibrate --checkpoint FOLDER          record activation ranges for FP8 and INT8
+python -m export parity --checkpoint FOLDER             compare exported graphs with the checkpoint's modules
+python -m export plans --sizes 480x832x81               build TensorRT plans from exported graphs
 python -m export compile-check                          compile every graph with TensorRT-RTX, without a GPU
-python -m export placement --gpu 80 --size 720x1280     what fits on which GPU, as Triton configs
+python -m export placement --gpu 80 --size 720x1280     assign models to GPUs and write the Triton configs
 """
 
 import argparse
@@ -29,8 +29,8 @@ REPOSITORY = Path("model_repository")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; expected failures end in one line and exit code 1."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may fetch: what is missing must be said
+    """Run one command. An expected failure prints one line and returns exit code 1."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing file must be an error, not a download
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -52,7 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether a message says all; asked of an error only, since these modules import torch and more."""
+    """Whether the error's message suffices without a traceback.
+
+    Called after a failure only: importing the exception classes also imports torch.
+    """
     from export.checkpoint.config_file import CheckpointError
     from export.commands.plans import CompileCheckFailed
     from export.disk_space import DiskSpaceError
@@ -74,7 +77,7 @@ def is_expected(error: Exception) -> bool:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command-line parser."""
     whole = argparse.ArgumentParser(prog="python -m export", description=(__doc__ or "").splitlines()[0])
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     mini = commands.add_parser("mini", help="make the small checkpoint, weights seeded random")

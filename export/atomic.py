@@ -1,4 +1,4 @@
-"""Atomic writes: under a temporary name, then renamed. A reader sees the old file or the new one, never half of it."""
+"""Atomic writes: write under a temporary name, then rename. A reader never sees a partly written file."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to; on success it takes the place of `path`."""
+    """Yield a temporary path beside `path`. On success the temporary file replaces `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -22,10 +22,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def write_folder_atomically(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder` to fill; on success it takes the place of `folder`."""
+    """Yield a temporary folder beside `folder`. On success the temporary folder replaces `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    partial.chmod(0o755)  # mkdtemp makes it private
+    partial.chmod(0o755)  # mkdtemp creates it with mode 0700
     try:
         yield partial
         old = partial.with_suffix(".old")

@@ -1,4 +1,4 @@
-"""Disk space check before hours of work: everything that will be written, added up per file system."""
+"""Disk space check before a long job: the bytes that it will write, added up per file system."""
 
 import shutil
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 class DiskSpaceError(Exception):
-    """Too little room; the message says how much is needed, where, for what, and how much is there."""
+    """Too little disk space. The message has the needed and free bytes, the folders and their purposes."""
 
 
 @dataclass(frozen=True)
 class DiskNeed:
-    """Bytes that will be written to a folder, which need not exist yet, and what for."""
+    """Bytes that a job will write to a folder, and their purpose. The folder need not exist yet."""
 
     folder: Path
     needed_bytes: float
@@ -20,7 +20,7 @@ class DiskNeed:
 
 
 def check_disk_space(needs: Iterable[DiskNeed]) -> None:
-    """Refuse what does not fit; folders on one file system share its room. Raises DiskSpaceError."""
+    """Refuse needs that exceed the free space. Needs on one file system are added up. Raises DiskSpaceError."""
     by_device: dict[int, list[DiskNeed]] = {}
     for need in needs:
         by_device.setdefault(_existing(need.folder).stat().st_dev, []).append(need)
@@ -41,7 +41,7 @@ def _check(needs: list[DiskNeed]) -> None:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """Return the folder, or its nearest parent that exists."""
     resolved = folder.resolve()
     return next(path for path in (resolved, *resolved.parents) if path.exists())
 

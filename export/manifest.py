@@ -8,7 +8,7 @@ ONNX = "model.onnx"
 
 
 def manifest_of(folder: Path) -> GraphManifest | None:
-    """The manifest in an exported graph's `folder`; None where there is none that can be read."""
+    """Read the manifest in an exported graph's `folder`. None if it is missing or invalid."""
     try:
         return read_manifest(GraphManifest, folder / GRAPH_MANIFEST)
     except (FileNotFoundError, ManifestError):
@@ -16,6 +16,6 @@ def manifest_of(folder: Path) -> GraphManifest | None:
 
 
 def onnx_file(folder: Path) -> Path:
-    """`model.onnx` in a graph's `folder`, or the file beside the checkpoint's shards that its manifest names."""
+    """Return the path of a graph's ONNX file: the path in its manifest, else `model.onnx` in `folder`."""
     manifest = manifest_of(folder)
     return folder / (ONNX if manifest is None or manifest.onnx is None else manifest.onnx)

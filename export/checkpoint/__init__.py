@@ -1,1 +1,1 @@
-"""A diffusers checkpoint folder: read, checked, hashed. Uses graphs."""
+"""Diffusers checkpoint folders: read, check and hash them. Imports graphs."""

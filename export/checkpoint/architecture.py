@@ -6,12 +6,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-WANS_TEXT_LENGTH = 512  # what WanPipeline pads to; it stands in no config file
+WANS_TEXT_LENGTH = 512  # WanPipeline pads prompts to it; no config file has it
 
 
 @dataclass(frozen=True)
 class ExpertArchitecture:
-    """One expert, diffusers' `WanTransformer3DModel`. `dim` is the width of a token, `patch` latents in a token."""
+    """One expert, diffusers' `WanTransformer3DModel`.
+
+    Attributes:
+        dim: width of a token.
+        patch: latents per token in frames, height and width.
+    """
 
     dim: int
     ffn_dim: int
@@ -23,18 +28,18 @@ class ExpertArchitecture:
 
     @property
     def linear_parameters_of_a_block(self) -> int:
-        """Weights of a block's ten linear layers, without biases: what FP8 shrinks."""
+        """Count the weights of a block's ten linear layers, without biases. FP8 and INT8 store these in one byte."""
         return 8 * self.dim**2 + 2 * self.dim * self.ffn_dim
 
     @property
     def block_parameters(self) -> int:
-        """One block: two attentions with RMS norms on query and key, feed-forward, one affine norm, modulation."""
+        """Count the parameters of a block: two attentions with RMS norms, feed-forward, one affine norm, modulation."""
         biases = 8 * self.dim + self.ffn_dim + self.dim
         return self.linear_parameters_of_a_block + biases + 4 * self.dim + 2 * self.dim + 6 * self.dim
 
     @property
     def parameters(self) -> int:
-        """All of one expert: 14,288,491,584 for A14B."""
+        """Count the parameters of one expert: 14,288,491,584 for A14B."""
         patch_values = self.channels * self.patch[0] * self.patch[1] * self.patch[2]
         text = _linear(self.text_dim, self.dim) + _linear(self.dim, self.dim)
         condition = self._time_embedder + _linear(self.dim, 6 * self.dim) + text
@@ -43,7 +48,10 @@ class ExpertArchitecture:
 
     @property
     def fp32_parameters(self) -> int:
-        """What stays FP32 at every precision (`_keep_in_fp32_modules`): time embedder, modulation, affine norms."""
+        """Count the parameters that are FP32 at every precision: time embedder, modulation and affine norms.
+
+        Source: diffusers' `WanTransformer3DModel._keep_in_fp32_modules`.
+        """
         return self._time_embedder + self.layers * (6 + 2) * self.dim + 2 * self.dim
 
     @property
@@ -53,7 +61,7 @@ class ExpertArchitecture:
 
 @dataclass(frozen=True)
 class TextEncoderArchitecture:
-    """The encoder of UMT5. `inner` is the width of all heads together."""
+    """UMT5 encoder. `inner` is the width of all heads together."""
 
     dim: int
     inner: int
@@ -65,7 +73,10 @@ class TextEncoderArchitecture:
 
     @property
     def parameters(self) -> int:
-        """5,680,910,336 for A14B. Every layer of UMT5 has its own position bias; feed-forward is gated."""
+        """Count the parameters: 5,680,910,336 for A14B.
+
+        Every layer of UMT5 has its own position bias, and its feed-forward is gated.
+        """
         attention = 4 * self.dim * self.inner + self.position_buckets * self.heads
         layer = attention + 3 * self.dim * self.ffn_dim + 2 * self.dim
         return self.vocabulary * self.dim + self.layers * layer + self.dim
@@ -73,13 +84,13 @@ class TextEncoderArchitecture:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of the VAE's decoder in three dimensions.
+    """3D convolution of the VAE decoder.
 
     Attributes:
-        taps: weights for each pair of channels (27 for 3x3x3).
-        scale: pixels at its input for each latent, in height and in width.
-        time_scale: frames at its input for each latent frame after the first.
-        cached: whether it looks back two frames, so that its input is kept between calls.
+        taps: weights per pair of channels (27 for 3x3x3).
+        scale: pixels at its input per latent, in height and in width.
+        time_scale: frames at its input per latent frame after the first.
+        cached: whether it reads the two frames before, so that they are cached between calls.
     """
 
     channels: int
@@ -91,13 +102,13 @@ class Convolution:
 
     @property
     def parameters(self) -> int:
-        """Weights and bias."""
+        """Count weights and bias."""
         return self.channels * self.out_channels * self.taps + self.out_channels
 
 
 @dataclass(frozen=True)
 class VaeArchitecture:
-    """The decoder of the Wan2.1 VAE, diffusers' `AutoencoderKLWan`. `upsamples_time` in the decoder's order."""
+    """Decoder of the Wan2.1 VAE, diffusers' `AutoencoderKLWan`. `upsamples_time` is in the decoder's order."""
 
     base_dim: int
     latent_channels: int
@@ -111,7 +122,7 @@ class VaeArchitecture:
         return self.base_dim * self.multipliers[-1]
 
     def stages(self) -> list[tuple[int, int]]:
-        """Channels into and out of each block on the way up; an upsampler before it has halved them."""
+        """Return the channels into and out of each up block. The upsampler before a block has halved its input."""
         widths = [self.base_dim * multiplier for multiplier in (self.multipliers[-1], *self.multipliers[::-1])]
         return [
             (before // 2 if index else before, after)
@@ -119,7 +130,7 @@ class VaeArchitecture:
         ]
 
     def convolutions(self) -> Iterator[Convolution]:
-        """The decoder's causal convolutions in the order in which they run, which is that of the caches."""
+        """Yield the decoder's convolutions in the order in which they run, which is the order of the caches."""
         yield Convolution(self.latent_channels, self.widest, 27, 1, 1)
         for _ in range(2):
             yield from _residual(self.widest, self.widest, scale=1, time_scale=1)
@@ -137,9 +148,9 @@ class VaeArchitecture:
 
     @property
     def decoder_parameters(self) -> int:
-        """Decoder and the 1x1x1 convolution before it: 73,295,603 for A14B."""
+        """Count the parameters of the decoder and of the 1x1x1 convolution before it: 73,295,603 for A14B."""
         convolutions = list(self.convolutions())
-        norms = sum(c.channels for c in convolutions[1:] if c.cached and c.taps == 27)  # one before each, but the first
+        norms = sum(c.channels for c in convolutions[1:] if c.cached and c.taps == 27)  # before each but the first
         attention = self.widest + 3 * self.widest**2 + 3 * self.widest + self.widest**2 + self.widest
         spatial = sum(9 * c * (c // 2) + c // 2 for _, c in self.stages()[: len(self.upsamples_time)])
         before = self.latent_channels**2 + self.latent_channels
@@ -159,7 +170,7 @@ def _residual(before: int, after: int, *, scale: int, time_scale: int) -> Iterat
 
 @dataclass(frozen=True)
 class Architecture:
-    """The three networks of a checkpoint; both experts are alike."""
+    """Layer sizes of a checkpoint's three networks. Both experts have the same."""
 
     expert: ExpertArchitecture
     text_encoder: TextEncoderArchitecture

@@ -24,7 +24,10 @@ _TI2V_VAE = f"This is the VAE of Wan2.2-TI2V-5B. {_OTHER_MODELS}"
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """Read and compare the three networks. Raises CheckpointError naming file, value and what is accepted."""
+    """Read the configs of the three networks and check that they fit each other.
+
+    Raises CheckpointError with the file, the value and the accepted values.
+    """
     expert = read_expert(folder, "transformer")
     text_encoder = read_text_encoder(folder)
     vae = read_vae(folder)
@@ -34,7 +37,7 @@ def read_architecture(folder: Path) -> Architecture:
 
 
 def component_config(folder: Path, component: str) -> ConfigFile:
-    """The component's `config.json`. Raises CheckpointError also for weights that another library has quantised."""
+    """Open the component's `config.json`. Raises CheckpointError, also for weights that another library quantised."""
     config = ConfigFile.open(folder / component / "config.json")
     quantization = config.values.get("quantization_config")
     if quantization:
@@ -47,7 +50,7 @@ def component_config(folder: Path, component: str) -> ConfigFile:
 
 
 def read_expert(folder: Path, component: str) -> ExpertArchitecture:
-    """Read `config.json` of an expert."""
+    """Read an expert's `config.json`. Raises CheckpointError."""
     config = component_config(folder, component)
     config.choice("_class_name", ("WanTransformer3DModel",), default="WanTransformer3DModel", hint=_OTHER_MODELS)
     if config.values.get("in_channels") == _IMAGE_TO_VIDEO_CHANNELS or config.values.get("image_dim") is not None:
@@ -75,7 +78,7 @@ def read_expert(folder: Path, component: str) -> ExpertArchitecture:
 
 
 def read_text_encoder(folder: Path) -> TextEncoderArchitecture:
-    """Read `text_encoder/config.json`."""
+    """Read `text_encoder/config.json`. Raises CheckpointError."""
     config = component_config(folder, "text_encoder")
     config.choice("model_type", ("umt5",), hint="Wan's text encoder is the encoder of UMT5.")
     config.choice("feed_forward_proj", ("gated-gelu",), hint="Wan's text encoder is the encoder of UMT5.")
@@ -94,7 +97,7 @@ def read_text_encoder(folder: Path) -> TextEncoderArchitecture:
 
 
 def read_vae(folder: Path) -> VaeArchitecture:
-    """Read `vae/config.json`."""
+    """Read `vae/config.json`. Raises CheckpointError."""
     config = component_config(folder, "vae")
     config.choice("_class_name", ("AutoencoderKLWan",), default="AutoencoderKLWan", hint=_OTHER_MODELS)
     config.choice("is_residual", (False,), default=False, hint=_TI2V_VAE)
@@ -114,7 +117,10 @@ def read_vae(folder: Path) -> VaeArchitecture:
 
 
 def read_text_length(folder: Path) -> int:
-    """Tokens that a prompt is padded or cut to: WanPipeline's 512, unless the tokenizer says less."""
+    """Return the length to which prompts are padded or truncated, in tokens: 512, or the tokenizer's smaller limit.
+
+    Raises CheckpointError.
+    """
     path = folder / "tokenizer/tokenizer_config.json"
     if not path.exists():
         return WANS_TEXT_LENGTH
@@ -126,7 +132,10 @@ def read_text_length(folder: Path) -> int:
 
 
 def check_experts_alike(folder: Path) -> None:
-    """Both experts take the same latents and embeddings, and one plan of sizes. Raises CheckpointError."""
+    """Refuse experts whose configs differ: both are called with the same latents and embeddings.
+
+    Raises CheckpointError.
+    """
     first, second = (read_expert(folder, component) for component in EXPERT_COMPONENTS)
     if first != second:
         raise CheckpointError(

@@ -1,6 +1,6 @@
-"""Text and JSON files of a checkpoint. Each value is checked where it is taken out, so nothing wrong travels on.
+"""Text and JSON files of a checkpoint. Each value is checked when it is read.
 
-Standard library only: what fits on a GPU can be told before 69 GB are downloaded.
+Standard library only, so placement can read the configs before the weights are downloaded.
 """
 
 import json
@@ -16,11 +16,11 @@ MOST = 2**24  # no size, count or length in a config is larger
 
 
 class CheckpointError(Exception):
-    """The folder is no Wan2.2-T2V checkpoint in diffusers' layout; the message says what is wrong and the remedy."""
+    """A folder that is no Wan2.2-T2V checkpoint in diffusers' layout. The message has the fault and the remedy."""
 
 
 def read_text(path: Path) -> str:
-    """Text of a file of the checkpoint. Raises CheckpointError."""
+    """Read a checkpoint file as UTF-8 text. Raises CheckpointError."""
     content = _content(path)
     try:
         return content.decode("utf-8")
@@ -29,11 +29,11 @@ def read_text(path: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of the checkpoint. Raises CheckpointError."""
+    """Read a checkpoint file as a JSON object. Raises CheckpointError."""
     text = read_text(path)
     try:
         content = json.loads(text, object_pairs_hook=object_without_repeats)
-    except (ValueError, RecursionError) as error:  # not only JSONDecodeError: also numbers of thousands of digits
+    except (ValueError, RecursionError) as error:  # int() raises ValueError for numbers of thousands of digits
         raise CheckpointError(f"{path} is not valid JSON ({error}). Download it again.") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a JSON {type(content).__name__}, accepted: an object. Download it again.")
@@ -41,7 +41,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `json.loads`, which else takes the last of two values without a word. Raises ValueError."""
+    """Refuse repeated names; an `object_pairs_hook` for `json.loads`, which would silently take the last value.
+
+    Raises ValueError.
+    """
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
@@ -50,7 +53,7 @@ def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_is_no_pointer(path: Path) -> None:
-    """Refuse the few lines that Git leaves in place of a large file. Raises CheckpointError."""
+    """Refuse a Git LFS pointer file in place of the file itself. Raises CheckpointError."""
     if _first_bytes(path).startswith(LFS_POINTER):
         raise CheckpointError(
             f"{path} is a pointer file of Git LFS and not the file itself: the checkpoint was cloned without its "
@@ -59,7 +62,7 @@ def check_is_no_pointer(path: Path) -> None:
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
-    """The error for a file that is there and cannot be read."""
+    """Return the error for a file that exists and cannot be read."""
     return CheckpointError(f"{path} cannot be read ({error.strerror}). Mend its rights or kind, or download it again.")
 
 
@@ -84,31 +87,34 @@ def _first_bytes(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """The values of one config file. Every method raises CheckpointError naming file, value and what is accepted."""
+    """Values of one config file.
+
+    Every method that reads raises CheckpointError with the file, the value and the accepted values.
+    """
 
     path: Path
     values: dict[str, Any]
 
     @classmethod
     def open(cls, path: Path) -> "ConfigFile":
-        """Read the file."""
+        """Read the file. Raises CheckpointError."""
         return cls(path, read_object(path))
 
     def refused(self, name: str, accepted: str, hint: str = "") -> CheckpointError:
-        """The error for a value; `hint` says what the file probably belongs to."""
+        """Return the error for a value. `hint` replaces the usual remedy, and may name the model of the file."""
         came = f"{name} is {_shown(self.values[name])}" if name in self.values else f"{name} is missing"
         remedy = hint or "Take every file from one download of a Wan2.2-T2V checkpoint."
         return CheckpointError(f"{self.path}: {came}, accepted: {accepted}. {remedy}")
 
     def integer(self, name: str, *, least: int = 1, most: int = MOST, default: int | None = None) -> int:
-        """An integer."""
+        """Return an integer from `least` to `most`."""
         value = self.values.get(name, default)
         if not _is_integer(value) or not least <= value <= most:
             raise self.refused(name, f"an integer from {least} to {most}")
         return value
 
     def number(self, name: str, *, above: float, below: float = math.inf) -> float:
-        """A finite number between two limits, both left out."""
+        """Return a finite number between two limits, both excluded."""
         value = self.values.get(name)
         if not is_number(value) or not above < value < below:
             limit = f" and below {below:g}" if below < math.inf else ""
@@ -116,14 +122,14 @@ class ConfigFile:
         return float(value)
 
     def choice(self, name: str, accepted: Sequence[Any], *, default: Any = None, hint: str = "") -> Any:
-        """One of a few values; `True` is not taken for 1."""
+        """Return a value that is one of `accepted`. `True` does not count as 1."""
         value = self.values.get(name, default)
         if not any(value == one and type(value) is type(one) for one in accepted):
             raise self.refused(name, " or ".join(_shown(one) for one in accepted), hint)
         return value
 
     def integers(self, name: str, *, count: int) -> tuple[int, ...]:
-        """A list of `count` integers from 1 up."""
+        """Return a list of `count` integers, each at least 1."""
         value: Any = self.values.get(name)
         fits = isinstance(value, list) and len(value) == count
         if not fits or not all(_is_integer(one) and 0 < one <= MOST for one in value):
@@ -131,14 +137,14 @@ class ConfigFile:
         return tuple(value)
 
     def booleans(self, name: str) -> tuple[bool, ...]:
-        """A list of truth values with at least one."""
+        """Return a list of booleans that is not empty."""
         value = self.values.get(name)
         if not isinstance(value, list) or not value or not all(isinstance(one, bool) for one in value):
             raise self.refused(name, "a list of true and false")
         return tuple(value)
 
     def numbers(self, name: str, *, count: int, above: float = -math.inf) -> tuple[float, ...]:
-        """A list of `count` finite numbers above a limit."""
+        """Return a list of `count` finite numbers, each above a limit."""
         value = self.values.get(name)
         if not isinstance(value, list) or len(value) != count or not all(is_number(v) and v > above for v in value):
             limit = f" above {above:g}" if above > -math.inf else ""
@@ -147,10 +153,10 @@ class ConfigFile:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a JSON value is a finite number; `true` is none."""
+    """Whether a JSON value is a finite number. `true` is not one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < 2**1000 and math.isfinite(value)  # a longer integer has no float
+    return abs(value) < 2**1000 and math.isfinite(value)  # isfinite() raises for an integer that no float can hold
 
 
 def _is_integer(value: object) -> TypeGuard[int]:

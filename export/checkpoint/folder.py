@@ -1,6 +1,6 @@
-"""A checkpoint in diffusers' layout: opened once per command, checked, and handed on as one object.
+"""Checkpoint in diffusers' layout. A command opens and checks it once and passes it on as one object.
 
-The libraries are imported where they are needed, so a fault in a config file shows at once.
+Heavy libraries are imported inside functions, so an error in a config file is reported within a second.
 """
 
 from collections.abc import Mapping
@@ -29,12 +29,12 @@ from wan_t2v.shapes import LatentGrid
 if TYPE_CHECKING:
     from torch import nn
 
-MAX_WEIGHTS_BYTES = 900_000_000  # half-precision weights double when they are loaded in FP32; protobuf ends at 2 GiB
+MAX_WEIGHTS_BYTES = 900_000_000  # half-precision weights double in FP32, and a protobuf file ends at 2 GiB
 COMPONENTS = ("text_encoder", *EXPERT_COMPONENTS, "vae")
 
 
 class CheckpointKind(Enum):
-    """Whether the weights of every component fit inside an ONNX file, also in FP32."""
+    """SMALL: the weights of every component fit inside an ONNX file, also in FP32. LARGE: they do not."""
 
     SMALL = "small"
     LARGE = "large"
@@ -42,12 +42,12 @@ class CheckpointKind(Enum):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder whose config files were read and checked. It must not change while a command works with it.
+    """Checkpoint folder whose config files were read and checked. It must not change while a command runs.
 
     Attributes:
         folder: in diffusers' layout.
         architecture: layer sizes of the three networks.
-        facts: what the server needs to know of the model.
+        facts: the model's properties that the server needs.
         defaults: `{field: {"value": ..., "source": ...}}` for request fields that are left out.
     """
 
@@ -59,7 +59,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
-        """Read and check the config files; no weights. Raises CheckpointError."""
+        """Read and check the config files, and no weights. Raises CheckpointError."""
         index = check_layout(folder)
         scheduler = read_scheduler(folder)
         architecture = read_architecture(folder)
@@ -70,27 +70,27 @@ class Checkpoint:
 
     @cached_property
     def kind(self) -> CheckpointKind:
-        """By the size of its files."""
+        """SMALL or LARGE, by the size of the weight files."""
         fits = all(self.weights_bytes(component) <= MAX_WEIGHTS_BYTES for component in COMPONENTS)
         return CheckpointKind.SMALL if fits else CheckpointKind.LARGE
 
     @cached_property
     def merged_loras(self) -> MergedLoras | None:
-        """The record of LoRAs that were merged into the experts; None for others. Raises ManifestError."""
+        """Record of the LoRAs merged into the experts. None for a checkpoint without any. Raises ManifestError."""
         path = self.folder / MERGED_LORAS
         return read_manifest(MergedLoras, path) if path.exists() else None
 
     @property
     def default_precisions(self) -> Precisions:
-        """FP32, which ONNX Runtime runs, for a small checkpoint; for a large one those that A14B is served in."""
+        """FP32 for a small checkpoint, as ONNX Runtime needs. A14B's serving precisions for a large one."""
         return IN_ONNX_RUNTIME if self.kind is CheckpointKind.SMALL else FOR_LARGE_WEIGHTS
 
     def weights_bytes(self, component: str) -> int:
-        """Size of a component's `.safetensors` files."""
+        """Return the bytes of a component's `.safetensors` files."""
         return sum(path.stat().st_size for path in (self.folder / component).glob("*.safetensors") if path.is_file())
 
     def hash_of(self, component: str) -> CheckpointHash:
-        """Hash of a component's weights and config; of a large checkpoint, of samples of them. Computed once."""
+        """Hash a component's config and weights, once. Of a large checkpoint only samples of the weights are hashed."""
         if component not in self._hashes:
             self._hashes[component] = self._hash(component)
         return self._hashes[component]
@@ -101,16 +101,16 @@ class Checkpoint:
         return CheckpointHash(content_sample_sha256(self.folder, component), sampled=True)
 
     def check_files(self, *, links_allowed: bool = True) -> None:
-        """Check the tokenizer, and the headers of all files of weights. Raises CheckpointError."""
+        """Check the tokenizer and the headers of all weight files. Raises CheckpointError."""
         check_tokenizer(self.folder)
         for component in COMPONENTS:
             stored_tensors(self.folder, component, links_allowed=links_allowed)
 
     def check(self, *, external_weights: bool = False) -> None:
-        """Check the files, and name, shape and type of every tensor of every component. Raises CheckpointError.
+        """Check the files, and the name, shape and type of every tensor. Raises CheckpointError.
 
-        Values are read of small components only. With `external_weights` no file may be a link, since graphs refer to
-        the files. Swapped experts cannot be seen: they differ in their values alone.
+        Values are checked in small components only. With `external_weights` no file may be a link, since graphs refer
+        to the files. Swapped experts cannot be detected: they differ in their values alone.
         """
         self.check_files(links_allowed=not external_weights)
         from export.checkpoint.library_defaults import check_value_types
@@ -133,10 +133,11 @@ class Checkpoint:
                 )
 
     def module(self, component: str, precision: str = "fp32") -> "nn.Module":
-        """Load one component for inference; `text_encoder` with eager attention, which exports.
+        """Load one component for inference. The text encoder gets eager attention, which can be exported.
 
-        In half precision diffusers keeps its FP32 islands, since the weights are loaded so and not converted after.
-        The libraries only warn of tensors that do not fit, so `check` must have passed.
+        Loading in half precision keeps diffusers' FP32 modules in FP32; a later `.to()` would convert them too.
+        The libraries only warn about tensors that do not fit, so call `check` first.
+        Raises CheckpointError for a text embedding of zeros.
         """
         from diffusers import AutoencoderKLWan, WanTransformer3DModel
         from transformers import UMT5EncoderModel

@@ -1,11 +1,11 @@
-"""Hash of a component's every byte: config and weights, file names included."""
+"""Content hash of a component: every byte of its config and weights, and the file names."""
 
 import hashlib
 from pathlib import Path
 
 
 def content_sha256(folder: Path, component: str) -> str:
-    """One hash over a component's config and weights, file names included."""
+    """Return one SHA-256 over the names and contents of a component's `.json` and `.safetensors` files."""
     digest = hashlib.sha256()
     for path in sorted((folder / component).iterdir()):
         if path.suffix in {".json", ".safetensors"}:

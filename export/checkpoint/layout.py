@@ -1,4 +1,4 @@
-"""Layout check, by `model_index.json`: whether a folder is a pipeline of Wan2.2-T2V, and if not, what it is instead.
+"""Layout check by `model_index.json`: whether a folder is a Wan2.2-T2V pipeline, and if not, what it is.
 
 Standard library only.
 """
@@ -33,7 +33,7 @@ _SINGLE_FILES = {
     ".pth": "a single file of pickled weights",
     ".bin": "a single file of pickled weights",
 }
-_FOREIGN_FOLDERS = (  # a pattern of paths in the folder, what that is
+_FOREIGN_FOLDERS = (  # pairs: glob pattern inside the folder, description for the message
     ("*/high_noise_model", "the original checkpoint of Wan2.2"),
     ("high_noise_model", "the original checkpoint of Wan2.2"),
     ("*Wan2.?_VAE.pth", "an original checkpoint of Wan"),
@@ -47,7 +47,7 @@ _FOREIGN_FOLDERS = (  # a pattern of paths in the folder, what that is
 
 
 def check_layout(folder: Path) -> ConfigFile:
-    """Read `model_index.json` and check what the pipeline consists of. Raises CheckpointError."""
+    """Read `model_index.json` and check the pipeline's components. Raises CheckpointError."""
     if folder.is_file():
         what = _SINGLE_FILES.get(folder.suffix.lower(), "a file")
         raise CheckpointError(f"{folder} is {what}. {_LAYOUT}")
@@ -84,14 +84,14 @@ def _check_pipeline(folder: Path, index: ConfigFile) -> None:
 
 
 def _class_of(entry: Any) -> str:
-    """The class of a component's `[library, class]`."""
+    """Return the class name in a component's `[library, class]` entry."""
     if isinstance(entry, list) and len(entry) == 2 and (entry[1] is None or isinstance(entry[1], str)):
         return str(entry[1])
     return "nothing" if entry is None else repr(entry)[:40]
 
 
 def _instead(folder: Path) -> str:
-    """What the folder is, if that can be told."""
+    """Describe what the folder is, or list its first files if that is unknown."""
     for inner in (*sorted(folder.glob(f"*/{INDEX}")), *sorted(folder.glob(f"snapshots/*/{INDEX}"))):
         return f"; it is in {inner.parent}, so that is the folder to name"
     for pattern, what in _FOREIGN_FOLDERS:

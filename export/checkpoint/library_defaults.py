@@ -1,6 +1,6 @@
-"""Types of the config values that only the libraries' own constructors read.
+"""Type check of the config values that only the libraries' constructors read.
 
-Their constructors fail far from the file, in the words of the code, or take a wrong type without a word.
+For a wrong type the constructors raise an error that does not name the file, or accept it silently.
 """
 
 import inspect
@@ -17,7 +17,7 @@ _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a t
 
 
 def check_value_types(folder: Path, component: str) -> None:
-    """Compare the types of a component's config values with those of the library's defaults. Raises CheckpointError."""
+    """Compare the types of a component's config values with the library's defaults. Raises CheckpointError."""
     config = ConfigFile.open(folder / component / "config.json")
     for name, default in _defaults(component).items():
         if name in config.values and not _fits(config.values[name], default):

@@ -1,7 +1,7 @@
-"""Make wan-mini: a complete diffusers pipeline folder, Wan2.2's architecture in small sizes, weights seeded random.
+"""Make an untrained wan-mini: a complete diffusers pipeline folder with Wan2.2's architecture and random weights.
 
-Nothing is fetched. The VAE keeps the true structure (stride 4x8x8, 16 channels) and statistics with a small base; the
-text encoder is a real UMT5 with a position bias in every layer; the experts are 256 wide with six blocks.
+Nothing is downloaded. The VAE has Wan's structure (stride 4x8x8, 16 channels) and statistics, and narrower layers. The
+text encoder is a UMT5 with a position bias in every layer. The experts are 256 wide and have six blocks.
 """
 
 import json
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _Module = TypeVar("_Module", bound=nn.Module)
 
 TEXT_DIM = 256
-TEXT_LENGTH = 64  # tokens; captions of the mini model's world have fewer than 30
+TEXT_LENGTH = 64  # tokens; the training captions have fewer than 30
 VOCABULARY = 1024
 BOUNDARY_RATIO = 0.875  # Wan2.2's own
 FLOW_SHIFT = 3.0  # as the published checkpoint's scheduler_config.json; serving uses 12, see the defaults below
@@ -45,7 +45,7 @@ SERVING_DEFAULTS: dict[str, tuple[Any, str]] = {
 
 
 def write_mini_checkpoint(folder: Path, *, seed: int = 0) -> Path:
-    """Write the checkpoint to `folder` (replaced whole or not at all) and return it."""
+    """Write the checkpoint to `folder`, atomically, and return `folder`."""
     torch.manual_seed(seed)
     pipeline = WanPipeline(
         tokenizer=train_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH),
@@ -108,7 +108,7 @@ def _text_encoder() -> UMT5EncoderModel:
 
 
 def _with_visible_norms(module: _Module) -> _Module:
-    """Spread the norm weights around one: at exactly one, a graph that lost such a weight would pass every check."""
+    """Spread the norm weights around one. At exactly one, a graph that lost a norm weight would pass every check."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if "norm" in name and name.endswith(("weight", "gamma")):

@@ -1,4 +1,4 @@
-"""Train wan-mini's tokenizer: Unigram like UMT5's, one `</s>` after the text, bytes for what it has not seen."""
+"""Train wan-mini's tokenizer: Unigram as in UMT5, one `</s>` after the text, byte fallback for unseen characters."""
 
 import collections
 import itertools
@@ -45,7 +45,7 @@ SPECIAL = ("<pad>", "</s>", "<unk>")  # ids 0, 1, 2 as in UMT5
 
 
 def train_tokenizer(*, vocabulary: int, text_length: int) -> PreTrainedTokenizerFast:
-    """Train on the captions of the mini model's world; the result is deterministic."""
+    """Train the tokenizer on template captions. The result is deterministic."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -58,7 +58,7 @@ def train_tokenizer(*, vocabulary: int, text_length: int) -> PreTrainedTokenizer
 
 
 def _captions() -> Iterator[str]:
-    """Every colour with every shape and motion, in sentence frames and backgrounds that take turns."""
+    """Yield every colour with every shape and motion, cycling through sentence templates and backgrounds."""
     turns = zip(itertools.cycle(FRAMES), itertools.cycle(BACKGROUNDS), strict=False)
     for (colour, shape, motion), (frame, background) in zip(
         itertools.product(COLOURS, SHAPES, MOTIONS), turns, strict=False
@@ -67,8 +67,11 @@ def _captions() -> Iterator[str]:
 
 
 def _with_words_and_bytes(tokenizer: Tokenizer) -> Tokenizer:
-    """Add the captions' whole words, which the trainer never proposes (it sees each distinct word once and seeds only
-    substrings that repeat), and one token for each byte, so that any script has ids."""
+    """Add the captions' whole words and one token per byte to the vocabulary.
+
+    The trainer never proposes whole words: it sees each distinct word once and seeds only substrings that repeat.
+    The byte tokens give ids to every script.
+    """
     counts = collections.Counter(word for caption in _captions() for word in caption.split())
     total = sum(counts.values())
     spec = json.loads(tokenizer.to_str())

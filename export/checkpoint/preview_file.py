@@ -1,4 +1,4 @@
-"""Preview map of a checkpoint that brings its own."""
+"""Check of a checkpoint's own preview map, if it has one."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
 
 def check_preview(folder: Path, *, channels: int) -> None:
-    """Refuse a `latent_preview.json` that is no map from the VAE's latents. Raises CheckpointError."""
+    """Refuse a `latent_preview.json` that does not map the VAE's latents to colours. Raises CheckpointError."""
     path = folder / PREVIEW_FILE
     if not path.exists():
         return

@@ -1,7 +1,7 @@
-"""Scheduler check: whether `scheduler_config.json` describes the solver that the denoising loop runs.
+"""Scheduler check: `scheduler_config.json` must describe the solver that the denoising loop runs.
 
-The loop hands the solver Wan's own noise levels and reads its estimate of the clean latents, so most options must have
-one value. Standard library only.
+The loop sets the noise levels itself and reads the solver's estimate of the clean latents. Most options can therefore
+have one value only. Standard library only.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ CLASS = "UniPCMultistepScheduler"
 TRAIN_TIMESTEPS = 1000  # Wan's noise levels are thousandths
 
 _REASON = "Wan's noise levels are flow sigmas on 1000 timesteps, and the denoising loop passes them in."
-_FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {  # the library's default, and what is accepted
+_FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {  # diffusers' default, accepted values
     "prediction_type": ("epsilon", ("flow_prediction",)),
     "use_flow_sigmas": (False, (True,)),
     "num_train_timesteps": (1000, (TRAIN_TIMESTEPS,)),
@@ -30,7 +30,7 @@ _FIXED: dict[str, tuple[Any, tuple[Any, ...]]] = {  # the library's default, and
     "sigma_max": (None, (None,)),
     "shift_terminal": (None, (None,)),
     "solver_order": (2, (1, 2, 3)),
-    "solver_type": ("bh2", ("bh2",)),  # the library's bh1 ends in numbers that are none where the last level is 0 ...
+    "solver_type": ("bh2", ("bh2",)),  # diffusers' bh1 returns NaN where the last noise level is 0 ...
     "lower_order_final": (True, (True,)),  # ... and so does its last step with an order above 1
     "final_sigmas_type": ("zero", ("zero",)),
     "timestep_spacing": ("linspace", ("linspace", "leading", "trailing")),
@@ -47,7 +47,7 @@ _NUMBERS = {
 
 
 def read_scheduler(folder: Path) -> dict[str, Any]:
-    """Read and check the file. Raises CheckpointError."""
+    """Read and check `scheduler_config.json`. Raises CheckpointError."""
     config = ConfigFile.open(folder / "scheduler/scheduler_config.json")
     config.choice("_class_name", (CLASS,), default=CLASS, hint="The denoising loop runs this solver.")
     for name, (default, accepted) in _FIXED.items():

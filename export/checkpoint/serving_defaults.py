@@ -1,4 +1,4 @@
-"""Serving defaults: Wan2.2-T2V-A14B's recommended values, which no config file holds, each with its source."""
+"""Serving defaults: Wan2.2-T2V-A14B's recommended values, each with its source. No config file has them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,18 @@ from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
 from wan_t2v.request import ServedSizes, resolve_settings
 from wan_t2v.shapes import LatentGrid, VideoShape
 
-_LARGEST = VideoShape(frames=100_000, height=100_000, width=100_000)  # each deployment has its own, smaller limits
+_LARGEST = VideoShape(frames=100_000, height=100_000, width=100_000)  # no limit here: each deployment has its own
 _CONFIG = "Wan2.2 wan/configs/wan_t2v_A14B.py"
 _SHARED = "Wan2.2 wan/configs/shared_config.py"
 
-# The official negative prompt is Chinese; MLPerf and NVIDIA's demo use an English rendering, which is another prompt.
+# The official negative prompt is Chinese. MLPerf and NVIDIA's demo use an English translation: another prompt.
 _NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"
     "JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，"
     "手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
 )
 
-# Thresholds of EasyCache for 40 steps; how far a profile's video of A14B is from the exact one nobody has measured.
+# EasyCache thresholds for 40 steps. The error that they cause in A14B's videos has not been measured.
 STEP_PROFILES: dict[str, dict[str, float]] = {
     "quality": {"step_cache": 0.02},
     "balanced": {"step_cache": 0.05},
@@ -46,9 +46,9 @@ A14B: dict[str, tuple[Any, str]] = {
 
 
 def serving_defaults(checkpoint: Path, grid: LatentGrid) -> dict[str, dict[str, Any]]:
-    """The checkpoint's own `serving_defaults.json` if it brings one (wan-mini does), else A14B's.
+    """Read the checkpoint's own `serving_defaults.json` if it has one, as wan-mini does, else return A14B's defaults.
 
-    A request that leaves every field out must be served, so the values are checked as a request's are.
+    The values are checked like a request's fields, since a request with the prompt alone must be served.
     Raises CheckpointError.
     """
     own = checkpoint / DEFAULTS_FILE
@@ -73,5 +73,5 @@ def _check(path: Path, entries: dict[str, Any], grid: LatentGrid, remedy: str) -
             served=ServedSizes(largest=_LARGEST),
             fallback_seed=0,
         )
-    except ValueError as error:  # InvalidField is one
+    except ValueError as error:  # includes InvalidField
         raise CheckpointError(f"{path}: {str(error).rstrip('.')}. {remedy}") from None

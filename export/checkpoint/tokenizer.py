@@ -1,4 +1,4 @@
-"""Tokenizer of a checkpoint: checked against the text encoder, and saved as the one file that serving reads."""
+"""Checkpoint tokenizer: check it against the text encoder, and save it as the `tokenizer.json` that serving reads."""
 
 from pathlib import Path
 
@@ -37,13 +37,13 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def save_tokenizer(folder: Path, target: Path) -> None:
-    """Write the checkpoint's tokenizer as one `tokenizer.json`, the form that serving reads. Raises CheckpointError."""
-    from transformers import AutoTokenizer  # seconds to import, and a fault of the file is told before
+    """Write the checkpoint's tokenizer as one `tokenizer.json` to `target`. Raises CheckpointError."""
+    from transformers import AutoTokenizer  # takes seconds to import; cheaper checks report a bad file before
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except (ValueError, OSError, ImportError, TypeError, KeyError, AttributeError) as error:
-        # transformers' own words for a config that it does not know, and what its code meets in values of other types
+        # raised by transformers for a config that it does not know, and by its code for values of wrong types
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise CheckpointError(f"{folder / 'tokenizer'} cannot be loaded: {reason}. Download it again.") from None
     tokenizer.backend_tokenizer.save(str(target))

@@ -19,7 +19,7 @@ _PLACES = {"auto": None, "inside": False, "external": True}
 def add_onnx(
     commands: Any, *, checkpoint: Path, repository: Path, folder_of: Callable[[argparse.Namespace], Path]
 ) -> None:
-    """Add both commands to the parsers of `python -m export`; `folder_of` tells where exported graphs go."""
+    """Add both commands to the parsers of `python -m export`. `folder_of` returns the folder for exported graphs."""
     onnx: argparse.ArgumentParser = commands.add_parser(
         "onnx", help="export a checkpoint to checked ONNX graphs, and install them"
     )
@@ -56,19 +56,19 @@ def add_precisions(command: argparse.ArgumentParser) -> None:
 
 
 def chosen_folder(options: argparse.Namespace, folder: Path, defaults: Precisions) -> Path:
-    """Where an export in the chosen precisions stands: `folder`, unless it was named, gets their names."""
+    """Return the export's folder: the one of `--folder`, else `folder` with its non-default precisions appended."""
     if options.folder is not None:
         return folder
     return folder.with_name(folder.name + _suffix(_precisions(options, defaults), defaults))
 
 
 def ranges_file(folder: Path) -> Path:
-    """Where the ranges for FP8 stand, beside the folder of exported graphs."""
+    """Return the default path of calibrated ranges, beside the folder of exported graphs."""
     return folder.with_name(f"{folder.name}.fp8-ranges.json")
 
 
 def disk_error(error: OSError) -> str:
-    """What to do about a file that could not be written or read."""
+    """Return the message, with a remedy, for a file that could not be written or read."""
     if error.errno in _DISK_FULL:
         return f"{error}. Nothing half-written was left. Free some space, or choose another disk, and run it again."
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -80,7 +80,7 @@ def _onnx(options: argparse.Namespace, folder: Path) -> None:
     from export.checkpoint.folder import Checkpoint, CheckpointError, CheckpointKind
 
     checkpoint = Checkpoint.open(options.checkpoint)
-    checkpoint.check_files()  # before the imports below, which take seconds
+    checkpoint.check_files()  # reports faults before the imports below, which take seconds
     from export.to_onnx.export_checkpoint import export_checkpoint
     from export.to_onnx.graph_export import ExportSettings
     from export.to_onnx.install import install_export
@@ -114,14 +114,14 @@ def _precisions(options: argparse.Namespace, defaults: Precisions) -> Precisions
 
 
 def _suffix(precisions: Precisions, defaults: Precisions) -> str:
-    """So that exports of one checkpoint in several precisions do not replace each other."""
+    """Name the precisions that are not defaults, so that exports in several precisions get separate folders."""
     short = {"experts": "", "text_encoder": "-text", "vae": "-vae"}
     chosen, usual = asdict(precisions), asdict(defaults)
     return "".join(f"{short[part]}-{chosen[part]}" for part in short if chosen[part] != usual[part])
 
 
 def _why_not_installed(precisions: Precisions, *, external_weights: bool) -> str | None:
-    """Why the embedded server could not run the graphs; None if it can."""
+    """Return the reason why the embedded server cannot run the graphs. None if it can."""
     if external_weights:
         return "the weights stay in the checkpoint, for TensorRT plans to be built from"
     in_fp32 = all(io_precision(precision) == "fp32" for precision in asdict(precisions).values())

@@ -1,4 +1,4 @@
-"""Command line of `python -m export parity`: graphs against modules, then experts along a generation."""
+"""Command line of `python -m export parity`: compare graphs with modules, then experts over a whole generation."""
 
 import argparse
 import json
@@ -50,7 +50,7 @@ def _parity(options: argparse.Namespace, folder: Path) -> None:
 
 
 def _compare_graphs(checkpoint: "Checkpoint", folder: Path) -> dict[str, str]:
-    """Print a line for each graph; its precision by name."""
+    """Print one JSON line per graph. Returns each graph's precision by name."""
     from export.graphs.registry import GRAPHS
     from export.manifest import manifest_of
     from export.parity.graph_parity import parity_of, tolerance
@@ -70,7 +70,10 @@ def _compare_graphs(checkpoint: "Checkpoint", folder: Path) -> dict[str, str]:
 def _candidates(
     checkpoint: "Checkpoint", folder: Path, precision: str, *, plans: Path | None
 ) -> Mapping[str, Callable[[], Any]]:
-    """What is compared, loaded one after the other: torch in BF16, the graphs where a CPU runs them, and plans."""
+    """Return loaders of the experts to compare: torch in BF16, graphs that a CPU can run, plans if named.
+
+    They are loaders so that one candidate is in memory at a time.
+    """
     from export.parity.graph_parity import tolerance
     from export.parity.report import NOISE_FLOOR
     from export.parity.teacher_forced import graph_experts, plan_experts, torch_experts
@@ -86,7 +89,7 @@ def _candidates(
 def _follow(
     checkpoint: "Checkpoint", candidates: Mapping[str, Callable[[], Any]], *, prompt: str, steps: int
 ) -> dict[str, Any]:
-    """Generate with the reference, and report every candidate's errors along the way."""
+    """Generate with the reference, and report every candidate's error at every step."""
     from tqdm import tqdm
 
     from export.parity.report import report
@@ -101,7 +104,7 @@ def _follow(
 
 
 def _judge(comparison: Mapping[str, Any], folder: Path, precision: str) -> None:
-    """Write the report, print a line per candidate, and refuse what is beyond its limit."""
+    """Write the report, print one line per candidate, and raise ParityError for a candidate above its limit."""
     from export.parity.graph_parity import ParityError
     from export.parity.report import NOISE_FLOOR, limit_of, worst_median, write_report
 
@@ -111,7 +114,7 @@ def _judge(comparison: Mapping[str, Any], folder: Path, precision: str) -> None:
     for name, candidate in comparison["candidates"].items():
         limit = None if name == NOISE_FLOOR else limit_of(precision, floor)
         print(json.dumps({"candidate": name, "by_expert": candidate["by_expert"], "limit": limit and asdict(limit)}))
-        if limit and not worst_median(candidate) <= limit.relative:  # also when it is NaN
+        if limit and not worst_median(candidate) <= limit.relative:  # `not <=` is true for NaN
             beyond.append(f"{name}: median error {worst_median(candidate):.1e}, accepted {limit.relative:.1e}")
     if beyond:
         raise ParityError(f"{'; '.join(beyond)}. See {folder / 'trajectory.json'}.")

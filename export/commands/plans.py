@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class CompileCheckFailed(Exception):
-    """Some graph of the table does not compile, or none was asked for."""
+    """A graph of the table did not compile, or `--only` matched none."""
 
 
 def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> None:
-    """Add both commands to the parsers of `python -m export`; `folder_of` tells where exported graphs lie."""
+    """Add both commands to the parsers of `python -m export`. `folder_of` returns the folder of exported graphs."""
     plans: argparse.ArgumentParser = commands.add_parser("plans", help="build TensorRT plans from exported graphs")
     plans.add_argument("--sizes", help="clip sizes, such as 480x832x81,720x1280 (default: the size served by default)")
     plans.add_argument(
@@ -65,7 +65,7 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
 
 
 def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
-    """The work of `plans`; a rehearsal brings a `builder` of its own."""
+    """Run the `plans` command. A rehearsal without a GPU passes its own `builder`."""
     from export.checkpoint.folder import Checkpoint
     from export.graphs.sizes import named_sizes
     from export.to_onnx.install import install_model_files, set_default_size

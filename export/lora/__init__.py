@@ -1,5 +1,5 @@
-"""LoRAs merged into the experts of a checkpoint, before anything is exported. The result is a checkpoint beside it.
+"""Merge LoRAs into the experts of a checkpoint before export. The result is a new checkpoint beside it.
 
-A file is read (`lora_file`), its names are understood (`key_formats`, `module_names`), all of it is checked against the
-expert (`changes`, `complaints`), and only then shards are written (`merge`, `folder`).
+Steps: read the file (`lora_file`), map its tensor names to modules (`key_formats`, `module_names`), check all of it
+against the expert (`changes`, `complaints`), then write the shards (`merge`, `folder`).
 """

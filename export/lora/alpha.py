@@ -1,6 +1,6 @@
-"""Alpha of a LoRA that states it beside its tensors: in diffusers' header, or in PEFT's `adapter_config.json`.
+"""LoRA alpha from outside the tensors: from diffusers' safetensors header or PEFT's `adapter_config.json`.
 
-Without a statement, and without a tensor of that name, alpha is the rank and a product counts once.
+Without either, and without an `.alpha` tensor, alpha equals the rank, so the factor of a product is 1.
 """
 
 import json
@@ -15,14 +15,21 @@ from export.checkpoint.config_file import CheckpointError, is_number, object_wit
 from export.file_hash import sha256
 
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_IN_HEADER = "lora_adapter_metadata"  # diffusers' `save_lora_weights`
+_IN_HEADER = "lora_adapter_metadata"  # written by diffusers' `save_lora_weights`
 _PREFIXES = ("transformer_2.", "transformer.")
 _UNSUPPORTED = ("use_dora", "use_qalora", "fan_in_fan_out")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What PEFT scales products by. `sha256` is that of the file; None for what stands in the header."""
+    """PEFT's scaling of LoRA products.
+
+    Attributes:
+        alpha: of every module that `by_module` does not match.
+        by_module: alpha by pattern, PEFT's `alpha_pattern`.
+        by_root_of_rank: whether alpha is divided by the root of the rank (`use_rslora`) and not by the rank.
+        sha256: hash of `adapter_config.json`; None if the settings are in the header.
+    """
 
     alpha: float
     by_module: Mapping[str, float] = field(default_factory=dict)
@@ -30,7 +37,10 @@ class AdapterConfig:
     sha256: str | None = None
 
     def factor(self, names: Sequence[str], rank: int) -> float:
-        """Of a module's product, by its names here and in the file; patterns mean what PEFT's do: the end of a name."""
+        """Return the factor of a module's product. `names` are the module's names here and in the file.
+
+        As in PEFT, a pattern matches the end of a name.
+        """
         patterns = (
             pattern for pattern in self.by_module if any(re.fullmatch(rf"(.*\.)?({pattern})", name) for name in names)
         )
@@ -39,7 +49,10 @@ class AdapterConfig:
 
 
 def adapter_config(path: Path, metadata: Mapping[str, str]) -> AdapterConfig | None:
-    """The statement about the file at `path`, whose header has `metadata`. Raises CheckpointError."""
+    """Read the scaling of the LoRA at `path`, whose header has `metadata`. None if there is none.
+
+    Raises CheckpointError.
+    """
     beside = path.with_name(PEFT_CONFIG)
     if _IN_HEADER in metadata:
         return _parsed(f"the header of {path}", _without_prefix(_object(path, metadata[_IN_HEADER])))

@@ -1,9 +1,9 @@
-"""Changes that a LoRA makes to an expert: for each of its tensors, products of factors and numbers to add.
+"""Changes that a LoRA makes to an expert: low-rank products and plain differences per tensor.
 
-Everything is checked by names and shapes before anything is written. Rules:
+All names and shapes are checked before anything is written. Rules:
 
-* weight += strength * alpha / rank * (up @ down); without an alpha, alpha is the rank
-* weight += strength * `.diff`, bias += strength * `.diff_b`, of norms and modulation tables too
+* weight += strength * alpha / rank * (up @ down); without a stated alpha, alpha is the rank
+* weight += strength * `.diff`, bias += strength * `.diff_b`; also for norms and modulation tables
 * bias += strength * alpha / rank * `lora_B.bias`
 """
 
@@ -20,7 +20,7 @@ from export.lora.module_names import spellings
 
 @dataclass(frozen=True)
 class Product:
-    """`factor * (up @ down)`, to be added to a weight."""
+    """Low-rank change of a weight: adds `factor * (up @ down)`."""
 
     up: StoredTensor
     down: StoredTensor
@@ -29,29 +29,30 @@ class Product:
 
 @dataclass(frozen=True)
 class Offset:
-    """`factor * values`, to be added."""
+    """Plain change of a tensor: adds `factor * values`."""
 
     values: StoredTensor
     factor: float
 
 
 Change = Product | Offset
-_FACTORS = {Role.DOWN: Role.UP, Role.UP: Role.DOWN}  # each needs the other
+_FACTORS = {Role.DOWN: Role.UP, Role.UP: Role.DOWN}  # each factor's other factor, which must be there too
 
 
 def changes_of(
     lora: LoraFile, component: str, stored: Mapping[str, StoredTensor], *, some_blocks: bool = False
 ) -> dict[str, tuple[Change, ...]]:
-    """What the file adds to the tensors `stored` of an expert, by their names.
+    """Return the changes that the file makes to an expert, by the names of the expert's tensors `stored`.
 
-    With `some_blocks` it may leave out what it changes elsewhere. Raises LoraError naming all tensors that do not fit.
+    With `some_blocks` the file may change a module in some blocks and not in others.
+    Raises LoraError with all tensors that do not fit.
     """
     return _Reading(lora, component, stored).changes(some_blocks=some_blocks)
 
 
 @dataclass
 class _Reading:
-    """One file against one expert; `keys` has the file's own name of what plays a role in a module."""
+    """Reader of one file for one expert. `keys` has the file's tensor name by module and role."""
 
     lora: LoraFile
     component: str
@@ -125,16 +126,16 @@ class _Reading:
             self.changed.setdefault(target, []).append(Offset(values, factor))
 
     def _weight_of(self, module: str) -> str:
-        """The tensor that `.diff` means: the module's weight, or the parameter itself."""
+        """Return the tensor that `.diff` changes: the module's weight, or a parameter that has the module's name."""
         return module if module in self.stored else f"{module}.weight"
 
     def _factor(self, module: str) -> float:
-        """Alpha by rank: the file's own tensor counts before what stands beside."""
+        """Return alpha / rank. An `.alpha` tensor takes precedence over the adapter config."""
         down = self.keys.get(LoraKey(module, Role.DOWN))
         rank = self.lora.tensors[down].shape[0] if down and self.lora.tensors[down].shape else 1
         alpha = self.keys.get(LoraKey(module, Role.ALPHA))
         if alpha is None:
-            spelt = (down or "").rpartition(".lora_")[0]  # patterns are of the names that the file was trained with
+            spelt = (down or "").rpartition(".lora_")[0]  # patterns match the names used in training
             return self.lora.config.factor((module, spelt), rank) if self.lora.config else 1.0
         tensor = self.lora.tensors[alpha]
         if math.prod(tensor.shape) != 1:

@@ -1,4 +1,4 @@
-"""Complaints about a LoRA's names and shapes, collected so that one message names them all."""
+"""Faults in a LoRA's names and shapes, collected so that one message names all of them."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from export.lora.key_formats import ACCEPTED
 from export.lora.lora_file import LoraError
 
-_NAMED = 5  # names that a message lists before it counts the rest
+_NAMED = 5  # most names that a message lists; it counts the others
 _BLOCK = re.compile(r"(?:^|[._])blocks[._](\d+)[._]")
 _OF_WAN = "Take a LoRA that was trained for this model's experts (Wan2.2-T2V-A14B)."
 _SOME = "If it is meant to change only some blocks, say so: LORA_OPTIONS=--some-blocks."
@@ -15,7 +15,7 @@ _SOME = "If it is meant to change only some blocks, say so: LORA_OPTIONS=--some-
 
 @dataclass
 class Complaints:
-    """What is wrong with the file `where` for `component`, whose tensors are `stored`."""
+    """Faults of the LoRA file `where` for the expert `component`, whose tensor names are `stored`."""
 
     where: str
     component: str
@@ -27,7 +27,7 @@ class Complaints:
     remedy: str = _OF_WAN
 
     def raise_if_foreign(self) -> None:
-        """End here if the file has another number of blocks, or names of no known form. Raises LoraError."""
+        """Refuse a file for another number of blocks, or with names of no known format. Raises LoraError."""
         blocks, expected = _blocks_in(self.surplus), len(_blocks_in(self.stored))
         if blocks and max(blocks) >= expected:
             beyond = [name for name in self.surplus if max(_blocks_in([name]), default=0) >= expected]
@@ -40,7 +40,7 @@ class Complaints:
         self.raise_if_any()
 
     def check_blocks(self, names: Iterable[str]) -> None:
-        """Note what is there for some blocks and not for others."""
+        """Note the tensors that the file has for some blocks and not for others."""
         there, blocks = set(names), sorted(_blocks_in(self.stored))
         one_of_each = {_with_block(name, "*"): name for name in sorted(there) if _blocks_in([name])}
         for name in one_of_each.values():
@@ -52,12 +52,12 @@ class Complaints:
             )
 
     def lacks(self, name: str, *, beside: str) -> None:
-        """Note a factor without its other one."""
+        """Note that `name` is missing: the other factor of the product that `beside` belongs to."""
         if name not in self.missing:
             self.missing.append(f"{name} (beside {beside})")
 
     def raise_if_any(self) -> None:
-        """Raises LoraError if there is anything to complain about."""
+        """Raise LoraError if any fault was noted."""
         faults = {
             "missing": self.missing,
             "surplus": self.surplus,
@@ -70,7 +70,7 @@ class Complaints:
 
 
 def listed(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """Join the first names, and count the others."""
     rest = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -80,7 +80,7 @@ def _blocks_in(names: Iterable[str]) -> set[int]:
 
 
 def _with_block(name: str, block: int | str) -> str:
-    """The same name in another block."""
+    """Replace the block number in a name."""
     match = _BLOCK.search(name)
     assert match is not None
     return f"{name[: match.start(1)]}{block}{name[match.end(1) :]}"

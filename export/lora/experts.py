@@ -1,4 +1,4 @@
-"""Choice of a LoRA per expert: both must be named, and one taken for the other is refused where that shows."""
+"""Choice of one LoRA per expert. Both must be named, and a file that is clearly for the other expert is refused."""
 
 import math
 import re
@@ -16,15 +16,15 @@ _WORDS = {HIGH: "high", LOW: "low"}
 
 @dataclass(frozen=True)
 class LoraChoice:
-    """What to merge.
+    """LoRA files to merge, and how.
 
     Attributes:
-        high, low: the files for the two experts; the word `none` for an expert that stays as it is.
-        scale: strength of both; 1.0 is as they were trained.
+        high, low: files for the two experts; `none` leaves an expert unchanged.
+        scale: strength of both; 1.0 is the strength of training.
         same_file: one file is meant for both experts.
-        some_blocks: a file may change some blocks only.
+        some_blocks: a file may change only some of the blocks.
 
-    Raises LoraError for a choice that cannot be meant.
+    Raises LoraError if only one expert is named, if both are `none`, or for a scale of 0 or that is not finite.
     """
 
     high: str | None
@@ -46,7 +46,7 @@ class LoraChoice:
             raise LoraError("No LoRA came: LORA_HIGH and LORA_LOW name a .safetensors file each.")
 
     def open_files(self) -> dict[str, LoraFile]:
-        """The files by component, checked against each other. Raises LoraError."""
+        """Open the files, by component, and check that each is for its expert. Raises LoraError."""
         chosen = {HIGH: self.high, LOW: self.low}
         files = {component: LoraFile.open(Path(name)) for component, name in chosen.items() if name and name != NONE}
         for component, file in files.items():
@@ -60,7 +60,7 @@ class LoraChoice:
 
 
 def _check_expert(component: str, file: LoraFile) -> None:
-    """Refuse a file that says it is for the other expert, by its name or by the names of its tensors."""
+    """Refuse a file whose name or tensor names say that it is for the other expert. Raises LoraError."""
     other = LOW if component == HIGH else HIGH
     words = set(re.split(r"[^a-z0-9]+", file.path.stem.lower()))
     if _WORDS[other] in words and _WORDS[component] not in words:

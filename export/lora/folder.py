@@ -1,8 +1,8 @@
-"""Merged checkpoint: a complete folder beside the one that it was made from, whole or not at all.
+"""Merged checkpoint: a complete folder beside its source checkpoint, written atomically.
 
-The experts' shards are new and everything else is copied: graphs stand beside weights, and ONNX's tools refuse links
-there, hard ones too. The record `merged_loras.json` says what was merged, and goes into the manifest of every graph
-that is exported from the folder.
+The shards of changed experts are new and every other file is copied. Links would not do: external weights lie beside
+their graph, where ONNX's tools refuse symbolic and hard links. `merged_loras.json` records the merged files, and goes
+into the manifest of every graph that is exported from the folder.
 """
 
 import logging
@@ -25,14 +25,15 @@ logger = logging.getLogger(__name__)
 
 _FOLDERS = ("scheduler", "tokenizer", *COMPONENTS)
 _PIECE_BYTES = 1 << 25
-_OF_EXPORTS = (".onnx", ".data")  # graphs of the old weights stand beside these
+_OF_EXPORTS = (".onnx", ".data")  # earlier exports in place, made from the unmerged weights: not copied
 
 
 def merge_loras(checkpoint: Checkpoint, choice: LoraChoice, into: Path) -> Path:
-    """Merge the chosen files into the experts of `checkpoint`, and write the folder `into`.
+    """Merge the chosen files into the experts of `checkpoint`, write the folder `into` and return it.
 
-    A folder that holds this very merge is kept; one that holds another merge is made again.
-    Raises LoraError or DiskSpaceError before anything is written; CheckpointError for a damaged checkpoint.
+    A folder that holds the same merge already is kept. One that holds another merge is replaced.
+    Raises LoraError or DiskSpaceError before anything is written, LoraError while writing for a sum beyond the range
+    of its type, and CheckpointError for a damaged checkpoint.
     """
     _check_target(checkpoint, into)
     files = choice.open_files()
@@ -55,7 +56,7 @@ def merge_loras(checkpoint: Checkpoint, choice: LoraChoice, into: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Merge:
-    """The work: `experts` has the stored tensors of those that are changed, `changes` what is added to them."""
+    """One merge, ready to be written. `experts` has the tensors of changed experts, `changes` their changes."""
 
     checkpoint: Checkpoint
     experts: Mapping[str, Mapping[str, StoredTensor]]
@@ -63,12 +64,12 @@ class _Merge:
     scale: float
 
     def disk_need(self, into: Path) -> DiskNeed:
-        """Room for the whole folder."""
+        """Return the disk space of the whole folder."""
         files = (*self._shards(), *self._unchanged())
         return DiskNeed(into, sum(map(_allocated, files)), "the merged checkpoint")
 
     def write(self, folder: Path) -> None:
-        """Fill a new folder."""
+        """Write every file of the checkpoint into a new folder."""
         for path in self._unchanged():
             _copy(path, folder / path.relative_to(self.checkpoint.folder))
         for component, tensors in self.experts.items():
@@ -82,7 +83,7 @@ class _Merge:
         return {tensor.path for tensors in self.experts.values() for tensor in tensors.values()}
 
     def _unchanged(self) -> Iterator[Path]:
-        """Files at the top and of the pipeline's own folders, without changed shards and earlier exports."""
+        """Yield the top-level files and those of the pipeline's folders, without changed shards and earlier exports."""
         folder, changed = self.checkpoint.folder, self._shards()
         for home in (folder, *(folder / name for name in _FOLDERS)):
             for path in sorted(home.glob("*")):
@@ -103,7 +104,7 @@ def _check_target(checkpoint: Checkpoint, into: Path) -> None:
 
 
 def _record(checkpoint: Checkpoint, loras: Mapping[str, MergedLora]) -> MergedLoras:
-    """What was merged, after what had been merged into this checkpoint before."""
+    """Return the record: LoRAs merged into this checkpoint before, then the new ones."""
     earlier = checkpoint.merged_loras.loras if checkpoint.merged_loras else {}
     merged = {
         component: (*earlier.get(component, ()), *([loras[component]] if component in loras else []))
@@ -121,7 +122,7 @@ def _read_record(folder: Path) -> MergedLoras | None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file piece by piece; zeros are left as a hole, so that a dummy's weights take no disk."""
+    """Copy a file in chunks. Chunks of zeros become holes, so that a dummy's weights take no disk space."""
     target.parent.mkdir(exist_ok=True)
     with source.open("rb") as read, target.open("wb") as write:
         while piece := read.read(_PIECE_BYTES):
@@ -133,6 +134,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _allocated(path: Path) -> int:
-    """Bytes on the disk; a dummy's shards are holes, and stay so."""
+    """Return the bytes that a file takes on disk: less than its size for a dummy's sparse shards."""
     status = path.stat()
     return min(status.st_size, status.st_blocks * 512)

@@ -1,4 +1,4 @@
-"""Formats of a LoRA's names: each is a prefix, a module of the expert, and the role that the tensor has there.
+"""Name formats of LoRA tensors: a prefix, a module of the expert, and a suffix for the tensor's role.
 
 transformer.blocks.0.attn1.to_q.lora_A.weight              diffusers
 base_model.model.blocks.0.attn1.to_q.lora_A.weight         PEFT
@@ -19,7 +19,7 @@ SECOND_EXPERT = "transformer_2."
 
 
 class Role(Enum):
-    """What a tensor is for: factors of a product, their alpha, or numbers to add as they are."""
+    """Role of a tensor: a factor of a product, its bias or alpha, or a difference that is added as it is."""
 
     DOWN = "down"
     UP = "up"
@@ -33,7 +33,7 @@ _ROLES = {
     ".lora_A.weight": Role.DOWN,
     ".lora_B.weight": Role.UP,
     ".lora_B.bias": Role.UP_BIAS,
-    ".lora_A.default.weight": Role.DOWN,  # PEFT's name of an adapter that was given none
+    ".lora_A.default.weight": Role.DOWN,  # `default`: PEFT's name of an unnamed adapter
     ".lora_B.default.weight": Role.UP,
     ".lora_B.default.bias": Role.UP_BIAS,
     ".lora_down.weight": Role.DOWN,
@@ -44,7 +44,7 @@ _ROLES = {
     ".diff": Role.DIFF,
     ".diff_b": Role.BIAS_DIFF,
 }
-_TABLE_DIFF = ".diff_m"  # lightx2v's name of a modulation table's difference: it stands in the table's place
+_TABLE_DIFF = ".diff_m"  # lightx2v: difference of a modulation table, named after the module that has the table
 _PARTNERS = {
     ".lora_A.": ".lora_B.",
     ".lora_B.": ".lora_A.",
@@ -66,14 +66,14 @@ _PREFIXES = (
 
 @dataclass(frozen=True)
 class LoraKey:
-    """A name that was understood: `module` is diffusers' name."""
+    """A tensor name that was parsed. `module` is diffusers' module name."""
 
     module: str
     role: Role
 
 
 def read_key(key: str, modules: Mapping[str, str]) -> LoraKey | None:
-    """Understand a tensor's name; `modules` has diffusers' name by spelling. None for a name of no known form."""
+    """Parse a tensor's name. `modules` has diffusers' module name by spelling. None for an unknown format."""
     if key.endswith(_TABLE_DIFF):
         return read_key(f"{key.removesuffix(_TABLE_DIFF)}.modulation.diff", modules)
     suffix = next((suffix for suffix in _ROLES if key.endswith(suffix)), None)
@@ -87,7 +87,7 @@ def read_key(key: str, modules: Mapping[str, str]) -> LoraKey | None:
 
 
 def partner_of(key: str) -> str:
-    """The name that the other factor of a product would have."""
+    """Return the name of the other factor of a product. Raises ValueError for a name of no factor."""
     for part, other in _PARTNERS.items():
         if part in key:
             return key.replace(part, other)

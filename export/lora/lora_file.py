@@ -1,4 +1,4 @@
-"""A LoRA's safetensors file: its header, its hash, and what it says of alpha. Tensors are read when they are needed."""
+"""LoRA safetensors file: header, hash and alpha. Tensors are read when they are needed."""
 
 import math
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat1
 
 
 class LoraError(Exception):
-    """A LoRA that is not merged; the message names file and tensors, what is accepted, and the remedy."""
+    """A LoRA that cannot be merged. The message has the file, the tensors, what is accepted, and the remedy."""
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """An opened file. `config` is what stands beside the tensors about alpha, if anything does."""
+    """An opened LoRA file. `config` is alpha as stated outside the tensors, None if it is not."""
 
     path: Path
     sha256: str
@@ -47,12 +47,12 @@ class LoraFile:
         return cls(path, sha256(path), tensors, config)
 
     def record(self, scale: float) -> MergedLora:
-        """As manifests name it."""
+        """Return the entry for `merged_loras.json` and manifests; `scale` is the strength of the merge."""
         return MergedLora(self.path.name, self.sha256, scale, self.config.sha256 if self.config else None)
 
 
 def read_fp32(tensor: StoredTensor, *, start: int = 0, count: int | None = None) -> Tensor:
-    """Numbers of a tensor in FP32, flat: all, or `count` from `start`."""
+    """Read a tensor's values as a flat FP32 tensor: all, or `count` values from index `start`."""
     elements = math.prod(tensor.shape) - start if count is None else count
     itemsize = TORCH_TYPES[tensor.dtype].itemsize
     content = bytearray(elements * itemsize)

@@ -1,6 +1,6 @@
-"""Merge of one shard: each tensor is read in pieces, changed in FP32, rounded to its own type, and written.
+"""Merge of one shard: read each tensor in chunks, add the changes in FP32, round to the stored type, write.
 
-Memory holds one piece of a tensor and the factors of its products, whatever the size of the model.
+Memory use does not depend on the model's size: it is one chunk of a tensor and the factors of its products.
 """
 
 import math
@@ -21,9 +21,9 @@ PIECE_ELEMENTS = 1 << 23  # 32 MiB of FP32
 def write_merged_shard(
     tensors: Mapping[str, StoredTensor], changes: Mapping[str, Sequence[Change]], *, scale: float, target: Path
 ) -> None:
-    """Write a shard of these tensors, in their order and types, with `scale` times their changes added.
+    """Write a shard with these tensors in their stored order and types, with `scale` times their changes added.
 
-    Raises LoraError for a sum that its type cannot hold.
+    Raises LoraError for a sum beyond the range of its type.
     """
     in_order = dict(sorted(tensors.items(), key=lambda item: item[1].offset))
     with target.open("wb") as file:
@@ -35,7 +35,10 @@ def write_merged_shard(
 
 
 def merged_pieces(name: str, tensor: StoredTensor, *, changes: Sequence[Change], scale: float) -> Iterator[Tensor]:
-    """A tensor's numbers in its own type, some rows at a time, with `scale` times the changes added."""
+    """Yield a tensor's values in chunks of rows, in its stored type, with `scale` times the changes added.
+
+    Raises LoraError for a sum beyond the range of its type.
+    """
     rows = tensor.shape[0] if tensor.shape else 1
     columns = math.prod(tensor.shape[1:])
     deltas = [(_delta_of(change, rows, columns), scale * change.factor) for change in changes]
@@ -52,7 +55,7 @@ def merged_pieces(name: str, tensor: StoredTensor, *, changes: Sequence[Change],
 
 
 def _delta_of(change: Change, rows: int, columns: int) -> Callable[[int, int], Tensor]:
-    """What a change adds to `count` rows from `first`, in FP32, flat; its factor is left out."""
+    """Return a function of (first, count): what a change adds to these rows, flat, in FP32, before its factor."""
     if isinstance(change, Offset):
         return lambda first, count: read_fp32(change.values, start=first * columns, count=count * columns)
     up, down = read_fp32(change.up).reshape(rows, -1), read_fp32(change.down).reshape(-1, columns)
@@ -60,7 +63,7 @@ def _delta_of(change: Change, rows: int, columns: int) -> Callable[[int, int], T
 
 
 def _check_finite(name: str, tensor: StoredTensor, merged: Tensor) -> None:
-    if not all(map(math.isfinite, torch.aminmax(merged))):  # ten times as fast as to ask each number
+    if not all(map(math.isfinite, torch.aminmax(merged))):  # ten times as fast as isfinite() on each value
         raise LoraError(
             f"{name}: merged, it has values that are infinite or no numbers in {tensor.dtype}. The LoRA or the "
             "checkpoint is damaged, or the strength is too large: LORA_SCALE=1.0 is as it was trained."
@@ -68,7 +71,7 @@ def _check_finite(name: str, tensor: StoredTensor, merged: Tensor) -> None:
 
 
 def _entries(tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
-    """The header's entry of each tensor, one after the other."""
+    """Return the header entry of each tensor. The data follow each other without gaps."""
     entries = {}
     end = 0
     for name, tensor in tensors.items():
@@ -78,7 +81,7 @@ def _entries(tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
 
 
 def _write(file: BinaryIO, piece: Tensor) -> None:
-    """Append a piece; zeros are left as a hole, so that a dummy's weights take no disk."""
+    """Append a chunk. A chunk of zeros becomes a hole, so that a dummy's weights take no disk space."""
     content = piece.view(torch.uint8).numpy()
     if content.any():
         file.write(content.data)

@@ -1,8 +1,8 @@
-"""Names of an expert's modules in the spellings of LoRAs: diffusers', Wan's original ones, and kohya's flat ones."""
+"""Module names of an expert as LoRAs spell them: diffusers' names, Wan's original names, kohya's with underscores."""
 
 from collections.abc import Iterable
 
-# parts of diffusers' names, in the order in which they are replaced, and what Wan's original code calls them
+# (diffusers' part of a name, Wan's original part), in the order of replacement
 _ORIGINAL = (
     ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
     ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
@@ -18,14 +18,14 @@ _ORIGINAL = (
     (".to_out.0", ".o"),
     (".ffn.net.0.proj", ".ffn.0"),
     (".ffn.net.2", ".ffn.2"),
-    (".norm2", ".norm3"),  # the one norm of a block with weights; diffusers counts the three otherwise
+    (".norm2", ".norm3"),  # the only norm of a block that has weights; diffusers numbers the three norms differently
     (".scale_shift_table", ".modulation"),
 )
 _OF_THE_HEAD = "scale_shift_table"  # outside of the blocks
 
 
 def original_name(module: str) -> str:
-    """What Wan's original code calls a module of diffusers' expert."""
+    """Return the name of a diffusers module in Wan's original code."""
     if module == _OF_THE_HEAD:
         return "head.modulation"
     for ours, theirs in _ORIGINAL:
@@ -34,12 +34,12 @@ def original_name(module: str) -> str:
 
 
 def module_of(tensor: str) -> str:
-    """The module that a tensor belongs to; a parameter that is no weight or bias counts as one itself."""
+    """Return the module of a tensor. A parameter that is neither weight nor bias counts as a module."""
     return tensor.removesuffix(".weight").removesuffix(".bias")
 
 
 def spellings(tensors: Iterable[str]) -> dict[str, str]:
-    """Every spelling of every module of an expert with these tensors, and diffusers' name of it."""
+    """Return diffusers' module name by spelling, for every module of an expert with these tensors."""
     modules = sorted({module_of(tensor) for tensor in tensors})
     dotted = {spelling: module for module in modules for spelling in (module, original_name(module))}
     flat = {spelling.replace(".", "_"): module for spelling, module in dotted.items()}

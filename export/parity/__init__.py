@@ -1,1 +1,1 @@
-"""Graphs held to diffusers' modules. Uses checkpoint and graphs."""
+"""Parity of graphs with diffusers' modules. Imports checkpoint and graphs."""

@@ -1,7 +1,7 @@
 """Graph parity: each ONNX graph against diffusers' own module, in ONNX Runtime on the CPU.
 
-The reference is the untouched diffusers or transformers module in FP32, not the export form, so a fault in the form is
-seen. ONNX Runtime has no BF16 on a CPU, so graphs in BF16 are not compared here.
+The reference is the unmodified diffusers or transformers module in FP32 and not the module rewritten for export, so
+that faults in the rewriting are found. ONNX Runtime has no BF16 kernels on a CPU: BF16 graphs are not compared here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from wan_t2v.facts import ModelFacts
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest accepted `max |graph - reference| / max |reference|`."""
+    """Largest accepted `max |graph - reference| / max |reference|`, and the reason for it."""
 
     relative: float
     reason: str
@@ -53,7 +53,7 @@ INT8_TOLERANCE = Tolerance(
 
 @dataclass(frozen=True)
 class Comparison:
-    """One shape: its name and the differences found."""
+    """Differences at one input shape. `relative` is `max_absolute` over the reference's largest value."""
 
     shape: str
     max_absolute: float
@@ -65,7 +65,7 @@ class ParityError(Exception):
 
 
 def tolerance(graph: str, precision: str) -> Tolerance | None:
-    """What is accepted of a graph in a precision; None where ONNX Runtime cannot run it on a CPU."""
+    """Return the tolerance of a graph in a precision. None if ONNX Runtime cannot run that on a CPU."""
     if precision == "fp32":
         return TOLERANCES[graph]
     if precision == "fp16":
@@ -83,9 +83,11 @@ def parity_of(
     precision: str = "fp32",
     files: Mapping[str, Path] | None = None,
 ) -> list[Comparison]:
-    """Compare a graph, in an export's folder or among `files`, with the checkpoint's module at three shapes or more.
+    """Compare a graph with the checkpoint's module at three input shapes.
 
-    Raises ParityError with the figures if any comparison is outside the tolerance.
+    The graph is read from the export's `folder`, or from `files`, which has ONNX files by graph.
+
+    Raises ParityError, with the figures, if a comparison exceeds the tolerance.
     """
     accepted = tolerance(graph, precision)
     if accepted is None:
@@ -99,7 +101,7 @@ def parity_of(
             compare(shape, actual, expected) for shape, actual, expected in _CASES[graph](reference, engines, facts)
         ]
     worst = max(comparison.relative for comparison in comparisons)
-    if not worst <= accepted.relative:  # also when it is NaN
+    if not worst <= accepted.relative:  # `not <=` is true for NaN
         raise ParityError(
             f"{graph}: relative error {worst:.1e}, accepted up to {accepted.relative:.0e} ({accepted.reason}): "
             f"{comparisons}"
@@ -108,7 +110,10 @@ def parity_of(
 
 
 def compare(shape: str, actual: NDArray[Any], expected: NDArray[Any]) -> Comparison:
-    """Largest difference, absolute and relative to the reference's largest value."""
+    """Compute the largest difference, absolute and relative to the reference's largest value.
+
+    Raises ParityError for different shapes.
+    """
     if actual.shape != expected.shape:
         raise ParityError(f"{shape}: the graph gives {actual.shape}, the reference {expected.shape}")
     difference = float(np.abs(actual - expected).max())
@@ -116,7 +121,7 @@ def compare(shape: str, actual: NDArray[Any], expected: NDArray[Any]) -> Compari
 
 
 class _Engine:
-    """FP32 arrays in and out, whatever the graph's own type; the timestep is FP32 in every graph."""
+    """Engine with FP32 arrays in and out for a graph of any type. The timestep is FP32 in every graph."""
 
     def __init__(self, engine: OnnxRuntimeEngine, precision: str) -> None:
         self._engine, self._half = engine, precision == "fp16"
@@ -135,7 +140,7 @@ _Case = tuple[str, NDArray[Any], NDArray[Any]]
 
 
 def _needed(graph: str) -> Sequence[str]:
-    """The second VAE graph is fed with the caches of the first."""
+    """Return the graphs to run. The second VAE graph needs the first one's caches as inputs."""
     return ("vae_decoder_first", graph) if graph == "vae_decoder_next" else (graph,)
 
 
@@ -182,7 +187,7 @@ def _vae_first_cases(reference: Any, engines: _Engines, facts: ModelFacts) -> li
 
 
 def _vae_next_cases(reference: Any, engines: _Engines, facts: ModelFacts) -> list[_Case]:
-    """Whole clips, first graph and then the second, in chunks of one and two latent frames in turn."""
+    """Decode whole clips: one frame with the first graph, then chunks of one and two latent frames alternately."""
     cases = []
     for batch, frames, height, width in _VAE_LATENTS:
         latents = _vae_latents(facts, batch, frames, height, width)

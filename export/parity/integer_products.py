@@ -1,4 +1,4 @@
-"""Integer products in ONNX Runtime, counted in the graph that it runs: the one that its own optimiser leaves."""
+"""Count of integer matrix products in the graph that ONNX Runtime executes, which is its optimiser's output."""
 
 import re
 import tempfile
@@ -17,7 +17,10 @@ _BLOCK = re.compile(r"\bblocks\.(\d+)\.")
 
 
 def check_integer_products(path: Path, blocks: int) -> None:
-    """Refuse an expert of so many blocks whose linear layers ONNX Runtime computes in FP32. Raises ParityError."""
+    """Refuse an expert with INT8 linear layers that ONNX Runtime computes in FP32. Raises ParityError.
+
+    `blocks` is the expert's number of blocks.
+    """
     expected = dict.fromkeys(blocks_in_int8(blocks), LINEARS_OF_A_BLOCK)
     counts = integer_products(path)
     if counts != expected:
@@ -28,7 +31,7 @@ def check_integer_products(path: Path, blocks: int) -> None:
 
 
 def integer_products(path: Path) -> Counter[int]:
-    """Products of whole numbers by block, told by the names of their weights."""
+    """Count integer matrix products per block. The name of the weight gives the block."""
     products: Counter[int] = Counter()
     for node in _optimised(path).graph.node:
         block = _BLOCK.search(node.input[1]) if node.op_type in INTEGER_PRODUCTS else None
@@ -41,6 +44,6 @@ def _optimised(path: Path) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory(prefix="wan-t2v-optimised-") as folder:
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(Path(folder) / path.name)
-        options.log_severity_level = 3  # it warns that such a file is for this machine alone
+        options.log_severity_level = 3  # hides the warning that the optimised file is for this machine only
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         return onnx.load(options.optimized_model_filepath, load_external_data=False)

@@ -1,4 +1,4 @@
-"""Errors along a trajectory as JSON and as a picture: per step, per expert and per band of timesteps."""
+"""Report of experts' errors over a generation, as JSON and as a plot: per step, per expert, per band of timesteps."""
 
 import json
 import math
@@ -19,14 +19,14 @@ REPORT_FILE, PLOT_FILE = "trajectory.json", "trajectory.png"
 
 @dataclass(frozen=True)
 class Limit:
-    """Largest accepted median error of a candidate, in either expert."""
+    """Largest accepted median error of a candidate in either expert, and the reason for it."""
 
     relative: float
     reason: str
 
 
 def limit_of(precision: str, floor: float) -> Limit:
-    """What is accepted of a graph or plan in `precision` where BF16 itself costs `floor`."""
+    """Return the limit for a graph or plan in `precision`. `floor` is the median error of torch in BF16."""
     if is_fp8(precision):
         return Limit(0.1, "four bits of fraction in most linear layers")
     if is_int8(precision):
@@ -39,7 +39,7 @@ def limit_of(precision: str, floor: float) -> Limit:
 
 
 def report(passes: Sequence[ReferencePass], errors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """All errors by candidate: each step's larger one of the two guidance passes, and summaries."""
+    """Build the report: per candidate, each step's larger error of the two guidance passes, and summaries."""
     return {
         "reference": "diffusers' modules in FP32; every candidate sees the reference's latents at every step",
         "error": "Euclidean norm of the velocity's difference over that of the reference",
@@ -60,13 +60,13 @@ def report(passes: Sequence[ReferencePass], errors: Mapping[str, Sequence[float]
 
 
 def worst_median(candidate: Mapping[str, Any]) -> float:
-    """The larger of both experts' median errors of one candidate in a report; NaN if there is any."""
+    """Return the larger of the experts' median errors of one candidate in a report. NaN if either is NaN."""
     medians = [summary["median"] for summary in candidate["by_expert"].values() if summary]
     return math.nan if any(map(math.isnan, medians)) else max(medians)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Write `trajectory.json` and `trajectory.png` into a folder, each whole or not at all."""
+    """Write `trajectory.json` and `trajectory.png` into a folder, each atomically."""
     with write_atomically(folder / REPORT_FILE) as partial:
         partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     with write_atomically(folder / PLOT_FILE) as partial:
@@ -88,7 +88,7 @@ def _steps(passes: Sequence[ReferencePass], errors: Sequence[float]) -> list[dic
 
 
 def _summary(errors: Any) -> dict[str, float] | None:
-    """None where no pass fell in; NaN wherever one is, which sorting would hide."""
+    """Summarise errors. None without any pass; NaN if any error is NaN, which `median` and `max` could hide."""
     values = list(errors)
     if not values:
         return None
@@ -98,7 +98,7 @@ def _summary(errors: Any) -> dict[str, float] | None:
 
 
 def _draw(path: Path, report: Mapping[str, Any]) -> None:
-    from matplotlib.figure import Figure  # a second to import, and only this needs it
+    from matplotlib.figure import Figure  # takes a second to import, and only the plot needs it
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

@@ -1,8 +1,8 @@
-"""Experts compared along one generation: at every step all see the latents that the reference had there.
+"""Teacher-forced comparison of experts over one generation: every step uses the reference's latents as input.
 
-So an error of one step is not carried into the next, where the solver would amplify it, and each step, each expert and
-each band of noise can be judged apart. The reference is diffusers' module in FP32; the same module in BF16 stands
-beside every candidate as the noise floor: what Wan's own precision costs.
+An error at one step therefore does not reach the next one, where the solver would amplify it. Each step, expert and
+band of timesteps can be judged separately. The reference is diffusers' module in FP32. The same module in BF16, Wan's
+own precision, is one of the candidates: its error is the noise floor.
 """
 
 import tempfile
@@ -33,12 +33,15 @@ from wan_t2v.solvers.noise_levels import official_sigmas
 from wan_t2v.solvers.unipc import UniPcSchedule
 from wan_t2v.tokens import PromptTokenizer, clean_prompt
 
-BANDS = ((875, 1001), (600, 875), (300, 600), (0, 300))  # timesteps; the first is the high-noise expert's
+BANDS = ((875, 1001), (600, 875), (300, 600), (0, 300))  # of timesteps; the high-noise expert runs in the first
 
 
 @dataclass(frozen=True)
 class ReferencePass:
-    """One pass of the reference: what it was given and what it answered, all FP32."""
+    """Inputs and output of one forward pass of the reference, in FP32.
+
+    Shapes: latents and velocity (B, C, F, H, W), text (B, text_length, D).
+    """
 
     step: int
     expert: str
@@ -50,7 +53,7 @@ class ReferencePass:
 
 @dataclass(frozen=True)
 class ReferenceSettings:
-    """The generation that is followed."""
+    """Settings of the reference generation."""
 
     prompt: str
     steps: int
@@ -58,7 +61,7 @@ class ReferenceSettings:
 
 
 class TorchExpert:
-    """An Expert over a diffusers module in any precision."""
+    """Expert that runs a diffusers module in any precision."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         self._module, self._dtype = module, dtype
@@ -72,19 +75,19 @@ class TorchExpert:
 
 
 def torch_experts(checkpoint: Checkpoint, precision: str) -> Mapping[str, Expert]:
-    """diffusers' own modules of both experts, loaded in a precision."""
+    """Load diffusers' modules of both experts in a precision."""
     modules = {name: checkpoint.module(GRAPHS[name].component, precision) for name in EXPERTS}
     return {name: TorchExpert(module, torch_dtype(precision)) for name, module in modules.items()}
 
 
 def graph_experts(folder: Path, precision: str) -> Mapping[str, Expert]:
-    """The exported graphs in ONNX Runtime on the CPU, for a precision that it can run."""
+    """Load the exported graphs of both experts in ONNX Runtime on the CPU, which must support the precision."""
     engines = {name: OnnxRuntimeEngine(onnx_file(folder / name)) for name in EXPERTS}
     return {name: _InPrecision(EngineExpert(_NumpyEngine(e)), precision, "cpu") for name, e in engines.items()}
 
 
 def plan_experts(repository: Path, precision: str, device: str = "cuda:0") -> Mapping[str, Expert]:
-    """The plans of a model repository, in this process on a GPU."""
+    """Load both experts' TensorRT plans of a model repository into this process, on a GPU."""
     settings = EngineSettings("tensorrt", device)
     file = GRAPH_FILES["tensorrt"].name
     engines = {name: engine_from_file(repository / name / "1" / file, settings) for name in EXPERTS}
@@ -94,7 +97,10 @@ def plan_experts(repository: Path, precision: str, device: str = "cuda:0") -> Ma
 def reference_run(
     checkpoint: Checkpoint, settings: ReferenceSettings, on_step: Callable[[int], object] = lambda step: None
 ) -> list[ReferencePass]:
-    """Generate with the reference at the checkpoint's default size and guidance, and keep every pass."""
+    """Generate with the reference at the checkpoint's default size and guidance, and return every forward pass.
+
+    `on_step` is called with the index of each finished step.
+    """
     facts = checkpoint.facts
     fields = {name: field["value"] for name, field in checkpoint.defaults.items()}
     video = VideoShape(fields["num_frames"], fields["height"], fields["width"])
@@ -116,17 +122,17 @@ def reference_run(
 
 
 def errors_along(passes: Sequence[ReferencePass], experts: Mapping[str, Expert]) -> list[float]:
-    """For every pass `|candidate - reference| / |reference|`, in the Euclidean norm over the whole velocity."""
+    """Compute `|candidate - reference| / |reference|` of every pass: Euclidean norms over the whole velocity."""
     return [relative_error(experts[one.expert](one.latents, one.timestep, one.text), one.velocity) for one in passes]
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what was expected; NaN stays NaN."""
+    """Divide the norm of the difference by the norm of `expected`. NaN in gives NaN out."""
     return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
 def _text_embeddings(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[Tensor]:
-    """Of each prompt, (1, text_length, D), from the text encoder's module in FP32."""
+    """Encode each prompt to (1, text_length, D) with the text encoder's module in FP32."""
     encoder = TextEncoderGraph(checkpoint.module("text_encoder"))
     with tempfile.TemporaryDirectory() as folder:
         save_tokenizer(checkpoint.folder, Path(folder) / TOKENIZER_FILE)
@@ -137,7 +143,7 @@ def _text_embeddings(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[Ten
 
 
 class _NumpyEngine:
-    """Tensors to an engine that takes numpy arrays."""
+    """Adapter that passes CPU tensors to an engine that takes numpy arrays."""
 
     def __init__(self, engine: OnnxRuntimeEngine) -> None:
         self._engine = engine
@@ -147,7 +153,7 @@ class _NumpyEngine:
 
 
 class _InPrecision:
-    """An Expert that is given FP32 tensors of the CPU, over one in another precision and place."""
+    """Expert that takes FP32 tensors on the CPU and calls an expert in another precision, on another device."""
 
     def __init__(self, expert: Expert, precision: str, device: str) -> None:
         self._expert, self._dtype, self._device = expert, torch_dtype(precision), device

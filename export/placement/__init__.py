@@ -1,1 +1,1 @@
-"""What each GPU holds: memory, layouts, Triton configs. Uses checkpoint and graphs."""
+"""Placement of models on GPUs: memory, layouts, Triton configs. Imports checkpoint and graphs."""

@@ -1,7 +1,7 @@
-"""Alternatives where both experts do not fit, in the order in which they should be weighed.
+"""Alternatives for GPUs on which both experts do not fit, in the order in which to consider them.
 
-The text encoder on the CPU where it was asked for on a GPU, FP8, two GPUs, swapping, one endpoint alone. INT8 needs the
-memory of FP8 and is not named beside it: it is for GPUs that have no FP8.
+The order: text encoder on the CPU if the operator put it on a GPU, FP8, two GPUs, swapping experts, one endpoint alone.
+INT8 is not listed: it needs as much memory as FP8 and is for GPUs without FP8.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,16 @@ from wan_t2v.contract import STREAM
 
 @dataclass(frozen=True)
 class Alternative:
-    """What to change, and the placement that follows; None says that it would not fit either."""
+    """A change of settings and the placement that it allows. `placement` is None if that does not fit either."""
 
     change: str
     placement: Placement | None
 
 
 def find_alternatives(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Alternative]:
-    """The ways out; one that does not apply (FP8 is in use, two GPUs are given) is left out. Last, where both doors are
-    served, what one of them alone would need.
+    """List the alternatives that apply; FP8, for instance, does not if it is in use already.
+
+    The last one, if both endpoints are served, is the streaming endpoint alone.
     """
     profile = memory.profile
     smaller = _smaller(profile)
@@ -46,7 +47,7 @@ def find_alternatives(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Alternativ
 
 
 def _smaller(profile: ServingProfile) -> list[ServingProfile]:
-    """The same with smaller numbers: experts in FP8 (from FP32, in BF16 first), then the VAE in BF16 as well."""
+    """Return the profile in smaller precisions: experts in FP8 (after BF16, from FP32), then also the VAE in BF16."""
     in_eight_bits = needs_ranges(profile.experts)
     experts = [] if in_eight_bits else ["bf16", "fp8"] if profile.experts == "fp32" else ["fp8"]
     smaller = [replace(profile, experts=precision) for precision in experts]
@@ -56,7 +57,7 @@ def _smaller(profile: ServingProfile) -> list[ServingProfile]:
 
 
 def _resident(change: str, profiles: list[ServingProfile], *, memory: GpuMemory, gpus: Sequence[Gpu]) -> Alternative:
-    """The first of these profiles whose two experts stay loaded."""
+    """Place the first of these profiles that fits with both experts resident."""
     for profile in profiles:
         candidates = best_of_each_layout(replace(memory, profile=profile), gpus)
         placement = best_fit([c for c in candidates if c.layout is not Layout.ONE_AT_A_TIME])
@@ -66,7 +67,7 @@ def _resident(change: str, profiles: list[ServingProfile], *, memory: GpuMemory,
 
 
 def _swapped(profiles: list[ServingProfile], memory: GpuMemory, gpus: Sequence[Gpu]) -> Alternative:
-    """The first of these profiles that fits with one expert at a time."""
+    """Place the first of these profiles that fits with one expert at a time."""
     for profile in profiles:
         best = placements(replace(memory, profile=profile), gpus, Layout.ONE_AT_A_TIME)[0]
         if best.verdict > Verdict.TOO_SMALL:
@@ -81,5 +82,5 @@ def _one_door(memory: GpuMemory, gpus: Sequence[Gpu]) -> Alternative:
 
 
 def precisions(profile: ServingProfile) -> str:
-    """`experts in bf16, VAE in fp32`."""
+    """Describe the precisions, as in `experts in bf16, VAE in fp32`."""
     return f"experts in {profile.experts}, VAE in {profile.vae}"

@@ -1,4 +1,4 @@
-"""A placement as Triton reads it: a set of configs (`configs/<name>.pbtxt`) and the server's options."""
+"""Triton's form of a placement: a named set of configs (`configs/<name>.pbtxt`) and tritonserver's options."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from export.placement.layouts import Layout, Placement
 from wan_t2v.contract import EXPERTS, MODELS, MODELS_OF_ENDPOINT, STREAM, VAE_DECODERS, Dtype
 
 TRITON_TYPES = {"fp32": "TYPE_FP32", "bf16": "TYPE_BF16", "fp16": "TYPE_FP16"}
-# Whose precision the graph-typed tensors of a model have.
+# The part of the profile whose precision a model's tensors of type GRAPH have.
 PRECISION_OF = {
     "prepare": "text_encoder",
     "text_encoder": "text_encoder",
@@ -24,7 +24,7 @@ PRECISION_OF = {
     **dict.fromkeys(VAE_DECODERS, "vae"),
 }
 PINNED_BYTES = 256 * MIB  # Triton's default
-TEXT_ENCODER_THREADS = 8  # on the CPU: what the chart asks for a pod; torch's own choice would be every core of a node
+TEXT_ENCODER_THREADS = 8  # on the CPU: the chart's CPU request per pod; torch's default is every core of the node
 PROGRAM_PARTS = {
     "text_encoder": "text-encoder",
     **dict.fromkeys(VAE_DECODERS, "vae"),
@@ -34,11 +34,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def write_configs(placement: Placement, repository: Path, name: str) -> list[Path]:
-    """Write `<model>/configs/<name>.pbtxt` in `repository` for each model whose config changes.
+    """Write `<model>/configs/<name>.pbtxt` in `repository` for each model whose config changes. Returns the paths.
 
-    A file of that name from an earlier placement is replaced, and removed from models that need none any more.
-    Raises SettingsError for a name that is no file's or is one of the project's own, FileNotFoundError for a folder
-    that is no model repository.
+    A file of that name from an earlier placement is replaced, or removed if the model's config no longer changes.
+    Raises SettingsError for an invalid name or the reserved name `cpu`, and FileNotFoundError for a folder that is no
+    model repository.
     """
     if not _NAME.fullmatch(name) or name == "cpu":
         raise SettingsError(f"--out {name!r}, accepted: letters, digits, '.', '_', '-'; `cpu` is the embedded server's")
@@ -59,7 +59,10 @@ _HEADER = "# Written by `python -m export placement` (docs/run/placement.md). Th
 
 
 def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
-    """The whole config of each model that differs from its `config.pbtxt`, as Triton's protobuf."""
+    """Return the config, as Triton's ModelConfig, of each loaded model whose config differs from `config.pbtxt`.
+
+    Raises FileNotFoundError for a folder that is no model repository.
+    """
     if not (repository / "denoiser/config.pbtxt").exists():
         raise FileNotFoundError(
             f"{repository} is no model repository: denoiser/config.pbtxt is missing. Set --repository."
@@ -94,10 +97,10 @@ def _place(config: Any, placement: Placement) -> None:
     several = len(profile.sizes) > 1
     if model in EXPERTS and several:
         config.instance_group[0].profile.extend(str(index) for index in range(len(profile.sizes)))
-        # else each profile's context takes what the largest of them needs
+        # Triton's default allocates the largest profile's memory for the context of every profile.
         _set_parameter(config, "execution_context_allocation_strategy", "ON_PROFILE_CHANGE")
     if model in VAE_DECODERS and several:
-        config.version_policy.all.SetInParent()  # a version a size
+        config.version_policy.all.SetInParent()  # each size is a model version
     for key, value in _parameters(model, placement):
         _set_parameter(config, key, value)
 
@@ -108,7 +111,7 @@ def _set_instances(config: Any, gpus: tuple[int, ...]) -> None:
 
 
 def _set_on_cpu(config: Any) -> None:
-    """The model's shell in the Python backend in place of its plan; names, types and cache stay as they are."""
+    """Run the model in the Python backend in place of its TensorRT plan. Tensors and response cache stay the same."""
     config.backend = "python"
     del config.instance_group[:]
     config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=1)
@@ -129,7 +132,7 @@ def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
     if model in ("denoiser", STREAM) and profile.text_encoder != io_precision(profile.experts):
         yield "expert_precision", io_precision(profile.experts)
     if model in ("denoiser", STREAM):
-        yield "max_in_flight", "1"  # of both doors together: the memory is counted for one clip
+        yield "max_in_flight", "1"  # across both endpoints: placement counts the memory of one clip
         parallel = len(placement.expert_gpus[EXPERTS[0]]) > 1
         yield "guidance_passes", "together" if parallel else "in_turn"
     if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
@@ -149,8 +152,10 @@ def _set_parameter(config: Any, key: str, value: str) -> None:
 
 
 def unloaded_models(placement: Placement) -> set[str]:
-    """Models that the server must not load at start: an expert that is swapped in later, the VAE's plans where other
-    processes run them, a door that is not served.
+    """Return the models that tritonserver must not load at start.
+
+    These are an expert that is swapped in later, the VAE's plans if another process runs them, and the models of an
+    endpoint that is not served.
     """
     served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.profile.doors))
     closed = set().union(*MODELS_OF_ENDPOINT.values()) - served
@@ -159,12 +164,12 @@ def unloaded_models(placement: Placement) -> set[str]:
 
 
 def loaded_by_server(repository: Path) -> list[str]:
-    """Every model of a repository, by name."""
+    """List the names of all models of a repository."""
     return sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
 
 
 def server_options(placement: Placement, repository: Path, name: str) -> list[str]:
-    """What to start tritonserver with beside its usual options: the config set, memory, which models to load."""
+    """Return tritonserver's options for a placement: config set, CUDA and pinned memory pools, models to load."""
     options = [f"--model-config-name={name}", "--disable-auto-complete-config"]
     for gpu in range(len(placement.gpus)):
         options.append(f"--cuda-memory-pool-byte-size={gpu}:{placement.pool_bytes(gpu)}")
@@ -178,13 +183,13 @@ def server_options(placement: Placement, repository: Path, name: str) -> list[st
 
 
 def torch_graphs(placement: Placement) -> list[str]:
-    """Graphs that this placement runs in torch, so that their programs must lie beside them."""
+    """Return the graphs that this placement runs in torch. Each needs a torch program in the model repository."""
     encoder = ["text_encoder"] if placement.text_encoder_on_cpu else []
     return [*encoder, *(VAE_DECODERS if placement.vae_engine is VaeEngine.TORCH else ())]
 
 
 def programs_command(placement: Placement, repository: Path) -> str:
-    """What makes the programs of `torch_graphs`."""
+    """Return the command that makes the torch programs of `torch_graphs`."""
     profile, graphs = placement.profile, torch_graphs(placement)
     precisions = {PROGRAM_PARTS[graph]: getattr(profile, PRECISION_OF[graph]) for graph in graphs}
     options = [f"--graph {graph}" for graph in graphs] + [f"--{part}-precision {p}" for part, p in precisions.items()]

@@ -1,4 +1,4 @@
-"""Work of `python -m export placement`: what fits on which GPU, and the configs and options that put it there."""
+"""Implementation of `python -m export placement`: choose a placement, and write its configs and server options."""
 
 import argparse
 import json
@@ -20,7 +20,10 @@ from wan_t2v.contract import STREAM, UNARY
 
 
 def decide(options: argparse.Namespace) -> None:
-    """Decide, print, write. Exits with code 1 where the settings are wrong or nothing fits."""
+    """Choose a placement, print the report and write the configs.
+
+    Exits with code 1 if the settings are wrong or nothing fits.
+    """
     try:
         memory, gpus = _read_options(options)
         tried = best_of_each_layout(memory, gpus)
@@ -52,7 +55,7 @@ def _read_options(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
 
 
 def _doors(wanted: str, repository: Path) -> tuple[str, ...]:
-    """Those of the wanted doors that the repository has."""
+    """Return the wanted endpoints that the repository has. Raises FileNotFoundError if it has none of them."""
     named = {"both": (UNARY, STREAM), "stream": (STREAM,), "unary": (UNARY,)}[wanted]
     served = tuple(door for door in named if (repository / door / "config.pbtxt").exists())
     if not served:
@@ -61,7 +64,10 @@ def _doors(wanted: str, repository: Path) -> tuple[str, ...]:
 
 
 def _write_deployment(choice: Placement, options: argparse.Namespace) -> dict[str, Any]:
-    """The server's options for a placement, and what to make first; with --out its configs are written too."""
+    """Return the server's options and the torch programs to make first. With `--out`, write the configs.
+
+    Raises SettingsError or FileNotFoundError.
+    """
     from export.placement.configs import programs_command, server_options, torch_graphs, write_configs
 
     name, graphs = options.out or "NAME", torch_graphs(choice)

@@ -1,8 +1,8 @@
-"""GPU memory that each part of a deployment needs, in bytes.
+"""GPU memory of each part of a deployment, in bytes.
 
 Weights, bindings and caches follow from the architecture and the sizes. Execution contexts (a plan's activations) and
-processes are estimates: only a build or a run measures them. The manifest of a built plan has the context's measured
-size, which takes the place of the estimate (measured_plans.py). Triton's pool is in cuda_pool.py.
+processes are estimates, since only a build or a run can measure them. The manifest of a built plan has the measured
+size of its contexts, which replaces the estimate (measured_plans.py). Triton's memory pool is in cuda_pool.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ MIB = 2**20
 GIB = 2**30
 FP32 = 4
 CACHED_FRAMES = 2
-TEXT_BATCH = 8  # prompts that the text encoder's profile takes at once
+TEXT_BATCH = 8  # largest batch of the text encoder's profile
 INDEX_BYTES = 8
 
-# A CUDA context with its loaded kernels, per process and GPU that the process opens. Estimate.
+# A CUDA context with its loaded kernels, per process and per GPU that the process opens. Estimate.
 PROCESS_BYTES = GIB
-# torch's activations by those of a plan: it allocates every operator's result, cuDNN takes a workspace, and torch's
-# allocator keeps what it once had, in pieces. Estimate. benchmarks/results/gpu-NVIDIA-H200-2026-11-28.json has 4.0 to
-# 4.6 (peak without weights and two sets of caches), but its caches kept larger tensors alive, up to two more sets, and
-# the engine frees those since: to be measured again.
+# Ratio of torch's activations to a plan's: torch allocates every operator's result, cuDNN takes a workspace, and the
+# allocator of torch keeps freed memory in fragments. Estimate. benchmarks/results/gpu-NVIDIA-H200-2026-11-28.json has
+# 4.0 to 4.6 (peak without weights and two cache sets), but its caches kept larger tensors alive, up to two more sets.
+# The engine frees those now, so the ratio must be measured again.
 TORCH_ACTIVATIONS = 2
 
 _REFUSED = UNSUPPORTED | NOT_IN_PLANS
@@ -40,7 +40,7 @@ TEXT_ENCODER_DEVICES = ("gpu", "cpu")
 
 
 class VaeEngine(Enum):
-    """What runs the VAE, the preferred first; each value is the command's option."""
+    """Engine that runs the VAE, in order of preference. Each value is a choice of `--vae-engine`."""
 
     TRITON_PLANS = "triton"
     IN_PROCESS = "in-process"
@@ -48,7 +48,7 @@ class VaeEngine(Enum):
 
     @property
     def description(self) -> str:
-        """Where it runs, to follow "VAE" in a report."""
+        """Return where the VAE runs, to follow "VAE" in a report."""
         places = {
             VaeEngine.TRITON_PLANS: "as Triton plans",
             VaeEngine.IN_PROCESS: "in the process that decodes",
@@ -58,19 +58,19 @@ class VaeEngine(Enum):
 
     @property
     def in_process(self) -> bool:
-        """Whether it runs outside Triton's TensorRT backend."""
+        """Whether the decoding process runs the VAE, and not Triton's TensorRT backend."""
         return self is not VaeEngine.TRITON_PLANS
 
 
 class SettingsError(ValueError):
-    """A precision or size that cannot be deployed; the message says what is accepted."""
+    """A setting that cannot be deployed. The message says what is accepted."""
 
 
 @dataclass(frozen=True)
 class ServingProfile:
-    """What is to be served: the sizes, the precision of each part, and the doors, each with one clip at a time.
+    """Clip sizes, precision per part and endpoints to serve. Each endpoint runs one clip at a time.
 
-    `text_encoder_device` and `vae_engine` are the operator's choice; None leaves it to placement.
+    `text_encoder_device` and `vae_engine` are the operator's choice. With None, placement chooses.
     """
 
     sizes: tuple[VideoShape, ...]
@@ -96,7 +96,7 @@ class ServingProfile:
 
 @dataclass(frozen=True)
 class PlanMemory:
-    """One plan on one GPU. `context` is an estimate unless `measured`."""
+    """Bytes of one plan on one GPU. `context` is an estimate unless `measured`."""
 
     weights: int
     context: int
@@ -106,7 +106,7 @@ class PlanMemory:
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """Needs of every part of one serving profile. `measured` has the bytes of a graph's contexts, as built."""
+    """Memory of every part of one serving profile. `measured` has the bytes of a built plan's contexts, by graph."""
 
     architecture: Architecture
     profile: ServingProfile
@@ -114,7 +114,7 @@ class GpuMemory:
 
     @cached_property
     def latents(self) -> list[LatentShape]:
-        """The latents' shape of each size. Raises SettingsError."""
+        """Latent shape of each size. Raises SettingsError for a size that the latent grid does not divide."""
         vae, expert = self.architecture.vae, self.architecture.expert
         grid = LatentGrid(
             channels=vae.latent_channels,
@@ -128,7 +128,7 @@ class GpuMemory:
 
     @property
     def plans(self) -> dict[str, PlanMemory]:
-        """Every plan as Triton's TensorRT backend holds it: one instance, all sizes."""
+        """Memory of each plan in Triton's TensorRT backend, with one instance and all sizes."""
         return {
             "text_encoder": self._measured_or("text_encoder", self._text_encoder()),
             "high_noise_expert": self._measured_or("high_noise_expert", self._expert()),
@@ -143,7 +143,7 @@ class GpuMemory:
         return PlanMemory(estimate.weights, self.measured[graph], estimate.bindings, measured=True)
 
     def _expert(self) -> PlanMemory:
-        """One plan with a static profile and a context for each size; bindings at the largest."""
+        """Size an expert: one plan with a static profile and a context per size; bindings are for the largest size."""
         expert, text_length = self.architecture.expert, self.architecture.text_length
         value = VALUE_BYTES[self.profile.experts]
         kept = expert.fp32_parameters
@@ -158,11 +158,11 @@ class GpuMemory:
         )
 
     def _expert_activations(self, latents: LatentShape) -> int:
-        """Estimate: the larger of a block's two peaks.
+        """Estimate an expert's activations: the larger of a block's two peaks.
 
         Attention: six tensors of a token's width (residual, normed input, query, key, value, result) and two in FP32
         (query and key between norm and rotation). Feed-forward: residual, result, an FP32 norm, and the wide tensor
-        before and after its activation function. Scores are not among them: attention must stay fused.
+        before and after its activation function. Scores are not counted, since attention must stay fused.
         """
         expert = self.architecture.expert
         value = VALUE_BYTES[self.profile.experts]
@@ -173,8 +173,10 @@ class GpuMemory:
         return max(attention, feed_forward)
 
     def _text_encoder(self) -> PlanMemory:
-        """Context, an estimate: of attention, residual and normed input in FP32, query, key, value, result, scores
-        before and after softmax (UMT5 adds a position bias, so they are not fused).
+        """Size the text encoder. Its context is an estimate of one attention.
+
+        Counted are the residual and normed input in FP32, query, key, value and result, and the scores before and after
+        the softmax. The scores are written to memory, since UMT5's position bias prevents fused attention.
         """
         encoder, length = self.architecture.text_encoder, self.architecture.text_length
         value = VALUE_BYTES[self.profile.text_encoder]
@@ -187,7 +189,7 @@ class GpuMemory:
         )
 
     def _vae(self, *, first: bool) -> PlanMemory:
-        """One static plan for each size, each a model version of its own with its own context and bindings."""
+        """Size a VAE graph: one static plan per size, each a model version with its own context and bindings."""
         value = VALUE_BYTES[self.profile.vae]
         frames_out = 1 if first else 2 ** sum(self.architecture.vae.upsamples_time)
         pixels = 4 ** len(self.architecture.vae.upsamples_time)
@@ -205,7 +207,10 @@ class GpuMemory:
 
     @property
     def vae_in_torch(self) -> PlanMemory:
-        """Both VAE graphs as torch programs in one process: each serves all sizes, and they share torch's allocator."""
+        """Memory of both VAE graphs as torch programs in one process. Each program serves all sizes.
+
+        `context` is counted once: the programs share torch's allocator.
+        """
         value = VALUE_BYTES[self.profile.vae]
         peaks = [self._vae_activations(latents, first=first) for latents in self.latents for first in (True, False)]
         return PlanMemory(
@@ -215,8 +220,10 @@ class GpuMemory:
         )
 
     def _vae_activations(self, latents: LatentShape, *, first: bool) -> int:
-        """Estimate: the largest of any convolution (shortcut, input with its two cached frames, output), of any
-        spatial upsampling (input, enlarged, output) and of the attention's scores over the pixels of a latent frame.
+        """Estimate a VAE graph's activations: the largest working set of any of its operators.
+
+        A convolution holds the shortcut, its input with two cached frames, and its output. A spatial upsampling holds
+        input, enlarged input and output. Attention holds the scores of all pairs of pixels of a latent frame, twice.
         """
         vae = self.architecture.vae
         value = VALUE_BYTES[self.profile.vae]
@@ -236,7 +243,7 @@ class GpuMemory:
         return max([*peaks, 2 * area * area]) * value
 
     def cache_set(self, latents: LatentShape) -> int:
-        """The VAE's caches of one clip: two frames of the input of each convolution that looks back."""
+        """Return the bytes of one clip's VAE caches: two frames of the input of each cached convolution."""
         area = latents.height * latents.width
         kept = (c for c in self.architecture.vae.convolutions() if c.cached)
         values = sum(c.channels * CACHED_FRAMES * area * c.scale**2 for c in kept)
@@ -244,24 +251,24 @@ class GpuMemory:
 
     @property
     def largest_cache_set(self) -> int:
-        """That of the largest size."""
+        """Bytes of one clip's VAE caches at the largest size."""
         return max(self.cache_set(latents) for latents in self.latents)
 
     @property
     def frames_bytes(self) -> int:
-        """The largest clip as uint8 frames, which cross to the host at the end."""
+        """Bytes of the largest clip as uint8 RGB frames, which are copied to the host at the end."""
         return max(size.frames * size.height * size.width * 3 for size in self.profile.sizes)
 
     @property
     def denoiser_working_set(self) -> int:
-        """Estimate: sixteen FP32 tensors of the latents' shape (the solver's history among them) and embeddings."""
+        """Estimate of the denoiser's tensors: sixteen of the latents' shape in FP32 (solver history too), and text."""
         latents = max(elements(latents) for latents in self.latents)
         text = self.architecture.text_length * self.architecture.expert.text_dim
         return 16 * latents * FP32 + 4 * text * FP32
 
 
 def elements(latents: LatentShape) -> int:
-    """How many numbers a clip's latents have."""
+    """Return the number of elements of a clip's latents."""
     return latents.channels * latents.frames * latents.height * latents.width
 
 
@@ -280,7 +287,7 @@ def _check_size(size: VideoShape, grid: LatentGrid) -> None:
 
 
 def parse_size(text: str) -> VideoShape:
-    """`720x1280` (81 frames) or `720x1280x81`: height, width, frames. Raises SettingsError."""
+    """Parse `720x1280` (81 frames) or `720x1280x81`: height, width, frames. Raises SettingsError."""
     try:
         return VideoShape.parse(text, frames=FRAMES)
     except ValueError as error:
@@ -288,5 +295,5 @@ def parse_size(text: str) -> VideoShape:
 
 
 def unique_sizes(texts: Sequence[str]) -> tuple[VideoShape, ...]:
-    """Sizes as given, each once."""
+    """Parse sizes and drop repeated ones, in order. Raises SettingsError."""
     return tuple(dict.fromkeys(parse_size(text) for text in texts))

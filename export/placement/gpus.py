@@ -1,30 +1,30 @@
-"""Usable memory of a GPU that is named by its size."""
+"""Usable memory of a GPU that is given by its memory size."""
 
 import re
 from dataclasses import dataclass
 
 from export.placement.gpu_memory import GIB, MIB, SettingsError
 
-# total memory as nvidia-smi reports it: L40S, A40 and A6000 with ECC; H100 (A100 has a little more); H200
+# Total memory as nvidia-smi reports it: L40S, A40 and A6000 with ECC; H100 (A100 has a little more); H200.
 REPORTED_MIB = {48: 46068, 80: 81559, 141: 143771}
-DRIVER_BYTES = 6 * GIB // 10  # reported, but not to be had. Estimate.
-# Never planned for. A program that asks a full GPU for memory does not fail cleanly: Triton's Python backend reads past
-# the end of a list (cuda_pool.py), and TensorRT and cuDNN need room of their own when they load kernels.
+DRIVER_BYTES = 6 * GIB // 10  # part of the total that programs cannot allocate. Estimate.
+# Reserve on each GPU. Programs do not fail cleanly on a full GPU: Triton's Python backend reads past the end of a list
+# (cuda_pool.py), and TensorRT and cuDNN allocate memory when they load kernels.
 KEPT_FREE_BYTES = 4 * GIB
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: what it is called by size, and the bytes that may be planned for."""
+    """A GPU: its name by memory size, and the bytes that placement may use."""
 
     name: str
     usable: int
 
     @classmethod
     def parse(cls, text: str) -> "Gpu":
-        """`80`: a size in GB as on the box; `81559MiB`: exactly what nvidia-smi reports. Raises SettingsError.
+        """Parse `80`, the advertised GB, or `81559MiB`, the total that nvidia-smi reports. Raises SettingsError.
 
-        A size that is not in the table counts as decimal GB, less than any such GPU has.
+        A size that is not in REPORTED_MIB counts as decimal GB, which is less than such a GPU reports.
         """
         match = re.fullmatch(r"([0-9]{1,6})(GB|MiB)?", text)
         if match is None or int(match[1]) == 0:

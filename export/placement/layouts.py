@@ -1,7 +1,9 @@
-"""Arrangements of experts, text encoder and VAE on GPUs: what each needs, and whether it fits.
+"""Arrangements of experts, text encoder and VAE on GPUs: the memory of each, and whether it fits.
 
-Arrangements of the experts, best first. Both on each GPU: guidance's two passes run in parallel where there are two
-GPUs. An expert each, on two GPUs. One at a time: the denoiser swaps them once a clip.
+Layouts of the experts, best first:
+* both on each GPU: with two GPUs, the two guidance passes run in parallel;
+* one expert on each of two GPUs;
+* one expert at a time: the denoiser swaps them once per clip.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,14 +16,14 @@ from export.placement.gpu_memory import PROCESS_BYTES, GpuMemory, PlanMemory, Se
 from export.placement.gpus import KEPT_FREE_BYTES, Gpu
 from wan_t2v.contract import EXPERTS, STREAM, UNARY, VAE_DECODERS
 
-MARGIN = 0.25  # share of what is estimated that must stay free, with the 4 GiB, before a placement is said to fit
+MARGIN = 0.25  # FITS needs this share of the estimated bytes free, the 4 GiB reserve included
 
-SETS_IN_PROCESS = 2  # an engine in vae_decoder's own process writes to one set while it reads the other
-ON_CPU = -1  # in place of a GPU: the text encoder runs in torch on the CPU
+SETS_IN_PROCESS = 2  # an engine in the decoding process writes one cache set while it reads the other
+ON_CPU = -1  # in place of a GPU's index: the text encoder runs in torch on the CPU
 
 
 class Layout(Enum):
-    """Where the experts are."""
+    """Placement of the experts."""
 
     BOTH = "both experts resident"
     EXPERT_EACH = "an expert on each GPU"
@@ -29,7 +31,7 @@ class Layout(Enum):
 
 
 class Verdict(IntEnum):
-    """Whether a GPU can hold what it should and keep 4 GiB free; TIGHT rests on the estimates being right."""
+    """Whether a GPU holds its components with 4 GiB free. TIGHT: only if the estimates are right."""
 
     TOO_SMALL = 0
     TIGHT = 1
@@ -38,7 +40,12 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """What one component holds on one GPU, in bytes. `other`: a process, small tensors; `estimated`: a part of all."""
+    """Bytes of one component on one GPU.
+
+    Attributes:
+        other: the CUDA context of a process, and small tensors.
+        estimated: the part of the total that is an estimate.
+    """
 
     component: str
     gpu: int
@@ -51,13 +58,13 @@ class MemoryUse:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all bytes."""
         return self.weights + self.context + self.bindings + self.caches + self.other
 
 
 @dataclass(frozen=True)
 class Placement:
-    """One arrangement. Components are named by model; GPUs by their place in `gpus`, or ON_CPU."""
+    """One arrangement. `text_encoder` and `vae` are indices of `gpus`; the text encoder's may be ON_CPU."""
 
     memory: GpuMemory
     gpus: tuple[Gpu, ...]
@@ -68,18 +75,18 @@ class Placement:
 
     @property
     def profile(self) -> ServingProfile:
-        """What is served."""
+        """Sizes, precisions and endpoints that are served."""
         return self.memory.profile
 
     @property
     def description(self) -> str:
-        """The layout, for people."""
+        """Layout in words, for reports."""
         both = self.layout is Layout.BOTH and len(self.gpus) == 2
         return "both experts on both GPUs, guidance in parallel" if both else self.layout.value
 
     @property
     def expert_gpus(self) -> dict[str, tuple[int, ...]]:
-        """GPUs of each expert."""
+        """Indices of the GPUs of each expert."""
         everywhere = tuple(range(len(self.gpus)))
         if self.layout is Layout.EXPERT_EACH:
             return dict(zip(EXPERTS, ((gpu,) for gpu in everywhere), strict=True))
@@ -87,7 +94,7 @@ class Placement:
 
     @cached_property
     def memory_uses(self) -> tuple[MemoryUse, ...]:
-        """Everything on every GPU."""
+        """Memory of every component on every GPU."""
         return (*self._plans(), *self._processes())
 
     def _plans(self) -> Iterator[MemoryUse]:
@@ -118,7 +125,7 @@ class Placement:
             yield MemoryUse("CUDA pool", gpu, caches=caches, other=self.pool_bytes(gpu) - caches)
 
     def _with_vae(self, process: MemoryUse) -> MemoryUse:
-        """A process on the VAE's GPU: with an engine in it, it holds the VAE, and caches for bindings."""
+        """Add the VAE to a process on the VAE's GPU if it runs the VAE itself; its bindings are the cache sets."""
         if not self.vae_engine.in_process or process.gpu != self.vae:
             return process
         held = [self.memory.plans[name] for name in VAE_DECODERS]
@@ -135,32 +142,32 @@ class Placement:
 
     @property
     def text_encoder_on_cpu(self) -> bool:
-        """Whether the text encoder takes host memory in place of a GPU's."""
+        """Whether the text encoder runs on the CPU."""
         return self.text_encoder == ON_CPU
 
     @property
     def stream(self) -> int:
-        """GPU of the streaming door's process: the VAE's where that runs in it, else that of the first expert."""
+        """Index of the streaming endpoint's GPU: the VAE's if its process runs the VAE, else the first."""
         return self.vae if self.vae_engine.in_process else 0
 
     def pool_holds_caches(self, gpu: int) -> bool:
-        """Whether the VAE's caches go through Triton's pool on this GPU."""
+        """Whether Triton's pool on this GPU holds the VAE's caches."""
         return self.vae == gpu and not self.vae_engine.in_process
 
     def pool_bytes(self, gpu: int) -> int:
-        """Triton's CUDA pool on this GPU, which the server takes at its start."""
+        """Return the bytes of Triton's CUDA pool on this GPU, which tritonserver allocates at start."""
         return pool_bytes(self.memory, vae_plans=self.pool_holds_caches(gpu))
 
     def needed(self, gpu: int) -> int:
-        """Bytes that a GPU must hold."""
+        """Return the bytes that a GPU must hold."""
         return sum(use.total for use in self.memory_uses if use.gpu == gpu)
 
     def free(self, gpu: int) -> int:
-        """Bytes that stay free beside the 4 GiB that always do; below 0, that are missing."""
+        """Return the bytes that stay free beyond the 4 GiB reserve. Negative if bytes are missing."""
         return self.gpus[gpu].usable - self.needed(gpu)
 
     def verdict_of(self, gpu: int) -> Verdict:
-        """Of one GPU."""
+        """Return the verdict of one GPU."""
         estimated = sum(use.estimated for use in self.memory_uses if use.gpu == gpu)
         if self.free(gpu) < 0:
             return Verdict.TOO_SMALL
@@ -168,12 +175,12 @@ class Placement:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the worst GPU."""
+        """Verdict of the worst GPU."""
         return min(self.verdict_of(gpu) for gpu in range(len(self.gpus)))
 
     @property
     def least_free(self) -> int:
-        """Bytes free on the fullest GPU."""
+        """Bytes that stay free on the fullest GPU beyond the reserve."""
         return min(self.free(gpu) for gpu in range(len(self.gpus)))
 
 
@@ -183,7 +190,7 @@ def _use_of_plan(component: str, gpu: int, plan: PlanMemory) -> MemoryUse:
 
 
 def _process(component: str, gpu: int, *, opens: Iterable[int] = (), working: int = 0) -> Iterator[MemoryUse]:
-    """A process on its own GPU with its tensors, and its CUDA context on each other GPU that it opens."""
+    """Yield a process's memory: context and tensors on its own GPU, a CUDA context on each other GPU it opens."""
     yield MemoryUse(component, gpu, other=PROCESS_BYTES + working, estimated=PROCESS_BYTES + working)
     for other in sorted({*opens} - {gpu}):
         yield MemoryUse(component, other, other=PROCESS_BYTES, estimated=PROCESS_BYTES)

@@ -1,7 +1,7 @@
-"""Measured memory of a repository's built plans, read before they are placed.
+"""Measured memory of a repository's built plans, which replaces placement's estimates.
 
-A plan's manifest, `<graph>/<version>/plan.json`, has `device_memory_bytes`: the bytes of an execution context for each
-optimisation profile, in their order, as TensorRT told them after the build.
+A plan's manifest, `<graph>/<version>/plan.json`, has `device_memory_bytes`: the bytes of an execution context per
+optimisation profile, in the profiles' order, as TensorRT reported them after the build.
 """
 
 import json
@@ -21,7 +21,7 @@ _REMEDY = (
 
 
 def measured_contexts(repository: Path, profile: ServingProfile) -> dict[str, int]:
-    """Bytes of all execution contexts by graph, from the plans of `repository` that are for this serving profile.
+    """Return the bytes of all execution contexts by graph, from the plans in `repository` that match the profile.
 
     Graphs without such a plan are left out. Raises SettingsError for a plan that was not measured.
     """
@@ -30,14 +30,14 @@ def measured_contexts(repository: Path, profile: ServingProfile) -> dict[str, in
         manifests = {path: _read(path) for path in sorted(repository.glob(f"{graph}/*/plan.json"))}
         precisions = {manifest.get("precision") for manifest in manifests.values()}
         sizes = sorted(size for manifest in manifests.values() for size in manifest.get("sizes", []))
-        right = sizes in ([], sorted(map(str, profile.sizes)))  # the text encoder is for any
+        right = sizes in ([], sorted(map(str, profile.sizes)))  # the text encoder's plan has no size
         if right and precisions == {getattr(profile, part)}:
             contexts[graph] = sum(_contexts(path, manifest, profile) for path, manifest in manifests.items())
     return contexts
 
 
 def check_programs(repository: Path, graphs: Sequence[str], command: str) -> None:
-    """Where plans are installed, the torch programs that a placement needs must be too. Raises SettingsError."""
+    """Refuse a repository that has plans but lacks a torch program of `graphs`. Raises SettingsError."""
     file = GRAPH_FILES["torch"].name
     missing = [graph for graph in graphs if not list(repository.glob(f"{graph}/*/{file}"))]
     if missing and next(repository.glob("*/*/plan.json"), None) is not None:
@@ -56,7 +56,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _contexts(path: Path, manifest: dict[str, Any], profile: ServingProfile) -> int:
-    """The sum over the profiles: Triton's backend makes a context for each."""
+    """Add up the contexts of all profiles: Triton's backend creates one per profile. Raises SettingsError."""
     measured = manifest.get(KEY)
     profiles = manifest.get("profiles")
     numbers = isinstance(measured, list) and all(type(size) is int and size >= 0 for size in measured)

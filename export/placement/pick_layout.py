@@ -1,4 +1,4 @@
-"""Choice among the arrangements that a set of GPUs allows."""
+"""Choice of the best arrangement that a set of GPUs allows."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -12,10 +12,10 @@ _ENGINES = tuple(VaeEngine)
 
 
 def placements(memory: GpuMemory, gpus: Sequence[Gpu], layout: Layout) -> list[Placement]:
-    """Every arrangement of this layout that the operator allows, the best first.
+    """Return every arrangement of this layout that the operator's choices allow, best first.
 
-    Those that fit come before those that fit tightly. Among them a text encoder on a GPU comes before one on the CPU,
-    then VAE engines in their order of preference. Then, and where nothing fits, the most memory free decides.
+    The order is by verdict, then a text encoder on a GPU before one on the CPU, then VAE engines in their order of
+    preference, then most free memory. Arrangements that do not fit are ordered by free memory alone.
     """
     profile, places = memory.profile, range(len(gpus))
     encoders = {"gpu": [*places], "cpu": [ON_CPU], None: [*places, ON_CPU]}[profile.text_encoder_device]
@@ -24,20 +24,20 @@ def placements(memory: GpuMemory, gpus: Sequence[Gpu], layout: Layout) -> list[P
         Placement(memory, tuple(gpus), layout, text_encoder, vae, engine)
         for text_encoder, vae, engine in product(encoders, places, engines)
     ]
-    if layout is Layout.ONE_AT_A_TIME:  # who swaps watches the memory of its own GPU, and the experts are on the first
+    if layout is Layout.ONE_AT_A_TIME:  # the process that swaps checks its own GPU's memory; experts are on the first
         arrangements = [p for p in arrangements if STREAM not in profile.doors or p.stream == 0]
     return sorted(arrangements, key=_preference)
 
 
 def _preference(placement: Placement) -> tuple[int, bool, int, int]:
-    """Sorts the best first; what does not fit by the least that is missing alone."""
+    """Sort key: best first. Arrangements that do not fit are ordered by the fewest missing bytes."""
     fits = placement.verdict > Verdict.TOO_SMALL
     engine = _ENGINES.index(placement.vae_engine) if fits else 0
     return -placement.verdict, fits and placement.text_encoder_on_cpu, engine, -placement.least_free
 
 
 def layouts(gpus: Sequence[Gpu]) -> list[Layout]:
-    """Layouts that so many GPUs allow, best first. Raises SettingsError."""
+    """Return the layouts that this number of GPUs allows, best first. Raises SettingsError for 0 or more than 2."""
     if not 1 <= len(gpus) <= 2:
         raise SettingsError(
             f"{len(gpus)} GPUs, accepted: one or two. One clip uses at most two (guidance has two passes); "
@@ -47,12 +47,15 @@ def layouts(gpus: Sequence[Gpu]) -> list[Layout]:
 
 
 def best_of_each_layout(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Placement]:
-    """The best arrangement of each layout, in the order of preference, fitting or not."""
+    """Return the best arrangement of each layout, in order of preference, whether it fits or not."""
     return [placements(memory, gpus, layout)[0] for layout in layouts(gpus)]
 
 
 def best_fit(candidates: Sequence[Placement]) -> Placement | None:
-    """The first that fits; else the first that fits tightly, both experts resident before swapped ones; else None."""
+    """Return the best candidate that fits, None if none does.
+
+    Layouts with both experts resident come first, even if they fit only tightly, then swapped experts.
+    """
     order = sorted(
         (candidate for candidate in candidates if candidate.verdict > Verdict.TOO_SMALL),
         key=lambda p: (p.layout is Layout.ONE_AT_A_TIME, -p.verdict),

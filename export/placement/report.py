@@ -1,4 +1,4 @@
-"""A placement in words and as JSON: the table of what each GPU holds, the verdict, why, and what else would fit."""
+"""Report of a placement as text and JSON: memory table per GPU, verdict, reasons, alternatives."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -29,7 +29,7 @@ _NOTE = (
 def report_lines(
     tried: Sequence[Placement], choice: Placement | None, alternatives: Sequence[Alternative]
 ) -> Iterator[str]:
-    """The report of a decision; without a choice the table is that of the layout that comes nearest."""
+    """Yield the lines of the report. If nothing fits, the table shows the layout that lacks the fewest bytes."""
     shown = choice or max(tried, key=lambda placement: placement.least_free)
     sizes = ", ".join(map(str, shown.profile.sizes))
     yield f"{_gpus(shown)}; {sizes}; {precisions(shown.profile)}, text encoder in {shown.profile.text_encoder}"
@@ -82,14 +82,14 @@ def _gib(size: int) -> str:
 
 
 def _passed_over(tried: Sequence[Placement], shown: Placement) -> Iterator[str]:
-    """Layouts that were preferred to the one shown, or also failed, and by how much."""
+    """Yield the layouts that do not fit, or fit only tightly, with their shortage; without the one shown."""
     for placement in tried:
         if placement is not shown and placement.verdict < Verdict.FITS:
             yield f"{placement.description}: {shortage(placement)}"
 
 
 def shortage(placement: Placement) -> str:
-    """`GPU 0 needs 103.1 of 79.0 GiB`, for each GPU that is too full."""
+    """Describe each GPU that is too full or fits tightly, as in `GPU 0 needs 103.1 of 79.0 GiB`."""
     verdicts = {gpu: placement.verdict_of(gpu) for gpu in range(len(placement.gpus))}
     return ", ".join(
         f"GPU {gpu} needs {placement.needed(gpu) / GIB:.1f} of {placement.gpus[gpu].usable / GIB:.1f} GiB"
@@ -100,7 +100,7 @@ def shortage(placement: Placement) -> str:
 
 
 def text_encoder_reason(placement: Placement) -> str:
-    """Where the text encoder runs, and why."""
+    """Return where the text encoder runs, and why."""
     if not placement.text_encoder_on_cpu:
         return f"on GPU {placement.text_encoder}: it fits there, and a new prompt takes least time"
     plan = placement.memory.plans["text_encoder"]
@@ -113,13 +113,13 @@ def text_encoder_reason(placement: Placement) -> str:
 
 
 def _on_gpu(placement: Placement) -> str:
-    """What this layout would need with the text encoder on a GPU."""
+    """Return the shortage of this layout with the text encoder on a GPU."""
     profile = replace(placement.profile, text_encoder_device="gpu")
     return shortage(placements(replace(placement.memory, profile=profile), placement.gpus, placement.layout)[0])
 
 
 def vae_reason(placement: Placement) -> str:
-    """Why the VAE runs where it does."""
+    """Return why the VAE runs where it does."""
     one = f"a set of caches has {_gib(placement.memory.largest_cache_set)} GiB"
     bindings = sum(placement.memory.plans[name].bindings for name in VAE_DECODERS)
     pool = CACHE_SETS_IN_POOL * len(placement.profile.doors)
@@ -134,7 +134,7 @@ def vae_reason(placement: Placement) -> str:
 
 
 def _not_with(placement: Placement, engine: VaeEngine) -> str:
-    """Why another engine was not taken for this layout."""
+    """Return why another engine was not chosen for this layout."""
     if placement.profile.vae_engine is not None:
         return "and this engine was asked for"
     others = placements(placement.memory, placement.gpus, placement.layout)
@@ -153,7 +153,7 @@ def _alternative_line(alternative: Alternative) -> str:
 def report_json(
     tried: Sequence[Placement], choice: Placement | None, alternatives: Sequence[Alternative]
 ) -> dict[str, Any]:
-    """The same as an object for `json.dumps`; sizes in bytes."""
+    """Return the report as an object for `json.dumps`, with sizes in bytes."""
     return {
         "fits": choice is not None,
         "placement": None if choice is None else placement_json(choice),
@@ -166,7 +166,7 @@ def report_json(
 
 
 def placement_json(placement: Placement) -> dict[str, Any]:
-    """One placement with everything it holds."""
+    """Return one placement with the memory of each component, in bytes."""
     profile = placement.profile
     return {
         "layout": placement.layout.name.lower(),

@@ -1,1 +1,1 @@
-"""Eight bits: calibration, ranges, weights. Uses checkpoint and graphs."""
+"""FP8 and INT8: calibration, ranges, weights. Imports checkpoint and graphs."""

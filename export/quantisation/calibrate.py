@@ -1,4 +1,4 @@
-"""Ranges for FP8 and INT8: ModelOpt watches both experts while diffusers' own pipeline makes videos from prompts."""
+"""Calibration for FP8 and INT8: ModelOpt records ranges in both experts while diffusers' pipeline generates videos."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from export.quantisation.ranges import Fp8Ranges
 
 _PIPELINE_FIELDS = ("height", "width", "num_frames", "guidance_scale", "guidance_scale_2", "negative_prompt")
 _E4M3 = {"num_bits": (4, 3), "axis": None}
-# The ends of our names, and ModelOpt's names for what it watches there.
+# The last part of a range's name, and the name of ModelOpt's quantizer there.
 _QUANTIZERS = {"weight": "weight_quantizer", "input": "input_quantizer"} | {
     name: f"{name[0]}_bmm_quantizer" for name in ATTENTION_INPUTS
 }
@@ -26,7 +26,7 @@ _QUANTIZERS = {"weight": "weight_quantizer", "input": "input_quantizer"} | {
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """Settings of the videos that are made while the layers are watched: one per prompt, at the default size."""
+    """Settings of the calibration videos: one per prompt, at the checkpoint's default size."""
 
     prompts: tuple[str, ...]
     num_inference_steps: int
@@ -34,7 +34,10 @@ class CalibrationSettings:
 
 
 def calibrate(checkpoint: Checkpoint, settings: CalibrationSettings) -> Fp8Ranges:
-    """Make the videos and return the largest absolute values that the experts' layers saw. Raises CheckpointError."""
+    """Generate the videos and return the largest absolute values in the experts' layers.
+
+    Raises CheckpointError, and PrecisionError without ModelOpt.
+    """
     checkpoint.check()
     pipeline = _pipeline(checkpoint)
     experts = nn.ModuleDict({name: getattr(pipeline, name) for name in EXPERT_COMPONENTS})
@@ -55,7 +58,7 @@ def calibrate(checkpoint: Checkpoint, settings: CalibrationSettings) -> Fp8Range
 
 
 def _pipeline(checkpoint: Checkpoint) -> Any:
-    """A14B in BF16 with the components on the GPU in turn; what is small, in FP32."""
+    """Load the pipeline: a large checkpoint in BF16, a small one in FP32. On a GPU, components are loaded in turn."""
     dtype = torch.float32 if checkpoint.kind is CheckpointKind.SMALL else torch.bfloat16
     pipeline: Any = WanPipeline.from_pretrained(checkpoint.folder, torch_dtype=dtype, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -76,9 +79,9 @@ def _make_videos(pipeline: Any, settings: CalibrationSettings, fields: dict[str,
 
 
 def _watch(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
-    """The experts with ModelOpt's quantizers in all blocks, of which FP8 leaves some out, after `make_videos` ran once.
+    """Insert ModelOpt's quantizers into all blocks of the experts, and run `make_videos` once.
 
-    Raises PrecisionError without ModelOpt.
+    All blocks are recorded, although FP8 leaves some unquantised. Raises PrecisionError without ModelOpt.
     """
     try:
         import modelopt.torch.quantization as mtq  # seconds to import, and an extra of its own

@@ -1,4 +1,4 @@
-"""Prompts that FP8 is calibrated with."""
+"""Prompts for the calibration of FP8 and INT8."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ _OWN_PROMPTS = Path(__file__).with_name("prompts.txt")
 
 
 def calibration_prompts(checkpoint: Path, file: Path | None = None) -> tuple[str, ...]:
-    """Prompts, one per line: of `file`, else the checkpoint's own, else this project's. Raises CheckpointError."""
+    """Read prompts, one per line: of `file`, else of the checkpoint, else of this project. Raises CheckpointError."""
     own = checkpoint / PROMPTS_FILE
     chosen = file or (own if own.is_file() else _OWN_PROMPTS)
     if not chosen.is_file():

@@ -1,4 +1,4 @@
-"""Calibrated ranges: the largest absolute values seen, which give FP8's scales. One JSON file per checkpoint."""
+"""Calibrated ranges: largest absolute values, from which FP8 and INT8 scales follow. One JSON file per checkpoint."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ from export.checkpoint.folder import CheckpointError
 
 @dataclass(frozen=True)
 class Fp8Ranges:
-    """What calibration brought.
+    """Result of a calibration, for FP8 and for INT8.
 
     Attributes:
-        checkpoint_hashes: of each expert's component, so that ranges of other weights are not used.
-        ranges: by component and name (`export/graphs/fp8_layers.py`, `needed_ranges`), in the tensor's own unit.
+        checkpoint_hashes: by expert component, so that ranges of other weights are refused.
+        ranges: by component and name (`needed_ranges` in `export/graphs/fp8_layers.py`), in the tensor's unit.
         made_with: prompts, steps, size, versions, device.
     """
 
@@ -27,14 +27,14 @@ class Fp8Ranges:
     made_with: Mapping[str, Any]
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as partial:
             partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 def read_ranges(path: Path, component: str, *, names: list[str], checkpoint_hash: str) -> Mapping[str, float]:
-    """The ranges of one expert. Raises CheckpointError if there are none, or of other weights, or not all."""
+    """Read the ranges of one expert. Raises CheckpointError if they are missing, incomplete or of other weights."""
     remedy = "Run `python -m export calibrate --checkpoint ...` (on a GPU for A14B)"
     if not path.is_file():
         raise CheckpointError(f"FP8 and INT8 need the ranges of activations, and {path} is missing. {remedy}.")
@@ -49,5 +49,5 @@ def read_ranges(path: Path, component: str, *, names: list[str], checkpoint_hash
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of the file; empty if it is missing."""
+    """Return the file's SHA-256 as hexadecimal digits, or an empty string if the file is missing."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -1,1 +1,1 @@
-"""Checkpoint to checked ONNX graphs, installed. Uses parity, fp8, checkpoint and graphs."""
+"""Export of a checkpoint to checked, installed ONNX graphs. Imports parity, quantisation, checkpoint and graphs."""

@@ -1,7 +1,7 @@
-"""A dummy of Wan2.2-T2V-A14B: its config files and tensors of its true names, types and shapes, without values.
+"""Dummy of Wan2.2-T2V-A14B: its config files, and tensors with its names, types and shapes but without values.
 
-The shards are sparse files: 126 GB by their size and next to nothing on the disk. They read as zeros, so the graphs
-made from them can be checked and compiled, and must not be run. Only the tokenizer is another one (wan-mini's).
+The shards are sparse files: 126 GB in size, and almost nothing on disk. They read as zeros, so graphs made from them
+can be checked and compiled, but must not be run. The tokenizer is another one, of wan-mini's kind.
 """
 
 import copy
@@ -145,18 +145,18 @@ A14B_CONFIGS: Mapping[str, dict[str, Any]] = {
         "use_flow_sigmas": True,
     },
 }
-# Weights that each graph takes, counted on the true architecture; the VAE's are its decoder's and post_quant_conv's.
+# Parameters of each graph, counted on A14B's architecture. A VAE graph has the decoder's and post_quant_conv's.
 A14B_PARAMETERS = {
     "text_encoder": 5_680_910_336,
     "high_noise_expert": 14_288_491_584,
     "low_noise_expert": 14_288_491_584,
-    "vae_decoder_first": 73_295_331 + 272 - 2 * 885_504,  # the first frame passes both time convolutions by
+    "vae_decoder_first": 73_295_331 + 272 - 2 * 885_504,  # the first frame skips both time convolutions
     "vae_decoder_next": 73_295_331 + 272,
 }
 
 
 def small_configs(*, layers: int = 2) -> dict[str, dict[str, Any]]:
-    """The same files for a small network of the same architecture, for tests."""
+    """Return the config files of a small network of the same architecture, for tests."""
     configs = copy.deepcopy(dict(A14B_CONFIGS))
     for name in ("transformer/config.json", "transformer_2/config.json"):
         configs[name].update(num_attention_heads=2, attention_head_dim=64, ffn_dim=256, num_layers=layers, text_dim=64)
@@ -174,7 +174,10 @@ def write_dummy(
     stored: Mapping[str, str] = STORED,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
-    """Write the dummy to `folder`, whole or not at all; `stored` is the type of each component's tensors."""
+    """Write the dummy to `folder`, atomically. `stored` is the type of each component's tensors.
+
+    Returns `folder`. `shard_bytes` is the largest size of a shard's data.
+    """
     with write_folder_atomically(folder) as partial:
         for name, config in configs.items():
             (partial / name).parent.mkdir(exist_ok=True)
@@ -183,7 +186,7 @@ def write_dummy(
         for component, dtype in stored.items():
             stem = "model" if component == "text_encoder" else "diffusion_pytorch_model"
             shapes = {name: tuple(tensor.shape) for name, tensor in shell_of(partial, component).state_dict().items()}
-            shapes.pop(EMBEDDINGS[1], None)  # published under its first name alone
+            shapes.pop(EMBEDDINGS[1], None)  # the published checkpoint stores the embedding under its first name only
             _write_shards(partial / component / stem, shapes, dtype, shard_bytes=shard_bytes)
     return folder
 
@@ -192,7 +195,7 @@ _ShapeTable = dict[str, tuple[int, ...]]
 
 
 def _write_shards(stem: Path, shapes: _ShapeTable, dtype: str, *, shard_bytes: int) -> None:
-    """Shards of at most `shard_bytes` and their index; a single file without one."""
+    """Write shards of at most `shard_bytes` and their index, or a single file without an index."""
     shards = list(_split(shapes, BYTES_OF[dtype], shard_bytes))
     if len(shards) == 1:
         write_sparse(stem.with_name(f"{stem.name}.safetensors"), shards[0], dtype)
@@ -220,7 +223,7 @@ def _split(shapes: _ShapeTable, itemsize: int, shard_bytes: int) -> Iterator[_Sh
 
 
 def write_sparse(path: Path, shapes: _ShapeTable, dtype: str) -> None:
-    """A safetensors file whose header is true and whose data is a hole, but for one number of the embedding."""
+    """Write a safetensors file with a valid header and a hole for its data. One value of an embedding is not zero."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
@@ -230,7 +233,7 @@ def write_sparse(path: Path, shapes: _ShapeTable, dtype: str) -> None:
     header += b" " * (-len(header) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
-        if EMBEDDINGS[0] in shapes:  # an embedding of zeros is refused, with reason
+        if EMBEDDINGS[0] in shapes:  # the checkpoint's check refuses an embedding of zeros
             file.seek(8 + len(header) + entries[EMBEDDINGS[0]]["data_offsets"][0])
             file.write(b"\x3f\x80")
         file.truncate(8 + len(header) + end)

@@ -1,8 +1,8 @@
-"""BF16 copies of the experts' shards, for checkpoints that come in FP32: 28.6 GB per expert in place of 57.
+"""BF16 copies of the experts' shards, for checkpoints stored in FP32: 28.6 GB per expert instead of 57.
 
-A graph in BF16 above FP32 shards has a Cast behind each weight, and TensorRT reads every weight in FP32 while it
-builds. The copies lie in `<checkpoint>/experts-bf16/`, and the graphs beside them. Each shard is streamed, so memory
-stays small, and appears whole or not at all: after an interruption those that are there are kept.
+A BF16 graph that refers to FP32 shards has a Cast after each weight, and TensorRT reads every weight in FP32 during the
+build. The copies are in `<checkpoint>/experts-bf16/`, with the graphs beside them. Each shard is copied in chunks, so
+memory use is small, and is written atomically: after an interruption, finished copies are kept.
 """
 
 import hashlib
@@ -28,17 +28,17 @@ logger = logging.getLogger(__name__)
 FOLDER = "experts-bf16"
 CHUNK_ELEMENTS = 1 << 24  # 64 MiB of FP32
 _SAMPLE_BYTES = 4096
-_SOURCE = "source_sha256"  # in the header of a copy: what it was made from
+_SOURCE = "source_sha256"  # in the header's metadata: digest of the source shard
 _TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def bf16_folder(checkpoint: Path) -> Path:
-    """Where the copies are: laid out as a checkpoint that has the two experts alone."""
+    """Return the folder of the copies. Its layout is that of a checkpoint with only the two experts."""
     return checkpoint / FOLDER
 
 
 def write_bf16_shards(checkpoint: Path) -> Path:
-    """Write the copies that are not there yet; returns their folder. Raises CheckpointError for damaged shards."""
+    """Write missing and stale copies, and return their folder. Raises CheckpointError for damaged shards."""
     for shard in _shards(checkpoint):
         if not shard.is_current:
             shard.write()
@@ -51,13 +51,13 @@ def write_bf16_shards(checkpoint: Path) -> Path:
 
 
 def bf16_shards_need(checkpoint: Path) -> DiskNeed:
-    """Room for the copies that are not there yet."""
+    """Return the disk space of the copies that are missing or stale. Raises CheckpointError for damaged shards."""
     missing = sum(shard.target_bytes for shard in _shards(checkpoint) if not shard.is_current)
     return DiskNeed(checkpoint, missing, "BF16 copies of the experts' shards")
 
 
 class _Shard:
-    """One file of an expert and its copy; `types` has the copy's type of every tensor."""
+    """One shard of an expert and its copy. `types` has the type of each tensor in the copy."""
 
     def __init__(self, tensors: Mapping[str, StoredTensor], types: Mapping[str, str], target: Path) -> None:
         self.tensors = dict(sorted(tensors.items(), key=lambda item: item[1].offset))
@@ -71,7 +71,7 @@ class _Shard:
 
     @property
     def is_current(self) -> bool:
-        """Whether the copy is there and was made from this file."""
+        """Whether the copy exists and was made from this shard."""
         try:
             with self.target.open("rb") as file:
                 header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
@@ -80,7 +80,7 @@ class _Shard:
         return bool(header.get("__metadata__", {}).get(_SOURCE) == self._digest())
 
     def write(self) -> None:
-        """Write the copy, whole or not at all."""
+        """Write the copy atomically."""
         header = json.dumps(self._header()).encode()
         header += b" " * (-len(header) % 8)
         with write_atomically(self.target) as partial, partial.open("wb") as file:
@@ -97,7 +97,7 @@ class _Shard:
         return entries
 
     def _digest(self) -> str:
-        """Of the names, shapes and types on both sides and the first 4 KiB of every tensor."""
+        """Hash the names, shapes, source and target types, and the first 4 KiB of every tensor."""
         digest = hashlib.sha256()
         for name, tensor in self.tensors.items():
             digest.update(f"{name} {tensor.dtype} {self.types[name]} {tensor.shape} {tensor.offset}".encode())
@@ -118,7 +118,7 @@ def _shards(checkpoint: Path) -> Iterator[_Shard]:
 
 
 def _copy(tensor: StoredTensor, target: BinaryIO, dtype: torch.dtype) -> None:
-    """Append the tensor's values to `target` in another type, piece by piece; rounded to nearest, ties to even."""
+    """Append the tensor's values to `target` in another type, in chunks. Rounding is to nearest, ties to even."""
     itemsize = BYTES_OF[tensor.dtype]
     with tensor.path.open("rb") as source:
         source.seek(tensor.offset)

@@ -1,7 +1,7 @@
-"""Check of a written graph without running it and without reading its weights, of which it may have 57 GB.
+"""Check of a written ONNX graph that neither runs it nor reads its weights, which can be 57 GB.
 
-Whole means: the ONNX checker accepts it, and with its axes fixed to a real size every value in it has one shape, which
-ONNX's strict inference agrees with, and the outputs are what the contract says.
+With its axes fixed to the size of a clip, every value must have a static shape, ONNX's strict shape inference must
+agree, and the outputs must have the contract's shapes. The ONNX checker itself runs in `exporter.save`.
 """
 
 import math
@@ -23,12 +23,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class GraphError(Exception):
-    """A graph that is not what it should be; the message names the value."""
+    """A graph with a wrong shape or a wrong number of weights. The message names the value."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Size of a graph. `elements` are those of its initializers by type, such as {"BFLOAT16": 14,259,307,584}."""
+    """Size of a graph. `elements` counts initializer elements by type, such as {"BFLOAT16": 14,259,307,584}."""
 
     nodes: int
     casts: int
@@ -47,13 +47,13 @@ def structure(path: Path) -> Structure:
 
 
 def dtypes(model: onnx.ModelProto) -> dict[str, str]:
-    """Element type of every input and output."""
+    """Return the ONNX element type of every input and output."""
     name_of = onnx.TensorProto.DataType.Name
     return {v.name: name_of(v.type.tensor_type.elem_type) for v in (*model.graph.input, *model.graph.output)}
 
 
 def check_shapes(path: Path, graph: str, facts: ModelFacts, sizes: tuple[VideoShape, ...]) -> None:
-    """Infer every shape at each size, batch 1, and compare the outputs'. Raises GraphError."""
+    """Infer all shapes at each clip size, at batch 1, and compare the outputs' with the contract. Raises GraphError."""
     model = onnx.load(path, load_external_data=False)
     for size in sizes:
         axes = {"batch": 1, **axes_of(graph, None if graph == "text_encoder" else size, facts)}
@@ -65,7 +65,7 @@ def check_shapes(path: Path, graph: str, facts: ModelFacts, sizes: tuple[VideoSh
 
 
 def expected_outputs(graph: str, inputs: Shapes, facts: ModelFacts) -> Shapes:
-    """What the contract says of the outputs for these inputs."""
+    """Return the contract's output shapes for these input shapes."""
     if graph == "text_encoder":
         return {"text_embeddings": (*inputs["input_ids"], facts.text_dim)}
     if not graph.startswith("vae_"):
@@ -78,14 +78,15 @@ def expected_outputs(graph: str, inputs: Shapes, facts: ModelFacts) -> Shapes:
 
 
 def inferred_outputs(model: onnx.ModelProto) -> Shapes:
-    """Shapes of the outputs of a graph whose inputs' axes are all fixed. Raises GraphError.
+    """Infer the output shapes of a graph whose input axes are all fixed. Raises GraphError.
 
-    Shapes that the graph computes (of a Reshape, say) are folded to constants first; plain inference stops at them.
+    Shapes that the graph itself computes, such as a Reshape's, are folded to constants first. Plain shape inference
+    cannot see through them.
     """
     folded = ir.from_proto(model)
     optimizer.inline(folded)  # TensorRT's own operators are functions in the graph
     for value in folded.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):  # nothing may be read from the checkpoint
+        if isinstance(value.const_value, ir.ExternalTensor):  # constant folding would read it from the checkpoint
             value.const_value = None
     with np.errstate(all="ignore"):  # both branches of a Where are folded: UMT5 takes the logarithm of distance 0
         optimizer.fold_constants_ir(folded, onnx_shape_inference=True)
@@ -100,7 +101,10 @@ def inferred_outputs(model: onnx.ModelProto) -> Shapes:
 
 
 def _infer_strictly(model: onnx.ModelProto, folded: ir.Model) -> None:
-    """ONNX's own inference from nothing but inputs and constants: types and shapes of every node must agree."""
+    """Run ONNX's strict inference from inputs and constants: types and shapes of every node must agree.
+
+    Raises GraphError.
+    """
     opaque = {tensor.name: tensor for tensor in model.graph.initializer if tensor.external_data}
     for name in opaque:
         if name in folded.graph.initializers:

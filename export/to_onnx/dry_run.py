@@ -1,4 +1,4 @@
-"""The whole export of A14B without its weights: a dummy checkpoint, five graphs, every check that needs no GPU."""
+"""Dry run of A14B's whole export without its weights: a dummy checkpoint, five graphs, all checks without a GPU."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -28,11 +28,12 @@ def dry_run(
     jobs: int = 1,
     report: Callable[[Row], None],
 ) -> None:
-    """Write the dummy to `folder`, export it, and hand `report` one row per graph as soon as it was checked.
+    """Write the dummy to `folder`, export it, and call `report` with one row per graph after its checks.
 
-    Manifests go to `<folder>-export`. Both are made anew. `stored` is the type of the experts' tensors, as published if
-    None. Each graph is made in a process of its own, so the peak is its own; with one job, so are the seconds.
-    Raises GraphError also where a graph has not the number of weights in `parameters`.
+    Manifests go to `<folder>-export`. Both folders are replaced. `stored` is the type of the experts' tensors; None is
+    the published type. Each graph is exported in its own process, so its row has its own peak memory; with one job, its
+    seconds are not shared either.
+    Raises GraphError, also for a graph whose parameter count differs from `parameters`.
     """
     experts = dict.fromkeys(EXPERT_COMPONENTS, stored) if stored else {}
     write_dummy(folder, configs, stored={**STORED, **experts}, shard_bytes=shard_bytes)

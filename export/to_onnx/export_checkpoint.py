@@ -1,8 +1,8 @@
-"""Checkpoint to a folder of checked graphs: every arrow of the engine's way but the last.
+"""Export of a checkpoint to a folder of checked graphs; `install.py` then copies them into a model repository.
 
-Layout of the folder: `<graph>/manifest.json` and `<graph>/model.onnx` for each of the five graphs, and what serving
-reads besides: `model_facts.json`, `serving_defaults.json`, `tokenizer.json`. The graphs of a large checkpoint are
-written next to its shards instead (`export_in_place.py`), and the manifests say where.
+Layout of the folder: `<graph>/manifest.json` and `<graph>/model.onnx` for each of the five graphs, and the files that
+serving reads besides: `model_facts.json`, `serving_defaults.json`, `tokenizer.json`. The graphs of a large checkpoint
+are written beside its shards instead (`export_in_place.py`), and their manifests have the paths.
 """
 
 import logging
@@ -26,7 +26,7 @@ from export.to_onnx.model_files import seal_model_files, write_model_files
 
 logger = logging.getLogger(__name__)
 
-BYTES_FOR_GRAPHS = 250_000_000  # five graphs without weights, with room
+BYTES_FOR_GRAPHS = 250_000_000  # upper bound of five graphs without weights
 AS_SERVED_ON_A_CPU = ExportSettings()
 
 
@@ -37,11 +37,11 @@ def export_checkpoint(
     *,
     on_written: Callable[[InPlaceGraph], None] = lambda _: None,
 ) -> Path:
-    """Export and check all five graphs into `folder`; graphs that are already current are kept.
+    """Export all five graphs into `folder`, check them, and return `folder`. Graphs that are current are kept.
 
-    `on_written` gets each graph that was written next to the checkpoint's shards.
-    Raises DiskSpaceError before any work; CheckpointError for weights that do not fit their config; GraphError for a
-    graph that is not whole; ParityError for one that differs from its module.
+    `on_written` is called with each graph that was written beside the checkpoint's shards.
+    Raises DiskSpaceError before anything is exported, CheckpointError for weights that do not fit their config,
+    GraphError for a graph with wrong shapes, and ParityError for a graph that differs from its module.
     """
     if not settings.external_weights:
         checkpoint.check_fits_inside()
@@ -67,7 +67,7 @@ def export_checkpoint(
 
 
 def graph_needs(checkpoint: Checkpoint, folder: Path, *, external_weights: bool | None = None) -> list[DiskNeed]:
-    """Room for the graphs, with their weights unless these stay in the checkpoint (None: by its kind)."""
+    """Return the disk space of the graphs, with their weights unless `external_weights` (None: by checkpoint kind)."""
     if external_weights is None:
         external_weights = checkpoint.kind is CheckpointKind.LARGE
     if external_weights:
@@ -87,7 +87,7 @@ def _disk_needs(checkpoint: Checkpoint, folder: Path, settings: ExportSettings) 
 
 
 def _write_all(exports: list[GraphExport], on_written: Callable[[InPlaceGraph], None]) -> dict[str, InPlaceGraph]:
-    """Tracing is single-threaded Python, so graphs go to processes of their own."""
+    """Export the graphs in parallel processes, since tracing is single-threaded Python."""
     in_place: dict[str, InPlaceGraph] = {}
     if not exports:
         return in_place
@@ -95,7 +95,7 @@ def _write_all(exports: list[GraphExport], on_written: Callable[[InPlaceGraph], 
     pool = ProcessPoolExecutor(
         min(settings.jobs, len(exports)),
         mp_context=get_context("spawn"),
-        max_tasks_per_child=1 if settings.external_weights else None,  # the cost of such a graph is measured alone
+        max_tasks_per_child=1 if settings.external_weights else None,  # a new process per graph, to measure its cost
     )
     tasks = [pool.submit(_write, export) for export in exports]
     try:
@@ -106,7 +106,7 @@ def _write_all(exports: list[GraphExport], on_written: Callable[[InPlaceGraph], 
                 in_place[graph] = written
                 on_written(written)
     finally:
-        pool.shutdown(cancel_futures=True)  # after a failure the graphs that were not begun are not begun
+        pool.shutdown(cancel_futures=True)  # after a failure, do not start the remaining graphs
     return in_place
 
 

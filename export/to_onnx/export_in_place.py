@@ -1,9 +1,9 @@
-"""Export of one graph in place: next to the shards that hold its weights, for a checkpoint too large to load.
+"""Export of one graph in place, beside the shards that hold its weights, for a checkpoint too large to load.
 
     <checkpoint>/transformer/high_noise_expert.bf16.onnx      beside diffusion_pytorch_model-00001-of-00012.safetensors
 
-Weights in eight bits are no part of the checkpoint and get a file of their own there (`quantisation/weights.py`).
-Graphs of several precisions can stand there side by side. Nothing else in the checkpoint is touched.
+FP8 and INT8 weights are not part of the checkpoint and get their own file there (`quantisation/weights.py`).
+Graphs of several precisions can be there at the same time. The checkpoint's own files do not change.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ CHECKED_SIZES = (VideoShape(81, 480, 832), VideoShape(81, 720, 1280))
 
 @dataclass(frozen=True)
 class InPlaceGraph:
-    """A graph that was written: what it consists of, what it took from the checkpoint, and what the work cost."""
+    """A written graph: its structure, the external data that it refers to, and the cost of its export."""
 
     graph: str
     path: Path
@@ -40,7 +40,7 @@ class InPlaceGraph:
 
 
 def in_place_path(folder: Path, graph: str, precision: str) -> Path:
-    """Where the graph of a precision stands."""
+    """Return the path of the graph in a precision."""
     return folder / GRAPHS[graph].component / f"{graph}.{precision}.onnx"
 
 
@@ -52,12 +52,13 @@ def export_in_place(
     prepare: Callable[[nn.Module], nn.Module] = lambda module: module,
     weights_folder: Path | None = None,
 ) -> InPlaceGraph:
-    """Trace, attach_external_data, write, check; `prepare` may change the bare module before it is traced.
+    """Trace a graph without weights, attach the external weights, write and check it.
 
-    `weights_folder` holds copies of the component's shards, if the checkpoint's own are not to be used.
+    `prepare` may change the module before it is traced. `weights_folder` has copies of the component's shards that
+    replace the checkpoint's own.
 
-    Raises CheckpointError before tracing if the weights do not fit the config, and GraphError, with no graph left, if
-    the result is not whole.
+    Raises CheckpointError before tracing if the weights do not fit the config. Raises GraphError, and removes the
+    graph, if its shapes are wrong.
     """
     source = GRAPHS[graph]
     folder = weights_folder or checkpoint.folder

@@ -1,4 +1,4 @@
-"""One graph from checkpoint to sealed manifest: export, check its shapes, compare it with its module, seal it."""
+"""Export of one graph: write it, check its shapes, compare it with its module, write its manifest."""
 
 import logging
 from collections.abc import Mapping
@@ -38,17 +38,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How to export.
+    """Settings of an export.
 
     Attributes:
-        precisions: of each part.
-        external_weights: whether the weights stay in the checkpoint's files; the graphs are then written next to them.
-        dummy: the checkpoint has shapes and no values, so its graphs are not compared with its modules.
-        jobs: graphs traced at the same time.
-        fp8_ranges: the file that calibration left; read for precisions in FP8 and INT8 alone.
-        bf16_shards: whether the experts' weights are first copied into shards in BF16, and read from there.
+        precisions: precision of each part of the model.
+        external_weights: whether the weights stay in the checkpoint's files, with the graphs written beside them.
+        dummy: whether the checkpoint has shapes and no values, so that parity cannot be checked.
+        jobs: number of graphs traced in parallel.
+        fp8_ranges: file of calibrated ranges; read for FP8 and INT8 precisions only.
+        bf16_shards: whether the experts' weights are first copied to BF16 shards, to which the graphs then refer.
 
-    Raises PrecisionError for BF16 shards under experts whose inputs and outputs are not BF16.
+    Raises PrecisionError for BF16 shards without external weights, or for experts without BF16 inputs and outputs.
     """
 
     precisions: Precisions = IN_ONNX_RUNTIME
@@ -69,7 +69,7 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class GraphExport:
-    """The export of one graph of `checkpoint` into an export's `folder`."""
+    """Export of one graph of `checkpoint` into an export's `folder`."""
 
     graph: str
     checkpoint: Checkpoint
@@ -78,23 +78,23 @@ class GraphExport:
 
     @property
     def precision(self) -> str:
-        """The precision chosen for this graph."""
+        """Precision of this graph."""
         return self.settings.precisions.of(self.graph)
 
     @property
     def is_current(self) -> bool:
-        """Whether the folder holds this graph, made from the same weights in the same way."""
+        """Whether the folder has this graph already, made from the same weights by the same code and settings."""
         return is_current(self.folder / self.graph, self._origin)
 
     def check_ranges(self) -> None:
-        """Refuse eight bits without calibrated ranges, before minutes of tracing. Raises CheckpointError."""
+        """Refuse FP8 or INT8 without calibrated ranges, before minutes of tracing. Raises CheckpointError."""
         if needs_ranges(self.precision):
             self._ranges(blocks=0)
 
     def write(self) -> InPlaceGraph | None:
-        """Write the graph and check its shapes; returns what was written in the checkpoint's own folders, if it was.
+        """Write the graph and check its shapes. Returns the graph if it was written beside the checkpoint's shards.
 
-        A stale graph is replaced together with its manifest.
+        A stale graph is replaced and its manifest removed. Raises GraphError.
         """
         with write_folder_atomically(self.folder / self.graph) as partial:
             if self.settings.external_weights:
@@ -111,7 +111,7 @@ class GraphExport:
         return None
 
     def seal(self, in_place: InPlaceGraph | None) -> None:
-        """Compare the graph with its module, then write its manifest: one without was never shown to be right.
+        """Compare the graph with its module, then write its manifest. A graph without a manifest is unverified.
 
         Raises ParityError.
         """
@@ -130,7 +130,7 @@ class GraphExport:
 
     @property
     def _bf16_shards(self) -> Path | None:
-        """Where the graph's weights were copied to in BF16; None if they were not."""
+        """Folder of the BF16 shards that the graph refers to. None if it refers to the checkpoint's own shards."""
         copied = self.settings.bf16_shards and self.graph in EXPERTS
         return bf16_folder(self.checkpoint.folder) if copied else None
 
@@ -155,7 +155,7 @@ class GraphExport:
         )
 
     def _in_precision(self, module: nn.Module) -> nn.Module:
-        """The module, an expert put in eight bits where that was chosen."""
+        """Quantise an expert in place for FP8 or INT8, and return the module."""
         if needs_ranges(self.precision):
             expert = cast(WanTransformer3DModel, module)
             quantise(expert, self.precision, self._ranges(blocks=len(expert.blocks)))
@@ -170,7 +170,7 @@ class GraphExport:
         return read_ranges(self.settings.fp8_ranges, component, names=names, checkpoint_hash=wanted)
 
     def _compare(self) -> tuple[list[Comparison], str | None]:
-        """Parity figures, or none and the reason."""
+        """Return the parity figures, or no figures and the reason why."""
         if tolerance(self.graph, self.precision) is None:
             return [], f"ONNX Runtime cannot run {self.precision} on a CPU; structure, types and shapes were checked"
         if self.settings.dummy:

@@ -1,4 +1,4 @@
-"""Put exported graphs and facts where Triton and the model shells read them: `model_repository/<model>/1/`."""
+"""Installation of exported graphs and model files into a model repository, `<model>/1/`."""
 
 import filecmp
 import json
@@ -16,7 +16,7 @@ from wan_t2v.preview import PREVIEW_FILE
 from wan_t2v.shapes import VideoShape
 
 VERSION = "1"
-# what each model reads besides the graphs; the manifest goes last
+# Files that each model reads besides its graph. The manifest is last, so that it is copied last.
 READ_BY = {
     "prepare": (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE, FILES_MANIFEST),
     "denoiser": (FACTS_FILE, FILES_MANIFEST),
@@ -26,10 +26,10 @@ READ_BY = {
 
 
 def install_export(folder: Path, repository: Path) -> Path:
-    """Copy everything from an export `folder` into `repository`; each file appears whole or not at all.
+    """Copy all graphs and model files from an export `folder` into `repository`, each file atomically.
 
-    Files that are already there are left alone. The manifest goes last: after an interruption the server refuses the
-    graph, whose hash its manifest does not name.
+    Files with the same content are kept. A manifest is copied after its graph: after an interruption the server refuses
+    the graph, since its hash is not the one in the manifest. Raises FileNotFoundError for an unfinished export.
     """
     install_model_files(folder, repository)
     for graph in PART_OF:
@@ -39,16 +39,17 @@ def install_export(folder: Path, repository: Path) -> Path:
 
 
 def install_model_files(folder: Path, repository: Path) -> None:
-    """Copy what the models read beside their graphs."""
+    """Copy the files that models read besides their graphs. Raises FileNotFoundError for an unfinished export."""
     for model, names in READ_BY.items():
         for name in names:
             _copy(folder / name, repository / model / VERSION / name)
 
 
 def set_default_size(repository: Path, size: VideoShape) -> None:
-    """Generate `size` where a request names none, and seal the changed defaults.
+    """Make `size` the default clip size of requests, and update the manifest's hash of the defaults.
 
-    The checkpoint's own default may have no plans, and `prepare` refuses to load with a default that is not served.
+    The checkpoint's own default size may have no plans, and `prepare` refuses to load with a default size that is not
+    served.
     """
     home = repository / "prepare" / VERSION
     defaults = json.loads((home / DEFAULTS_FILE).read_text(encoding="utf-8"))

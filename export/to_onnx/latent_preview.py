@@ -1,4 +1,4 @@
-"""Fit the linear map from latents to small pictures: least squares on what the checkpoint's VAE makes of colours."""
+"""Least-squares fit of the preview map, which is linear from latents to small pictures, with the checkpoint's VAE."""
 
 from pathlib import Path
 from typing import cast
@@ -16,16 +16,16 @@ from export.checkpoint.folder import Checkpoint
 from wan_t2v.latents import diffusion_from_vae
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
-PICTURES = 16  # of each kind
+PICTURES = 16  # per number of patches and per interpolation mode
 SIDE = 64  # pixels
-FRAMES = 9  # a later latent frame holds four frames, unlike the first: both are fitted
-PATCHES = (2, 4, 8)  # a picture has so many random colours a side
+FRAMES = 9  # three latent frames: the first holds one frame, later ones hold four, and the fit needs both kinds
+PATCHES = (2, 4, 8)  # random colours per side of a picture
 
 
 def write_preview(checkpoint: Checkpoint, folder: Path, *, again: bool) -> None:
-    """Put the map into an export `folder`: the checkpoint's own if it brings one (wan-mini does), else a fitted one.
+    """Write the preview map into an export `folder`: the checkpoint's own if it has one, as wan-mini does, else a fit.
 
-    A map that is there is kept, unless it is wanted `again`.
+    A fitted map in `folder` is kept, unless `again`.
     """
     own, target = checkpoint.folder / PREVIEW_FILE, folder / PREVIEW_FILE
     if target.exists() and not again and not own.exists():
@@ -41,10 +41,10 @@ def write_preview(checkpoint: Checkpoint, folder: Path, *, again: bool) -> None:
 
 @torch.inference_mode()
 def fit_preview(vae: AutoencoderKLWan, clips: Tensor | None = None) -> PreviewMap:
-    """The map that gives, from the normalised latents of `clips`, their own small pictures best.
+    """Fit the map from normalised latents of `clips` to the clips' downscaled frames.
 
-    `clips` (N, 3, T, H, W) are in [-1, 1]; without any, resting random pictures are taken, which suits a VAE that was
-    trained on everything and not one that knows a small world only.
+    `clips` (N, 3, T, H, W) are in [-1, 1]. Without clips, still random pictures are used. They suit a VAE trained on
+    general videos, but not one trained on a narrow set such as wan-mini's.
     """
     samples = [_samples(vae, clip[None]) for clip in (_random_clips() if clips is None else clips)]
     latents, colours = (np.concatenate(part) for part in zip(*samples, strict=True))
@@ -54,9 +54,9 @@ def fit_preview(vae: AutoencoderKLWan, clips: Tensor | None = None) -> PreviewMa
 
 
 def _samples(vae: AutoencoderKLWan, clip: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Latents (N, C) of one clip and the colours (N, 3) in [0, 1] that each stands for.
+    """Return the latents (N, C) of one clip, and the colour (N, 3) in [0, 1] at each.
 
-    The first latent frame holds one frame, each later one several: of these the last is its picture.
+    The first latent frame holds one frame, each later one several. The last of these is the one to predict.
     """
     latents = diffusion_from_vae(vae.encode(clip).latent_dist.mode(), vae.config.latents_mean, vae.config.latents_std)
     pictures = (clip[0, :, :: 2 ** sum(vae.config.temperal_downsample)].transpose(0, 1) + 1.0) / 2.0  # (n + 1, 3, H, W)
@@ -65,7 +65,7 @@ def _samples(vae: AutoencoderKLWan, clip: Tensor) -> tuple[NDArray[np.float32], 
 
 
 def _rows(planes: Tensor) -> NDArray[np.float32]:
-    """(N, C, h, w) to (N h w, C)."""
+    """Reshape (N, C, h, w) to (N h w, C)."""
     rows: NDArray[np.float32] = planes.permute(0, 2, 3, 1).flatten(0, 2).numpy()
     return rows
 
@@ -76,7 +76,7 @@ def _random_clips() -> Tensor:
 
 
 def _pictures(patches: int, mode: str, *, seed: int) -> Tensor:
-    """(PICTURES, 3, SIDE, SIDE) in [0, 1]: patches of random colours, with hard or with soft edges."""
+    """Make pictures (PICTURES, 3, SIDE, SIDE) in [0, 1] from patches of random colours, with hard or soft edges."""
     random = torch.Generator().manual_seed(1000 * seed + patches)
     colours = torch.rand(PICTURES, 3, patches, patches, generator=random)
     return functional.interpolate(colours, size=(SIDE, SIDE), mode=mode).clamp(0.0, 1.0)

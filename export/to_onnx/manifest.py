@@ -1,4 +1,4 @@
-"""Manifest of an exported graph: what it was made from, with what, and how close it is to its module."""
+"""Manifest of an exported graph: its origin, the versions of tools, and its parity with the module."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from export.to_onnx.check import dtypes
 from export.to_onnx.exporter import OPSET
 from wan_t2v.manifests import CheckpointHash, GraphManifest, GraphOrigin, MergedLora, Parity, has_origin
 
-_SHAPE_A_GRAPH = (  # beside all of export/graphs
+_SHAPE_A_GRAPH = (  # with all of export/graphs: the sources that determine a graph
     "checkpoint/meta_module.py",
     "to_onnx/exporter.py",
     "to_onnx/weightless_graph.py",
@@ -34,7 +34,7 @@ def origin(
     bf16_shards: bool = False,
     loras: tuple[MergedLora, ...] | None = None,
 ) -> GraphOrigin:
-    """The part of a manifest that is known before the export: if it is unchanged, the export can be skipped."""
+    """Return the part of a manifest that is known before the export. While it is unchanged, the graph is current."""
     return GraphOrigin(
         graph=graph,
         checkpoint_sha256=checkpoint.sha256,
@@ -52,7 +52,7 @@ def origin(
 def graph_manifest(
     made_from: GraphOrigin, path: Path, parity: Sequence[Comparison], *, not_compared: str | None = None
 ) -> GraphManifest:
-    """The whole manifest of the ONNX file at `path`; `not_compared` is the reason why `parity` is empty."""
+    """Return the manifest of the ONNX file at `path`. `not_compared` is the reason for an empty `parity`."""
     model = onnx.load(path, load_external_data=False)
     accepted = tolerance(made_from.graph, made_from.precision)
     return GraphManifest(
@@ -71,7 +71,7 @@ def graph_manifest(
 
 
 def is_current(folder: Path, made_from: GraphOrigin) -> bool:
-    """True if `folder` holds a graph with this origin, or the manifest of one that still stands elsewhere unchanged."""
+    """Whether `folder` has a graph of this origin, or its manifest while the graph is elsewhere and unchanged."""
     manifest, path = manifest_of(folder), onnx_file(folder)
     if manifest is None or not path.exists() or not has_origin(manifest, made_from):
         return False
@@ -94,7 +94,7 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
 
 
 def _exporter_sha256() -> str:
-    """Hash of the code that shapes a graph: a change in it makes earlier exports stale."""
+    """Hash the sources that determine a graph. A change in them makes earlier exports stale."""
     here = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), *map(here.joinpath, _SHAPE_A_GRAPH)]:

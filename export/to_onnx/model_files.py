@@ -1,4 +1,4 @@
-"""Model files that serving reads besides the graphs: facts, defaults, tokenizer, preview map, and their manifest."""
+"""Files that serving reads besides the graphs: facts, defaults, tokenizer, preview map, and their manifest."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,10 @@ MODEL_FILES = (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE, PREVIEW_FILE)
 
 
 def write_model_files(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write facts, defaults and tokenizer into an export `folder`; the manifest of an earlier export goes first."""
+    """Write facts, defaults and tokenizer into an export `folder`.
+
+    The manifest of an earlier export is removed first. Raises CheckpointError for a bad tokenizer.
+    """
     (folder / FILES_MANIFEST).unlink(missing_ok=True)
     with write_atomically(folder / FACTS_FILE) as partial:
         partial.write_text(checkpoint.facts.to_json(), encoding="utf-8")
@@ -26,9 +29,9 @@ def write_model_files(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def seal_model_files(folder: Path, graphs: Mapping[str, Mapping[str, str]]) -> None:
-    """Write the manifest, last: the server refuses files without one.
+    """Write the manifest of the model files. Call it last, since the server refuses files without a manifest.
 
-    `graphs` has, by graph, the entry of its manifest that names the weights it was made from.
+    `graphs` has, by graph, the entry of the graph's manifest that identifies its weights.
     """
     files = {name: sha256_of_file(folder / name) for name in MODEL_FILES if (folder / name).exists()}
     with write_atomically(folder / FILES_MANIFEST) as partial:

@@ -1,4 +1,4 @@
-"""Callbacks of a TensorRT build: log file, errors, layers, progress bar, Ctrl-C, and the plan's bytes."""
+"""Callbacks of a TensorRT build: logger, progress monitor, handling of Ctrl-C, stream writer."""
 
 import contextlib
 import signal
@@ -11,14 +11,14 @@ from typing import Any, BinaryIO, TextIO
 from tqdm import tqdm
 
 _FATAL = ("ERROR", "INTERNAL_ERROR")
-_LISTING = "Layers:\n"  # how TensorRT's message about the layers of a plan begins
+_LISTING = "Layers:\n"  # first line of TensorRT's message that lists a plan's layers
 
 
 @contextlib.contextmanager
 def build_log(trt: Any, path: Path | None) -> Iterator[Any]:
-    """Yield a TensorRT logger that writes to the file at `path` (None: nowhere) and keeps errors in `.errors`.
+    """Yield a TensorRT logger that writes to the file at `path` (None: no file) and keeps errors in `.errors`.
 
-    `.listing` is what it said about the layers of the plan, which needs detailed profiling verbosity.
+    `.listing` is TensorRT's list of the plan's layers, which it logs with detailed profiling verbosity only.
     """
     with contextlib.ExitStack() as stack:
         file = None
@@ -47,23 +47,25 @@ def _logger(trt: Any, file: TextIO | None) -> Any:
 
 
 class Interrupted:
-    """Ctrl-C during a build. Raised inside one of TensorRT's callbacks it would end the process, so it is noted here,
-    the next callback asks TensorRT to stop, and it is raised when TensorRT has returned.
+    """Flag for Ctrl-C during a build.
+
+    KeyboardInterrupt inside a callback of TensorRT would end the process. The signal handler therefore sets this flag,
+    the next callback asks TensorRT to stop, and `interruptible` raises after TensorRT has returned.
     """
 
     def __init__(self) -> None:
         self.requested = False
 
     def note(self, signum: int, frame: FrameType | None) -> None:
-        """The signal handler."""
+        """Handle SIGINT: set the flag."""
         self.requested = True
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupted]:
-    """Hold Ctrl-C back while TensorRT runs. Raises KeyboardInterrupt at the end if there was one."""
+    """Defer Ctrl-C while TensorRT runs. Raises KeyboardInterrupt at the end if Ctrl-C was pressed."""
     interrupted = Interrupted()
-    if threading.current_thread() is not threading.main_thread():  # only there does Python handle signals
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
         yield interrupted
         return
     before = signal.signal(signal.SIGINT, interrupted.note)
@@ -76,7 +78,7 @@ def interruptible() -> Iterator[Interrupted]:
 
 
 def progress_monitor(trt: Any, title: str, interrupted: Interrupted) -> Any:
-    """TensorRT's progress as one bar: the outermost phase counts, the innermost one is named."""
+    """Return a TensorRT progress monitor with one bar: it counts the outermost phase and names the current one."""
 
     class ProgressBar(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -106,8 +108,10 @@ def progress_monitor(trt: Any, title: str, interrupted: Interrupted) -> Any:
 
 
 def plan_writer(trt: Any, file: BinaryIO) -> Any:
-    """A TensorRT stream writer into `file`. An exception raised inside its callback would end the process, so `.error`
-    keeps it (a full disk) and TensorRT is told that nothing was written.
+    """Return a TensorRT stream writer into `file`.
+
+    An exception inside its callback would end the process. An OSError, such as for a full disk, is kept in `.error`,
+    and the callback returns that 0 bytes were written.
     """
 
     class PlanWriter(trt.IStreamWriter):  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""Exported graphs to all plans of a deployment.
+"""Build of all TensorRT plans of a deployment from exported graphs.
 
-Layout of the folder, that of a model repository: `<graph>/<version>/model.plan` and `plan.json`; beside them
-`logs/<graph>-<version>.log` and TensorRT's timing caches. Everything that can be known is checked before the first
-build, which for A14B takes long.
+The folder has a model repository's layout: `<graph>/<version>/model.plan` and `plan.json`. Beside them are
+`logs/<graph>-<version>.log` and TensorRT's timing caches. Precisions, sizes and disk space are checked before the first
+build, since A14B's builds take long.
 """
 
 import logging
@@ -45,12 +45,12 @@ _RTX = "tensorrt_rtx"
 
 @dataclass(frozen=True)
 class PlanChoices:
-    """What the user of `make plans` may choose beside sizes and batch.
+    """Options of `make plans` besides sizes and batch.
 
     Attributes:
-        architecture: of the checkpoint; the limits of workspace are estimated from it.
-        workspace_gib: one limit for all plans in place of those estimates.
-        vae_tf32: whether the VAE's FP32 products may be computed in TF32; nothing else may.
+        architecture: the checkpoint's, from which workspace limits are estimated.
+        workspace_gib: one workspace limit for all plans; None uses the estimates.
+        vae_tf32: whether the VAE's FP32 products may use TF32; no other part may.
     """
 
     architecture: Architecture
@@ -68,7 +68,7 @@ class PlanChoices:
 
 
 def toolchain(trt: Any, compute_capability: str | None) -> Toolchain:
-    """Decide what plans are for: by default the GPU of this machine, without one TensorRT-RTX's portable choice.
+    """Choose the GPUs that plans are built for: by default this machine's GPU, else TensorRT-RTX's portable target.
 
     `compute_capability` is `current`, `portable` or numbers such as `8.6,8.9`. Raises BuildError.
     """
@@ -95,9 +95,9 @@ def build_plans(
     *,
     builder: PlanBuilder | None = None,
 ) -> list[PlanSpec]:
-    """Build what is not current from the graphs in `folder` into `plans`; every plan appears whole or not at all.
+    """Build the stale plans from the graphs in `folder` into `plans`, each atomically. Returns all plan specs.
 
-    Raises BuildError or NetworkError; plans that were finished before stay.
+    Raises BuildError, NetworkError or DiskSpaceError. Plans that were finished before an error are kept.
     """
     facts = ModelFacts.read(folder)
     if plan_set.expert_batch not in EXPERT_BATCHES:
@@ -123,7 +123,10 @@ def build_plans(
 
 
 def _check_precisions(specs: Sequence[PlanSpec], precisions: Mapping[str, str]) -> None:
-    """Refuse a graph that is not for TensorRT, and a plan whose attention it would take apart. Raises BuildError."""
+    """Refuse a precision that TensorRT does not build, and FP8 attention in a plan with several sizes.
+
+    Raises BuildError.
+    """
     for spec in specs:
         if reason := NOT_IN_PLANS.get((PART_OF[spec.graph], precisions[spec.graph])):
             raise BuildError(f"{spec} in {precisions[spec.graph]}: {reason}. Export with another PRECISION.")
@@ -135,9 +138,9 @@ def _check_precisions(specs: Sequence[PlanSpec], precisions: Mapping[str, str]) 
 
 
 def install_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, repository: Path) -> None:
-    """Put plans and manifests into a model repository, by hard link where both are on one disk.
+    """Copy plans and manifests into a model repository. On the same disk, plans are hard links.
 
-    The manifest goes last: after an interruption the server refuses a plan whose hash its manifest does not name.
+    A plan's manifest is copied last: after an interruption the server refuses the plan, whose hash the manifest lacks.
     """
     for spec in specs:
         home = repository / spec.graph / str(spec.version)
@@ -161,7 +164,7 @@ def _origin(
 
 @dataclass(frozen=True)
 class _Work:
-    """Where plans are built from and into, and by what."""
+    """Folders, toolchain and builder of the builds."""
 
     folder: Path
     plans: Path
@@ -170,7 +173,7 @@ class _Work:
     builder: PlanBuilder
 
     def build(self, spec: PlanSpec, origin: PlanOrigin) -> None:
-        """Build one plan, measure it, and put it in its place with its manifest."""
+        """Build one plan, measure its memory, and write it with its manifest. Raises BuildError or NetworkError."""
         with write_folder_atomically(_home(self.plans, spec)) as partial:
             manifest = self._build(spec, origin, partial / PLAN_FILE)
             (partial / PLAN_MANIFEST).write_text(to_json(manifest), encoding="utf-8")
@@ -197,7 +200,7 @@ class _Work:
 
 
 def _timing_cache(plans: Path, tools: Toolchain) -> Path | None:
-    """Measurements hold for one version and one GPU; TensorRT-RTX takes none."""
+    """Return the timing cache's path: one file per TensorRT version and GPU. None for TensorRT-RTX, which has none."""
     if tools.module == _RTX or tools.gpu is None:
         return None
     gpu = tools.gpu.name.replace(" ", "-")

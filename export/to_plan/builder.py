@@ -1,4 +1,4 @@
-"""ONNX to a TensorRT plan: parse, fix what is fixed, check, build. Mainline TensorRT and TensorRT-RTX have one API."""
+"""Build of one TensorRT plan from ONNX: fix axes, parse, check, build. For mainline TensorRT and TensorRT-RTX."""
 
 import contextlib
 import math
@@ -19,15 +19,15 @@ GIB = 2**30
 
 
 class BuildError(Exception):
-    """A plan that cannot be built; the message holds TensorRT's own words or the remedy."""
+    """A plan that cannot be built. The message has TensorRT's own error or the remedy."""
 
 
 @dataclass(frozen=True)
 class PlanShapes:
-    """Sizes of the graph's free axes under each profile, and how many rows a batch can have.
+    """Sizes of the graph's free axes per optimisation profile, and the batch sizes.
 
-    An axis of one size in all profiles is fixed in the network. The batch stays an axis of its own: Triton's TensorRT
-    backend wants one wherever a model's `max_batch_size` is above zero.
+    An axis with the same size in all profiles is fixed in the network. The batch axis stays dynamic, as Triton's
+    TensorRT backend requires for a model with `max_batch_size` above zero.
     """
 
     profiles: tuple[Mapping[str, int], ...]
@@ -36,24 +36,24 @@ class PlanShapes:
 
     @property
     def fixed(self) -> dict[str, int]:
-        """Axes that no profile changes."""
+        """Axes that have the same size in all profiles."""
         first, *others = self.profiles
         return {axis: size for axis, size in first.items() if all(other[axis] == size for other in others)}
 
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How to build.
+    """Settings of a build.
 
     Attributes:
-        compute_capabilities: what the plan will run on, such as ("8.9",); ("current",) is the GPU of this machine;
-            empty is TensorRT-RTX's own choice, a plan for all GPUs from 8.0 up.
-        workspace_gib: memory that one layer may use for itself; None leaves it to TensorRT.
-        tf32: whether FP32 products may be computed in TF32 (ten bits of fraction), as TensorRT does by default.
-        timing_cache: file of measurements that makes the next build shorter; TensorRT-RTX has none.
-        log: file for what TensorRT says.
-        title: of the progress bar.
-        on_layers: is given TensorRT's listing of the layers that it built; None: not listed.
+        compute_capabilities: GPUs that the plan is for, such as ("8.9",); ("current",) is this machine's GPU. Empty is
+            TensorRT-RTX's default, a plan for all GPUs from 8.0 up.
+        workspace_gib: limit of a layer's workspace in GiB; None is TensorRT's default.
+        tf32: whether FP32 products may use TF32 (ten bits of fraction), which is TensorRT's default.
+        timing_cache: file of tactic timings that shortens later builds; TensorRT-RTX has none.
+        log: file for TensorRT's messages; None writes none.
+        title: label of the progress bar.
+        on_layers: called with TensorRT's list of the built layers; with None, the layers are not listed.
     """
 
     compute_capabilities: tuple[str, ...] = ()
@@ -67,7 +67,10 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class Attention:
-    """Whether attention must be TensorRT's fused layer, and how many layers there must be (None: two per block)."""
+    """Requirement that attention is TensorRT's attention layer.
+
+    `layers` is the required number; None accepts any even number above zero, since a block has two.
+    """
 
     layers: int | None = None
 
@@ -75,9 +78,9 @@ class Attention:
 def plan_from_onnx(
     trt: Any, source: Path, target: Path, shapes: PlanShapes, settings: BuildSettings, *, attention: Attention | None
 ) -> NetworkFacts:
-    """Build `source` and write the plan to `target`, whole or not at all. Raises BuildError or NetworkError.
+    """Build the ONNX file `source` and write the plan to `target`, atomically. Raises BuildError or NetworkError.
 
-    `trt` is the module to build with; `attention` is None where softmax is no part of fused attention.
+    `trt` is the TensorRT module. `attention` is None for a graph whose attention need not be TensorRT's layer.
     """
     with _prepare(trt, source, shapes, settings, attention=attention) as build, write_atomically(target) as partial:
         with partial.open("wb") as file, interruptible() as interrupted:
@@ -92,7 +95,10 @@ def plan_from_onnx(
 def build_in_memory(
     trt: Any, source: Path, shapes: PlanShapes, settings: BuildSettings, *, attention: Attention | None
 ) -> Iterator[tuple[Any, NetworkFacts]]:
-    """Yield the plan as a buffer, which lives as long as the context. Raises BuildError or NetworkError."""
+    """Yield the plan as a buffer, valid inside the context, and the network's facts.
+
+    Raises BuildError or NetworkError.
+    """
     with _prepare(trt, source, shapes, settings, attention=attention) as build:
         with interruptible() as interrupted:
             _show_progress(trt, build, settings, interrupted)
@@ -104,7 +110,7 @@ def build_in_memory(
 
 
 def _finish(build: "_Build", settings: BuildSettings) -> None:
-    """Keep the timing cache, and hand over the listing of layers."""
+    """Save the timing cache, and call `on_layers` with the list of layers."""
     _save_timing_cache(build.config, settings)
     if settings.on_layers is not None:
         settings.on_layers(build.log.listing)
@@ -112,7 +118,7 @@ def _finish(build: "_Build", settings: BuildSettings) -> None:
 
 @dataclass
 class _Build:
-    """What TensorRT builds from. The monitor is held here, since TensorRT keeps no reference of its own."""
+    """Objects of one build. `monitor` keeps the progress monitor alive, since TensorRT holds no reference to it."""
 
     log: Any
     builder: Any
@@ -126,10 +132,10 @@ class _Build:
 def _prepare(
     trt: Any, source: Path, shapes: PlanShapes, settings: BuildSettings, *, attention: Attention | None
 ) -> Iterator[_Build]:
-    """Parse and check the network and set what is asked for. Raises BuildError or NetworkError."""
+    """Parse and check the network, and configure the build. Raises BuildError or NetworkError."""
     model = with_fixed_axes(onnx.load(source, load_external_data=False), shapes.fixed)
     with build_log(trt, settings.log) as log, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT-RTX has a timing cache's calls but no cache
+        warnings.simplefilter("ignore", DeprecationWarning)  # TensorRT-RTX has a timing cache's API, not the cache
         builder = trt.Builder(log)
         if builder is None or log.errors:
             raise BuildError(f"{trt.__name__} cannot build here: {_reason(log)}")
@@ -147,7 +153,10 @@ def _prepare(
 
 
 def _write_plan(trt: Any, build: _Build, settings: BuildSettings, file: BinaryIO, interrupted: Interrupted) -> bool:
-    """Build into `file`, as a stream where this TensorRT has one: a plan of 28 GB is then in no second place."""
+    """Build into `file`. Returns whether a plan was built.
+
+    A TensorRT with a stream writer is used through it: a plan of 28 GB is then not in memory as well.
+    """
     _show_progress(trt, build, settings, interrupted)
     if hasattr(build.builder, "build_serialized_network_to_stream"):
         writer = plan_writer(trt, file)
@@ -194,7 +203,7 @@ def _config(trt: Any, builder: Any, model: onnx.ModelProto, shapes: PlanShapes, 
 
 
 def profile_ranges(model: onnx.ModelProto, shapes: PlanShapes) -> list[dict[str, tuple[Shape, Shape, Shape]]]:
-    """Smallest, best and largest shape of every input, for each profile."""
+    """Return TensorRT's min, opt and max shape of every input, per profile."""
     ranges = []
     for profile in shapes.profiles:
         least, best, most = (
@@ -205,7 +214,10 @@ def profile_ranges(model: onnx.ModelProto, shapes: PlanShapes) -> list[dict[str,
 
 
 def _set_target(trt: Any, config: Any, capabilities: Sequence[str]) -> None:
-    """Mainline TensorRT knows one target, the GPU that it runs on, and has no such setting in all its versions."""
+    """Set the compute capabilities to build for. Raises BuildError for unknown ones.
+
+    Mainline TensorRT has one target, the GPU that it runs on, and some of its versions lack the setting.
+    """
     if capabilities == ("current",) and not hasattr(config, "set_compute_capability"):
         return
     if not capabilities:

@@ -1,7 +1,7 @@
-"""Compile cases: every graph that `make compile-check` compiles, with precision and sizes. One plan per row.
+"""Compile cases of `make compile-check`: one plan per case, of a graph in a precision for some sizes.
 
-The graphs of the small checkpoint are whole. A14B's are cut where they repeat: one block of forty, one layer of
-twenty-four, a vocabulary of 1,024; every width is the true one. `docs/build/plans.md` holds the same list.
+The graphs of the small checkpoint are complete. A14B's have its true widths, but only one of 40 expert blocks, one of
+24 text encoder layers, and a vocabulary of 1,024. `docs/build/plans.md` has the same list.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ _SELF_AND_CROSS = 2
 
 @dataclass(frozen=True)
 class CompileCase:
-    """One plan. Several sizes are several profiles; a text encoder has none.
+    """One plan to compile. Each size is an optimisation profile; a text encoder has no sizes.
 
-    `attention_per_block` is 0 where attention is not TensorRT's own layer: UMT5 adds a position bias, and the VAE's
-    attention is spelled in matrix products.
+    `attention_per_block` counts TensorRT's attention layers. It is 0 for UMT5, which adds a position bias, and for the
+    VAE, whose attention is written as matrix products.
     """
 
     model: str
@@ -43,7 +43,7 @@ class CompileCase:
 
 
 def quantised_blocks(model: str, precision: str, count: int) -> range:
-    """Blocks in eight bits: of a whole expert those that an export takes, of A14B the one that is left of its forty."""
+    """Return the blocks in FP8 or INT8: those of a real export for the small expert, A14B's only block otherwise."""
     return blocks_in_eight_bits(precision, count) if model == SMALL else range(count)
 
 
@@ -58,7 +58,7 @@ def _experts() -> list[CompileCase]:
         CompileCase(A14B, EXPERTS[0], precision, sizes, _SELF_AND_CROSS)
         for precision in ("bf16", "fp16", "fp8", "fp8-attention", "int8-bf16")
         for sizes in ((_480P,), (_720P,), (_480P, _720P))
-        if len(sizes) == 1 or not attention_is_fp8(precision)  # such plans are for one size
+        if len(sizes) == 1 or not attention_is_fp8(precision)  # TensorRT fuses it for one size only
     ]
     return [*small, two_profiles, *large]
 
@@ -81,9 +81,10 @@ COMPILE_TABLE: tuple[CompileCase, ...] = (*_experts(), *_text_encoders(), *_vae_
 
 
 def smallest_cover(cases: Sequence[CompileCase]) -> list[CompileCase]:
-    """Choose few of `cases` that cover each graph, and of each part every precision and every size of A14B.
+    """Choose few cases that cover each graph, and each part's precisions and A14B sizes.
 
-    Greedy: the case that adds most comes next, of equals one of A14B, whose layers are checked one by one.
+    Greedy: each choice is the case that covers most of what is missing. A14B's cases win ties, since the gate checks
+    each of their layers.
     """
     missing = set().union(*map(_covered_by, cases))
     cover: list[CompileCase] = []

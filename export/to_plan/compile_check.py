@@ -1,11 +1,11 @@
-"""Compile gate: every graph of the table through a real TensorRT compiler, on a CPU.
+"""Compile gate: compile every case of the table with TensorRT-RTX, on a CPU.
 
-TensorRT-RTX builds without a GPU. Besides that a plan comes out, it is checked that
-* each attention of an expert is still one layer, of A14B in FP8 where the precision says so;
-* each linear layer of A14B's expert runs in the type that its graph says;
-* no tensor passes 2^31 elements, and, by a workspace too small for them, the scores of an attention are never written
-  down: at 480x832x81 they would take 86 GB;
-* the plan is as large as placement counts with.
+TensorRT-RTX builds without a GPU. The gate checks that
+* each attention of an expert is one layer, which for A14B runs in FP8 if the precision says so;
+* each linear layer of A14B's expert runs in the type that its graph states;
+* no tensor has more than 2^31 - 1 elements;
+* attention does not write its scores to memory: the workspace is too small for the 86 GB at 480x832x81;
+* the plan has the size that placement expects.
 """
 
 import json
@@ -43,7 +43,7 @@ WORKSPACE_GIB = 16.0
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What became of one case; `error` is None if it compiled."""
+    """Result of one case. `error` is None if it compiled."""
 
     case: CompileCase
     seconds: float
@@ -57,12 +57,12 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class CompileGate:
-    """What cases are compiled from.
+    """Compiler of cases.
 
     Attributes:
-        checkpoint: the small one, whose graphs are compiled whole.
-        exported: folder that may hold its graphs, exported already.
-        scratch: folder for new exports, emptied at the end.
+        checkpoint: the small checkpoint, whose graphs are compiled completely.
+        exported: folder of the small checkpoint's exported graphs, used if they are current.
+        scratch: folder for new exports, removed at the end.
     """
 
     checkpoint: Checkpoint
@@ -72,7 +72,10 @@ class CompileGate:
     def check(
         self, cases: Sequence[CompileCase], *, jobs: int, report: Callable[[CaseResult], None]
     ) -> list[CaseResult]:
-        """Compile `cases`, each graph of each model in a process of its own; `report` gets every result as it comes."""
+        """Compile `cases`, `jobs` processes at a time, and return the results.
+
+        Each model, graph and precision gets its own process. `report` is called with each result of a finished process.
+        """
         results: list[CaseResult] = []
         try:
             with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
@@ -86,7 +89,7 @@ class CompileGate:
         return results
 
     def _check_graph(self, cases: Sequence[CompileCase]) -> list[CaseResult]:
-        """Export once, compile for each case."""
+        """Export a graph once, and compile it for each case."""
         first = cases[0]
         folder = self.scratch / f"{first.model}-{first.graph}-{first.precision}"
         started = time.monotonic()
@@ -94,14 +97,14 @@ class CompileGate:
             source = self._find_or_export(first, folder)
             exporting = time.monotonic() - started
             return [self._compile(case, source, before=exporting if case is first else 0.0) for case in cases]
-        except Exception as error:  # whatever the exporter raises is a graph that does not compile
+        except Exception as error:  # any exporter error counts as a graph that does not compile
             seconds = time.monotonic() - started
             return [CaseResult(case, seconds, "", f"export: {type(error).__name__}: {error}") for case in cases]
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _find_or_export(self, case: CompileCase, folder: Path) -> Path:
-        """What `make export` left, if it is this graph in this precision, else a new export."""
+        """Return the ONNX file that `make export` wrote if it is this case's graph, else export it."""
         ready = onnx_file(self.exported / case.graph)
         if case.model == SMALL and _is_exported(ready, case.precision):
             return ready
@@ -121,19 +124,19 @@ class CompileGate:
 def _results(future: Future[list[CaseResult]], cases: Sequence[CompileCase]) -> list[CaseResult]:
     try:
         return future.result()
-    except BrokenProcessPool as error:  # TensorRT ended the process, or the system did for want of memory
+    except BrokenProcessPool as error:  # TensorRT aborted, or the system killed the process for lack of memory
         return [CaseResult(case, 0.0, "", f"not compiled, a process of the gate died: {error}") for case in cases]
 
 
 def summary(results: Iterable[CaseResult], seconds: float) -> str:
-    """The last line of the command: one JSON object."""
+    """Return the last line of the command's output, one JSON object."""
     failed = [str(result.case) for result in results if result.error]
     compiled = sum(result.error is None for result in results)
     return json.dumps({"compiled": compiled, "failed": failed, "seconds": round(seconds, 1)})
 
 
 def _by_graph(cases: Sequence[CompileCase]) -> list[list[CompileCase]]:
-    """Cases that share an export; A14B's, which take longest, come first."""
+    """Group cases that share an export. A14B's, which take longest, come first."""
 
     def key(case: CompileCase) -> tuple[str, str, str]:
         return (case.model, case.graph, case.precision)
@@ -150,9 +153,10 @@ def compile_case(
     architecture: Architecture | None = None,
     before: float = 0.0,
 ) -> CaseResult:
-    """Compile one case from its ONNX file; an expert has `blocks` blocks, `before` are seconds already spent on it.
+    """Compile one case from its ONNX file. An error of the build becomes the result's `error`.
 
-    With the small checkpoint's `architecture` the size of the plan is compared with placement's.
+    `blocks` is an expert's number of blocks, `before` the seconds already spent on the case. With `architecture`, the
+    small checkpoint's, the plan's size is compared with placement's.
     """
     started = time.monotonic()
     try:
@@ -165,7 +169,7 @@ def compile_case(
 def _compile(
     case: CompileCase, source: Path, facts: ModelFacts, *, blocks: int, architecture: Architecture | None
 ) -> str:
-    """Raises BuildError or NetworkError."""
+    """Build the plan, check its layers and size, and return a description. Raises BuildError or NetworkError."""
     shapes = PlanShapes(
         tuple(axes_of(case.graph, size, facts) for size in case.sizes or (None,)),
         max_batch=1 if case.sizes else TEXT_BATCH,
@@ -190,7 +194,7 @@ def _compile(
 
 
 def _check_layers(case: CompileCase, source: Path, listing: str, blocks: int) -> str:
-    """Compare the types in which TensorRT computes with the graph's. Raises NetworkError."""
+    """Compare the types in which TensorRT computes with the graph's. Returns a description. Raises NetworkError."""
     model = onnx.load(source, load_external_data=False)
     linears = linears_of(model)
     count = Counter(linear.type for linear in linears)
@@ -200,7 +204,7 @@ def _check_layers(case: CompileCase, source: Path, listing: str, blocks: int) ->
         _check_count("linear layers have their weights", type_, count[type_], expected=expected.get(type_, 0))
     if is_int8(case.precision):
         check_linears([linear for linear in linears if linear.type == INT8], read_layers(listing))
-    if case.model == SMALL:  # of so small layers TensorRT fuses others into the product, and the listing says less
+    if case.model == SMALL:  # TensorRT fuses more into products of such small layers, so the list shows less
         return f"linear {dict(count)}, "
     layers = read_layers(listing)
     check_linears(linears, layers)

@@ -1,7 +1,7 @@
-"""Graphs that `make compile-check` compiles: a small checkpoint's own, and A14B's at true widths, cut short.
+"""ONNX graphs of `make compile-check`: the small checkpoint's, and A14B's with true widths and fewer layers.
 
-A14B's are exported as the real ones are, without weights, and get random ones from a file. No two weights are alike:
-TensorRT keeps equal ones once, and the plan would be smaller than the real one.
+A14B's graphs are exported without weights, as in a real export, and refer to a file of random weights. All weights
+differ: TensorRT stores equal weights once, which would make the plan smaller than a real one.
 """
 
 import json
@@ -45,7 +45,7 @@ _TORCH_TYPES = {
 
 
 def compile_facts(model: str, checkpoint: Checkpoint) -> ModelFacts:
-    """Facts of the small checkpoint, and with A14B's text sizes those of A14B: the latent grid is the same."""
+    """Return the small checkpoint's facts, for A14B with A14B's text sizes. Both models have the same latent grid."""
     facts = checkpoint.facts
     if model == SMALL:
         return facts
@@ -53,7 +53,7 @@ def compile_facts(model: str, checkpoint: Checkpoint) -> ModelFacts:
 
 
 def compile_graph(model: str, graph: str, precision: str, checkpoint: Checkpoint, path: Path) -> Path:
-    """Export a graph in `precision` to `path`; A14B's gets its weights from files beside it."""
+    """Export a graph in `precision` to `path`, and return `path`. A14B's weights are in a file beside it."""
     facts = compile_facts(model, checkpoint)
     component = GRAPHS[graph].component
     if model == SMALL:
@@ -69,7 +69,7 @@ def compile_graph(model: str, graph: str, precision: str, checkpoint: Checkpoint
 
 
 def _in_eight_bits_if_named(module: nn.Module, model: str, precision: str) -> nn.Module:
-    """By ranges that are all one."""
+    """Quantise an expert in place for an FP8 or INT8 precision, with all ranges set to 1. Returns the module."""
     if not (is_fp8(precision) or is_int8(precision)):
         return module
     expert = cast(WanTransformer3DModel, module)
@@ -83,7 +83,7 @@ def _in_eight_bits_if_named(module: nn.Module, model: str, precision: str) -> nn
 
 
 def _attach_random(model: ir.Model, folder: Path) -> None:
-    """Give every weight a place of its own in one file. TensorRT refuses two weights that begin at the same byte."""
+    """Write random weights to one file, each at its own offset: TensorRT refuses two weights at the same offset."""
     with (folder / WEIGHTS_FILE).open("wb") as file:
         for value in model.graph.initializers.values():
             if value.const_value is None:
@@ -103,10 +103,10 @@ def _attach_random(model: ir.Model, folder: Path) -> None:
 
 
 def _write_random(file: BinaryIO, size: int, dtype: torch.dtype, *, is_scale: bool) -> None:
-    """`size` bytes of small random numbers: a million that no other place in the file has, over and over."""
+    """Write `size` bytes of small random numbers. A block of 2^20 numbers, seeded by the file offset, is repeated."""
     drawn = torch.randn(2**20, generator=torch.Generator().manual_seed(file.tell()))
     if is_scale:
-        drawn = drawn.abs() + 1  # TensorRT takes positive scales alone
+        drawn = drawn.abs() + 1  # TensorRT accepts positive scales only
     numbers = (drawn * 40 if dtype == torch.int8 else drawn / 50).to(dtype)
     block = numbers.view(torch.uint8).numpy().tobytes()
     for start in range(0, size, len(block)):

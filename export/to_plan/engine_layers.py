@@ -1,7 +1,7 @@
-"""Layers that TensorRT built: the type in which each linear layer and each attention of an expert runs.
+"""Layers of a built plan: the type in which each linear layer and each attention of an expert runs.
 
-TensorRT's inspector needs a GPU, since it reads a loaded plan. The builder says the same on a CPU: with detailed
-profiling verbosity it logs one line for each layer, with the tensors that it reads and the ONNX nodes it came from.
+TensorRT's engine inspector needs a GPU, since it reads a loaded plan. The builder gives the same information on a CPU:
+with detailed profiling verbosity it logs one line per layer, with its input tensors and its ONNX nodes.
 """
 
 import math
@@ -43,7 +43,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class BuiltLayer:
-    """One layer of a plan; `nodes` are the ONNX nodes that it computes."""
+    """One layer of a plan. `nodes` are the names of the ONNX nodes that it computes."""
 
     name: str
     inputs: tuple[Tensor, ...]
@@ -53,7 +53,7 @@ class BuiltLayer:
 
 @dataclass(frozen=True)
 class Linear:
-    """One matrix product of a graph with a weight: the ONNX node, and the type that it is to run in."""
+    """One matrix product with a weight in a graph: the ONNX node, and the type in which it must run."""
 
     node: str
     weight: str
@@ -62,7 +62,7 @@ class Linear:
 
 
 def read_layers(listing: str) -> list[BuiltLayer]:
-    """Read TensorRT's listing. Raises NetworkError if no line of it is understood."""
+    """Parse TensorRT's list of layers. Raises NetworkError if no line of it can be parsed."""
     layers = [
         BuiltLayer(m["name"], _tensors(m["inputs"]), _tensors(m["constants"]), frozenset(_NODE.findall(m["nodes"])))
         for m in _LAYER.finditer(listing)
@@ -73,7 +73,7 @@ def read_layers(listing: str) -> list[BuiltLayer]:
 
 
 def linears_of(model: onnx.ModelProto) -> list[Linear]:
-    """Every MatMul and Gemm of a graph that reads a weight."""
+    """Return every MatMul and Gemm of a graph that reads a weight."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     linears = []
@@ -89,7 +89,7 @@ def linears_of(model: onnx.ModelProto) -> list[Linear]:
 
 
 def _source(name: str, makers: dict[str, onnx.NodeProto]) -> tuple[str, list[int]]:
-    """Follow a weight back to where it is stored; the types that it is cast to on the way, the last one first."""
+    """Follow a weight back to its initializer. Returns its name, and the types of Casts on the way, the last first."""
     casts: list[int] = []
     while name in makers and makers[name].op_type in ("Transpose", "Cast", "DequantizeLinear", "QuantizeLinear"):
         maker = makers[name]
@@ -99,10 +99,10 @@ def _source(name: str, makers: dict[str, onnx.NodeProto]) -> tuple[str, list[int
 
 
 def check_linears(linears: Sequence[Linear], layers: Sequence[BuiltLayer]) -> None:
-    """Refuse a plan in which a linear layer runs in another type than its graph says. Raises NetworkError.
+    """Refuse a plan in which a linear layer runs in another type than its graph states. Raises NetworkError.
 
-    The layer that computes it reads a constant no smaller than its weight. Products of one input are joined, so that it
-    may be larger.
+    The built layer of a product has a constant at least as large as the product's weight. It can be larger, since
+    TensorRT merges products with the same input.
     """
     for linear in linears:
         types = {
@@ -118,9 +118,10 @@ def check_linears(linears: Sequence[Linear], layers: Sequence[BuiltLayer]) -> No
 
 
 def _type_of_product(layer: BuiltLayer, weight: Tensor) -> str:
-    """The weight's type; one in eight bits counts only beside an input of its type: it could be dequantised first.
+    """Return the type in which a layer computes a product: its weight's type.
 
-    In 16 bits the inputs say nothing: a norm in FP32 may be fused into the layer.
+    An FP8 or INT8 weight must have an input of the same type beside it, since the weight could be dequantised first.
+    For other types the inputs do not tell: a norm in FP32 may be fused into the layer.
     """
     inputs = [tensor.type for tensor in layer.inputs]
     mixed = weight.type in (FP8, INT8) and weight.type not in inputs
@@ -130,7 +131,7 @@ def _type_of_product(layer: BuiltLayer, weight: Tensor) -> str:
 def check_fp8_attention(model: onnx.ModelProto, layers: Sequence[BuiltLayer]) -> int:
     """Refuse a plan in which an attention in FP8 is not one layer that reads query, key and value in FP8.
 
-    Returns how many there are. Raises NetworkError.
+    Returns the number of FP8 attentions. Raises NetworkError.
     """
     nodes = [node.name for node in model.graph.node if node.op_type == QUANTIZED_ATTENTION]
     for node in nodes:

@@ -1,4 +1,4 @@
-"""Manifest of a plan: what it was built from, with what, for what (the file: `wan_t2v/manifests.py`)."""
+"""Manifest of a plan: its graph, toolchain, target GPUs and shapes. The file format is in `wan_t2v/manifests.py`."""
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -30,9 +30,9 @@ PLAN_FILE = "model.plan"
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What builds: the TensorRT module's name and version, the GPU (None: none here), and what plans are for.
+    """TensorRT module and version, this machine's GPU (None without one), and the GPUs that plans are for.
 
-    `compute_capabilities` is empty for TensorRT-RTX's own choice, ("current",) for the GPU of this machine.
+    `compute_capabilities` is empty for TensorRT-RTX's portable target, ("current",) for the GPU of this machine.
     """
 
     module: str
@@ -42,14 +42,14 @@ class Toolchain:
 
     @property
     def target(self) -> str | tuple[str, ...]:
-        """As manifests name it."""
+        """Target as manifests name it."""
         return self.compute_capabilities or PORTABLE
 
 
 def graph_manifest(folder: Path) -> GraphManifest:
-    """The manifest of the exported graph in `folder`, if it is the graph that lies there.
+    """Read the manifest of the exported graph in `folder`, and check that the graph's hash matches.
 
-    Raises BuildError naming the command that mends it.
+    Raises BuildError with the command that repairs it.
     """
     try:
         manifest = read_manifest(GraphManifest, folder / GRAPH_MANIFEST)
@@ -68,7 +68,7 @@ def graph_manifest(folder: Path) -> GraphManifest:
 def plan_origin(
     spec: PlanSpec, graph: GraphManifest, tools: Toolchain, *, workspace_gib: float, tf32: bool
 ) -> PlanOrigin:
-    """The part of a manifest that is known before the build: while it is unchanged, the plan is kept."""
+    """Return the part of a manifest that is known before the build. While it is unchanged, the plan is current."""
     return PlanOrigin(
         graph=spec.graph,
         version=spec.version,
@@ -90,7 +90,7 @@ def plan_origin(
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """A plan that was just built; `device_memory_bytes` is None where it could not be loaded to be measured."""
+    """A plan that was just built. `device_memory_bytes` is None if the plan cannot be loaded on this machine."""
 
     path: Path
     source: Path
@@ -100,7 +100,7 @@ class BuiltPlan:
 
 
 def plan_manifest(origin: PlanOrigin, spec: PlanSpec, plan_set: PlanSet, plan: BuiltPlan) -> PlanManifest:
-    """The whole manifest of a plan."""
+    """Return the manifest of a built plan."""
     ranges = profile_ranges(onnx.load(plan.source, load_external_data=False), spec.shapes)
     return PlanManifest(
         **{field.name: getattr(origin, field.name) for field in fields(origin)},
@@ -118,7 +118,7 @@ def plan_manifest(origin: PlanOrigin, spec: PlanSpec, plan_set: PlanSet, plan: B
 
 
 def is_current(folder: Path, origin: PlanOrigin) -> bool:
-    """True if `folder` holds a plan of this origin. The set's other sizes do not make a plan stale."""
+    """Whether `folder` has a plan of this origin. The plan set's other sizes do not make it stale."""
     try:
         manifest = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
         size = (folder / PLAN_FILE).stat().st_size

@@ -1,4 +1,4 @@
-"""Builders that make a plan and measure it: TensorRT's, and the interface that a rehearsal's fulfils."""
+"""Plan builders, which build a plan and measure its memory: TensorRT's, and the protocol for a rehearsal's."""
 
 import mmap
 from pathlib import Path
@@ -13,35 +13,35 @@ from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 
 
 class PlanBuilder(Protocol):
-    """Builds one plan, and then says what its execution contexts need."""
+    """Builder of a plan that also measures the memory of its execution contexts."""
 
     def build(self, spec: PlanSpec, source: Path, target: Path, settings: BuildSettings) -> NetworkFacts:
         """Write the plan of the graph `source` to `target`. Raises BuildError or NetworkError."""
 
     def disk_bytes(self, estimated: float) -> float:
-        """Room that the files need whose whole plans are estimated to take so much."""
+        """Return the disk space of this builder's files, for complete plans of `estimated` bytes."""
 
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...] | None:
-        """Bytes of a context per profile; None where the plan cannot be loaded here. Raises BuildError."""
+        """Return the bytes of a context per profile. None if the plan is for another GPU. Raises BuildError."""
 
 
 class TensorRtBuilder:
-    """Mainline TensorRT or TensorRT-RTX, whichever the toolchain names."""
+    """Builder with mainline TensorRT or TensorRT-RTX, as the toolchain names it."""
 
     def __init__(self, tools: Toolchain) -> None:
         self._tools = tools
         self._trt = tensorrt_module(tools.module)
 
     def build(self, spec: PlanSpec, source: Path, target: Path, settings: BuildSettings) -> NetworkFacts:
-        """Build with TensorRT."""
+        """Build with TensorRT. Raises BuildError or NetworkError."""
         return plan_from_onnx(self._trt, source, target, spec.shapes, settings, attention=spec.attention)
 
     def disk_bytes(self, estimated: float) -> float:
-        """All of it: the plans are whole."""
+        """Return `estimated`, since the plans are complete."""
         return estimated
 
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...] | None:
-        """Load the plan once, where it is for the GPU of this machine."""
+        """Load the plan once, if it is for this machine's GPU, and measure its contexts. Raises BuildError."""
         return context_bytes(self._trt, plan) if self._runs_here else None
 
     @property
@@ -51,9 +51,9 @@ class TensorRtBuilder:
 
 
 def context_bytes(trt: Any, plan: Path) -> tuple[int, ...]:
-    """Load a plan and ask how much device memory an execution context needs under each profile.
+    """Load a plan and return the device memory of an execution context per profile, in bytes.
 
-    The plan is read through the page cache: a copy of an expert in this process would be 28 GB more. Raises BuildError.
+    The plan is memory-mapped, since a copy of an expert would take 28 GB more. Raises BuildError.
     """
     with build_log(trt, None) as log, plan.open("rb") as file:
         runtime = trt.Runtime(log)

@@ -1,10 +1,10 @@
-"""Checks of a parsed TensorRT network before hours are spent on it.
+"""Checks of a parsed TensorRT network before an hours-long build.
 
-* An expert's attention is TensorRT's own attention layer, which can be computed without writing the scores down: at
-  720x1280x81 they are 40 x 75,600 x 75,600 numbers. For FP32 TensorRT-RTX has no such kernel, so there attention may be
-  taken apart, and its scores count as a tensor. That a layer is there does not prove that it is fused: TensorRT-RTX
-  1.7 was seen to accept heads without a dedicated kernel. What proves it is a workspace too small for the scores.
-* No tensor has more than 2^31 - 1 elements, TensorRT's limit.
+* An expert's attention must be TensorRT's attention layer, which does not need to write the scores to memory: at
+  720x1280x81 they are 40 x 75,600 x 75,600 numbers. TensorRT-RTX has no such kernel for FP32, so an FP32 attention may
+  be decomposed, and its scores count as a tensor. The layer alone does not prove fusion: TensorRT-RTX 1.7 accepted
+  heads for which it has no dedicated kernel. A workspace that is too small for the scores does prove it.
+* No tensor may have more than 2^31 - 1 elements, TensorRT's limit.
 """
 
 import math
@@ -18,12 +18,12 @@ MAX_ELEMENTS = 2**31 - 1
 
 
 class NetworkError(Exception):
-    """A network that must not be built; the message names the layer."""
+    """A network that must not be built. The message names the layer."""
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What was counted. `largest` is the number of elements of the largest tensor at the largest shapes."""
+    """Counts of a network. `largest` is the number of elements of its largest tensor at the largest shapes."""
 
     layers: int
     attention_layers: int
@@ -32,13 +32,13 @@ class NetworkFacts:
 
 
 def demand_fused_attention(trt: Any, network: Any) -> None:
-    """Let TensorRT take an FP32 attention apart, which it refuses with several profiles otherwise, and no other."""
+    """Let TensorRT decompose FP32 attention only. With several profiles it refuses FP32 attention otherwise."""
     for attention in _attentions(trt, network):
         attention.decomposable = _is_fp32(attention)
 
 
 def network_facts(trt: Any, network: Any, shapes: Mapping[str, Shape]) -> NetworkFacts:
-    """Count layers and measure every tensor while the inputs have these shapes. Raises NetworkError."""
+    """Count layers, and find the largest tensor for inputs of these shapes. Raises NetworkError."""
     kinds = [network.get_layer(index).type.name for index in range(network.num_layers)]
     return NetworkFacts(
         layers=len(kinds),
@@ -49,9 +49,9 @@ def network_facts(trt: Any, network: Any, shapes: Mapping[str, Shape]) -> Networ
 
 
 def check_attention(facts: NetworkFacts, expected: int | None) -> None:
-    """Refuse an expert whose attention fell apart. `expected` layers, or None: any even number above zero.
+    """Refuse an expert whose attention was decomposed or has another number of layers.
 
-    Raises NetworkError.
+    `expected` is the number of attention layers; None accepts any even number above zero. Raises NetworkError.
     """
     if facts.softmax_layers:
         raise NetworkError(
@@ -65,7 +65,7 @@ def check_attention(facts: NetworkFacts, expected: int | None) -> None:
 
 
 def _largest(trt: Any, network: Any, shapes: Mapping[str, Shape]) -> int:
-    """TensorRT computes the shapes of all tensors again when an input's shape is set; it is set back afterwards."""
+    """Set the inputs' shapes, from which TensorRT derives all others, find the largest tensor, and set them back."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     before = {tensor.name: tuple(tensor.shape) for tensor in inputs}
     try:
@@ -94,7 +94,7 @@ def _outputs(layer: Any) -> list[Any]:
 def _attentions(trt: Any, network: Any) -> Iterator[Any]:
     for layer in _layers(network):
         if layer.type.name == "ATTENTION_INPUT":
-            layer.__class__ = trt.IAttentionInputLayer  # TensorRT's way from a layer to what only its kind has
+            layer.__class__ = trt.IAttentionInputLayer  # how TensorRT's Python API casts an ILayer to a subclass
             yield layer.attention
 
 
@@ -103,7 +103,7 @@ def _is_fp32(attention: Any) -> bool:
 
 
 def _scores(attention: Any) -> Shape:
-    """Batch, heads, queries, keys."""
+    """Return the scores' shape: (batch, heads, queries, keys)."""
     query, key = (tuple(attention.get_input(index).shape) for index in (0, 1))
     return (*query[:3], key[2])
 

@@ -1,4 +1,4 @@
-"""Plans that a deployment consists of, and the shapes of each."""
+"""Plans of a deployment, and the shapes of each."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
 
 TEXT_BATCH = 8  # prompts in one call of the text encoder
-EXPERT_BATCHES = (1, 2)  # 2 lets the server merge the two guidance passes
+EXPERT_BATCHES = (1, 2)  # with 2 the server can run both guidance passes in one call
 
 
 @dataclass(frozen=True)
 class PlanSet:
-    """What is to be served: the sizes, the first of which is the default, and rows in an expert's batch."""
+    """Clip sizes to serve, the default size first, and the batch size of an expert call."""
 
     sizes: tuple[VideoShape, ...]
     expert_batch: int = 1
@@ -22,7 +22,7 @@ class PlanSet:
 
 @dataclass(frozen=True)
 class PlanSpec:
-    """One plan: `graph` in Triton's model version `version`, for these sizes (of the text encoder: for any)."""
+    """One plan: `graph` as Triton model version `version`, for these sizes. The text encoder's has none."""
 
     graph: str
     version: int
@@ -36,8 +36,10 @@ class PlanSpec:
 
 
 def plans_of(plan_set: PlanSet, facts: ModelFacts) -> list[PlanSpec]:
-    """All plans. An expert is one plan with a profile for each size, since its weights are large; the VAE's two graphs
-    are a plan for each size, in model versions 1, 2, ... in the order of the sizes.
+    """List all plans of a deployment.
+
+    An expert is one plan with a profile per size, since its weights are large. The VAE's two graphs are one plan per
+    size, in model versions 1, 2, ... in the order of the sizes.
     """
     plans = []
     for graph in PART_OF:

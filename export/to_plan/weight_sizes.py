@@ -1,4 +1,4 @@
-"""Weight sizes by placement, compared with the plan's own size for each row of the compile gate."""
+"""Comparison of a compiled plan's size with the weight bytes that placement expects."""
 
 from dataclasses import replace
 
@@ -10,13 +10,16 @@ from export.to_plan.network_check import NetworkError
 from wan_t2v.shapes import VideoShape
 
 TOLERANCE = 0.1
-CODE_BYTES = 12 * MIB  # kernels and names in a plan: nothing beside A14B's weights, as much as wan-mini's
+CODE_BYTES = 12 * MIB  # kernels and names in a plan: negligible for A14B, as large as the weights for wan-mini
 _ANY_SIZE = VideoShape(17, 128, 128)
-_INNER = 13  # blocks of an expert that is large enough to keep three outer blocks at each end out of FP8
+_INNER = 13  # blocks: experts of 13 and 12 blocks have the same outer blocks, and differ by one inner block
 
 
 def check_plan_bytes(case: CompileCase, small: Architecture, plan_bytes: int) -> None:
-    """Refuse a plan of another size than placement counts with; `small` is the small model's. Raises NetworkError."""
+    """Refuse a plan whose size differs from placement's weight bytes. Raises NetworkError.
+
+    `small` is the small checkpoint's architecture.
+    """
     expected = placed_weight_bytes(case, small)
     if not expected * (1 - TOLERANCE) <= plan_bytes <= expected * (1 + TOLERANCE) + CODE_BYTES:
         raise NetworkError(
@@ -26,7 +29,7 @@ def check_plan_bytes(case: CompileCase, small: Architecture, plan_bytes: int) ->
 
 
 def placed_weight_bytes(case: CompileCase, small: Architecture) -> int:
-    """Bytes of weights by placement's own computation, for the network as the row compiles it."""
+    """Return the weight bytes by placement's computation, for the network of a compile case."""
     if case.model == SMALL:
         return _weights(small, case.graph, case.precision)
     cut = replace(
@@ -35,7 +38,7 @@ def placed_weight_bytes(case: CompileCase, small: Architecture) -> int:
         text_encoder=replace(A14B.text_encoder, layers=A14B_LAYERS, vocabulary=A14B_VOCABULARY),
     )
     expected = _weights(cut, case.graph, io_precision(case.precision))
-    if PART_OF[case.graph] == "experts":  # of an expert of one block placement would put none in FP8
+    if PART_OF[case.graph] == "experts":  # placement quantises no block of an expert that has only one
         expected += A14B_BLOCKS * (
             _inner_block(case, case.precision) - _inner_block(case, io_precision(case.precision))
         )
@@ -48,7 +51,7 @@ def _inner_block(case: CompileCase, precision: str) -> int:
 
 
 def _weights(architecture: Architecture, graph: str, precision: str) -> int:
-    """Of one plan for one size; the precision of the other parts does not matter."""
+    """Return placement's weight bytes of one plan for one size. The other parts' precisions do not matter."""
     part = PART_OF[graph]
     profile = ServingProfile(
         (_ANY_SIZE,),

@@ -1,1 +1,1 @@
-"""The files of a component's weights, by their headers."""
+"""Weight files of a component, read by their safetensors headers."""

@@ -1,7 +1,7 @@
-"""Check of a component's tensors before any tracing: names, shapes and types are those of its config.
+"""Check of a component's tensors before tracing: names, shapes and types must be those of its config.
 
-Both ways of exporting use it: weights inside the graph, which a library loads and of which it only warns, and weights
-beside the graph, which are never loaded.
+Exports with weights inside the graph need it, since the loading library only warns about tensors that do not fit.
+Exports with external weights need it, since they never load the weights.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,15 +16,18 @@ from export.checkpoint.meta_module import shell_of
 from export.checkpoint.weights.foreign_weights import foreign_layout
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
 
-EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # one matrix of UMT5 under two names
-_NAMED = 5  # tensors that a message lists before it counts the rest
+EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # UMT5 has one embedding matrix under two names
+_NAMED = 5  # most tensors that a message lists; it counts the others
 _CHUNK_BYTES = 1 << 24
-# the bits of the exponent, which are all set in an infinity and in what is no number
+# Exponent bits by type: all of them are set in an infinity and in NaN.
 _EXPONENTS = {"F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
 
 
 def check_weights(checkpoint: Path, component: str, *, links_allowed: bool, values: bool) -> None:
-    """Check a component's tensors against its config; with `values` read them too. Raises CheckpointError."""
+    """Check a component's tensors against its config. With `values`, also refuse infinities and NaN.
+
+    Raises CheckpointError.
+    """
     stored = weights_of(checkpoint, component, shell_of(checkpoint, component), links_allowed=links_allowed)
     if values:
         check_finite(str(checkpoint / component), stored)
@@ -33,7 +36,7 @@ def check_weights(checkpoint: Path, component: str, *, links_allowed: bool, valu
 def weights_of(
     checkpoint: Path, component: str, shell: nn.Module, *, links_allowed: bool = False
 ) -> dict[str, StoredTensor]:
-    """The component's tensors by the checkpoint's names, all there and of the shapes of `shell` (its bare module).
+    """Index the component's tensors by name, and check names and shapes against `shell`, its module without weights.
 
     Raises CheckpointError.
     """
@@ -54,9 +57,9 @@ def check_tensors(
     *,
     ignored: Iterable[str] = (),
 ) -> None:
-    """Compare names and shapes that a component's config asks for with those that its files hold.
+    """Compare the names and shapes that a component's config asks for with those in its files.
 
-    Names that contain one of `ignored` may be surplus. Raises CheckpointError, which names what is wrong.
+    Surplus names that contain one of `ignored` are accepted. Raises CheckpointError with the tensors at fault.
     """
     missing = [name for name in expected if name not in stored]
     surplus = [n for n in stored if n not in expected and not any(pattern in n for pattern in ignored)]
@@ -78,10 +81,10 @@ def check_tensors(
 
 
 def with_one_embedding(where: str, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """UMT5's tensors with the embedding under both of its names, whichever the checkpoint holds.
+    """Return UMT5's tensors with the embedding under both names, whichever of them the checkpoint has.
 
     Some versions of transformers save or load `encoder.embed_tokens` as zeros beside a good `shared`
-    (huggingface/transformers#43992); every prompt then means the same. Raises CheckpointError if no good one is there.
+    (huggingface/transformers#43992), which makes all prompts equal. Raises CheckpointError if every copy is zeros.
     """
     there = {name: stored[name] for name in EMBEDDINGS if name in stored}
     good = {name: tensor for name, tensor in there.items() if _any_bit(tensor)}
@@ -94,7 +97,7 @@ def with_one_embedding(where: str, stored: Mapping[str, StoredTensor]) -> dict[s
 
 
 def check_finite(where: str, stored: Mapping[str, StoredTensor]) -> None:
-    """Refuse weights with a value that is no finite number. Raises CheckpointError naming the tensors."""
+    """Refuse weights with an infinity or NaN. Raises CheckpointError with the tensors' names."""
     wrong = [name for name, tensor in stored.items() if not _is_finite(tensor)]
     if wrong:
         raise CheckpointError(

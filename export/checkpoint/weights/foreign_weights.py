@@ -1,4 +1,4 @@
-"""Foreign layouts of weights, recognised by the names and types of their tensors, each with the remedy.
+"""Weight layouts other than diffusers', recognised by tensor names and types, each with a remedy.
 
 Standard library only.
 """
@@ -21,7 +21,7 @@ _UNWRAP = "Save the module itself (`module.save_pretrained`), not the wrapper th
 
 @dataclass(frozen=True)
 class ForeignLayout:
-    """One layout that is not diffusers': parts of tensor names that give it away, what it is, and the remedy."""
+    """One layout other than diffusers': the parts of tensor names that identify it, its description, the remedy."""
 
     marks: tuple[str, ...]
     what: str
@@ -64,7 +64,7 @@ _WRAPPED = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "model.", "transfo
 
 
 def foreign_layout(surplus: list[str], missing: list[str]) -> str | None:
-    """What it is and the remedy, if tensors that the config does not ask for give a known layout away."""
+    """Describe the layout, with the remedy, if surplus tensor names identify a known one."""
     for prefix in _WRAPPED:
         if missing and {f"{prefix}{name}" for name in missing} <= set(surplus):
             return f"every name begins with {prefix!r}, as of a wrapped module. {_UNWRAP}"
@@ -76,7 +76,7 @@ def foreign_layout(surplus: list[str], missing: list[str]) -> str | None:
 
 
 def foreign_type(path: str, name: str, dtype: str, names: Mapping[str, object]) -> str:
-    """What a tensor of a type that is not exported means, with the remedy."""
+    """Return the message for a tensor of a type that cannot be exported, with the remedy."""
     scaled = foreign_layout(list(names), [])
     if dtype.startswith("F8_") and (scaled is None or "scaled FP8" in scaled):
         return f"{path}: {name} is stored in FP8 ({dtype}), accepted: F32, F16, BF16. {_UNQUANTISED}"

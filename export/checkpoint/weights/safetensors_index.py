@@ -1,7 +1,7 @@
-"""Index of a component's tensors: file, offset and length of each. Reads headers, never weights.
+"""Index of a component's tensors: file, offset and length of each, from the safetensors headers alone.
 
-Format: eight bytes of header length (little-endian), a JSON header with `data_offsets` relative to its end, the data
-(https://github.com/huggingface/safetensors#format). A sharded component has an index file that names the shards.
+Format: eight bytes of header length (little-endian), a JSON header, the data; `data_offsets` count from the header's
+end (https://github.com/huggingface/safetensors#format). A sharded component has an index file that names the shards.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from export.checkpoint.weights.foreign_weights import foreign_type
 from export.checkpoint.weights.weight_files import shard_of_tensor, weight_files
 
 BYTES_OF = {"F32": 4, "F16": 2, "BF16": 2}  # types that Wan's checkpoints are stored in
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors format
 _SAMPLE_BYTES = 4096
 _METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a `.safetensors` file. `offset` counts from the start of the file."""
+    """One tensor of a `.safetensors` file. `offset` is in bytes from the start of the file."""
 
     path: Path
     dtype: str
@@ -35,9 +35,9 @@ class StoredTensor:
 
 
 def stored_tensors(checkpoint: Path, component: str, *, links_allowed: bool = False) -> dict[str, StoredTensor]:
-    """Every tensor of a component by name.
+    """Index every tensor of a component by name.
 
-    Raises CheckpointError for files that are missing, truncated, damaged, or links where a graph would refer to them.
+    Raises CheckpointError for files that are missing, truncated or damaged, and for links unless `links_allowed`.
     """
     tensors: dict[str, StoredTensor] = {}
     for path in weight_files(checkpoint, component, links_allowed=links_allowed):
@@ -50,10 +50,10 @@ def stored_tensors(checkpoint: Path, component: str, *, links_allowed: bool = Fa
 
 
 def content_sample_sha256(checkpoint: Path, component: str) -> str:
-    """One hash over a component's config, its headers and the first 4 KiB of every tensor.
+    """Return one SHA-256 over a component's config, its headers and the first 4 KiB of every tensor.
 
-    Reading all of A14B's 126 GB for a hash would take longer than its export; a sample tells checkpoints apart, and not
-    a single damaged byte.
+    Hashing all of A14B's 126 GB would take longer than the export. Samples distinguish checkpoints; they do not detect
+    a damaged byte elsewhere.
     """
     digest = hashlib.sha256((checkpoint / component / "config.json").read_bytes())
     for name, tensor in sorted(stored_tensors(checkpoint, component).items()):
@@ -73,7 +73,7 @@ def _check_index(checkpoint: Path, component: str, tensors: dict[str, StoredTens
 
 
 def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor of one file by name. Raises CheckpointError."""
+    """Index every tensor of one file by name. Raises CheckpointError."""
     header, start = _header(path)
     entries = {name: entry for name, entry in header.items() if name != _METADATA}
     tensors = {name: _tensor(path, name, entry, start=start, names=entries) for name, entry in entries.items()}
@@ -91,13 +91,13 @@ def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
 
 
 def metadata_of_file(path: Path) -> dict[str, str]:
-    """What the header says beside the tensors. Raises CheckpointError."""
+    """Return the header's `__metadata__`. Raises CheckpointError."""
     entries = _header(path)[0].get(_METADATA)
     return {str(name): str(value) for name, value in entries.items()} if isinstance(entries, dict) else {}
 
 
 def header_of(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
-    """The first bytes of a file with these entries: length and header, padded as the format asks."""
+    """Encode a header with these entries: its length and the JSON, padded with spaces to a multiple of eight bytes."""
     header = json.dumps({_METADATA: {"format": "pt", **metadata}, **entries}).encode()
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header

@@ -1,6 +1,6 @@
-"""Weight files of a component: the shards that its index names, or one file.
+"""Weight files of a component: the shards that its index names, or a single file.
 
-The names are those that diffusers and transformers load; what lies there instead is told with the remedy.
+File names are those that diffusers and transformers load. For other files the error describes them and the remedy.
 """
 
 import json
@@ -17,13 +17,13 @@ from export.checkpoint.config_file import (
     unreadable,
 )
 
-_STEMS = {"text_encoder": "model"}  # transformers' file name; diffusers' models have another
+_STEMS = {"text_encoder": "model"}  # transformers' file name; diffusers uses `diffusion_pytorch_model`
 _CONVERT_PICKLE = (
     "Pickled weights are not read, since loading them runs code and a replaced file is not noticed. Load the component "
     "with diffusers (the text encoder with transformers) and `save_pretrained` it, or download the published files: "
     f"`{DOWNLOAD}`."
 )
-_ELSEWHERE = (  # what may lie in the place of the weights: file names, what that is, the remedy
+_ELSEWHERE = (  # files found in place of the weights: name patterns, description, remedy
     (("adapter_*.safetensors", "adapter_*.json", "adapter_*.bin", "*lora*"), "a LoRA or PEFT adapter, which is "
      "no model by itself", "Put the model's own weights there, and name the adapter in LORA_HIGH or LORA_LOW."),
     (("*.gguf",), "a GGUF file, whose weights are quantised", f"Take the published weights: `{DOWNLOAD}`."),
@@ -33,12 +33,12 @@ _ELSEWHERE = (  # what may lie in the place of the weights: file names, what tha
 
 
 def weight_stem(component: str) -> str:
-    """What the names of a component's weight files begin with."""
+    """Return the prefix of a component's weight file names."""
     return _STEMS.get(component, "diffusion_pytorch_model")
 
 
 def weight_files(checkpoint: Path, component: str, *, links_allowed: bool = False) -> list[Path]:
-    """The component's files, which are all there. Raises CheckpointError."""
+    """List the component's weight files. Raises CheckpointError if one is missing, or is a link that is not allowed."""
     folder = checkpoint / component
     single = folder / f"{weight_stem(component)}.safetensors"
     index = shard_of_tensor(checkpoint, component)
@@ -54,7 +54,7 @@ def weight_files(checkpoint: Path, component: str, *, links_allowed: bool = Fals
 
 
 def shard_of_tensor(checkpoint: Path, component: str) -> dict[str, str]:
-    """File name by tensor, from the component's index of shards; empty without one. Raises CheckpointError."""
+    """Return the file name by tensor from the shard index. Empty without an index. Raises CheckpointError."""
     path = checkpoint / component / f"{weight_stem(component)}.safetensors.index.json"
     if not path.exists():
         return {}
@@ -62,7 +62,7 @@ def shard_of_tensor(checkpoint: Path, component: str) -> dict[str, str]:
         index = json.loads(read_text(path), object_pairs_hook=object_without_repeats)
         weight_map: dict[str, str] = index["weight_map"]
         names = set(weight_map.values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # JSON of another shape
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # JSON of another form
         raise CheckpointError(f"{path} is not an index of shards ({error!r}). Download it again.") from None
     strange = [name for name in names if not isinstance(name, str) or Path(name).name != name]
     if strange or not names:
@@ -72,7 +72,10 @@ def shard_of_tensor(checkpoint: Path, component: str) -> dict[str, str]:
 
 
 def _check_is_here(path: Path, *, links_allowed: bool) -> None:
-    """Of its own where graphs refer to it: ONNX Runtime refuses symbolic links, the ONNX checker hard ones too."""
+    """Refuse a missing file or an LFS pointer, and a link unless `links_allowed`. Raises CheckpointError.
+
+    Graphs cannot refer to links: ONNX Runtime refuses symbolic ones, and the ONNX checker refuses hard ones too.
+    """
     if not path.is_file():
         raise CheckpointError(_why_missing(path))
     try:
@@ -111,7 +114,7 @@ def _why_missing(path: Path) -> str:
 
 
 def _variants(path: Path, names: list[str]) -> Iterator[str]:
-    """Words such as `fp16` in `diffusion_pytorch_model.fp16.safetensors` or `model.safetensors.index.fp16.json`."""
+    """Yield diffusers' variant names, such as `fp16` in `diffusion_pytorch_model.fp16.safetensors`."""
     stem = path.name.removesuffix(".safetensors")
     for name in names:
         for pattern in (f"{stem}.*.safetensors", f"{stem}.safetensors.index.*.json", f"{stem}.*-*-of-*.safetensors"):
