@@ -1,11 +1,11 @@
-"""torch module to a program that torch alone can load; the engine `torch` of wan_t2v/engines runs it.
+"""Export of torch modules to programs that torch alone can load, for the `torch` engine of wan_t2v/engines.
 
     python -m export.to_torch_program --checkpoint training/wan-mini --repository model_repository
     python -m export.to_torch_program --checkpoint FOLDER --graph text_encoder --text-encoder-precision bf16
 
 Writes `model.pt2` and its manifest `program.json` beside each installed graph. The program is the export form that the
-ONNX file is made from, traced by `torch.export` with the same free axes, so serving needs neither diffusers'
-nor transformers' modules nor this package. Weights are inside, in the precision that is named (FP32 if none is).
+ONNX file is made from, traced by `torch.export` with the same dynamic axes. Serving therefore needs neither diffusers
+nor transformers nor this package. Weights are inside the program, in the chosen precision (default: FP32).
 """
 
 import argparse
@@ -45,9 +45,10 @@ def write_programs(
     precisions: Precisions = IN_ONNX_RUNTIME,
     version_folder: str = "1",
 ) -> Path:
-    """Write the programs of these graphs into `repository`; those that are current are kept.
+    """Write the programs of these graphs into `repository` and return it. Programs that are current are kept.
 
-    Raises CheckpointError for weights that do not fit their config, ParityError for a program unlike its module.
+    Raises CheckpointError for weights that do not fit their config, ParityError for a program that differs from its
+    module by more than its tolerance.
     """
     checkpoint.check()
     for graph in graphs:
@@ -64,7 +65,7 @@ def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[
     folder.mkdir(parents=True, exist_ok=True)
     module = origin.module(checkpoint.module(origin.component, made_from["precision"])).eval()
     call = origin.example(checkpoint.facts, module)
-    (folder / FILE.manifest).unlink(missing_ok=True)  # a program without one was never shown to be right
+    (folder / FILE.manifest).unlink(missing_ok=True)  # a program without a manifest is unverified
     path = write_program(module, call, folder / FILE.name)
     worst = _check(graph, module, call, path)
     with path.open("rb") as file:
@@ -75,7 +76,7 @@ def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[
 
 
 def _origin(checkpoint: Checkpoint, graph: str, precision: str) -> dict[str, Any]:
-    """What a program is made from: if it is unchanged, the program is current."""
+    """Return the manifest's part that is known before the export. While it is unchanged, the program is current."""
     here, digest = Path(__file__).parent, hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), Path(__file__)]:
         digest.update(path.read_bytes())
@@ -102,25 +103,31 @@ def _is_current(folder: Path, made_from: Mapping[str, Any]) -> bool:
 
 
 def write_program(module: nn.Module, call: ExampleCall, path: Path) -> Path:
-    """Trace `module` with the free axes of `call` and write the program, whole or not at all."""
+    """Trace `module` with the dynamic axes of `call`, write the program to `path` atomically, and return `path`."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes about torch's own internals
         program = torch.export.export(module, call.inputs, dynamic_shapes=_axes(call.dynamic_shapes), strict=False)
         names = json.dumps({"inputs": call.input_names, "outputs": call.output_names})
-        with write_atomically(path) as partial, partial.open("wb") as file:  # given a path, torch wants its own suffix
+        with write_atomically(path) as partial, partial.open("wb") as file:  # torch rejects a path without .pt2
             torch.export.save(program, file, extra_files={NAMES_FILE: names})
     return path
 
 
 def _axes(spec: Any) -> Any:
-    """A named axis must stay free, or the trace fails; the axes that follow from named ones are left to torch."""
+    """Convert dynamic axes to torch.export's: a named axis must stay dynamic, or the trace fails.
+
+    Axes that depend on named ones are left to torch.
+    """
     if isinstance(spec, dict):
         return {axis: torch.export.Dim.DYNAMIC if isinstance(wanted, str) else wanted for axis, wanted in spec.items()}
     return tuple(_axes(part) for part in spec)
 
 
 def _check(graph: str, module: nn.Module, call: ExampleCall, path: Path) -> float:
-    """The written file against the module, on random inputs of the traced sizes and on a batch of one."""
+    """Compare the written program with the module on random inputs, at the traced batch size and at 1.
+
+    Returns the largest relative error. Raises ParityError if it exceeds the graph's tolerance.
+    """
     engine, worst = TorchEngine(path), 0.0
     for batch in (call.inputs[0].shape[0], 1):
         inputs = [_random_like(example[:batch]) for example in call.inputs]
@@ -130,19 +137,19 @@ def _check(graph: str, module: nn.Module, call: ExampleCall, path: Path) -> floa
         pairs = zip(actual.items(), (expected,) if isinstance(expected, Tensor) else expected, strict=True)
         worst = max(worst, *(_relative(array, wanted) for (_, array), wanted in pairs))
     tolerance = TOLERANCES[graph].relative
-    if not worst <= tolerance:  # also when it is NaN
+    if not worst <= tolerance:  # `not <=` is true for NaN
         raise ParityError(f"{graph}: the program differs from its module by {worst:.1e}, accepted {tolerance:.0e}")
     return worst
 
 
 def _relative(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference by the largest value; caches that start as zeros must be zeros."""
+    """Divide the largest difference by the largest expected value. Expected zeros accept only zeros."""
     peak = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
     return float((actual - expected).abs().max() / peak)
 
 
 def _random_like(example: Tensor) -> Tensor:
-    """Ones for token ids and masks, which are valid for both; normal numbers elsewhere, none of them all zero."""
+    """Return ones for token ids and masks, which are valid for both, and random normal numbers for other inputs."""
     generator = torch.Generator().manual_seed(0)
     if not example.is_floating_point():
         return torch.ones_like(example)
@@ -150,7 +157,7 @@ def _random_like(example: Tensor) -> Tensor:
 
 
 def main() -> int:
-    """Run the command; expected failures end in one line and exit code 1."""
+    """Run the command. An expected failure prints one line and returns exit code 1."""
     description = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m export.to_torch_program", description=description)
     parser.add_argument("--checkpoint", type=Path, default=Path("training/wan-mini"), help="diffusers folder")

@@ -1,4 +1,4 @@
-"""A component's module without its weights: parameters have type and shape and no storage (torch's `meta` device)."""
+"""Component modules without weights: parameters have a type and a shape but no storage (torch's `meta` device)."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 
 def shell_of(checkpoint: Path, component: str) -> nn.Module:
-    """The component's module from its config alone; parameters have shapes and no storage (the `meta` device)."""
+    """Build the component's module on the `meta` device from its config alone.
+
+    Raises NotImplementedError for a component whose computed buffers would be lost there.
+    """
     with torch.device("meta"):
         module: nn.Module = _BUILDERS[component](checkpoint / component)
-    if isinstance(module, WanTransformer3DModel):  # its tables are computed, not stored, so they must be real
+    if isinstance(module, WanTransformer3DModel):  # rotary tables are computed and not stored, so they need values
         module.rope = WanRotaryPosEmbed(
             module.config.attention_head_dim, module.config.patch_size, module.config.rope_max_seq_len
         )
@@ -25,9 +28,9 @@ def shell_of(checkpoint: Path, component: str) -> nn.Module:
 
 
 def is_fp32_island(module: nn.Module, name: str) -> bool:
-    """Whether `from_pretrained` keeps the parameter in FP32 at every precision (diffusers' keep list)."""
+    """Whether `from_pretrained` keeps the parameter in FP32 at every precision (`_keep_in_fp32_modules`)."""
     if isinstance(module, UMT5EncoderModel):
-        return False  # transformers applies its list to FP16 alone, which is not supported for the text encoder
+        return False  # transformers applies its list in FP16 only, which the text encoder does not support here
     kept = set(getattr(module, "_keep_in_fp32_modules", None) or ())
     return not kept.isdisjoint(name.split("."))
 

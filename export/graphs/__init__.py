@@ -1,1 +1,1 @@
-"""Export forms of the checkpoint's modules: same weights and same maths, spelled so that compilers can read them."""
+"""Export forms of the checkpoint's modules: same weights and results, rewritten so that they export to ONNX."""

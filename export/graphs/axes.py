@@ -1,8 +1,8 @@
-"""Fix free axes of an ONNX graph to the sizes of a plan.
+"""Fix dynamic axes of an ONNX graph to the sizes of a plan.
 
-A network is parsed for the sizes that it will run at, so TensorRT need not allow for others, and every tensor has a
-shape that can be checked. Where caches come in as inputs (`4*latent_height` rows) and are joined with activations that
-were enlarged twice, TensorRT cannot be counted on to prove the two heights equal while they are free.
+A network is parsed for the sizes at which it runs. TensorRT then need not support others, and every tensor has a static
+shape that can be checked. It also matters for the VAE, which concatenates cache inputs of `4*latent_height` rows with
+activations that were upsampled twice: with dynamic axes, TensorRT may be unable to prove that the heights are equal.
 """
 
 import re
@@ -17,22 +17,22 @@ Shape = tuple[int, ...]
 
 
 def input_shapes(model: onnx.ModelProto, axes: Mapping[str, int]) -> dict[str, Shape]:
-    """Shape of every input for these sizes of the free axes. Raises KeyError for an axis that has none."""
+    """Return every input's shape for these sizes of the dynamic axes. Raises KeyError for an axis without a size."""
     return {
         value.name: tuple(_size(dim, axes) for dim in value.type.tensor_type.shape.dim) for value in model.graph.input
     }
 
 
 def free_axes(model: onnx.ModelProto) -> set[str]:
-    """Names of the axes of its inputs that can still change."""
+    """Return the names of the dynamic axes of the graph's inputs."""
     dims = [dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim]
     return {_parse_axis(name)[1] for name in dims if name}
 
 
 def with_fixed_axes(model: onnx.ModelProto, axes: Mapping[str, int]) -> onnx.ModelProto:
-    """A copy of `model` whose inputs have these axes fixed; weights in other files stay where they are.
+    """Copy `model` with these axes of its inputs fixed. Weights in other files stay there.
 
-    Shapes noted inside the graph spoke of the free axes and are dropped; whoever reads the graph infers them again.
+    Shapes of outputs and inner values depend on the dynamic axes and are removed. Readers of the graph infer them.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -54,7 +54,10 @@ def _size(dim: onnx.TensorShapeProto.Dimension, axes: Mapping[str, int]) -> int:
 
 
 def _parse_axis(dim_param: str) -> tuple[int, str]:
-    """`latent_height` or `4*latent_height`, as the exporter writes them."""
+    """Parse `latent_height` or `4*latent_height`, as the exporter writes them, into factor and name.
+
+    Raises ValueError for any other form.
+    """
     axis = re.fullmatch(r"(?:(\d+)\*)?\(*(\w+)\)*", dim_param)
     if axis is None:
         raise ValueError(f"axis {dim_param!r} of the graph is not a name or a multiple of one")
@@ -62,7 +65,10 @@ def _parse_axis(dim_param: str) -> tuple[int, str]:
 
 
 def axes_of(graph: str, size: VideoShape | None, facts: ModelFacts) -> dict[str, int]:
-    """Sizes of a graph's free axes but the batch; the VAE gets one latent frame a call."""
+    """Return the sizes of a graph's dynamic axes, without the batch. The VAE decodes one latent frame per call.
+
+    `size` is None for the text encoder, which does not depend on it.
+    """
     if size is None:
         return {"text_length": facts.text_length}
     latents = facts.grid.latent_shape(size)

@@ -1,11 +1,11 @@
-"""One forward pass of an expert: latents, timestep and text embeddings to the flow velocity.
+"""Export form of an expert: latents, timestep and text embeddings to the flow velocity.
 
-Three things in diffusers' module export badly and are replaced here, numbers unchanged:
-* rotary embeddings written with strided assignment become ScatterND nodes;
-* the timestep frequencies are recomputed by the exporter's constant folder, which lands one ulp away from torch in
-  half of the table: 6e-5 rad at timestep 1000;
-* attention goes through a dispatcher; a plain scaled_dot_product_attention becomes ONNX `Attention` at opset 23,
-  which TensorRT keeps fused (at 32,760 tokens the unfused scores would pass its 2^31 element limit).
+Three parts of diffusers' module export badly and are replaced here, with the same results:
+* rotary embeddings are written with strided assignment, which becomes ScatterND nodes;
+* the exporter's constant folder recomputes the timestep frequencies, and half of the table is one ulp off torch's:
+  6e-5 rad at timestep 1000;
+* attention goes through a dispatcher. A plain scaled_dot_product_attention becomes ONNX `Attention` at opset 23, which
+  TensorRT keeps fused; at 32,760 tokens the unfused scores would exceed its limit of 2^31 elements.
 """
 
 import math
@@ -25,8 +25,9 @@ OUTPUTS = ("velocity",)
 class ExpertGraph(nn.Module):
     """`(hidden_states, timestep, encoder_hidden_states) -> velocity`.
 
-    Shapes: hidden_states and velocity (B, 16, F, H, W) latents, H and W even; timestep (B, 1) float32, since a Triton
-    tensor of a batching model needs an axis beside the batch; encoder_hidden_states (B, text_length, text_dim).
+    Shapes: hidden_states and velocity (B, 16, F, H, W) latents, H and W even; timestep (B, 1) float32;
+    encoder_hidden_states (B, text_length, text_dim). The timestep has a second axis because a tensor of a batching
+    Triton model needs an axis besides the batch.
     """
 
     def __init__(self, transformer: WanTransformer3DModel) -> None:
@@ -45,7 +46,7 @@ class ExpertGraph(nn.Module):
 
 
 class _Attention:
-    """diffusers' `WanAttnProcessor` for text-to-video, without the dispatcher and without strided writes."""
+    """Replacement of diffusers' `WanAttnProcessor` for text-to-video, without dispatcher and strided writes."""
 
     _attention_backend = None
     _parallel_config = None
@@ -80,9 +81,9 @@ def _rotated(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class _RotaryTables(nn.Module):
-    """Cosines and sines of every token's position: time, height and width side by side in the head.
+    """Cosines and sines (1, tokens, 1, head_dim / 2) of every token's position, joined from time, height and width.
 
-    diffusers keeps each value twice and takes every other; half-width tables hold each once.
+    diffusers' tables have each value twice and every second one is read. These tables have each value once.
     """
 
     def __init__(self, rope: Any) -> None:
@@ -109,7 +110,7 @@ class _RotaryTables(nn.Module):
 
 
 class _TimestepFrequencies(nn.Module):
-    """Sinusoids of the timestep from a table that torch computed once (see the module's docstring)."""
+    """Sinusoidal embedding of the timestep, from frequencies that torch computed (see the module's docstring)."""
 
     def __init__(self, timesteps: Any) -> None:
         super().__init__()

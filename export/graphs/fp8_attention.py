@@ -1,8 +1,8 @@
-"""Attention in FP8, as TensorRT fuses it: query, key, value and the softmax are rounded to E4M3.
+"""FP8 attention in the form that TensorRT fuses: query, key, value and the softmax are rounded to E4M3.
 
-ONNX's `Attention` has no place for the scale of the softmax, and without one TensorRT-RTX 1.7 computes in BF16. So the
-node is TensorRT's own operator, `TRT_QuantizedAttention`. The graph also defines it as a function of standard
-operators, by which ONNX Runtime runs it.
+ONNX's `Attention` has no input for the scale of the softmax, and without one TensorRT-RTX 1.7 computes in BF16. The
+node is therefore TensorRT's own operator, `TRT_QuantizedAttention`. The graph also defines it as a function of standard
+operators, so that ONNX Runtime can run it.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ from torch import Tensor
 from export.graphs.fp8_layers import E4M3_MAX, dequantized, through_fp8, to_fp8
 
 DOMAIN, QUANTIZED_ATTENTION = "trt", "TRT_QuantizedAttention"
-SOFTMAX_SCALE = 1.0 / E4M3_MAX  # the softmax is at most one, whatever the data
-_INPUTS = ("query", "key", "value", "mask", "softmax_scale")  # of the operator; the mask is left out
+SOFTMAX_SCALE = 1.0 / E4M3_MAX  # a softmax is at most 1
+_INPUTS = ("query", "key", "value", "mask", "softmax_scale")  # of the operator; the mask is never given
 _ATTRIBUTES = {"scale": OpSchema.AttrType.FLOAT, "normalization_quantize_to_type": OpSchema.AttrType.INT}
 _OPERATOR = Op(
     Opset(DOMAIN, 1),
@@ -46,9 +46,10 @@ _OPERATOR = Op(
 
 
 def attended_in_fp8(query: Tensor, key: Tensor, value: Tensor, scales: tuple[float, float, float]) -> Tensor:
-    """Attention in FP8, by scales of its inputs. Each of query and key takes half of the softmax's own factor first.
+    """Compute attention in FP8 from query, key and value (B, heads, tokens, head_dim) with the scale of each.
 
-    TensorRT fuses the three quantised tensors with both products only if nothing is computed between.
+    Query and key are each multiplied by head_dim ** -0.25 before they are quantised. TensorRT fuses the attention only
+    if nothing is computed between the quantised tensors and the matrix products.
     """
     half = query.shape[-1] ** -0.25
     query = through_fp8(query * half, scales[0] * half)
@@ -58,7 +59,7 @@ def attended_in_fp8(query: Tensor, key: Tensor, value: Tensor, scales: tuple[flo
 
 @torch.library.custom_op("wan_t2v::fp8_attention", mutates_args=())
 def fp8_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention whose softmax is rounded to E4M3; query and key are scaled already."""
+    """Compute attention with the softmax rounded to E4M3. Query and key must be scaled already."""
     scores = torch.softmax(query.float() @ key.float().transpose(-1, -2), dim=-1).to(query.dtype)
     rounded = dequantized(to_fp8(scores, SOFTMAX_SCALE, scores.dtype), SOFTMAX_SCALE, scores.dtype)
     return rounded @ value
@@ -82,7 +83,7 @@ TO_ONNX: Mapping[Callable[..., Any], Callable[..., Any]] = {
 
 
 def define_quantized_attention(model: ir.Model, opset: int) -> None:
-    """Add TensorRT's operator as a function of standard operators, if the graph has such a node."""
+    """Define TensorRT's operator as a function of standard operators, if the graph has such a node."""
     if not any(node.op_type == QUANTIZED_ATTENTION for node in model.graph):
         return
     zero = helper.make_tensor("zero", FLOAT8E4M3FN.dtype, [], b"\0", raw=True)

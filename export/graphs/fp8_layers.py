@@ -1,8 +1,8 @@
-"""FP8 in an expert: what a layer reads is rounded to E4M3, in the graph by QuantizeLinear and DequantizeLinear.
+"""FP8 linear layers of an expert: weights and inputs are rounded to E4M3.
 
-A weight is stored in FP8, transposed as the product reads it, before a DequantizeLinear. An activation passes a
-QuantizeLinear and a DequantizeLinear. TensorRT then computes the product in FP8. One scale holds for a whole tensor:
-the largest absolute value that calibration saw, over 448, E4M3's largest number.
+In the graph, a weight is stored in FP8, transposed to (in, out), and read through a DequantizeLinear. An activation
+goes through a QuantizeLinear and a DequantizeLinear. TensorRT then computes the product in FP8. Each tensor has one
+scale: the largest absolute value in calibration over 448, the largest number of E4M3.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 E4M3_MAX = 448.0
 ATTENTION_INPUTS = ("query", "key", "value")
-LINEARS_OF_A_BLOCK = 10  # query, key, value and output of both attentions, two of the feed-forward
+LINEARS_OF_A_BLOCK = 10  # query, key, value and output of two attentions, two layers of the feed-forward
 WEIGHT, INPUT = "weight", "input"
 _STORED = torch.float8_e4m3fn
 
 
 def to_fp8(x: Tensor, scale: float, of: torch.dtype) -> Tensor:
-    """`x` in multiples of `scale`, as E4M3; what lies beyond is clamped. The scale is rounded as the graph's is."""
+    """Quantise `x` to multiples of `scale` in E4M3, clamped. The scale is rounded to the type `of`, as in the graph."""
     return (x.float() / _rounded(scale, of)).clamp(-E4M3_MAX, E4M3_MAX).to(_STORED)
 
 
 @torch.library.custom_op("wan_t2v::through_fp8", mutates_args=())
 def through_fp8(x: Tensor, scale: float) -> Tensor:
-    """`x` rounded to multiples of `scale` that E4M3 has, of the type of `x`; what lies beyond is clamped."""
+    """Quantise `x` to E4M3 with `scale`, clamped, and dequantise it to the type of `x`."""
     return dequantized(to_fp8(x, scale, x.dtype), scale, x.dtype)
 
 
@@ -39,7 +39,7 @@ def _shape_of_through_fp8(x: Tensor, scale: float) -> Tensor:
 
 @torch.library.custom_op("wan_t2v::from_fp8", mutates_args=())
 def from_fp8(stored: Tensor, scale: float, like: Tensor) -> Tensor:
-    """The numbers that a tensor in E4M3 stands for, of the type of `like`."""
+    """Dequantise a tensor in E4M3 to the type of `like`."""
     return dequantized(stored, scale, like.dtype)
 
 
@@ -53,7 +53,7 @@ def _rounded(scale: float, of: torch.dtype) -> float:
 
 
 def dequantized(stored: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """The numbers of `dtype` that a tensor in E4M3 stands for."""
+    """Dequantise a tensor in E4M3 to `dtype`."""
     return (stored.float() * _rounded(scale, dtype)).to(dtype)
 
 
@@ -75,9 +75,9 @@ TO_ONNX: Mapping[Callable[..., Any], Callable[..., Any]] = {
 
 
 class Fp8Linear(nn.Linear):
-    """A linear layer whose weight is kept in FP8, transposed to (in, out), and whose input goes through FP8.
+    """Linear layer with an FP8 weight, transposed to (in, out), and an input that is rounded to FP8.
 
-    Parameters keep their names. A weight on the `meta` device stays there.
+    Parameters keep the names of `nn.Linear`. A weight on the `meta` device stays there.
     """
 
     def __init__(self, linear: nn.Linear, weight_range: float, input_range: float) -> None:
@@ -93,29 +93,31 @@ class Fp8Linear(nn.Linear):
 
 
 def linear_layers(blocks: range) -> list[str]:
-    """Names of the linear layers of these blocks: ten per block."""
+    """List the names of the linear layers of these blocks, ten per block."""
     attention = [f"attn{i}.{name}" for i in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")]
     return [f"blocks.{b}.{name}" for b in blocks for name in (*attention, "ffn.net.0.proj", "ffn.net.2")]
 
 
 def attentions_in_fp8(blocks: range) -> list[str]:
-    """Names of the attentions whose query, key and value may go through FP8: two per block."""
+    """List the names of the attentions whose query, key and value can be rounded to FP8, two per block."""
     return [f"blocks.{block}.{name}" for block in blocks for name in ("attn1", "attn2")]
 
 
 def needed_ranges(blocks: range) -> list[str]:
-    """Names of all ranges that calibration must bring: `<layer>.weight` and `.input`, `<attention>.query`, `.key` and
-    `.value`.
+    """List the names of all ranges that FP8 needs from calibration.
+
+    They are `<layer>.weight` and `.input`, and `<attention>.query`, `.key` and `.value`.
     """
     linear = [f"{layer}.{kind}" for layer in linear_layers(blocks) for kind in (WEIGHT, INPUT)]
     return linear + [f"{attention}.{kind}" for attention in attentions_in_fp8(blocks) for kind in ATTENTION_INPUTS]
 
 
 def rounded_inputs(blocks: int, *, attention: bool) -> int:
-    """Activations that pass a QuantizeLinear in the graph of so many blocks in FP8.
+    """Count the activations with a QuantizeLinear in a graph that has `blocks` blocks in FP8.
 
-    Six of each block's ten linear layers have an input of their own: query, key and value of self-attention share one,
-    and the text is rounded once for all blocks. With `attention`, query, key and value of both attentions are too.
+    A block's ten linear layers have six inputs of their own: query, key and value of self-attention share one, and
+    cross-attention's key and value read the text, which is rounded once for all blocks. With `attention`, query, key
+    and value of both attentions are rounded too.
     """
     return (6 + 6 * attention) * blocks + 1 if blocks else 0
 
@@ -123,9 +125,10 @@ def rounded_inputs(blocks: int, *, attention: bool) -> int:
 def put_in_fp8(
     expert: WanTransformer3DModel, ranges: Mapping[str, float], *, blocks: range, attention: bool = False
 ) -> None:
-    """Make these blocks compute in FP8, in place, by the ranges of `needed_ranges`; with `attention`, its inputs too.
+    """Replace the linear layers of these blocks by FP8 layers, in place, with the ranges of `needed_ranges`.
 
-    diffusers' own forward then computes so, but for the inputs of attention, which the export form reads.
+    diffusers' own forward then runs in FP8 too. With `attention`, the scales of its inputs are stored on the attention
+    modules, where only the export form reads them.
     """
     for name in linear_layers(blocks):
         parent, _, child = name.rpartition(".")

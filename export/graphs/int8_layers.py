@@ -1,13 +1,13 @@
-"""INT8 in an expert: the linear layers multiply whole numbers of eight bits, between values of the graph's own type.
+"""INT8 linear layers of an expert: products of 8-bit integers, between values of the graph's own type.
 
-An activation passes a QuantizeLinear and a DequantizeLinear with one calibrated scale, so that a row of a batch never
-depends on the rows beside it. A weight is stored in INT8, transposed as the product reads it, with a scale for each
-output. A compiler then makes one product of whole numbers of them. The two compilers want different numbers:
+An activation goes through a QuantizeLinear and a DequantizeLinear with one calibrated scale, so that a row of a batch
+never depends on the other rows. A weight is stored in INT8, transposed to (in, out), with one scale per output. A
+compiler fuses these into one integer product. The two compilers need different integers:
 
-* ONNX Runtime takes activations in UInt8 around 128. On processors without VNNI it adds two products in 16 bits and
-  clips the sum, which eight bits of both overflow (14 % off, found on AVX2). Weights here end at 64, so that
-  2 * 255 * 64 fits, and the product is exact on every processor.
-* TensorRT takes both in Int8 around 0.
+* ONNX Runtime takes activations in UInt8 with zero point 128. On processors without VNNI it adds two products in 16
+  bits with saturation, which 8-bit activations and weights overflow (14 % error, measured on AVX2). Weights here are
+  at most 64, so 2 * 255 * 64 fits, and the product is exact on every processor.
+* TensorRT takes both in Int8 with zero point 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,12 +24,12 @@ from export.graphs.fp8_layers import INPUT, linear_layers
 from export.graphs.precision import io_precision
 
 SCALES = "weight_scales"  # the parameter's name
-_LOWEST, _HIGHEST = -128, 127  # of an activation, around its zero point
+_LOWEST, _HIGHEST = -128, 127  # of an activation, relative to its zero point
 
 
 @dataclass(frozen=True)
 class Int8Form:
-    """The numbers that a compiler takes: where zero lies among an activation's, and the largest of a weight's."""
+    """A compiler's form of INT8: the zero point of activations, and the largest integer of a weight."""
 
     zero_point: int
     largest_weight: int
@@ -40,14 +40,14 @@ TENSORRT = Int8Form(zero_point=0, largest_weight=127)
 
 
 def form_of(precision: str) -> Int8Form:
-    """What the compiler of graphs in a precision takes: TensorRT's graphs are BF16 between, ONNX Runtime's FP32."""
+    """Return the form for a precision: TensorRT's for graphs with BF16 inputs and outputs, else ONNX Runtime's."""
     return TENSORRT if io_precision(precision) == "bf16" else ONNX_RUNTIME
 
 
 @torch.library.custom_op("wan_t2v::through_int8", mutates_args=())
 def through_int8(x: Tensor, scale: float, zero_point: int) -> Tensor:
-    """`x` rounded to multiples of `scale`, of the type of `x`; what lies beyond eight bits is clamped."""
-    rounded = torch.tensor(scale, dtype=x.dtype).item()  # as the graph holds it
+    """Quantise `x` to 8-bit multiples of `scale`, clamped, and dequantise it to the type of `x`."""
+    rounded = torch.tensor(scale, dtype=x.dtype).item()  # the scale has the type of `x` in the graph
     return ((x.float() / rounded).round().clamp(_LOWEST, _HIGHEST) * rounded).to(x.dtype)
 
 
@@ -58,7 +58,7 @@ def _shape_of_through_int8(x: Tensor, scale: float, zero_point: int) -> Tensor:
 
 @torch.library.custom_op("wan_t2v::from_int8", mutates_args=())
 def from_int8(stored: Tensor, scales: Tensor) -> Tensor:
-    """The numbers that a weight (in, out) stands for, of the type of `scales` (out)."""
+    """Dequantise a weight (in, out) to the type of `scales` (out)."""
     return (stored.float() * scales.float()).to(scales.dtype)
 
 
@@ -84,7 +84,7 @@ TO_ONNX: Mapping[Callable[..., Any], Callable[..., Any]] = {
 
 
 def to_int8(weight: Tensor, form: Int8Form, of: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A weight (out, in) in INT8, and its scales (out), which are rounded to the type `of` as the graph's are."""
+    """Quantise a weight (out, in) to INT8. Returns it and its scales (out) in the type `of`, as in the graph."""
     weight = weight.float()
     largest = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny * _HIGHEST)
     scales = (largest / form.largest_weight).to(of)
@@ -93,9 +93,9 @@ def to_int8(weight: Tensor, form: Int8Form, of: torch.dtype) -> tuple[Tensor, Te
 
 
 class Int8Linear(nn.Linear):
-    """A linear layer whose weight is kept in INT8, transposed to (in, out), and whose input goes through INT8.
+    """Linear layer with an INT8 weight, transposed to (in, out), and an input that is rounded to INT8.
 
-    Parameters keep their names; `weight_scales` (out) is added. A weight on the `meta` device stays there.
+    Parameters keep the names of `nn.Linear`; `weight_scales` (out) is added. A weight on `meta` stays there.
     """
 
     def __init__(self, linear: nn.Linear, input_range: float, form: Int8Form) -> None:
@@ -112,12 +112,12 @@ class Int8Linear(nn.Linear):
 
 
 def input_ranges(blocks: range) -> list[str]:
-    """Names of the ranges that calibration must bring; a weight's follow from the weight."""
+    """List the names of the ranges that INT8 needs from calibration: of inputs only, since weights have their own."""
     return [f"{layer}.{INPUT}" for layer in linear_layers(blocks)]
 
 
 def put_in_int8(expert: WanTransformer3DModel, ranges: Mapping[str, float], *, blocks: range, form: Int8Form) -> None:
-    """Make these blocks compute in INT8, in place, by the ranges of `input_ranges`."""
+    """Replace the linear layers of these blocks by INT8 layers, in place, with the ranges of `input_ranges`."""
     for name in linear_layers(blocks):
         parent, _, child = name.rpartition(".")
         linear = expert.get_submodule(name)

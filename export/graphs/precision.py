@@ -1,6 +1,6 @@
-"""Precision table: what each part of the model may be exported in, and why.
+"""Precision table: the precisions in which each part of the model can be exported, with reasons.
 
-The precision is written in the graph (TensorRT builds it strongly typed). Islands of FP32 that diffusers keeps in a
+The graph states its precision, and TensorRT builds it strongly typed. The FP32 modules that diffusers keeps in a
 half-precision expert (time embedder, modulation, norms, rotary tables) are FP32 in the graph too.
 """
 
@@ -50,12 +50,12 @@ _OPTIONS = {"experts": "--precision", "text_encoder": "--text-encoder-precision"
 
 
 class PrecisionError(ValueError):
-    """A precision that a part of the model does not support; the message lists those that it does, with reasons."""
+    """A precision that a part of the model does not support. The message lists the supported ones, with reasons."""
 
 
 @dataclass(frozen=True)
 class Precisions:
-    """The choice for one export, by part. Raises PrecisionError for one that is not in SUPPORTED."""
+    """Precisions of one export, by part. Raises PrecisionError for one that is not in SUPPORTED."""
 
     experts: str = "fp32"
     text_encoder: str = "fp32"
@@ -66,7 +66,7 @@ class Precisions:
             _check(field.name, getattr(self, field.name))
 
     def of(self, graph: str) -> str:
-        """Precision of one of the five graphs."""
+        """Return the precision of one of the five graphs."""
         precision: str = getattr(self, PART_OF[graph])
         return precision
 
@@ -87,37 +87,38 @@ def is_int8(precision: str) -> bool:
 
 
 def needs_ranges(precision: str) -> bool:
-    """Whether an export needs what calibration finds."""
+    """Whether an export needs calibrated ranges."""
     return is_fp8(precision) or is_int8(precision)
 
 
 def blocks_in_fp8(count: int) -> range:
-    """Which of `count` blocks are computed in FP8: the first and last three stay (one of a small expert), where errors
-    cost most; embeddings and the output projection stay as well.
+    """Return which of `count` blocks are computed in FP8: all but the first and last three, where errors cost most.
+
+    A small expert keeps only one block at each end. Embeddings and the output projection are never in FP8.
     """
     outer = _OUTER_BLOCKS if count >= _SMALL_EXPERT else _OUTER_BLOCKS_OF_A_SMALL_EXPERT
     return range(outer, count - outer)
 
 
 def blocks_in_int8(count: int) -> range:
-    """Which of `count` blocks are computed in INT8: as in FP8, but all of a small expert."""
+    """Return which of `count` blocks are computed in INT8: as in FP8, but all blocks of a small expert."""
     return blocks_in_fp8(count) if count >= _SMALL_EXPERT else range(count)
 
 
 def blocks_in_eight_bits(precision: str, count: int) -> range:
-    """Which of `count` blocks are in FP8 or INT8; none in other precisions."""
+    """Return which of `count` blocks are in FP8 or INT8; none in other precisions."""
     if is_int8(precision):
         return blocks_in_int8(count)
     return blocks_in_fp8(count) if is_fp8(precision) else range(0)
 
 
 def io_precision(precision: str) -> str:
-    """The precision of inputs, outputs and everything that is not in eight bits."""
+    """Return the precision of inputs, outputs and everything that is not in FP8 or INT8."""
     return {**FP8_IO_PRECISION, **INT8_IO_PRECISION}.get(precision, precision)
 
 
 def torch_dtype(precision: str) -> Any:
-    """`torch.dtype` of inputs and outputs in a precision."""
+    """Return the `torch.dtype` of inputs and outputs in a precision."""
     import torch
 
     return getattr(torch, _TORCH_NAMES[io_precision(precision)])
@@ -134,5 +135,5 @@ def _check(part: str, precision: str) -> None:
     )
 
 
-IN_ONNX_RUNTIME = Precisions()  # ONNX Runtime on a CPU has no kernels for BF16, and the embedded configs say FP32
+IN_ONNX_RUNTIME = Precisions()  # ONNX Runtime has no BF16 kernels on a CPU, and the embedded server's configs are FP32
 FOR_LARGE_WEIGHTS = Precisions(experts="bf16", text_encoder="bf16", vae="fp32")

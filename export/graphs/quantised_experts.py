@@ -1,4 +1,4 @@
-"""Experts in eight bits: which ranges a precision needs, and the expert put into it."""
+"""Quantisation of an expert to FP8 or INT8: the ranges that a precision needs, and the conversion."""
 
 from collections.abc import Mapping
 
@@ -9,14 +9,14 @@ from export.graphs.precision import attention_is_fp8, blocks_in_fp8, blocks_in_i
 
 
 def ranges_of(precision: str, blocks: int) -> list[str]:
-    """Names of the calibrated ranges that an expert of so many blocks needs in a precision."""
+    """List the names of the calibrated ranges that an expert with `blocks` blocks needs in a precision."""
     if is_fp8(precision):
         return fp8_layers.needed_ranges(blocks_in_fp8(blocks))
     return int8_layers.input_ranges(blocks_in_int8(blocks)) if is_int8(precision) else []
 
 
 def quantise(expert: WanTransformer3DModel, precision: str, ranges: Mapping[str, float]) -> None:
-    """Put `expert` into FP8 or INT8, in place, by the ranges of `ranges_of`; other precisions leave it as it is."""
+    """Quantise `expert` to FP8 or INT8 in place, with the ranges of `ranges_of`. Other precisions do not change it."""
     count = len(expert.blocks)
     if is_fp8(precision):
         attention = attention_is_fp8(precision)

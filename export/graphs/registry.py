@@ -1,4 +1,4 @@
-"""The five graphs: which component each comes from, its inputs and outputs, and which axes are free."""
+"""Registry of the five graphs: the component, export form, inputs, outputs and dynamic axes of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from export.graphs import expert, text_encoder, vae_decoder
 from wan_t2v.facts import ModelFacts
 
-FREE = torch.export.Dim.AUTO  # the exporter infers how this axis depends on the named ones
+FREE = torch.export.Dim.AUTO  # a dynamic axis that the exporter derives from the named ones
 
 
 @dataclass(frozen=True)
 class ExampleCall:
-    """One call to trace, in the module's own precision. No free axis may have the size 1, which the exporter would
-    take for a constant.
+    """One call to trace, in the module's own precision.
+
+    No dynamic axis may have the size 1, which the exporter would treat as a constant.
     """
 
     inputs: tuple[Tensor, ...]
@@ -27,9 +28,9 @@ class ExampleCall:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """A graph's origin: the checkpoint component, the module that spells it for export, and a call to trace it with.
+    """Origin of a graph: the checkpoint component, the module's export form, and an example call to trace.
 
-    `prefix` stands before the checkpoint's name of a tensor in the name that it has in the graph.
+    A tensor's name in the graph is `prefix` followed by its name in the checkpoint.
     """
 
     component: str
@@ -88,17 +89,17 @@ def _vae_next_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
 
 
 def _precision_of(module: nn.Module) -> torch.dtype:
-    """The type of most weights: that of the first convolution, which is in none of the FP32 islands."""
+    """Return the type of most weights: that of the first convolution, which is never kept in FP32."""
     return next(child.weight.dtype for child in module.modules() if isinstance(child, nn.Conv3d))
 
 
 def cache_names(direction: str, count: int) -> tuple[str, ...]:
-    """`cache_in_0` ... or `cache_out_0` ..., in the order of the decoder's causal convolutions."""
+    """Name the cache tensors `cache_in_0`, ... or `cache_out_0`, ..., in the order of the causal convolutions."""
     return tuple(f"cache_{direction}_{index}" for index in range(count))
 
 
 def cache_count(module: nn.Module, latents: Tensor) -> int:
-    """Caches of this decoder, found by a dry run: 32 for the Wan2.1 VAE."""
+    """Count the caches of this decoder by running it: 32 for the Wan2.1 VAE."""
     with torch.no_grad():
         return len(module(latents)) - 1
 

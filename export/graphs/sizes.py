@@ -1,7 +1,8 @@
-"""Sizes that a deployment can name: plans are built for these and no others.
+"""Clip sizes for which a deployment can build plans.
 
-Wan2.2-T2V-A14B was trained at four sizes; two more are wanted by users and marked. A checkpoint with another text width
-is no A14B (wan-mini), and what it was trained for is not known here, so any size that its latent grid divides will do.
+Wan2.2-T2V-A14B was trained at four sizes. Two more are listed because users want them, and are marked as untrained. A
+checkpoint with another text width, such as wan-mini, is not A14B: its training sizes are unknown here, so every size
+that its latent grid divides is accepted.
 """
 
 from dataclasses import dataclass
@@ -9,17 +10,17 @@ from dataclasses import dataclass
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
 
-FRAMES = 81  # of a size that names none: what Wan2.2 was trained with, five seconds
+FRAMES = 81  # default number of frames: Wan2.2 was trained with it, and it is five seconds
 A14B_TEXT_DIM = 4096
 
 
 class SizeError(ValueError):
-    """A size that no plan is built for; the message lists those that are accepted."""
+    """A size for which no plan can be built. The message lists the accepted ones."""
 
 
 @dataclass(frozen=True)
 class ListedSize:
-    """One size of A14B in pixels, and whether the checkpoint was trained for it."""
+    """One size of A14B in pixels, and whether A14B was trained for it."""
 
     height: int
     width: int
@@ -40,7 +41,7 @@ LISTED_SIZES = (
 
 
 def named_sizes(text: str, facts: ModelFacts) -> tuple[VideoShape, ...]:
-    """Read `480x832x81,720x1280`: height, width and, where it is not 81, frames. Raises SizeError."""
+    """Parse `480x832x81,720x1280`: height, width and, if not 81, frames. Raises SizeError."""
     sizes = tuple(_named_size(part.strip(), facts) for part in text.split(","))
     if len(set(sizes)) < len(sizes):
         raise SizeError(f"sizes are {text!r}: one is named twice")
@@ -48,7 +49,7 @@ def named_sizes(text: str, facts: ModelFacts) -> tuple[VideoShape, ...]:
 
 
 def is_trained(size: VideoShape, facts: ModelFacts) -> bool:
-    """Whether A14B was trained for this size; of another checkpoint that is not known, and assumed."""
+    """Whether A14B was trained for this size. Another checkpoint is assumed to be trained for every size."""
     if facts.text_dim != A14B_TEXT_DIM:
         return True
     listed = {(known.height, known.width): known.trained for known in LISTED_SIZES}

@@ -1,4 +1,4 @@
-"""UMT5: token ids to text embeddings, the rows of padding zeroed inside the graph, as WanPipeline does after it."""
+"""Export form of UMT5: token ids to text embeddings. The graph zeroes padding, which WanPipeline does afterwards."""
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ class TextEncoderGraph(nn.Module):
     """`(input_ids, attention_mask) -> text_embeddings`.
 
     Shapes: both inputs (B, text_length) int64; text_embeddings (B, text_length, text_dim).
-    The module must have been loaded with `attn_implementation="eager"`: the sdpa path does not export with a dynamic
-    length. The additive mask is built here because transformers' own mask code exports as a dozen extra nodes.
+    The module must be loaded with `attn_implementation="eager"`: the sdpa path does not export with a dynamic length.
+    The additive mask is built here because transformers' own mask code adds a dozen nodes.
     """
 
     def __init__(self, text_encoder: UMT5EncoderModel) -> None:

@@ -1,8 +1,8 @@
-"""The causal VAE decoder as two graphs: the first latent frame, and any number of later ones.
+"""Export form of the causal VAE decoder as two graphs: one for the first latent frame, one for later ones.
 
-diffusers decodes one latent frame at a time and keeps, for each causal convolution, the last two frames of its input.
-As graphs, these caches are inputs and outputs. Causal padding is zeros, so a missing cache equals one of zeros, and
-the first latent frame differs only in that both temporal upsamplers pass it by: 1 frame out, each later one gives 4.
+diffusers decodes one latent frame at a time and caches, per causal convolution, the last two frames of its input. In
+the graphs these caches are inputs and outputs. Causal padding is zeros, so a missing cache equals a cache of zeros. The
+first latent frame differs only in that it skips both temporal upsamplers: it gives 1 frame, and each later one gives 4.
 """
 
 from collections.abc import Sequence
@@ -23,31 +23,31 @@ CACHED_FRAMES = 2  # a three-tap causal convolution looks back two frames
 
 
 class FirstMemory:
-    """Causal history before anything was decoded: zeros."""
+    """Causal history of the first latent frame: zeros. `kept` collects the caches for the next call."""
 
     def __init__(self) -> None:
         self.kept: list[Tensor] = []
 
     def extend(self, x: Tensor) -> Tensor:
-        """Put the two earlier frames (zeros) before x (B, C, 1, H, W) and keep the last two for the next chunk."""
+        """Prepend two frames of zeros to x (B, C, 1, H, W), and cache the last two frames for the next call."""
         extended = functional.pad(x, (0, 0, 0, 0, CACHED_FRAMES, 0))
         self.kept.append(torch.cat([torch.zeros_like(x), x], dim=2))
         return extended
 
     def skip(self, x: Tensor) -> None:
-        """A temporal upsampler that the first frame passes by: its history starts as zeros."""
+        """Cache two frames of zeros for a temporal upsampler, which the first frame skips."""
         self.kept.append(torch.cat([torch.zeros_like(x), torch.zeros_like(x)], dim=2))
 
 
 class NextMemory:
-    """Causal history handed in as caches (B, C, 2, H, W), in the order of the decoder's convolutions."""
+    """Causal history from caches (B, C, 2, H, W), in the order of the decoder's convolutions."""
 
     def __init__(self, caches: Sequence[Tensor]) -> None:
         self._caches = iter(caches)
         self.kept: list[Tensor] = []
 
     def extend(self, x: Tensor) -> Tensor:
-        """Put the two cached frames before x (B, C, T, H, W) and keep the last two for the next chunk."""
+        """Prepend the two cached frames to x (B, C, T, H, W), and cache the last two frames for the next call."""
         extended = torch.cat([next(self._caches), x], dim=2)
         self.kept.append(extended[:, :, -CACHED_FRAMES:])
         return extended
@@ -118,12 +118,12 @@ def _residual(block: WanResidualBlock, x: Tensor, memory: _Memory) -> Tensor:
 
 
 def _attention(block: WanAttentionBlock, x: Tensor) -> Tensor:
-    """Self-attention over the pixels of each frame, one head."""
+    """Compute single-head self-attention over the pixels of each frame."""
     batch, channels, frames, height, width = x.shape
     flat = x.permute(0, 2, 1, 3, 4).reshape(batch * frames, channels, height, width)
     qkv = block.to_qkv(block.norm(flat)).reshape(batch * frames, 1, 3 * channels, height * width).transpose(2, 3)
     query, key, value = qkv.split(channels, dim=-1)
-    # Spelled out: TensorRT-RTX 1.7 refuses an Attention node here ("not supported by a dedicated kernel").
+    # Matrix products, since TensorRT-RTX 1.7 refuses an Attention node here ("not supported by a dedicated kernel").
     weights = torch.softmax(torch.matmul(query * channels**-0.5, key.transpose(-1, -2)), dim=-1)
     attended = torch.matmul(weights, value).squeeze(1).transpose(1, 2)
     projected = block.proj(attended.reshape(batch * frames, channels, height, width))
@@ -144,13 +144,13 @@ def _upsampled(resample: WanResample, x: Tensor, memory: _Memory) -> Tensor:
             x = _twice_the_frames(resample, x, memory)
     batch, channels, frames, height, width = x.shape
     flat = x.permute(0, 2, 1, 3, 4).reshape(batch * frames, channels, height, width)
-    # diffusers says nearest-exact; for a factor of two it is the same, and `nearest` exports as Resize, not as Gather
+    # diffusers uses nearest-exact. For a factor of two `nearest` is the same, and exports as Resize, not as Gather.
     flat = resample.resample[1](functional.interpolate(flat, scale_factor=2.0, mode="nearest"))
     return flat.reshape(batch, frames, flat.shape[1], height * 2, width * 2).permute(0, 2, 1, 3, 4)
 
 
 def _twice_the_frames(resample: WanResample, x: Tensor, memory: NextMemory) -> Tensor:
-    """The time convolution makes two frames' channels of each; interleave them: (B, C, T) to (B, C, 2T)."""
+    """Double the frames: the time convolution makes two frames of each, which are interleaved, T to 2T."""
     batch, channels, frames, height, width = x.shape
     pairs = _causal_conv(resample.time_conv, x, memory).reshape(batch, 2, channels, frames, height, width)
     return pairs.permute(0, 2, 3, 1, 4, 5).reshape(batch, channels, 2 * frames, height, width)

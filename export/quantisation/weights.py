@@ -1,9 +1,9 @@
-"""Weights in FP8 or INT8 of an expert whose other weights stay in the checkpoint: a file beside the graph.
+"""File of an expert's FP8 or INT8 weights, beside its graph; the other weights stay in the checkpoint.
 
     <checkpoint>/transformer/high_noise_expert.fp8.onnx
     <checkpoint>/transformer/high_noise_expert.fp8.onnx.data    34 x 351 MB for A14B
 
-One weight after the other is read from its shard, rounded and transposed, so that memory holds one at a time.
+Each weight is read from its shard, rounded, transposed and written before the next one, so memory holds one weight.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ TYPE_NAMES = {  # as safetensors names them
     torch.int8: "I8",
 }
 _TORCH_TYPES = {name: dtype for dtype, name in TYPE_NAMES.items()}
-_READ_BYTES = 1 << 22  # of a shard at once: larger buffers are mapped anew each time, which takes longer than rounding
+_READ_BYTES = 1 << 22  # per read of a shard; the allocator maps larger buffers anew each time, slower than the rounding
 _ALIGNMENT = 8  # of a tensor in the file, as in safetensors
 EightBitLinear = Fp8Linear | Int8Linear
 
@@ -41,11 +41,12 @@ EightBitLinear = Fp8Linear | Int8Linear
 def write_eight_bit_weights(
     graph: Path, module: nn.Module, weights: Mapping[str, StoredTensor], dtype: torch.dtype
 ) -> Iterator[Mapping[str, StoredTensor]]:
-    """Write the eight-bit weights of `module` for the ONNX file `graph`; yield `weights` with these in their new place.
+    """Write the FP8 or INT8 weights of `module` beside the ONNX file `graph`.
 
-    `dtype` is that of the activations between such layers, and of INT8's scales, which are written too. A graph that
-    stood there is removed first: its scales need not fit the new weights. If the block fails, the new file is removed.
-    A module without such layers writes nothing. Raises CheckpointError if the disk has too little space.
+    Yields `weights` with the written tensors at their new location. `dtype` is the type of activations between these
+    layers and of INT8's scales, which are written too. An existing graph is removed first, since its scales may not fit
+    the new weights. If the `with` block fails, the new file is removed. Without such layers nothing is written.
+    Raises CheckpointError if the disk has too little space.
     """
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, EightBitLinear)}
     if not layers:
@@ -63,7 +64,7 @@ def write_eight_bit_weights(
 
 
 def eight_bit_bytes(checkpoint: Path, component: str, precision: str) -> int:
-    """Bytes that the eight-bit weights of an expert will take in a precision. Raises CheckpointError."""
+    """Return the bytes of an expert's FP8 or INT8 weights in a precision. Raises CheckpointError."""
     stored = stored_tensors(checkpoint, component)
     config = json.loads((checkpoint / component / "config.json").read_text(encoding="utf-8"))
     layers = linear_layers(blocks_in_eight_bits(precision, config["num_layers"]))
@@ -73,7 +74,7 @@ def eight_bit_bytes(checkpoint: Path, component: str, precision: str) -> int:
 
 
 def data_file(graph: Path) -> Path:
-    """Where the eight-bit weights of an ONNX file lie."""
+    """Return the path of an ONNX file's FP8 or INT8 weights."""
     return graph.with_name(f"{graph.name}.data")
 
 
@@ -88,7 +89,7 @@ def _check_space(target: Path, weights: list[StoredTensor]) -> None:
 
 
 def _is_hollow(path: Path) -> bool:
-    """Whether a file is sparse, as those of the dummy checkpoint; zeros are then written as a hole too."""
+    """Whether a file is sparse, like a dummy checkpoint's. Its zeros become holes, so they need no disk space."""
     status = path.stat()
     return status.st_blocks * 512 < status.st_size // 2
 
@@ -109,7 +110,7 @@ def _write_all(
 
 
 def _rounded(stored: StoredTensor, layer: EightBitLinear, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What a layer holds for the weight (out, in) of a shard, by its parameters' names: weight (in, out)."""
+    """Quantise a stored weight (out, in). Returns tensors by parameter name: weight (in, out), INT8's scales (out)."""
     rounded = torch.empty(stored.shape, dtype=layer.weight.dtype)
     scales = torch.empty(stored.shape[:1], dtype=dtype)
     for rows, numbers in _read_rows(stored):
@@ -122,7 +123,7 @@ def _rounded(stored: StoredTensor, layer: EightBitLinear, dtype: torch.dtype) ->
 
 
 def _read_rows(stored: StoredTensor) -> Iterator[tuple[slice, Tensor]]:
-    """The rows of a stored matrix, some at a time."""
+    """Yield a stored matrix in chunks of rows, each with its row slice."""
     rows, columns = stored.shape
     row_bytes = stored.nbytes // rows
     step = max(1, _READ_BYTES // row_bytes)

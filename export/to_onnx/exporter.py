@@ -1,4 +1,4 @@
-"""torch module to ONNX."""
+"""Export of a torch module to an ONNX file."""
 
 import contextlib
 import io
@@ -17,18 +17,18 @@ from export.graphs import fp8_attention, fp8_layers, int8_layers
 from export.graphs.registry import GRAPHS, ExampleCall
 from wan_t2v.facts import ModelFacts
 
-OPSET = 23  # the first with Attention and RMSNormalization; TensorRT parses both since 10.15
-LARGEST_INSIDE = 1_800_000_000  # bytes of weights in one ONNX file; protobuf ends at 2 GiB
-# where each node came from in Python, in full paths: three quarters of a file without weights, and of no use elsewhere
+OPSET = 23  # the first opset with Attention and RMSNormalization; TensorRT parses both since 10.15
+LARGEST_INSIDE = 1_800_000_000  # largest bytes of weights in one ONNX file; protobuf's limit is 2 GiB
+# Python origin of each node with full paths: three quarters of a file without weights, and useless on other machines.
 _TRACES = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node", "namespace")
 
 
 def onnx_from_module(module: nn.Module, graph: str, facts: ModelFacts, path: Path) -> Path:
-    """Trace `module` as `graph` (a key of GRAPHS) and write the ONNX file to `path`, whole or not at all.
+    """Trace `module` as `graph` (a key of GRAPHS), write the ONNX file to `path` atomically, and return `path`.
 
-    The graph has the precision of the module, so a half-precision one must have been loaded in it
-    (`from_pretrained(torch_dtype=...)`, which keeps diffusers' FP32 islands; `.to()` does not). Weights lie inside, or,
-    above LARGEST_INSIDE, in `<path>.data`.
+    The graph has the module's precision. Load a half-precision module with `from_pretrained(torch_dtype=...)`, which
+    keeps some modules in FP32; `.to()` does not. Weights are inside the file, or, above LARGEST_INSIDE, in
+    `<path>.data`. Raises ValueError if a dynamic axis became a constant.
     """
     exportable = GRAPHS[graph].module(module).eval()
     call = GRAPHS[graph].example(facts, exportable)
@@ -38,7 +38,7 @@ def onnx_from_module(module: nn.Module, graph: str, facts: ModelFacts, path: Pat
 
 
 def trace(exportable: nn.Module, call: ExampleCall, *, optimize: bool = True) -> torch.onnx.ONNXProgram:
-    """Trace an export form with an example call; fake tensors do, with `optimize` off."""
+    """Trace an export form with an example call. With fake tensors, `optimize` must be off."""
     with torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(
             exportable,
@@ -57,7 +57,10 @@ def trace(exportable: nn.Module, call: ExampleCall, *, optimize: bool = True) ->
 
 
 def save(model: ir.Model, call: ExampleCall, path: Path, *, data: str | None = None) -> Path:
-    """Write a traced model and check it; `data` names a file beside it for its weights. Whole or not at all."""
+    """Check a traced model and write it atomically. `data` names a file beside it for its weights.
+
+    Raises ValueError if a dynamic axis became a constant, and ONNX's errors for an invalid model.
+    """
     for node in model.graph:
         for key in _TRACES:
             node.metadata_props.pop(key, None)
@@ -70,7 +73,7 @@ def save(model: ir.Model, call: ExampleCall, path: Path, *, data: str | None = N
 
 
 def _check_free_axes(model: onnx.ModelProto, call: ExampleCall) -> None:
-    """The exporter silently turns an axis into a constant when the trace depends on its size; refuse that."""
+    """Refuse a dynamic axis that became a constant, as the exporter does silently if the trace depends on its size."""
     for value, example in zip(model.graph.input, call.inputs, strict=True):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             free = axis in _axes_of(call, value.name)
@@ -85,7 +88,7 @@ def _axes_of(call: ExampleCall, name: str) -> dict[int, object]:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Hold back the exporter's progress and its notes about torchvision and renamed axes; errors still raise."""
+    """Hide the exporter's progress and its notes about torchvision and renamed axes. Errors are still raised."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

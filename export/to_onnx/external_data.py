@@ -1,6 +1,6 @@
-"""Point a graph's weights into the checkpoint's own `.safetensors` files, by offset. No weight is read or copied.
+"""External data: a graph's weights refer to offsets in the checkpoint's `.safetensors` files. No weight is copied.
 
-ONNX Runtime and TensorRT take such a location only inside the graph's folder, so the graph is written beside the
+ONNX Runtime and TensorRT accept external data only inside the graph's folder, so the graph is written beside the
 shards.
 """
 
@@ -16,16 +16,20 @@ ONNX_TYPES = {
     "F32": ir.DataType.FLOAT,
     "F16": ir.DataType.FLOAT16,
     "BF16": ir.DataType.BFLOAT16,
-    "F8_E4M3": ir.DataType.FLOAT8E4M3FN,  # what the export rounded itself (quantisation/weights.py)
+    "F8_E4M3": ir.DataType.FLOAT8E4M3FN,  # this and I8: quantised by the export (quantisation/weights.py)
     "I8": ir.DataType.INT8,
 }
 
 
 @dataclass(frozen=True)
 class ExternalData:
-    """What a graph took from the checkpoint: tensors, elements of its parameters, conversions inserted, and files.
+    """External data of a graph.
 
-    INT8's scales are tensors and no parameters of the checkpoint.
+    Attributes:
+        tensors: number of external tensors.
+        parameters: elements of these tensors, without INT8's scales, which are no parameters of the checkpoint.
+        casts: number of Casts inserted for weights that are stored in another type.
+        files: names of the files that the graph refers to.
     """
 
     tensors: int
@@ -35,7 +39,7 @@ class ExternalData:
 
 
 def attach_external_data(model: ir.Model, weights: Mapping[str, StoredTensor]) -> ExternalData:
-    """Give every initializer without a value its place in the checkpoint; `weights` has them by initializer name.
+    """Set the external location of every initializer without a value. `weights` is by initializer name.
 
     A weight that is stored in another type than the graph's gets a Cast.
     """
@@ -69,7 +73,7 @@ def _external(stored: StoredTensor, name: str) -> ir.ExternalTensor:
 
 
 def _insert_cast(graph: ir.Graph, value: ir.Value, stored: StoredTensor) -> None:
-    """Rename the weight to `<name>.stored` and let a Cast make the value that the graph's nodes read."""
+    """Rename the weight to `<name>.stored`, and insert a Cast to the value that the graph's nodes read."""
     name, wanted = str(value.name), value.dtype
     assert wanted is not None
     tensor = _external(stored, f"{name}.stored")

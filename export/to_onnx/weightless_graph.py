@@ -1,7 +1,7 @@
-"""Trace a module without its weights: A14B's experts become graphs in under 2 GB of memory.
+"""Trace a module without its weights, which takes under 2 GB of memory for an expert of A14B.
 
-Parameters are fake tensors, which know type and shape and hold nothing. The traced graph's weights are then opaque to
-the optimiser, so nothing is folded into a copy of them, and `external_data.py` says where each lies in the checkpoint.
+Parameters are fake tensors, which have a type and a shape but no values. The optimiser therefore cannot fold a traced
+graph's weights into new constants. `external_data.py` then sets each weight's location in the checkpoint.
 """
 
 import logging
@@ -22,16 +22,15 @@ from export.graphs.registry import GRAPHS, ExampleCall
 from export.to_onnx.exporter import trace
 from wan_t2v.facts import ModelFacts
 
-OPTIMIZER_ROUNDS = 2  # as the exporter's own optimiser
+OPTIMIZER_ROUNDS = 2  # as in the exporter's own optimiser
 EIGHT_BITS = (torch.float8_e4m3fn, torch.int8)
 
 
 def weightless_graph(shell: nn.Module, graph: str, facts: ModelFacts, precision: str) -> tuple[ir.Model, ExampleCall]:
-    """Trace the module of `shell_of` as `graph` in a precision, optimise it, and leave its weights without values.
+    """Trace the module of `shell_of` as `graph` in a precision, and optimise the graph. Weights have no values.
 
-    For eight bits the shell must have been put in them already.
-    Every weight is an initializer named as the export form's parameter, without `const_value`. The call that was traced
-    comes with it.
+    For FP8 and INT8 the module must be quantised already. Returns the model and the traced call. Every weight is an
+    initializer with the name of the export form's parameter, without `const_value`.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
@@ -47,8 +46,8 @@ def weightless_graph(shell: nn.Module, graph: str, facts: ModelFacts, precision:
 
 
 def _fill_with_fakes(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give every parameter the type that `from_pretrained(torch_dtype=dtype)` would."""
-    fakes: dict[int, nn.Parameter] = {}  # tied parameters stay one
+    """Replace every parameter by a fake tensor of the type that `from_pretrained(torch_dtype=dtype)` gives."""
+    fakes: dict[int, nn.Parameter] = {}  # by id, so that tied parameters stay tied
     for prefix, child in module.named_modules():
         for name, parameter in child.named_parameters(recurse=False):
             island = is_fp32_island(module, f"{prefix}.{name}")
@@ -66,9 +65,9 @@ def _make_opaque(model: ir.Model) -> None:
 
 
 def _optimize(model: ir.Model) -> None:
-    """What the exporter does after tracing (onnxscript's `optimize_ir` and `fuse`), but for one rule.
+    """Optimise as the exporter does after tracing (onnxscript's `optimize_ir` and `fuse`), without one rule.
 
-    `SlicesSplit` compares every node with every other, minutes for 9,000 nodes, and finds nothing in these graphs.
+    `SlicesSplit` compares every pair of nodes, which takes minutes for 9,000 nodes, and matches none in these graphs.
     """
     rules = [rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule.name != "SlicesSplit"]
     optimizer.inline(model)
@@ -88,7 +87,7 @@ def _optimize(model: ir.Model) -> None:
 
 @contextmanager
 def _quiet_optimizer() -> Iterator[None]:
-    """Hold back a note for every initializer without a value."""
+    """Hide onnx_ir's note for every initializer without a value."""
     log = logging.getLogger("onnx_ir")
     level = log.level
     log.setLevel(logging.ERROR)
