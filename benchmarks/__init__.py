@@ -1,1 +1,1 @@
-"""Benchmarks: each is a command for a quiet machine and ends in one JSON line."""
+"""Benchmarks. Each is a command to run on an idle machine, and prints one JSON line last."""

@@ -1,4 +1,4 @@
-"""Plot a file of results: one panel per benchmark that gave figures."""
+"""Plot of a results file: one panel per benchmark."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 from export.atomic import write_atomically
 
-LIMIT = 1.03  # of what progress and previews may cost
+LIMIT = 1.03  # largest accepted ratio for progress and previews
 _WIDTH = 0.6
 
 
 def write_plot(path: Path, results: Mapping[str, Any]) -> None:
-    """Draw `results` as a PNG, whole or not at all."""
-    from matplotlib.figure import Figure  # a second to import, and only this needs it
+    """Draw `results` as a PNG file, written atomically."""
+    from matplotlib.figure import Figure  # takes a second to import, and only the plot needs it
 
     figure = Figure(figsize=(13, 7), layout="constrained")
     about = results["about"]

@@ -1,10 +1,10 @@
-"""Run all benchmarks; write a file of results and its plot.
+"""Run all benchmarks, and write a results file and its plot.
 
     make bench-all        or        python -m benchmarks.suite --out out/bench        QUICK=1 or --quick for a rehearsal
 
-Each benchmark is a command of its own with a limit in seconds; one that fails or hangs costs no other. The results,
-`<date>-<machine>.json` with machine and commit, are written after each part, the picture at the end;
-`benchmarks/results.schema.json` says what the file holds. What each part printed is kept beside them.
+Each benchmark is its own command with a time limit, so one that fails or hangs does not affect the others. The results,
+`<date>-<machine>.json` with machine and commit, are written after each part, and the plot at the end. The file's schema
+is `benchmarks/results.schema.json`. The output of each part is kept beside them.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from benchmarks.harness.machine import provenance
 from benchmarks.plot import write_plot
 from export.atomic import write_atomically
 
-VERSION = 1  # of the file's form
+VERSION = 1  # of the results file's format
 STOP_LIMIT_S = 90.0  # for a part that was interrupted
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: its name in the results, its module, seconds on two cores, and its options for a rehearsal."""
+    """One benchmark: its name in the results, its module, its seconds on two cores, its options for a rehearsal."""
 
     name: str
     module: str
@@ -38,11 +38,11 @@ class Benchmark:
 
     @property
     def limit_s(self) -> float:
-        """Seconds after which it counts as hung; export and a slow machine are allowed for."""
+        """Seconds after which the benchmark is stopped. Includes time for the export and for a slow machine."""
         return 120 + 3 * self.expected_s
 
     def command(self, repository: Path, *, quick: bool) -> list[str]:
-        """Command line of the benchmark."""
+        """Return the benchmark's command line."""
         options = ["--repository", str(repository), *(self.quick if quick else ())]
         return [sys.executable, "-m", f"benchmarks.{self.module}", *options]
 
@@ -99,12 +99,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def slug(machine: str) -> str:
-    """Turn a machine's name into part of a file's name."""
+    """Convert a machine's name to a part of a file name."""
     return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
 
 def run_benchmark(command: Sequence[str], log: Path, *, limit_s: float) -> dict[str, Any]:
-    """Run a command that ends in one JSON line. Returns its status, seconds and that line."""
+    """Run a command that prints one JSON line last. Returns its status, reason, seconds and that JSON object."""
     started = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as printed, subprocess.Popen(command, stdout=printed) as process:
@@ -121,7 +121,7 @@ def run_benchmark(command: Sequence[str], log: Path, *, limit_s: float) -> dict[
 
 
 def _interrupt(process: "subprocess.Popen[bytes]") -> None:
-    """As Ctrl-C does, so that it tidies up; if it does not end, kill it: its servers follow when their pipes close."""
+    """Send SIGINT, so that the command cleans up, and kill it after a limit. Its servers end when their pipes close."""
     process.send_signal(signal.SIGINT)
     try:
         process.wait(STOP_LIMIT_S)
@@ -130,7 +130,7 @@ def _interrupt(process: "subprocess.Popen[bytes]") -> None:
 
 
 def last_json_line(printed: str) -> dict[str, Any] | None:
-    """The object in the last line, None if that is none."""
+    """Parse the JSON object in the last line. None if there is none."""
     lines = printed.strip().splitlines()
     try:
         outcomes = json.loads(lines[-1]) if lines else None

@@ -1,4 +1,4 @@
-"""Print a file of results as the tables of docs/design/benchmarks.md.
+"""Print a results file as the tables of docs/design/benchmarks.md.
 
 python -m benchmarks.tables benchmarks/results/FILE.json
 """
@@ -15,7 +15,7 @@ Table = tuple[Row, list[Row]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print them. Returns an exit code: 1 if the file cannot be read."""
+    """Print the tables. Returns an exit code: 1 if the file cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", type=Path)
     options = parser.parse_args(arguments)
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """One table for each benchmark that gave figures, and where they were measured."""
+    """Format one Markdown table per measured benchmark, after a line with the machine, date and commit."""
     about = results["about"]
     blocks = [f"Measured on {about['machine']}, {about['date']}, commit {about['commit']}."]
     if about["quick"]:

@@ -1,1 +1,1 @@
-"""diffusers behind PyTriton and FastAPI, and the comparison with them. Uses harness."""
+"""Comparison with diffusers served by PyTriton and by FastAPI. Imports harness."""

@@ -1,17 +1,18 @@
-"""Compare with other servers on the same weights: diffusers' pipeline behind PyTriton and behind FastAPI.
+"""Compare this server with diffusers' pipeline behind PyTriton and behind FastAPI, on the same weights.
 
     python -m benchmarks.baselines.comparison --rounds 5
 
-Three servers at once on the loopback, of which one works at a time: this project's streaming endpoint, and the two
-small programs `pytriton_server.py` and `fastapi_server.py` beside this file. The checkpoint is the benchmark's (random
-weights: time does not depend on them, and the experts are large enough for a pass to be work). First the three videos
-of one seed are decoded and compared. Then, alternating, latencies alone; then four callers at once; then a caller
-leaves after a second and the next one asks for a single step. One JSON line last, by server:
+Three servers run on the loopback interface, and one works at a time: this project's streaming endpoint, and the
+programs `pytriton_server.py` and `fastapi_server.py` beside this file. The checkpoint is the benchmarks' one, with
+random weights, since time does not depend on them, and experts large enough for their passes to dominate. First the
+three videos of one seed are decoded and compared. Then the benchmark measures, alternating between servers, single
+requests and four concurrent ones. Last, a caller cancels a video after a second, and the next one asks for a single
+step. The last line printed is JSON, by server:
 
-* `alone_s`: median latency; `over_ours`: median of the rounds' ratios to ours;
-* `four_at_once_videos_per_s`;
-* `one_step_s`: a request of one step on the idle server, `one_step_after_leaving_s`: the same when somebody has just
-  left a full one. The difference is how long the server works on for nobody.
+* `alone_s`: median latency of single requests; `over_ours`: median of the rounds' ratios to this server's;
+* `four_at_once_videos_per_s`: throughput with four concurrent requests;
+* `one_step_s`: latency of a request of one step on the idle server; `one_step_after_leaving_s`: the same just after a
+  full generation was cancelled. The difference is the time for which the server continued the cancelled generation.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from benchmarks.harness.machine import provenance
 SEED = 7
 AT_ONCE = 4
 LEAVES_AFTER_S = 1.0
-SAME_VIDEO_DB = 35.0  # decoded H.264 of frames that differ by a rounding: 42 was seen; of another seed: 16
+SAME_VIDEO_DB = 35.0  # measured after H.264: 42 for frames that differ by rounding, 16 for another seed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_same(servers: Sequence[VideoServer], steps: int | None) -> dict[str, float]:
-    """PSNR of each video to ours. A comparison of times means nothing if the videos differ; it is the warm-up too."""
+    """Return each server's PSNR to this server's video. Exits if a video differs, since times would mean nothing.
+
+    These calls also warm up the servers.
+    """
     videos = {server.name: server.generate(SEED, steps) for server in servers}
     likenesses = {name: round(psnr_db(video, videos["ours"]), 1) for name, video in videos.items()}
     for name, likeness in likenesses.items():
@@ -104,7 +108,7 @@ def _measure(servers: Sequence[VideoServer], options: argparse.Namespace) -> dic
 def figures(
     alone: Mapping[str, Sequence[float]], together: Mapping[str, Sequence[float]]
 ) -> dict[str, dict[str, float]]:
-    """Latency alone and its ratio to ours, and throughput, by server."""
+    """Compute by server: median latency of single requests, its ratio to this server's, and throughput."""
     return {
         name: {
             "alone_s": round(statistics.median(seconds), 4),

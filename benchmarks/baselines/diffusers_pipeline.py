@@ -1,4 +1,4 @@
-"""diffusers' own pipeline with the server's defaults, its timesteps and its starting noise: what we compare with."""
+"""diffusers' own pipeline with the server's defaults, timesteps and starting noise: the baseline of the benchmarks."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from wan_t2v.solvers.noise_levels import official_sigmas
 
 
 class Diffusers:
-    """One pipeline, for one caller at a time: its scheduler holds the state of the generation that runs.
+    """One pipeline, for one caller at a time, since its scheduler holds the state of the running generation.
 
-    `checkpoint` is a diffusers folder, `exported` the folder of its graphs, where the serving defaults are if none are
-    given.
+    `checkpoint` is a diffusers folder. `exported` is the folder of its exported graphs, from which the serving defaults
+    are read if `defaults` is None.
     """
 
     def __init__(self, checkpoint: Path, exported: Path, *, defaults: ServingDefaults | None = None) -> None:
@@ -30,11 +30,11 @@ class Diffusers:
         scheduler.set_timesteps = lambda steps, device=None: own(sigmas=official_sigmas(steps), device=device)
 
     def generate(self, prompt: str, *, seed: int, steps: int | None = None) -> bytes:
-        """One MP4."""
+        """Generate one MP4."""
         return mp4_from_frames(self.frames(prompt, seed=seed, steps=steps), fps=self._defaults.fps)
 
     def frames(self, prompt: str, *, seed: int, steps: int | None = None) -> NDArray[np.uint8]:
-        """The video's frames (T, H, W, 3)."""
+        """Generate one video as RGB frames (T, H, W, 3)."""
         given = self._defaults
         with torch.inference_mode():
             video = self._pipeline(

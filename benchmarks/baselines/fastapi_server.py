@@ -1,7 +1,6 @@
-"""diffusers behind FastAPI, as one writes it in an afternoon: a POST that answers an MP4.
+"""Serve diffusers with FastAPI in the simplest way: a POST that returns an MP4.
 
-For `benchmarks/baselines/comparison.py`. A pipeline serves one caller at a time, so the requests take turns at
-a lock.
+For `benchmarks/baselines/comparison.py`. A pipeline serves one caller at a time, so requests wait for a lock.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from embedded.ports import free_ports
 
 
 class VideoRequest(BaseModel):
-    """The body of a request."""
+    """Body of a request."""
 
     prompt: str
     seed: int
@@ -28,7 +27,7 @@ class VideoRequest(BaseModel):
 
 
 def application(pipeline: Diffusers) -> FastAPI:
-    """The web application. An endpoint without `async` runs in a thread, so that the server stays reachable."""
+    """Build the web application. Its endpoint is not `async`, so it runs in a thread and does not block the server."""
     app, turn = FastAPI(), threading.Lock()
 
     @app.post("/generate")

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 
 def psnr_db(video: bytes, other: bytes) -> float:
-    """Peak signal-to-noise ratio of all frames together; 100 for equal ones. Raises ValueError for another size."""
+    """Compute the peak signal-to-noise ratio in dB over all frames, at most 100, the value for equal videos.
+
+    Raises ValueError for videos of different sizes.
+    """
     return frames_psnr_db(decode_frames(video), decode_frames(other))
 
 
 def frames_psnr_db(frames: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
-    """The same of two clips that are decoded already."""
+    """Compute the same for decoded clips (T, H, W, 3). Raises ValueError for clips of different sizes."""
     if frames.shape != others.shape:
         raise ValueError(f"one video has frames of {frames.shape}, the other of {others.shape}")
     error = float(np.mean((frames.astype(np.float64) - others) ** 2))
@@ -22,6 +25,6 @@ def frames_psnr_db(frames: NDArray[np.uint8], others: NDArray[np.uint8]) -> floa
 
 
 def decode_frames(video: bytes) -> NDArray[np.uint8]:
-    """Frames (T, H, W, 3)."""
+    """Decode a video to RGB frames (T, H, W, 3)."""
     with av.open(io.BytesIO(video)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

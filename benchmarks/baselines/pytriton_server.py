@@ -1,6 +1,6 @@
-"""diffusers behind a PyTriton function: an `infer` that answers an MP4. For `benchmarks/baselines/comparison.py`.
+"""Serve diffusers with PyTriton: an `infer` function that returns an MP4. For `benchmarks/baselines/comparison.py`.
 
-PyTriton calls one function for one request after another, which is what a pipeline needs.
+PyTriton calls the function for one request at a time, as a pipeline needs.
 """
 
 import argparse
@@ -23,7 +23,7 @@ MODEL = "diffusers"
 
 
 def make_infer(pipeline: Diffusers) -> Callable[[Sequence[Any]], list[dict[str, Any]]]:
-    """The function that PyTriton calls with requests, whose `data` is one array for each input."""
+    """Return the function that PyTriton calls with requests. A request's `data` has one array per input."""
 
     def infer(requests: Sequence[Any]) -> list[dict[str, Any]]:
         return [{"video": np.array([_video(pipeline, request.data)], dtype=np.object_)} for request in requests]

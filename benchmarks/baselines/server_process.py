@@ -1,7 +1,7 @@
-"""A benchmark's server process: started on free loopback ports, and never left behind.
+"""Server process of a benchmark, on free loopback ports, which always ends with the benchmark.
 
-The program says on its standard output, in one JSON line, when it is ready; it stops when its standard input closes,
-which happens too if the benchmark is killed.
+The program writes one JSON line to standard output when it is ready. It stops when its standard input closes, which
+also happens if the benchmark is killed.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 
 
 class ServerProcessError(Exception):
-    """The program did not start; the message has the last lines of its log."""
+    """A program that did not start. The message has the last lines of its log."""
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def running_server_process(
     start_limit_s: float = START_LIMIT_S,
     stop_limit_s: float = STOP_LIMIT_S,
 ) -> Iterator[dict[str, Any]]:
-    """Run `python arguments...`, yield what it says when it is ready, and stop it. Raises ServerProcessError."""
+    """Run `python arguments...`, yield its JSON line when it is ready, and stop it. Raises ServerProcessError."""
     with log.open("wb") as errors:
         program = subprocess.Popen(
             [sys.executable, *arguments],
@@ -43,7 +43,7 @@ def running_server_process(
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the benchmark; the program follows when its pipe closes
+            start_new_session=True,  # so Ctrl-C reaches only the benchmark; the program stops when its pipe closes
         )
     try:
         yield _ready(program, log, start_limit_s)
@@ -81,7 +81,7 @@ def _stop(program: "subprocess.Popen[bytes]", limit_s: float) -> None:
 
 
 def _kill(pid: int) -> None:
-    """A process and all that it started, in sessions of their own too."""
+    """Kill a process and all its descendants, including those in other sessions."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         children = process.children(recursive=True)
@@ -92,21 +92,21 @@ def _kill(pid: int) -> None:
 
 
 class Announcer:
-    """The program's side: keeps standard output for the one line, sends everything else to standard error."""
+    """The program's side: reserves standard output for the JSON line and redirects other output to standard error."""
 
     def __init__(self) -> None:
         self._line = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
 
     def wait_until_closed(self, announcement: Mapping[str, Any]) -> None:
-        """Say that the program is ready, and return when it is to stop."""
+        """Announce that the program is ready, and return when it must stop."""
         self._line.write(json.dumps(announcement) + "\n")
         self._line.flush()
         sys.stdin.buffer.read()
 
 
 def end_within(seconds: float) -> None:
-    """End this process after so long, whatever its threads do: a generation cannot be stopped."""
+    """End this process after some seconds even if threads still run: a generation cannot be stopped."""
 
     def end() -> None:
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""The servers that are compared: our streaming endpoint, diffusers behind PyTriton, diffusers behind FastAPI."""
+"""Servers of the comparison: this project's streaming endpoint, diffusers behind PyTriton and behind FastAPI."""
 
 import contextlib
 import http.client
@@ -22,13 +22,18 @@ from embedded.server import running_server
 from embedded.wheel import installed_wheel
 
 PROMPT = "a red ball rolls left"
-PYTRITON_MODEL = "diffusers"  # as benchmarks/baselines/pytriton_server.py calls it
+PYTRITON_MODEL = "diffusers"  # the model's name in benchmarks/baselines/pytriton_server.py
 CALL_LIMIT_S = 600
 
 
 @dataclass(frozen=True)
 class VideoServer:
-    """A server: `generate(seed, steps)` gives an MP4 (steps None: the default), `leave(after_s)` asks and leaves."""
+    """Client of one server.
+
+    Attributes:
+        generate: `generate(seed, steps)` returns an MP4; steps None is the server's default.
+        leave: `leave(after_s)` sends a request and cancels it after so many seconds.
+    """
 
     name: str
     generate: Callable[[int, int | None], bytes]
@@ -37,7 +42,7 @@ class VideoServer:
 
 @contextlib.contextmanager
 def running_servers(copy: Installed, folder: Path, *, threads: int) -> Iterator[list[VideoServer]]:
-    """Start all three servers and stop them. Raises ServerError or ServerProcessError."""
+    """Start all three servers, yield their clients, and stop the servers. Raises ServerError or ServerProcessError."""
     options = ["--checkpoint", str(copy.checkpoint), "--exported", str(copy.exported), "--threads", str(threads)]
     programs = {"pytriton": installed_wheel().environment(), "fastapi": None}
     with ExitStack() as stack:
@@ -59,7 +64,7 @@ def running_servers(copy: Installed, folder: Path, *, threads: int) -> Iterator[
 
 
 def ours(url: str) -> VideoServer:
-    """This project's streaming endpoint, as its client uses it."""
+    """Return the client of this project's streaming endpoint."""
 
     def generate(seed: int, steps: int | None) -> bytes:
         with TextToVideo(Connection(url)) as client:
@@ -78,7 +83,7 @@ def ours(url: str) -> VideoServer:
 
 
 def pytriton(client: tritonclient.grpc.InferenceServerClient) -> VideoServer:
-    """Over gRPC with tritonclient, as PyTriton's own client does."""
+    """Return the client of the PyTriton server: tritonclient over gRPC, as in PyTriton's own client."""
 
     def generate(seed: int, steps: int | None) -> bytes:
         answer = client.infer(PYTRITON_MODEL, _inputs(seed, steps), client_timeout=CALL_LIMIT_S)
@@ -93,7 +98,7 @@ def pytriton(client: tritonclient.grpc.InferenceServerClient) -> VideoServer:
 
 
 def fastapi(url: str) -> VideoServer:
-    """Over HTTP; the caller who leaves closes the connection."""
+    """Return the client of the FastAPI server: HTTP. `leave` closes the connection."""
     address = urlsplit(url).netloc
 
     def send_request(seed: int, steps: int | None) -> http.client.HTTPConnection:

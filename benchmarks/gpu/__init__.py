@@ -1,1 +1,1 @@
-"""What a GPU does with A14B's shapes, without its weights: one file per part. Uses harness."""
+"""GPU benchmarks with A14B's shapes and without its weights: one file per part. Imports harness."""

@@ -1,4 +1,4 @@
-"""FP8 matrix products against BF16: the first linear layer of an expert's feed-forward, by each kind of scale."""
+"""FP8 and BF16 matrix products: the first linear layer of an expert's feed-forward, with each kind of scale."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,21 +15,24 @@ E4M3 = torch.float8_e4m3fn
 
 @dataclass(frozen=True)
 class ScaledMatrix:
-    """A matrix in E4M3 and what its values were divided by: one number, or one for each row."""
+    """A matrix in E4M3 and its scale: one number, or one per row."""
 
     values: Tensor
     scale: Tensor
 
 
 def to_e4m3(matrix: Tensor, *, per_row: bool) -> ScaledMatrix:
-    """Scale a matrix to the whole range of E4M3, per row or per tensor."""
+    """Quantise a matrix to E4M3, scaled to its whole range, per row or per tensor."""
     peak = matrix.abs().amax(dim=1, keepdim=True) if per_row else matrix.abs().max()
     scale = (peak.float() / torch.finfo(E4M3).max).clamp_min(1e-12)
     return ScaledMatrix((matrix.float() / scale).to(E4M3), scale)
 
 
 def fp8(scale: Scale) -> Iterator[Row]:
-    """The product in BF16, then in FP8 with either sum; what it takes to scale the activations stands beside it."""
+    """Yield rows: the product in BF16, then in FP8 with each kind of scale and of accumulation.
+
+    FP8 rows also have the time to quantise the activations.
+    """
     for size in sorted(scale.sizes, key=scale.tokens, reverse=True):
         rows, inner, columns = scale.tokens(size), scale.dims.dim, scale.dims.ffn_dim
         activations, weights = random_bf16(scale, rows, inner), random_bf16(scale, columns, inner) * inner**-0.5

@@ -1,4 +1,4 @@
-"""GPU memory of each process, by NVIDIA's management library."""
+"""GPU memory per process, from NVIDIA's management library (NVML)."""
 
 import contextlib
 from pathlib import Path
@@ -8,7 +8,7 @@ from benchmarks.gpu.timing import Row, Skipped
 
 
 def gpu_processes() -> Row:
-    """MiB of each process on the first GPU, by the model that it runs, and of all together. Raises Skipped."""
+    """Return the MiB in use on the first GPU, in total and per process with the model that it runs. Raises Skipped."""
     try:
         import pynvml
 
@@ -24,12 +24,12 @@ def gpu_processes() -> Row:
 
 
 def _mib(count: int | None) -> int | None:
-    """The driver may not tell what one process has."""
+    """Convert bytes to MiB. None for None, since the driver may not report a process's memory."""
     return None if count is None else round(count / 2**20)
 
 
 def _program_name(pid: Any) -> str:
-    """The model of a stub, else the program."""
+    """Return the model of a Python backend stub, else the program's name."""
     command: list[str] = []
     with contextlib.suppress(OSError):
         command = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")

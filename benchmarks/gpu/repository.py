@@ -1,4 +1,4 @@
-"""A copy of the model repository with every model on one GPU, the graphs in torch, and the probes of `gpu_models`."""
+"""Copy of the model repository with every model on one GPU, graphs in torch if possible, and the probe models."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.harness.repository_copy import add_parameter, copy_repository
 from wan_t2v.contract import GRAPHS
 
-LOOPS = ("denoiser", "vae_decoder", "text_to_video_stream")  # Python models that work on tensors of the GPU
+LOOPS = ("denoiser", "vae_decoder", "text_to_video_stream")  # Python models that work on GPU tensors
 PROBES = ("gpu_probe", "gpu_echo")
 _STAYS_ON_GPU = 'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS", value { string_value: "no" } }\n'
 _SLOW = """
@@ -28,7 +28,7 @@ TritonPythonModel.initialize = _initialize_when_told
 
 
 def gpu_repository(repository: Path, folder: Path, *, on_gpu: bool) -> Path:
-    """Copy into `folder` and choose engines and places. Without a GPU the same models stay on the CPU."""
+    """Copy the repository into `folder` and configure engines and devices. Without a GPU all models stay on the CPU."""
     copy = copy_repository(repository, folder)
     for probe in PROBES:
         shutil.copytree(Path(__file__).with_name("models") / probe, copy / probe)
@@ -42,7 +42,7 @@ def gpu_repository(repository: Path, folder: Path, *, on_gpu: bool) -> Path:
 
 
 def engine_of(repository: Path) -> str:
-    """`torch` if the graphs' programs are installed, which alone use a GPU, else ONNX Runtime."""
+    """Return `torch` if the graphs' torch programs are installed, else `onnxruntime`, which runs on the CPU only."""
     return "torch" if (repository / "high_noise_expert/1/program.json").exists() else "onnxruntime"
 
 
@@ -52,7 +52,7 @@ def _place_on_gpu(config: str) -> str:
 
 
 def enable_expert_swap(repository: Path) -> None:
-    """Configure this copy so that its experts take turns in memory and their loads can be slowed down."""
+    """Configure this copy so that one expert is loaded at a time and loads can be slowed down."""
     for model in ("denoiser", "text_to_video_stream"):
         add_parameter(repository, model, "expert_residency", "one_at_a_time")
     for expert in ("high_noise_expert", "low_noise_expert"):
@@ -63,5 +63,5 @@ def enable_expert_swap(repository: Path) -> None:
 
 
 def slow_load(repository: Path, model: str, seconds: float) -> None:
-    """Make the `initialize` of every later load of a model of this copy sleep so long first."""
+    """Make every later load of a model in this copy sleep for some seconds before it initializes."""
     (repository / model / "1/slow").write_text(str(seconds), encoding="ascii")

@@ -3,10 +3,10 @@
     make gpu        or        python -m benchmarks.gpu.run --out benchmarks/results/gpu.json
     python -m benchmarks.gpu.run --rehearse --out build/gpu.json        the same on a CPU at small dimensions
 
-Each part is a process of its own with a limit in seconds, so that one that fails or hangs costs no other; the file is
-written after each part, and a part that was stopped leaves the rows that it had. Parts that the file has already, from
-an earlier run on the same GPU, stay. `of_matrix_rate` is the share of this GPU's own best BF16 matrix product that a
-row reaches: 1 would be the physical floor.
+Each part is its own process with a time limit, so a part that fails or hangs does not affect the others. The file is
+written after each part. A stopped part keeps the rows that it had finished. Parts already in the file, from an earlier
+run on the same GPU, are kept. `of_matrix_rate` is a row's FLOP rate as a share of the best BF16 matrix product on this
+GPU; 1 is the practical maximum.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from typing import Any
 
 from benchmarks.gpu.timing import Row, round_figure
 
-LIMIT_S = 530.0  # of all parts together
-STOP_S = 15.0  # for a part that is stopped to end by itself
+LIMIT_S = 530.0  # for all parts together
+STOP_S = 15.0  # between SIGTERM and SIGKILL of a part
 USER = 1000
-NO_FIGURES = ("process", "log")  # rows of the server's part that only tell where it ran and what was said
+NO_FIGURES = ("process", "log")  # rows of the server part without measurements: its environment and its log
 LOG_LINES = 40
 REHEARSAL_PATIENCE = 5
 LINE_CHARACTERS = 200
@@ -39,9 +39,9 @@ LINE_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Part:
-    """One kind of measurement: `module:function` that yields rows, and how long it may take.
+    """One kind of measurement: a `module:function` that yields rows, and its time limit.
 
-    `unprivileged`: it runs as a user without rights where this process has them, as the server's pod does.
+    `unprivileged`: if this process is root, the part runs as an unprivileged user, as the server's pod does.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Part:
     unprivileged: bool = False
 
     def rows(self) -> Callable[..., Iterator[Row]]:
-        """The function."""
+        """Import and return the function."""
         module, function = self.source.split(":")
         function_of_rows: Callable[..., Iterator[Row]] = getattr(importlib.import_module(module), function)
         return function_of_rows
 
 
-PARTS = (  # the most wanted first
+PARTS = (  # most important first, since time may run out
     Part("server", "benchmarks.gpu.server_part:server", 270, unprivileged=True),
     Part("matrix_rate", "benchmarks.gpu.torch_parts:matrix_rate", 30),
     Part("attention", "benchmarks.gpu.torch_parts:attention", 60),
@@ -69,7 +69,7 @@ PARTS = (  # the most wanted first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and write. Without a GPU nothing is measured, which is said and no failure. Returns an exit code."""
+    """Measure and write the results. Without a GPU it prints that it skipped and returns 0. Returns an exit code."""
     options = _parser().parse_args(arguments)
     if options.part:
         return _measure_one(options)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = _about(rehearse=options.rehearse)
     out = options.out or Path(f"benchmarks/results/gpu-{about['gpu'].replace(' ', '-')}-{about['date']}.json")
     wanted = [part for part in PARTS if not options.parts or part.name in options.parts]
-    if options.rehearse:  # a rehearsal shares its cores, and nobody waits for a machine that was lent
+    if options.rehearse:  # a rehearsal runs on shared cores and is not in a hurry
         wanted = [replace(part, limit_s=REHEARSAL_PATIENCE * part.limit_s) for part in wanted]
     extra = [*["--rehearse"] * options.rehearse, "--repository", str(options.repository)]
     extra += ["--keep", str(options.keep)] if options.keep else []
@@ -101,12 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", type=Path, help="folder for the server's logs and videos (default: not kept)")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU at small dimensions: no figures, a test")
-    parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)  # how a part's own process is started
+    parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)  # starts the process of one part
     return parser
 
 
 def missing() -> str | None:
-    """Why nothing can be measured here, or None."""
+    """Return the reason why nothing can be measured here, or None."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed: pip install torch"
     import torch
@@ -117,7 +117,7 @@ def missing() -> str | None:
 def measure_parts(
     parts: Sequence[Part], out: Path, about: dict[str, Any], *, limit_s: float, extra: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Run each part in a process of its own and write `out` after each. Returns these parts and those it had."""
+    """Run each part in its own process and write `out` after each. Returns these and the file's earlier parts."""
     end = time.monotonic() + limit_s
     results = earlier_parts(out, about)
     for part in parts:
@@ -130,7 +130,7 @@ def measure_parts(
 
 
 def earlier_parts(out: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Parts of a file that was written on the same GPU; none of another's."""
+    """Return the parts in a results file that was written on the same GPU. Empty for any other file."""
     try:
         earlier = json.loads(out.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -140,7 +140,7 @@ def earlier_parts(out: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]
 
 
 def unprivileged_user() -> int | None:
-    """The user that a pod's server has, if this process may take it and its packages can be read by that user."""
+    """Return the user id of the server in a pod, if this process is root and that user can read its packages."""
     if os.geteuid() != 0:
         return None
     try:
@@ -156,14 +156,17 @@ def unprivileged_user() -> int | None:
 
 
 def _as_user(user: int | None) -> dict[str, Any]:
-    """Arguments of a process of that user; none for this process's own."""
+    """Return Popen's arguments to run as that user. None keeps this process's user."""
     if user is None:
         return {}
     return {"user": user, "group": user, "extra_groups": [], "env": {**os.environ, "HOME": tempfile.gettempdir()}}
 
 
 def part_in_process(command: Sequence[str], limit_s: float, *, user: int | None = None) -> dict[str, Any]:
-    """Rows that `command --out FILE` writes, one JSON line each, and how it ended; `log` is the end of what it said."""
+    """Run `command --out FILE`, which writes one JSON row per line.
+
+    Returns its status, reason, seconds and rows, and `log`, the last lines of its output, if not all was measured.
+    """
     if limit_s <= 0:
         return {"status": "stopped", "reason": "no time was left", "seconds": 0.0, "rows": []}
     started = time.monotonic()
@@ -191,7 +194,7 @@ def part_in_process(command: Sequence[str], limit_s: float, *, user: int | None 
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Tell a part to end, so that a server of it can stop and give the GPU's memory back; then end it anyway."""
+    """Terminate a part, so that its server can stop and free the GPU's memory. Kill it if it does not end."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -202,7 +205,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def status_of(rows: Sequence[Row]) -> str:
-    """Of a part that came to its end: `measured`, `partly`, or, if no row has a figure, `failed` or `skipped`."""
+    """Return the status of a finished part: `measured`, `partly`, or, without any figure, `failed` or `skipped`."""
     rows = [row for row in rows if row.get("what") not in NO_FIGURES]
     without = [row for row in rows if "error" in row or "skipped" in row]
     if len(without) < len(rows):
@@ -211,13 +214,13 @@ def status_of(rows: Sequence[Row]) -> str:
 
 
 def _measure_one(options: argparse.Namespace) -> int:
-    """A part's own process: rows are written as they come."""
+    """Measure one part in this process. Rows are written as they come."""
     from benchmarks.gpu.scale import full_scale, rehearsal_scale
 
     part = next(part for part in PARTS if part.name == options.part)
     scale = rehearsal_scale() if options.rehearse else full_scale()
     chosen = {"repository": options.repository, "keep": options.keep} if part.name == "server" else {}
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(1))  # a server of it is stopped in order
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(1))  # runs the clean-up of a running server
     with options.out.open("w", encoding="utf-8") as file:
         for row in part.rows()(scale, **chosen):
             file.write(json.dumps(row) + "\n")
@@ -226,7 +229,7 @@ def _measure_one(options: argparse.Namespace) -> int:
 
 
 def table(parts: dict[str, dict[str, Any]]) -> str:
-    """A line for each part, and one for each row with what was asked and its figure or why there is none."""
+    """Format the results: one line per part and one per row, with its figures or the reason for none."""
     lines = []
     for name, part in parts.items():
         lines.append(f"{name}: {part['status']} {part['reason']}")
@@ -237,7 +240,7 @@ def table(parts: dict[str, dict[str, Any]]) -> str:
 
 
 def _with_rates(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each row with its rate, and with its share of the best matrix product of the same GPU."""
+    """Add to each row its FLOP rate and its share of the best matrix product on the same GPU."""
     products = [row for row in parts.get("matrix_rate", {}).get("rows", []) if "seconds" in row]
     best = max((row["flops"] / row["seconds"] for row in products), default=None)
 
@@ -266,7 +269,7 @@ def _about(*, rehearse: bool) -> dict[str, Any]:
 
 
 def _driver() -> str:
-    """The driver's version, or nothing if its own program cannot tell."""
+    """Return the driver's version from nvidia-smi, or an empty string if that fails."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()

@@ -1,6 +1,6 @@
-"""What `benchmarks.gpu.run` measures on: the dimensions of one expert and its work, and the sizes of clips.
+"""Dimensions of the measurements in `benchmarks.gpu.run`: of an expert, of the VAE and of clips.
 
-The rehearsal is the same measurements at dimensions that a CPU does in seconds.
+The rehearsal makes the same measurements at dimensions that a CPU computes in seconds.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ GRID = LatentGrid(channels=16, time_stride=4, space_stride=8, patch=2)
 
 @dataclass(frozen=True)
 class ExpertDims:
-    """Widths of an expert. `layers` is what the whole model has, whatever part of it is measured."""
+    """Widths of an expert. `layers` is the number of layers of the whole model, even if fewer are measured."""
 
     heads: int
     head_dim: int
@@ -35,7 +35,7 @@ class ExpertDims:
 
 @dataclass(frozen=True)
 class ExpertFlops:
-    """Floating-point operations of one forward pass, a multiply and an add counted as two."""
+    """Floating-point operations of one forward pass. A multiplication and an addition count as two."""
 
     attention: int
     linear: int
@@ -43,21 +43,21 @@ class ExpertFlops:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Sum of all operations."""
         return self.attention + self.linear + self.cross_attention
 
 
 def attention_flops(dims: ExpertDims, tokens: int) -> int:
-    """One self-attention: scores and weighted sum, each N x N x D."""
+    """Count the FLOPs of one self-attention: scores and weighted sum, each N x N x D multiply-adds."""
     return 4 * tokens**2 * dims.dim
 
 
 def expert_flops(dims: ExpertDims, tokens: int) -> ExpertFlops:
-    """A forward pass of all layers.
+    """Count the FLOPs of a forward pass of all layers.
 
-    A layer's linears are four projections of self-attention and two of cross-attention on the clip's tokens, two of
-    cross-attention on the prompt's tokens, and the two of the feed-forward. Embeddings, norms and rotations, less than
-    a thousandth, are left out.
+    A layer's linear layers are four projections of self-attention and two of cross-attention on the clip's tokens, two
+    of cross-attention on the prompt's tokens, and two of the feed-forward. Embeddings, norms and rotary embeddings are
+    less than a thousandth and not counted.
     """
     linear = 12 * tokens * dims.dim**2 + 4 * tokens * dims.dim * dims.ffn_dim + 4 * dims.text_length * dims.dim**2
     cross = 4 * dims.text_length * tokens * dims.dim
@@ -66,22 +66,22 @@ def expert_flops(dims: ExpertDims, tokens: int) -> ExpertFlops:
 
 @dataclass(frozen=True)
 class Scale:
-    """One set of measurements.
+    """Dimensions and settings of one set of measurements.
 
     Attributes:
         device: `cuda:0` or `cpu`.
-        dims: of the expert.
-        sizes: of the clips.
+        dims: widths of the expert.
+        sizes: clip sizes.
         vae_base_dim: the VAE's `base_dim`.
-        most_blocks: an expert is measured with at most so many blocks, and with about a quarter; the rest is a line
-            through the two.
-        matrix: rows, inner size and columns of the products that give the matrix rate.
-        repeats: timed runs, after one that is not; the median counts.
+        most_blocks: largest number of blocks of a measured expert. It is also measured with about a quarter of them,
+            and the time of all layers is extrapolated linearly.
+        matrix: rows, inner size and columns of the products for the matrix rate.
+        repeats: timed runs after a warm-up; the median counts.
         steps: denoising steps of a generation through Triton.
-        probe_mib: sizes of the tensors that go from process to process, from small to larger than Triton's own pool.
-        pool_bytes: the large memory pool that is set against Triton's own.
-        slow_load_s: how long an expert's load is made to take.
-        start_limit_s: how long a server may take to be ready.
+        probe_mib: sizes of tensors sent between processes, from small to larger than Triton's default pool.
+        pool_bytes: size of the large CUDA memory pool, compared with Triton's default.
+        slow_load_s: artificial duration of an expert's load.
+        start_limit_s: limit for a server to become ready.
     """
 
     device: str
@@ -98,11 +98,11 @@ class Scale:
     start_limit_s: float
 
     def tokens(self, size: VideoShape) -> int:
-        """Tokens of a clip."""
+        """Return the number of tokens of a clip."""
         return GRID.tokens(size)
 
     def facts(self) -> ModelFacts:
-        """Facts of a checkpoint with these dimensions, as far as an export needs them."""
+        """Return the facts of a checkpoint with these dimensions, as far as an export needs them."""
         return ModelFacts(GRID, (0.0,) * 16, (1.0,) * 16, 0.875, 1000, {}, self.dims.text_length, self.dims.text_dim)
 
 
@@ -112,7 +112,7 @@ SIZES = (VideoShape(81, 480, 832), VideoShape(81, 720, 1280))
 
 
 def full_scale(device: str = "cuda:0") -> Scale:
-    """Wan2.2-T2V-A14B at its two trained sizes."""
+    """Return the scale of Wan2.2-T2V-A14B at two of its trained sizes."""
     products = ((8192, 8192, 8192), *((GRID.tokens(size), A14B.dim, A14B.ffn_dim) for size in SIZES))
     return Scale(
         device,
@@ -131,7 +131,7 @@ def full_scale(device: str = "cuda:0") -> Scale:
 
 
 def rehearsal_scale(device: str = "cpu") -> Scale:
-    """The same at small dimensions."""
+    """Return a scale with small dimensions, for a CPU."""
     sizes = (VideoShape(5, 32, 48), VideoShape(9, 64, 32))
     products = ((64, 64, 64), *((GRID.tokens(size), SMALL.dim, SMALL.ffn_dim) for size in sizes))
     return Scale(

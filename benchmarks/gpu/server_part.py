@@ -1,7 +1,7 @@
-"""The embedded server with every model on the GPU: what crosses its processes there, and what it costs in memory.
+"""Embedded server with every model on the GPU: tensors between processes, videos, memory, slow loads.
 
-Each figure is a row of its own, so that a server that dies in one costs no other. The graphs run in torch, on whatever
-is installed, normally wan-mini. On a CPU the same models run there, which proves the code and measures nothing.
+Each measurement is its own row, so a server that dies in one does not affect the others. The graphs of the installed
+checkpoint, usually wan-mini, run in torch. On a CPU the same models run there, which tests the code only.
 """
 
 import json
@@ -29,13 +29,13 @@ PROMPT, SEED = "a red ball rolls left", 7
 DEFAULT_POOL_BYTES = 64 * 2**20  # Triton's own
 CALL_LIMIT_S = 100.0
 SLOW_MODEL = "low_noise_expert"
-# in Triton's log, of warnings and errors: what a GPU has to do with
+# Warnings and errors in Triton's log.
 _TOLD = re.compile(r"^[WE]\d{4}.*", re.MULTILINE)
 _TOLD_LIMIT = 12
 
 
 def server(scale: Scale, *, repository: Path, keep: Path | None = None) -> Iterator[Row]:
-    """Rows for Triton's own pool, for a large one, and for a load that takes long. `keep` is for videos and logs."""
+    """Yield rows for Triton's default pool, a large pool, and a slow load. `keep` is a folder for videos and logs."""
     yield from attempt({"what": "process"}, _process)
     for pool in (DEFAULT_POOL_BYTES, scale.pool_bytes):
         rows = list(_with_pool(scale, repository, pool, keep))
@@ -51,7 +51,7 @@ def on_gpu(scale: Scale) -> bool:
 
 
 def _process() -> Row:
-    """As whom, in which Python and with how much shared memory the servers run."""
+    """Describe the environment of the servers: user, Python, libraries, shared memory."""
     shared = os.statvfs("/dev/shm")  # noqa: S108  where Triton's processes exchange tensors
     return {
         "uid": os.getuid(),
@@ -63,13 +63,13 @@ def _process() -> Row:
 
 
 def _attempt_on_cpu(scale: Scale, repository: Path, pool: int, keep: Path | None) -> Iterator[Row]:
-    """Where nothing came of the GPU: does the same server work without one?"""
+    """Repeat the measurements on the CPU, after none succeeded on the GPU, to tell the cause apart."""
     for row in _with_pool(replace(scale, device="cpu"), repository, pool, keep):
         yield {**row, "device": "cpu"}
 
 
 def _with_pool(scale: Scale, repository: Path, pool: int, keep: Path | None) -> Iterator[Row]:
-    """Probes from small to larger than the pool, videos through both endpoints, memory, and what the log says."""
+    """Yield rows: probes from small to larger than the pool, videos through both endpoints, memory, log messages."""
     about = {"pool_mib": pool // 2**20}
 
     def measure(url: str, copy: Path) -> Iterator[Row]:
@@ -96,7 +96,10 @@ def _measure_on_server(
     change: Callable[[Path], object] = lambda copy: None,
     keep: Path | None = None,
 ) -> Iterator[Row]:
-    """Rows of `measure` on a server of its own, then one with what its log says; one row if it does not start."""
+    """Start a server, yield its start, the rows of `measure`, and a row with its log's messages.
+
+    `change` edits the repository's copy before the start.
+    """
     with tempfile.TemporaryDirectory(prefix="wan-t2v-gpu-") as name:
         log = (keep or Path(name)) / f"server-{pool // 2**20}{'-slow' if 'what' in about else ''}.log"
         rows: list[Row] = []
@@ -117,7 +120,10 @@ def _measure_on_server(
 
 
 def _options(scale: Scale, repository: Path, folder: Path, *, log: Path, pool: int) -> tuple[Any, Any]:
-    """Options of a server on a copy of the repository. Raises Skipped if there is nothing to serve, or nothing to."""
+    """Return the options of a server on a copy of the repository, and the function that runs it.
+
+    Raises Skipped if no checkpoint is installed, or the server cannot be imported.
+    """
     if not (repository / "prepare/1/model_facts.json").exists():
         raise Skipped(f"nothing is installed in {repository}: make export")
     try:
@@ -136,7 +142,7 @@ def _options(scale: Scale, repository: Path, folder: Path, *, log: Path, pool: i
 
 
 def _probe(url: str, *, values: int, repeats: int) -> Row:
-    """What the probe tells of a call with so many values. Raises RuntimeError with its error."""
+    """Call the probe with a tensor of `values` numbers and return its report. Raises RuntimeError for its error."""
     from tritonclient.grpc import InferenceServerClient, InferInput
 
     question = InferInput("asked", [1], "BYTES")
@@ -152,7 +158,7 @@ def _probe(url: str, *, values: int, repeats: int) -> Row:
 
 
 def _videos(url: str, scale: Scale, endpoint: str, *, intervals: Path, keep: Path | None) -> Row:
-    """A first video, whose time has everything that happens once in it, and the same again: equal to the byte?"""
+    """Generate the same video several times: time of the first and of later ones, and whether the bytes are equal."""
     from wan_t2v_client import Connection, TextToVideo
 
     from benchmarks.harness.intervals import covered_ns, gaps_ns, read_intervals
@@ -180,7 +186,7 @@ def _videos(url: str, scale: Scale, endpoint: str, *, intervals: Path, keep: Pat
 
 
 def _during_a_slow_load(scale: Scale, repository: Path, keep: Path | None) -> Iterator[Row]:
-    """Does the client with its own defaults live through an expert that takes long to load?"""
+    """Measure whether the client with its default settings gets its video although an expert loads slowly."""
     about = {"what": "slow load", "load_s": scale.slow_load_s}
 
     def measure(url: str, copy: Path) -> Iterator[Row]:

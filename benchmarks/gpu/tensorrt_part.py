@@ -1,4 +1,4 @@
-"""One block of an expert as a TensorRT plan, built and run as production does it, against the same block in torch."""
+"""One expert block as a TensorRT plan, built and run as in production, compared with the same block in torch."""
 
 import copy
 import tempfile
@@ -20,14 +20,14 @@ from wan_t2v.shapes import VideoShape
 
 EXPERT = "high_noise_expert"
 BLOCKS = 1
-# TensorRT-RTX does not list Hopper among its GPUs: where a build for this very GPU is refused, one for its defaults
+# TensorRT-RTX does not list Hopper as supported. If a build for the current GPU fails, the default target is tried.
 TARGETS = (("current",), ())
 Load = Callable[[Path, str, Any], Engine]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The block in torch on the device, and the ONNX file of the same weights."""
+    """The block in torch on the device, the ONNX file of the same weights, and the seconds of the export."""
 
     graph: Any
     onnx: Path
@@ -35,12 +35,12 @@ class Exported:
 
 
 def load_plan(path: Path, device: str, module: Any) -> Engine:
-    """The engine that serves plans without Triton's TensorRT backend."""
+    """Load a plan with the engine that serves plans without Triton's TensorRT backend."""
     return TensorRtEngine(path, device=device, module=module)
 
 
 def tensorrt(scale: Scale, *, load: Load = load_plan) -> Iterator[Row]:
-    """A pass of one block in BF16: a row for each TensorRT, target and size, largest size first."""
+    """Yield a row per TensorRT, size and target: a pass of one block in BF16. The largest size comes first."""
     with tempfile.TemporaryDirectory(prefix="wan-t2v-gpu-") as folder:
         exported: list[Exported] = []
         for name in MODULES:
@@ -57,7 +57,7 @@ def tensorrt(scale: Scale, *, load: Load = load_plan) -> Iterator[Row]:
                     rows = list(attempt({**about, "blocks": BLOCKS}, measure))
                     yield from rows
                     if "error" not in rows[0]:
-                        break  # the other target is for a build that fails
+                        break  # the next target is only for a failed build
 
 
 def _on_gpu(scale: Scale) -> bool:
@@ -112,7 +112,7 @@ def _export(scale: Scale, folder: Path) -> Exported:
     except ImportError as error:
         raise Skipped(f"{error}: pip install diffusers transformers onnx onnxscript") from error
     module = expert_module(scale, BLOCKS, "cpu")
-    graph = export_form(copy.deepcopy(module), scale)  # the export form changes the module that it is made of
+    graph = export_form(copy.deepcopy(module), scale)  # the export form modifies its module
     onnx = onnx_from_module(module, EXPERT, scale.facts(), folder / "block.onnx")
     return Exported(graph, onnx, time.monotonic() - started)
 

@@ -1,4 +1,4 @@
-"""Seconds of work on a device, and rows of results that survive a failure."""
+"""Timing of work on a device, and result rows that record failures."""
 
 import statistics
 import tempfile
@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 Row = dict[str, Any]
-DIGITS = 4  # significant ones of a figure
+DIGITS = 4  # significant digits of a figure
 TRACEBACK_LINES = 25
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 class Skipped(Exception):
-    """A part that cannot be measured here; the message is the reason."""
+    """A measurement that is impossible here. The message is the reason."""
 
 
 def median_seconds(work: Callable[[], object], device: str, *, repeats: int) -> float:
-    """Median of `repeats` runs after one that is not counted; on a GPU by its own events."""
+    """Return the median seconds of `repeats` runs after a warm-up. On a GPU, CUDA events measure the time."""
     work()
     if torch.device(device).type != "cuda":
         return statistics.median(_host_seconds(work) for _ in range(repeats))
@@ -45,7 +45,10 @@ def _device_seconds(work: Callable[[], object]) -> float:
 
 
 def attempt(about: Row, measure: Callable[[], Row]) -> Iterator[Row]:
-    """One row: what was measured, or why it could not be, with the end of the traceback. The other rows go on."""
+    """Yield one row: `about` with the figures of `measure`, or with its failure and the end of the traceback.
+
+    No exception leaves this function, so that later rows are still measured.
+    """
     try:
         yield {**about, **{key: round_figure(value) for key, value in measure().items()}}
     except Skipped as reason:
@@ -60,12 +63,12 @@ def attempt(about: Row, measure: Callable[[], Row]) -> Iterator[Row]:
 
 
 def without_folders(text: str) -> str:
-    """Cut the folders of the checkout and of temporary files out of a text: results are kept and compared."""
+    """Remove the folders of the checkout and of temporary files from a text, so that results can be compared."""
     for folder in (CHECKOUT, Path(tempfile.gettempdir())):
         text = text.replace(f"{folder}/", "")
     return text
 
 
 def round_figure(value: Any) -> Any:
-    """A figure with as many digits as it deserves; everything else as it is."""
+    """Round a float to four significant digits. Other values are returned unchanged."""
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""What torch does on the GPU: the matrix rate, attention alone, one expert. Weights and inputs are random."""
+"""torch on the GPU: matrix rate, attention alone, one expert. Weights and inputs are random."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -14,11 +14,11 @@ from benchmarks.gpu.timing import Row, Skipped, attempt, median_seconds, round_f
 from wan_t2v.shapes import VideoShape
 
 BACKENDS = ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION")
-_ACTIVATIONS = 24  # hidden states in BF16 that a pass needs at a time, FP32 islands and feed-forward included. Estimate
+_ACTIVATIONS = 24  # BF16 hidden states that a pass holds at once, FP32 parts and feed-forward included. Estimate.
 
 
 def matrix_rate(scale: Scale) -> Iterator[Row]:
-    """Matrix products in BF16: what the GPU really gives. The largest is the floor that other parts are held to."""
+    """Yield rows of BF16 matrix products. The highest FLOP rate is the reference of the other parts."""
     for rows, inner, columns in scale.matrix:
 
         def measure(shape: tuple[int, int, int] = (rows, inner, columns)) -> Row:
@@ -31,7 +31,7 @@ def matrix_rate(scale: Scale) -> Iterator[Row]:
 
 
 def attention(scale: Scale) -> Iterator[Row]:
-    """Self-attention of one layer, by each of torch's kernels."""
+    """Yield rows of one layer's self-attention, per size and per torch kernel."""
     for size in scale.sizes:
         for backend in BACKENDS:
 
@@ -52,12 +52,12 @@ def attention(scale: Scale) -> Iterator[Row]:
 
 
 def expert_eager(scale: Scale) -> Iterator[Row]:
-    """A forward pass of an expert in BF16 with FP32 islands, operator by operator."""
+    """Yield rows of an expert's forward pass in eager mode, in BF16 with diffusers' FP32 modules."""
     return _expert(scale, "eager")
 
 
 def expert_compiled(scale: Scale) -> Iterator[Row]:
-    """The same through torch.compile, a block at a time: the blocks are alike, so one is compiled."""
+    """Yield the same with torch.compile on each block. All blocks share one compilation."""
     return _expert(scale, "compiled")
 
 
@@ -78,7 +78,7 @@ def _expert(scale: Scale, mode: str) -> Iterator[Row]:
 
 
 def extrapolate(scale: Scale, size: VideoShape, counts: tuple[int, int], seconds_of: Callable[[int], float]) -> Row:
-    """Time of all layers from a few: a line through two counts of blocks, since the blocks are alike."""
+    """Extrapolate the time of all layers linearly from two numbers of blocks. All blocks take the same time."""
     few, many = counts
     measured = {count: seconds_of(count) for count in counts}
     a_block = (measured[many] - measured[few]) / (many - few)
@@ -88,7 +88,7 @@ def extrapolate(scale: Scale, size: VideoShape, counts: tuple[int, int], seconds
         "seconds_measured": [round_figure(seconds) for seconds in measured.values()],
         "layers": scale.dims.layers,
     }
-    if a_block <= 0:  # small dimensions on a busy machine; a line through noise would be a figure that nobody measured
+    if a_block <= 0:  # noise, as with small dimensions on a busy machine: extrapolating would be meaningless
         return {**about, "not_extrapolated": "more blocks took no longer than fewer"}
     return {
         **about,
@@ -99,9 +99,9 @@ def extrapolate(scale: Scale, size: VideoShape, counts: tuple[int, int], seconds
 
 
 def blocks_that_fit(scale: Scale, size: VideoShape) -> int:
-    """How many blocks the free memory holds beside the activations of a pass, from 2 to `most_blocks`.
+    """Return how many blocks fit in free memory beside a pass's activations, from 2 to `most_blocks`.
 
-    Raises Skipped if it does not hold two.
+    Raises Skipped if two do not fit.
     """
     if torch.device(scale.device).type != "cuda":
         return scale.most_blocks
@@ -114,19 +114,19 @@ def blocks_that_fit(scale: Scale, size: VideoShape) -> int:
 
 
 def expert_graph(scale: Scale, blocks: int) -> Any:
-    """The export form of `expert_module` on the device."""
+    """Return the export form of `expert_module` on the device. Raises Skipped."""
     return export_form(expert_module(scale, blocks, scale.device), scale)
 
 
 def export_form(module: Any, scale: Scale) -> Any:
-    """A module's export form on the device."""
+    """Return a module's export form on the device."""
     from export.graphs.expert import ExpertGraph
 
     return ExpertGraph(module).to(scale.device).eval()
 
 
 def expert_module(scale: Scale, blocks: int, device: str) -> Any:
-    """diffusers' module with so many blocks, weights random, in BF16 but for diffusers' FP32 islands.
+    """Create diffusers' module with `blocks` blocks and random weights, in BF16 except diffusers' FP32 modules.
 
     Raises Skipped if diffusers is not installed.
     """
@@ -150,7 +150,7 @@ def expert_module(scale: Scale, blocks: int, device: str) -> Any:
             qk_norm="rms_norm_across_heads",
             rope_max_seq_len=1024,
         )
-    for name, parameter in module.named_parameters():  # what from_pretrained(torch_dtype=bfloat16) leaves alone
+    for name, parameter in module.named_parameters():  # as from_pretrained(torch_dtype=bfloat16) keeps them
         if any(island in name for island in module._keep_in_fp32_modules):
             parameter.data = parameter.data.float()
     return module.eval().requires_grad_(False)
@@ -158,7 +158,7 @@ def expert_module(scale: Scale, blocks: int, device: str) -> Any:
 
 @contextlib.contextmanager
 def _create_in_bf16() -> Iterator[None]:
-    """Weights are never in FP32, which would need twice the memory."""
+    """Create weights in BF16 directly. Converting from FP32 would need more memory."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -168,7 +168,7 @@ def _create_in_bf16() -> Iterator[None]:
 
 
 def expert_inputs(scale: Scale, size: VideoShape) -> dict[str, Tensor]:
-    """One call: random latents and text in BF16, timestep 875."""
+    """Return the inputs of one call: random latents and text in BF16, timestep 875."""
     return {
         "hidden_states": random_bf16(scale, *GRID.latent_shape(size).tensor_shape),
         "timestep": torch.full((1, 1), 875.0, device=scale.device),
@@ -187,5 +187,5 @@ def _pass_seconds(scale: Scale, graph: Any, blocks: int, inputs: tuple[Tensor, .
 
 
 def random_bf16(scale: Scale, *shape: int) -> Tensor:
-    """Normal numbers on the device: zeros would be faster than real data."""
+    """Draw normal numbers on the device. Zeros would compute faster than real data."""
     return torch.randn(*shape, device=scale.device, dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""The VAE's two graphs at each size in FP32, TF32 and BF16: seconds, peak memory, and how far the frames differ."""
+"""The VAE's two graphs per size in FP32, TF32 and BF16: seconds, peak memory and differences of the frames."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,14 +16,14 @@ from wan_t2v.shapes import VideoShape
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What the graphs compute in: the type of all tensors, and whether products of FP32 may round to TF32."""
+    """Arithmetic of the graphs: the type of all tensors, and whether FP32 products may use TF32."""
 
     name: str
     dtype: torch.dtype
     tf32: bool = False
 
 
-ARITHMETICS = (  # the first is what the others' frames are held to
+ARITHMETICS = (  # the first is the reference of the frames
     Arithmetic("fp32", torch.float32),
     Arithmetic("tf32", torch.float32, tf32=True),
     Arithmetic("bf16", torch.bfloat16),
@@ -31,7 +31,10 @@ ARITHMETICS = (  # the first is what the others' frames are held to
 
 
 def vae(scale: Scale) -> Iterator[Row]:
-    """One first latent frame and one later, as serving decodes them, and the clip that follows. Largest size first."""
+    """Yield rows per size, largest first, and arithmetic: the first latent frame, a later one, and the whole clip.
+
+    The clip's time is computed from the two frames' times.
+    """
     for size in sorted(scale.sizes, key=scale.tokens, reverse=True):
         reference: list[Tensor] = []  # the frames in FP32, on the CPU
         latents = random_bf16(scale, *GRID.latent_shape(size).tensor_shape)[:, :, :2]
@@ -76,7 +79,7 @@ def _measure(scale: Scale, size: VideoShape, arithmetic: Arithmetic, latents: Te
 
 
 def _differences(frames: Tensor, reference: Tensor) -> Row:
-    """Of frames in [-1, 1] from those in FP32."""
+    """Compare frames in [-1, 1] with those in FP32."""
     difference = (frames - reference).abs()
     return {
         "largest_difference": float(difference.max()),
@@ -87,7 +90,7 @@ def _differences(frames: Tensor, reference: Tensor) -> Row:
 
 @contextlib.contextmanager
 def _rounding(arithmetic: Arithmetic) -> Iterator[None]:
-    """Set TF32 for convolutions and matrix products, and put torch's setting back."""
+    """Set TF32 for convolutions and matrix products, and restore torch's settings afterwards."""
     before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = arithmetic.tf32
     try:
@@ -97,7 +100,7 @@ def _rounding(arithmetic: Arithmetic) -> Iterator[None]:
 
 
 def _peak_of(work: Callable[[], object], scale: Scale) -> int:
-    """Most bytes that torch had at a time, weights and caches included; 0 on a CPU, where nobody counts."""
+    """Return torch's peak memory in bytes, weights and caches included. 0 on a CPU, where it is not counted."""
     if torch.device(scale.device).type != "cuda":
         return 0
     torch.cuda.empty_cache()
@@ -114,7 +117,7 @@ def _vae_graphs(scale: Scale) -> tuple[nn.Module, nn.Module]:
         from export.graphs.vae_decoder import VaeDecoderFirstGraph, VaeDecoderNextGraph
     except ImportError as error:
         raise Skipped(f"{error}: pip install diffusers transformers") from error
-    torch.manual_seed(0)  # the same weights in each arithmetic
+    torch.manual_seed(0)  # the same weights for each arithmetic
     module = AutoencoderKLWan(
         base_dim=scale.vae_base_dim,
         z_dim=GRID.channels,
@@ -125,7 +128,7 @@ def _vae_graphs(scale: Scale) -> tuple[nn.Module, nn.Module]:
 
 
 def _count_flops(work: Callable[[], object]) -> int:
-    """Of matrix products and convolutions, by torch's own counter."""
+    """Count the FLOPs of matrix products and convolutions with torch's own counter."""
     with FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())

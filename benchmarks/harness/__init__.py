@@ -1,1 +1,1 @@
-"""What every benchmark needs: copies of repositories, a server, the machine, percentiles."""
+"""Shared parts of the benchmarks: copies of repositories, a server, the machine's data, percentiles."""

@@ -1,4 +1,4 @@
-"""The benchmark's checkpoint, exported and installed in a repository of the benchmark's own."""
+"""Checkpoint of a benchmark, exported and installed in the benchmark's own copy of the model repository."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ CHECKPOINT = Path("checkpoints/wan-mini")
 
 @dataclass(frozen=True)
 class Installed:
-    """The same weights as a diffusers folder, as exported graphs and in a model repository."""
+    """Folders with the same weights: a diffusers checkpoint, exported graphs, a model repository."""
 
     checkpoint: Path
     exported: Path
@@ -21,12 +21,12 @@ class Installed:
 
 
 def export_folder(checkpoint: Path) -> Path:
-    """Where `make export` puts a checkpoint's graphs, so that two of one name do not overwrite each other's."""
+    """Return the folder of `make export` for a checkpoint. Checkpoints of one name get different folders."""
     parent = checkpoint.resolve().parent.name
     return Path("build") / (checkpoint.name if parent == "checkpoints" else f"{parent}-{checkpoint.name}")
 
 
 def install_copy(checkpoint: Path, repository: Path, folder: Path) -> Installed:
-    """Export what is not exported yet (kept under build/), copy `repository` into `folder` and install it there."""
+    """Export the checkpoint unless build/ has it, copy `repository` into `folder`, and install the export there."""
     exported = export_checkpoint(Checkpoint.open(checkpoint), export_folder(checkpoint))
     return Installed(checkpoint, exported, install_export(exported, copy_repository(repository, folder)))

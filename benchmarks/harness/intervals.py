@@ -1,4 +1,4 @@
-"""Idle time of the engines within a span of time."""
+"""Intervals in which engines ran, and the idle time between them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,13 +7,13 @@ Interval = tuple[int, int]  # start and end, nanoseconds of the monotonic clock
 
 
 def read_intervals(folder: Path) -> list[Interval]:
-    """All intervals that the engines wrote under `folder`."""
+    """Read all intervals that the engines logged in `folder`."""
     lines = (line for path in folder.glob("*.txt") for line in path.read_text(encoding="ascii").splitlines())
     return [(int(start), int(end)) for start, end in (line.split() for line in lines)]
 
 
 def gaps_ns(intervals: Iterable[Interval], span: Interval) -> list[int]:
-    """Lengths of the stretches of `span` in which no interval runs, in order; the last one ends with the span."""
+    """Return the lengths of the gaps in `span` between intervals, in order. The last gap ends with the span."""
     gaps, reached = [], span[0]
     for start, end in sorted(intervals):
         if end <= reached or start >= span[1]:
@@ -25,5 +25,5 @@ def gaps_ns(intervals: Iterable[Interval], span: Interval) -> list[int]:
 
 
 def covered_ns(intervals: Iterable[Interval], span: Interval) -> int:
-    """Length of the union of the intervals within `span`: passes that run at the same time count once."""
+    """Return the length of the intervals' union within `span`. Overlapping passes count once."""
     return span[1] - span[0] - sum(gaps_ns(intervals, span))

@@ -1,4 +1,4 @@
-"""Provenance of a figure: machine, load, day and commit."""
+"""Provenance of a figure: machine, load, date and commit."""
 
 import datetime
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def provenance() -> dict[str, Any]:
-    """Processor, cores, load at the start, day (UTC), and commit (with `+` if the tree differs from it)."""
+    """Return processor, cores, current load, date (UTC) and commit, with `+` for uncommitted changes."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} cores",

@@ -1,4 +1,4 @@
-"""A copy of the installed model repository, for benchmarks that change its configs."""
+"""Copy of the installed model repository, for benchmarks that change its configs."""
 
 import shutil
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ from wan_t2v.contract import GRAPHS
 
 
 def copy_repository(repository: Path, folder: Path) -> Path:
-    """Copy the repository into `folder`."""
+    """Copy the repository into `folder`, and return the copy's path."""
     return Path(shutil.copytree(repository, folder / "model_repository", ignore=shutil.ignore_patterns("__pycache__")))
 
 
 def log_intervals(repository: Path, folder: Path) -> Path:
-    """Have every graph of this copy write down when it ran, under `folder`; see benchmarks/harness/intervals.py."""
+    """Make every graph of this copy log its intervals in `folder` (`intervals.py` reads them). Returns `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for graph in GRAPHS:
         add_parameter(repository, graph, "interval_log", str(folder))

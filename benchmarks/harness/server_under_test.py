@@ -1,4 +1,4 @@
-"""A server to measure: the one at a given address, or an embedded one for the time of the benchmark."""
+"""Server to measure: a running one at a given address, or an embedded one for the duration of the benchmark."""
 
 import argparse
 import contextlib
@@ -22,7 +22,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def server_under_test(url: str | None, repository: Path, folder: Path) -> Iterator[str]:
-    """Yield a gRPC address; a server that was started keeps its log in `folder`. Raises ServerError."""
+    """Yield the server's gRPC address. A started server writes its log into `folder`. Raises ServerError."""
     if url:
         yield url
         return

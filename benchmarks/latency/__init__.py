@@ -1,1 +1,1 @@
-"""One generation at a time: against diffusers, endpoint against endpoint, merged passes. Uses harness and baselines."""
+"""Latency of single generations: diffusers, endpoints, profiles, guidance batching. Imports harness and baselines."""

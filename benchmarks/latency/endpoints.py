@@ -1,16 +1,15 @@
-"""Latency of the endpoints: the cost of progress and previews, and the gain of four callers at once.
+"""Latency of the endpoints: the cost of progress and previews, and the gain of four concurrent callers.
 
     make bench        or        python -m benchmarks.latency.endpoints --rounds 9
 
-The benchmark's checkpoint as in `generation.py`, on one warm server. In each round the same request goes through the
-unary endpoint, through the streaming endpoint, and through the streaming endpoint with a preview at every step, in
-turning order; the three must give the same bytes. Ratios are medians of the rounds' ratios, so that a machine which
-changes its speed over minutes does not decide them. Then four requests one after another and the same four at once,
-alternating too. One JSON line last:
+The checkpoint is that of `generation.py`, on one warm server. In each round the same request goes through the unary
+endpoint, the streaming endpoint, and the streaming endpoint with a preview at every step, in rotating order. All three
+must return the same bytes. Ratios are medians of the rounds' ratios, so that slow changes of the machine's speed cancel
+out. Then four requests are sent one after another and concurrently, alternating. The last line printed is JSON:
 
-* `stream_over_unary`: the streaming endpoint, which always sends progress, against the unary one, which sends none;
-* `previews_over_stream`: what a preview at each step adds; `previews_over_unary`: both together;
-* `four_at_once`: throughput of four concurrent callers of the streaming endpoint over that of one after another.
+* `stream_over_unary`: streaming endpoint, which always sends progress, over unary endpoint, which sends none;
+* `previews_over_stream`: with a preview at each step over without; `previews_over_unary`: both together;
+* `four_at_once`: throughput of four concurrent callers of the streaming endpoint over four sequential calls.
 """
 
 import argparse
@@ -71,7 +70,7 @@ def _compare_endpoints(url: str, rounds: int, fields: Mapping[str, Any]) -> dict
             "stream": lambda: client.generate(PROMPT, **fields).video,
             "previews": lambda: client.generate(PROMPT, preview_every=1, **fields).video,
         }
-        if len({ways[name]() for name in (*WAYS, *WAYS)}) != 1:  # the warm-up too
+        if len({ways[name]() for name in (*WAYS, *WAYS)}) != 1:  # also warms up
             raise SystemExit("error: the endpoints made different videos of the same request; see make test")
         seconds: dict[str, list[float]] = {name: [] for name in WAYS}
         for number in range(rounds):
@@ -82,13 +81,13 @@ def _compare_endpoints(url: str, rounds: int, fields: Mapping[str, Any]) -> dict
 
 
 def rotate(ways: Sequence[str], number: int) -> list[str]:
-    """Rotate the ways, so that each round begins with another one."""
+    """Rotate the ways by `number`, so that each round begins with another one."""
     first = number % len(ways)
     return [*ways[first:], *ways[:first]]
 
 
 def endpoint_figures(seconds: Times) -> dict[str, Any]:
-    """Medians of each way and of the rounds' ratios."""
+    """Compute each way's median seconds, and the medians of the rounds' ratios."""
     medians = {f"{name}_s": round(statistics.median(times), 4) for name, times in seconds.items()}
     ratios = {
         name: round(statistics.median(a / b for a, b in zip(seconds[above], seconds[below], strict=True)), 4)

@@ -1,16 +1,18 @@
-"""A generation through Triton against diffusers in one process, alternating in one run, both warm, on the same weights.
+"""Compare a generation through Triton with diffusers in one process: same weights, both warm, alternating.
 
     make bench        or        python -m benchmarks.latency.generation --rounds 5
 
-The checkpoint is the one that `make mini` makes: random weights, since time does not depend on them, and experts large
-enough for a pass to be work. It is exported to a repository of the benchmark's own. Both make its default video and the
-same MP4. diffusers gets Wan's timesteps, inference mode and the better of
-one and two threads. Triton's text embeddings come from its cache, as for any repeated prompt; diffusers computes them
-(a few milliseconds). Before anything is timed the two videos are compared. Printed last, as one JSON line: `triton_s`
-and `diffusers_s` (medians), `ratio` (median of the rounds' ratios), `outside_graphs` (share of the wall time of a
-generation through Triton in which no engine ran), and where that time goes: `step_gap_ms` (median gap; nearly all are
-between two steps), `longest_gap_ms` (the VAE's caches on their way from graph to graph), `after_last_graph_ms` (pixels,
-MP4, answer).
+The checkpoint is that of `make mini`. It has random weights, since time does not depend on them, and experts large
+enough for their passes to dominate. It is exported and installed in the benchmark's own copy of the repository. Both
+make the default video and encode the same MP4. diffusers gets Wan's timesteps, inference mode and the better of one and
+two threads. Triton's text embeddings come from its response cache, as for any repeated prompt; diffusers computes them
+in a few milliseconds. The two videos are compared before the timing. The last line printed is JSON:
+
+* `triton_s`, `diffusers_s`: medians; `ratio`: median of the rounds' ratios;
+* `outside_graphs`: share of a generation's wall time through Triton in which no engine ran, and its parts:
+* `step_gap_ms`: median gap between engine calls, nearly all of them between two steps;
+* `longest_gap_ms`: the VAE's caches on their way from one graph to the next;
+* `after_last_graph_ms`: conversion to pixels, MP4 and response.
 """
 
 import argparse
@@ -67,13 +69,13 @@ def main() -> int:
 
 
 def _check_same(ours: NDArray[np.uint8] | None, theirs: NDArray[np.uint8]) -> None:
-    """A comparison of times means nothing if the videos differ by more than a rounding."""
+    """Exit if the videos differ by more than rounding, since a comparison of times would mean nothing."""
     if ours is None or int(np.abs(ours.astype(int) - theirs).max()) > 1:
         raise SystemExit("Triton and diffusers made different videos; see tests/server/requests/test_it_is_wan.py")
 
 
 def take_better_thread_count(work: Callable[[], object]) -> int:
-    """Warm up with one and with two threads of torch and keep the faster."""
+    """Warm up with one and two torch threads, keep the faster setting and return it."""
     seconds = {}
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -115,7 +117,7 @@ def _median_ms(lengths_ns: Iterable[int]) -> float:
 
 
 def time_call(work: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """Return the wall-clock seconds of a call."""
     started = time.monotonic()
     work()
     return time.monotonic() - started

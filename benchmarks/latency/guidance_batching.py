@@ -1,11 +1,10 @@
-"""Guidance batching: does merging an expert's passes in the server pay, and does it keep the bytes?
+"""Guidance batching: time and bytes of videos with and without batching an expert's passes in Triton.
 
     python -m benchmarks.latency.guidance_batching
 
-Three ways to run an expert on two cores, each on a server of its own: two instances of one thread side by side, one
-instance of two threads, and one instance of two threads with Triton's dynamic batcher merging passes that wait. For
-each: seconds of one generation alone, seconds of two at once, and whether alone and under load the MP4 has the same
-bytes. One JSON line each.
+Three ways to run an expert on two cores, each on its own server: two instances with one thread each, one instance with
+two threads, and one instance with two threads and Triton's dynamic batcher. Each prints one JSON line: seconds of a
+single generation, seconds of two concurrent ones, and whether all MP4s have the same bytes.
 """
 
 import argparse
@@ -33,7 +32,7 @@ EXPERTS = ("high_noise_expert", "low_noise_expert")
 
 @dataclass(frozen=True)
 class Layout:
-    """How the experts' passes reach the cores."""
+    """Instances, threads and batching of the experts."""
 
     name: str
     instances: int
@@ -103,7 +102,7 @@ def _together(server: Server, count: int) -> tuple[float, list[bytes]]:
 
 
 def _passes_per_execution(server: Server) -> float:
-    """1.0 without merging, up to the batch size with it, from the server's own counters."""
+    """Return the mean batch of the experts from the server's counters: 1.0 without batching."""
     with TextToVideo(Connection(server.grpc_url)) as client:
         experts = [model for model in client.models() if model["name"] in EXPERTS]
     passes, executions = (sum(int(model[key]) for model in experts) for key in ("requests", "executions"))

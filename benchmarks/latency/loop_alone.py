@@ -1,12 +1,15 @@
-"""What a step costs beside the experts: the loop with experts that answer at once, and two solvers side by side.
+"""Cost of a denoising step without the experts: the loop with experts that return at once, and two solvers.
 
     python -m benchmarks.latency.loop_alone
 
-Without a server, on one thread, at the default size of a checkpoint. Printed as one JSON line: `loop_ms` (a step of
-`denoise` with the two guidance passes, each of which gives back a tensor that is there already), `solver_ms` (our
-UniPC alone), `diffusers_solver_ms` (diffusers' own UniPC on the same velocities; both end with the same latents) and
-`solver_ratio` (the median of the rounds' ratios). What a gap between two steps takes beyond `loop_ms` (`make bench`,
-`step_gap_ms`) is the way to the experts' processes and back.
+Runs without a server, on one thread, at a checkpoint's default size. Prints one JSON line:
+
+* `loop_ms`: a step of `denoise` with two guidance passes, each of which returns an existing tensor;
+* `solver_ms`: this project's UniPC alone;
+* `diffusers_solver_ms`: diffusers' UniPC on the same velocities; both must end with the same latents;
+* `solver_ratio`: the median of the rounds' ratios.
+
+The difference between `step_gap_ms` of `make bench` and `loop_ms` is the time to the experts' processes and back.
 """
 
 import argparse
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(checkpoint: Checkpoint, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a step; raises SystemExit if the two solvers disagree."""
+    """Measure milliseconds per step. Raises SystemExit if the two solvers end with different latents."""
     walks = _Walks(checkpoint)
     if not torch.equal(walks.ours(), walks.diffusers_own()):
         raise SystemExit("the two solvers end with different latents; see tests/unit/wan_t2v/solvers/test_unipc.py")
@@ -62,7 +65,7 @@ def measure(checkpoint: Checkpoint, rounds: int) -> dict[str, Any]:
 
 
 class _Walks:
-    """Generations from the same noise along the same velocities."""
+    """Generations from the same noise with the same velocity at every step."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._facts = checkpoint.facts
@@ -73,14 +76,14 @@ class _Walks:
         self._noise, self._velocity = starting_noise(shape, 0), starting_noise(shape, 1)
 
     def step_ms(self, walk: Callable[[], Tensor]) -> float:
-        """Milliseconds of a step of one walk."""
+        """Return the milliseconds per step of a generation."""
         started = time.perf_counter()
         walk()
         return float(1e3 * (time.perf_counter() - started) / self._steps)
 
     @torch.inference_mode()
     def ours(self) -> Tensor:
-        """Walk down with our solver alone."""
+        """Generate with this project's solver alone."""
         schedule, latents = self._schedule(), self._noise
         for timestep in schedule.timesteps:
             latents = schedule.step(self._velocity, timestep, latents)
@@ -88,7 +91,7 @@ class _Walks:
 
     @torch.inference_mode()
     def diffusers_own(self) -> Tensor:
-        """Walk down with diffusers' solver alone."""
+        """Generate with diffusers' solver alone."""
         solver = UniPCMultistepScheduler.from_config(dict(self._facts.scheduler), flow_shift=self._shift)
         solver.set_timesteps(sigmas=official_sigmas(self._steps))
         solver.set_begin_index(0)
@@ -98,7 +101,7 @@ class _Walks:
         return latents
 
     def loop(self) -> Tensor:
-        """Walk down with the whole loop."""
+        """Generate with the whole denoising loop."""
         text = torch.zeros(1, 1, 1)
         answer = self._answer
         with ThreadPoolExecutor(1) as executor:

@@ -1,12 +1,14 @@
-"""One pass of an expert in each precision, alternating in one process: what a precision saves, without a server.
+"""Time one pass of an expert in each precision, alternating in one process, without a server.
 
     python -m benchmarks.latency.precisions build/training-wan-mini build/training-wan-mini-int8
 
-The folders are exports of one checkpoint (`make export`, `make export PRECISION=int8`); the first is the yardstick.
-The high-noise expert makes a pass at the size of the benchmarks (128x128, 17 frames) on `--threads` threads in ONNX
-Runtime. One JSON line last, for each precision: milliseconds (median), `speed` against the yardstick (median of the
-rounds' ratios), and `error`, the Euclidean norm of the velocity's difference over that of the yardstick, on random
-latents.
+The folders are exports of one checkpoint (`make export`, `make export PRECISION=int8`). The first is the reference. The
+high-noise expert runs one pass at the benchmarks' size (128x128, 17 frames) on `--threads` threads in ONNX Runtime. The
+last line printed is JSON, by precision:
+
+* `ms`: median milliseconds;
+* `speed`: relative to the reference, the median of the rounds' ratios;
+* `error`: Euclidean norm of the velocity's difference over that of the reference's velocity, on random latents.
 """
 
 import argparse
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def random_inputs(facts: ModelFacts) -> dict[str, NDArray[np.float32]]:
-    """One row for the expert."""
+    """Return random inputs of the expert for a batch of one."""
     random = np.random.default_rng(0)
     latents = facts.grid.latent_shape(CLIP)
     shape = (1, latents.channels, latents.frames, latents.height, latents.width)
@@ -80,7 +82,7 @@ def random_inputs(facts: ModelFacts) -> dict[str, NDArray[np.float32]]:
 def pass_figures(
     milliseconds: Mapping[str, Sequence[float]], velocities: Mapping[str, NDArray[Any]]
 ) -> dict[str, dict[str, float]]:
-    """Of each precision; the first is what the others are measured by."""
+    """Compute the figures of each precision. The first precision is the reference."""
     yardstick = next(iter(milliseconds))
     exact = velocities[yardstick]
     return {

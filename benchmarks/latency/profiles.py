@@ -1,15 +1,15 @@
-"""A generation in each step profile, in four steps, INT8 and BF16, against diffusers' exact one, alternating, all warm.
+"""Compare generations in each step profile, in four steps, INT8 and BF16 with diffusers' exact one: warm, alternating.
 
     make bench        or        python -m benchmarks.latency.profiles --rounds 5
 
-The trained wan-mini at the size of the other benchmark of a generation (128x128, 17 frames): on random weights a cache
-skips without meaning. diffusers gets Wan's timesteps, inference mode and the better of one and two threads. Before
-anything is timed, its video and that of `exact` are compared. One JSON line last: seconds (medians), `ratio` to
-diffusers (median of the rounds' ratios) and the passes that were computed, for each. Four steps of experts that were
-not distilled are no video that anybody wants; their time is that of distilled ones. With `--also FOLDER`, another
-export of the checkpoint (`make export PRECISION=int8`), a second server makes the video in that precision, exact and in
-the profile `balanced`. On a CPU that has BF16, OpenVINO runs all graphs in BF16 in one server more, and beside `--also`
-the VAE's alone in another. One server works at a time.
+The checkpoint is the trained wan-mini, since what a step cache skips on random weights is meaningless. The size is that
+of `generation.py` (128x128, 17 frames). diffusers gets Wan's timesteps, inference mode and the better of one and two
+threads. Its video is compared with that of `exact` before the timing. The four steps run on experts that were not
+distilled: their video is poor, but their time is that of distilled experts. With `--also FOLDER`, another export of the
+checkpoint (`make export PRECISION=int8`), a second server generates in that precision, exact and in the profile
+`balanced`. On a CPU that has BF16, another server runs all graphs in BF16 in OpenVINO, and others only the VAE's graphs.
+One server works at a time. The last line printed is JSON: median seconds, `ratio` to diffusers (median of the rounds'
+ratios) and the number of computed passes, for each.
 """
 
 import argparse
@@ -48,13 +48,13 @@ DISTILLED = {"solver": "euler", "num_inference_steps": 4, "flow_shift": 5.0, "gu
 
 @dataclass(frozen=True)
 class Way:
-    """A server's client and the fields of a request to it."""
+    """A way to generate: the client of a server, and the request's fields."""
 
     client: TextToVideo
     fields: Mapping[str, Any]
 
     def generate(self, **fields: Any) -> Generation:
-        """Make the benchmark's video."""
+        """Generate the benchmark's video."""
         return self.client.generate_unary(PROMPT, seed=SEED, **SIZE, **self.fields, **fields)
 
 
@@ -150,7 +150,7 @@ def _compare(diffusers: Diffusers, ways: Mapping[str, Way], *, rounds: int) -> d
     if frames is None or int(np.abs(frames.astype(int) - diffusers.frames(PROMPT, seed=SEED)).max()) > 1:
         raise SystemExit("Triton and diffusers made different videos; see tests/server/requests/test_it_is_wan.py")
     threads = take_better_thread_count(lambda: diffusers.generate(PROMPT, seed=SEED))
-    passes = {name: sum(way.generate().metadata["passes"]) for name, way in ways.items()}  # the warm-up too
+    passes = {name: sum(way.generate().metadata["passes"]) for name, way in ways.items()}  # also warms up
     seconds: dict[str, list[float]] = {name: [] for name in ("diffusers", *ways)}
     for number in range(rounds):
         seconds["diffusers"].append(time_call(lambda: diffusers.generate(PROMPT, seed=SEED)))
@@ -162,7 +162,7 @@ def _compare(diffusers: Diffusers, ways: Mapping[str, Way], *, rounds: int) -> d
 
 
 def profile_figures(seconds: Mapping[str, Sequence[float]], passes: Mapping[str, int]) -> dict[str, Any]:
-    """Medians, and each way's median ratio to diffusers over the rounds."""
+    """Compute median seconds, and the median over the rounds of each way's ratio to diffusers."""
     theirs = seconds["diffusers"]
     ways = {
         name: {

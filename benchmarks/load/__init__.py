@@ -1,1 +1,1 @@
-"""Many requests: drawn traffic, perf_analyzer, MLPerf's scenarios. Uses harness."""
+"""Load: random traffic, perf_analyzer, MLPerf's scenarios. Imports harness."""

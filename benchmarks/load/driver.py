@@ -1,4 +1,4 @@
-"""Send planned requests through the streaming endpoint at their times, and record each outcome."""
+"""Load driver: send planned requests to the streaming endpoint at their arrival times, and record the outcomes."""
 
 import asyncio
 import statistics
@@ -19,11 +19,12 @@ FINISHED, CANCELLED, REFUSED, FAILED = "finished", "cancelled", "refused", "fail
 
 @dataclass
 class Outcome:
-    """Outcome of a request; seconds since the run's start, but `gaps_s`, `late_s` and `queue_wait_s`.
+    """Outcome of a request. `arrived_s` and `ended_s` are seconds since the run's start.
 
     Attributes:
-        gaps_s: between two progress messages.
-        queue_wait_s: from arrival to the beginning of the first step; None if no step was told.
+        late_s: delay of sending after the arrival time.
+        gaps_s: seconds between consecutive progress messages.
+        queue_wait_s: seconds from arrival to the start of the first step; None without any progress message.
     """
 
     size: VideoShape
@@ -39,7 +40,7 @@ class Outcome:
 async def drive(
     client: AsyncTextToVideo, planned: Sequence[PlannedRequest], *, steps: int, preview_every: int = 0
 ) -> list[Outcome]:
-    """Send each request when it arrives, whatever became of those before it."""
+    """Send each request at its arrival time, without waiting for earlier ones. Returns the outcomes in order."""
     start = time.monotonic()
     tasks = []
     for request in planned:
@@ -55,7 +56,7 @@ async def drive(
 async def time_alone(
     client: AsyncTextToVideo, sizes: Sequence[VideoShape], *, steps: int, prompts: Sequence[str]
 ) -> dict[VideoShape, float]:
-    """Seconds of one request of each size on the idle server, warm: the median of three after a first one."""
+    """Measure the seconds of a single request per size on the idle server: the median of three after a warm-up."""
     seconds = {}
     for size in sizes:
         times = []
@@ -91,7 +92,7 @@ async def _read(
     start: float,
     fields: dict[str, Any],
 ) -> None:
-    """Read the stream to its end, or leave it after the planned step."""
+    """Read the stream to its end, or close it after the planned step. Raises ClientError."""
     async with aclosing(client.stream(request.prompt, **fields)) as news:
         async for told in news:
             if isinstance(told, Generation):

@@ -1,13 +1,13 @@
-"""The request of MLPerf Inference's text-to-video benchmark, in two of its scenarios. Unofficial: see `DIFFERS`.
+"""Run two scenarios of MLPerf Inference's text-to-video benchmark, unofficially (differences: `DIFFERS`).
 
     python -m benchmarks.load.mlperf        or        ... --url HOST:PORT --queries 20 --samples 16
 
-Every request has the same starting latents, 20 steps and the guidance scales 4.0 and 3.0, at the size that the server
-makes by default: 720x1280x81 with A14B, its own small size with wan-mini. One JSON line last:
+Every request has the same starting latents, 20 steps and the guidance scales 4.0 and 3.0, at the server's default size:
+720x1280x81 with A14B, a small size with wan-mini. The last line printed is JSON:
 
-* SingleStream: one query after another, the 90th percentile of their latencies;
-* Offline: all samples at once, as many under way as `--at-once` lets through, in samples a second;
-* `distinct`: how many different videos the distinct prompts gave. Fewer would mean that answers come from a cache.
+* SingleStream: 90th percentile latency of sequential queries;
+* Offline: samples per second, with at most `--at-once` concurrent requests;
+* `distinct`: number of different videos. Fewer than prompts would mean that videos come from a cache.
 """
 
 import argparse
@@ -45,13 +45,13 @@ _TRIES = RetryPolicy(attempts=1000, longest_wait_s=5.0)
 
 @dataclass(frozen=True)
 class Workload:
-    """What is the same in every request, and the prompts that differ."""
+    """Fields that all requests share, and the prompts, which differ."""
 
     fields: dict[str, Any]
     prompts: tuple[str, ...]
 
     def prompt(self, index: int) -> str:
-        """The prompts in turn."""
+        """Return the prompt of a request. Prompts repeat in order."""
         return self.prompts[index % len(self.prompts)]
 
 
@@ -99,7 +99,7 @@ async def _measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def _workload(client: AsyncTextToVideo) -> Workload:
-    """At the server's own size, which one short request tells, as it tells the shape of its latents."""
+    """Build the workload at the server's default size. A one-step request returns the size and latent shape."""
     answer = await client.generate("size", num_inference_steps=1, output_type="latents", seed=0)
     assert answer.latents is not None
     noise = np.random.default_rng(LATENT_SEED).standard_normal(answer.latents.shape).astype(np.float32)
@@ -115,7 +115,7 @@ async def _workload(client: AsyncTextToVideo) -> Workload:
 
 
 async def _video(client: AsyncTextToVideo, workload: Workload, index: int) -> str:
-    """Generate one and return its hash. Raises ClientError."""
+    """Generate one video and return its SHA-256. Raises ClientError."""
     answer = await client.generate(workload.prompt(index), **workload.fields)
     if answer.video is None:
         raise ClientError("the server answered without a video")

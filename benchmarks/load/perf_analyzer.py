@@ -1,11 +1,11 @@
-"""NVIDIA's perf_analyzer on both endpoints, with a fixed number of requests at concurrency 1 and 2.
+"""Run NVIDIA's perf_analyzer on both endpoints, with a fixed number of requests at concurrency 1 and 2.
 
     make perf      or      python -m benchmarks.load.perf_analyzer --requests 10      or      ... --url HOST:PORT
 
-perf_analyzer's time windows are made for milliseconds: with the default of 5 s a slow server gets "no valid requests
-recorded", and a window that is too short counts the requests that happen to end in it. `--request-count` measures one
-window of exactly so many requests. Its tables, composing models included, are printed as they come. The figures in the
-JSON line, which comes last, are computed from the time of every response (`benchmarks/load/profile_export.py`).
+perf_analyzer's time windows suit latencies of milliseconds: with the default of 5 s a slow server gets "no valid
+requests recorded", and a short window counts whichever requests end in it. `--request-count` measures exactly that many
+requests. perf_analyzer's tables, with composing models, are printed as they come. The last line is JSON, with figures
+computed from the time of every response (`benchmarks/load/profile_export.py`).
 """
 
 import argparse
@@ -25,13 +25,13 @@ from embedded.wheel import installed_wheel
 from wan_t2v.contract import GRAPHS
 
 CONCURRENCIES = (1, 2)
-# what the binary asks the loader for, and what the server's wheel calls it
+# Shared libraries that perf_analyzer links to, and their file names in the server's wheel.
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model that answers requests, and perf_analyzer's options for it."""
+    """A model that takes requests, and perf_analyzer's options for it."""
 
     name: str
     model: str
@@ -88,14 +88,14 @@ def _input_data(folder: Path, steps: int | None) -> Path:
 
 
 def command_line(endpoint: Endpoint, url: str, *, concurrency: int, requests: int, inputs: Path) -> list[str]:
-    """perf_analyzer's command line; where the times of the responses go is added by who runs it."""
+    """Return perf_analyzer's command line, to which the caller adds `--profile-export-file`."""
     return [
         str(Path(sys.executable).with_name("perf_analyzer")),
         *("-m", endpoint.model, "-i", "grpc", "-u", url, *endpoint.options),
         *("--input-data", str(inputs)),
         f"--bls-composing-models={','.join(GRAPHS)}",
         f"--concurrency-range={concurrency}",
-        f"--request-count={requests + -requests % concurrency}",  # else the last ones run with fewer beside them
+        f"--request-count={requests + -requests % concurrency}",  # a multiple, so that all run at full concurrency
         f"--warmup-request-count={max(2, concurrency)}",
     ]
 
@@ -121,7 +121,7 @@ def _measure(command: list[str], folder: Path) -> dict[str, Any]:
 
 
 def _link_libraries(folder: Path) -> Path:
-    """Links to two libraries of the server's wheel under the names that perf_analyzer looks for."""
+    """Link two libraries of the server's wheel in `folder` under the names that perf_analyzer needs."""
     for wanted, pattern in _LIBRARIES.items():
         (folder / wanted).symlink_to(next(installed_wheel().libraries.glob(pattern)))
     return folder

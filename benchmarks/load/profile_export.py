@@ -1,9 +1,9 @@
-"""Read perf_analyzer's `--profile-export-file`: the time and kind of each response of each request.
+"""Reader of perf_analyzer's `--profile-export-file`: the time and kind of every response of every request.
 
-perf_analyzer's own table has one latency per request, and for a decoupled model says that it is the first response's;
-the streaming endpoint's first response is a sign of life and not the video. Seen with 2.51: its table then has the last
-response's after all, its throughput counts the rest of a measurement window in which nothing was asked, and the file
-is no valid JSON, since it holds the MP4's bytes as they are. So the times are taken from here.
+perf_analyzer's own table has one latency per request. For a decoupled model it states that this is the latency of the
+first response, and the streaming endpoint's first response is a heartbeat and not the video. With 2.51 the table has
+the last response's latency after all, and its throughput includes idle time at the end of the measurement window. The
+file is no valid JSON, since it contains the MP4's raw bytes. The figures are therefore computed here.
 """
 
 import json
@@ -15,18 +15,18 @@ from typing import Any
 
 from benchmarks.harness.percentiles import summary
 
-STEP, END = "progress", "metadata"  # outputs that only a step's answer, and only the last answer, fill
+STEP, END = "progress", "metadata"  # outputs that only a progress message and only the final response have
 
 
 class ExportError(Exception):
-    """The file does not hold what was measured; the message says what is wrong."""
+    """A file that cannot be read or has failed requests. The message says what is wrong."""
 
 
 @dataclass(frozen=True)
 class ExportedRequest:
-    """When a request was sent, and its responses: nanoseconds of the same clock, and what each was.
+    """Time of a request and of its responses, in nanoseconds of one clock, and the responses' kinds.
 
-    `kinds` has `progress` for a step, `metadata` for the last answer, with the video, and "" for anything else.
+    `kinds` has `progress` for a step, `metadata` for the final response with the video, and "" for any other.
     """
 
     sent_ns: int
@@ -35,24 +35,24 @@ class ExportedRequest:
 
     @property
     def whole(self) -> bool:
-        """Whether the last answer came, and last."""
+        """Whether the final response came, after all others."""
         return bool(self.kinds) and self.kinds[-1] == END
 
     def seconds_to(self, index: int) -> float:
-        """From sending to a response."""
+        """Return the seconds from the request to a response."""
         return (self.responses_ns[index] - self.sent_ns) / 1e9
 
     @property
     def step_gaps_s(self) -> list[float]:
-        """From step to step."""
+        """Seconds between consecutive progress messages."""
         steps = [at for at, kind in zip(self.responses_ns, self.kinds, strict=True) if kind == STEP]
         return [(after - before) / 1e9 for before, after in zip(steps, steps[1:], strict=False)]
 
 
 def read_requests(path: Path) -> list[ExportedRequest]:
-    """All requests of a file with one experiment. Raises ExportError."""
+    """Read all requests of a file with one experiment. Raises ExportError."""
     try:
-        text = path.read_bytes().decode("latin-1")  # any byte is a character, and no text in it is needed
+        text = path.read_bytes().decode("latin-1")  # accepts any byte; no text of the file is needed
         [experiment] = json.loads(text, strict=False)["experiments"]
         return [_request(request) for request in experiment["requests"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -71,9 +71,9 @@ def _kind(outputs: Mapping[str, Any]) -> str:
 
 
 def figures(requests: list[ExportedRequest]) -> dict[str, Any]:
-    """Seconds to the first response, to the video and from step to step; videos a second from first to last.
+    """Compute throughput, and seconds to the first response, to the video and between steps.
 
-    Raises ExportError if a request did not get its video.
+    Throughput counts from the first request to the last response. Raises ExportError if a request got no video.
     """
     failed = sum(not request.whole for request in requests)
     if failed or not requests:

@@ -1,17 +1,17 @@
-"""Random load: Poisson arrivals of several sizes, some of whose callers leave.
+"""Run random load: Poisson arrivals of several sizes, with a share of callers who cancel.
 
     python -m benchmarks.load.run --utilisation 0.7 --cancel-ratio 0.2        or        ... --url HOST:PORT --rate 0.05
 
-perf_analyzer keeps a fixed number of requests under way, all alike, and none of them leaves. Here arrivals are a
-Poisson process, so a slow server is not asked less often, and a latency counts from the moment of arrival. Everything
-goes through the streaming endpoint. Without `--rate`, each size is timed alone first, and the rate is set to keep the
-server busy `--utilisation` of the time. One JSON line last:
+perf_analyzer keeps a fixed number of equal requests in flight and never cancels. Here arrivals are a Poisson process:
+a slow server does not get fewer requests, and latency counts from the arrival. All requests use the streaming endpoint.
+Without `--rate`, each size is timed alone first, and the rate is set to keep the server busy `--utilisation` of the
+time. The last line printed is JSON:
 
-* `latency_s` by size, of the requests that got their video;
-* `queue_wait_s`: from arrival to the beginning of the first step, checking and embedding the prompt included;
-* `step_gap_s`: between two progress messages of one request, as the client sees them;
-* `finished`, `cancelled` (by us), `refused` (UNAVAILABLE before any progress), `failed` (anything else);
-* `late_s`: how late this program itself sent a request, at worst; much more than 0 means that it was the bottleneck.
+* `latency_s`: by size, of requests that got their video;
+* `queue_wait_s`: from arrival to the start of the first step, validation and text encoding included;
+* `step_gap_s`: between two progress messages of a request, measured by the client;
+* `finished`, `cancelled` (by this program), `refused` (UNAVAILABLE before any progress), `failed` (any other error);
+* `late_s`: largest delay with which this program sent a request; much more than 0 means that it was the bottleneck.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PROMPTS = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Send the traffic, print what became of it. Returns an exit code: 1 if a request failed."""
+    """Send the traffic and print the figures. Returns an exit code: 1 if a request failed."""
     options = _parser().parse_args(arguments)
     about = provenance()
     traffic = Traffic(
@@ -102,7 +102,7 @@ async def _run(url: str, traffic: Traffic, options: argparse.Namespace) -> tuple
 
 
 def report(traffic: Traffic, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The figures of a run."""
+    """Compute the figures of a run."""
     counts = Counter(outcome.ended for outcome in outcomes)
     finished = [outcome for outcome in outcomes if outcome.ended == FINISHED]
     span_s = max(o.ended_s for o in outcomes) - min(o.arrived_s for o in outcomes)

@@ -1,4 +1,4 @@
-"""Traffic of a load generator, drawn from a seed: the same settings give the same traffic."""
+"""Random traffic of the load generator. The same settings and seed give the same traffic."""
 
 import random
 import re
@@ -13,8 +13,10 @@ class Traffic:
     """Settings of a run.
 
     Attributes:
-        mix: sizes and how often each is asked for, relative to the others.
-        cancel_ratio: share of the requests whose caller leaves after a step drawn evenly from all but the last.
+        requests: number of requests.
+        rate_per_s: mean arrivals per second.
+        mix: relative frequency of each size.
+        cancel_ratio: share of requests that are cancelled, after a step drawn uniformly from all but the last.
     """
 
     requests: int
@@ -27,7 +29,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class PlannedRequest:
-    """One request: `arrives_s` after the start; its caller leaves after step `leaves_after` (None: never)."""
+    """One request: it is sent `arrives_s` after the start, and cancelled after step `leaves_after` (None: never)."""
 
     arrives_s: float
     size: VideoShape
@@ -37,7 +39,7 @@ class PlannedRequest:
 
 
 def plan_requests(traffic: Traffic, prompts: Sequence[str]) -> list[PlannedRequest]:
-    """Arrivals of a Poisson process: the waits between them are independent and exponential with mean 1 / rate."""
+    """Draw requests with the arrivals of a Poisson process: independent exponential waits with mean 1 / rate."""
     draw = random.Random(traffic.seed)  # noqa: S311 - repeatable on purpose
     sizes, weights = list(traffic.mix), list(traffic.mix.values())
     planned, now = [], 0.0
@@ -51,9 +53,9 @@ def plan_requests(traffic: Traffic, prompts: Sequence[str]) -> list[PlannedReque
 
 
 def rate_for(utilisation: float, seconds: Mapping[VideoShape, float], traffic: Traffic) -> float:
-    """Requests a second that keep a server busy `utilisation` of the time, if a request of a size takes `seconds`.
+    """Return the requests per second that keep a server busy for a share `utilisation` of the time.
 
-    Of a request whose caller leaves, half is counted.
+    `seconds` is the duration of a request by size. A cancelled request counts as half of that.
     """
     total = sum(traffic.mix.values())
     mean_s = sum(weight / total * seconds[size] for size, weight in traffic.mix.items())
@@ -61,7 +63,7 @@ def rate_for(utilisation: float, seconds: Mapping[VideoShape, float], traffic: T
 
 
 def mix_from_text(text: str) -> dict[VideoShape, float]:
-    """Read `64x64x17=3,96x96x17=1`: height, width, frames, and a weight (1 if left out). Raises ValueError."""
+    """Parse `64x64x17=3,96x96x17=1`: height, width, frames, and a weight (default 1). Raises ValueError."""
     return dict(_weighted_size(part) for part in text.split(","))
 
 

@@ -1,1 +1,1 @@
-"""What a step profile saves and what it costs: frames against those of `exact`, through a server."""
+"""Time and quality of step profiles and precisions: frames compared with those of `exact`, through servers."""

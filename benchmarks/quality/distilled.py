@@ -1,10 +1,11 @@
-"""Score distilled four-step experts beside their teacher, through servers, on several seeds.
+"""Score distilled four-step experts and their teacher, through servers, on several seeds.
 
     python -m benchmarks.quality.distilled --student build/four-steps
 
-`--repository` serves the teacher: at its default steps, at four steps of its own solver, and at the student's four
-steps. In `--student` the merged checkpoint is installed. Each prompt of the held-out list is generated once per seed.
-Writes a JSON file with machine and commit, and a contact sheet of each row's first seed; prints the table.
+`--repository` serves the teacher: with its default steps, with four steps of its own solver, and with the student's
+four steps. `--student` is a model repository with the merged checkpoint. Each prompt of the held-out list is generated
+once per seed. Writes a JSON file with machine and commit, and a contact sheet of each row's first seed. Prints the
+table.
 """
 
 import argparse
@@ -40,7 +41,7 @@ FOUR_STEPS: Mapping[str, Any] = {
     "flow_shift": STUDENT_SHIFT,
     "guidance_scale": 1.0,
 }
-# the fields of each row's requests
+# Request fields by row of the table.
 TEACHER: Mapping[str, Mapping[str, Any]] = {
     "teacher, 40 steps": {},
     "teacher, 4 steps": {"num_inference_steps": STEPS},
@@ -54,7 +55,13 @@ INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 
 @dataclass
 class Row:
-    """What one way of generating made: a figure per clip, prompt by prompt and seed by seed."""
+    """Results of one way of generating.
+
+    Attributes:
+        passes, seconds: one value per clip, in the order of prompts and then seeds.
+        followed: per prompt and seed, whether the clip shows each of ASPECTS.
+        sheet: frames of each prompt's first seed.
+    """
 
     passes: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -75,7 +82,7 @@ class Row:
         self.followed.append([followed(judge(clip), prompt) for clip in clips])
 
     def figures(self) -> dict[str, Any]:
-        """Passes, the median of seconds, and each share of clips with its interval."""
+        """Compute mean passes, median seconds, and the share of clips per aspect with its interval."""
         hits = np.array(self.followed)  # (prompts, seeds, aspects)
         aspects = {aspect: hits[..., at] for at, aspect in enumerate(ASPECTS)} | {"all_three": hits.all(axis=-1)}
         return {
@@ -86,9 +93,9 @@ class Row:
 
 
 def share_with_interval(hits: NDArray[np.bool_]) -> list[float]:
-    """The share of clips (prompts, seeds), and the ends of its 95 % interval.
+    """Return the share of hits (prompts, seeds) and the ends of its 95 % bootstrap interval.
 
-    Prompts are resampled whole: a prompt that is hard with one seed is hard with the next.
+    Prompts are resampled with all their seeds, since a prompt that is hard with one seed is hard with the others.
     """
     by_prompt = hits.mean(axis=1)
     drawn = np.random.default_rng(0).integers(len(by_prompt), size=(RESAMPLED, len(by_prompt)))
@@ -97,7 +104,7 @@ def share_with_interval(hits: NDArray[np.bool_]) -> list[float]:
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The rows as lines of Markdown; shares in percent, their interval behind."""
+    """Format the rows as a Markdown table, with shares and their intervals in percent."""
     head = "| | passes | seconds | colour | motion | shape | all three |"
     body = [
         f"| {name} | {row['passes']:g} | {row['seconds']:g} | "

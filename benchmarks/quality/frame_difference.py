@@ -1,4 +1,4 @@
-"""How far a clip is from another of the same size: PSNR and SSIM."""
+"""Difference between two clips of the same size: PSNR and SSIM."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class FrameDifference:
-    """PSNR in dB over all frames together (100 for equal ones), and SSIM as the mean over frames (1 for equal ones)."""
+    """PSNR in dB over all frames (100 for equal clips), and SSIM as the mean over frames (1 for equal clips)."""
 
     psnr_db: float
     ssim: float
@@ -25,7 +25,10 @@ class FrameDifference:
 
 
 def frames_ssim(frames: Frames, others: Frames) -> float:
-    """Mean structural similarity of the frames (Wang et al. 2004, scikit-image's window of 7 pixels)."""
+    """Compute the frames' mean structural similarity (Wang et al. 2004, scikit-image's window of 7 pixels).
+
+    Clips are (T, H, W, 3). Raises ValueError for clips of different lengths or sizes.
+    """
     each = [
         structural_similarity(frame, other, channel_axis=2, data_range=255)  # type: ignore[no-untyped-call]
         for frame, other in zip(frames, others, strict=True)

@@ -1,4 +1,4 @@
-"""Generate each prompt in each way, side by side, and compare with `exact`."""
+"""Generate each prompt in each way, and compare the clips with those of `exact`."""
 
 import statistics
 import time
@@ -11,29 +11,29 @@ from wan_t2v_client import TextToVideo
 from benchmarks.quality.frame_difference import FrameDifference, Frames
 
 EXACT = "exact"
-OTHER_SEED = "another seed"  # of `exact`: how far two videos of one prompt are apart anyway
+OTHER_SEED = "another seed"  # of `exact`: the usual difference between two videos of one prompt
 _SEEDS_BETWEEN = 1_000_003
 
 
 @dataclass(frozen=True)
 class Way:
-    """How clips are made: the server, and fields of the requests to it."""
+    """A way to generate: the client of a server, and the request's fields."""
 
     client: TextToVideo
     fields: Mapping[str, Any]
 
     def generate(self, text: str, seed: int) -> "Clip":
-        """Make one clip."""
+        """Generate one clip."""
         started = time.monotonic()
         answer = self.client.generate(text, seed=seed, output_type="frames", **self.fields)
         seconds = time.monotonic() - started
-        assert answer.frames is not None  # it is what was asked for
+        assert answer.frames is not None  # output_type is frames
         return Clip(answer.frames, seconds, sum(answer.metadata["passes"]))
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One video: its frames, seconds from call to answer, and passes of the experts."""
+    """One video: its frames, the seconds of the call, and the number of expert passes."""
 
     frames: Frames
     seconds: float
@@ -42,7 +42,7 @@ class Clip:
 
 @dataclass
 class WayClips:
-    """What was made in one way, a figure per prompt."""
+    """Clips of one way, with one value per prompt. Ratios and differences are to `exact`."""
 
     seconds: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
@@ -51,7 +51,7 @@ class WayClips:
     frames: list[Frames] = field(default_factory=list)
 
     def add(self, clip: Clip, exact: Clip, *, keep: bool) -> None:
-        """Take a prompt's clip; its frames only where somebody judges them."""
+        """Add a prompt's clip. Its frames are kept only with `keep`, for the judge."""
         self.seconds.append(clip.seconds)
         self.ratios.append(clip.seconds / exact.seconds)
         self.passes.append(clip.passes)
@@ -60,7 +60,7 @@ class WayClips:
             self.frames.append(clip.frames)
 
     def row(self) -> dict[str, float]:
-        """Medians of seconds, means of the rest."""
+        """Compute the table row: medians of seconds and ratios, means of the other values."""
         return {
             "passes": round(statistics.mean(self.passes), 1),
             "seconds": round(statistics.median(self.seconds), 3),
@@ -71,9 +71,10 @@ class WayClips:
 
 
 def profile_ways(client: TextToVideo, profiles: Sequence[str], *, precision: str = "") -> dict[str, Way]:
-    """The exact way through one server, and one for each profile, by name; a server in another precision has its name.
+    """Return the ways through one server, by name: exact, and one per profile.
 
-    Profiles are names or raw fields (`step_cache=0.05,guidance_skip=0.1`).
+    With `precision`, the name of another precision, it is part of the ways' names. Profiles are names or request fields
+    (`step_cache=0.05,guidance_skip=0.1`). Raises ValueError.
     """
     exact = Way(client, profile_fields(EXACT))
     ways = {profile: Way(client, profile_fields(profile)) for profile in profiles}
@@ -85,9 +86,9 @@ def profile_ways(client: TextToVideo, profiles: Sequence[str], *, precision: str
 def measure(
     ways: Mapping[str, Way], prompts: Sequence[tuple[str, int]], *, keep_frames: bool
 ) -> Iterator[Mapping[str, WayClips]]:
-    """Yield what there is after each prompt. `prompts` are texts with seeds; of the `ways` one is EXACT.
+    """Yield all clips so far, by way, after each prompt. `prompts` are (text, seed); one of the `ways` is EXACT.
 
-    The order of the ways changes from prompt to prompt, so that none is always the first after a pause.
+    The order of the ways rotates from prompt to prompt, so that none is always the first.
     """
     clips = {name: WayClips() for name in (EXACT, OTHER_SEED, *(name for name in ways if name != EXACT))}
     for way in ways.values():
@@ -108,7 +109,7 @@ def _made(ways: Mapping[str, Way], name: str, *, text: str, seed: int) -> Clip:
 
 
 def profile_fields(profile: str) -> dict[str, Any]:
-    """The request's fields that a profile's name or its raw fields stand for. Raises ValueError."""
+    """Return the request fields for a profile's name or for raw fields. Raises ValueError."""
     if "=" not in profile:
         return {"step_profile": profile}
     pairs = (part.partition("=") for part in profile.split(","))

@@ -1,4 +1,4 @@
-"""The table and the plot of a run."""
+"""Table and plot of a quality run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ _COLUMNS = {
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The rows as lines of Markdown, with the columns that any of them has."""
+    """Format the rows as a Markdown table, with the columns that any row has."""
     columns = [name for name in _COLUMNS if any(name in row for row in rows.values())]
     head = ["way", *(_COLUMNS[name] for name in columns)]
     body = [[f"`{name}`", *(f"{row[column]:g}" for column in columns)] for name, row in rows.items()]
@@ -27,8 +27,8 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def write_plot(path: Path, rows: Mapping[str, Mapping[str, Any]], *, title: str) -> None:
-    """Draw PSNR against time as a PNG, whole or not at all; another seed is a line, since it takes exact's time."""
-    from matplotlib.figure import Figure  # a second to import, and only this needs it
+    """Draw PSNR over time as a PNG file, written atomically. A dotted line marks the time of `exact`."""
+    from matplotlib.figure import Figure  # takes a second to import, and only the plot needs it
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -36,7 +36,7 @@ def write_plot(path: Path, rows: Mapping[str, Mapping[str, Any]], *, title: str)
         if row["psnr_db"] < 100.0:
             point = (row["ratio"], row["psnr_db"])
             axes.scatter(*point)
-            above = 5 if index % 2 else -12  # neighbours may be close
+            above = 5 if index % 2 else -12  # alternate, since labels of close points overlap
             axes.annotate(name, point, textcoords="offset points", xytext=(-6, above), fontsize=8, ha="right")
     axes.axvline(1.0, linewidth=0.8, linestyle=":")
     axes.set_xlabel("time, as a share of exact's")

@@ -1,12 +1,12 @@
-"""Measure what each step profile and precision saves and how far its videos are from the exact ones, through servers.
+"""Measure time and quality of step profiles and precisions against exact generation, through servers.
 
     make quality        or        python -m benchmarks.quality.run --url 127.0.0.1:8001 --profiles fast
 
-Without a file of prompts the fixed held-out list of wan-mini's world is generated, and how often a clip shows what the
-prompt asks for is judged beside. A second seed of `exact` is the yardstick: profiles that are farther from `exact` than
-that make other videos. `--also int8=FOLDER` (graphs of the same checkpoint, `make export PRECISION=int8`) or
+Without a file of prompts, wan-mini's fixed held-out prompts are generated, and a judge measures how often a clip shows
+what its prompt asks for. A second seed of `exact` gives the scale: a profile that differs more from `exact` than that
+makes other videos. `--also int8=FOLDER` (graphs of the same checkpoint, `make export PRECISION=int8`) or
 `--also fp8=HOST:PORT` adds a server in another precision, exact and in each profile. Writes quality.json, table.md and
-quality.png; the last line printed is the JSON.
+quality.png. The last line printed is the JSON.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _connect(options: argparse.Namespace, profiles: Sequence[str]) -> Iterator[dict[str, Way]]:
-    """The ways through each server. Raises ServerError, OSError, ValueError."""
+    """Yield the ways through all servers, by name. Raises ServerError, OSError or ValueError."""
     also = [_precision_and_place(text) for text in options.also]
     with contextlib.ExitStack() as stack:
         ways = profile_ways(stack.enter_context(connect(options.url, options.repository)), profiles)
@@ -75,7 +75,7 @@ def _connect(options: argparse.Namespace, profiles: Sequence[str]) -> Iterator[d
 
 @contextlib.contextmanager
 def _connect_other(place: str, repository: Path) -> Iterator[TextToVideo]:
-    """A client of the server at an address, or of one for a folder's graphs in a copy of the repository."""
+    """Yield a client of the server at an address, or of a new server for the graphs in a folder."""
     if not Path(place).is_dir():
         with connect(place, repository) as client:
             yield client
@@ -94,7 +94,7 @@ def _precision_and_place(text: str) -> tuple[str, str]:
 
 
 def _lines(path: Path) -> list[tuple[str, int]]:
-    """One prompt per line; its seed is the line's number. Raises OSError, ValueError."""
+    """Read one prompt per line, with the line's number as its seed. Raises OSError or ValueError."""
     found = [(line.strip(), number) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines())]
     if not any(text for text, _ in found):
         raise ValueError(f"{path} is empty, accepted: a prompt per line")

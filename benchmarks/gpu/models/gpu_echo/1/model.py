@@ -1,4 +1,4 @@
-"""Twice its input, as a tensor of this process's GPU, and whether the input came in GPU memory."""
+"""Test model: returns twice its input in this instance's GPU memory, and whether the input came in GPU memory."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ class TritonPythonModel:
     def initialize(self, args: Any) -> None:
         on_gpu = args["model_instance_kind"] == "GPU"
         self.device = f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu"
-        torch.zeros(1, device=self.device)  # the context is made at the start, as the product's models make theirs
+        torch.zeros(1, device=self.device)  # creates the CUDA context at load, as the served models do
 
     def execute(self, requests: Any) -> list[Any]:
         return [self.answer(pb_utils.get_input_tensor_by_name(request, "x")) for request in requests]

@@ -1,4 +1,4 @@
-"""Calls `gpu_echo` as the denoiser calls an expert, with a tensor of `values` numbers, `repeats` times."""
+"""Test model: calls `gpu_echo` as the denoiser calls an expert, with a tensor of `values` numbers, `repeats` times."""
 
 import json
 import statistics
