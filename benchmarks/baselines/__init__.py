@@ -1,1 +1,1 @@
-"""Comparison with diffusers served by PyTriton and by FastAPI. Imports harness."""
+"""Comparison with diffusers served by PyTriton and by FastAPI. Uses harness."""

@@ -1,1 +1,1 @@
-"""GPU benchmarks with A14B's shapes and without its weights: one file per part. Imports harness."""
+"""GPU benchmarks with A14B's shapes and without its weights: one file per part. Uses harness."""

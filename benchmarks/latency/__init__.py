@@ -1,1 +1,1 @@
-"""Latency of single generations: diffusers, endpoints, profiles, guidance batching. Imports harness and baselines."""
+"""Latency of single generations: diffusers, endpoints, profiles, guidance batching. Uses harness and baselines."""

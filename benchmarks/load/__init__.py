@@ -1,1 +1,1 @@
-"""Load: random traffic, perf_analyzer, MLPerf's scenarios. Imports harness."""
+"""Load: random traffic, perf_analyzer, MLPerf's scenarios. Uses harness."""

@@ -1,1 +1,1 @@
-"""Diffusers checkpoint folders: read, check and hash them. Imports graphs."""
+"""Diffusers checkpoint folders: read, check and hash them. Uses graphs."""

@@ -1,1 +1,1 @@
-"""Parity of graphs with diffusers' modules. Imports checkpoint and graphs."""
+"""Parity of graphs with diffusers' modules. Uses checkpoint and graphs."""

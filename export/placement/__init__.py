@@ -1,1 +1,1 @@
-"""Placement of models on GPUs: memory, layouts, Triton configs. Imports checkpoint and graphs."""
+"""Placement of models on GPUs: memory, layouts, Triton configs. Uses checkpoint and graphs."""

@@ -1,1 +1,1 @@
-"""FP8 and INT8: calibration, ranges, weights. Imports checkpoint and graphs."""
+"""FP8 and INT8: calibration, ranges, weights. Uses checkpoint and graphs."""

@@ -1,1 +1,1 @@
-"""Export of a checkpoint to checked, installed ONNX graphs. Imports parity, quantisation, checkpoint and graphs."""
+"""Export of a checkpoint to checked, installed ONNX graphs. Uses parity, quantisation, checkpoint and graphs."""

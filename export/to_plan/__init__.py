@@ -1,1 +1,1 @@
-"""Build of TensorRT plans from ONNX graphs. Imports to_onnx, placement, checkpoint and graphs."""
+"""Build of TensorRT plans from ONNX graphs. Uses to_onnx, placement, checkpoint and graphs."""
