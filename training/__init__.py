@@ -1,1 +1,1 @@
-"""Training of wan-mini: procedural clips, the VAE, text encoder and experts, and the judge of what they learned."""
+"""Training of wan-mini: procedural clips, the VAE, the text encoder, the experts, and the judge of generated clips."""

@@ -1,10 +1,10 @@
-"""Train wan-mini. From the repository root:
+"""Train wan-mini. Run from the repository root:
 
     python -m training all                                  # everything, a few hours on two CPU cores
     python -m training all --vae-minutes 25 --expert-minutes 45
     python -m training vae | decoder | experts | pack | score         # one stage
 
-Every stage goes on from its own snapshot in `--work`; its losses and strips stand beside it.
+Every stage resumes from its own snapshot in `--work`. Its losses and sample strips are beside the snapshot.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SCORED_CLIPS = 40
 
 
 def main() -> None:
-    """Read the command line and run one stage or all."""
+    """Parse the command line and run one stage or all."""
     arguments = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     if arguments.threads:
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _score(settings: Settings, checkpoint: Path) -> None:
-    """Judge a packed checkpoint: its VAE on held-out clips, and what it generates from held-out prompts."""
+    """Judge a packed checkpoint: its VAE and experts on held-out clips, and its videos of held-out prompts."""
     modules = load_packed_modules(checkpoint)
     sheets = settings.work / "scores"
     sheets.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Pack the trained modules as a diffusers pipeline folder in half precision, ready for `export`; and load it."""
+"""Packing of trained modules as a diffusers pipeline folder in FP16, the input of `export`, and loading of it."""
 
 import copy
 import json
@@ -24,15 +24,15 @@ logger = logging.getLogger(__name__)
 
 PREVIEW_CLIPS = 48
 CALIBRATION_PROMPTS = 16
-MAX_BYTES = 40_000_000  # of all files together: they live in the repository
+MAX_BYTES = 40_000_000  # of all files, which are committed to this repository
 
 
 class TooLargeError(Exception):
-    """The checkpoint is larger than the repository takes."""
+    """A checkpoint that is too large to commit."""
 
 
 def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Path:
-    """Write the checkpoint to `folder` (replaced whole or not at all) and return it. Raises TooLargeError."""
+    """Write the checkpoint to `folder`, atomically, and return `folder`. Raises TooLargeError."""
     pipeline = WanPipeline(
         tokenizer=modules.tokenizer,
         text_encoder=modules.text_encoder,
@@ -45,7 +45,7 @@ def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Pa
         boundary_ratio=BOUNDARY_RATIO,
     )
     for name in ("text_encoder", "transformer", "transformer_2", "vae"):
-        torch.nn.Module.to(getattr(pipeline, name), torch.float16)  # all of it: diffusers' own `to` spares some layers
+        torch.nn.Module.to(getattr(pipeline, name), torch.float16)  # diffusers' own `to` keeps some layers in FP32
     with write_folder_atomically(folder) as partial:
         pipeline.save_pretrained(partial)
         (partial / DEFAULTS_FILE).write_text(json.dumps(serving_defaults(video), indent=2) + "\n", encoding="utf-8")
@@ -62,13 +62,13 @@ def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Pa
 
 
 def preview_of(vae: AutoencoderKLWan, *, video: VideoShape, seed: int = 0) -> PreviewMap:
-    """The latents' map to small pictures, fitted to training clips: this VAE knows nothing else."""
+    """Fit the preview map to training clips, since this VAE is trained on such clips only."""
     clips = np.stack([numbered_clip(seed, index, video=video).frames for index in range(PREVIEW_CLIPS)])
     return fit_preview(copy.deepcopy(vae).float(), vae_input(clips))
 
 
 def load_packed_modules(folder: Path) -> Modules:
-    """Load the modules of a packed checkpoint, in single precision."""
+    """Load the modules of a packed checkpoint in FP32, for inference."""
     pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     modules = [pipeline.text_encoder, pipeline.transformer, pipeline.transformer_2, pipeline.vae]
     text_encoder, high, low, vae = (module.eval().requires_grad_(False) for module in modules)
@@ -76,7 +76,7 @@ def load_packed_modules(folder: Path) -> Modules:
 
 
 def serving_defaults(video: VideoShape) -> dict[str, dict[str, object]]:
-    """The defaults of the untrained wan-mini with the size that was trained: `{field: {"value", "source"}}`."""
+    """Return the untrained wan-mini's defaults with the trained size, as `{field: {"value", "source"}}`."""
     trained = {"height": video.height, "width": video.width, "num_frames": video.frames}
     defaults = {name: {"value": value, "source": source} for name, (value, source) in SERVING_DEFAULTS.items()}
     return defaults | {name: {"value": value, "source": "wan-mini: as trained"} for name, value in trained.items()}

@@ -1,4 +1,4 @@
-"""The whole training, stage by stage: VAE, latents, one expert for all noise, two experts, checkpoint."""
+"""Stages of the training: VAE, decoder, latents, one common expert, two experts."""
 
 import copy
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
 from wan_t2v.shapes import VideoShape
 
 VAE_RATE, DECODER_RATE, EXPERT_RATE = 1.5e-3, 7e-4, 2e-3
-HALF_RATE = 0.5  # of the learning rate is left when the common expert is doubled
+HALF_RATE = 0.5  # share of the learning rate when the common expert is copied
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is trained, for how long, and where.
+    """Settings of the training.
 
     Attributes:
-        work: folder of snapshots, logs, strips and latents; a later run goes on from what it finds there.
-        clips: how many training clips the experts see, in ever new wordings.
-        vae_minutes, decoder_minutes, expert_minutes: time in training for each; without it the steps alone decide.
-        common_share: share of the experts' steps and minutes in which they are still one.
+        work: folder of snapshots, logs, sample strips and latents, from which a later run resumes.
+        clips: number of training clips of the experts. Their captions are drawn anew at each step.
+        vae_minutes, decoder_minutes, expert_minutes: time limits of the stages; None limits the steps only.
+        common_share: share of the experts' steps and minutes in which the common expert is trained.
     """
 
     work: Path
@@ -53,7 +53,7 @@ class Settings:
 
 
 def train_vae(settings: Settings) -> AutoencoderKLWan:
-    """Train the VAE, encode the training clips, and keep their statistics in its config, as Wan does."""
+    """Train the VAE, encode the training clips, and write their latents' statistics to its config, as Wan does."""
     if not _vae_folder(settings).exists():
         vae = cast(AutoencoderKLWan, _vae_training(settings).run()).requires_grad_(False)
         mean, std = channel_statistics(_latents(vae, settings))
@@ -64,7 +64,7 @@ def train_vae(settings: Settings) -> AutoencoderKLWan:
 
 
 def train_decoder(settings: Settings) -> AutoencoderKLWan:
-    """Train the decoder alone for longer, and put it in its place in the trained VAE."""
+    """Train the decoder alone for longer, and save the VAE with it. Raises FileNotFoundError without a trained VAE."""
     vae = load_vae(settings)
     device = compute_device()
     stage = DecoderStage(vae, _latents(vae, settings), video=settings.video, seed=settings.seed, device=device)
@@ -76,7 +76,10 @@ def train_decoder(settings: Settings) -> AutoencoderKLWan:
 
 
 def train_experts(settings: Settings) -> Modules:
-    """Train one expert for all noise levels, double it, train both; needs the trained VAE."""
+    """Train the common expert on all noise levels, copy it, and train both experts.
+
+    Raises FileNotFoundError without a trained VAE.
+    """
     vae = load_vae(settings)
     data = TrainingData.normalise(_latents(vae, settings), vae, seed=settings.seed)
     common = cast(nn.ModuleDict, _expert_training(_common(settings), data, vae=vae, settings=settings).run())
@@ -87,7 +90,10 @@ def train_experts(settings: Settings) -> Modules:
 
 
 def load_trained_modules(settings: Settings) -> Modules:
-    """Load the newest snapshot's modules, averaged; the experts' training may still be under way."""
+    """Load the modules of the newest snapshot with averaged weights. The experts' training may still be running.
+
+    Raises FileNotFoundError without a snapshot or a trained VAE.
+    """
     experts = {name: new_expert() for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
     module = nn.ModuleDict({TEXT_ENCODER: new_text_encoder(), **experts})
     with_average(module, settings.work / "experts")
@@ -95,7 +101,7 @@ def load_trained_modules(settings: Settings) -> Modules:
 
 
 def load_vae(settings: Settings) -> AutoencoderKLWan:
-    """Load the trained VAE. Raises FileNotFoundError naming the command that makes it."""
+    """Load the trained VAE. Raises FileNotFoundError with the command that trains it."""
     folder = _vae_folder(settings)
     if not folder.exists():
         raise FileNotFoundError(f"{folder} is missing. Run `python -m training vae` first.")
@@ -104,7 +110,7 @@ def load_vae(settings: Settings) -> AutoencoderKLWan:
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of wan-mini; it is the same every time."""
+    """Train wan-mini's tokenizer, which is deterministic."""
     return train_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH)
 
 
@@ -121,7 +127,7 @@ def _vae_training(settings: Settings) -> Training:
 
 
 def _latents(vae: AutoencoderKLWan, settings: Settings) -> Tensor:
-    """Latents of the training clips, encoded by the first who asks."""
+    """Return the latents of the training clips, from the cache or encoded."""
     folder = settings.work / "vae" / "latents"
     vae = vae.to(compute_device()).eval()
     return encode_once(vae, folder, clips=settings.clips, video=settings.video, seed=settings.seed)
@@ -135,7 +141,7 @@ def _common(settings: Settings) -> nn.ModuleDict:
 def _expert_training(
     module: nn.ModuleDict, data: TrainingData, *, vae: AutoencoderKLWan, settings: Settings
 ) -> Training:
-    """The training of the common expert, or of both; the learning rate falls across the two."""
+    """Create the training of the common expert or of both. The learning rate falls continuously over both."""
     common = COMMON_EXPERT in module
     share = settings.common_share if common else 1.0 - settings.common_share
     plan = Plan(

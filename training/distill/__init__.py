@@ -1,1 +1,1 @@
-"""Four-step experts: a LoRA per expert, trained on the teacher's own trajectories. Uses world, learn and judge."""
+"""Distillation to four steps: one LoRA per expert, trained on the teacher's trajectories. Uses world and learn."""

@@ -1,8 +1,8 @@
-"""Train the LoRAs that make wan-mini a four-step model. From the repository root:
+"""Train the LoRAs that distill wan-mini to four steps. Run from the repository root:
 
     make distill-mini        or        python -m training.distill --trajectories 2048 --minutes 50
 
-The teacher's trajectories and the training's snapshot stay in `--work`: what was stopped goes on from there.
+The teacher's trajectories and the training's snapshot are kept in `--work`, so an interrupted run resumes.
 """
 
 import argparse
@@ -34,7 +34,7 @@ RATE = 6e-3
 
 @dataclass(frozen=True)
 class Settings:
-    """What is distilled, from how much, and for how long."""
+    """Settings of a distillation: checkpoint, working folder, amount of data, duration."""
 
     checkpoint: Path
     work: Path
@@ -46,7 +46,7 @@ class Settings:
 
 
 def distill(settings: Settings) -> DistillStage:
-    """Follow the teacher, train, and return the stage with averaged weights."""
+    """Generate the teacher's trajectories, train the LoRAs, and return the stage with averaged weights."""
     checkpoint, device = Checkpoint.open(settings.checkpoint), compute_device()
     modules = load_packed_modules(settings.checkpoint)
     work = settings.work / _identity(checkpoint)
@@ -61,7 +61,7 @@ def distill(settings: Settings) -> DistillStage:
 
 
 def _identity(checkpoint: Checkpoint) -> str:
-    """What the teacher's trajectories depend on, in a folder's name."""
+    """Return a folder name from the weights on which the teacher's trajectories depend."""
     hashes = [checkpoint.hash_of(name).sha256 for name in ("text_encoder", "transformer", "transformer_2")]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
 
@@ -71,7 +71,7 @@ def _default_size(checkpoint: Checkpoint) -> VideoShape:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train and write both files. Returns an exit code."""
+    """Train and write both LoRA files. Returns an exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     if options.threads:

@@ -1,4 +1,4 @@
-"""The LoRA of an expert: factors beside each linear layer, by PEFT, and their file."""
+"""LoRA of an expert: PEFT's factors for each linear layer, and their file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,15 @@ from torch import nn
 from export.atomic import write_atomically
 
 RANK = 16
-PREFIX = "transformer"  # of diffusers' names, also in the file for the second expert
+PREFIX = "transformer"  # prefix of diffusers' names, also in the second expert's file
 _ADAPTER = "default"
 
 
 def add_lora(expert: WanTransformer3DModel) -> nn.ModuleDict:
-    """Freeze the expert, put a LoRA beside each of its linear layers, and return what is trained, by layer and factor.
+    """Freeze the expert, add a LoRA to each of its linear layers, and return the factors by layer and factor name.
 
-    Alpha is the rank, so a product counts once. One factor starts at zero: at first nothing changes.
+    Alpha equals the rank, so the scale is 1. PEFT initialises `lora_B` to zero, so the expert's output is unchanged at
+    first.
     """
     expert.requires_grad_(False)
     layers = [name for name, module in expert.named_modules() if isinstance(module, nn.Linear)]
@@ -30,11 +31,11 @@ def add_lora(expert: WanTransformer3DModel) -> nn.ModuleDict:
         if isinstance(module, LoraLayer):
             for factor in ("lora_A", "lora_B"):
                 factors[f"{name}.{factor}".replace(".", "/")] = getattr(module, factor)[_ADAPTER]
-    return nn.ModuleDict(factors)  # its keys take no dots
+    return nn.ModuleDict(factors)  # ModuleDict keys may not contain dots
 
 
 def write_lora(factors: nn.Module, path: Path, *, about: Mapping[str, str]) -> Path:
-    """Write the factors in half precision, in diffusers' names. `about` goes into the header."""
+    """Write the factors in FP16 with diffusers' names. `about` goes into the header. Returns `path`."""
     tensors = {
         f"{PREFIX}.{name.replace('/', '.')}": value.detach().to(torch.float16).contiguous()
         for name, value in factors.named_parameters()

@@ -1,7 +1,8 @@
-"""Training of the LoRAs: one Euler step without guidance goes where the teacher's guided trajectory goes.
+"""Training of the LoRAs: one Euler step without guidance must reach the next waypoint of the teacher's trajectory.
 
-First each step starts from the teacher's own state. Then it starts from where the student really is, and is asked back
-onto the trajectory: else small errors of early steps would lead to states that no later step has seen.
+In the first part of the training each step starts from the teacher's state. Later it starts from the student's own
+state and must return to the trajectory. Without that, small errors of early steps would lead to states that later steps
+never saw in training.
 """
 
 from pathlib import Path
@@ -19,8 +20,8 @@ from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
 from wan_t2v.shapes import LatentShape
 
 BATCH = 4
-KEPT_BACK = 32  # trajectories that are not trained on, to measure the error on
-TEACHERS_SHARE = 0.3  # of the training, in which steps start from the teacher's states
+KEPT_BACK = 32  # validation trajectories, not trained on
+TEACHERS_SHARE = 0.3  # share of the training in which steps start from the teacher's states
 SHOWN_PROMPTS = 8
 FOUR_STEPS = SamplingSettings(
     steps=STEPS, guidance_scale=1.0, guidance_scale_2=1.0, flow_shift=STUDENT_SHIFT, solver="euler"
@@ -28,7 +29,7 @@ FOUR_STEPS = SamplingSettings(
 
 
 class DistillStage:
-    """Mean squared errors of both experts' velocities, one per step of the student and their sum."""
+    """Stage that trains both LoRAs. Losses are the velocities' mean squared errors per student step, and their sum."""
 
     def __init__(self, modules: Modules, trajectories: Trajectories, *, seed: int, device: torch.device) -> None:
         self.modules, self.seed, self.device = modules, seed, device
@@ -41,14 +42,14 @@ class DistillStage:
         self.module = nn.ModuleDict({name: add_lora(expert) for name, expert in self.experts.items()})
 
     def losses(self, step: int, share_done: float) -> dict[str, Tensor]:
-        """Losses of one step on trajectories drawn by its number."""
+        """Compute the losses of a training step. Its number seeds the choice of trajectories."""
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         rows = torch.randint(len(self.trajectories) - KEPT_BACK, (BATCH,), generator=random)
         errors = self._errors(self._batch(rows), own_states=share_done >= TEACHERS_SHARE)
         return {"loss": torch.stack(errors).sum()} | {f"step_{i}": e.detach() for i, e in enumerate(errors, start=1)}
 
     def show(self, path: Path) -> dict[str, float]:
-        """A strip for each of a few held-out prompts, and the errors on trajectories that were kept back."""
+        """Write one strip per held-out prompt, and return the errors on validation trajectories."""
         prompts = fixed_prompts()[:SHOWN_PROMPTS]
         clips = generate_clips(
             self.modules,
@@ -62,7 +63,7 @@ class DistillStage:
 
     @torch.no_grad()
     def kept_back_errors(self) -> dict[str, float]:
-        """Mean squared distance of the student's own latents from the teacher's, at each waypoint."""
+        """Compute the mean squared distance between the student's and the teacher's latents at each waypoint."""
         batch = self._batch(torch.arange(len(self.trajectories) - KEPT_BACK, len(self.trajectories)))
         latents, errors = batch.states[:, 0], {}
         for step in range(STEPS):
@@ -90,10 +91,10 @@ class DistillStage:
 
 
 def target_velocity(start: Tensor, end: Tensor, step: int) -> Tensor:
-    """The velocity with which the student's `step`-th step, from 0, goes from `start` to `end`."""
+    """Return the velocity with which the student's Euler step `step` (from 0) goes from `start` to `end`."""
     return (start - end) / (SIGMAS[step] - SIGMAS[step + 1])
 
 
 def follow(latents: Tensor, velocity: Tensor, step: int) -> Tensor:
-    """The student's `step`-th step, from 0: what the solver `euler` does."""
+    """Apply the student's Euler step `step` (from 0) to `latents`."""
     return latents + (SIGMAS[step + 1] - SIGMAS[step]) * velocity

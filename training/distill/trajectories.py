@@ -1,4 +1,4 @@
-"""The teacher's trajectories: what guided generations look like at each waypoint, computed once and kept in parts."""
+"""Teacher's trajectories: latents of guided generations at each waypoint, computed once and cached in parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from wan_t2v.shapes import LatentShape
 
 PART = 64
 TOGETHER = 16
-FIRST_NOISE = 1_000_000  # seeds of the held-out prompts are small: no noise is met twice
+FIRST_NOISE = 1_000_000  # held-out prompts have small seeds, so training never uses their noise
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Latents (N, 5, C, F, H, W) at the waypoints, noise first, and each one's text embedding (N, L, D)."""
+    """Latents (N, 5, C, F, H, W) at the waypoints, noise first, and the text embeddings (N, L, D)."""
 
     states: Tensor
     texts: Tensor
@@ -35,7 +35,7 @@ class Trajectories:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Who generates, how many steps it takes, and what the prompts are drawn from."""
+    """The teacher's modules, the latents' shape, its number of steps, and the seed of the prompts."""
 
     modules: Modules
     shape: LatentShape
@@ -43,12 +43,12 @@ class Teacher:
     seed: int = 0
 
     def captions(self, indices: Sequence[int]) -> list[str]:
-        """The training caption of each trajectory: none has a held-out combination."""
+        """Return the training caption of each trajectory. None has a held-out combination."""
         return [numbered_captions(self.seed, index, count=1)[0] for index in indices]
 
     @torch.no_grad()
     def follow(self, indices: Sequence[int]) -> Trajectories:
-        """Generate these trajectories, with serving's guidance and negative prompt."""
+        """Generate these trajectories with serving's default guidance and negative prompt."""
         captions, schedule = self.captions(indices), TeacherSchedule(self.steps)
         seeds = [FIRST_NOISE + index for index in indices]
         visited = [torch.cat([starting_noise(self.shape, seed) for seed in seeds])]
@@ -71,7 +71,10 @@ class Teacher:
 
 
 def trajectories_of(teacher: Teacher, folder: Path, *, count: int) -> Trajectories:
-    """The first `count` trajectories. `folder` must belong to this teacher alone: parts that are there are kept."""
+    """Return the first `count` trajectories, from `folder` or generated.
+
+    `folder` must belong to this teacher alone, since its parts are reused.
+    """
     parts = []
     for first in tqdm(range(0, count, PART), desc="teacher", unit="part"):
         path = folder / f"{teacher.steps}-{teacher.seed}-{first:06d}.pt"

@@ -1,4 +1,4 @@
-"""Waypoints: the five noise levels of a four-step generation, and a teacher's schedule that visits each of them."""
+"""Waypoints: the five noise levels of a four-step generation, and a teacher's schedule through all of them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,9 @@ EXPERT_OF_STEP = tuple(
 
 
 class TeacherSchedule(UniPcSchedule):
-    """Serving's solver on serving's noise levels, of which those nearest to the waypoints are moved onto them.
+    """Serving's solver on serving's noise levels, with the level nearest to each waypoint moved onto it.
 
-    `marks` has the count of steps after which the latents are at each waypoint but the first.
+    `marks` has the number of steps after which the latents are at each waypoint, without the first one.
     """
 
     def __init__(self, steps: int) -> None:
@@ -31,9 +31,9 @@ class TeacherSchedule(UniPcSchedule):
 
 
 def times_through_waypoints(steps: int) -> tuple[NDArray[np.float64], tuple[int, ...]]:
-    """Wan's unshifted noise levels with the inner waypoints among them, and at which places those stand.
+    """Return Wan's unshifted noise levels with the inner waypoints among them, and the waypoints' indices.
 
-    Raises ValueError for so few steps that two waypoints would take one place.
+    Raises ValueError if there are too few steps for separate waypoints.
     """
     times = official_sigmas(steps)
     inner = [unshift(sigma) for sigma in SIGMAS[1:-1]]
@@ -45,5 +45,5 @@ def times_through_waypoints(steps: int) -> tuple[NDArray[np.float64], tuple[int,
 
 
 def timestep_of(step: int) -> float:
-    """The timestep of the student's `step`-th step, from 0; may be a fraction."""
+    """Return the timestep of the student's step `step` (from 0), which may be a fraction."""
     return SIGMAS[step] * TRAIN_TIMESTEPS

@@ -1,1 +1,1 @@
-"""What a clip shows, and how often it is what the prompt asks for. Uses world and learn."""
+"""Judge of clips: their attributes, and how often they match the prompt. Uses world and learn."""

@@ -19,7 +19,7 @@ GENERATED_TOGETHER = 9
 
 @dataclass(frozen=True)
 class Ablation:
-    """One change: to the modules, to the settings, or to the prompt."""
+    """One change of the modules, the settings or the prompt."""
 
     name: str
     settings: SamplingSettings = SamplingSettings()
@@ -48,7 +48,7 @@ ABLATIONS = (
 
 
 def _in_bf16(expert: WanTransformer3DModel) -> WanTransformer3DModel:
-    """A copy in BF16 with diffusers' FP32 islands, which only loading respects."""
+    """Copy an expert to BF16 by saving and loading it, since only loading keeps diffusers' FP32 modules in FP32."""
     with tempfile.TemporaryDirectory() as folder:
         expert.save_pretrained(folder)
         loaded = WanTransformer3DModel.from_pretrained(folder, torch_dtype=torch.bfloat16, local_files_only=True)
@@ -63,7 +63,10 @@ def score_ablation(
     sheet: Path | None = None,
     prompts: Sequence[Prompt] | None = None,
 ) -> Adherence:
-    """Generate the fixed prompts in this process, several at a time, and judge the clips."""
+    """Generate `prompts`, by default the fixed ones, in this process, and judge the clips.
+
+    A contact sheet is written if `sheet` is given.
+    """
     prompts = fixed_prompts() if prompts is None else prompts
     changed = ablation.modules(modules)
     clips = []

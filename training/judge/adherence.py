@@ -1,4 +1,4 @@
-"""Adherence: how often a generator makes what held-out prompts ask for, judged on decoded frames."""
+"""Adherence: how often a generator's clips match held-out prompts, judged on decoded frames."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ SHEET_COLUMNS = 3
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares of prompts that were followed, in one aspect each and in all three at once."""
+    """Shares of clips that match their prompt, per aspect and in all three aspects."""
 
     colour: float
     motion: float
@@ -27,13 +27,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class Adherence:
-    """Scores, and beside them the chance level: the same clips judged against the prompts of others."""
+    """Scores, and the chance level: the same clips judged against the prompts of other clips."""
 
     scores: Scores
     chance: Scores
 
     def as_line(self) -> dict[str, object]:
-        """One flat record: the scores, with the chance level as `chance_colour` and so on."""
+        """Return one flat record with the scores, and the chance level as `chance_colour` and so on."""
         chance = {f"chance_{name}": value for name, value in asdict(self.chance).items() if name != "prompts"}
         return {**asdict(self.scores), **chance}
 
@@ -41,20 +41,20 @@ class Adherence:
 def measure_adherence(
     generate: Generate, *, sheet: Path | None = None, prompts: Sequence[Prompt] | None = None
 ) -> Adherence:
-    """Generate a clip for each prompt, judge it, and write the contact sheet."""
+    """Generate one clip per prompt, judge the clips, and write the contact sheet if `sheet` is given."""
     prompts = fixed_prompts() if prompts is None else prompts
     return judge_adherence([generate(prompt.text, prompt.seed) for prompt in prompts], prompts, sheet=sheet)
 
 
 def judge_adherence(clips: Sequence[Frames], prompts: Sequence[Prompt], *, sheet: Path | None = None) -> Adherence:
-    """Judge a clip for each prompt, and write the contact sheet."""
+    """Judge one clip per prompt, and write the contact sheet if `sheet` is given."""
     if sheet is not None:
         write_contact_sheet(sheet, clips, columns=SHEET_COLUMNS)
     return score([judge(clip) for clip in clips], prompts)
 
 
 def score(verdicts: Sequence[Verdict], prompts: Sequence[Prompt]) -> Adherence:
-    """Compare verdicts with their own prompts and, for the chance level, with every other one's."""
+    """Compare each verdict with its own prompt and, for the chance level, with every other prompt."""
     own = [followed(verdict, prompt) for verdict, prompt in zip(verdicts, prompts, strict=True)]
     others = [
         followed(verdict, prompt) for i, verdict in enumerate(verdicts) for j, prompt in enumerate(prompts) if i != j
@@ -63,7 +63,7 @@ def score(verdicts: Sequence[Verdict], prompts: Sequence[Prompt]) -> Adherence:
 
 
 def followed(verdict: Verdict, prompt: Prompt) -> tuple[bool, ...]:
-    """Whether a clip shows what the prompt asks for, by aspect."""
+    """Return whether a clip matches the prompt, per aspect in the order of ASPECTS."""
     return tuple(getattr(verdict, aspect) == getattr(prompt.scene, aspect) for aspect in ASPECTS)
 
 

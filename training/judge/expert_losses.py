@@ -1,4 +1,4 @@
-"""Each expert's loss on either side of the boundary, on held-out clips."""
+"""Losses of each expert on both sides of the boundary, on held-out clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
 from wan_t2v.latents import diffusion_from_vae
 from wan_t2v.shapes import VideoShape
 
-LEVELS = 8  # noise levels of a band at which every clip is predicted
+LEVELS = 8  # noise levels per band at which the errors are measured
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class ExpertLosses:
     """Mean squared velocity errors on one side of the boundary.
 
     Attributes:
-        band: the expert whose side it is.
-        high_noise_expert, low_noise_expert: the mean error of each, on the same noise.
-        own_better_on: on how many clips the band's own expert has the smaller error.
+        band: the expert that serves this side.
+        high_noise_expert, low_noise_expert: mean error of each expert, on the same noise.
+        own_better_on: number of clips on which the band's own expert has the smaller error.
     """
 
     band: str
@@ -40,7 +40,7 @@ class ExpertLosses:
 
 @torch.no_grad()
 def expert_losses(modules: Modules, *, video: VideoShape, seed: int, clips: int) -> Iterator[ExpertLosses]:
-    """For each expert's band, what both experts make of it."""
+    """Yield the losses of both experts in each expert's band."""
     held_out = [numbered_clip(seed, index, video=video, split="held_out") for index in range(clips)]
     clean = torch.cat([_latents(modules, clip.frames) for clip in held_out])
     texts = text_embeddings(modules.text_encoder, modules.tokenizer, captions=[clip.caption for clip in held_out])
@@ -59,7 +59,7 @@ def _latents(modules: Modules, frames: Frames) -> Tensor:
 
 
 def _errors(modules: Modules, clean: Tensor, texts: Tensor, *, band: str, seed: int) -> dict[str, Tensor]:
-    """Each expert's error of each clip, over the band's noise levels; both see the same noise."""
+    """Return each expert's mean error per clip over the band's noise levels. Both get the same noise."""
     lowest, highest, _ = PARTS[band]
     random = torch.Generator().manual_seed(seed)
     levels = flow_matching.draw_sigmas(LEVELS, lowest=lowest, highest=highest, random=random)

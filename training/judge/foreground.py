@@ -1,4 +1,4 @@
-"""Foreground of a clip: the pixels of its shape, by plain image processing."""
+"""Foreground of a clip: the pixels of its shape, found without a model."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from training.world.motion import Track
 from training.world.render import Frames, Plane
 
-MIN_CONTRAST = 40.0  # of 441, between shape and background; below it there is nothing to see
+MIN_CONTRAST = 40.0  # sRGB distance between shape and background, at most 441; below it, no shape is visible
 BORDER_PX = 2
 
 
 @dataclass(frozen=True)
 class Foreground:
-    """The shape of a clip.
+    """Foreground shape of a clip.
 
     Attributes:
-        cover: how much of each pixel it covers, (T, H, W) in [0, 1].
-        colour: its sRGB colour, (3,).
-        x, y: centre in each frame, as in a Scene: -1 to 1 across the shorter side, y down.
-        size: radius of the circle of the same area in each frame, same unit.
+        cover: share of each pixel that it covers, (T, H, W) in [0, 1].
+        colour: sRGB colour, (3,).
+        x, y: centre per frame, in a Scene's coordinates: -1 to 1 across the shorter side, y down.
+        size: radius per frame of the circle with the same area, in the same unit.
     """
 
     cover: Plane
@@ -31,7 +31,7 @@ class Foreground:
 
 
 def foreground_of(frames: Frames) -> Foreground | None:
-    """Find the one thing that differs from the background; None if in some frame there is nothing."""
+    """Find the shape that differs from the background. None if contrast is low, or a frame has almost no foreground."""
     pixels = frames.astype(np.float32)
     background = np.median(_border(pixels), axis=0)
     contrast = np.linalg.norm(pixels - background, axis=-1)  # (T, H, W)
@@ -41,7 +41,7 @@ def foreground_of(frames: Frames) -> Foreground | None:
     colour = np.median(pixels[contrast > 0.75 * np.median(peak)], axis=0)
     span = colour - background
     cover = np.clip((pixels - background) @ span / (span @ span), 0.0, 1.0).astype(np.float32)
-    return _measure(np.where(cover > 0.25, cover, 0.0).astype(np.float32), colour)  # noise far off weighs much
+    return _measure(np.where(cover > 0.25, cover, 0.0).astype(np.float32), colour)  # far noise shifts the centre
 
 
 def _measure(cover: Plane, colour: NDArray[np.float64]) -> Foreground | None:
@@ -58,7 +58,7 @@ def _measure(cover: Plane, colour: NDArray[np.float64]) -> Foreground | None:
 
 
 def _border(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The outermost pixels of all frames, (N, 3)."""
+    """Return the border pixels of all frames, (N, 3)."""
     inside = np.zeros(pixels.shape[1:3], dtype=bool)
     inside[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = True
     return pixels[:, ~inside].reshape(-1, 3)

@@ -1,8 +1,8 @@
-"""Generated videos as pictures for the README: an animated GIF and a sheet of strips.
+"""Make the README's pictures of generated videos: an animated GIF and a contact sheet.
 
     make pictures        or        python -m training.judge.pictures --url 127.0.0.1:8001
 
-Each prompt below is a combination of colour, shape and motion that was never in the training set.
+Each prompt is a combination of colour, shape and motion that is not in the training set.
 """
 
 import argparse
@@ -22,13 +22,13 @@ from training.world.prompts import Prompt, fixed_prompts
 from training.world.render import Frames
 
 MOTIONS = ("left", "right", "growing", "up_right")
-SCALE = 2  # the clips are small; whole pixels keep them as they are
+SCALE = 2  # an integer factor enlarges the small clips without interpolation
 GAP_PX = 8
 FRAME_MS = 62  # 16 frames a second
 
 
 def shown_prompts() -> list[Prompt]:
-    """The first prompt of the fixed list for each motion of `MOTIONS`, no shape twice."""
+    """Return the first fixed prompt for each of MOTIONS, without repeating a shape."""
     chosen: list[Prompt] = []
     for motion in MOTIONS:
         shapes = {prompt.scene.shape for prompt in chosen}
@@ -37,7 +37,7 @@ def shown_prompts() -> list[Prompt]:
 
 
 def side_by_side(clips: Sequence[Frames]) -> Frames:
-    """Clips of one size in a row on white, `SCALE` times as large: (T, H, W, 3)."""
+    """Join clips of one size in a row with white gaps, enlarged by SCALE: (T, H, W, 3)."""
     enlarged = [clip.repeat(SCALE, axis=1).repeat(SCALE, axis=2) for clip in clips]
     gap = np.full((*enlarged[0].shape[:2], GAP_PX, 3), 255, dtype=np.uint8)
     parts = [part for clip in enlarged for part in (clip, gap)]
@@ -45,7 +45,7 @@ def side_by_side(clips: Sequence[Frames]) -> Frames:
 
 
 def write_animation(path: Path, frames: Frames) -> Path:
-    """Write frames (T, H, W, 3) as a GIF that runs for ever."""
+    """Write frames (T, H, W, 3) as a GIF that loops for ever. Returns `path`."""
     images = [Image.fromarray(frame) for frame in frames]
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial:

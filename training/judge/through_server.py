@@ -1,12 +1,13 @@
-"""Judge clips that a running server generates, as their MP4 files decode.
+"""Judge clips that a server generates, on the decoded MP4 files.
 
     make adherence        or        python -m training.judge.through_server --url 127.0.0.1:8001
 
-Every prompt of the fixed held-out list is generated with the server's defaults and its own seed. Writes a contact
-sheet, one strip a prompt in the list's order, and prints one JSON line last: the share of prompts followed in `colour`,
-`motion` and `shape`, beside each its chance level, and the median and longest seconds a clip took. With `--seeds 5`
-each prompt is generated with five seeds: the line then has the mean over the seeds, as `scores_of_seeds` the score of
-each, and as `intervals` half of the mean's 95 % interval, by Student's t. The sheet shows the first seed.
+Every prompt of the fixed held-out list is generated with the server's defaults and the prompt's own seed. Writes a
+contact sheet with one strip per prompt, in the list's order. The last line printed is JSON: the share of clips that
+match their prompt in `colour`, `motion` and `shape`, the chance level of each, and the median and longest seconds per
+clip. With `--seeds 5` each prompt is generated with five seeds. The line then has the mean over the seeds, each seed's
+scores as `scores_of_seeds`, and half the width of the mean's 95 % interval (Student's t) as `intervals`. The sheet is
+of the first seed.
 """
 
 import argparse
@@ -32,8 +33,8 @@ from training.world.prompts import PROMPTS, Prompt, fixed_prompts
 from training.world.render import Frames
 
 SERVER_LOG = Path("build/adherence-server.log")
-OTHER_SEED = 1_000_003  # from one seed of a prompt to the next
-# of two to ten values: what 97.5 % lie below
+OTHER_SEED = 1_000_003  # distance between the seeds of a prompt
+# 97.5th percentiles of Student's t, for two to ten values (1 to 9 degrees of freedom).
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
@@ -44,7 +45,7 @@ def frames_from_mp4(video: bytes) -> Frames:
 
 
 def generate_through(client: TextToVideo) -> Generate:
-    """A generator for `measured_adherence`: the server's defaults, and the seed that it is given."""
+    """Return a generator for `measure_adherence` that uses the server's defaults and the given seed."""
 
     def generate(prompt: str, seed: int) -> Frames:
         video = client.generate(prompt, seed=seed).video
@@ -56,7 +57,7 @@ def generate_through(client: TextToVideo) -> Generate:
 
 @contextlib.contextmanager
 def connect(url: str | None, repository: Path, *, log: Path = SERVER_LOG) -> Iterator[TextToVideo]:
-    """A client of the server at `url`, or of one started for this on free ports. Raises ServerError."""
+    """Yield a client of the server at `url`, or of a new server on free ports. Raises ServerError."""
     if url is not None:
         with TextToVideo(Connection(url)) as client:
             yield client
@@ -96,12 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _with_seeds(prompts: Sequence[Prompt], seeds: int) -> list[tuple[Prompt, int]]:
-    """All prompts with their own seeds, then all with others."""
+    """Return all prompts with their own seeds, then all prompts with each further seed."""
     return [(prompt, prompt.seed + OTHER_SEED * index) for index in range(seeds) for prompt in prompts]
 
 
 def line_of(adherences: Sequence[Adherence]) -> dict[str, object]:
-    """The record of one seed; of several, the mean of each figure and how sure it is."""
+    """Return the record of one seed, or of several seeds: means, intervals and each seed's scores."""
     lines = [adherence.as_line() for adherence in adherences]
     if len(lines) == 1:
         return lines[0]
@@ -113,7 +114,7 @@ def line_of(adherences: Sequence[Adherence]) -> dict[str, object]:
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of the mean of two to ten values, by Student's t."""
+    """Return half the width of the 95 % confidence interval of the mean of two to ten values (Student's t)."""
     return STUDENT_T[len(values) - 2] * statistics.stdev(values) / len(values) ** 0.5
 
 

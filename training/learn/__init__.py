@@ -1,1 +1,1 @@
-"""What is trained and how: modules, stages, flow matching, optimiser. Uses world."""
+"""Training: modules, stages, flow matching, optimiser, loop. Uses world."""

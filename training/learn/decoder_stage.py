@@ -1,4 +1,4 @@
-"""More training of the VAE's decoder alone: the latents stay as they are, so the experts need not learn them again."""
+"""Further training of the VAE's decoder alone. The latents do not change, so the experts remain valid."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from training.world.clips import numbered_clip
 from wan_t2v.shapes import VideoShape
 
 BATCH = 2
-LATENT_NOISE = 0.02  # of a channel's spread: what the experts generate is not exact either
+LATENT_NOISE = 0.02  # share of a channel's standard deviation, since generated latents are not exact either
 
 
 class DecoderStage:
-    """Reconstruction (L1 and L2 in [-1, 1]) of whole training clips from their cached latents."""
+    """Stage that trains reconstruction (L1 and L2 in [-1, 1]) of whole training clips from their cached latents."""
 
     def __init__(
         self, vae: AutoencoderKLWan, latents: Tensor, *, video: VideoShape, seed: int, device: torch.device
@@ -29,7 +29,7 @@ class DecoderStage:
         self._spread = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
 
     def losses(self, step: int, share_done: float) -> dict[str, Tensor]:
-        """Losses of one step on clips drawn by its number."""
+        """Compute the losses of a training step. Its number seeds the choice of clips."""
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         indices = torch.randint(len(self.latents), (BATCH,), generator=random)
         clean = self.latents[indices]
@@ -41,5 +41,5 @@ class DecoderStage:
         return {"loss": l1 + l2, "l1": l1.detach(), "l2": l2.detach()}
 
     def show(self, path: Path) -> dict[str, float]:
-        """Held-out clips beside their reconstructions; their mean PSNR."""
+        """Write held-out clips beside their reconstructions, and return the mean PSNR in dB."""
         return show_reconstructions(self.vae, path, video=self.video, seed=self.seed, device=self.device)

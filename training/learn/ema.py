@@ -1,4 +1,4 @@
-"""A running average of a module's weights: what is saved and shown, steadier than the weights in training."""
+"""Exponential moving average of a module's weights, from which samples are shown and the result is saved."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Exponential average over about `1 / (1 - decay)` steps, shorter at the beginning."""
+    """Exponential moving average over about `1 / (1 - decay)` steps, and over fewer at the beginning."""
 
     def __init__(self, module: nn.Module, *, decay: float) -> None:
         self.decay = decay
@@ -16,14 +16,14 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module, *, step: int) -> None:
-        """Move towards the module's weights after its `step`-th step (from 1)."""
+        """Update the average with the module's weights after training step `step` (from 1)."""
         decay = min(self.decay, step / (10.0 + step))
         names, values = zip(*module.named_parameters(), strict=True)
         torch._foreach_lerp_([self.weights[name] for name in names], list(values), 1.0 - decay)
 
     @contextlib.contextmanager
     def in_place_of(self, module: nn.Module) -> Iterator[None]:
-        """Within the block the module has the averaged weights."""
+        """Give the module the averaged weights inside the `with` block, and restore its own afterwards."""
         trained = {name: value.detach().clone() for name, value in module.named_parameters()}
         put_weights(module, weights=self.weights)
         try:
@@ -34,6 +34,6 @@ class WeightAverage:
 
 @torch.no_grad()
 def put_weights(module: nn.Module, *, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights into a module by parameter name; tied weights have one name."""
+    """Copy weights into a module by parameter name. Tied weights have one name."""
     for name, value in module.named_parameters():
         value.copy_(weights[name])

@@ -1,7 +1,7 @@
-"""Training of the experts and their shared text encoder by flow matching, on cached latents.
+"""Training of the experts and their shared text encoder with flow matching, on cached latents.
 
-First one expert learns all noise levels, since layout, colour and text mean the same at each; then it is doubled, and
-each half goes on with the timesteps on its side of the boundary.
+First one common expert learns all noise levels, since layout, colour and text mean the same at each. Then it is copied,
+and each copy trains on the timesteps on its side of the boundary.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ COMMON_EXPERT = "common_expert"
 TEXT_ENCODER = "text_encoder"
 CAPTION_DROPOUT = 0.12
 SHOWN_PROMPTS = 8
-# Which unshifted times an expert learns, and on how many clips a step.
+# Per expert: lowest and highest unshifted time to learn, and clips per training step.
 _BOUNDARY = flow_matching.unshift(BOUNDARY_RATIO)
 PARTS = {
     COMMON_EXPERT: (flow_matching.LOWEST_TIME, 1.0, 32),
@@ -41,19 +41,19 @@ PARTS = {
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Latents (N, 16, n+1, h, w), normalised; the `i`-th is of the `i`-th training clip of `seed`."""
+    """Normalised latents (N, 16, n+1, h, w) of the first N training clips of `seed`."""
 
     latents: Tensor
     seed: int
 
     @classmethod
     def normalise(cls, latents: Tensor, vae: AutoencoderKLWan, *, seed: int) -> "TrainingData":
-        """From latents on the VAE's own scale."""
+        """Normalise latents on the VAE's own scale with the statistics in its config."""
         return cls(diffusion_from_vae(latents, vae.config.latents_mean, vae.config.latents_std), seed)
 
 
 class ExpertStage:
-    """Flow matching for the experts in `module`, a ModuleDict of the text encoder and either one expert or two."""
+    """Stage of flow matching. `module` has the text encoder, and either the common expert or both experts."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class ExpertStage:
         self.experts = {name: PARTS[name] for name in module if name != TEXT_ENCODER}
 
     def losses(self, step: int, share_done: float) -> dict[str, Tensor]:
-        """Mean squared error of the velocity, for each expert and their sum."""
+        """Compute the velocity's mean squared error of each expert, and their sum."""
         random = torch.Generator().manual_seed(self.data.seed * 1_000_003 + step)
         counts = [count for _, _, count in self.experts.values()]
         indices = torch.randint(len(self.data.latents), (sum(counts),), generator=random)
@@ -80,7 +80,7 @@ class ExpertStage:
         return {"loss": torch.stack(list(losses.values())).sum()} | {n: loss.detach() for n, loss in losses.items()}
 
     def show(self, path: Path) -> dict[str, float]:
-        """A strip for each of a few held-out prompts."""
+        """Write one strip per held-out prompt, and return the number of strips."""
         prompts = fixed_prompts()[:SHOWN_PROMPTS]
         modules = modules_of(self.module, tokenizer=self.tokenizer, vae=self.vae)
         clips = generate_clips(
@@ -103,14 +103,14 @@ class ExpertStage:
         return (velocity.float() - flow_matching.target_velocity(clean, noise)).square().mean()
 
     def _texts(self, indices: list[int], random: np.random.Generator) -> Tensor:
-        """Embeddings of a fresh wording for each clip, some replaced by the empty caption."""
+        """Encode a newly drawn caption of each clip. A share CAPTION_DROPOUT of them is empty, for guidance."""
         scenes = [numbered_scene(self.data.seed, index, split="train")[0] for index in indices]
         captions = ["" if random.random() < CAPTION_DROPOUT else caption(scene, random) for scene in scenes]
         return text_embeddings(cast(UMT5EncoderModel, self.module[TEXT_ENCODER]), self.tokenizer, captions=captions)
 
 
 def modules_of(trained: nn.ModuleDict, *, tokenizer: PreTrainedTokenizerFast, vae: AutoencoderKLWan) -> Modules:
-    """What generates from what is trained; a common expert stands in for both."""
+    """Assemble the modules of a generation from the trained ones. A common expert serves as both experts."""
     names = (COMMON_EXPERT, COMMON_EXPERT) if COMMON_EXPERT in trained else (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)
     high, low = (cast(WanTransformer3DModel, trained[name]) for name in names)
     return Modules(tokenizer, cast(UMT5EncoderModel, trained[TEXT_ENCODER]), high, low, vae)

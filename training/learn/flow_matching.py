@@ -1,4 +1,4 @@
-"""Flow matching as Wan trains it: noise levels drawn as serving visits them, and the velocity to learn."""
+"""Flow matching as in Wan: noise levels with serving's distribution, and the velocity to learn."""
 
 import torch
 from torch import Tensor
@@ -7,21 +7,21 @@ from training.learn.served_defaults import served_default
 
 TRAIN_TIMESTEPS = 1000
 FLOW_SHIFT = served_default("flow_shift")
-LOWEST_TIME = 0.5 / served_default("num_inference_steps")  # half a step below the last one that serving visits
+LOWEST_TIME = 0.5 / served_default("num_inference_steps")  # half a step below the last time at which serving calls
 
 
 def shift(time: Tensor) -> Tensor:
-    """Shift a time (0 clean, 1 noise) to sigma, by serving's flow shift."""
+    """Convert a time (0 clean, 1 noise) to sigma with serving's flow shift."""
     return FLOW_SHIFT * time / (1.0 + (FLOW_SHIFT - 1.0) * time)
 
 
 def unshift(sigma: float) -> float:
-    """Find the time at which serving reaches this sigma: the inverse of `shift`."""
+    """Convert a sigma to the time at which serving reaches it: the inverse of `shift`."""
     return sigma / (FLOW_SHIFT - (FLOW_SHIFT - 1.0) * sigma)
 
 
 def draw_sigmas(count: int, *, lowest: float, highest: float, random: torch.Generator) -> Tensor:
-    """Draw `count` sigmas from unshifted times in [lowest, highest), one in each of `count` equal parts."""
+    """Draw `count` sigmas from unshifted times in [lowest, highest), one from each of `count` equal intervals."""
     parts = (torch.arange(count) + torch.rand(count, generator=random)) / count
     return shift(lowest + (highest - lowest) * parts)
 
@@ -33,5 +33,5 @@ def add_noise(clean: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def target_velocity(clean: Tensor, noise: Tensor) -> Tensor:
-    """Velocity that an expert is to predict: the way from clean to noise."""
+    """Return the velocity that an expert must predict, `noise - clean`."""
     return noise - clean

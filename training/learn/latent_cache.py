@@ -1,4 +1,4 @@
-"""The training clips as latents, encoded once: (N, 16, 5, 8, 8) in parts that a stopped run picks up again."""
+"""Cache of the training clips' latents, such as (N, 16, 5, 8, 8), in parts, so that an interrupted run resumes."""
 
 from pathlib import Path
 
@@ -20,9 +20,9 @@ ENCODED_TOGETHER = 4
 
 
 def encode_once(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: VideoShape, seed: int) -> Tensor:
-    """Encode the first `clips` training clips, once: posterior means on the VAE's scale, (N, 16, n+1, h, w) float32.
+    """Encode the first `clips` training clips to posterior means (N, 16, n+1, h, w) float32, on the VAE's scale.
 
-    `folder` must belong to this VAE alone: a part that is there is not made again.
+    `folder` must belong to this VAE alone, since its parts are reused.
     """
     parts = []
     for first in tqdm(range(0, clips, PART_CLIPS), desc="latents", unit="part"):
@@ -36,7 +36,7 @@ def encode_once(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: Video
 
 
 def channel_statistics(latents: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each latent channel of (N, C, T, H, W)."""
+    """Compute mean and standard deviation of each channel of latents (N, C, T, H, W)."""
     by_channel = latents.transpose(0, 1).flatten(1)
     return by_channel.mean(dim=1).tolist(), by_channel.std(dim=1).tolist()
 

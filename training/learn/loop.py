@@ -1,4 +1,4 @@
-"""The training loop of every stage: steps, learning rate, weight average, log, sample strips, snapshots."""
+"""Training loop of every stage: steps, learning rate, weight average, log, sample strips, snapshots."""
 
 import json
 import math
@@ -18,15 +18,15 @@ from training.learn.muon import Muon, is_matrix
 
 SNAPSHOT_FILE = "snapshot.pt"
 LOG_FILE = "losses.jsonl"
-LONGEST_STEP_S = 30.0  # what seems to take longer was stopped or asleep, which is no time in training
+LONGEST_STEP_S = 30.0  # a longer step was suspended; more of it does not count as training time
 
 
 class Stage(Protocol):
-    """What is trained and how wrong it is.
+    """A module to train, and its losses.
 
-    `losses` is called once a step; its "loss" is minimised, the rest is logged. `seed` and `step` alone decide what is
-    drawn, so that a resumed run goes on as if it had never stopped. `show` writes strips and returns figures to log;
-    the module has its averaged weights then.
+    `losses` is called once per step. Its "loss" is minimised, and the others are logged. Random numbers depend only on
+    the stage's seed and `step`, so that a resumed run continues as if it had not been interrupted. `show` writes sample
+    strips and returns figures to log. It is called while the module has its averaged weights.
     """
 
     @property
@@ -39,14 +39,15 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast a stage trains.
+    """Duration and learning rate of a stage.
 
     Attributes:
-        steps: it ends after this many steps,
-        minutes: or after this much time in training, whichever comes first; the learning rate follows.
+        steps: the stage ends after this many steps,
+        minutes: or after this training time, whichever comes first. The learning rate follows the share done.
         learning_rate: highest rate, reached after `warmup_steps`.
-        final_rate: share of it at the end, on a cosine.
-        average_decay: of the weight average.
+        final_rate: share of the learning rate at the end, reached along a cosine.
+        weight_decay: Muon's weight decay.
+        average_decay: decay of the weight average.
         show_every_s, snapshot_every_s: seconds between two sample strips and between two snapshots.
     """
 
@@ -61,19 +62,19 @@ class Plan:
     snapshot_every_s: float = 60.0
 
     def share_done(self, step: int, seconds: float) -> float:
-        """How much of the plan is behind us after `step` steps and `seconds` in training, from 0 to 1."""
+        """Return the share of the plan, from 0 to 1, after `step` steps and `seconds` of training."""
         by_time = seconds / (60.0 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(step / self.steps, by_time))
 
     def rate_at(self, step: int, share_done: float) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         cosine = 0.5 * (1.0 + math.cos(math.pi * share_done))
         warmup = min(1.0, (step + 1) / self.warmup_steps)
         return self.learning_rate * warmup * (self.final_rate + (1.0 - self.final_rate) * cosine)
 
 
 def optimisers(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, AdamW for the rest."""
+    """Create Muon for the matrices, and AdamW for the other parameters if there are any."""
     named = list(module.named_parameters())
     matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
     rest = [parameter for name, parameter in named if not is_matrix(name, parameter)]
@@ -84,7 +85,7 @@ def optimisers(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
 
 
 class Training:
-    """One stage under way, in a folder of its own: `snapshot.pt`, `losses.jsonl` and `step-*.png`."""
+    """Training of one stage, in its own folder with `snapshot.pt`, `losses.jsonl` and `step-*.png`."""
 
     def __init__(self, stage: Stage, folder: Path, *, plan: Plan, device: torch.device) -> None:
         self.stage, self.folder, self.plan, self.device = stage, folder, plan, device
@@ -95,23 +96,23 @@ class Training:
 
     @property
     def share_done(self) -> float:
-        """How much of the plan is behind us, from 0 to 1."""
+        """Share of the plan that is done, from 0 to 1."""
         return self.plan.share_done(self.step, self.seconds)
 
     def run(self) -> nn.Module:
-        """Go on from the snapshot, if there is one, to the end of the plan; returns the module, weights averaged."""
+        """Train from the snapshot, if any, to the end of the plan. Returns the module with averaged weights."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.resume()
         with tqdm(total=100, desc=self.folder.name, unit="%", bar_format=_BAR) as bar:
             try:
                 while self.share_done < 1.0:
                     self._time_step(bar)
-            finally:  # also after Ctrl-C: nothing of the work is lost
+            finally:  # also after Ctrl-C, so that no work is lost
                 self.save()
         return with_average(self.stage.module, self.folder)
 
     def save(self) -> None:
-        """Write the snapshot, whole or not at all."""
+        """Write the snapshot atomically."""
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -124,7 +125,7 @@ class Training:
         self._saved_s = self.seconds
 
     def resume(self) -> None:
-        """Take up the snapshot in the folder, if there is one."""
+        """Load the snapshot in the folder, if there is one."""
         path = self.folder / SNAPSHOT_FILE
         if not path.exists():
             return
@@ -166,7 +167,7 @@ class Training:
         return {name: value.item() for name, value in losses.items()} | {"gradient": norm.item()}
 
     def _show(self) -> None:
-        """Strips and figures of the averaged weights; time spent here counts towards the plan."""
+        """Write strips and log figures of the averaged weights. The time counts towards the plan."""
         started = time.monotonic()
         self.stage.module.eval()
         with self.average.in_place_of(self.stage.module), torch.no_grad(), autocast(self.device):
@@ -184,7 +185,10 @@ class Training:
 
 
 def with_average(module: nn.Module, folder: Path) -> nn.Module:
-    """Give `module` the averaged weights of the snapshot in `folder`; its training may still be under way."""
+    """Load the averaged weights of the snapshot in `folder` into `module`, and return it.
+
+    The training may still be running. Raises FileNotFoundError without a snapshot.
+    """
     path = folder / SNAPSHOT_FILE
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing. Train first: `python -m training {folder.name}` or `... all`.")

@@ -1,4 +1,4 @@
-"""The modules of wan-mini before training: Wan2.2's architecture in the sizes that this training fills."""
+"""Untrained modules of wan-mini: Wan2.2's architecture in small sizes."""
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -11,11 +11,11 @@ from export.checkpoint.mini import VOCABULARY
 WIDTH = 192
 HEAD_DIM = 64
 BLOCKS = 4
-START_LOG_VARIANCE = -6.0  # the posterior starts narrow; at the default, one, its noise hides the clip at first
+START_LOG_VARIANCE = -6.0  # narrow initial posterior; with the default variance of one, its noise would hide the clip
 
 
 def new_expert() -> WanTransformer3DModel:
-    """A denoising transformer; both experts have this form."""
+    """Create an untrained expert."""
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=WIDTH // HEAD_DIM,
@@ -33,7 +33,7 @@ def new_expert() -> WanTransformer3DModel:
 
 
 def new_text_encoder() -> UMT5EncoderModel:
-    """A UMT5 encoder, with eager attention as serving exports it."""
+    """Create an untrained UMT5 encoder, with eager attention as in the export."""
     config = UMT5Config(
         vocab_size=VOCABULARY,
         d_model=WIDTH,
@@ -52,7 +52,7 @@ def new_text_encoder() -> UMT5EncoderModel:
 
 
 def new_vae() -> AutoencoderKLWan:
-    """The video VAE, stride 4x8x8; 3-D convolutions in the memory order that bf16 is fast in."""
+    """Create an untrained VAE with stride 4x8x8. Its 3-D convolutions are channels-last, which is fast in bf16."""
     vae = AutoencoderKLWan(base_dim=16, z_dim=16, dim_mult=[1, 2, 4, 4], temperal_downsample=[False, True, True])
     _let_the_clip_through(vae)
     for module in vae.modules():
@@ -63,10 +63,13 @@ def new_vae() -> AutoencoderKLWan:
 
 @torch.no_grad()
 def _let_the_clip_through(vae: AutoencoderKLWan) -> None:
-    """Start as a linear down- and upsampling: with torch's own start, a seventh of the output depends on the clip."""
+    """Initialise the VAE as linear down- and upsampling.
+
+    With torch's default initialisation, only a seventh of the output depends on the clip.
+    """
     for module in vae.modules():
         if isinstance(module, nn.Conv3d | nn.Conv2d):
-            module.weight *= 3.0**0.5  # torch starts at a third of the variance that keeps a signal's size
+            module.weight *= 3.0**0.5  # torch's initial variance is a third of what preserves a signal's scale
             module.bias.zero_()  # type: ignore[union-attr]  # every convolution of this VAE has one
     for module in vae.modules():
         if isinstance(module, WanResidualBlock):
@@ -76,7 +79,7 @@ def _let_the_clip_through(vae: AutoencoderKLWan) -> None:
     for entry in (vae.encoder.conv_in, vae.decoder.conv_in):
         entry.bias.normal_(
             std=0.5
-        )  # the norms keep only a direction: without an offset grey and white would look alike
+        )  # norms keep only a vector's direction: without an offset, grey and white would be equal
     log_variance = slice(vae.config.z_dim, None)
     vae.quant_conv.weight[log_variance] *= 0.1
     vae.quant_conv.bias[log_variance] = START_LOG_VARIANCE

@@ -1,7 +1,8 @@
-"""Muon: momentum whose matrices are made orthogonal, so that every direction of a weight learns at the same pace.
+"""Muon optimiser: orthogonalised momentum, so that every direction of a weight matrix learns at the same rate.
 
-Convolution kernels and linear weights count as matrices (out, everything else); all other weights go to AdamW. Updates
-are scaled to the size that AdamW's would have, so one learning rate serves both.
+Weights of convolutions and linear layers count as matrices (out, all other axes); other parameters need AdamW. Updates
+are scaled to the size of AdamW's, so both can use one learning rate. Source: Jordan et al. 2024, "Muon: An optimizer
+for hidden layers in neural networks".
 """
 
 from collections import defaultdict
@@ -12,19 +13,19 @@ from torch import Tensor, nn
 
 from training.learn.device import multiplies_bf16
 
-POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # Newton-Schulz, tuned for speed: singular values end near one, not at one
+POLYNOMIAL = (3.4445, -4.7750, 2.0315)  # Newton-Schulz, tuned for speed: singular values come near 1, not to 1
 ITERATIONS = 5
 ADAMW_SIZE = 0.2  # root mean square of a typical AdamW update
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised Nesterov momentum for the parameters it is given."""
+    """Optimiser with orthogonalised Nesterov momentum, for matrices only."""
 
     def __init__(self, parameters: Iterable[Tensor], *, lr: float, momentum: float = 0.95, weight_decay: float) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # no closure here
+    def step(self) -> None:  # type: ignore[override]  # without a closure
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
@@ -35,7 +36,7 @@ class Muon(torch.optim.Optimizer):
                 self._step_alike(parameters, group)
 
     def _step_alike(self, parameters: list[Tensor], group: dict[str, float]) -> None:
-        """Parameters whose matrices have one shape are made orthogonal together."""
+        """Update parameters whose matrices have the same shape, orthogonalised as one batch."""
         matrices = torch.stack([self._momentum(parameter, group["momentum"]) for parameter in parameters])
         scale = ADAMW_SIZE * max(matrices.shape[1:]) ** 0.5
         for parameter, update in zip(parameters, orthogonal(matrices), strict=True):
@@ -43,7 +44,7 @@ class Muon(torch.optim.Optimizer):
             parameter.add_(update.view(parameter.shape), alpha=-group["lr"] * scale)
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
-        assert parameter.grad is not None  # others are left out by `step`
+        assert parameter.grad is not None  # `step` skips parameters without a gradient
         gradient = parameter.grad.flatten(1)
         buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(gradient))
         buffer.lerp_(gradient, 1.0 - momentum)
@@ -51,7 +52,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest (half-)orthogonal matrices, roughly: (N, rows, columns) to the same shape, float32."""
+    """Approximate the nearest semi-orthogonal matrices of (N, rows, columns), in float32."""
     tall = matrices.shape[1] > matrices.shape[2]
     wide = matrices.transpose(1, 2) if tall else matrices
     wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -64,7 +65,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Weights of linear layers and convolutions; tables, norms, biases and embeddings are not."""
+    """Whether a parameter is a weight of a linear layer or convolution, not a table, norm, bias or embedding."""
     return (
         parameter.ndim >= 2
         and name.endswith("weight")

@@ -1,4 +1,4 @@
-"""Clips from prompts with torch modules: serving's own loop and schedule, several prompts at a time."""
+"""Generation with torch modules: serving's denoising loop and schedule, several prompts at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -30,7 +30,7 @@ from wan_t2v.solvers.unipc import UniPcSchedule
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """Sampling settings; the defaults are serving's."""
+    """Sampling settings. The defaults are serving's."""
 
     steps: int = int(served_default("num_inference_steps"))
     guidance_scale: float = served_default("guidance_scale")
@@ -39,7 +39,7 @@ class SamplingSettings:
     solver: str = "unipc"
 
     def schedule(self) -> Schedule:
-        """Begin the schedule of a generation."""
+        """Create the schedule of one generation."""
         if self.solver == "euler":
             sigmas = shifted_sigmas(self.steps, self.flow_shift)
             return EulerSchedule(sigmas, num_train_timesteps=TRAIN_TIMESTEPS)
@@ -48,7 +48,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class Modules:
-    """What generates: the two experts may be one and the same."""
+    """Modules of a generation. Both experts may be the same module."""
 
     tokenizer: PreTrainedTokenizerFast
     text_encoder: UMT5EncoderModel
@@ -58,17 +58,17 @@ class Modules:
 
 
 class InThisThread(Executor):
-    """Runs what it is given at once: autocast and no_grad hold in the thread that entered them alone."""
+    """Executor that runs calls in the current thread, since autocast and no_grad apply to one thread only."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> "Future[Any]":
-        """Call and return a future that is done."""
+        """Call the function and return a finished future."""
         future: Future[Any] = Future()
         future.set_result(function(*arguments, **named))
         return future
 
 
 def scheduler_config() -> Mapping[str, Any]:
-    """The checkpoint's scheduler, as its `scheduler_config.json` has it."""
+    """Return the checkpoint's `scheduler_config.json`."""
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=FLOW_SHIFT)
     return dict(scheduler.config)
 
@@ -84,9 +84,9 @@ def generate_latents(
     schedule: Schedule | None = None,
     after_step: Callable[[Step], None] = lambda step: None,
 ) -> Tensor:
-    """Generate denoised latents (B, 16, n+1, h, w), normalised, one clip per prompt and seed.
+    """Generate normalised latents (B, 16, n+1, h, w), one clip per prompt and seed.
 
-    `schedule` is another one than that of the settings.
+    `schedule` replaces that of the settings. `after_step` is called after every step.
     """
     device = modules.vae.device
     experts = Experts(
@@ -113,7 +113,7 @@ def generate_latents(
 
 @torch.no_grad()
 def decode_latents(vae: AutoencoderKLWan, latents: Tensor) -> list[Frames]:
-    """Decode normalised latents (B, ...) to clips (T, H, W, 3) uint8, by the statistics in the VAE's config."""
+    """Decode normalised latents (B, 16, n+1, h, w) to clips (T, H, W, 3) uint8, with the statistics in the config."""
     scaled = vae_from_diffusion(latents, vae.config.latents_mean, vae.config.latents_std)
     return [frames_from_vae(decode_whole(vae, one))[0] for one in scaled.split(1)]
 
@@ -131,5 +131,5 @@ def generate_clips(
 
 
 def latent_shape(video: VideoShape) -> LatentShape:
-    """The latents of a clip of wan-mini."""
+    """Return the latent shape of a wan-mini clip."""
     return LatentGrid(channels=16, time_stride=4, space_stride=8, patch=2).latent_shape(video)

@@ -1,10 +1,10 @@
-"""Serving's defaults: training covers what serving visits."""
+"""Serving's defaults, from which the training derives its noise levels and sampling settings."""
 
 from export.checkpoint.mini import SERVING_DEFAULTS
 
 
 def served_default(field: str) -> float:
-    """Look up the default of a numeric request field."""
+    """Return the default of a numeric request field."""
     value, _source = SERVING_DEFAULTS[field]
     assert isinstance(value, int | float), f"{field} is no number: {value!r}"
     return float(value)

@@ -1,4 +1,4 @@
-"""Training of the VAE: reconstruction and a little KL, first on short crops, at the end on whole clips."""
+"""Training of the VAE: reconstruction with a small KL weight, first on short crops, last on whole clips."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from training.world.render import Frames
 from wan_t2v.shapes import VideoShape
 
 KL_WEIGHT = 1e-4
-# (until this share of the training, clips a step, crop): short crops first; then narrow ones of full length, since what
-# the causal convolutions carry on drifts beyond the length they were trained on; whole clips last.
+# (end as a share of the training, clips per step, crop). Short crops first. Then narrow crops of full length, since the
+# causal convolutions' state drifts beyond the length of training. Whole clips last.
 PHASES = (
     (0.2, 4, VideoShape(5, 48, 48)),
     (0.75, 3, VideoShape(17, 32, 32)),
@@ -27,13 +27,13 @@ USUAL_SPREAD = 0.3  # standard deviation of a clip of usual contrast, in [-1, 1]
 
 
 class VaeStage:
-    """Reconstruction (L1 and L2 in [-1, 1]) plus KL, on clips drawn anew for every step."""
+    """Stage that trains reconstruction (L1 and L2 in [-1, 1]) plus KL, on new clips at every step."""
 
     def __init__(self, vae: AutoencoderKLWan, *, video: VideoShape, seed: int, device: torch.device) -> None:
         self.module, self.video, self.seed, self.device = vae.to(device), video, seed, device
 
     def losses(self, step: int, share_done: float) -> dict[str, Tensor]:
-        """Losses of one step; the posterior's noise comes from `step` too."""
+        """Compute the losses of a training step. Its number also seeds the posterior's noise."""
         clips = self._batch(step, share_done)
         noise = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
         mean, log_variance = encode_whole(self.module, clips)
@@ -45,11 +45,11 @@ class VaeStage:
         return {"loss": l1 + l2 + KL_WEIGHT * kl, "l1": l1.detach(), "l2": l2.detach(), "kl": kl.detach()}
 
     def show(self, path: Path) -> dict[str, float]:
-        """Held-out clips beside their reconstructions; their mean PSNR."""
+        """Write held-out clips beside their reconstructions, and return the mean PSNR in dB."""
         return show_reconstructions(self.module, path, video=self.video, seed=self.seed, device=self.device)
 
     def _batch(self, step: int, share_done: float) -> Tensor:
-        """Clips (B, 3, T, H, W) in [-1, 1], of the phase that training is in."""
+        """Draw clips (B, 3, T, H, W) in [-1, 1] for the current phase."""
         count, crop = next((count, crop) for until, count, crop in PHASES if share_done <= until)
         random = np.random.default_rng((self.seed, step))
         first = step * CLIPS_A_STEP
@@ -59,9 +59,10 @@ class VaeStage:
 
 
 def pixel_losses(decoded: Tensor, clips: Tensor) -> tuple[Tensor, Tensor]:
-    """L1 and L2 of clips (B, 3, T, H, W) in [-1, 1], each clip weighed by how little it stands out.
+    """Compute L1 and L2 of clips (B, 3, T, H, W) in [-1, 1], with larger weights for clips of low contrast.
 
-    Yellow on sand is a fifth of red on black: unweighed, its corners would cost next to nothing and be rounded off.
+    Yellow on sand has a fifth of the contrast of red on black. Without weights the loss of its corners would be
+    negligible, and the decoder would round them off.
     """
     spread = clips.std(dim=(2, 3, 4), keepdim=True).square().mean(dim=1, keepdim=True).sqrt()
     weights = (USUAL_SPREAD / spread.clamp(min=1e-3)).clamp(0.5, 3.0)
@@ -70,12 +71,12 @@ def pixel_losses(decoded: Tensor, clips: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def vae_input(frames: Frames) -> Tensor:
-    """Frames (B, T, H, W, 3) uint8 to the VAE's input (B, 3, T, H, W) float32 in [-1, 1]."""
+    """Convert frames (B, T, H, W, 3) uint8 to the VAE's input (B, 3, T, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
 
 
 def frames_from_vae(clips: Tensor) -> Frames:
-    """The inverse of `vae_input`, clamped and rounded."""
+    """Convert clips (B, 3, T, H, W) in [-1, 1] to frames (B, T, H, W, 3) uint8, clamped and rounded."""
     pixels = ((clips.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
     frames: Frames = pixels.permute(0, 2, 3, 4, 1).cpu().numpy()
     return frames
@@ -84,7 +85,7 @@ def frames_from_vae(clips: Tensor) -> Frames:
 def show_reconstructions(
     vae: AutoencoderKLWan, path: Path, *, video: VideoShape, seed: int, device: torch.device, count: int = SHOWN_CLIPS
 ) -> dict[str, float]:
-    """Write held-out clips beside their reconstructions; returns their mean PSNR."""
+    """Write held-out clips beside their reconstructions, and return the mean PSNR in dB."""
     clips = [numbered_clip(seed, i, video=video, split="held_out").frames for i in range(count)]
     decoded = [reconstruction(vae, clip, device=device) for clip in clips]
     write_contact_sheet(path, [frames for pair in zip(clips, decoded, strict=True) for frames in pair], columns=2)
@@ -93,13 +94,13 @@ def show_reconstructions(
 
 @torch.no_grad()
 def reconstruction(vae: AutoencoderKLWan, frames: Frames, *, device: torch.device) -> Frames:
-    """One clip (T, H, W, 3) through the VAE at the posterior's mean."""
+    """Encode and decode one clip (T, H, W, 3) at the posterior's mean."""
     mean, _ = encode_whole(vae, vae_input(frames[None]).to(device))
     return frames_from_vae(decode_whole(vae, mean))[0]
 
 
 def psnr_db(a: Frames, b: Frames) -> float:
-    """Peak signal-to-noise ratio of two clips in dB."""
+    """Compute the peak signal-to-noise ratio of two clips in dB."""
     error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
     return float(10.0 * np.log10(255.0**2 / max(error, 1e-10)))
 

@@ -1,7 +1,7 @@
-"""The VAE over a whole clip in one pass, for training: the same arithmetic as its own frame-by-frame passes, faster.
+"""VAE passes over a whole clip for training, with the results of diffusers' chunked passes, but faster.
 
-`AutoencoderKLWan` walks through a clip in chunks and keeps the last frames of each convolution in a cache. Without the
-cache its temporal resampling is skipped, so the resampling is done here; everything else is the module's own.
+`AutoencoderKLWan` processes a clip in chunks and caches the last frames of each convolution's input. Without the cache
+it skips temporal resampling, which is therefore implemented here. All other layers are the module's own.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def encode_whole(vae: AutoencoderKLWan, clip: Tensor) -> tuple[Tensor, Tensor]:
-    """Clip (B, 3, 4n+1, H, W) in [-1, 1] to the posterior's mean and log-variance, each (B, 16, n+1, H/8, W/8)."""
+    """Encode a clip (B, 3, 4n+1, H, W) in [-1, 1] to mean and log-variance, each (B, 16, n+1, H/8, W/8)."""
     encoder = vae.encoder
     hidden = encoder.conv_in(clip)
     for block in encoder.down_blocks:
@@ -23,7 +23,10 @@ def encode_whole(vae: AutoencoderKLWan, clip: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def decode_whole(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Latents (B, 16, n+1, h, w) to a clip (B, 3, 4n+1, 8h, 8w), not clamped: a clamp would stop the gradient."""
+    """Decode latents (B, 16, n+1, h, w) to a clip (B, 3, 4n+1, 8h, 8w).
+
+    The clip is not clamped, since a clamp would stop the gradient.
+    """
     decoder = vae.decoder
     hidden = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(latents)))
     for block in decoder.up_blocks:
@@ -36,7 +39,7 @@ def decode_whole(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 
 def _downsample(resample: WanResample, hidden: Tensor) -> Tensor:
-    """Halve height and width and, where the block does so, time; the first frame stays a frame of its own."""
+    """Halve height and width and, for a `downsample3d` block, time. The first frame stays single."""
     hidden = _by_frame(resample.resample, hidden)
     if resample.mode != "downsample3d" or hidden.shape[2] == 1:
         return hidden
@@ -44,7 +47,7 @@ def _downsample(resample: WanResample, hidden: Tensor) -> Tensor:
 
 
 def _upsample(resample: WanResample, hidden: Tensor) -> Tensor:
-    """Double height and width and, where the block does so, time; the first frame is neither doubled nor looked at."""
+    """Double height and width and, for an `upsample3d` block, time, with the first frame excluded from the latter."""
     if resample.mode == "upsample3d" and hidden.shape[2] > 1:
         first, later = hidden[:, :, :1], hidden[:, :, 1:]
         pairs = resample.time_conv(later).unflatten(1, (2, -1))  # (B, 2, C, T, H, W)

@@ -1,1 +1,1 @@
-"""The world of wan-mini: scenes, motion, captions, prompts, clips. numpy alone."""
+"""Procedural data of wan-mini: scenes, motion, captions, prompts, clips. Needs numpy only."""

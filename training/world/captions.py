@@ -1,4 +1,4 @@
-"""Captions: one scene, said in many ways, in words that the tokenizer knows whole where it can."""
+"""Captions: many wordings of a scene, mostly in words that are single tokens of the tokenizer."""
 
 import numpy as np
 
@@ -33,12 +33,12 @@ FRAMES = (
     "{background} background: a {colour} {shape} {motion}",
     "one {colour} {shape} {motion}, the background is {background}",
 )
-OPEN_FRAMES = ("a {colour} {shape} {motion}", "the {colour} {shape} {motion}")  # these leave the background open
+OPEN_FRAMES = ("a {colour} {shape} {motion}", "the {colour} {shape} {motion}")  # without the background
 OPEN_SHARE = 0.1
 
 
 def caption(scene: Scene, random: np.random.Generator) -> str:
-    """Say what a scene shows, in one of many ways."""
+    """Describe a scene in one of many wordings."""
     frames = OPEN_FRAMES if random.random() < OPEN_SHARE else FRAMES
     return _fill(
         _one_of(frames, random),
@@ -49,7 +49,7 @@ def caption(scene: Scene, random: np.random.Generator) -> str:
 
 
 def plain_caption(scene: Scene) -> str:
-    """The one plain wording, for prompts that are fixed."""
+    """Describe a scene in the plain wording of the fixed prompts."""
     motion = " ".join(filter(None, (MOTION_WORDS[scene.motion][0], SPEED_WORDS[scene.speed][0])))
     return _fill(FRAMES[0], scene, shape=scene.shape, motion=motion)
 
@@ -60,7 +60,7 @@ def _fill(frame: str, scene: Scene, *, shape: str, motion: str) -> str:
 
 
 def _motion(scene: Scene, random: np.random.Generator) -> str:
-    """The motion with its adverb before or after it."""
+    """Draw the words of the motion, with the adverb of speed before or after it."""
     words = [_one_of(MOTION_WORDS[scene.motion], random), _one_of(SPEED_WORDS[scene.speed], random)]
     return " ".join(filter(None, words if random.random() < 0.7 else reversed(words)))
 

@@ -1,4 +1,4 @@
-"""Motion of a shape: its place, size and angle in every frame."""
+"""Motion of a shape: its position, size and angle in every frame."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from training.world.scenes import Scene
 
-Track = NDArray[np.float64]  # one value a frame
+Track = NDArray[np.float64]  # one value per frame
 
-# What a whole clip does, slow to fast; lengths in half picture sides.
+# Amounts over a whole clip, by speed: lengths in half picture sides, angles in radians.
 TRAVEL = {"slow": 0.4, "normal": 0.6, "fast": 0.8}
 TURN = {"slow": np.pi / 2, "normal": np.pi, "fast": 1.4 * np.pi}
 ROUND = {"slow": np.pi, "normal": 1.5 * np.pi, "fast": 2.0 * np.pi}
@@ -38,7 +38,7 @@ class Motion:
 
 
 def motion_of(scene: Scene, frames: int) -> Motion:
-    """Motion of a scene's shape over `frames` frames; turning and circling run clockwise."""
+    """Compute the motion of a scene's shape over `frames` frames. Rotating and circling are clockwise."""
     time = np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
     still = np.zeros(frames)
     x, y, size, angle = still + scene.x, still + scene.y, still + scene.size, still

@@ -1,4 +1,4 @@
-"""The fixed list of held-out prompts that every score is measured on."""
+"""Fixed list of held-out prompts, on which every score is measured."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ _ORDER_SEED = 20
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, what its clip must show, and the seed of its starting noise."""
+    """A prompt, the scene that its clip must show, and the seed of its starting noise."""
 
     text: str
     scene: Scene
@@ -21,7 +21,10 @@ class Prompt:
 
 
 def fixed_prompts(count: int = PROMPTS) -> list[Prompt]:
-    """The first `count` held-out combinations in an order that mixes them, backgrounds and speeds drawn."""
+    """Return prompts for the first `count` held-out combinations in a shuffled order, with drawn background and speed.
+
+    The list is the same every time.
+    """
     random = np.random.default_rng(_ORDER_SEED)
     held_out = list(combinations("held_out"))
     order = [held_out[i] for i in random.permutation(len(held_out))][:count]

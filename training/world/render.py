@@ -1,4 +1,4 @@
-"""Render scenes: anti-aliased shapes from their signed distance, numpy alone."""
+"""Rendering of scenes: anti-aliased shapes from signed distances, with numpy only."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,14 @@ Plane = NDArray[np.float32]
 
 CORNERS = {"square": 4, "triangle": 3, "star": 5}
 STAR_WAIST = 0.5  # inner over outer radius
-# Outer radius at size one: about the area of a circle of that radius; triangle and star less, to stay inside.
+# Outer radius at size 1. The square has about the area of the circle; triangle and star have less, to stay inside.
 OUTER_RADIUS = {"circle": 1.0, "square": 1.25, "triangle": 1.4, "star": 1.4}
-# Where a shape's first corner points when its angle is zero: a square lies flat, triangle and star point up.
+# Direction of a shape's first corner at angle 0: the square lies flat, triangle and star point up.
 FIRST_CORNER = {"square": np.pi / 4, "triangle": -np.pi / 2, "star": -np.pi / 2}
 
 
 def render(scene: Scene, video: VideoShape) -> Frames:
-    """Render the clip of a scene, (T, H, W, 3) uint8."""
+    """Render the clip of a scene as (T, H, W, 3) uint8."""
     motion = motion_of(scene, video.frames)
     return paint(coverage(scene.shape, motion, video=video), COLOURS[scene.colour], BACKGROUNDS[scene.background])
 
@@ -31,8 +31,8 @@ def paint(cover: Plane, colour: tuple[int, int, int], background: tuple[int, int
 
 
 def coverage(shape: str, motion: Motion, *, video: VideoShape) -> Plane:
-    """How much of each pixel the shape covers, (T, H, W) in [0, 1]."""
-    pixels = min(video.height, video.width) / 2.0  # a half side in pixels
+    """Compute the share of each pixel that the shape covers, (T, H, W) in [0, 1]."""
+    pixels = min(video.height, video.width) / 2.0  # half a side in pixels
     rows = (np.arange(video.height, dtype=np.float32) + 0.5 - video.height / 2.0) / pixels
     columns = (np.arange(video.width, dtype=np.float32) + 0.5 - video.width / 2.0) / pixels
     across = columns[None, None, :] - _frame_axis(motion.x)
@@ -42,7 +42,7 @@ def coverage(shape: str, motion: Motion, *, video: VideoShape) -> Plane:
 
 
 def signed_distance(shape: str, across: Plane, *, down: Plane, size: Plane, angle: Plane) -> Plane:
-    """Distance to the outline, negative inside (exact along the edges, a little short beyond a corner)."""
+    """Compute the distance to the outline, negative inside. It is exact along edges and a little short at corners."""
     radius = np.hypot(across, down)
     outer = size * OUTER_RADIUS[shape]
     if shape == "circle":
@@ -55,7 +55,7 @@ def signed_distance(shape: str, across: Plane, *, down: Plane, size: Plane, angl
 
 
 def _beyond_edge(x: Plane, y: Plane, *, outer: Plane, waist: Plane, sector: np.float32) -> Plane:
-    """Distance beyond the line from the corner (outer, 0) to the waist point at angle `sector`."""
+    """Compute the distance beyond the line from the corner (outer, 0) to the waist point at angle `sector`."""
     edge_x, edge_y = waist * np.cos(sector) - outer, waist * np.sin(sector)
     return ((x - outer) * edge_y - y * edge_x) / np.hypot(edge_x, edge_y)
 

@@ -1,4 +1,4 @@
-"""The world of wan-mini: one coloured shape moving over a plain background, and which scenes are kept from training."""
+"""Scenes of wan-mini: one coloured shape that moves over a plain background, and the scenes held out from training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 Split = Literal["train", "held_out"]
 
-COLOURS = {  # sRGB; far enough apart that a blurred video still tells them
+COLOURS = {  # sRGB; far enough apart to be told apart in a blurred video
     "red": (220, 30, 40),
     "orange": (250, 135, 20),
     "yellow": (245, 225, 50),
@@ -42,17 +42,17 @@ BACKGROUNDS = {
     "dark blue": (18, 24, 66),
 }
 SPEEDS = ("slow", "normal", "fast")
-HELD_OUT_MODULUS = 7  # one combination in seven; every pair of colour, shape and motion still occurs in training
+HELD_OUT_MODULUS = 7  # one combination in seven; training still has every pair of colour, shape and motion
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All there is to know about a clip.
+    """Complete description of a clip.
 
     Attributes:
-        x, y: where the middle of the path lies; the picture reaches from -1 to 1 across its shorter side, y down.
-        size: scale of the shape, same unit; its outer radius is `OUTER_RADIUS` times this.
-        phase: where on its round a circling shape begins, in radians.
+        x, y: middle of the path; the picture's shorter side is from -1 to 1, y down.
+        size: scale of the shape, in the same unit; its outer radius is `OUTER_RADIUS` times this.
+        phase: angle at which a circling shape is in the middle of the clip, in radians.
     """
 
     colour: str
@@ -67,18 +67,18 @@ class Scene:
 
 
 def is_possible(shape: str, motion: str) -> bool:
-    """A turning circle looks like a resting one, so it is not part of this world."""
+    """Whether the combination is used. A rotating circle is not, since it looks like a still one."""
     return not (shape == "circle" and motion == "rotating")
 
 
 def is_held_out(colour: str, shape: str, motion: str) -> bool:
-    """Whether this combination is kept from training, to be asked for in tests."""
+    """Whether this combination is held out from training, for tests."""
     place = tuple(COLOURS).index(colour) + 2 * SHAPES.index(shape) + 3 * MOTIONS.index(motion)
     return place % HELD_OUT_MODULUS == 0
 
 
 def combinations(split: Split) -> Iterator[tuple[str, str, str]]:
-    """Every (colour, shape, motion) of a split, in a fixed order."""
+    """Yield every (colour, shape, motion) of a split, in a fixed order."""
     for colour in COLOURS:
         for shape in SHAPES:
             for motion in MOTIONS:
@@ -87,7 +87,7 @@ def combinations(split: Split) -> Iterator[tuple[str, str, str]]:
 
 
 def draw_scene(random: np.random.Generator, *, split: Split = "train") -> Scene:
-    """Draw a scene of a split; all diagonals together come as often as any other motion."""
+    """Draw a scene of a split. All diagonal motions together are as frequent as any other motion."""
     while True:
         colour, shape, motion = _draw(random, tuple(COLOURS)), _draw(random, SHAPES), _draw_motion(random)
         if is_possible(shape, motion) and is_held_out(colour, shape, motion) == (split == "held_out"):
@@ -103,7 +103,7 @@ def place_scene(
     background: str | None = None,
     speed: str | None = None,
 ) -> Scene:
-    """Draw what the caption leaves open; no path leaves the picture by more than the tip of a corner."""
+    """Draw the properties that are not given. No path leaves the picture by more than the tip of a corner."""
     return Scene(
         colour=colour,
         shape=shape,
@@ -112,7 +112,7 @@ def place_scene(
         speed=speed or _draw(random, SPEEDS),
         x=random.uniform(-0.06, 0.06),
         y=random.uniform(-0.06, 0.06),
-        size=random.uniform(0.38, 0.46),  # 24 to 29 pixels of 64: three latents across, so that a corner has one
+        size=random.uniform(0.38, 0.46),  # 24 to 29 of 64 pixels, which is three latents, so that a corner has its own
         phase=random.uniform(0.0, 2.0 * np.pi),
     )
 
