@@ -1,1 +1,1 @@
-"""What the production image and the chart are made with."""
+"""Production image, Helm chart and their tools."""

@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
-# The gateway's image: the client and the gateway, no torch and no Triton. Build from the repository's root:
+# The gateway's image: the client and the gateway, without torch and Triton. Build from the repository's root:
 #   docker build -f deploy/gateway.Dockerfile -t wan-t2v-gateway:0.1.0 .
-# Pin the base by digest for a build that can be repeated: --build-arg PYTHON_IMAGE=python@sha256:...
+# Pin the base by digest for a reproducible build: --build-arg PYTHON_IMAGE=python@sha256:...
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE}

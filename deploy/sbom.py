@@ -1,7 +1,7 @@
-"""The software bill of materials of the image's Python packages, in CycloneDX: `python -m deploy.sbom`.
+"""Write the software bill of materials of the image's Python packages, in CycloneDX: `python -m deploy.sbom`.
 
-Made from the lock files alone, so it names what is installed and not what was found; packages of the base image are in
-the base's own.
+It is made from the lock files, so it lists the packages that the build installs. Packages of the base image are in the
+base image's own bill of materials.
 """
 
 import json
@@ -19,7 +19,7 @@ _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s\\]+)((?:\s*\\\n\s+--hash=sha256:[0
 
 
 def components(lock: str) -> list[dict[str, Any]]:
-    """The packages of a lock file's text, each with the hashes of the files that it accepts."""
+    """Return the packages in a lock file's text, each with the hashes of its accepted files."""
     return [
         {
             "type": "library",
@@ -42,7 +42,7 @@ def components(lock: str) -> list[dict[str, Any]]:
 
 
 def sbom(version: str) -> dict[str, Any]:
-    """The whole document. The same locks give the same document."""
+    """Build the whole document. It depends on the lock files and the version only."""
     found = [component for lock in LOCKS for component in components(lock.read_text(encoding="utf-8"))]
     serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(found))
     return {
@@ -56,7 +56,7 @@ def sbom(version: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write it to build/."""
+    """Write the document to build/."""
     project = Path("pyproject.toml").read_text(encoding="utf-8")
     match = re.search(r'^version = "(.*)"$', project, re.MULTILINE)
     assert match is not None

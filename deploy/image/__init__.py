@@ -1,1 +1,1 @@
-"""Programs that run inside the image: at its build, in the Job that builds plans, before the server starts."""
+"""Programs that run inside the image: at its build, in the plans Job, in init containers, and as the server."""

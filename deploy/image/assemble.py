@@ -1,8 +1,8 @@
-"""Model repository to serve from: the image's configs and shells, and a volume's plans by symbolic link.
+"""Assemble the model repository to serve: the image's configs and Python models, and links to a volume's plans.
 
-What the chart's init container runs before Triton starts. Everything that would make the server fail later is told
-here, in one line with its remedy: the set is missing or not whole, a file changed, a plan is of another TensorRT or
-GPU, the server would be started with other options than its placement needs. From the folder that holds `export`:
+The chart's init container runs it before Triton starts. Faults that would make the server fail later are reported here,
+in one line with a remedy: a plan set that is missing or incomplete, a changed file, a plan for another TensorRT or GPU,
+server options other than the placement needs. Run it from the folder that contains `export`:
 
 python3 -m deploy.image.assemble --repository /repository --plan-set /plans/NAME --expected-options '[...]' -- --gpu 80
 python3 -m deploy.image.assemble --repository /repository --checkpoint training/wan-mini
@@ -29,11 +29,11 @@ REPOSITORY = "model_repository"
 
 
 class NotServableError(Exception):
-    """What was found cannot be served; the message says why and how to mend it."""
+    """A plan set or checkpoint that cannot be served. The message has the reason and the remedy."""
 
 
 def copy_models(source: Path, repository: Path) -> None:
-    """Configs and shells, without anything that an export left in `source`."""
+    """Copy configs and Python models from `source`, without files that an export installed there."""
     wanted = ("config.pbtxt", "configs/*.pbtxt", "1/model.py", "1/.gitkeep")
     for model in sorted(path.parent for path in source.glob("*/config.pbtxt")):
         for path in (match for pattern in wanted for match in model.glob(pattern)):
@@ -43,12 +43,12 @@ def copy_models(source: Path, repository: Path) -> None:
 
 
 def whole_sets(folder: Path) -> list[str]:
-    """Names of the sets on a volume."""
+    """List the names of the complete plan sets on a volume."""
     return sorted(path.parent.name for path in folder.glob(f"*/{PLAN_SET}"))
 
 
 def checked_plan_set(plan_set: Path) -> dict[str, str]:
-    """File to SHA-256 of a whole set, all of them as they were written. Raises NotServableError."""
+    """Return the SHA-256 by file of a complete plan set, after checking each file. Raises NotServableError."""
     listing = plan_set / PLAN_SET
     if not listing.exists():
         raise NotServableError(
@@ -66,7 +66,7 @@ def checked_plan_set(plan_set: Path) -> dict[str, str]:
 
 
 def check_plans(repository: Path, gpu: RunningGpu | None) -> None:
-    """Every plan fits this TensorRT and `gpu`, and its memory was measured. Raises NotServableError."""
+    """Refuse a plan for another TensorRT or GPU, or whose memory was not measured. Raises NotServableError."""
     for path in sorted(repository.glob(f"*/*/{PLAN_MANIFEST}")):
         try:
             manifest = read_manifest(PlanManifest, path)
@@ -84,7 +84,7 @@ def check_plans(repository: Path, gpu: RunningGpu | None) -> None:
 
 
 def link_plans(plan_set: Path, files: dict[str, str], repository: Path) -> None:
-    """Put the set's files into the repository by symbolic link: plans are too large to copy."""
+    """Link the set's files into the repository, since plans are too large to copy."""
     for name in files:
         target = repository / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,10 @@ def link_plans(plan_set: Path, files: dict[str, str], repository: Path) -> None:
 
 
 def place(repository: Path, placement: list[str], expected: list[str], name: str) -> None:
-    """Write the config set of a placement; the server's options must be those that the chart gave it."""
+    """Write the config set `name` of a placement, and compare its server options with `expected`, the chart's.
+
+    Raises NotServableError.
+    """
     from export.__main__ import main as export
 
     printed = io.StringIO()
@@ -114,7 +117,7 @@ def place(repository: Path, placement: list[str], expected: list[str], name: str
 
 
 def export_checkpoint(checkpoint: Path, repository: Path, folder: Path) -> None:
-    """Export a small checkpoint into the repository, for the engine that needs no plans. Raises NotServableError."""
+    """Export a small checkpoint into the repository, for ONNX Runtime. Raises NotServableError."""
     command = [sys.executable, "-m", "export", "onnx", "--checkpoint", str(checkpoint), "--folder", str(folder)]
     done = subprocess.run([*command, "--repository", str(repository), "--must-install"], check=False)
     if done.returncode != 0:
@@ -122,7 +125,7 @@ def export_checkpoint(checkpoint: Path, repository: Path, folder: Path) -> None:
 
 
 def assemble(options: argparse.Namespace, *, gpu: RunningGpu | None = None) -> None:
-    """Make the repository for `gpu`, by default the one that is here. Raises NotServableError."""
+    """Make the repository for `gpu`, by default this machine's GPU. Raises NotServableError."""
     copy_models(options.image_repository, options.repository)
     if options.checkpoint is not None:
         export_checkpoint(options.checkpoint, options.repository, options.folder)
@@ -134,7 +137,7 @@ def assemble(options: argparse.Namespace, *, gpu: RunningGpu | None = None) -> N
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command-line parser."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--repository", type=Path, required=True, help="folder to make, empty before")
     options.add_argument("--image-repository", type=Path, default=IMAGE_REPOSITORY, help="default: %(default)s")
@@ -149,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Assemble; exit code 1 with one line of what is wrong."""
+    """Run the command. An error prints one line and returns exit code 1."""
     options = parser().parse_args(arguments)
     try:
         assemble(options)

@@ -1,10 +1,10 @@
-"""Checkpoint to one set of TensorRT plans on a volume: the chart's Job runs it inside the serving image.
+"""Build one set of TensorRT plans from a checkpoint, on a volume. The chart's Job runs it inside the serving image.
 
 python3 -m deploy.image.build_plans --checkpoint /checkpoint --into /plans/NAME --sizes 480x832x81
 
-Runs `python -m export onnx` and `python -m export plans`, which keep what is current and write each file whole or not
-at all; so it can be stopped and run again. `plan_set.json` comes last and has the SHA-256 of every file; serving takes
-no set without it.
+It runs `python -m export onnx` and `python -m export plans`, which keep current files and write each file atomically.
+An interrupted build can therefore be resumed. `plan_set.json` is written last and has the SHA-256 of every file;
+`assemble.py` refuses a set without it.
 """
 
 import argparse
@@ -27,11 +27,11 @@ PRECISIONS = ("precision", "text-encoder-precision", "vae-precision")
 
 
 class StepFailedError(Exception):
-    """A step of the export ended with an error, which it has printed."""
+    """A step of the export that failed. The step has printed its error."""
 
 
 def commands(options: argparse.Namespace) -> list[list[str]]:
-    """The steps as command lines of `python -m export`."""
+    """Return the steps as arguments of `python -m export`."""
     graphs, repository = options.into / "graphs", options.into / REPOSITORY
     source = ["--checkpoint", str(options.checkpoint), "--folder", str(graphs), "--repository", str(repository)]
     precisions = [
@@ -62,7 +62,7 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
 
 
 def run_export(command: list[str]) -> int:
-    """Run one step in a process of its own; its exit code."""
+    """Run one step in its own process, and return its exit code."""
     return subprocess.run([sys.executable, "-m", "export", *command], check=False).returncode
 
 
@@ -74,8 +74,8 @@ def build_plan_set(
 ) -> Path:
     """Run every step and write `plan_set.json`. Returns its path.
 
-    `needs` says how much disk it will take, by default `disk_needs`. Raises StepFailedError, or DiskSpaceError before
-    the first step.
+    `needs` returns the disk space of the set, by default `disk_needs`. Raises DiskSpaceError before the first step, or
+    StepFailedError.
     """
     check_disk_space((needs or disk_needs)(options))
     for command in commands(options):
@@ -85,7 +85,7 @@ def build_plan_set(
 
 
 def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
-    """What the whole set will take, told from the checkpoint's config files. What is there already is not counted."""
+    """Estimate the disk space of the whole set from the checkpoint's config files, without plans that are there."""
     from export.checkpoint.folder import Checkpoint
     from export.graphs.precision import PART_OF
     from export.graphs.sizes import named_sizes
@@ -109,7 +109,7 @@ def disk_needs(options: argparse.Namespace) -> list[DiskNeed]:
 
 
 def write_plan_set(into: Path) -> Path:
-    """List every file of the set's repository with its SHA-256; the plans' are those of their manifests."""
+    """Write `plan_set.json` with the SHA-256 of every file of the set's repository. Returns its path."""
     repository = into / REPOSITORY
     files = {
         str(path.relative_to(repository)): _digest(path) for path in sorted(repository.rglob("*")) if path.is_file()
@@ -121,13 +121,13 @@ def write_plan_set(into: Path) -> Path:
 
 def _digest(path: Path) -> str:
     manifest = path.with_name(PLAN_MANIFEST)
-    if path.name == "model.plan" and manifest.exists():  # hashed when it was built; reading 28 GB again takes minutes
+    if path.name == "model.plan" and manifest.exists():  # the manifest has the hash; reading 28 GB takes minutes
         return read_manifest(PlanManifest, manifest).plan_sha256
     return sha256(path)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command-line parser."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--checkpoint", type=Path, required=True, help="diffusers folder; large ones must be writable")
     options.add_argument("--into", type=Path, required=True, help="folder of the set, made if it is not there")
@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build; exit code 1 with one line of what failed."""
+    """Run the command. An error prints one line and returns exit code 1."""
     options = parser().parse_args(arguments)
     if not (options.checkpoint / "model_index.json").exists():
         print(

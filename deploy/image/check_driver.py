@@ -1,9 +1,9 @@
-"""Driver check: whether the node's NVIDIA driver runs the CUDA of this image. A pod's first init container runs it.
+"""Check whether the node's NVIDIA driver supports this image's CUDA. A pod's first init container runs it.
 
 python3 -m deploy.image.check_driver
 
-Standard library only. It asks the `libcuda` that the container's programs load, so NVIDIA's forward compatibility
-package counts where the container has it.
+Standard library only. It queries the `libcuda` that the container's programs load, so NVIDIA's forward compatibility
+package counts if the container has it.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-# Of Triton 26.07 (13.3.1, its release notes), where the base image does not tell by CUDA_VERSION.
+# CUDA of Triton 26.07 (13.3.1 by its release notes), used if the base image does not set CUDA_VERSION.
 CUDA_OF_IMAGE = (13, 3)
 # The oldest driver that runs programs of a CUDA major release. Source: NVIDIA, CUDA Compatibility, "Minor Version
 # Compatibility", table of driver version ranges: 13.x needs 580, 12.x needs 525, 11.x needs 450 or newer.
@@ -27,12 +27,12 @@ _REMEDY = (
 
 
 class DriverUnfitError(Exception):
-    """A driver that is missing or too old; the message says which is there, which is needed and what to do."""
+    """A driver that is missing or too old. The message has the driver found, the driver needed and the remedy."""
 
 
 @dataclass(frozen=True)
 class Driver:
-    """The newest CUDA that the driver's library runs, and the driver's own version where nvidia-smi tells it."""
+    """The newest CUDA that the driver supports, and the driver's version if nvidia-smi reports it."""
 
     cuda: tuple[int, int]
     version: str | None
@@ -43,7 +43,7 @@ class Driver:
 
 
 def cuda_of_image() -> tuple[int, int]:
-    """Major and minor version, from the base image's own CUDA_VERSION."""
+    """Return the image's CUDA version (major, minor), from the base image's CUDA_VERSION."""
     parts = os.environ.get("CUDA_VERSION", "").split(".")
     if len(parts) >= 2 and all(part.isdecimal() for part in parts[:2]):
         return int(parts[0]), int(parts[1])
@@ -51,7 +51,7 @@ def cuda_of_image() -> tuple[int, int]:
 
 
 def driver_here(library: str = "libcuda.so.1") -> Driver:
-    """The driver of this machine. Raises DriverUnfitError."""
+    """Query the driver of this machine. Raises DriverUnfitError."""
     number = ctypes.c_int()
     try:
         answer = int(ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(number)))
@@ -79,14 +79,14 @@ def _version() -> str | None:
 
 
 def needed(cuda: tuple[int, int]) -> str:
-    """Which driver the image needs, in words."""
+    """Describe the driver that the image needs."""
     oldest = OLDEST_DRIVERS.get(cuda[0])
     driver = f"driver {oldest} or newer" if oldest else f"a driver for CUDA {cuda[0]}"
     return f"the image has CUDA {cuda[0]}.{cuda[1]}, which needs {driver}"
 
 
 def check(driver: Driver, cuda: tuple[int, int]) -> str:
-    """What was found, in one line. Raises DriverUnfitError for a driver of an older major release."""
+    """Describe the driver in one line. Raises DriverUnfitError for a driver of an older CUDA major release."""
     if driver.cuda[0] < cuda[0]:
         raise DriverUnfitError(f"{needed(cuda)}; here is {driver}. {_REMEDY}")
     if driver.cuda < cuda:
@@ -96,7 +96,7 @@ def check(driver: Driver, cuda: tuple[int, int]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check; exit code 1 with one line of what is wrong."""
+    """Run the command. An error prints one line and returns exit code 1."""
     argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args(arguments)
     try:
         print(check(driver_here(), cuda_of_image()))

@@ -1,4 +1,4 @@
-"""Image check: whether the image is what its locks say. It ends the build, so a wrong image never reaches a pod.
+"""Check the image against its lock files. The image's build runs it and fails if it fails.
 
 python3 -m deploy.image.check_image --locks FOLDER --repository FOLDER
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PYTHON = (3, 12)  # what the Python backend of Triton 26.07 is built for
+PYTHON = (3, 12)  # Triton 26.07's Python backend is built for it
 IMPORTED = (
     "av",
     "diffusers",
@@ -28,13 +28,13 @@ WEIGHTS = (".onnx", ".data", ".plan", ".pt2", ".safetensors")
 
 
 def locked(lock: Path) -> dict[str, str]:
-    """Name to version of every package of a lock file."""
+    """Return the version by name of every package in a lock file."""
     pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
     return dict(pins)
 
 
 def wrong_packages(pins: dict[str, str]) -> Iterator[str]:
-    """Packages that are missing or of another version than their lock names."""
+    """Yield packages that are missing or have another version than in their lock file."""
     for name, wanted in pins.items():
         try:
             installed = version(name)
@@ -46,7 +46,7 @@ def wrong_packages(pins: dict[str, str]) -> Iterator[str]:
 
 
 def failing_imports(modules: tuple[str, ...] = IMPORTED) -> Iterator[str]:
-    """Modules that cannot be imported, with the reason."""
+    """Yield modules that cannot be imported, with the reason."""
     for module in modules:
         try:
             importlib.import_module(module)
@@ -55,7 +55,7 @@ def failing_imports(modules: tuple[str, ...] = IMPORTED) -> Iterator[str]:
 
 
 def wrong_tensorrt(pinned: str, library: str | None = None) -> Iterator[str]:
-    """Why the image's TensorRT library is not the one whose Python bindings are pinned.
+    """Yield a mismatch between the image's TensorRT library and the pinned Python bindings.
 
     `getInferLibVersion` gives major x 10000 + minor x 100 + patch since TensorRT 10.
     """
@@ -73,24 +73,24 @@ def wrong_tensorrt(pinned: str, library: str | None = None) -> Iterator[str]:
 
 
 def missing_parser(module: str = "tensorrt") -> Iterator[str]:
-    """Why TensorRT's ONNX parser cannot be used: its own library is loaded only with it, and the Job needs it."""
+    """Yield why TensorRT's ONNX parser cannot be used. The plans Job needs it, and it has a library of its own."""
     try:
         tensorrt = importlib.import_module(module)
     except (ImportError, OSError):
-        return  # told among the imports
+        return  # `failing_imports` reports it
     if not callable(getattr(tensorrt, "OnnxParser", None)):
         yield f"{module} has no OnnxParser: libnvonnxparser of the image cannot be loaded"
 
 
 def unwanted_files(repository: Path) -> Iterator[str]:
-    """Weights that came into the model repository; they belong on a volume."""
+    """Yield weight files in the image's model repository. Weights belong on a volume."""
     for path in sorted(repository.rglob("*")):
         if path.suffix in WEIGHTS:
             yield f"{path} holds weights"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print everything that is wrong; exit code 1 if anything is."""
+    """Run the command: print all problems. Returns exit code 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--locks", type=Path, required=True, help="folder of requirements.lock and tensorrt.lock")
     parser.add_argument("--repository", type=Path, required=True, help="the image's model repository")

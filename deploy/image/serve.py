@@ -1,8 +1,8 @@
-"""Become tritonserver, with the stack that large HTTP bodies need.
+"""Replace this process by tritonserver, with the stack size that large HTTP bodies need.
 
 python3 -m deploy.image.serve --model-repository=/repository ...
 
-All options are tritonserver's. The process stays the same one, so signals and exit codes are tritonserver's own.
+All options are tritonserver's. The process id stays the same, so signals and exit codes are tritonserver's own.
 """
 
 import os
@@ -14,7 +14,7 @@ PROGRAM = "tritonserver"
 
 
 def main(arguments: list[str]) -> None:
-    """Never returns."""
+    """Raise the stack limit and execute tritonserver. Never returns: exits with a message if it cannot be run."""
     deepen_stack()
     try:
         os.execvp(PROGRAM, [PROGRAM, *arguments])  # noqa: S606 - in this process's place

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prometheus' own checker of rules, out of Debian's package and without its server. Usage: install_promtool.sh VENV
-# The tests that call it are skipped where it cannot be had.
+# Installs Prometheus' rule checker from Debian's package, without the server. Usage: install_promtool.sh VENV
+# Tests that call it are skipped if it cannot be installed.
 set -euo pipefail
 venv=$(realpath "$1")
 [ ! -x "$venv/bin/promtool" ] || exit 0

@@ -1,1 +1,1 @@
-"""The way from A14B's checkpoint to a loaded server on a CPU, with a stand-in where a GPU or 126 GB would be needed."""
+"""Rehearsal of A14B's deployment on a CPU, from checkpoint to server, with dummies for the weights and the GPU."""

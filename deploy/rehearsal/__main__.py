@@ -1,10 +1,10 @@
-"""From A14B's checkpoint to a loaded server without a GPU: every step of the image's programs, in their own order.
+"""Rehearse A14B's deployment without a GPU: run the image's programs from the checkpoint to a server with all models.
 
 python -m deploy.rehearsal --out build/a14b-plans-rehearsal
 
-The checkpoint is the dummy (no values), the plans are what TensorRT-RTX can build on a CPU (`builder.py`), the
-server is tritonserver on the CPU with a backend that loads no plan (`tensorrt_backend.py`). All else is the real thing:
-`build_plans` with its export and its manifests, `assemble` with its checks and its placement.
+The checkpoint is the dummy (no values). The plans are those that TensorRT-RTX can build on a CPU (`builder.py`). The
+server is tritonserver on the CPU with a backend that loads no plan (`tensorrt_backend.py`). Everything else is real:
+`build_plans` with its export and manifests, `assemble` with its checks and placement.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def build_set(checkpoint: Path, into: Path, *, size: str = SIZE, cut: frozenset[
 
 
 def _build_plans(command: list[str], scratch: Path, *, cut: frozenset[str]) -> None:
-    """`python -m export plans` with its own arguments and another builder."""
+    """Run `python -m export plans` with its own arguments and the rehearsal's builder."""
     from deploy.rehearsal.builder import RehearsalBuilder
     from export.__main__ import parser
     from export.checkpoint.folder import Checkpoint
@@ -71,7 +71,7 @@ def _build_plans(command: list[str], scratch: Path, *, cut: frozenset[str]) -> N
 
 
 def assemble_repository(checkpoint: Path, plan_set: Path, repository: Path, *, size: str = SIZE) -> list[str]:
-    """Run `assemble` as the init container does. Returns the server's options that the placement asks for."""
+    """Run `assemble` as the init container does. Returns the server options of the placement."""
     parts = ["--gpu", GPU_GB, "--size", size, "--precision", "bf16", "--vae-precision", "fp32", "--door", "both"]
     placement = [*parts, "--checkpoint", str(checkpoint)]
     expected = _placement_options(placement)
@@ -82,7 +82,7 @@ def assemble_repository(checkpoint: Path, plan_set: Path, repository: Path, *, s
 
 
 def _placement_options(placement: list[str]) -> list[str]:
-    """What a person reads off `python -m export placement` before there are plans."""
+    """Return the server options that `python -m export placement` prints before plans exist."""
     command = [sys.executable, "-m", "export", "placement", *placement, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     options: list[str] = json.loads(done.stdout)["options"]
@@ -90,7 +90,10 @@ def _placement_options(placement: list[str]) -> list[str]:
 
 
 def check_server(repository: Path, log: Path, placement_options: list[str]) -> dict[str, Any]:
-    """Load the repository, ask for a video in a good and in a bad way. Raises RehearsalError, or ServerError."""
+    """Start the server, check that every model is loaded, and send a valid and an invalid request to both endpoints.
+
+    Raises RehearsalError or ServerError.
+    """
     from deploy.rehearsal.server import RehearsalError, rehearsal_server, write_cpu_configs
     from deploy.rehearsal.tensorrt_backend import ANSWER
 
@@ -108,16 +111,16 @@ def check_server(repository: Path, log: Path, placement_options: list[str]) -> d
 
 
 def rehearse(out: Path) -> None:
-    """The whole way; prints a JSON line per step. Raises what its steps raise."""
+    """Run all steps and print one JSON line per step. Raises the errors of its steps."""
     from export.to_onnx.a14b_dummy import A14B_CONFIGS, write_dummy
     from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
     for name in ("set/plans", "set/model_repository", "set/scratch", "repository"):  # current graphs are kept
         shutil.rmtree(out / name, ignore_errors=True)
     checkpoint = out / "checkpoint"
-    if not checkpoint.exists():  # it is written whole or not at all, and an earlier try's graphs stand in it
+    if not checkpoint.exists():  # an existing one is complete, and may have graphs of an earlier rehearsal
         write_dummy(checkpoint)
-    # a checkpoint may bring its own map; fitting one to the VAE takes a quarter of an hour of CPU
+    # With its own preview map, the checkpoint needs no fit, which takes 15 minutes of CPU time.
     channels = A14B_CONFIGS["vae/config.json"]["z_dim"]
     preview = PreviewMap([[0.0] * 3] * channels, [0.5] * 3)
     (checkpoint / PREVIEW_FILE).write_text(preview.to_json(), encoding="utf-8")
@@ -131,7 +134,7 @@ def rehearse(out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Rehearse; exit code 1 with one line of what went wrong."""
+    """Run the command. An error prints one line and returns exit code 1."""
     parser = argparse.ArgumentParser(prog="python -m deploy.rehearsal", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("build/a14b-plans-rehearsal"), help="default: %(default)s")
     parser.add_argument("--keep", action="store_true", help="leave checkpoint, plans and repository in that folder")

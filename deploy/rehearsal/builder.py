@@ -1,6 +1,6 @@
-"""Plan builder without a GPU: whole plans where TensorRT-RTX can, else one block at true widths in place of forty.
+"""Plan builder without a GPU, with TensorRT-RTX: complete plans, or one block with A14B's widths for large graphs.
 
-Their memory cannot be measured here; placement's estimate is recorded as if it had been.
+Plan memory cannot be measured here, so placement's estimate is recorded as the measurement.
 """
 
 import logging
@@ -22,18 +22,18 @@ from wan_t2v.shapes import VideoShape
 logger = logging.getLogger(__name__)
 CUT_MODEL = "A14B"  # the name of the cut networks in export/to_plan/compile_modules.py
 ATTENTIONS_PER_BLOCK = 2
-CUT_PLANS_BYTES = 5e9  # in place of 83 GB
+CUT_PLANS_BYTES = 5e9  # instead of 83 GB
 
 
 class RehearsalBuilder:
-    """A PlanBuilder (`export/to_plan/measured_build.py`).
+    """PlanBuilder of the rehearsal (`export/to_plan/measured_build.py`).
 
     Attributes:
-        checkpoint: the dummy.
-        precisions: of each graph.
+        checkpoint: the dummy checkpoint.
+        precisions: precision by graph.
         scratch: folder for the cut graphs, emptied after each build.
         cut: graphs that are too large to build here.
-        size: the clip that the text encoder's figures are asked for; any will do.
+        size: any clip size, for the estimate of the text encoder, which does not depend on it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RehearsalBuilder:
         self._trt = tensorrt_module("tensorrt_rtx")
 
     def build(self, spec: PlanSpec, source: Path, target: Path, settings: BuildSettings) -> NetworkFacts:
-        """Build the plan of `source`, or of its first block."""
+        """Build the plan of `source`, or of one block of its graph. Raises BuildError or NetworkError."""
         if spec.graph not in self.cut:
             return plan_from_onnx(self._trt, source, target, spec.shapes, settings, attention=spec.attention)
         from export.to_plan.compile_modules import compile_graph
@@ -68,11 +68,11 @@ class RehearsalBuilder:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
     def disk_bytes(self, estimated: float) -> float:
-        """What the cut plans take."""
+        """Return the disk space of the cut plans in bytes."""
         return min(estimated, CUT_PLANS_BYTES)
 
     def device_memory_bytes(self, spec: PlanSpec, plan: Path) -> tuple[int, ...]:
-        """Placement's estimate under each profile."""
+        """Return placement's estimate of a context per profile, in bytes."""
         choice: dict[str, Any] = {PART_OF[spec.graph]: self.precisions[spec.graph]}
         served = ServingProfile((self.size,), **choice)
         return tuple(

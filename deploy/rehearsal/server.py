@@ -1,4 +1,4 @@
-"""Start a CPU-only tritonserver on an assembled repository, with a backend that stands in for TensorRT's."""
+"""CPU-only tritonserver on an assembled repository, with a Python backend in place of TensorRT's."""
 
 import contextlib
 import json
@@ -33,24 +33,24 @@ POLL_S = 0.5
 
 
 class RehearsalError(Exception):
-    """Something in the rehearsal that did not go as it should; the message says what."""
+    """A failed check of the rehearsal. The message says which."""
 
 
 @dataclass(frozen=True)
 class RehearsalServer:
-    """A server that is up. `admin_key` opens its repository index."""
+    """A running server. `admin_key` gives access to its repository index."""
 
     url: str
     admin_key: str = field(repr=False)
 
     def states(self) -> dict[str, str]:
-        """Every model of the repository with its state, `READY` for one that is loaded."""
+        """Return the state of every model of the repository, `READY` for a loaded one."""
         index: list[dict[str, str]] = json.loads(self._post("/v2/repository/index", {})[1])
         models = [model for model in index if model["name"] != TENSOR_CHECK]
         return {model["name"]: model.get("state", "not loaded") for model in models}
 
     def generate(self, model: str, fields: Mapping[str, Any]) -> tuple[int, str]:
-        """HTTP status and text of a request for a video."""
+        """Request a video, and return the HTTP status and the response's text."""
         verb = "generate_stream" if model.endswith("_stream") else "generate"
         return self._post(f"/v2/models/{model}/{verb}", fields)
 
@@ -65,7 +65,7 @@ class RehearsalServer:
 
 
 def write_cpu_configs(repository: Path, placed: str) -> None:
-    """Write the config set CONFIG_SET: that of a placement with every instance on the CPU."""
+    """Write the config set CONFIG_SET: the placement's config set with every instance on the CPU."""
     for original in sorted(repository.glob("*/config.pbtxt")):
         folder = original.parent / "configs"
         chosen = folder / f"{placed}.pbtxt"
@@ -81,7 +81,7 @@ def write_cpu_configs(repository: Path, placed: str) -> None:
 
 @contextlib.contextmanager
 def rehearsal_server(repository: Path, log: Path, placement_options: list[str]) -> Iterator[RehearsalServer]:
-    """Serve `repository`, whose CPU configs were written, until the context ends. Raises RehearsalError."""
+    """Serve `repository`, which must have its CPU configs, until the context ends. Raises RehearsalError."""
     options = ServerOptions(repository=repository, log=log, config_name=CONFIG_SET, start_limit_s=600).with_ports()
     belongings = Belongings.acquire(temporary_folder())
     try:
@@ -98,7 +98,7 @@ def rehearsal_server(repository: Path, log: Path, placement_options: list[str]) 
 def _start(options: ServerOptions, belongings: Belongings, placement_options: list[str]) -> TritonProcess:
     wheel = installed_wheel()
     folder = ServerFolder.link(belongings.folder, wheel, repository=options.repository)
-    for part in (folder.backends / "python").iterdir():  # for a backend in Python, Triton takes no library by a link
+    for part in (folder.backends / "python").iterdir():  # Triton loads no symbolic link as a Python-based backend
         copy = part.with_name(f"{part.name}.copy")
         shutil.copy(part, copy)
         copy.replace(part)
@@ -127,7 +127,10 @@ def _start(options: ServerOptions, belongings: Belongings, placement_options: li
 
 
 def _wait(triton: TritonProcess) -> None:
-    """Until the server answers that it is ready: with `--exit-on-error` it ends when a model cannot be loaded."""
+    """Wait until the server is ready. Raises RehearsalError after the start limit.
+
+    With `--exit-on-error` the server exits if a model cannot be loaded.
+    """
     deadline = time.monotonic() + triton.options.start_limit_s
     while not triton.is_ready():
         if time.monotonic() > deadline:

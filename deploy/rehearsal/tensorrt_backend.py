@@ -1,7 +1,7 @@
-"""A Python-based Triton backend named `tensorrt`, for servers without a GPU: it loads no plan and runs none.
+"""Python-based Triton backend named `tensorrt`, for servers without a GPU. It loads and runs no plan.
 
-It compares the config that Triton hands it with the manifests beside the plan, as NVIDIA's backend compares it with the
-plan's own inputs and outputs. Copied to `backends/tensorrt/model.py`; Triton calls it inside its Python processes.
+It compares the model config with the manifests beside the plan, as NVIDIA's backend compares it with the plan's inputs
+and outputs. It is copied to `backends/tensorrt/model.py`, where Triton's Python processes load it.
 """
 
 import json
@@ -16,11 +16,11 @@ ANSWER = "this server rehearses loading: it has no GPU, so no plan runs here"
 
 
 class TritonPythonModel:
-    """One plan."""
+    """Model of one plan."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Raises TritonModelException, which keeps the model from being ready."""
-        import triton_python_backend_utils as pb_utils  # there is none outside Triton's processes
+        """Check the model's config. Raises TritonModelException, so that the model does not become ready."""
+        import triton_python_backend_utils as pb_utils  # exists in Triton's processes only
 
         config: dict[str, Any] = json.loads(args["model_config"])
         problems = list(problems_of(config, Path(args["model_repository"]) / args["model_version"]))
@@ -28,14 +28,14 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException("; ".join(problems))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Refuse, saying why."""
+        """Answer every request with an error that gives the reason."""
         import triton_python_backend_utils as pb_utils
 
         return [pb_utils.InferenceResponse(error=pb_utils.TritonError(ANSWER)) for _ in requests]
 
 
 def problems_of(config: Mapping[str, Any], folder: Path) -> list[str]:
-    """What is wrong with a model's config, seen from the manifests in its version folder."""
+    """List the mismatches between a model's config and the manifests in its version folder."""
     plan = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
     graph = read_manifest(GraphManifest, folder / GRAPH_MANIFEST)
     problems = []
@@ -63,5 +63,5 @@ def problems_of(config: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
-    """Whether a config's dims, -1 for any, allow a shape."""
+    """Whether a config's dims, in which -1 is any size, allow a shape."""
     return len(dims) == len(shape) and all(dim in (-1, size) for dim, size in zip(dims, shape, strict=True))

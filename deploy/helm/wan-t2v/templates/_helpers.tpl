@@ -36,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- default (printf "%s-admin" (include "wan-t2v.fullname" .)) .Values.server.adminKey.existingSecret -}}
 {{- end -}}
 
-{{/* The restricted profile of Pod Security, in full. */}}
+{{/* The complete restricted profile of the Pod Security Standards. */}}
 {{- define "wan-t2v.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 1000
@@ -55,7 +55,7 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Where a pod of this deployment may run. */}}
+{{/* Scheduling of this deployment's pods: node selector, tolerations, affinity, priority and runtime class. */}}
 {{- define "wan-t2v.scheduling" -}}
 {{- with .Values.nodeSelector }}
 nodeSelector:

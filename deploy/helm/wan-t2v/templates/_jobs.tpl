@@ -1,4 +1,4 @@
-{{/* Videos as jobs: what the front and the worker beside Triton have in common. */}}
+{{/* Job gateway: common parts of the front and of the worker beside Triton. */}}
 {{- define "wan-t2v.jobsName" -}}
 {{ include "wan-t2v.fullname" . }}-jobs
 {{- end -}}
@@ -50,7 +50,7 @@ limits:
 {{- end -}}
 
 {{- define "wan-t2v.jobsProbes" -}}
-# Jobs are taken while servers are away too, so a front is ready when it answers.
+# The gateway accepts jobs even while no server is up, so it is ready when it answers.
 readinessProbe:
   httpGet:
     path: /healthz
@@ -64,7 +64,7 @@ livenessProbe:
   failureThreshold: 6
 {{- end -}}
 
-{{/* The worker in a server's pod. It asks its own server alone, so no router is needed. */}}
+{{/* The worker in a server's pod. It calls only the server of its pod, so no router is needed. */}}
 {{- define "wan-t2v.jobsWorker" -}}
 {{- if and .Values.tls.enabled (not .Values.authProxy.enabled) }}
 {{- fail "jobs: with tls Triton speaks TLS inside its pod too, and the worker beside it does not; let authProxy speak TLS" }}
@@ -72,8 +72,8 @@ livenessProbe:
 - name: jobs-worker
   image: {{ include "wan-t2v.jobsImage" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  # A sidecar, so that it ends after the server: the video that runs is stored while the pod drains. A server that drains
-  # refuses new ones, so what the worker takes meanwhile goes back to the queue.
+  # A sidecar, so that it ends after the server and can store the running video while the pod drains. A draining server
+  # refuses new videos, so jobs that the worker takes meanwhile return to the queue.
   restartPolicy: Always
   args:
     {{- include "wan-t2v.jobsArguments" . | nindent 4 }}

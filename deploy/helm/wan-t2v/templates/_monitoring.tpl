@@ -3,7 +3,7 @@
 namespace="{{ .Release.Namespace }}",app_kubernetes_io_instance="{{ .Release.Name }}"
 {{- end -}}
 
-{{/* The streaming door tells the gauges, for both doors. */}}
+{{/* Only the streaming endpoint exports the gauges, for both endpoints. */}}
 {{- define "wan-t2v.withoutGauges" -}}
 {{- if and (include "wan-t2v.onGpu" .) (eq .Values.placement.doors "unary") }}yes{{ end -}}
 {{- end -}}

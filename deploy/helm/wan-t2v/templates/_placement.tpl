@@ -1,4 +1,4 @@
-{{/* The row of files/placement.json for these values, as JSON; a deployment that does not fit ends the rendering. */}}
+{{/* The row of files/placement.json for these values, as JSON. Rendering fails for a deployment that does not fit. */}}
 {{- define "wan-t2v.placement" -}}
 {{- $table := .Files.Get "files/placement.json" | fromJson -}}
 {{- $gpus := .Values.placement.gpus | join "+" -}}
@@ -9,7 +9,7 @@
 {{- if not (has $sizes $table.sizes) -}}
 {{- fail (printf "placement.sizes: %s, accepted: %s" $sizes (join "; " $table.sizes)) -}}
 {{- end -}}
-{{- /* INT8 takes the memory of FP8, so the table has one row for both. */ -}}
+{{- /* INT8 needs as much memory as FP8, so the table has one row for both. */ -}}
 {{- $experts := ternary "fp8" .Values.placement.experts (eq .Values.placement.experts "int8-bf16") -}}
 {{- $key := printf "%s %s %s %s %s" $gpus $sizes $experts .Values.placement.vae .Values.placement.doors -}}
 {{- $row := get $table.rows $key -}}
@@ -20,7 +20,7 @@
 {{- set $row "options" $options | toJson -}}
 {{- end -}}
 
-{{/* What the placement is asked for again in the pod, once plans have been measured. */}}
+{{/* Options of `python -m export placement`, which the pod runs again with the measured plans. */}}
 {{- define "wan-t2v.placementArguments" -}}
 {{- range .Values.placement.gpus }}
 - --gpu
@@ -42,7 +42,7 @@
 - {{ include "wan-t2v.vaeEngine" . }}
 {{- end -}}
 
-{{/* Where the text encoder runs and what runs the VAE: the operator's choice, else the table's. */}}
+{{/* Device of the text encoder and engine of the VAE: the operator's choice, else the table's. */}}
 {{- define "wan-t2v.textEncoder" -}}
 {{- default (include "wan-t2v.placement" . | fromJson).textEncoder .Values.placement.textEncoder -}}
 {{- end -}}
@@ -51,7 +51,7 @@
 {{- default (include "wan-t2v.placement" . | fromJson).vaeEngine .Values.placement.vaeEngine -}}
 {{- end -}}
 
-{{/* Options of the Job's step that writes the programs of what runs in torch; nothing where nothing does. */}}
+{{/* Options of the Job's step that writes torch programs. Empty if nothing runs in torch. */}}
 {{- define "wan-t2v.programArguments" -}}
 {{- if eq (include "wan-t2v.textEncoder" .) "cpu" }}
 - --graph=text_encoder

@@ -18,7 +18,7 @@
 - --metrics-port=8002
 {{- if or .Values.tls.enabled .Values.authProxy.enabled }}
 - --http-address=127.0.0.1
-# else it would be where HTTP is
+# the default is the HTTP address
 - --metrics-address=0.0.0.0
 {{- end }}
 {{- if .Values.authProxy.enabled }}
@@ -88,7 +88,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* What callers from outside may ask over gRPC: a video, whether the server is ready, and what it serves. */}}
+{{/* gRPC methods for callers outside the cluster: inference, readiness and statistics. */}}
 {{- define "wan-t2v.callersMethods" -}}
 - ModelInfer
 - ModelStreamInfer
