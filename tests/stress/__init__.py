@@ -1,1 +1,1 @@
-"""The programs behind make fuzz, make faults and make soak."""
+"""Programs of `make fuzz`, `make faults` and `make soak`."""

@@ -1,9 +1,9 @@
-"""Signals that end a run of tests in order, so that servers and databases stop with who started them."""
+"""Signals that end a test run with clean-up, so that its servers and databases stop."""
 
 import signal
 
 
 def end_in_order() -> None:
-    """Take SIGTERM as Ctrl-C, and Ctrl-C also where a shell lets what it starts in the background ignore it."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT, also in a background process, where shells ignore SIGINT."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -1,9 +1,9 @@
-"""`make faults`: kill every Python process of a server in the middle of requests, and worse; print what became of it.
+"""`make faults`: inject faults into servers during requests, such as kills of every Python process; print the outcomes.
 
-Two servers are harmed: the repository as it is, and a copy with few places, experts that fail on demand and a small
-disk for checkpoints. Others are stopped, killed or given damaged files while they start. The last line is one JSON
-object, also in the file of `--out`; exit code 1 if a caller was left without an answer, another was harmed, the server
-did not serve again, or something was left behind.
+Faults are injected into servers of the unchanged repository, and of a copy with a short queue, experts that fail on
+demand and a small disk for checkpoints. Other servers are stopped, killed or given damaged files while they start. The
+last line is one JSON object, also written to the file of `--out`. Exit code 1 means that a caller got no answer, that
+another caller was affected, that the server did not recover, or that resources leaked.
 """
 
 import argparse
@@ -51,7 +51,7 @@ SMALL_SHARED_MIB = 32
 
 
 def faults_of_processes_and_callers(repository: Path, folder: Path, models: set[str]) -> Iterator[Outcome]:
-    """One fault after the other; `models` picks whose processes are killed, all if empty."""
+    """Inject faults in processes and callers, one after the other. `models` limits whose processes are killed."""
     with running_server(ServerOptions(repository=repository, log=folder / "server.log", start_limit_s=600)) as server:
         victim = Victim(server)
         for model, index in victim.instances(models):
@@ -66,7 +66,7 @@ def faults_of_processes_and_callers(repository: Path, folder: Path, models: set[
 
 
 def faults_of_what_stops_and_goes(repository: Path, folder: Path) -> Iterator[Outcome]:
-    """The same for processes that hang and for models that are taken away."""
+    """Inject hangs of processes and unloads of models."""
     with running_server(ServerOptions(repository=repository, log=folder / "hung.log", start_limit_s=600)) as server:
         victim = Victim(server)
         for model in UNLOADED:
@@ -76,7 +76,7 @@ def faults_of_what_stops_and_goes(repository: Path, folder: Path) -> Iterator[Ou
 
 
 def faults_of_starts(repository: Path, folder: Path, not_tried: list[str]) -> Iterator[Outcome]:
-    """Of servers that are not ready yet, and of one with little shared memory."""
+    """Inject faults into servers that are starting, and test one with little shared memory."""
     yield from stopped_starts(repository, folder)
     yield from killed_starts(repository, folder)
     (folder / "damaged").mkdir()
@@ -89,7 +89,7 @@ def faults_of_starts(repository: Path, folder: Path, not_tried: list[str]) -> It
 
 
 def faults_of_limits_and_experts(repository: Path, folder: Path, not_tried: list[str]) -> Iterator[Outcome]:
-    """The same for what needs a changed repository; what could not be done here is added to `not_tried`."""
+    """Inject faults that need a changed repository. Faults that are impossible here are added to `not_tried`."""
     with contextlib.ExitStack() as stack:
         disk, mounted = folder / "checkpoints", True
         try:
@@ -112,7 +112,7 @@ def faults_of_limits_and_experts(repository: Path, folder: Path, not_tried: list
 
 
 def faults_around_the_gateway(repository: Path, folder: Path, not_tried: list[str]) -> Iterator[Outcome]:
-    """Of jobs over HTTP; the gateway's packages are imported when it is tried."""
+    """Inject faults during gateway jobs. The gateway's packages are imported only here."""
     from tests.stress.faults.gateway.faults import faults_of_the_gateway
 
     yield from faults_of_the_gateway(repository, folder, not_tried)
@@ -122,7 +122,7 @@ KINDS = ("processes", "hangs", "starts", "limits", "gateway")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Start servers, harm them, tell. Returns an exit code."""
+    """Start servers, inject faults and print the outcomes. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.faults", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument(
@@ -158,12 +158,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _without_folders(text: str) -> str:
-    """A file of results may be kept where others read it; error messages name folders of this machine."""
+    """Remove temporary folders from the text, since results are published and error messages contain such paths."""
     return re.sub(rf"{re.escape(tempfile.gettempdir())}/[\w./-]*", "(its folder)", text)
 
 
 def _to_the_end(kind: str, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-    """A kind that breaks off is a fault as well, and the others are tried all the same."""
+    """Yield the outcomes. An exception becomes an outcome with a fault, so that the other kinds still run."""
     try:
         yield from outcomes
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Callers who leave without a word, at each way in but the stream over gRPC."""
+"""Callers that disconnect during a request, over each protocol and endpoint except the gRPC stream."""
 
 import json
 import socket
@@ -21,9 +21,9 @@ Leave = Callable[[], None]
 
 
 def leave(victim: Victim, way: str) -> Outcome:
-    """A caller leaves while its clip is made and another caller's waits. Its place must come back.
+    """Let a caller disconnect while its clip is generated and another request waits. Its slot must be freed.
 
-    An ensemble never hears of it, so at the unary endpoint the work goes on to its end or to its deadline.
+    Triton does not notify an ensemble, so at the unary endpoint the generation runs to its end or its deadline.
     """
     began = time.monotonic()
     whole = victim.asked("unary" if "unary" in way else "stream", LEAVING)
@@ -41,7 +41,7 @@ def leave(victim: Victim, way: str) -> Outcome:
 
 
 def begun(server: Server, way: str, fields: Mapping[str, Any]) -> Leave:
-    """Ask for a clip; returns how to leave."""
+    """Send a request for a clip. Returns the function that disconnects."""
     return _over_grpc(server.grpc_url, fields) if way == WAYS[0] else _over_http(server.http_url, way, fields)
 
 

@@ -1,4 +1,4 @@
-"""Faults that are done to a running server, and what became of the callers and of the server."""
+"""Faults injected into a running server, with the outcomes for callers and server."""
 
 import os
 import re
@@ -21,31 +21,31 @@ from tests.stress.faults.victim import DOORS, LARGE, LEAK, LONG, SMALL, Outcome,
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.processes import stub_pids
 
-MARKED = {**SMALL, "height": 64, "width": 64, "num_inference_steps": 8}  # by its size: no other request has it
+MARKED = {**SMALL, "height": 64, "width": 64, "num_inference_steps": 8}  # its size is unique among the requests
 MARKED_LATENTS = (8, 8)
-# The timestep below which an expert fails, by the half of the generation: after its second step, and at the switch.
+# The timestep below which an expert fails: after the generation's second step, and at the switch of experts.
 HALVES = {"high_noise_expert": 980.0, "low_noise_expert": 875.0}
 EXPECTED = {
     "nan": r"NonFiniteVelocity: step \d of 8, timestep \d+: {expert} gave a velocity",
     "error": r"{expert}: RuntimeError: a fault of a test: no memory for this pass",
 }
-# Pictures at each step and frames at the end, so that there is much to read: 1 MB.
+# Previews at each step and frames at the end, so that there is much to read: 1 MB.
 UNREAD = {**LARGE, "num_inference_steps": 60, "output_type": "frames"}
-PROMPT_TOKENS, PROMPT_IDS, PROMPT_BYTES = 64, 100, 64 * 192 * 4  # of wan-mini: length, some ids, embeddings
+PROMPT_TOKENS, PROMPT_IDS, PROMPT_BYTES = 64, 100, 64 * 192 * 4  # of wan-mini: length, range of ids, embeddings
 DECOUPLED = "text_to_video_stream"
-HELD_S = 20.0  # for allocators to settle while nobody reads
-UNREAD_AT = {"gRPC": {**UNREAD, "preview_every": 1}, "HTTP": UNREAD}  # a picture's bytes are no JSON
+HELD_S = 20.0  # time for allocators to settle while the client does not read
+UNREAD_AT = {"gRPC": {**UNREAD, "preview_every": 1}, "HTTP": UNREAD}  # previews are bytes, which JSON cannot carry
 
 
 def kill(victim: Victim, model: str, index: int) -> Outcome:
-    """kill -9 of a Python process."""
+    """Kill a Python process with SIGKILL."""
 
     def do() -> None:
         os.kill(sorted(stub_pids(victim.server.pid)[model])[index], signal.SIGKILL)
 
     victim.reloaded += victim.processes[model]
     server_pid = victim.server.pid
-    victim.dies = model == DECOUPLED  # 2.51 can end itself with such a process under its calls
+    victim.dies = model == DECOUPLED  # Triton 2.51 can crash if this process dies during its calls
     outcome = victim.suffer(f"kill -9 {model}, process {index + 1} of {victim.processes[model]}", do)
     victim.dies = False
     again = ("tritonserver was started again",) if victim.server.pid != server_pid else ()
@@ -53,7 +53,7 @@ def kill(victim: Victim, model: str, index: int) -> Outcome:
 
 
 def kill_the_server(victim: Victim) -> Outcome:
-    """kill -9 of tritonserver itself, which takes all its Python processes with it."""
+    """Kill tritonserver with SIGKILL, which ends all its Python processes too."""
     victim.dies = True
     outcome = victim.suffer("kill -9 tritonserver", lambda: os.kill(victim.server.pid, signal.SIGKILL))
     victim.dies = False
@@ -62,7 +62,7 @@ def kill_the_server(victim: Victim) -> Outcome:
 
 
 def lose_a_caller(victim: Victim) -> Outcome:
-    """A client's process is killed in the middle of a stream: its work must stop, the others must not notice."""
+    """Kill a client's process during a stream. Its generation must stop, and other callers must not be affected."""
     code = (
         "import sys\nfrom wan_t2v_client import Connection, TextToVideo\n"
         "with TextToVideo(Connection(sys.argv[1])) as client:\n"
@@ -81,7 +81,7 @@ def lose_a_caller(victim: Victim) -> Outcome:
 
 
 def read_slowly(victim: Victim, protocol: str) -> Outcome:
-    """A client does not read its connection while its video is made and others get theirs; then it reads all."""
+    """Let a client stop reading while its video is generated and others get theirs, and then read everything."""
     fields = UNREAD_AT[protocol]
     expected = victim.asked("stream", UNREAD)
     before = Footprint.of_server(victim.server)
@@ -117,7 +117,7 @@ def _incomplete(heard: list[Message], expected: bytes | str, *, steps: Any) -> l
 
 
 def overload(victim: Victim, count: int) -> Outcome:
-    """More requests at once than there are places: as many as fit are served, the others refused with the figures."""
+    """Send more concurrent requests than there are slots. The excess must be refused with figures."""
     began = time.monotonic()
     ended = threading.Event()
     with ThreadPoolExecutor(count + 1) as pool:
@@ -143,7 +143,7 @@ def _most_under_way(victim: Victim, ended: threading.Event) -> int:
 
 
 def fail_an_expert(victim: Victim, harmed: HarmedRepository, kind: str, *, expert: str) -> Outcome:
-    """An expert fails in the middle of one clip at each door; clips of another size are under way beside them."""
+    """Let an expert fail during one clip at each endpoint, while clips of another size are generated."""
     with harmed.failing(kind, latents=MARKED_LATENTS, below=HALVES[expert]), ThreadPoolExecutor(4) as pool:
         began = time.monotonic()
         marked = [pool.submit(victim.asked, door, MARKED) for door in DOORS]
@@ -162,7 +162,7 @@ def fail_an_expert(victim: Victim, harmed: HarmedRepository, kind: str, *, exper
 
 
 def fail_the_text_encoder(victim: Victim, harmed: HarmedRepository) -> Outcome:
-    """The text encoder fails once for a prompt. Triton's cache keeps that, and all later requests must do without."""
+    """Let the text encoder fail once for a prompt. Triton caches the failure, and later requests must still succeed."""
     began = time.monotonic()
     forget_prompts(victim)
     with harmed.failing_prompt() as has_failed:
@@ -178,7 +178,7 @@ def fail_the_text_encoder(victim: Victim, harmed: HarmedRepository) -> Outcome:
 
 
 def forget_prompts(victim: Victim) -> None:
-    """Fill Triton's response cache with other prompts."""
+    """Fill Triton's response cache with other prompts, so that earlier ones are evicted."""
     random = np.random.default_rng(0)
     mask = np.ones((1, PROMPT_TOKENS), np.int64)
     with tritonclient.grpc.InferenceServerClient(victim.server.grpc_url) as client:
@@ -191,7 +191,7 @@ def forget_prompts(victim: Victim) -> None:
 
 
 def fill_the_disk(victim: Victim, harmed: HarmedRepository) -> Outcome:
-    """The disk of the checkpoints is full from the first step on; later the same request takes up what was kept."""
+    """Fill the checkpoints' disk after the first step. Later the same request must resume from what was kept."""
     key = {"idempotency_key": "full"}
     expected = victim.asked("stream", MARKED)
     heard: list[Message] = []

@@ -1,8 +1,8 @@
-"""A Triton model for tests: a graph that goes wrong when a file tells it to, and else is the real one.
+"""Triton model for tests: the real graph, which fails on demand while a fault file exists.
 
-`tests/stress/faults/harmed_repository.py` puts it in the place of `1/model.py` of the experts, of the decoder of later frames
-and of the text encoder. The parameter `fault_file` names a JSON file that need not be there; see `Fault`. The text
-encoder's is an empty file: the call that finds it takes it away and fails.
+`tests/stress/faults/harmed_repository.py` replaces `1/model.py` of the experts, of `vae_decoder_next` and of the text
+encoder by it. The parameter `fault_file` is the path of a JSON file (see `Fault`), which may be missing. The text
+encoder's is an empty file: the call that finds it removes it and fails.
 """
 
 import json
@@ -15,19 +15,19 @@ import triton_python_backend_utils as pb_utils
 
 from wan_t2v.serving.models.graph import GraphModel
 
-AFTER_ALL_STEPS = 0.0  # the decoder's place among the timesteps
+AFTER_ALL_STEPS = 0.0  # timestep that stands for the decoder
 POLL_S = 0.02
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What to do to passes of one clip size from a moment on.
+    """A fault of all passes of one clip size from some timestep on.
 
     Attributes:
-        kind: `nan` answers with no numbers, `error` raises, `hold` waits until the file is gone; `open files` and
-            `memory` answer rightly and leak a file and 4 MiB a pass.
-        latents: height and width of the latents whose passes are meant; others' go well.
-        below: the timestep from which on.
+        kind: `nan` returns NaN, `error` raises, `hold` waits until the file is removed; `open files` and `memory` give
+            correct results and leak an open file or 4 MiB per pass.
+        latents: height and width of the affected latents.
+        below: timestep below which passes are affected.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Fault:
 
     @classmethod
     def read(cls, path):
-        """None if no fault is wanted."""
+        """Read the fault file. None if it is missing."""
         try:
             found = json.loads(path.read_bytes())
         except FileNotFoundError:
@@ -50,7 +50,7 @@ class Fault:
 
 
 class FaultyEngine:
-    """An engine and what may happen to its answers."""
+    """Engine that applies the current fault to its results."""
 
     def __init__(self, engine, path):
         self._engine, self._path = engine, path
@@ -74,7 +74,7 @@ class FaultyEngine:
 
 
 class OnceFailingEngine:
-    """A text encoder, one call of which fails each time that a file is put there."""
+    """Engine of the text encoder. One call fails each time that the fault file is created."""
 
     def __init__(self, engine, path):
         self._engine, self._path = engine, path

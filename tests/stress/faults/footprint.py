@@ -1,4 +1,4 @@
-"""What a server holds of the machine, to see whether anything leaks: processes, memory, open files, shared memory."""
+"""Footprint of a server, for finding leaks: processes, memory, open files, shared memory."""
 
 import contextlib
 from collections import Counter
@@ -16,13 +16,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Allowance:
-    """How much more than before is no leak yet.
+    """Growth that does not count as a leak.
 
     Attributes:
-        memory_mib, memory_share: of each model's processes, whichever of the two is more; allocators keep what they
-            once needed, and a process that was started again needs other amounts than the one before it.
-        open_files: of all processes together.
-        regions: of shared memory.
+        memory_mib, memory_share: of each model's processes, the larger of both. Allocators keep memory that they once
+            needed, and a restarted process needs another amount than the one before.
+        open_files: in all processes together.
+        regions: shared memory regions.
     """
 
     memory_mib: float
@@ -31,18 +31,18 @@ class Allowance:
     regions: int
 
     def memory(self, before_mib: float) -> float:
-        """For processes that had so much."""
+        """Return the allowed growth in MiB of processes that had `before_mib`."""
         return max(self.memory_mib, self.memory_share * before_mib)
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """At one moment.
+    """Resources of a server at one moment.
 
     Attributes:
-        processes, memory_mib, open_files: by model, and of Triton's own process and its supervisor. Memory is what
-            they allocated (anonymous pages, also those swapped out). Mapped files are the kernel's to take back, and
-            shared memory is counted apart. Open files are also sockets and pipes.
+        processes, memory_mib, open_files: by model, and of tritonserver and its supervisor. Memory is anonymous pages,
+            swapped-out ones included. Mapped files are not counted, since the kernel can reclaim them, and shared
+            memory is counted separately. Open files include sockets and pipes.
         regions, regions_mib: shared memory between Triton and its Python processes.
     """
 
@@ -54,7 +54,7 @@ class Footprint:
 
     @classmethod
     def of_server(cls, server: Server) -> "Footprint":
-        """Of a running server, now."""
+        """Measure a running server."""
         living = stub_pids(server.pid) | {TRITON: {server.pid}, SUPERVISOR: {server.supervisor_pid}}
         regions = list(SHARED_MEMORY.glob(f"{SHM_PREFIX}{server.supervisor_pid}_*"))
         return cls(
@@ -66,7 +66,7 @@ class Footprint:
         )
 
     def grown_since(self, before: "Footprint", allowance: Allowance) -> list[str]:
-        """What is more than it was, by more than is allowed."""
+        """Describe what grew since `before` by more than the allowance."""
         found = []
         if self.processes != before.processes:
             found.append(f"processes are {_differing(self.processes, before.processes)}")
@@ -82,7 +82,7 @@ class Footprint:
 
 
 def allocated_mib(pid: int) -> float:
-    """Memory that a process allocated, in MiB; none if it ended meanwhile."""
+    """Return the anonymous memory of a process in MiB, 0 if it has ended."""
     found: Counter[str] = Counter()
     with contextlib.suppress(OSError):
         for line in (PROCESSES / str(pid) / "status").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -93,7 +93,7 @@ def allocated_mib(pid: int) -> float:
 
 
 def open_files(pid: int) -> list[str]:
-    """What a process has open, as Linux names it: paths, sockets, pipes; nothing if it ended meanwhile."""
+    """List a process's open files, sockets and pipes as Linux names them. Empty if it has ended."""
     found = []
     with contextlib.suppress(OSError):
         for link in (PROCESSES / str(pid) / "fd").iterdir():
@@ -103,7 +103,7 @@ def open_files(pid: int) -> list[str]:
 
 
 def _open_files(living: dict[str, set[int]], triton_pid: int) -> dict[str, int]:
-    """How many by model. A process that Triton starts later inherits about twenty of its sockets: counted once."""
+    """Count open files by model. Sockets and pipes that processes inherit from tritonserver are counted once."""
     of_triton = {target for target in open_files(triton_pid) if target.startswith(("socket:", "pipe:"))}
     return {
         model: sum(pid == triton_pid or target not in of_triton for pid in pids for target in open_files(pid))

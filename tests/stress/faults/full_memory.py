@@ -1,4 +1,4 @@
-"""A /dev/shm that refused requests fill: Triton gives nothing back, so the server is started again when nobody waits."""
+"""A /dev/shm filled by refused requests: Triton frees no region, so the supervisor restarts the idle server."""
 
 import contextlib
 import time
@@ -18,9 +18,9 @@ RESTARTED, AGAIN = "event=restarted for its memory", "event=started again"
 
 
 def filled_shared_memory(repository: Path, folder: Path) -> Outcome:
-    """Send starting noise that is refused until the regions are nearly full; the same video must come before and after.
+    """Send latents that are refused until shared memory is nearly full. Videos before and after must be equal.
 
-    Raises MountRefused where this user may not mount a file system of its own.
+    Raises MountRefused if this user may not mount a file system.
     """
     faults: list[str] = []
     with serving(repository, folder / "full.log", before=in_small_shared_memory(SIZE_MIB)) as launcher:
@@ -44,7 +44,7 @@ def filled_shared_memory(repository: Path, folder: Path) -> Outcome:
 
 
 def refused(url: str) -> str:
-    """What a caller is told whose starting noise does not fit the clip."""
+    """Send latents that do not fit the clip, and return the error that the caller gets."""
     side = int((REFUSED_MIB * 2**20 / 4 / 16) ** 0.5)
     with TextToVideo(Connection(url)) as client:
         try:
@@ -55,7 +55,7 @@ def refused(url: str) -> str:
 
 
 def video(url: str) -> bytes:
-    """A small video; nothing if there is none."""
+    """Generate a small video. Empty if that fails."""
     fields: dict[str, Any] = {**SMALL, "seed": 5}
     with TextToVideo(Connection(url)) as client, contextlib.suppress(ClientError):
         return client.generate_unary("a red ball", **fields).video or b""
@@ -63,7 +63,7 @@ def video(url: str) -> bytes:
 
 
 def until_again(lines: Iterator[str]) -> Iterator[str]:
-    """What the launcher says until its next server serves, or until it ends."""
+    """Yield the launcher's output until its next server is ready, or until it ends."""
     for line in lines:
         yield line.strip()
         if line.startswith(AGAIN):

@@ -1,4 +1,4 @@
-"""Processes that stop without dying, and models that somebody takes away: nobody is told, so somebody must look."""
+"""Hanging processes and unloaded models. Nothing reports these, so the supervisor must detect them."""
 
 import contextlib
 import os
@@ -13,15 +13,15 @@ from tests.stress.faults.victim import Outcome, Victim
 from wan_t2v.operate.model_control import ModelControl
 from wan_t2v.operate.processes import stub_pids
 
-PAUSE_S = 2.5  # Triton 2.51 asks its Python processes more often than that
-SHORT_S = SERVER_S - 1  # of tritonserver: too short for the supervisor to give it up
-# Whoever waits for a stopped process may wait until the supervisor sees it, and another server takes its time to start.
+PAUSE_S = 2.5  # longer than Triton 2.51's interval of health checks of its Python processes
+SHORT_S = SERVER_S - 1  # pause of tritonserver that is too short for the supervisor to restart it
+# Few models, since each hang lasts until the supervisor detects it and another server has started.
 HANGING = ("high_noise_expert", "denoiser", "text_to_video_stream")
 UNLOADED = ("prepare", "denoiser", "low_noise_expert", "text_to_video", "text_to_video_stream")
 
 
 def hang(victim: Victim, model: str, *, resumed: bool) -> Outcome:
-    """SIGSTOP of a Python process or of tritonserver, in the middle of requests; and SIGCONT after a while."""
+    """Stop a Python process or tritonserver with SIGSTOP during requests; if `resumed`, SIGCONT follows."""
     server_pid = victim.server.pid
     pid = server_pid if model == TRITON else min(stub_pids(server_pid)[model])
     pause_s = SHORT_S if model == TRITON else PAUSE_S
@@ -30,11 +30,11 @@ def hang(victim: Victim, model: str, *, resumed: bool) -> Outcome:
         os.kill(pid, signal.SIGSTOP)
         if resumed:
             time.sleep(pause_s)
-            with contextlib.suppress(ProcessLookupError):  # Triton ended it meanwhile
+            with contextlib.suppress(ProcessLookupError):  # Triton may have killed it meanwhile
                 os.kill(pid, signal.SIGCONT)
 
     victim.reloaded += victim.processes.get(model, 0)
-    victim.dies = model != TRITON or not resumed  # 2.51 ends an unhealthy process under its calls, and itself with it
+    victim.dies = model != TRITON or not resumed  # Triton 2.51 kills an unhealthy process during its calls and crashes
     outcome = victim.suffer(f"SIGSTOP of {model}, {f'SIGCONT {pause_s:g} s later' if resumed else 'for good'}", do)
     victim.dies = False
     again = _pid(victim) != server_pid
@@ -42,7 +42,7 @@ def hang(victim: Victim, model: str, *, resumed: bool) -> Outcome:
 
 
 def unload(victim: Victim, model: str) -> Outcome:
-    """Somebody with the key unloads a model in the middle of requests, and nobody loads it again."""
+    """Unload a model during requests, as an operator with the key can, and do not load it again."""
     victim.reloaded += victim.processes.get(model, 0)
     control = ModelControl(victim.server.run_directory)
     return victim.suffer(f"{model} is unloaded with the key", lambda: control.unload(model))

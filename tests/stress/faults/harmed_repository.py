@@ -1,4 +1,4 @@
-"""A model repository in which things can be made to go wrong: graphs that fail on demand, few places, a small disk."""
+"""Model repository for fault injection: graphs that fail on demand, a short queue, a small disk."""
 
 import contextlib
 import json
@@ -11,18 +11,18 @@ from pathlib import Path
 
 from benchmarks.harness.repository_copy import copy_repository
 
-FAULTY_GRAPH = Path(__file__).with_name("faulty_graph.py")  # only Triton's own processes can import it
+FAULTY_GRAPH = Path(__file__).with_name("faulty_graph.py")  # importable in Triton's processes only
 FAULTY = ("high_noise_expert", "low_noise_expert", "vae_decoder_next")
 LOOPS = ("denoiser", "text_to_video_stream")
 TEXT_ENCODER = "text_encoder"
-TEXT_CACHE_BYTES = 2**20  # of Triton's response cache: about 20 prompts of wan-mini, so that they are soon forgotten
+TEXT_CACHE_BYTES = 2**20  # Triton's response cache: about 20 prompts of wan-mini, so that prompts are soon evicted
 PLACES = 4  # one runs, three wait
-FILLED_BYTES = 2**16  # written at once
+FILLED_BYTES = 2**16  # per write
 
 
 @dataclass(frozen=True)
 class HarmedRepository:
-    """Where it is, the files that make graphs and the text encoder fail, and the folder of its checkpoints."""
+    """Paths of the repository, of the fault files of graphs and text encoder, and of the checkpoints."""
 
     path: Path
     fault_file: Path
@@ -31,7 +31,7 @@ class HarmedRepository:
 
     @contextlib.contextmanager
     def failing(self, kind: str, *, latents: tuple[int, int], below: float) -> Iterator[None]:
-        """Have the graphs fail at clips of this size; see `tests/stress/faults/faulty_graph.py`."""
+        """Make the graphs fail at clips of this size inside the context (`tests/stress/faults/faulty_graph.py`)."""
         partial = self.fault_file.with_suffix(".partial")
         partial.write_text(json.dumps({"kind": kind, "latents": latents, "below": below}), encoding="utf-8")
         partial.replace(self.fault_file)
@@ -42,7 +42,7 @@ class HarmedRepository:
 
     @contextlib.contextmanager
     def failing_prompt(self) -> Iterator[Callable[[], bool]]:
-        """Have the next call of the text encoder fail; yields whether it did."""
+        """Make the next call of the text encoder fail. Yields a function that returns whether it did."""
         self.prompt_fault_file.touch()
         try:
             yield lambda: not self.prompt_fault_file.exists()
@@ -51,7 +51,7 @@ class HarmedRepository:
 
 
 def harmed_repository(repository: Path, folder: Path, *, checkpoints: Path) -> HarmedRepository:
-    """Make a copy under `folder` with room for four requests in all, that keeps checkpoints after every step."""
+    """Make a copy under `folder` that admits four requests and writes a checkpoint after every step."""
     files = folder / "fault.json", folder / "prompt_fault"
     harmed = HarmedRepository(copy_repository(repository, folder), *files, checkpoints)
     for graph in (*FAULTY, TEXT_ENCODER):
@@ -65,7 +65,7 @@ def harmed_repository(repository: Path, folder: Path, *, checkpoints: Path) -> H
 
 
 def _configure(model: Path, parameters: dict[str, str]) -> None:
-    """Set parameters of a model, in the place of those that it has."""
+    """Set parameters of a model, replacing existing ones."""
     path = model / "configs/cpu.pbtxt"
     text = path.read_text(encoding="utf-8")
     for name, value in parameters.items():
@@ -75,12 +75,12 @@ def _configure(model: Path, parameters: dict[str, str]) -> None:
 
 
 class MountRefused(Exception):
-    """This user may not mount a file system."""
+    """A refused mount of a file system."""
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """Mount a file system of this size at `folder`. Raises MountRefused; root may, and so may some containers."""
+    """Mount a file system of this size at `folder`. Raises MountRefused; usually only root may mount."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
@@ -94,11 +94,11 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def filled(folder: Path) -> Iterator[None]:
-    """Leave no byte free on the disk of `folder`."""
+    """Fill the disk of `folder` completely inside the context."""
     filler = folder / "filler"
     try:
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:  # the last write is a short one, and the next fails
+            while True:  # the last successful write is short, and the next one fails
                 file.write(bytes(FILLED_BYTES))
         yield
     finally:

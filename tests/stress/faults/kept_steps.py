@@ -1,4 +1,4 @@
-"""A kill after each step of a clip with an idempotency key: the same key again goes on there, to the same bytes."""
+"""Kills after each step of a clip with an idempotency key. The same key must resume there and give the same bytes."""
 
 import contextlib
 import json
@@ -21,15 +21,15 @@ from wan_t2v.operate.processes import stub_pids
 from wan_t2v.serving.resume.checkpoint_file import CheckpointFile
 
 STREAM, UNARY, DENOISER = "text_to_video_stream", "text_to_video", "denoiser"
-# Both experts have a part in it, and its size is another than that of all other requests.
+# Both experts run in it, and its size is unique among the requests.
 KEPT = {**SMALL, "height": 32, "width": 32, "num_inference_steps": 6}
 KEPT_LATENTS = (4, 4)
 Held = contextlib.AbstractContextManager[None]
-DECODING_S = 0.3  # from the last step's message to the decoder's second call, which is held
+DECODING_S = 0.3  # upper bound from the last step's message to the decoder's second call, which is held
 
 
 def kill_after_each_step(victim: Victim, harmed: HarmedRepository) -> Iterator[Outcome]:
-    """At the streaming endpoint also in the middle of decoding; at the unary one while it denoises."""
+    """Kill after each step at both endpoints; at the streaming one also during decoding."""
     expected = _streamed(victim, {})
     timesteps = (expected.metadata or {})["timesteps"]
     for step in range(1, len(timesteps) + 1):
@@ -58,8 +58,11 @@ def _killed(victim: Victim, harmed: HarmedRepository, endpoint: str, *, step: in
 
 
 def _killed_streaming(victim: Victim, held: Held, key: dict[str, str], *, step: int, last: bool) -> str:
-    """The caller leaves then: Triton 2.51 ends no stream of a dead process, which the client's watchdog notices."""
-    with held, grpc_messages(victim.server.grpc_url, KEPT, key) as messages:  # asked first, it may be past the step
+    """Kill the stream's process after a step, and disconnect.
+
+    Triton 2.51 does not end the stream of a dead process; the client library detects it with a watchdog.
+    """
+    with held, grpc_messages(victim.server.grpc_url, KEPT, key) as messages:  # hold first, or the step may have passed
         next(message for message in messages if message.step == step)
         time.sleep(DECODING_S if last else 0)
         os.kill(min(stub_pids(victim.server.pid)[STREAM]), signal.SIGKILL)
@@ -79,7 +82,7 @@ def _killed_unary(victim: Victim, harmed: HarmedRepository, held: Held, *, key: 
 
 
 def _steps_kept(harmed: HarmedRepository, before: set[Path]) -> list[int]:
-    """Of the checkpoints that are new."""
+    """Return the numbers of finished steps in the new checkpoints."""
     new = set(harmed.checkpoints.glob("*.checkpoint")) - before
     return [CheckpointFile.from_bytes(path.read_bytes()).kept.steps_done for path in new]
 
@@ -93,7 +96,7 @@ def _told(victim: Victim, key: Mapping[str, Any]) -> str:
 
 
 def _when_repaired(victim: Victim, key: Mapping[str, Any], endpoint: str) -> Message:
-    """The answer to the same key again, asked for until it comes."""
+    """Repeat the request with the same key until it is answered. Returns an empty message after the limit."""
     until = time.monotonic() + LIMIT_S
     while True:
         try:

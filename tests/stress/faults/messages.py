@@ -1,7 +1,7 @@
-"""Requests at the streaming door, heard message by message and only when asked for.
+"""Requests to the streaming endpoint whose responses are read one by one, on demand.
 
-The client's library reads ahead and stops at the video. Here the caller decides when the connection is read at all,
-and hears everything until the server ends the stream.
+The client library reads ahead and stops at the video. Here the caller decides when the connection is read, and gets all
+messages until the server ends the stream.
 """
 
 import base64
@@ -23,16 +23,16 @@ from wan_t2v_client.error_tail import split_tail
 from tests.server.calls import inputs
 
 DOOR = "text_to_video_stream"
-RECEIVE_BYTES = 4096  # of a socket, so that an unread one fills soon
-# what the server may send before it is read; left alone, gRPC widens it for a fast connection
+RECEIVE_BYTES = 4096  # a small receive buffer, so that an unread socket fills soon
+# A small flow-control window. By default gRPC widens it for fast connections.
 NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16384), ("grpc.max_receive_message_length", -1))
 _ANSWERS = ("video", "frames", "denoised_latents")
 
 
 class Failed(Exception):
-    """The request ended in an error: gRPC's name of its status or HTTP's number, and the text.
+    """A request that ended in an error: gRPC's status name or HTTP's status number, and the text.
 
-    In a stream the tail of ours has the name; an error of Triton's own has none there.
+    In a stream the status is in the tail of this project's errors. Triton's own errors have none there.
     """
 
     def __init__(self, status: str, text: str) -> None:
@@ -47,7 +47,7 @@ def _failed(text: str) -> Failed:
 
 @dataclass(frozen=True)
 class Message:
-    """What the server sent: the number of a `step`, the bytes of an `answer`, or neither (a sign of life)."""
+    """A message of the server: the number of a `step`, the bytes of an `answer`, or neither (a heartbeat)."""
 
     step: int | None = None
     answer: bytes | None = None
@@ -58,7 +58,7 @@ class Message:
 def grpc_messages(
     url: str, fields: Mapping[str, Any], parameters: Mapping[str, Any] | None = None
 ) -> Iterator[Iterator[Message]]:
-    """Ask over gRPC. Leaving the context cancels what is not finished. Iterating raises Failed."""
+    """Send a request over gRPC and yield its messages. Leaving the context cancels it. Iterating raises Failed."""
     request = service_pb2.ModelInferRequest(model_name=DOOR)
     for given in inputs(dict(fields)):
         request.inputs.append(given._get_tensor())
@@ -87,11 +87,11 @@ def _heard(call: Any, answered: threading.Event) -> Iterator[Message]:
         for response in call:
             if response.error_message:
                 failed = _failed(response.error_message)
-                answered.set()  # not cancelled: tritonserver 2.51 can keep the connection's socket for ever then
+                answered.set()  # no cancel, after which tritonserver 2.51 can keep the connection's socket for ever
                 continue
             yield _grpc_message(tritonclient.grpc.InferResult(response.infer_response))
             if response.infer_response.parameters["triton_final_response"].bool_param:
-                answered.set()  # our side of the stream ends; whatever else the server has to say still comes
+                answered.set()  # half-closes the stream; further messages of the server still arrive
     except grpc.RpcError as error:
         raise Failed(error.code().name, error.details() or "") from None
     if failed:
@@ -111,7 +111,7 @@ def _grpc_message(result: Any) -> Message:
 
 @contextlib.contextmanager
 def http_messages(url: str, fields: Mapping[str, Any]) -> Iterator[Iterator[Message]]:
-    """Ask for an MP4 or frames over HTTP's server-sent events, with a socket that holds little. Iterating raises Failed."""
+    """Request an MP4 or frames over server-sent events, with a small receive buffer. Iterating raises Failed."""
     address = urlsplit(url)
     unread = socket.socket()
     unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)

@@ -1,4 +1,4 @@
-"""Starts that are disturbed: signals at whatever moment, files that are damaged, a /dev/shm that is small."""
+"""Faults during server starts: signals at several moments, damaged files, a small /dev/shm."""
 
 import contextlib
 import signal
@@ -22,7 +22,7 @@ from tests.stress.faults.harmed_repository import MountRefused
 from tests.stress.faults.victim import SMALL, Outcome
 
 STARTED_S, STOPPED_S = 600.0, 60.0
-STUB_NAME, STUBS_OF_MOST = "triton_python_b", 5  # of the seven of WITHOUT_TORCH, each with a process or two
+STUB_NAME, STUBS_OF_MOST = "triton_python_b", 5  # WITHOUT_TORCH has seven models with one or two processes each
 Moment = Callable[[list[psutil.Process]], bool]
 MOMENTS: dict[str, Moment] = {
     "its supervisor runs": bool,
@@ -35,7 +35,7 @@ LARGEST = {"height": 256, "width": 256, "num_frames": 81, "num_inference_steps":
 
 
 def stopped_starts(repository: Path, folder: Path) -> Iterator[Outcome]:
-    """The launcher is stopped or killed in the middle of a start: nothing of it may be left."""
+    """Stop or kill the launcher during a start. Nothing may be left behind."""
     for number in STOPS:
         for moment in MOMENTS:
             with serving(repository, folder / "start.log", models=WITHOUT_TORCH) as launcher:
@@ -50,7 +50,11 @@ def stopped_starts(repository: Path, folder: Path) -> Iterator[Outcome]:
 
 
 def killed_starts(repository: Path, folder: Path) -> Iterator[Outcome]:
-    """tritonserver is killed while it loads: the start is tried again. A Python process is: it fails and says so."""
+    """Kill processes while a model is loaded.
+
+    After a kill of tritonserver the start must be retried. After a kill of a Python process it must succeed, or fail
+    with an error.
+    """
     for victim, number in (
         ("tritonserver", signal.SIGKILL),
         ("tritonserver", signal.SIGSEGV),
@@ -73,9 +77,9 @@ def killed_starts(repository: Path, folder: Path) -> Iterator[Outcome]:
 
 
 def damaged_starts(repository: Path) -> Iterator[Outcome]:
-    """One bit of one installed file is wrong, or half of its manifest is missing: the start is refused by its name.
+    """Flip one bit of an installed file, or cut a manifest in half. The start must be refused with the file's name.
 
-    `repository` is a copy that may be damaged; each file is mended again.
+    `repository` must be a copy. Each file is restored afterwards.
     """
     for path in sorted(repository.glob("*/1/*")):
         if path.suffix == ".py" or not path.is_file() or path.name.startswith("."):
@@ -92,7 +96,7 @@ def damaged_starts(repository: Path) -> Iterator[Outcome]:
 
 
 def damaged(name: str, whole: bytes) -> bytes:
-    """A file with one bit wrong, in its middle; of a manifest, whose hash nobody has, the first half."""
+    """Return a file with one bit flipped in the middle, or the first half of a manifest, whose hash is not recorded."""
     middle = len(whole) // 2
     if name.endswith("manifest.json"):
         return whole[:middle]
@@ -100,7 +104,7 @@ def damaged(name: str, whole: bytes) -> bytes:
 
 
 def refused_start(repository: Path, model: str) -> str:
-    """What a start with this model alone ends in."""
+    """Start a server with this model alone, and return the error."""
     with tempfile.TemporaryDirectory() as folder:
         options = ServerOptions(repository=repository, log=Path(folder) / "server.log", models=(model,))
         try:
@@ -111,9 +115,9 @@ def refused_start(repository: Path, model: str) -> str:
 
 
 def small_shared_memory(repository: Path, folder: Path, size_mib: int) -> Outcome:
-    """A server of its own with a small /dev/shm: a clip that does not fit is refused, a small one served.
+    """Test a server with a small /dev/shm. A clip that does not fit must be refused, and small ones served.
 
-    Raises MountRefused where this user may not mount a file system of its own.
+    Raises MountRefused if this user may not mount a file system.
     """
     with serving(repository, folder / "small.log", before=in_small_shared_memory(size_mib)) as launcher:
         url, faults, began = ready_address(launcher), list[str](), time.monotonic()
@@ -130,7 +134,7 @@ def small_shared_memory(repository: Path, folder: Path, size_mib: int) -> Outcom
 
 
 def in_small_shared_memory(size_mib: int) -> list[str]:
-    """What runs a command with a /dev/shm of its own. Raises MountRefused."""
+    """Return the prefix that runs a command with its own small /dev/shm. Raises MountRefused."""
     inside = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size={size_mib}m tmpfs /dev/shm && exec "$@"', "sh"]
     done = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -139,14 +143,14 @@ def in_small_shared_memory(size_mib: int) -> list[str]:
 
 
 def ready_address(launcher: subprocess.Popen[str]) -> str | None:
-    """Wait for a start; the gRPC address, or None if nothing became of it."""
+    """Wait for a start. Returns the gRPC address, or None if the start failed."""
     lines = list(_until_ready(launcher))
     served = bool(lines) and lines[-1].startswith("ready: gRPC ")
     return lines[-1].split()[2].rstrip(",") if served else None
 
 
 def stop_serving(launcher: subprocess.Popen[str]) -> None:
-    """Stop a launcher in order."""
+    """Stop a launcher with SIGTERM, and wait for its end."""
     launcher.terminate()
     _last_words(launcher)
 
@@ -155,7 +159,7 @@ def stop_serving(launcher: subprocess.Popen[str]) -> None:
 def serving(
     repository: Path, log: Path, *, models: tuple[str, ...] = (), before: list[str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """`make serve`'s command at free ports."""
+    """Run the command of `make serve` on free ports; `before` is a prefix of the command."""
     command = [
         *(before or []),
         sys.executable,
@@ -176,21 +180,21 @@ def serving(
 
 
 def descendants(launcher: subprocess.Popen[Any]) -> list[psutil.Process]:
-    """Parents before their children; nothing if it ended."""
+    """Return all descendants, parents before their children. Empty if the launcher has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(launcher.pid).children(recursive=True)
     return []
 
 
 def _reached(launcher: subprocess.Popen[Any], moment: str) -> list[str]:
-    """Wait for a moment of a start. Returns what is wrong with that, nothing if it came."""
+    """Wait for a moment of a start. Returns a fault if it is not reached."""
     reached = MOMENTS[moment]
     came = _until(lambda: reached(descendants(launcher)), STARTED_S)
     return [] if came else [f"it never came so far that {moment}"]
 
 
 def _last_words(launcher: subprocess.Popen[str]) -> list[str]:
-    """What it still says until all of its processes have ended."""
+    """Return the remaining output until all of the launcher's processes have ended."""
     try:
         return launcher.communicate(timeout=STOPPED_S)[1].strip().splitlines()
     except subprocess.TimeoutExpired:
@@ -198,7 +202,7 @@ def _last_words(launcher: subprocess.Popen[str]) -> list[str]:
 
 
 def _until_ready(launcher: subprocess.Popen[str]) -> Iterator[str]:
-    """What it says until it is ready or ends."""
+    """Yield the output until the launcher is ready or ends."""
     assert launcher.stderr is not None
     for line in launcher.stderr:
         yield line.strip()
@@ -207,7 +211,7 @@ def _until_ready(launcher: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def _left_of(processes: list[psutil.Process]) -> list[str]:
-    """Processes, shared memory and folders that outlive a start; the first of the processes is its supervisor."""
+    """Return leftover processes, shared memory and folders. The first of `processes` is the supervisor."""
     faults = [] if _until(lambda: not any(map(_lives, processes)), STOPPED_S) else ["processes are left"]
     if not processes:
         return faults

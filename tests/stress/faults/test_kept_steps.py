@@ -1,4 +1,4 @@
-"""A generation that is to be killed after a step cannot get past it."""
+"""A generation that will be killed after a step is held at that step."""
 
 import contextlib
 import os

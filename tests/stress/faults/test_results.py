@@ -1,4 +1,4 @@
-"""The docs tell of the whole run whose file is kept beside the program, and of nothing better."""
+"""The docs' figures of faults are those of the newest results file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A server that harm is done to: what it must answer, how long it takes to serve again, what it leaves behind."""
+"""Server under fault injection: its expected answers, recovery time and leaks."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,22 +17,22 @@ from wan_t2v.operate.run_directory import RunDirectory
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
 LONG = {**SMALL, "num_inference_steps": 300}
 LARGE = {"height": 64, "width": 64, "num_frames": 81, "num_inference_steps": 2, "seed": 5}
-LIMIT_S = 180.0  # for a caller to be told, and for the server to serve again
-SETTLED_S = 60.0  # for closed connections and ended processes to be gone
+LIMIT_S = 180.0  # limit for a caller's answer, and for the server's recovery
+SETTLED_S = 60.0  # limit for closed connections and ended processes to disappear
 DOORS = ("unary", "stream")
-# Held against the server as it was before the first fault, so what each of a dozen leaks adds up. The supervisor opens
+# Compared with the server before the first fault, so that small leaks of a dozen faults add up. The supervisor opens
 # five files at its first repair.
 LEAK = Allowance(memory_mib=32, memory_share=0.25, open_files=10, regions=0)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fault did.
+    """Outcome of a fault.
 
     Attributes:
-        callers: what each caller got: `video`, or the kind of error and the start of its text.
-        recovered_s: seconds from the fault until both doors gave the right bytes again.
-        faults: what was not as it must be.
+        callers: result of each caller: `video`, or the kind of error and the start of its text.
+        recovered_s: seconds from the fault until both endpoints returned the right bytes again.
+        faults: violated requirements.
     """
 
     fault: str
@@ -43,36 +43,36 @@ class Outcome:
 
 @dataclass
 class Victim:
-    """A server, and how it was while nothing was wrong."""
+    """A server, with its answers and footprint before any fault."""
 
     server: Server
     run: RunDirectory = field(init=False)
     before: Footprint = field(init=False)
-    reloaded: int = 0  # processes that were loaded again since
-    dies: bool = False  # tritonserver itself, of what is done to it
+    reloaded: int = 0  # number of processes that were started again
+    dies: bool = False  # whether the current fault may end tritonserver
 
     def __post_init__(self) -> None:
         self.run = RunDirectory(self.server.run_directory)
         self._right = {door: self.asked(door, SMALL) for door in DOORS}
         if any(isinstance(answer, str) for answer in self._right.values()):
             raise RuntimeError(f"the server did not serve before anything was done to it: {self._right}")
-        for door in DOORS:  # allocators grow to the largest clip that a fault asks for
+        for door in DOORS:  # lets allocators grow to the largest clip of all faults
             self.asked(door, LARGE)
         self.before = Footprint.of_server(self.server)
 
     @property
     def processes(self) -> dict[str, int]:
-        """How many Python processes each model has."""
+        """Number of Python processes by model."""
         return {model: count for model, count in self.before.processes.items() if model not in (TRITON, SUPERVISOR)}
 
     def instances(self, models: set[str]) -> Iterator[tuple[str, int]]:
-        """Every Python process of the server, or of these models: model and index."""
+        """Yield (model, index) of every Python process of the server, or of these models."""
         for model, count in sorted(self.processes.items()):
             if not models or model in models:
                 yield from ((model, index) for index in range(count))
 
     def suffer(self, name: str, do: Callable[[], None]) -> Outcome:
-        """Do it while a long request runs at each door (one runs, one waits), and watch."""
+        """Inject a fault while there is a long request at each endpoint, one running and one waiting."""
         with ThreadPoolExecutor(len(DOORS)) as pool:
             asked = [pool.submit(self.told, door, LONG) for door in DOORS]
             self.until(lambda load: load.in_flight > 0 and load.left_s is not None)
@@ -83,14 +83,14 @@ class Victim:
         return Outcome(name, callers, recovered_s, (*faults, *self.left_behind()))
 
     def outcome(self, name: str, callers: tuple[str, ...], faults: list[str], *, since: float) -> Outcome:
-        """Of a fault at `since`: with whether the server serves again and whether something was left behind."""
+        """Complete the outcome of a fault at `since` with the server's recovery and with leftovers."""
         recovered_s, unrecovered = self._recovered(since)
         return Outcome(name, callers, recovered_s, (*faults, *unrecovered, *self.left_behind()))
 
     def left_behind(self, settled_s: float = SETTLED_S) -> list[str]:
-        """What is still there when nobody uses it any more; the supervisor takes its time to be sure of that."""
+        """Return leaked resources of the idle server. The supervisor cleans up after a delay, so it waits."""
         faults = []
-        # what is finishing and died on the way is forgotten minutes later, see wan_t2v/operate/load.py
+        # a generation that died while it finished keeps its slot for minutes, see wan_t2v/operate/load.py
         if not self.until(holds_no_place):
             faults.append(f"places were not given back: {load_of(self.run)}")
         self.until(lambda load: not self._grown(), limit_s=settled_s)
@@ -101,7 +101,7 @@ class Victim:
         return [*faults, *self._grown()]
 
     def until(self, condition: Callable[[Load], bool], limit_s: float = LIMIT_S) -> bool:
-        """Wait for something of the load, or look every tenth of a second at something else."""
+        """Wait for a condition of the load, polled every 0.1 s. Returns False if it is not met within the limit."""
         deadline = time.monotonic() + limit_s
         while not condition(load_of(self.run)):
             if time.monotonic() > deadline:
@@ -110,16 +110,16 @@ class Victim:
         return True
 
     def told(self, door: str, fields: dict[str, Any]) -> str:
-        """What a caller gets who asks for this."""
+        """Send a request, and return `video` or the error."""
         answer = self.asked(door, fields)
         return "video" if isinstance(answer, bytes) else answer
 
     def is_right(self, door: str, answer: bytes | str) -> bool:
-        """Whether it is the answer to SMALL."""
+        """Whether the answer is the right one to SMALL."""
         return answer == self._right[door]
 
     def asked(self, door: str, fields: dict[str, Any], *, limit_s: float = LIMIT_S) -> bytes | str:
-        """The bytes of the video or frames, or the kind of error and its text."""
+        """Send a request, and return the bytes of the video or frames, or the kind of error and its text."""
         with TextToVideo(Connection(self.server.grpc_url)) as client:
             generate = client.generate_unary if door == "unary" else client.generate
             try:
@@ -129,7 +129,7 @@ class Victim:
         return answer.video or (b"" if answer.frames is None else answer.frames.tobytes())
 
     def _recovered(self, since: float) -> tuple[float, list[str]]:
-        """Seconds until both doors give the right bytes again, and what was wrong with that."""
+        """Return the seconds until both endpoints return the right bytes again, and faults of the recovery."""
         while time.monotonic() - since < LIMIT_S:
             answers = {door: self.asked(door, SMALL, limit_s=20) for door in DOORS}
             if answers == self._right:
@@ -140,13 +140,13 @@ class Victim:
         return LIMIT_S, [f"not served again after {LIMIT_S:g} s"]
 
     def _grown(self) -> list[str]:
-        # Triton 2.51 never lets go of the shared memory of a model that it unloaded with a call lost in it
+        # Triton 2.51 never frees the shared memory of a model that was unloaded with a lost call in it
         allowed = replace(LEAK, open_files=LEAK.open_files + self.reloaded)
         return Footprint.of_server(self.server).grown_since(self.before, allowed)
 
 
 def holds_no_place(load: Load) -> bool:
-    """Whether nothing runs or waits."""
+    """Whether no generation runs or waits."""
     return not (load.in_flight or load.queued)
 
 

@@ -1,1 +1,1 @@
-"""Requests that no server may choke on."""
+"""Fuzzing: bad requests that must not harm a server."""

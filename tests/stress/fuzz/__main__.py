@@ -1,12 +1,12 @@
-"""`make fuzz`: thousands of bad requests over gRPC and HTTP, through both doors, against a server of its own.
+"""`make fuzz`: send thousands of bad requests over gRPC and HTTP to both endpoints of a server.
 
-Four clients send at once: what one after another does no harm can end a server when two meet in it. Each must be
-refused as the caller's fault; no process may die, and the next good request must work. The same holds for calls of the
-inner models that go round the endpoints. What Triton keeps for its operator must ask for the key. A gateway before the
-server must refuse bad calls itself. Last comes what no client sends to Triton over HTTP: it may end the server, which
-must serve again; how often it did is told.
+Four clients send concurrently, since requests that are harmless alone can crash a server together. Each request must be
+refused as the caller's fault, no process may die, and the next valid request must succeed. The same holds for direct
+calls of the inner models. Triton's operator endpoints must require the key. A gateway in front of the server must
+refuse bad calls itself. Last come malformed HTTP messages, which may crash the server. It must then recover, and the
+restarts are counted.
 
-Prints tables and one JSON line last, also into the file of `--out`; exit code 1 if anything was unfair.
+Prints tables, and one JSON line last, also written to the file of `--out`. Exit code 1 means that a requirement failed.
 """
 
 import argparse
@@ -41,7 +41,7 @@ CLIENTS = 4
 
 
 def fuzzed(server: Server, *, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Send `count` bad requests. Returns how many of each class were sent, and what was not as it must be."""
+    """Send `count` bad requests. Returns how many of each class were sent, and the faults."""
     doors = {
         "gRPC unary": GrpcDoor(server.grpc_url, UNARY),
         "gRPC stream": GrpcDoor(server.grpc_url, STREAM),
@@ -52,7 +52,7 @@ def fuzzed(server: Server, *, count: int, seed: int) -> tuple[Counter[str], list
 
 
 def inner_models_fuzzed(server: Server, *, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """The same with calls of the inner models."""
+    """Send `count` calls of inner models. Returns how many of each class were sent, and the faults."""
     with inner_models_called(server, seed=seed) as (called, left_behind):
         sent, faults = _unharmed(server, called, count, what="calls of inner models")
         return sent, [*faults, *left_behind()]
@@ -61,7 +61,7 @@ def inner_models_fuzzed(server: Server, *, count: int, seed: int) -> tuple[Count
 def _unharmed(
     server: Server, send: Callable[[int], tuple[str, str | None]], count: int, *, what: str
 ) -> tuple[Counter[str], list[str]]:
-    """Send by number, four at once, and see that nothing died of it."""
+    """Send requests by number, four concurrently, and check that the server is unharmed."""
     processes = stub_pids(server.pid)
     with ThreadPoolExecutor(CLIENTS) as pool:
         outcomes = list(tqdm(pool.map(send, range(count)), desc=what, unit="request", total=count))
@@ -77,7 +77,7 @@ def _unharmed(
 
 
 def _sent(doors: Mapping[str, GrpcDoor | HttpDoor], index: int, *, seed: int) -> tuple[str, str | None]:
-    """Send the request of this number. Returns its class, and what was unfair about its end."""
+    """Send request number `index`. Returns its class, and a fault if the refusal is not fair."""
     names = list(CLASSES)
     name = names[index % len(names)]
     door = list(doors)[index // len(names) % len(doors)]
@@ -109,7 +109,7 @@ def _operators_calls(server: Server, *, count: int, seed: int, folder: Path) -> 
 
 
 def _gateway_calls(server: Server, *, count: int, seed: int, folder: Path) -> dict[str, Any]:
-    """The gateway's packages are imported when it is tried."""
+    """Fuzz the gateway. Its packages are imported only here."""
     from tests.stress.fuzz.gateway.fuzz import gateway_fuzzed
 
     seen = partial(_requests_seen, server)
@@ -119,7 +119,7 @@ def _gateway_calls(server: Server, *, count: int, seed: int, folder: Path) -> di
 
 
 def _requests_seen(server: Server) -> int:
-    """How many requests for videos both endpoints have ended, well or not; who asks for the limits is not counted."""
+    """Return the number of video requests that both endpoints have ended. Requests for limits are not counted."""
     ended = (value for name, value in samples(server).items() if name.startswith("wan_t2v_generations_ended_total"))
     return int(sum(ended))
 
@@ -142,7 +142,7 @@ def _print_kinds(sent: Counter[str]) -> None:
         print(f"{times:5} {name}")
 
 
-KINDS = {  # the harmless first
+KINDS = {  # those that can crash the server last
     "requests": _requests,
     "inner": _inner_calls,
     "operators": _operators_calls,
@@ -152,7 +152,7 @@ KINDS = {  # the harmless first
 
 
 def tried(server: Server, kinds: Sequence[str], *, count: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Figures of these kinds, and under `faults` what was not as it must be."""
+    """Run these kinds. Returns their figures, with all faults under `faults`."""
     figures: dict[str, Any] = {"faults": [], "seed": seed}
     for kind in kinds:
         told = KINDS[kind](server, count=count, seed=seed, folder=folder)
@@ -161,7 +161,7 @@ def tried(server: Server, kinds: Sequence[str], *, count: int, seed: int, folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Start a server, send, tell. Returns an exit code."""
+    """Start a server, run the kinds, and print the result. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.fuzz", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--count", type=int, default=2160, help="bad requests, and as many calls of the other kinds")

@@ -1,4 +1,4 @@
-"""Named classes of bad requests: each draws a request that is wrong in one way."""
+"""Classes of bad requests. Each draws requests with one kind of fault."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _NUMPY = {Dtype.BYTES: np.object_, Dtype.INT32: np.int32, Dtype.INT64: np.int64,
 
 @dataclass(frozen=True)
 class Sent:
-    """One tensor as it is sent, right or wrong."""
+    """One tensor of a request, valid or not."""
 
     datatype: str
     array: np.ndarray
@@ -22,7 +22,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Bad:
-    """A bad request: its tensors, and parameters beside them."""
+    """A bad request: its tensors and parameters."""
 
     tensors: dict[str, Sent]
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -32,14 +32,14 @@ Draw = Callable[[np.random.Generator], Bad]
 
 
 def sent(name: str, value: Any) -> Sent:
-    """A field in its own type, shape [1]."""
+    """Return a field's tensor in its own type, with shape [1]."""
     array = np.empty(1, dtype=_NUMPY[TYPES[name]])
     array[0] = value.encode() if isinstance(value, str) else value
     return Sent(TYPES[name].value, array)
 
 
 def request(**fields: Any) -> dict[str, Sent]:
-    """A small good request with some fields changed; a Sent is taken as it is, None leaves the field out."""
+    """Return a small valid request with changed fields. A Sent is used unchanged, None removes the field."""
     good: dict[str, Any] = {"prompt": "a red ball", "height": 32, "width": 32, "num_frames": 1}
     good |= {"num_inference_steps": 1, "seed": 1}
     given = {name: value for name, value in (good | fields).items() if value is not None}
@@ -124,7 +124,7 @@ def _any_of(*values: Any) -> Callable[[np.random.Generator], Any]:
     return lambda random: values[int(random.integers(len(values)))]
 
 
-# JSON has neither types nor shapes: Triton makes of a number what the field wants, and flattens lists in lists.
+# JSON has no tensor types or shapes: Triton converts numbers to the field's type and flattens nested lists.
 ONLY_OVER_GRPC = frozenset({"field of another type", "more axes than one"})
 
 CLASSES: dict[str, Draw] = {

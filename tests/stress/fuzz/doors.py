@@ -1,4 +1,4 @@
-"""Bad requests through each way in, and whether the refusal is one that a caller can use."""
+"""Senders of bad requests over each protocol, and the check that a refusal is fair."""
 
 import base64
 import json
@@ -17,8 +17,8 @@ from tests.stress.fuzz.bad_requests import Bad, Sent
 
 UNARY, STREAM = "text_to_video", "text_to_video_stream"
 LIMIT_S = 60.0
-EMPTY = "EMPTY"  # how Triton's response cache repeats a failure, see docs/operating.md
-# What Triton itself refuses before any of our code sees it; all of these name what is wrong.
+EMPTY = "EMPTY"  # a response without outputs: a failure repeated by Triton's response cache, see docs/run/operating.md
+# Triton's own errors, raised before this project's code runs. All of them name the fault.
 TRITONS_OWN = (
     r"unexpected inference input '",
     r"unexpected shape for input '",
@@ -41,28 +41,28 @@ TRITONS_OWN = (
 
 @dataclass(frozen=True)
 class Refusal:
-    """How a request ended: an error's code (gRPC's name or HTTP's status) and text; no code is an answer."""
+    """End of a request: an error's code (gRPC's name or HTTP's status) and text. An empty code means an answer."""
 
     code: str
     text: str
 
     @property
     def is_fair(self) -> bool:
-        """The caller's fault by its code, or a text of Triton's that names the fault."""
+        """Whether the code blames the caller, or the text is one of Triton's that names the fault."""
         if self.code in ("INVALID_ARGUMENT", "400"):
             return True
         return bool(self.code) and any(re.search(known, self.text) for known in TRITONS_OWN)
 
 
 class GrpcDoor:
-    """A model over gRPC, with a connection for each request."""
+    """Sender to one model over gRPC, with one connection per request."""
 
     def __init__(self, address: str, model: str) -> None:
         self._model = model
         self._address = address
 
     def send(self, bad: Bad) -> Refusal:
-        """Send it and wait for the end."""
+        """Send the request and wait for its end."""
         try:
             inputs = [_input(name, tensor) for name, tensor in bad.tensors.items()]
             with tritonclient.grpc.InferenceServerClient(self._address) as client:
@@ -86,19 +86,19 @@ def _stream(client: Any, inputs: list[Any], parameters: dict[str, Any]) -> None:
     result, error = news.get(timeout=LIMIT_S)
     while error is None and result.as_numpy("metadata") is None:
         result, error = news.get(timeout=LIMIT_S)
-    client.stop_stream()  # not cancelled: tritonserver 2.51 can keep the connection's socket for ever then
+    client.stop_stream()  # no cancel, after which tritonserver 2.51 can keep the connection's socket for ever
     if error is not None:
         raise error
 
 
 class HttpDoor:
-    """One door over HTTP's generate extension."""
+    """Sender to one endpoint over HTTP's generate extension."""
 
     def __init__(self, url: str, model: str) -> None:
         self._url = f"{url}/v2/models/{model}/generate" + ("_stream" if model == STREAM else "")
 
     def send(self, bad: Bad) -> Refusal:
-        """Send it as JSON and wait for the end."""
+        """Send the request as JSON and wait for its end."""
         body = {name: _as_json(tensor) for name, tensor in bad.tensors.items()} | bad.parameters
         asked = urllib.request.Request(self._url, data=json.dumps(body, allow_nan=True).encode())
         try:
@@ -111,7 +111,7 @@ class HttpDoor:
 
 
 def _streamed_refusal(text: str) -> Refusal:
-    """A stream has an error's text alone; the tail of ours has the code."""
+    """Parse an error of a stream, which has a text only. This project's errors have the code in their tail."""
     message, tail = split_tail(text)
     return Refusal("stream", text) if tail is None else Refusal(tail.status, message)
 
@@ -123,7 +123,7 @@ def _input(name: str, tensor: Sent) -> Any:
 
 
 def _as_json(tensor: Sent) -> Any:
-    """A scalar for one value, else a list in lists; bytes that are not text become text that stands for none."""
+    """Convert a tensor to JSON: a scalar for one value, else nested lists. Bytes become text, invalid if not UTF-8."""
     array = tensor.array
     if array.dtype == object:
         texts = [_text(value) for value in array.reshape(-1).tolist()]
@@ -135,4 +135,4 @@ def _text(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return "\ud800" + base64.b64encode(value).decode()  # half a surrogate pair: JSON, but no UTF-8
+        return "\ud800" + base64.b64encode(value).decode()  # half a surrogate pair: valid JSON, but not UTF-8

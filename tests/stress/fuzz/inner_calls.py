@@ -1,4 +1,4 @@
-"""Sends calls to the inner models, and looks afterwards for marks that they left or took."""
+"""Calls of the inner models, and the check that they neither leave nor remove marks in the run directory."""
 
 import contextlib
 import secrets
@@ -16,15 +16,15 @@ from wan_t2v.operate.run_directory import FINISHING, RunDirectory
 
 SETTLED_S = 60.0
 FAILED = 'outcome="failed"'
-ENGINES_OWN = "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT"  # of a graph: what it computes with decides
+ENGINES_OWN = "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT"  # ONNX Runtime's own refusal of a graph's inputs
 Called = Callable[[int], tuple[str, str | None]]
 
 
 @contextlib.contextmanager
 def inner_models_called(server: Server, *, seed: int) -> Iterator[tuple[Called, Callable[[], list[str]]]]:
-    """Yields what sends the call of a number, and what looks for marks when all were sent.
+    """Yield a function that sends call number `index`, and one that returns the faults after all calls.
 
-    Meanwhile a clip of somebody else is marked as finishing, whose mark nobody may take.
+    Inside the context another clip is marked as finishing. No call may remove that mark.
     """
     run, other = RunDirectory(server.run_directory), secrets.token_hex(16)
     signed, failed = signed_settings(server.grpc_url), _failed(server)
@@ -63,7 +63,7 @@ def _failed(server: Server) -> float:
 
 
 def _settled(run: RunDirectory, *, finishing: int) -> bool:
-    """Whether only so many clips are on their way before long; a call of `prepare` keeps its place for five seconds."""
+    """Wait until only `finishing` marks are left. A call of `prepare` holds its slot for five seconds."""
 
     def at_rest(load: Load) -> bool:
         return not (load.in_flight or load.queued) and load.finishing == finishing

@@ -1,6 +1,6 @@
-"""Calls of the inner models that go round the two endpoints: unsigned, forged, or with shapes that nothing served has.
+"""Direct calls of the inner models, past the two endpoints: unsigned, forged, or with shapes that are not served.
 
-Each must be refused, and none may leave a mark, take one that is another's, or count as a failure of the server.
+Each must be refused, and none may leave a mark, remove another clip's mark, or count as a failure of the server.
 """
 
 import json
@@ -33,47 +33,47 @@ class InnerCall:
 
 
 Draw = Callable[[np.random.Generator, bytes], InnerCall]
-"""Draws a call; the bytes are settings that this server's `prepare` signed for one frame of 32x32."""
+"""Draws a call. The bytes are settings that this server's `prepare` signed for one frame of 32x32."""
 
 
 def signed_settings(url: str) -> bytes:
-    """What `prepare` answers whoever calls it. It costs a place for five seconds."""
+    """Call `prepare`, and return its signed settings. The call holds a slot for five seconds."""
     fields = {"height": 32, "width": 32, "num_frames": 1, "num_inference_steps": 1, "seed": 1}
     with tritonclient.grpc.InferenceServerClient(url) as client:
         return bytes(client.infer("prepare", inputs(fields)).as_numpy("settings")[0])
 
 
 def text(value: str | bytes) -> Sent:
-    """One element of BYTES."""
+    """Return a BYTES tensor with one element."""
     array = np.empty(1, dtype=np.object_)
     array[0] = value.encode() if isinstance(value, str) else value
     return Sent("BYTES", array)
 
 
 def zeros(*shape: int, datatype: str = "FP32") -> Sent:
-    """A tensor of zeros."""
+    """Return a tensor of zeros."""
     return Sent(datatype, np.zeros(shape, {"FP32": np.float32, "INT64": np.int64, "UINT8": np.uint8}[datatype]))
 
 
 def denoiser(settings: str | bytes, **changed: Sent) -> InnerCall:
-    """A denoiser's call for one frame of 32x32, some tensors changed."""
+    """Return a call of the denoiser for one frame of 32x32, with changed tensors."""
     embeds = {name: zeros(1, TEXT_LENGTH, TEXT_DIM) for name in ("prompt_embeds", "negative_prompt_embeds")}
     return InnerCall("denoiser", Bad(embeds | {"settings": text(settings)} | changed))
 
 
 def decoder(settings: str | bytes, latents: Sent) -> InnerCall:
-    """A decoder's call."""
+    """Return a call of `vae_decoder`."""
     return InnerCall("vae_decoder", Bad({"latents_to_decode": latents, "settings": text(settings)}))
 
 
 def encoder(settings: str | bytes, frames: Sent) -> InnerCall:
-    """An encoder's call."""
+    """Return a call of `mp4_encoder`."""
     reports = {f"{step}_report": text(REPORT) for step in ("prepare", "denoise", "decode")}
     return InnerCall("mp4_encoder", Bad({"frames_to_encode": frames, "settings": text(settings), **reports}))
 
 
 def expert(random: np.random.Generator, hidden_states: Sent, embeddings: Sent | None = None) -> InnerCall:
-    """A pass of either expert."""
+    """Return a call of a random expert."""
     model = str(random.choice(["high_noise_expert", "low_noise_expert"]))
     rows = hidden_states.array.shape[0]
     tensors = {"hidden_states": hidden_states, "timestep": zeros(rows, 1)}
@@ -82,20 +82,20 @@ def expert(random: np.random.Generator, hidden_states: Sent, embeddings: Sent | 
 
 
 def encoded_text(length: int, *, mask_length: int | None = None, token: int = 1) -> InnerCall:
-    """A call of the text encoder."""
+    """Return a call of the text encoder."""
     ids = Sent("INT64", np.full((1, length), token, np.int64))
     mask = zeros(1, mask_length or length, datatype="INT64")
     return InnerCall("text_encoder", Bad({"input_ids": ids, "attention_mask": mask}))
 
 
 def graph_of_decoder(name: str, latents: Sent, cache_size: int = 4) -> InnerCall:
-    """A call of a graph of the decoder; caches of the wrong size cost little where the check comes first."""
+    """Return a call of one of the decoder's graphs, with caches of a given size."""
     caches = {f"cache_in_{index}": zeros(1, 4, 2, cache_size, cache_size) for index in range(VAE_CACHES)}
     return InnerCall(name, Bad({"latents": latents, **(caches if name.endswith("next") else {})}))
 
 
 def _unsigned(random: np.random.Generator) -> bytes:
-    """Settings without a signature: none of `prepare`'s form, or its form with another's words."""
+    """Draw settings without a valid signature: of another form, or with a random signature."""
     nested = b"[" * int(random.integers(2000, 60_000))
     steps = json.dumps({"signed": SETTINGS.to_json(), "signature": secrets.token_hex(32), "steps": 200_000})
     texts = [b"", b"{}", b"null", b"\xff\xfe", SETTINGS.to_json().encode(), nested, steps.encode(), b"x" * (5 * 2**20)]
@@ -107,7 +107,7 @@ def _of_another_run(random: np.random.Generator) -> bytes:
 
 
 def _altered(random: np.random.Generator, signed: bytes) -> bytes:
-    """What was signed, with more asked for than that."""
+    """Return signed settings with a changed number of steps."""
     outer = json.loads(signed)
     inner = json.loads(outer["signed"])
     settings = json.loads(inner["settings"])
@@ -117,12 +117,12 @@ def _altered(random: np.random.Generator, signed: bytes) -> bytes:
 
 
 def _other_frame(random: np.random.Generator) -> tuple[int, ...]:
-    """Latents that belong to no frame of 32x32."""
+    """Draw a shape of latents that is not that of a frame of 32x32."""
     return (1, 16, int(random.integers(2, 6)), int(random.integers(1, 40)), 4)
 
 
 def _beyond(random: np.random.Generator) -> tuple[int, ...]:
-    """Latents beyond 256x256x81, in one of their dims."""
+    """Draw a shape of latents that exceeds 256x256x81 in one dimension."""
     return [(1, 16, 22, 4, 4), (1, 16, 1, 34, 4), (1, 16, 1, 4, 200)][int(random.integers(3))]
 
 
@@ -140,7 +140,7 @@ def _to_each_step(draw: Callable[[np.random.Generator, bytes], bytes]) -> Draw:
 
 
 def _bad_field(random: np.random.Generator, signed: bytes) -> InnerCall:
-    """`prepare` with what both endpoints refuse as well."""
+    """Call `prepare` with a request that both endpoints refuse as well."""
     names = list(CLASSES)
     return InnerCall("prepare", CLASSES[names[int(random.integers(len(names)))]](random))
 

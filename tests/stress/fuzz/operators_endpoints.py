@@ -1,4 +1,4 @@
-"""Triton's own endpoints, which want the operator's key: called without it, or with something else, over both protocols."""
+"""Calls of Triton's operator endpoints over both protocols, without the key or with a wrong one."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from embedded.server import Server
 from tests.stress.fuzz.doors import LIMIT_S, Refusal
 
 RESTRICTED = "is restricted, expecting header"
-CODE = 'import os; os.system("touch /tmp/taken-over")'  # what a foreign model.py could do
+CODE = 'import os; os.system("touch /tmp/taken-over")'  # an uploaded model.py could run any code
 CONFIG = json.dumps({"name": "prepare", "backend": "python", "max_batch_size": 0})
 GRPC_HEADER, HTTP_HEADER = "triton-grpc-protocol-admin-key", "admin-key"
 
@@ -76,12 +76,12 @@ KEYS: dict[str, Callable[[np.random.Generator], str | None]] = {
 
 
 def is_refused(refusal: Refusal) -> bool:
-    """Whether the key was asked for; nothing else is an answer to whoever has none."""
+    """Whether the call was refused for the missing key."""
     return refusal.code in ("UNAVAILABLE", "403") and RESTRICTED in refusal.text
 
 
 def operators_endpoints_tried(server: Server, random: np.random.Generator) -> tuple[int, list[str]]:
-    """Try each of them with each kind of key over both protocols. Returns how many were tried, and which let in."""
+    """Call each endpoint with each kind of key over both protocols. Returns the number of calls, and those accepted."""
     tried: dict[str, Refusal] = {}
     with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
         for kind, key_of in KEYS.items():
@@ -104,7 +104,7 @@ def _over_grpc(client: Any, call: GrpcCall, key: str | None) -> Refusal:
 
 
 def _over_http(url: str, method: str, path: str, *, body: Any, key: str | None) -> Refusal:
-    """As a web page could send it: plain text, which no browser asks about first."""
+    """Send the call as a web page could: as text/plain, which needs no CORS preflight."""
     headers = {"Content-Type": "text/plain"} | ({} if key is None else {HTTP_HEADER: key})
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=LIMIT_S)
     try:

@@ -1,4 +1,4 @@
-"""What HTTP's own form allows and no client sends: bodies that nest, unpack, drip, end early or lie about their length."""
+"""Abuses of HTTP against Triton: bodies that nest, decompress, end early or have a wrong length, and bad heads."""
 
 import contextlib
 import gzip
@@ -26,11 +26,11 @@ PIECE = 2**16
 
 @dataclass(frozen=True)
 class Abuse:
-    """Bytes for one connection, which stays open while others are served.
+    """Bytes to send on one connection, which stays open while others are served.
 
     Attributes:
-        whole: the server has something to answer; that is waited for first.
-        ends: our side of the connection ends after the bytes.
+        whole: whether the message is complete, so that an answer is awaited first.
+        ends: whether the sender shuts down its side of the connection after the bytes.
     """
 
     pieces: Callable[[], Iterator[bytes]]
@@ -39,17 +39,17 @@ class Abuse:
 
 
 def head(path: str, *headers: str, method: str = "POST") -> bytes:
-    """A request's head."""
+    """Encode the head of a request."""
     return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", "")).encode()
 
 
 def whole(path: str, body: bytes, *headers: str) -> Callable[[], Iterator[bytes]]:
-    """A request with the length that it has."""
+    """Return a request with the correct Content-Length."""
     return lambda: itertools.chain([head(path, *headers, f"Content-Length: {len(body)}")], [body])
 
 
 def chunked(path: str, chunk: bytes, times: int) -> Callable[[], Iterator[bytes]]:
-    """A body in so many chunks, in a few writes."""
+    """Return a chunked body with `times` chunks, sent in few writes."""
     at_once = 4096
 
     def pieces() -> Iterator[bytes]:
@@ -62,7 +62,7 @@ def chunked(path: str, chunk: bytes, times: int) -> Callable[[], Iterator[bytes]
 
 
 def only(*pieces: bytes) -> Callable[[], Iterator[bytes]]:
-    """These bytes and no more."""
+    """Return exactly these bytes."""
     return lambda: iter(pieces)
 
 
@@ -72,7 +72,7 @@ def _nested(path: str) -> Callable[[], Iterator[bytes]]:
 
 
 def _packed(path: str, form: str) -> Callable[[], Iterator[bytes]]:
-    """A bomb: it unpacks to a thousand times its size."""
+    """Return a compression bomb, which decompresses to a thousand times its size."""
 
     def pieces() -> Iterator[bytes]:
         blank = b" " * UNPACKED_BYTES
@@ -131,7 +131,7 @@ ABUSES: dict[str, Abuse] = {
 
 @dataclass(frozen=True)
 class Aftermath:
-    """How an abuse ended: what HTTP answered, whether tritonserver had to be started again, seconds until it served then."""
+    """Outcome of an abuse: the HTTP answer, whether tritonserver was restarted, and the seconds until it served."""
 
     name: str
     answer: str
@@ -141,12 +141,12 @@ class Aftermath:
 
 
 def suffered(server: Server, name: str, *, right: bytes) -> Aftermath:
-    """Send it, and look whether the server gives the right bytes; a connection that is held stays open meanwhile."""
+    """Commit an abuse, and check that the server returns the right bytes while the connection is still open."""
     pid = server.pid
     abuse = ABUSES[name]
     address = urlsplit(server.http_url)
     with socket.create_connection((address.hostname, address.port), timeout=SEND_LIMIT_S) as connection:
-        with contextlib.suppress(OSError):  # refused before the end
+        with contextlib.suppress(OSError):  # the server may refuse before the end
             for piece in abuse.pieces():
                 connection.sendall(piece)
             if abuse.ends:
@@ -159,7 +159,7 @@ def suffered(server: Server, name: str, *, right: bytes) -> Aftermath:
 
 
 def answer(server: Server, until: float) -> bytes | None:
-    """The video of a small good request over gRPC, asked for until it comes while HTTP says that it is alive."""
+    """Repeat a small valid request over gRPC until it succeeds while HTTP is alive too. Returns its video."""
     while time.monotonic() < until:
         with contextlib.suppress(ClientError, OSError), TextToVideo(Connection(server.grpc_url)) as client:
             if _lives(server):
@@ -169,7 +169,7 @@ def answer(server: Server, until: float) -> bytes | None:
 
 
 def _lives(server: Server) -> bool:
-    """Over HTTP, which is the part that suffers."""
+    """Whether the server is alive over HTTP, which is what the abuses affect."""
     address = urlsplit(server.http_url)
     with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
         connection.sendall(head("/v2/health/live", "Connection: close", method="GET"))
@@ -183,7 +183,7 @@ def _pid(server: Server) -> int:
 
 
 def _read(connection: socket.socket) -> str:
-    """The first line of what comes back; nothing if the connection ends without, or nothing comes for a while."""
+    """Read the first line of the answer. Empty if none comes within the limit."""
     connection.settimeout(READ_LIMIT_S)
     with contextlib.suppress(OSError):
         return connection.recv(PIECE).split(b"\r\n")[0].decode(errors="replace")
@@ -191,7 +191,7 @@ def _read(connection: socket.socket) -> str:
 
 
 def abused(server: Server, names: Iterable[str]) -> Iterator[Aftermath]:
-    """One abuse after the other."""
+    """Commit the abuses one after the other, and yield the outcomes."""
     right = answer(server, time.monotonic() + SERVED_LIMIT_S)
     if right is None:
         raise RuntimeError("the server did not serve before anything was done to it")

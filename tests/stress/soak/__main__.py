@@ -1,7 +1,7 @@
-"""`make soak`: mixed load on a server for minutes, with callers who leave, deadlines, bad requests and bursts.
+"""`make soak`: put mixed load on a server for minutes, with cancelled requests, deadlines, bad requests and bursts.
 
-Memory, open files, processes and shared memory must stay flat, and each request must have one answer, the same as
-when nothing else ran. Writes a JSON file and a picture; the last line is one JSON object; exit code 1 if not so.
+Memory, open files, processes and shared memory must stay flat. Each request must get one answer, with the same bytes as
+on the idle server. Writes a JSON file and a plot. The last line is one JSON object. Exit code 1 means a fault.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tests.stress.soak.soak import soaked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Start a server, put load on it, judge. Returns an exit code."""
+    """Start a server, put load on it, and write the result. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.stress.soak", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--minutes", type=float, default=30.0)

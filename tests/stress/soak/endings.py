@@ -1,10 +1,10 @@
-"""How each request of a soak ended, and whether that was right: one answer, the right one, or an error it asked for."""
+"""Endings of a soak's requests. Right endings are one answer with the right bytes, or an expected error."""
 
 import re
 from dataclasses import dataclass
 
 FULL = r"are under way \(limit \d+\) and \d+ wait"
-# What a request may end in besides its video, by kind. Whoever comes while all places are taken is refused.
+# Accepted errors by kind of request. Any request may be refused while the queue is full.
 MAY_END_IN = {
     "video": FULL,
     "burst": FULL,
@@ -19,15 +19,14 @@ MAY_END_IN = {
 
 @dataclass(frozen=True)
 class Ending:
-    """One request and all that was heard of it until its stream or call was closed.
+    """One request, and everything received until its stream or call was closed.
 
     Attributes:
         kind: one of MAY_END_IN.
-        answers: the digest of each answer that came.
-        expected: the digest of the answer to the same request when nothing else was going on; None if there must be
-            no answer at all.
-        error: what it ended in, if it did.
-        left: whether its caller left before the end.
+        answers: digest of each answer.
+        expected: digest of the answer to the same request on the idle server; None if there must be no answer.
+        error: the error, if it ended in one.
+        left: whether the caller disconnected before the end.
     """
 
     kind: str
@@ -40,7 +39,7 @@ class Ending:
 
     @property
     def outcome(self) -> str:
-        """One word or two, to count."""
+        """Short name of the outcome, for counting."""
         if self.answers:
             return "answered"
         if self.left:
@@ -49,7 +48,7 @@ class Ending:
 
     @property
     def fault(self) -> str | None:
-        """What was wrong with it; None if nothing was."""
+        """Fault of the ending. None if it was right."""
         found = self._fault()
         return None if found is None else f"{self.kind}, {self.door}, {self.name}: {found}"
 

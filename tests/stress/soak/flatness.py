@@ -1,8 +1,8 @@
-"""Whether a series of samples is flat.
+"""Flatness test of a series of samples.
 
-The median of the last quarter is held against that of the second. The first quarter is left out: allocators, caches and
-threads grow to what the load needs. Medians do not mind spikes. The middles of the two quarters are half of the run
-apart, so a leak of `r` a minute is seen in a run of `m` minutes if `r * m / 2` is more than is allowed.
+The median of the last quarter is compared with that of the second. The first quarter is ignored, since allocators,
+caches and threads grow to the needs of the load. Medians are robust to spikes. The middles of the two quarters are half
+a run apart, so a leak of `r` per minute is detected in a run of `m` minutes if `r * m / 2` exceeds the allowance.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ LEAST_SAMPLES = 8
 
 @dataclass(frozen=True)
 class Judged:
-    """A series: medians of its second and last quarter, and how much higher the last may be."""
+    """Judgement of a series: medians of its second and last quarter, and the allowed rise."""
 
     name: str
     second_quarter: float
@@ -23,12 +23,12 @@ class Judged:
 
     @property
     def is_flat(self) -> bool:
-        """A fall is flat."""
+        """Whether the rise is within the allowance. A fall is flat too."""
         return self.last_quarter - self.second_quarter <= self.allowed_rise
 
     @property
     def fault(self) -> str | None:
-        """What to say if it is not."""
+        """Description of the rise. None for a flat series."""
         if self.is_flat:
             return None
         return (
@@ -38,7 +38,7 @@ class Judged:
 
 
 def judged(name: str, series: Sequence[float], *, allowed: float, allowed_share: float = 0.0) -> Judged:
-    """Judge a series; the rise may be `allowed` or that share of the second quarter, whichever is more.
+    """Judge a series. The allowed rise is `allowed` or a share of the second quarter's median, the larger of both.
 
     Raises ValueError for too few samples.
     """

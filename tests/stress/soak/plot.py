@@ -1,4 +1,4 @@
-"""The picture of a soak."""
+"""Plot of a soak."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def plotted(result: Mapping[str, Any], path: Path) -> None:
-    """Memory by model, open files and shared memory over the minutes, as a PNG."""
+    """Plot memory by model, open files and shared memory over time, as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""A soak: load for some minutes, the server's footprint all the while, and what to say of both."""
+"""Soak: load for some minutes, samples of the server's footprint, and their judgement."""
 
 import contextlib
 import math
@@ -25,20 +25,20 @@ from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 
 CLIENTS = 4
-SAMPLES = 120  # in all, but one a second at most
+SAMPLES = 120  # per run, at most one per second
 EMPTY_LIMIT_S = 120.0
 SETTLED_S = 30.0
-# between the samples of two quarters, see tests/stress/soak/flatness.py
+# Allowed rise between two quarters, see tests/stress/soak/flatness.py.
 MEMORY_MIB, MEMORY_SHARE = 16.0, 0.05
 OPEN_FILES, REGIONS, REGIONS_MIB = 10, 0, 8.0
-# of the idle server after the load, against the idle server before it; memory is judged by the quarters alone
+# Allowance of the idle server after the load, compared with before. Memory is judged by the quarters only.
 IDLE = Allowance(memory_mib=math.inf, memory_share=0, open_files=16, regions=0)
 FAILED = 'outcome="failed"'
 
 
 @dataclass
 class Soak:
-    """What was sampled and heard. `at_min` are the minutes of the samples."""
+    """Samples and endings of a soak. `at_min` has the samples' times in minutes."""
 
     minutes: float
     seed: int
@@ -48,11 +48,11 @@ class Soak:
     footprints: list[Footprint] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
     failed: float = 0.0
-    empty: bool = False  # no place was held any more
+    empty: bool = False  # whether all slots were free at the end
 
     @property
     def series(self) -> dict[str, list[float]]:
-        """Each measured quantity over the samples."""
+        """Samples of each measured quantity."""
         found: dict[str, list[float]] = {
             f"memory of {model}, MiB": [one.memory_mib.get(model, 0.0) for one in self.footprints]
             for model in self.before.memory_mib
@@ -65,7 +65,7 @@ class Soak:
         return found
 
     def judged(self) -> list[Judged]:
-        """Whether each series is flat."""
+        """Judge the flatness of each series."""
         allowed = {"open files": OPEN_FILES, "processes": 0, "shared memory, regions": REGIONS}
         allowed["shared memory, MiB"] = REGIONS_MIB
         return [
@@ -76,25 +76,25 @@ class Soak:
         ]
 
     def wrong_ends(self) -> list[str]:
-        """Answers that were lost, doubled or wrong, and errors that nobody asked for."""
+        """Return faults of endings: answers that were lost, doubled or wrong, and unexpected errors."""
         found = [fault for ending in self.endings if (fault := ending.fault)]
         return found + ([f"the server counts {self.failed:g} requests as failed"] if self.failed else [])
 
     def left_behind(self) -> list[str]:
-        """What the idle server still had that it did not have before."""
+        """Return the growth of the idle server's footprint, and slots that are still held."""
         grown = [] if self.after is None else self.after.grown_since(self.before, IDLE)
         return [f"when idle again: {found}" for found in [*grown, *([] if self.empty else ["places are held"])]]
 
     def not_flat(self) -> list[str]:
-        """What grew under load."""
+        """Return the series that are not flat."""
         return [fault for one in self.judged() if (fault := one.fault)]
 
     def faults(self) -> list[str]:
-        """All that was wrong."""
+        """Return all faults."""
         return [*self.wrong_ends(), *self.left_behind(), *self.not_flat()]
 
     def result(self) -> dict[str, Any]:
-        """For a file."""
+        """Return the content of the results file."""
         counted = Counter(f"{ending.kind}: {ending.outcome}" for ending in self.endings)
         flat = [
             {
@@ -123,7 +123,7 @@ class Soak:
 
 
 def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], None] = print) -> Soak:
-    """Put load on a server for so long, and look at it all the while and afterwards."""
+    """Put load on a server for some minutes, and sample it during and after the load. Raises ServerError if it dies."""
     traffic, pid = Traffic(server, seed), server.pid
     failed = _failed(server)
     soak = Soak(minutes, seed, before=Footprint.of_server(server))
@@ -146,12 +146,12 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
             while not ended():
                 time.sleep(interval_s)
                 _check_alive(server, pid, began=began)
-                with contextlib.suppress(ServerError):  # it died just now: the next look tells
+                with contextlib.suppress(ServerError):  # it died just now, which the next check reports
                     soak.footprints.append(Footprint.of_server(server))
                 soak.at_min.append(round((time.monotonic() - began) / 60, 3))
                 if len(soak.footprints) % 12 == 0:
                     tell(_line(soak))
-        finally:  # also after Ctrl-C, or the clients would go on
+        finally:  # also after Ctrl-C, or the clients would continue
             stopped.set()
         for client in clients:
             client.result()
@@ -165,7 +165,7 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
 
 
 def _check_alive(server: Server, pid: int, *, began: float) -> None:
-    """The supervisor starts a dead server again; here its death is the result. Its log is kept by another name."""
+    """Raise ServerError if the server died. The supervisor restarts a dead server and renames its log."""
     if not _lives(pid):
         log = next((log for log in (died_log(server.log), server.log) if log.exists()), server.log)
         last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
@@ -173,14 +173,14 @@ def _check_alive(server: Server, pid: int, *, began: float) -> None:
 
 
 def _lives(pid: int) -> bool:
-    """Whether it runs; a dead process that its parent has not looked at yet does not."""
+    """Whether a process runs. A zombie does not."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 
 def _failed(server: Server) -> float:
-    """Requests that the server counts as failed through no fault of their callers."""
+    """Return the number of requests that the server counts as its own failures."""
     return sum(value for name, value in metrics(server).items() if FAILED in name)
 
 

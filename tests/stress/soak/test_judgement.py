@@ -1,4 +1,4 @@
-"""A soak's judgement: what leaks, is lost, doubled or wrong is found, and noise is not."""
+"""A soak's judgement finds leaks and answers that are lost, doubled or wrong, and ignores noise."""
 
 import random
 

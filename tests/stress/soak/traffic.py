@@ -1,6 +1,6 @@
-"""Mixed load over both doors and both protocols: videos, callers who leave, deadlines, bad requests, bursts. Seeded.
+"""Seeded mixed load over both endpoints and protocols: videos, cancellations, deadlines, bad requests, bursts.
 
-Some call the inner models, and some send tensors that are refused, each larger than the one before.
+Some requests call the inner models, and some send refused tensors of growing size.
 """
 
 import base64
@@ -28,7 +28,7 @@ from tests.stress.fuzz.inner_calls import ENGINES_OWN
 from tests.stress.fuzz.inner_models import INNER_CLASSES, signed_settings
 from tests.stress.soak.endings import Ending
 
-# Sizes, steps, guidance and kinds of answer in a mix; each is asked for again and again.
+# A mix of sizes, steps, guidance and output types. Each is requested repeatedly.
 REQUESTS: dict[str, dict[str, Any]] = {
     "smallest": {"height": 16, "width": 16, "num_frames": 1, "num_inference_steps": 1, "seed": 1},
     "small": {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 4, "seed": 2},
@@ -48,20 +48,20 @@ LONG = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 300, 
 LEAVING = {**LONG, "num_inference_steps": 60}
 DOORS = ("gRPC unary", "gRPC stream", "HTTP unary", "HTTP stream")
 SHARES = {"video": 50, "cancelled": 10, "left": 8, "deadline": 10, "bad": 13, "inner": 4, "growing": 2, "burst": 3}
-# Latents that no size has, as wide as this and growing: 2.51 keeps the largest of its refused tensors for good, see
-# docs/security.md, so they begin anew before they are large.
+# Growing widths of invalid latents. Triton 2.51 never frees the largest of its refused tensors (docs/run/security.md),
+# so the widths start again before they are large.
 GROWING = tuple(2**doubled for doubled in range(10, 17))  # 64 KiB to 4 MiB
-# Calls of the inner models are drawn from so few that each was made once before the load: the largest of their refused
-# tensors stay as well.
+# Few seeds for calls of inner models, so that each call is made once before the load. The largest of their refused
+# tensors are not freed either.
 INNER_SEEDS = (0, 1)
-AT_ONCE = 20  # requests of a burst: more than the embedded server has places
-PAUSE_S = 0.5  # the longest between two requests of a client
+AT_ONCE = 20  # requests of a burst, more than the embedded server has slots
+PAUSE_S = 0.5  # longest pause between two requests of a client
 LIMIT_S = 180.0
 
 
 @dataclass
 class Traffic:
-    """Load for one server. `right` has the digest of the answer to each request, taken while nothing else ran."""
+    """Load for one server. `right` has the digest of the answer to each request on the idle server."""
 
     server: Server
     seed: int
@@ -82,7 +82,7 @@ class Traffic:
             self.right[name] = answers[0]
 
     def client(self, number: int, *, ended: Callable[[], bool], tell: Callable[[Ending], None]) -> None:
-        """One client: request after request until it has ended, then the last one's end."""
+        """Run one client: send requests until `ended()`, and report each ending to `tell`."""
         draw = random.Random(f"{self.seed}-{number}")
         do = {"video": self._video, "cancelled": self._cancelled, "deadline": self._deadline, "bad": self._bad}
         do |= {"left": self._left, "inner": self._inner, "growing": self._growing}
@@ -96,14 +96,14 @@ class Traffic:
         name, door = draw.choice(list(REQUESTS)), draw.choice(DOORS)
         fields = dict(REQUESTS[name])
         if door.startswith("HTTP") and "output_type" in fields:
-            door = door.replace("HTTP", "gRPC")  # large tensors as JSON are not what HTTP is for
+            door = door.replace("HTTP", "gRPC")  # large tensors as JSON are not a use case of HTTP
         if door == "gRPC stream" and draw.random() < 0.5:
             fields["preview_every"] = draw.randint(1, 4)
         answers, error = self._ask(door, fields)
         return Ending("video", door, name, tuple(answers), expected=self.right[name], error=error)
 
     def _cancelled(self, draw: random.Random) -> Ending:
-        """A caller who leaves after some steps, or while it waits in the queue."""
+        """Send a request, and cancel it after some steps or in the queue."""
         steps = draw.randint(1, 60)
         answers: list[str] = []
         error = ""
@@ -118,7 +118,7 @@ class Traffic:
         return Ending("cancelled", "gRPC stream", f"after {steps} steps", tuple(answers), error=error, left=True)
 
     def _left(self, draw: random.Random) -> Ending:
-        """A caller who leaves, at a way in where nobody hears of it in the middle of an ensemble."""
+        """Send a request and disconnect, over a protocol and endpoint other than the gRPC stream."""
         way, after_s = draw.choice(WAYS), draw.uniform(0.0, 1.0)
         gone = begun(self.server, way, LEAVING)
         time.sleep(after_s)
@@ -126,26 +126,26 @@ class Traffic:
         return Ending("left", way, f"after {after_s:.1f} s", left=True)
 
     def _inner(self, draw: random.Random) -> Ending:
-        """A call that goes round the endpoints."""
+        """Call an inner model directly."""
         return self._call_inner(draw.choice(list(INNER_CLASSES)), draw.choice(INNER_SEEDS))
 
     def _call_inner(self, name: str, seed: int) -> Ending:
         call = INNER_CLASSES[name](np.random.default_rng(seed), self._signed)
         refusal = GrpcDoor(self.server.grpc_url, call.model).send(call.bad)
-        cached = refusal.code == EMPTY and call.model == "text_encoder"  # a failure again, from the response cache
-        if cached or ENGINES_OWN in refusal.text:  # such as a token that the graph's table does not have
+        cached = refusal.code == EMPTY and call.model == "text_encoder"  # a cached failure
+        if cached or ENGINES_OWN in refusal.text:  # such as for a token beyond the vocabulary
             refusal = Refusal("INVALID_ARGUMENT", refusal.text)
         return _refused("inner", call.model, name, refusal)
 
     def _growing(self, draw: random.Random) -> Ending:
-        """A tensor that is refused, larger than the last one."""
+        """Send a refused tensor that is larger than the last one."""
         width, model = next(self._grown), draw.choice((UNARY, STREAM))
         latents = Sent("FP32", np.zeros((1, 16, 1, 1, width), np.float32))
         refusal = GrpcDoor(self.server.grpc_url, model).send(Bad(request(latents=latents)))
         return _refused("growing", f"gRPC {model}", f"{width} wide", refusal)
 
     def _deadline(self, draw: random.Random) -> Ending:
-        """A deadline that is met at times."""
+        """Send a request with a deadline that is met only sometimes."""
         name, door, limit_s = "many steps", draw.choice(("gRPC unary", "gRPC stream")), draw.uniform(0.1, 6.0)
         answers, error = self._ask(door, REQUESTS[name], limit_s=limit_s)
         return Ending("deadline", door, f"{limit_s:.1f} s", tuple(answers), expected=self.right[name], error=error)
@@ -162,7 +162,7 @@ class Traffic:
         return _refused("bad", door, name, refusal)
 
     def _burst(self, draw: random.Random) -> Iterator[Ending]:
-        """More at once than there are places."""
+        """Send more concurrent requests than there are slots."""
         doors = [draw.choice(DOORS[:2]) for _ in range(AT_ONCE)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for door, (answers, error) in zip(
@@ -171,7 +171,7 @@ class Traffic:
                 yield Ending("burst", door, BURST, tuple(answers), expected=self.right[BURST], error=error)
 
     def _ask(self, door: str, fields: Mapping[str, Any], limit_s: float = LIMIT_S) -> tuple[list[str], str]:
-        """The digests of all answers that came, and the error."""
+        """Send a request, and return the digests of all answers, and the error."""
         try:
             return [_digest(answer) for answer in self._answers(door, fields, limit_s)], ""
         except (Failed, ClientError) as error:
@@ -199,7 +199,7 @@ def _refused(kind: str, door: str, name: str, refusal: Refusal) -> Ending:
 
 
 def _generated(url: str, fields: Mapping[str, Any]) -> bytes:
-    """An MP4 through the unary door over HTTP."""
+    """Request an MP4 from the unary endpoint over HTTP. Raises Failed."""
     body = json.dumps({"prompt": "a red ball", "video_encoding": "base64", **fields}).encode()
     try:
         with urllib.request.urlopen(f"{url}/v2/models/{UNARY}/generate", body, timeout=LIMIT_S) as answer:

@@ -1,1 +1,1 @@
-"""Faults of the gateway and of what is around it: its database, its store, the server behind it."""
+"""Faults of the gateway, its database, its store and the server behind it."""

@@ -1,7 +1,7 @@
-"""The gateway is killed at every stage of a job, the server under it, the database hangs or dies, the disk is full.
+"""Faults during jobs: kills of the gateway at every stage, of the server and of the database; hangs; a full disk.
 
-After each the same id ends `completed`, with the bytes of an undisturbed run, told under one webhook id, and nothing is
-left in the queue or in the store.
+After each fault the job's id must end `completed`, with the bytes of an undisturbed run and one webhook id, and nothing
+may be left in the queue or in the store.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ from wan_t2v.operate.run_directory import RunDirectory
 STEPS = 6
 JOB = {**SMALL, "height": 32, "width": 32, "num_inference_steps": STEPS}
 LATENTS = (4, 4)
-AWAY_S = 10.0  # of the database
-PATIENCE_S = 2.0  # within which HTTP says 503 meanwhile
+AWAY_S = 10.0  # how long the database is unavailable
+PATIENCE_S = 2.0  # meanwhile HTTP must answer 503 within this time
 STORE_BYTES = 2**22
 FILES = {"video.mp4", "thumbnail.png", "spritesheet.png"}
-HOLDS = {  # stage: the step that is done when the next one, or the decoder, is held
+HOLDS = {  # stage: the last finished step when the next one, or the decoder, is held
     "denoising in the high-noise expert": 1,
     "denoising in the low-noise expert": STEPS - 1,
     "decoding": STEPS,
@@ -42,7 +42,7 @@ HOLDS = {  # stage: the step that is done when the next one, or the decoder, is 
 
 @dataclass(frozen=True)
 class Front:
-    """Everything around a gateway, and the video that an undisturbed run makes."""
+    """Environment of a gateway, and the digest of the video from an undisturbed run."""
 
     server: Server
     harmed: HarmedRepository
@@ -53,12 +53,12 @@ class Front:
     timesteps: tuple[float, ...]
 
     def hold(self, step: int) -> contextlib.AbstractContextManager[None]:
-        """Hold whatever comes after this step of a job."""
+        """Hold the generation of a job after this step."""
         return self.harmed.failing("hold", latents=LATENTS, below=self.timesteps[step - 1])
 
 
 def faults_of_the_gateway(repository: Path, folder: Path, not_tried: list[str]) -> Iterator[Outcome]:
-    """One fault after the other; what could not be done here is added to `not_tried`."""
+    """Inject one fault after the other. Faults that are impossible here are added to `not_tried`."""
     with contextlib.ExitStack() as stack:
         front = _front(repository, folder, stack)
         yield killed_while_queued(front)
@@ -81,7 +81,7 @@ def _front(repository: Path, folder: Path, stack: contextlib.ExitStack) -> Front
     options = ServerOptions(repository=harmed.path, log=folder / "gateway-server.log", start_limit_s=600)
     server = stack.enter_context(running_server(options))
     postgres = folder / "gateway-database"
-    folder.chmod(0o755)  # as root, Postgres runs as nobody, who must get here
+    folder.chmod(0o755)  # as root, Postgres runs as user nobody, who needs access
     database_url = stack.enter_context(local_postgres(postgres))
     receiver = stack.enter_context(running_receiver())
     place = Place(server.grpc_url, database_url, folder / "gateway-data", folder / "gateway.log")
@@ -95,7 +95,7 @@ def _front(repository: Path, folder: Path, stack: contextlib.ExitStack) -> Front
 
 
 def killed_while_queued(front: Front) -> Outcome:
-    """The gateway that took the job is killed; it made no videos itself."""
+    """Kill the gateway that accepted the job, which has no worker."""
     with running_gateway(front.place, workers=0) as gateway:
         video_id = gateway.post(front.receiver.url, **JOB)
         gateway.kill()
@@ -103,7 +103,7 @@ def killed_while_queued(front: Front) -> Outcome:
 
 
 def killed_while(front: Front, stage: str, step: int) -> Outcome:
-    """The gateway is killed after a step, while the server works on what comes next."""
+    """Kill the gateway after a step, while the server runs the next stage."""
     with running_gateway(front.place) as gateway, front.hold(step):
         video_id = gateway.post(front.receiver.url, **JOB)
         reached = gateway.until_step(video_id, step)
@@ -112,7 +112,7 @@ def killed_while(front: Front, stage: str, step: int) -> Outcome:
 
 
 def killed_while_storing(front: Front) -> Outcome:
-    """Killed as soon as the first file is there: the record does not know of it yet, or just does."""
+    """Kill the gateway as soon as the first file exists, around the time at which the record is updated."""
     with running_gateway(front.place) as gateway:
         video_id = gateway.post(front.receiver.url, **JOB)
         files = front.place.data / "files" / video_id
@@ -122,7 +122,7 @@ def killed_while_storing(front: Front) -> Outcome:
 
 
 def killed_before_the_webhook(front: Front) -> Outcome:
-    """Killed while the receiver has the webhook and has not answered: it must come again."""
+    """Kill the gateway before the receiver answers the webhook. The webhook must be sent again."""
     front.receiver.answering.clear()
     try:
         with running_gateway(front.place) as gateway:
@@ -135,7 +135,7 @@ def killed_before_the_webhook(front: Front) -> Outcome:
 
 
 def killed_after_the_webhook(front: Front) -> Outcome:
-    """Killed as soon as the webhook was answered: it may come again, under the same id."""
+    """Kill the gateway after the webhook was answered. It may be sent again, with the same id."""
     with running_gateway(front.place) as gateway:
         video_id = gateway.post(front.receiver.url, **JOB)
         reached = until(lambda: front.receiver.was_answered(video_id))
@@ -144,7 +144,7 @@ def killed_after_the_webhook(front: Front) -> Outcome:
 
 
 def server_killed(front: Front) -> Outcome:
-    """tritonserver is killed in the middle, and started again by its supervisor."""
+    """Kill tritonserver during a generation. Its supervisor restarts it."""
     with running_gateway(front.place) as gateway:
         with front.hold(STEPS // 2):
             video_id = gateway.post(front.receiver.url, **JOB)
@@ -157,19 +157,19 @@ def server_killed(front: Front) -> Outcome:
 
 
 def database_hangs(front: Front) -> Outcome:
-    """All of Postgres' processes stop for ten seconds in the middle of a job; HTTP says so at once."""
+    """Stop all Postgres processes for ten seconds during a job. HTTP must answer 503 promptly."""
     return _database_away(front, "Postgres hangs for ten seconds", lambda: stopped_database(front.postgres))
 
 
 def database_killed(front: Front) -> Outcome:
-    """Postgres is killed, and started again ten seconds later."""
+    """Kill Postgres during a job, and start it again ten seconds later."""
 
     @contextlib.contextmanager
     def killed() -> Iterator[None]:
         from wan_t2v_gateway.database.local_postgres import _programs, _start
 
         pid, _, _, port = (front.postgres / "postmaster.pid").read_text().split("\n")[:4]
-        os.kill(int(pid), signal.SIGQUIT)  # without a word to clients, and without a checkpoint
+        os.kill(int(pid), signal.SIGQUIT)  # immediate shutdown: no checkpoint, no message to clients
         until(lambda: not (front.postgres / "postmaster.pid").exists())
         try:
             yield
@@ -199,7 +199,7 @@ def _database_away(front: Front, name: str, away: Callable[[], contextlib.Abstra
 
 
 def full_store(front: Front, folder: Path) -> Outcome:
-    """No byte is free where videos go; the job waits until there is room. Raises MountRefused."""
+    """Fill the disk for videos. The job must wait until there is space. Raises MountRefused."""
     with small_disk(folder, STORE_BYTES):
         small = replace(front, place=replace(front.place, data=folder))
         with running_gateway(small.place) as gateway:
@@ -212,7 +212,7 @@ def full_store(front: Front, folder: Path) -> Outcome:
 
 
 def _goes_on(front: Front, name: str, video_id: str, faults: tuple[str, ...] | list[str] = ()) -> Outcome:
-    """Start another gateway and see the job end there."""
+    """Start another gateway, and check that the job finishes there."""
     began = time.monotonic()
     with running_gateway(front.place) as gateway:
         return _ended(front, name, video_id, gateway, since=began, faults=list(faults))
@@ -238,7 +238,7 @@ def _not_as_undisturbed(front: Front, gateway: GatewayProcess, record: dict[str,
 
 
 def _left_behind(front: Front, video_id: str) -> Iterator[str]:
-    """Undelivered webhooks, jobs in the queue, files of a half, places at the server."""
+    """Yield leftovers: undelivered webhooks, queued jobs, incomplete files, slots held at the server."""
     if not until(lambda: front.receiver.was_answered(video_id)):
         yield "no webhook"
     told = {(delivery.webhook_id, delivery.kind) for delivery in front.receiver.of(video_id)}

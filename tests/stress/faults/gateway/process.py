@@ -1,4 +1,4 @@
-"""A gateway as a process of its own, which can be killed, and a database that outlives it."""
+"""A gateway in its own process, which can be killed, and a database that outlives it."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Place:
-    """What every gateway of a test is started with: the server, the database, the folder of files, its log."""
+    """Start options of a test's gateways: the server, the database, the folder of files, the log."""
 
     server_url: str
     database_url: str
@@ -38,13 +38,13 @@ class GatewayProcess:
     http: httpx.Client
 
     def post(self, webhook_url: str, **fields: Any) -> str:
-        """Make a job; returns its id."""
+        """Create a job and return its id."""
         answer = self.http.post("/v1/videos", json={"prompt": "a red ball", "webhook_url": webhook_url, **fields})
         answer.raise_for_status()
         return str(answer.json()["id"])
 
     def video(self, video_id: str) -> dict[str, Any]:
-        """The video's record; empty while the gateway cannot say."""
+        """Return the video's record. Empty while the gateway is unavailable."""
         with contextlib.suppress(httpx.HTTPError):
             answer = self.http.get(f"/v1/videos/{video_id}")
             if answer.status_code == 200:
@@ -52,22 +52,22 @@ class GatewayProcess:
         return {}
 
     def until_step(self, video_id: str, step: int) -> bool:
-        """Wait until this step is done."""
+        """Wait until this step is done. Returns whether it was done within the limit."""
         return until(lambda: self.video(video_id).get("now", {}).get("step", 0) >= step)
 
     def until_ended(self, video_id: str) -> dict[str, Any]:
-        """The record of a video that has ended; of one that has not, after the limit."""
+        """Wait until the video has ended, or for the limit, and return its record."""
         until(lambda: self.video(video_id).get("status") in ("completed", "failed", "cancelled"))
         return self.video(video_id)
 
     def kill(self) -> None:
-        """End it as the kernel does when memory runs out."""
+        """Kill it with SIGKILL, as the kernel does when memory runs out."""
         self.process.kill()
         self.process.wait()
 
 
 def until(condition: Any, limit_s: float = LIMIT_S) -> bool:
-    """Wait for a state; False if it does not come."""
+    """Wait for a condition. Returns False if it is not met within the limit."""
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
@@ -78,7 +78,7 @@ def until(condition: Any, limit_s: float = LIMIT_S) -> bool:
 
 @contextlib.contextmanager
 def running_gateway(place: Place, *, workers: int = 1, resumes: bool = True) -> Iterator[GatewayProcess]:
-    """Start a gateway, and end it if nobody did."""
+    """Start a gateway, and stop it at the end if it still runs. Raises RuntimeError if it does not start."""
     (port,) = free_ports(1, "127.0.0.1")
     command = [sys.executable, "-m", "wan_t2v_gateway", "--url", place.server_url, "--database-url", place.database_url]
     command += ["--data", str(place.data), "--port", str(port), "--webhook-host", "127.0.0.1"]
@@ -109,7 +109,7 @@ def _is_up(gateway: GatewayProcess) -> bool:
 
 @contextlib.contextmanager
 def stopped_database(data: Path) -> Iterator[None]:
-    """All processes of the Postgres in `data` hang meanwhile."""
+    """Stop all processes of the Postgres in `data` with SIGSTOP inside the context."""
     postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split("\n")[0]))
     processes = [postmaster, *postmaster.children(recursive=True)]
     _signal(processes, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Who takes webhooks: notes each delivery, and answers at once or only when told to."""
+"""Webhook receiver that records deliveries, and answers at once or when `answering` is set."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Delivery:
-    """One POST."""
+    """One webhook POST."""
 
     webhook_id: str
     kind: str
@@ -20,7 +20,7 @@ class Delivery:
 
 @dataclass
 class Receiver:
-    """What came, and what of it was answered."""
+    """Recorded deliveries: those received, and those answered."""
 
     url: str = ""
     came: list[Delivery] = field(default_factory=list)
@@ -28,17 +28,17 @@ class Receiver:
     answering: threading.Event = field(default_factory=threading.Event)
 
     def of(self, video_id: str) -> list[Delivery]:
-        """Deliveries about a video, answered or not."""
+        """Return the deliveries about a video, answered or not."""
         return [delivery for delivery in [*self.came] if delivery.video_id == video_id]
 
     def was_answered(self, video_id: str) -> bool:
-        """Whether one about this video was answered."""
+        """Whether a delivery about this video was answered."""
         return any(delivery.video_id == video_id for delivery in [*self.answered])
 
 
 @contextlib.contextmanager
 def running_receiver() -> Iterator[Receiver]:
-    """Receive on a free port of the loopback."""
+    """Receive on a free loopback port inside the context."""
     receiver = Receiver()
     receiver.answering.set()
 

@@ -1,1 +1,1 @@
-"""Requests that the gateway must refuse itself: what is behind it never hears of them."""
+"""Requests that the gateway must refuse itself, without effects on database and server."""

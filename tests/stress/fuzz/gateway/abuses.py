@@ -1,4 +1,4 @@
-"""What HTTP's form allows and no client does to a gateway: each connection must end by itself, with a fair answer or none."""
+"""Abuses of HTTP against a gateway. Each connection must be ended by the gateway, with a fair answer or none."""
 
 import contextlib
 import itertools
@@ -24,11 +24,11 @@ Pieces = Callable[[], Iterator[bytes]]
 
 @dataclass(frozen=True)
 class Abuse:
-    """Bytes for one connection.
+    """Bytes to send on one connection.
 
     Attributes:
-        statuses: what may be answered; "" for a connection that ends without a word.
-        ends: our side of the connection ends after the bytes.
+        statuses: accepted statuses; "" is a connection that ends without an answer.
+        ends: whether the sender shuts down its side of the connection after the bytes.
     """
 
     pieces: Pieces
@@ -37,7 +37,7 @@ class Abuse:
 
 
 def _endless(path: str, *headers: str, first: bytes = b"", method: str = "POST") -> Pieces:
-    """A body in chunks that do not end."""
+    """Return an endless chunked body."""
     piece = b"%x\r\n%s\r\n" % (PIECE, b"x" * PIECE)
     begin = head(path, CHUNKED, *headers, method=method)
     return lambda: itertools.chain(
@@ -60,12 +60,12 @@ def _one_byte_chunks() -> Iterator[bytes]:
 
 
 def _held(*pieces: bytes) -> Abuse:
-    """A body that does not come to its end: given up after its limit."""
+    """Return an incomplete body, on which the gateway must give up after its limit."""
     return Abuse(only(*pieces), ("408",))
 
 
 def abuses(done: str) -> dict[str, Abuse]:
-    """`done` is the id of a video that is there."""
+    """Return the abuses by name. `done` is the id of a finished video."""
     json_head = partial(head, CREATE, JSON)
     form = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
     open_part = part("prompt", b"")[:-2]
@@ -114,7 +114,7 @@ def abuses(done: str) -> dict[str, Abuse]:
 
 
 def suffered(url: str, name: str, abuse: Abuse) -> str | None:
-    """Do it, again while the gateway is busy. Returns what was wrong."""
+    """Commit an abuse, and retry while the gateway is busy. Returns the fault, if any."""
     for _ in range(MOST_TRIES):
         wrong = _once(url, abuse)
         if wrong is None or f" {BUSY} " not in wrong:
@@ -123,7 +123,7 @@ def suffered(url: str, name: str, abuse: Abuse) -> str | None:
 
 
 def _once(url: str, abuse: Abuse) -> str | None:
-    """Wait until the gateway ends the connection."""
+    """Send the bytes, and wait until the gateway ends the connection. Returns the fault, if any."""
     address, began = urlsplit(url), time.monotonic()
     told = b""
     with socket.create_connection((address.hostname, address.port), timeout=ENDED_S) as connection:
@@ -134,7 +134,7 @@ def _once(url: str, abuse: Abuse) -> str | None:
                 told += piece
         except TimeoutError:
             return f"after {ENDED_S:g} s the connection is still open; answered {told[:100]!r}"
-        except OSError:  # cut off by the gateway; what it said first is still to be read
+        except OSError:  # the gateway closed the connection; its answer can still be read
             with contextlib.suppress(OSError):
                 while piece := connection.recv(PIECE):
                     told += piece
@@ -151,7 +151,7 @@ def _sent(connection: socket.socket, abuse: Abuse, until: float) -> None:
 
 
 def _wrong(told: bytes, abuse: Abuse) -> str | None:
-    """Whether the first answer is one of those that may be, in the shape of an error if it is one."""
+    """Check that the first answer has an accepted status and, for an error, the right form. Returns the fault."""
     first = re.match(rb"HTTP/1\.1 (\d{3})[^\r]*\r\n(.*?)\r\n\r\n(.*)", told, re.DOTALL)
     status = first[1].decode() if first else ""
     if status not in abuse.statuses:

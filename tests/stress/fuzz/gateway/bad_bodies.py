@@ -1,4 +1,4 @@
-"""Bodies that are wrong in one way, as JSON and as both kinds of forms: the generators of Triton's endpoints, and more."""
+"""Bodies with one kind of fault, as JSON and as both kinds of forms: translated bad requests to Triton, and more."""
 
 import base64
 import json
@@ -15,33 +15,33 @@ from tests.stress.fuzz.gateway.calls import Call, Draw
 CREATE = "/v1/videos"
 BOUNDARY = "an-end-of-a-part"
 FORMS = ("application/json", "multipart/form-data", "application/x-www-form-urlencoded")
-Values = Mapping[str, list[Any]]  # texts and numbers, bytes for what is no text
+Values = Mapping[str, list[Any]]  # texts and numbers, and bytes that are not UTF-8
 
 
 def good(**changed: Any) -> dict[str, list[Any]]:
-    """A small right request with some fields changed; None leaves a field out."""
+    """Return a small valid request with changed fields. None removes a field."""
     fields = {**_values(Bad(request())), **{name: [value] for name, value in changed.items()}}
     return {name: values for name, values in fields.items() if values != [None]}
 
 
 def create(body: bytes, content_type: str, *, params: frozenset[str] = frozenset(), path: str = CREATE) -> Call:
-    """A request for a video."""
+    """Return a request for a video."""
     return Call("POST", path, (("Content-Type", content_type),), body, params)
 
 
 def as_json(values: Values) -> bytes:
-    """One object; what is no text becomes half a surrogate pair, which is JSON."""
+    """Encode values as one JSON object. Bytes that are not UTF-8 become half a surrogate pair, which JSON allows."""
     return json.dumps({name: _one(list(map(_json_value, each))) for name, each in values.items()}).encode()
 
 
 def as_parts(values: Values) -> bytes:
-    """Parts of a form, one for each value; none at all is an empty text."""
+    """Encode values as a multipart form with one part per value. A field without values becomes an empty text."""
     parts = [part(name, _bytes(value)) for name, each in values.items() for value in each or [""]]
     return b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()])
 
 
 def part(name: str, value: bytes, *, filename: str = "") -> bytes:
-    """One part."""
+    """Encode one part of a multipart form."""
     named = name.encode(errors="surrogatepass").replace(b'"', b"%22")
     file = f'; filename="{filename}"' if filename else ""
     head = b'--%s\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
@@ -49,7 +49,7 @@ def part(name: str, value: bytes, *, filename: str = "") -> bytes:
 
 
 def as_form(values: Values) -> bytes:
-    """Pairs in percent encoding."""
+    """Encode values as a form in percent encoding."""
     pairs = [
         (name.encode(errors="surrogatepass"), _bytes(one)) for name, each in values.items() for one in each or [""]
     ]
@@ -57,13 +57,13 @@ def as_form(values: Values) -> bytes:
 
 
 def written(values: Values, form: str, *, params: frozenset[str] = frozenset()) -> Call:
-    """The request in one of the three forms."""
+    """Return the request in one of the three forms."""
     body = {FORMS[0]: as_json, FORMS[1]: as_parts, FORMS[2]: as_form}[form](values)
     return create(body, f"{form}; boundary={BOUNDARY}" if form == FORMS[1] else form, params=params)
 
 
 def _values(bad: Bad) -> dict[str, list[Any]]:
-    """Its tensors and parameters, without their types and shapes."""
+    """Return a bad request's tensors and parameters as lists, without types and shapes."""
     tensors = {name: tensor.array.reshape(-1).tolist() for name, tensor in bad.tensors.items()}
     return {name: list(map(_text, values)) for name, values in tensors.items()} | {
         name: [value] for name, value in bad.parameters.items()
@@ -71,7 +71,7 @@ def _values(bad: Bad) -> dict[str, list[Any]]:
 
 
 def _text(value: Any) -> Any:
-    """A text if it is one; bytes stay what they are where they are none."""
+    """Decode bytes that are UTF-8. Other values are returned unchanged."""
     try:
         return value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
@@ -93,7 +93,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _translated(draw: Callable[[np.random.Generator], Bad]) -> Draw:
-    """A bad request to Triton as one to the gateway. The field that differs from a right one is to blame."""
+    """Translate a bad request to Triton to a call of the gateway, which must blame a field that was changed."""
 
     def call(random: np.random.Generator) -> Call:
         values, right = _values(draw(random)), good()
@@ -108,7 +108,7 @@ def _translated(draw: Callable[[np.random.Generator], Bad]) -> Draw:
 def field(
     names: tuple[str, ...], draw: Callable[[np.random.Generator], Any], *, forms: tuple[str, ...] = FORMS
 ) -> Draw:
-    """One of these fields with a value drawn."""
+    """Return a class of requests in which one of these fields has a drawn value."""
 
     def call(random: np.random.Generator) -> Call:
         name = any_of(*names)(random)
@@ -122,12 +122,12 @@ def field(
 
 
 def any_of(*values: Any) -> Callable[[np.random.Generator], Any]:
-    """One of these."""
+    """Return a function that draws one of these values."""
     return lambda random: values[int(random.integers(len(values)))]
 
 
 WHOLE = ("height", "width", "num_frames", "num_inference_steps", "seed", "fps", "preview_every")
-DERIVED = {"seconds": ("num_frames",), "size": ("height", "width")}  # what a field is turned into has limits, too
+DERIVED = {"seconds": ("num_frames",), "size": ("height", "width")}  # fields made of them have limits
 NUMBERS = (*WHOLE, "guidance_scale", "guidance_scale_2", "flow_shift", "step_cache", "guidance_skip", "seconds")
 TEXTS = ("prompt", "negative_prompt", "step_profile", "solver", "webhook_url")
 ONLY_JSON = FORMS[:1]
@@ -158,7 +158,7 @@ ODD_NUMBERS = (
     ".5",
     "5.",
 )
-ONLY_THE_SERVER_KNOWS = {"unknown step profile"}  # it publishes no names: the job fails with the server's own words
+ONLY_THE_SERVER_KNOWS = {"unknown step profile"}  # the server publishes no profile names: the job fails with its error
 TRANSLATED = {
     name: _translated(draw)
     for name, draw in bad_requests.CLASSES.items()

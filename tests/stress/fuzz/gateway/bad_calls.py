@@ -1,4 +1,4 @@
-"""Calls that are wrong beside the body: paths, methods, queries, headers, ids that are none and ids of others."""
+"""Calls with faults outside the body: paths, methods, queries, headers, invalid ids and ids of other owners."""
 
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +56,7 @@ KEYS = ("", "Bearer", "Bearer ", "Bearer x", "Basic YTpi", "Bearer " + "x" * 500
 
 
 def on_id(method: str, video_id: str, rest: str) -> Call:
-    """One of the routes of a video; a remix has a right body."""
+    """Return a call of one of a video's routes. A remix has a valid body."""
     body = b'{"prompt": "a blue ball"}' if rest == "/remix" else None
     return Call(method, f"{CREATE}/{video_id}{rest}", JSON if body else (), body)
 
@@ -84,7 +84,7 @@ def _keys(random: np.random.Generator) -> Call:
 def _long_head(random: np.random.Generator) -> Call:
     length = int(random.integers(66_000, 200_000))
     name = any_of("X-Long", "Cookie", "Authorization", "Idempotency-Key", "Content-Type")(random)
-    return Call("GET", f"{CREATE}?limit=0", ((name, "x" * length),))  # refused also where it came in one piece
+    return Call("GET", f"{CREATE}?limit=0", ((name, "x" * length),))  # limit=0: refused also if the head is accepted
 
 
 def _strangers(random: np.random.Generator) -> Call:
@@ -98,7 +98,7 @@ def _reasons(random: np.random.Generator) -> Call:
 
 
 def classes(done: str) -> dict[str, Draw]:
-    """Of a gateway without keys; `done` is the id of a video that is there."""
+    """Return the classes for a gateway without keys. `done` is the id of a finished video."""
 
     def header(name: str, path: str, *values: str, fine: tuple[int, ...] = ()) -> Draw:
         return lambda random: Call("GET", path, ((name, any_of(*values)(random)),), fine=fine)
@@ -121,7 +121,7 @@ def classes(done: str) -> dict[str, Draw]:
 
 
 def classes_of_strangers(done: str, key: str) -> dict[str, Draw]:
-    """Of a gateway with keys: calls without one, and calls for another's video."""
+    """Return the classes for a gateway with keys: calls without a key, and calls for another owner's video."""
     bearer = ("Authorization", f"Bearer {key}")
 
     def signed(call: Callable[[np.random.Generator], Call]) -> Draw:

@@ -1,4 +1,4 @@
-"""Bodies that are wrong as a whole: no JSON, broken forms, types and codings that are none."""
+"""Bodies that are invalid as a whole: no JSON, broken forms, wrong content types and codings."""
 
 import gzip
 import json
@@ -44,12 +44,12 @@ BOUNDARIES = ("multipart/form-data", "multipart/form-data; boundary=", "multipar
 
 
 def raw(content_type: str, *bodies: bytes) -> Draw:
-    """One of these bodies."""
+    """Return a class of requests with one of these bodies."""
     return lambda random: create(any_of(*bodies)(random), content_type)
 
 
 def _cut(random: np.random.Generator) -> Call:
-    """A form without its end: anything from nothing to all but the last dashes."""
+    """Cut a form at a random position before its end."""
     body = as_parts(good())
     return create(body[: int(random.integers(0, len(body) - 3))], PARTS)
 
@@ -64,7 +64,7 @@ def _nested(random: np.random.Generator) -> Call:
 
 
 def _twice(random: np.random.Generator) -> Call:
-    """One name twice: nobody can say which value is meant."""
+    """Send one name twice, which is ambiguous."""
     name = any_of("prompt", "seed", "size")(random)
     if random.integers(2):
         return create(b'{"prompt": "a red ball", ' + f'"{name}": "a", "{name}": "b"}}'.encode(), JSON)
@@ -102,7 +102,7 @@ def _many(random: np.random.Generator) -> Call:
 
 
 def _drop_by_drop(random: np.random.Generator) -> Call:
-    """A bad body that comes a byte a chunk."""
+    """Send a bad body in chunks of one byte."""
     draw: Draw = any_of(raw(JSON, *NO_JSON), _twice, _cut, _file)(random)
     return Call(**{**vars(draw(random)), "byte_chunks": True})
 

@@ -1,4 +1,4 @@
-"""One call of the gateway over HTTP, right or wrong, and whether its answer is a fair refusal."""
+"""Calls of the gateway over HTTP, and the check that an answer is a fair refusal."""
 
 import http.client
 import json
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 LIMIT_S = 30.0  # the gateway's own limit on a slow body is 20 s
-BUSY = 503  # of a database that is slow on a busy machine: the call is made again
+BUSY = 503  # for a database that is slow on a busy machine; the call is retried
 MOST_TRIES = 10
 SIGNS_OF_CODE = ("Traceback", 'File "', "Error:", "site-packages")
 FIELDS_OF_AN_ERROR = {"message", "type", "param", "code"}
@@ -21,8 +21,9 @@ class Call:
     """A request that must be refused.
 
     Attributes:
-        params: what `error.param` may be; empty where no field is to blame.
-        fine: statuses of an answer that is no refusal and right all the same.
+        params: accepted values of `error.param`; empty if no field is at fault.
+        fine: statuses that are correct although they are no refusal.
+        byte_chunks: whether the body is sent in chunks of one byte.
     """
 
     method: str
@@ -34,7 +35,7 @@ class Call:
     byte_chunks: bool = False
 
     def with_header(self, name: str, value: str) -> "Call":
-        """The same call with one more header."""
+        """Return the same call with one more header."""
         return Call(**{**vars(self), "headers": (*self.headers, (name, value))})
 
 
@@ -43,7 +44,7 @@ Draw = Callable[[np.random.Generator], Call]
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; no status is a connection without an answer."""
+    """Response to a call. Status 0 is a connection without an answer."""
 
     status: int
     text: str
@@ -51,7 +52,7 @@ class Answer:
 
 
 def send(url: str, call: Call) -> Answer:
-    """Send it over a connection of its own, again while the gateway is busy."""
+    """Send a call over its own connection, and retry while the gateway is busy."""
     for _ in range(MOST_TRIES):
         answer = _once(url, call)
         if answer.status != BUSY:
@@ -89,7 +90,7 @@ def _send_body(connection: http.client.HTTPConnection, call: Call) -> None:
 
 
 def fault_of(call: Call, answer: Answer) -> str | None:
-    """What is wrong about an answer; None for a fair refusal."""
+    """Return the fault of an answer. None for a fair refusal."""
     if answer.status in call.fine:
         return None
     if not 400 <= answer.status < 500:
@@ -100,7 +101,7 @@ def fault_of(call: Call, answer: Answer) -> str | None:
 
 
 def fault_of_text(text: str, params: frozenset[str] = frozenset()) -> str | None:
-    """The same of an error's text alone: it has the dialect's shape, tells nothing of the code, and names the field."""
+    """Check an error's body: it must have the API's form, reveal no code, and name the field. Returns the fault."""
     try:
         error = json.loads(text)["error"]
         shown = error.keys() == FIELDS_OF_AN_ERROR and bool(error["message"])

@@ -1,4 +1,4 @@
-"""A gateway of its own, with a Postgres of its own, before a server; thousands of bad calls, and what became of them."""
+"""Fuzzing of a gateway with its own Postgres in front of a server: thousands of bad calls and all abuses."""
 
 import asyncio
 import contextlib
@@ -26,12 +26,12 @@ from tests.stress.fuzz.gateway.calls import BUSY, MOST_TRIES, Draw, fault_of, se
 CLIENTS = 4
 MOST_GROWTH_BYTES = 2**28
 JOB = {"height": 32, "width": 32, "num_frames": 1, "num_inference_steps": 1, "seed": 1}
-SHARE_OF_STRANGERS = 8  # one call in so many
+SHARE_OF_STRANGERS = 8  # one call in this many
 
 
 @dataclass
 class Findings:
-    """How many calls of each kind were sent, the slowest answer, and what was wrong."""
+    """Calls sent by kind, the slowest answer, and the faults."""
 
     sent: Counter[str] = field(default_factory=Counter)
     abuses: int = 0
@@ -39,7 +39,7 @@ class Findings:
     faults: list[str] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        """For the last line."""
+        """Return the figures for the last line."""
         return {
             "gateway_calls": self.sent.total(),
             "gateway_classes": len(self.sent),
@@ -50,7 +50,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Target:
-    """The gateway, and what a refused call must not change behind it."""
+    """The gateway, and the state behind it that a refused call must not change."""
 
     gateway: GatewayProcess
     place: Place
@@ -59,11 +59,11 @@ class Target:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Base URL of the gateway."""
         return str(self.gateway.http.base_url)
 
     def behind(self) -> tuple[int, int, int]:
-        """Videos and jobs on record, and requests that the server saw."""
+        """Count videos and jobs in the database, and requests at the server."""
         with psycopg.connect(self.place.database_url) as connection:
             row = connection.execute(
                 "SELECT (SELECT count(*) FROM videos), (SELECT count(*) FROM procrastinate_jobs)"
@@ -73,7 +73,7 @@ class Target:
 
     @contextlib.contextmanager
     def unmoved(self, what: str) -> Iterator[None]:
-        """Nothing behind the gateway may change meanwhile."""
+        """Note a fault if these counts change inside the context."""
         before = self.behind()
         yield
         after = self.behind()
@@ -83,7 +83,7 @@ class Target:
             )
 
     def right_job(self) -> str:
-        """A right request; returns its id when the video is there."""
+        """Send a valid request, wait for its video and return its id. Notes faults."""
         before = self.requests_seen()
         answer = self._posted()
         video_id = str(answer.json().get("id", ""))
@@ -104,7 +104,7 @@ class Target:
         return answer
 
     def knows_what_is_served(self) -> bool:
-        """Whether the server told the gateway its limits."""
+        """Whether the gateway has the server's limits."""
         answer = self.gateway.http.get("/v1/models").json()
         return any(model["limits"] for model in answer.get("data", ()))
 
@@ -112,9 +112,9 @@ class Target:
 def gateway_fuzzed(
     server_url: str, folder: Path, *, count: int, seed: int, requests_seen: Callable[[], int]
 ) -> Findings:
-    """Start a gateway before the server and send it `count` bad calls, and every abuse."""
+    """Start a gateway in front of the server, and send `count` bad calls and every abuse."""
     findings = Findings()
-    folder.chmod(0o755)  # as root, Postgres runs as nobody, who must get here
+    folder.chmod(0o755)  # as root, Postgres runs as user nobody, who needs access
     with local_postgres(folder / "gateway-database", durable=False) as database_url:
         place = Place(server_url, database_url, folder / "gateway-data", folder / "gateway.log")
         with running_gateway(place, resumes=False) as gateway:
@@ -127,7 +127,7 @@ def gateway_fuzzed(
 
 
 def _all_tried(target: Target, count: int, seed: int) -> None:
-    """First as anybody on this machine, then as an owner with a key beside another's videos."""
+    """Send all kinds: first without keys, then with the key of an owner for another owner's videos."""
     process = psutil.Process(target.gateway.process.pid)
     if not until(target.knows_what_is_served):
         target.findings.faults.append("the gateway does not know what the server serves")
@@ -154,7 +154,7 @@ async def _key(database_url: str, name: str) -> str:
 
 
 def _called(target: Target, classes: Mapping[str, Draw], count: int, *, seed: int) -> None:
-    """One after the other of each kind, four at once."""
+    """Send calls of all classes in turn, four concurrently."""
     names = list(classes)
 
     def one(index: int) -> tuple[str, float, str | None]:
@@ -173,7 +173,7 @@ def _called(target: Target, classes: Mapping[str, Draw], count: int, *, seed: in
 
 
 def _abused(target: Target, done: str) -> None:
-    """All at once: most hold a connection as long as they can. Others are served meanwhile."""
+    """Commit all abuses concurrently, since most hold a connection for long. Other callers must be served meanwhile."""
     tried = abuses(done)
     with ThreadPoolExecutor(len(tried)) as pool:
         running = [pool.submit(suffered, target.url, name, abuse) for name, abuse in tried.items()]
