@@ -94,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder (default: %(default)s)")
     names = [benchmark.name for benchmark in BENCHMARKS]
     parser.add_argument("--parts", nargs="+", choices=names, help="only these (default: all)")
-    parser.add_argument("--quick", action="store_true", help="a rehearsal with few requests: no figures")
+    parser.add_argument(
+        "--quick", action="store_true", help="send few requests, as a rehearsal; its figures mean nothing"
+    )
     return parser
 
 

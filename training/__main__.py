@@ -98,7 +98,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--expert-steps", type=int, default=DEFAULTS.expert_steps)
     parser.add_argument("--expert-minutes", type=float, help="end the experts' training after this time")
     parser.add_argument(
-        "--common-share", type=float, default=DEFAULTS.common_share, help="of the experts' training, while they are one"
+        "--common-share",
+        type=float,
+        default=DEFAULTS.common_share,
+        help="share of the experts' training before the split",
     )
     parser.add_argument("--threads", type=int, help="CPU threads; PyTorch's choice if left out")
     return parser.parse_args()

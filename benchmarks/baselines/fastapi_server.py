@@ -46,7 +46,7 @@ def main() -> int:
     )
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--exported", type=Path, required=True)
-    parser.add_argument("--threads", type=int, required=True, help="of torch")
+    parser.add_argument("--threads", type=int, required=True, help="CPU threads of torch")
     options = parser.parse_args()
     announcer = Announcer()
     torch.set_num_threads(options.threads)

@@ -100,7 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         "--repository", type=Path, default=Path("model_repository"), help="model repository of the server's part"
     )
     parser.add_argument("--keep", type=Path, help="folder for the server's logs and videos (default: not kept)")
-    parser.add_argument("--rehearse", action="store_true", help="on the CPU at small dimensions: no figures, a test")
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="test the parts on the CPU at small dimensions; the figures mean nothing",
+    )
     parser.add_argument("--part", choices=names, help=argparse.SUPPRESS)  # starts the process of one part
     return parser
 

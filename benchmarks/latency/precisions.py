@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.latency.precisions", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("exported", type=Path, nargs="+", help="folders of exported graphs, the yardstick first")
+    parser.add_argument("exported", type=Path, nargs="+", help="folders of exported graphs; the first is the reference")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)

@@ -63,9 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_server_options(parser)
     parser.add_argument("--queries", type=int, default=QUERIES, help="queries of SingleStream (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=48, help="samples of Offline (default: %(default)s)")
-    parser.add_argument(
-        "--at-once", type=int, default=16, help="samples of Offline under way at a time (default: %(default)s)"
-    )
+    parser.add_argument("--at-once", type=int, default=16, help="concurrent samples of Offline (default: %(default)s)")
     options = parser.parse_args(arguments)
     about = provenance()
     with (

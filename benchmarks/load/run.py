@@ -73,11 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, default=20, help="denoising steps (default: %(default)s)")
     parser.add_argument(
-        "--cancel-ratio", type=float, default=0.2, help="share of callers who leave (default: %(default)s)"
+        "--cancel-ratio", type=float, default=0.2, help="share of requests that are cancelled (default: %(default)s)"
     )
     parser.add_argument("--preview-every", type=int, default=0, help="steps between previews (default: none)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of arrivals, sizes and who leaves (default: %(default)s)"
+        "--seed", type=int, default=0, help="seed of arrivals, sizes and cancellations (default: %(default)s)"
     )
     return parser
 

@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="PRECISION=WHERE",
-        help="another precision beside: a folder of its graphs, or the gRPC address of a server; again for each",
+        help="another precision to measure: the folder of its graphs, or a server's gRPC address; repeatable",
     )
     parser.add_argument("--prompts", type=Path, help="file with a prompt per line (default: wan-mini's held-out list)")
     parser.add_argument("--count", type=int, default=PROMPTS, help="number of prompts, from the top")

@@ -139,14 +139,14 @@ def assemble(options: argparse.Namespace, *, gpu: RunningGpu | None = None) -> N
 def parser() -> argparse.ArgumentParser:
     """Build the command-line parser."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--repository", type=Path, required=True, help="folder to make, empty before")
+    options.add_argument("--repository", type=Path, required=True, help="repository to write; new or empty")
     options.add_argument("--image-repository", type=Path, default=IMAGE_REPOSITORY, help="default: %(default)s")
     kind = options.add_mutually_exclusive_group(required=True)
     kind.add_argument("--plan-set", type=Path, help="folder that build_plans.py made")
     kind.add_argument("--checkpoint", type=Path, help="small checkpoint, to serve on a CPU")
     options.add_argument("--folder", type=Path, default=Path("/tmp/export"), help="graphs of --checkpoint")  # noqa: S108
     options.add_argument("--config-set", default="placed", help="name of the config set (default: %(default)s)")
-    options.add_argument("--expected-options", default="[]", help="JSON list: what the server is started with")
+    options.add_argument("--expected-options", default="[]", help="JSON list of the options the server is started with")
     options.add_argument("placement", nargs="*", help="after --: options of `python -m export placement`")
     return options
 

@@ -134,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--sizes", required=True, help="such as 480x832x81,720x1280x81")
     options.add_argument("--expert-batch", type=int, default=1, help="1, or 2 to merge guidance (default: %(default)s)")
     options.add_argument(
-        "--fp8-ranges", type=Path, help="what `python -m export calibrate` wrote, for experts in FP8 or INT8"
+        "--fp8-ranges", type=Path, help="file that `python -m export calibrate` wrote, for experts in FP8 or INT8"
     )
     options.add_argument(
         "--tensorrt", choices=("tensorrt", "tensorrt_rtx"), help="default: the first that is installed"
@@ -145,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--workspace-gib", type=float, help="most memory for one layer of a plan (default: estimated)")
     options.add_argument("--vae-tf32", action="store_true", help="let the VAE's FP32 products be computed in TF32")
     for name in PRECISIONS:
-        options.add_argument(f"--{name}", help="as of `python -m export onnx`")
+        options.add_argument(f"--{name}", help="same as for `python -m export onnx`")
     return options
 
 

@@ -9,15 +9,15 @@ from typing import Any
 def add_merge_lora(commands: Any, *, checkpoint: Path) -> None:
     """Add the command to the parsers of `python -m export`."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "merge-lora", help="merge LoRAs into the experts, into a checkpoint beside"
+        "merge-lora", help="write a new checkpoint with LoRAs merged into the experts"
     )
     parser.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
     parser.add_argument("--high", metavar="FILE", help="LoRA of the high-noise expert (transformer), or `none`")
     parser.add_argument("--low", metavar="FILE", help="LoRA of the low-noise expert (transformer_2), or `none`")
     parser.add_argument("--scale", type=float, default=1.0, help="strength of both (default: %(default)s)")
     parser.add_argument("--into", type=Path, help="folder to write (default: the checkpoint's name and -lora)")
-    parser.add_argument("--same-file", action="store_true", help="one file is meant for both experts")
-    parser.add_argument("--some-blocks", action="store_true", help="a LoRA may change some of the blocks only")
+    parser.add_argument("--same-file", action="store_true", help="allow the same LoRA file for both experts")
+    parser.add_argument("--some-blocks", action="store_true", help="allow a LoRA that changes only some of the blocks")
     parser.set_defaults(command=_merge_lora)
 
 

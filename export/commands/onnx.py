@@ -37,7 +37,9 @@ def add_onnx(
     onnx.add_argument(
         "--bf16-shards", action="store_true", help="first copy the experts' FP32 shards into BF16 ones, 28.6 GB each"
     )
-    onnx.add_argument("--must-install", action="store_true", help="refuse what the embedded server could not serve")
+    onnx.add_argument(
+        "--must-install", action="store_true", help="fail if the embedded server could not serve the graphs"
+    )
     onnx.set_defaults(command=lambda options: _onnx(options, folder_of(options)))
     dry: argparse.ArgumentParser = commands.add_parser("dry-run", help="export A14B's true shapes without its weights")
     dry.add_argument("--out", type=Path, default=DUMMY, help="dummy checkpoint to write (default: %(default)s)")
