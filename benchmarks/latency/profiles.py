@@ -1,4 +1,4 @@
-"""Compare generations in each step profile, in four steps, INT8 and BF16 with diffusers' exact one: warm, alternating.
+"""Compare generations in step profiles, four steps, INT8 and BF16 with diffusers' exact one: warm, alternating.
 
     make bench        or        python -m benchmarks.latency.profiles --rounds 5
 
@@ -7,7 +7,7 @@ of `generation.py` (128x128, 17 frames). diffusers gets Wan's timesteps, inferen
 threads. Its video is compared with that of `exact` before the timing. The four steps run on experts that were not
 distilled: their video is poor, but their time is that of distilled experts. With `--also FOLDER`, another export of the
 checkpoint (`make export PRECISION=int8`), a second server generates in that precision, exact and in the profile
-`balanced`. On a CPU that has BF16, another server runs all graphs in BF16 in OpenVINO, and others only the VAE's graphs.
+`balanced`. On a CPU that has BF16, another server runs all graphs in OpenVINO in BF16, and others only the VAE graphs.
 One server works at a time. The last line printed is JSON: median seconds, `ratio` to diffusers (median of the rounds'
 ratios) and the number of computed passes, for each.
 """

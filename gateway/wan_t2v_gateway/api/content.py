@@ -1,6 +1,7 @@
 """A finished video's files, whole or in ranges."""
 
 import re
+from collections.abc import AsyncIterator
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -55,8 +56,16 @@ async def get_content(
     headers["content-length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=206 if partial else 200, headers=headers, media_type=TYPES[variant])
-    body = store.read(video_id, variant, start=start, end=end)
-    return StreamingResponse(body, 206 if partial else 200, headers, media_type=TYPES[variant])
+    parts = store.read(video_id, variant, start=start, end=end)
+    first = await anext(parts, b"")  # before the headers are sent, so that a store that is away is a 503
+    return StreamingResponse(_resume(first, parts), 206 if partial else 200, headers, media_type=TYPES[variant])
+
+
+async def _resume(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a part that was already read, then the others."""
+    yield first
+    async for part in rest:
+        yield part
 
 
 def _range(request: Request, size: int, *, etag: str) -> tuple[int, int]:

@@ -13,6 +13,8 @@ from obstore.store import LocalStore, from_url
 NAMES = {"video": "video.mp4", "thumbnail": "thumbnail.png", "spritesheet": "spritesheet.png"}
 TYPES = {"video": "video/mp4", "thumbnail": "image/png", "spritesheet": "image/png"}
 
+_PART_BYTES = 2**20
+
 
 class StorageUnavailable(Exception):
     """The store refused or did not answer."""
@@ -54,19 +56,20 @@ class Store:
         return FileInfo(meta["size"], (meta["e_tag"] or f"{video_id}-{meta['size']}").strip('"'))
 
     async def whole(self, video_id: str, variant: str) -> bytes | None:
-        """Read a whole file; None if it is missing."""
+        """Read a whole file; None if it is missing. Raises StorageUnavailable."""
         info = await self.info(video_id, variant)
         if info is None:
             return None
         return b"".join([part async for part in self.read(video_id, variant, start=0, end=info.size)])
 
     async def read(self, video_id: str, variant: str, *, start: int, end: int) -> AsyncIterator[bytes]:
-        """Yield the bytes from `start` to `end` (exclusive), in parts of at most 1 MiB."""
-        part = 2**20
-        for begin in range(start, end, part):
-            data = await obstore.get_range_async(
-                self._store, _path(video_id, variant), start=begin, end=min(end, begin + part)
-            )
+        """Yield the bytes from `start` to `end` (exclusive), in parts of at most 1 MiB. Raises StorageUnavailable."""
+        path = _path(video_id, variant)
+        for begin in range(start, end, _PART_BYTES):
+            try:
+                data = await obstore.get_range_async(self._store, path, start=begin, end=min(end, begin + _PART_BYTES))
+            except (BaseError, OSError) as error:
+                raise StorageUnavailable(f"the store does not return a file: {_first_line(error)}") from None
             yield bytes(data)
 
     async def signed_address(self, video_id: str, variant: str, seconds: float) -> str:

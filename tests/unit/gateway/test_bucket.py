@@ -17,12 +17,12 @@ Start = Callable[..., Any]
 
 
 class Bucket(ThreadingHTTPServer):
-    """Keeps what is put. While `full`, it refuses."""
+    """Keeps what is put. While `full`, it refuses to; while `unreadable`, it refuses to give it back."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Requests)
         self.files: dict[str, bytes] = {}
-        self.full = False
+        self.full = self.unreadable = False
 
 
 class Requests(BaseHTTPRequestHandler):
@@ -37,6 +37,8 @@ class Requests(BaseHTTPRequestHandler):
         return self.tell(200, b"")
 
     def do_GET(self) -> None:
+        if self.server.unreadable and self.command == "GET":
+            return self.tell(403, b"<Error><Code>AccessDenied</Code></Error>")
         data = self.server.files.get(urlsplit(self.path).path)
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
         if data is None or wanted is None:
@@ -103,6 +105,19 @@ def test_a_bucket_that_is_full_is_waited_for(start: Start, bucket: Bucket) -> No
         bucket.full = False
         assert gateway.until(video_id, "completed")["attempts"] >= 2
     assert bucket.files[f"/videos/{video_id}/video.mp4"] == VIDEO
+
+
+def test_a_bucket_that_returns_no_file_is_a_503_and_no_broken_answer(start: Start, bucket: Bucket) -> None:
+    with serving(MADE) as server:
+        gateway = start(server_url=server.url, store_url="s3://videos")
+        video_id = gateway.post()
+        gateway.until(video_id, "completed")
+    bucket.unreadable = True
+    answer = gateway.http.get(f"/v1/videos/{video_id}/content")
+    assert answer.status_code == 503 and answer.headers["retry-after"]
+    assert "the store does not return a file" in answer.json()["error"]["message"]
+    bucket.unreadable = False
+    assert gateway.http.get(f"/v1/videos/{video_id}/content").content == VIDEO
 
 
 def test_a_folder_has_no_addresses_to_redirect_to(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import obstore
 import pytest
 from wan_t2v_gateway.__main__ import main
 from wan_t2v_gateway.generation.marking import Marker
@@ -87,6 +88,31 @@ def test_a_file_is_signed_once_although_the_job_is_taken_up_again(
         video = gateway.until(gateway.post(), "completed")
     assert video["attempts"] == 2 and len(signed) == 1
     assert gateway.http.get(f"/v1/videos/{video['id']}/content").content == signed[0]
+
+
+@needs_library
+def test_an_earlier_file_that_cannot_be_read_for_a_moment_does_not_fail_the_job(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, get = Store.put, obstore.get_range_async
+    full, away = iter([True]), iter([True])
+
+    async def full_once(self: Store, video_id: str, variant: str, data: bytes) -> None:
+        await put(self, video_id, variant, data)
+        if variant == "video" and next(full, False):
+            raise StorageUnavailable("full")
+
+    async def away_once(*arguments: Any, **named: Any) -> Any:
+        if next(away, False):
+            raise obstore.exceptions.GenericError("the bucket is away")
+        return await get(*arguments, **named)
+
+    monkeypatch.setattr(Store, "put", full_once)
+    monkeypatch.setattr(obstore, "get_range_async", away_once)
+    with serving((Step(1), Video(mp4()))) as server:
+        gateway = start(server_url=server.url, mark="development", retry_s=0.05, poll_s=0.05)
+        video = gateway.until(gateway.post(), "completed", "failed")
+    assert (video["status"], video["attempts"]) == ("completed", 3)
 
 
 def test_what_nobody_foresaw_fails_the_job_and_is_not_tried_for_ever(
