@@ -163,7 +163,7 @@ adherence: setup-dev export ## score how often videos follow 54 held-out prompts
 	@$(python) -m training.judge.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)" \
 		$(if $(SEEDS),--seeds $(SEEDS))
 
-quality: setup-dev $(if $(filter command line,$(origin URL)),,export) ## what each step profile saves and how far its videos are from exact ones (PROFILES=..., ALSO=int8=folder, URL=..., PROMPTS=file, COUNT=..., OUT=...)
+quality: setup-dev $(if $(filter command line,$(origin URL)),,export) ## what each step profile saves and how far its videos are from exact ones (PROFILES=..., ALSO="int8=folder bf16=openvino", URL=..., PROMPTS=file, COUNT=..., OUT=...)
 	@$(python) -m benchmarks.quality.run --repository "$(REPOSITORY)" --out "$(or $(OUT),out/quality)" \
 		$(if $(filter command line,$(origin URL)),--url $(URL)) $(if $(PROFILES),--profiles $(PROFILES)) $(addprefix --also ,$(ALSO)) $(if $(PROMPTS),--prompts "$(PROMPTS)") $(if $(COUNT),--count $(COUNT))
 

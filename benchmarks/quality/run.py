@@ -4,9 +4,9 @@
 
 Without a file of prompts, wan-mini's fixed held-out prompts are generated, and a judge measures how often a clip shows
 what its prompt asks for. A second seed of `exact` gives the scale: a profile that differs more from `exact` than that
-makes other videos. `--also int8=FOLDER` (graphs of the same checkpoint, `make export PRECISION=int8`) or
-`--also fp8=HOST:PORT` adds a server in another precision, exact and in each profile. Writes quality.json, table.md and
-quality.png. The last line printed is the JSON.
+makes other videos. `--also int8=FOLDER` (graphs of the same checkpoint, `make export PRECISION=int8`), `--also
+bf16=openvino` (all graphs in OpenVINO) or `--also fp8=HOST:PORT` adds a server in another precision, exact and in each
+profile. Writes quality.json, table.md and quality.png. The last line printed is the JSON.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from wan_t2v_client import ClientError, TextToVideo
 
 from benchmarks.harness.machine import provenance
-from benchmarks.harness.repository_copy import copy_repository
+from benchmarks.harness.repository_copy import copy_repository, use_openvino
 from benchmarks.quality.measure import OTHER_SEED, Way, WayClips, measure, profile_ways
 from benchmarks.quality.report import table, write_plot
 from embedded.errors import ServerError
@@ -31,7 +31,11 @@ from export.to_onnx.install import install_export
 from training.judge.adherence import judge_adherence
 from training.judge.through_server import connect
 from training.world.prompts import PROMPTS, Prompt, fixed_prompts
+from wan_t2v.contract import GRAPHS
+from wan_t2v.engines.loader import INFERENCE_PRECISIONS
 from wan_t2v.facts import ServingDefaults
+
+OPENVINO = "openvino"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,28 +72,36 @@ def _connect(options: argparse.Namespace, profiles: Sequence[str]) -> Iterator[d
     with contextlib.ExitStack() as stack:
         ways = profile_ways(stack.enter_context(connect(options.url, options.repository)), profiles)
         for precision, place in also:
-            client = stack.enter_context(_connect_other(place, options.repository))
+            client = stack.enter_context(_connect_other(precision, place, options.repository))
             ways |= profile_ways(client, profiles, precision=precision)
         yield ways
 
 
 @contextlib.contextmanager
-def _connect_other(place: str, repository: Path) -> Iterator[TextToVideo]:
-    """Yield a client of the server at an address, or of a new server for the graphs in a folder."""
-    if not Path(place).is_dir():
+def _connect_other(precision: str, place: str, repository: Path) -> Iterator[TextToVideo]:
+    """Yield a client of the server at an address, or of a new server for a folder's graphs or for OpenVINO."""
+    if not (Path(place).is_dir() or place == OPENVINO):
         with connect(place, repository) as client:
             yield client
         return
     with tempfile.TemporaryDirectory(prefix="wan-t2v-quality-") as folder:
-        copy = install_export(Path(place), copy_repository(repository, Path(folder)))
+        copy = copy_repository(repository, Path(folder))
+        if place == OPENVINO:
+            use_openvino(copy, GRAPHS, precision=precision)
+        else:
+            install_export(Path(place), copy)
         with connect(None, copy, log=Path(folder) / "server.log") as client:
             yield client
 
 
 def _precision_and_place(text: str) -> tuple[str, str]:
     precision, _, place = text.partition("=")
-    if not precision or not (Path(place).is_dir() or ":" in place):
-        raise ValueError(f"--also {text}: accepted: PRECISION=FOLDER of exported graphs, or PRECISION=HOST:PORT")
+    in_openvino = place == OPENVINO and precision in INFERENCE_PRECISIONS
+    if not precision or not (Path(place).is_dir() or ":" in place or in_openvino):
+        raise ValueError(
+            f"--also {text}: accepted: PRECISION=FOLDER of exported graphs, PRECISION=HOST:PORT, or "
+            f"{' or '.join(f'{name}={OPENVINO}' for name in INFERENCE_PRECISIONS)}"
+        )
     return precision, place
 
 
@@ -136,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="PRECISION=WHERE",
-        help="another precision to measure: the folder of its graphs, or a server's gRPC address; repeatable",
+        help="another precision to measure: the folder of its graphs, a server's gRPC address, or openvino; repeatable",
     )
     parser.add_argument("--prompts", type=Path, help="file with a prompt per line (default: wan-mini's held-out list)")
     parser.add_argument("--count", type=int, default=PROMPTS, help="number of prompts, from the top")
