@@ -180,12 +180,15 @@ reruns = $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 # without a server a test has one core, two at a time; each file stays in one process, for what its tests share
 without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadfile -m "not server and not nightly"
 
+# each server has its own processes, ports and shared memory, so two run at a time, in the order of tests/conftest.py
+with_servers = $(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "server and not nightly"
+
 test: setup-dev $(VENV)/.gateway-ready export ## run all tests, or TESTS="..." as pytest takes them
 ifdef TESTS
 	@$(python) -m pytest $(TESTS)
 else
 	@$(without_server) $(reruns)
-	@$(python) -m pytest -m "server and not nightly" $(reruns)
+	@$(with_servers) $(reruns)
 endif
 
 slow_units = export gateway training benchmarks/gpu wan_t2v/engines wan_t2v/test_preview.py wan_t2v/serving/models/test_vae_decoder.py

@@ -19,10 +19,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts servers: `make test` runs it last and one at a time, all else in two processes."""
+    """Mark the tests that start servers; of these the many short ones come last, so that two processes end together.
+
+    `make test` runs everything else before them.
+    """
     for item in items:
         if item.path.is_relative_to(ROOT / "tests/server"):
             item.add_marker(pytest.mark.server)
+    items.sort(key=lambda item: item.path.is_relative_to(ROOT / "tests/server/requests"))
 
 
 @pytest.fixture(autouse=True)

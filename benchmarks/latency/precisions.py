@@ -3,8 +3,8 @@
     python -m benchmarks.latency.precisions build/training-wan-mini build/training-wan-mini-int8
 
 The folders are exports of one checkpoint (`make export`, `make export PRECISION=int8`). The first is the reference. The
-high-noise expert runs one pass at the benchmarks' size (128x128, 17 frames) on `--threads` threads in ONNX Runtime. The
-last line printed is JSON, by precision:
+high-noise expert runs one pass at the benchmarks' size (128x128, 17 frames) on `--threads` threads in ONNX Runtime. On
+a CPU with BF16, OpenVINO runs the reference too, in FP32 and in BF16. The last line printed is JSON, by precision:
 
 * `ms`: median milliseconds;
 * `speed`: relative to the reference, the median of the rounds' ratios;
@@ -23,10 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.harness.bf16 import bf16_is_missing
 from benchmarks.harness.machine import provenance
 from benchmarks.latency.endpoints import rotate
 from export.manifest import onnx_file
 from wan_t2v.contract import EXPERTS
+from wan_t2v.engines.engine import Engine
+from wan_t2v.engines.loader import INFERENCE_PRECISIONS
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
 from wan_t2v.manifests import GRAPH_MANIFEST, GraphManifest, read_manifest
@@ -49,12 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     about = provenance()
     inputs = random_inputs(ModelFacts.read(options.exported[0]))
-    engines = {
-        read_manifest(GraphManifest, folder / GRAPH / GRAPH_MANIFEST).precision: OnnxRuntimeEngine(
-            onnx_file(folder / GRAPH), threads=options.threads
-        )
-        for folder in options.exported
-    }
+    engines = load_engines(options.exported, threads=options.threads)
     velocities = {name: [engine(inputs)["velocity"] for _ in range(WARM_UP)][0] for name, engine in engines.items()}
     milliseconds: dict[str, list[float]] = {name: [] for name in engines}
     for number in range(options.rounds):
@@ -65,6 +63,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     passes = pass_figures(milliseconds, velocities)
     print(json.dumps({"passes": passes, "threads": options.threads, "rounds": options.rounds, **about}))
     return 0
+
+
+def load_engines(exported: Sequence[Path], *, threads: int) -> dict[str, Engine]:
+    """Load the expert of each folder in ONNX Runtime, and where there is BF16 the first one's in OpenVINO, by name."""
+    engines: dict[str, Engine] = {
+        read_manifest(GraphManifest, folder / GRAPH / GRAPH_MANIFEST).precision: OnnxRuntimeEngine(
+            onnx_file(folder / GRAPH), threads=threads
+        )
+        for folder in exported
+    }
+    if reason := bf16_is_missing():
+        print(f"OpenVINO in BF16 is not measured: {reason}", file=sys.stderr)
+        return engines
+    from wan_t2v.engines.openvino import OpenVinoEngine
+
+    graph = onnx_file(exported[0] / GRAPH)
+    for precision in INFERENCE_PRECISIONS:
+        engines[f"OpenVINO {precision}"] = OpenVinoEngine(graph, threads=threads, precision=precision)
+    return engines
 
 
 def random_inputs(facts: ModelFacts) -> dict[str, NDArray[np.float32]]:

@@ -27,6 +27,7 @@ import numpy as np
 from wan_t2v_client import Connection, Generation, TextToVideo
 
 from benchmarks.baselines.diffusers_pipeline import Diffusers
+from benchmarks.harness.bf16 import bf16_is_missing
 from benchmarks.harness.installed_copy import Installed, install_copy
 from benchmarks.harness.machine import provenance
 from benchmarks.harness.repository_copy import copy_repository, use_openvino
@@ -133,16 +134,6 @@ def _other_servers(repository: Path, also: Path | None, copy: Installed, folder:
     fp32_vae = copy_repository(copy.repository, folder / "fp32-bf16-vae")
     use_openvino(fp32_vae, VAE_GRAPHS, precision="bf16")
     yield OtherServer(f"{BF16} VAE", fp32_vae, four_steps)
-
-
-def bf16_is_missing() -> str:
-    """Why OpenVINO cannot compute in BF16 here; empty if it can."""
-    try:
-        import openvino
-    except ModuleNotFoundError:
-        return "the package openvino is not installed"
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "" if "BF16" in capabilities else f"this CPU has {', '.join(sorted(capabilities))}"
 
 
 def _compare(diffusers: Diffusers, ways: Mapping[str, Way], *, rounds: int) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _connect_other(precision: str, place: str, repository: Path) -> Iterator[Tex
 def _precision_and_place(text: str) -> tuple[str, str]:
     precision, _, place = text.partition("=")
     in_openvino = place == OPENVINO and precision in INFERENCE_PRECISIONS
-    if not precision or not (Path(place).is_dir() or ":" in place or in_openvino):
+    if not precision or not place or not (Path(place).is_dir() or ":" in place or in_openvino):
         raise ValueError(
             f"--also {text}: accepted: PRECISION=FOLDER of exported graphs, PRECISION=HOST:PORT, or "
             f"{' or '.join(f'{name}={OPENVINO}' for name in INFERENCE_PRECISIONS)}"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from wan_t2v_client import Connection, Generation, TextToVideo
 
+from benchmarks.harness.bf16 import bf16_is_missing
 from benchmarks.harness.repository_copy import add_parameter, use_openvino
-from benchmarks.latency.profiles import bf16_is_missing
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
