@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from benchmarks.quality.report import table, write_plot
+from benchmarks.quality.report import points_by_precision, table, write_plot
 
 ROWS = {
     "exact": {"passes": 80, "seconds": 1.2, "ratio": 1.0, "psnr_db": 100.0, "ssim": 1.0},
@@ -23,6 +23,15 @@ def test_the_table_has_the_columns_that_were_measured() -> None:
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     write_plot(tmp_path / "quality.png", ROWS, title="a machine")
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_points_are_grouped_by_the_precision_before_the_comma() -> None:
+    row = {"ratio": 0.5, "psnr_db": 40.0}
+    names = ("fast", "another seed", "int8", "int8, fast")
+    assert points_by_precision({"exact": {"ratio": 1.0, "psnr_db": 100.0}, **dict.fromkeys(names, row)}) == {
+        "precision of exact": {"fast": (0.5, 40.0), "another seed": (0.5, 40.0)},
+        "int8": {"exact": (0.5, 40.0), "fast": (0.5, 40.0)},
+    }
 
 
 def test_the_page_shows_the_last_run_as_it_was_printed(root: Path) -> None:
