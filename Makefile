@@ -177,8 +177,8 @@ distill-mini: setup-dev ## train the LoRAs that make wan-mini a four-step model:
 	@$(python) -m training.distill $(TRAIN_OPTIONS)
 
 reruns = $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
-# without a server a test has one core, two at a time; each file stays in one process, for what its tests share
-without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 2 --dist loadfile -m "not server and not nightly"
+# without a server a test has one thread, three at a time since some only wait; each file stays in one process, for what its tests share
+without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 3 --dist loadfile -m "not server and not nightly"
 
 # each server has its own processes, ports and shared memory, so two run at a time, in the order of tests/conftest.py
 with_servers = $(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "server and not nightly"
@@ -193,7 +193,7 @@ endif
 
 slow_units = export gateway training benchmarks/gpu wan_t2v/engines wan_t2v/test_preview.py wan_t2v/serving/models/test_vae_decoder.py
 
-test-fast: setup-dev installed ## contracts, and the units that need no export, program or database: a minute and a half
+test-fast: setup-dev installed ## contracts, and the units that need no export, program or database: about a minute
 	@$(without_server) --quiet tests/contract tests/unit $(slow_units:%=--ignore tests/unit/%)
 
 nightly: setup-dev $(VENV)/.gateway-ready installed ## what takes too long for each change: the whole compile gate, dry run, fuzz, faults, soak

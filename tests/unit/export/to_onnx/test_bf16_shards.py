@@ -127,7 +127,7 @@ from export.checkpoint.weights.safetensors_index import StoredTensor
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
 before = process_cost().peak_mb
 with target.open("wb") as file:
-    _copy(StoredTensor(source, "F32", (2**28,), 0, 2**30), file, torch.bfloat16)
+    _copy(StoredTensor(source, "F32", (2**27,), 0, 2**29), file, torch.bfloat16)
 print(process_cost().peak_mb - before)
 """
 

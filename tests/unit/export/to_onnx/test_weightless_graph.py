@@ -84,7 +84,8 @@ def test_a_graph_of_offsets_computes_what_the_module_computes(
     graph: str, fp32_shards: Path, fp32_graph: Callable[[str], InPlaceGraph]
 ) -> None:
     found = fp32_graph(graph)
-    assert relative_error(fp32_shards, {graph: found}, graph, "fp32") < 1e-5
+    needed = ("vae_decoder_first", graph) if graph == "vae_decoder_next" else (graph,)  # which makes its caches
+    assert relative_error(fp32_shards, {name: fp32_graph(name) for name in needed}, graph, "fp32") < 1e-5
     assert found.path.parent == fp32_shards / GRAPHS[graph].component
     assert found.external_data.casts == 0
     assert len(found.external_data.files) > 1, "the checkpoint should be in shards"
