@@ -14,6 +14,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from tests.server.calls import inputs
+from tests.server.statistics import executions
 from tests.stress.faults.harmed_repository import HarmedRepository
 from tests.stress.faults.messages import Failed, Message, grpc_messages
 from tests.stress.faults.victim import LIMIT_S, SMALL, Outcome, Victim
@@ -21,11 +22,11 @@ from wan_t2v.operate.processes import stub_pids
 from wan_t2v.serving.resume.checkpoint_file import CheckpointFile
 
 STREAM, UNARY, DENOISER = "text_to_video_stream", "text_to_video", "denoiser"
+FIRST_GRAPH = "vae_decoder_first"
 # Both experts run in it, and its size is unique among the requests.
 KEPT = {**SMALL, "height": 32, "width": 32, "num_inference_steps": 6}
 KEPT_LATENTS = (4, 4)
 Held = contextlib.AbstractContextManager[None]
-DECODING_S = 0.3  # upper bound from the last step's message to the decoder's second call, which is held
 
 
 def kill_after_each_step(victim: Victim, harmed: HarmedRepository) -> Iterator[Outcome]:
@@ -62,9 +63,12 @@ def _killed_streaming(victim: Victim, held: Held, key: dict[str, str], *, step: 
 
     Triton 2.51 does not end the stream of a dead process; the client library detects it with a watchdog.
     """
-    with held, grpc_messages(victim.server.grpc_url, KEPT, key) as messages:  # hold first, or the step may have passed
+    url = victim.server.grpc_url
+    decoded = executions(url, FIRST_GRAPH) if last else 0
+    with held, grpc_messages(url, KEPT, key) as messages:  # hold first, or the step may have passed
         next(message for message in messages if message.step == step)
-        time.sleep(DECODING_S if last else 0)
+        while last and executions(url, FIRST_GRAPH) == decoded:  # the decoder's second call is held
+            time.sleep(0.05)
         os.kill(min(stub_pids(victim.server.pid)[STREAM]), signal.SIGKILL)
     return "left"
 
