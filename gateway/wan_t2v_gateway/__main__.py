@@ -53,9 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         webhook_hosts=tuple(options.webhook_host),
         traces_url=options.traces_url,
     )
-    before = signal.signal(signal.SIGTERM, _end)  # until uvicorn installs its own handler
     if settings.redirect_s and not settings.store_url:
         parser.error("--redirects: files in a folder have no address of their own; it needs --store-url")
+    before = signal.signal(signal.SIGTERM, _end)  # until uvicorn installs its own handler
     try:
         with _with_database(settings) as settings:
             return options.run(settings.database_url, options) if options.command else _serve(settings, options)

@@ -1,48 +1,49 @@
 """`make demo` ends with what it started when it is told to."""
 
 import contextlib
-import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from embedded import demo
 
+DEMO = """
+import contextlib, subprocess, sys
+from types import SimpleNamespace
+from embedded import demo
+
+@contextlib.contextmanager
+def running_server(options):
+    try:
+        yield SimpleNamespace(grpc_url="127.0.0.1:9")
+    finally:
+        print("stopped", flush=True)
+
+def run(command, **options):
+    return subprocess.run(["sh", "-c", "echo $$; exec sleep 600"])
+
+demo.running_server, demo.subprocess = running_server, SimpleNamespace(run=run, PIPE=subprocess.PIPE)
+sys.exit(demo.main(["x"]))
+"""
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_server_and_the_client(
-    number: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    previous = signal.getsignal(signal.SIGTERM)
-    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, previous))
-    clients: list[subprocess.Popen[bytes]] = []
-    stopped: list[bool] = []
-
-    @contextlib.contextmanager
-    def running_server(options: object) -> Iterator[SimpleNamespace]:
-        try:
-            yield SimpleNamespace(grpc_url="127.0.0.1:9")
-        finally:
-            stopped.append(True)
-
-    def run(command: list[str], **options: object) -> None:
-        with subprocess.Popen(["sleep", "600"]) as client:
-            clients.append(client)
-            try:
-                os.kill(os.getpid(), number)
-                client.wait()
-            except BaseException:
-                client.kill()  # as subprocess.run does
-                raise
-
-    monkeypatch.setattr(demo, "running_server", running_server)
-    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
-    assert demo.main(["--out", str(Path("out/none.mp4")), "x"]) == 130
-    assert stopped == [True] and clients[0].returncode == -signal.SIGKILL
+def test_a_signal_stops_the_server_and_the_client(number: int, root: Path) -> None:
+    """In a process of its own: a signal to this one could end the whole run."""
+    command = [sys.executable, "-c", DEMO]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        client = psutil.Process(int(process.stdout.readline()))
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "stopped\n")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert client.status() == psutil.STATUS_ZOMBIE, "killed, and not reaped yet by whoever adopted it"
 
 
 def test_a_request_that_is_refused_ends_the_demo_with_the_clients_code_and_no_object(

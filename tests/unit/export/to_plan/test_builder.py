@@ -1,5 +1,4 @@
 import errno
-import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,7 +134,7 @@ def test_ctrl_c_stops_a_build_and_leaves_nothing(tmp_path: Path, monkeypatch: py
     monitored = builder.progress_monitor
 
     def pressing_ctrl_c(*arguments: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return monitored(*arguments)
 
     monkeypatch.setattr(builder, "progress_monitor", pressing_ctrl_c)
