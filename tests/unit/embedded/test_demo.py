@@ -26,7 +26,13 @@ def running_server(options):
         print("stopped", flush=True)
 
 def run(command, **options):
-    return subprocess.run(["sh", "-c", "echo $$; exec sleep 600"])
+    with subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL) as client:
+        try:
+            print(client.pid, flush=True)
+            client.wait()
+        except BaseException:
+            client.kill()  # as subprocess.run does
+            raise
 
 demo.running_server, demo.subprocess = running_server, SimpleNamespace(run=run, PIPE=subprocess.PIPE)
 sys.exit(demo.main(["x"]))
