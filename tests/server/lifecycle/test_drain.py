@@ -45,7 +45,10 @@ def test_drain_probe_repair_deadline_and_sigterm(options: ServerOptions) -> None
 
 def a_deadline_that_passes_stops_the_loop_of_a_unary_caller(server: Server) -> None:
     """Nothing was measured yet, so the request is let in; an ensemble's caller can stop it in no other way."""
-    answer = str(unary(server, LONG, timeout=2_000_000))
+    for timeout_s in (2, 8, 32):  # a busy machine may need more than the first to come to a step
+        answer = str(unary(server, LONG, timeout=timeout_s * 1_000_000))
+        if "cancelled after step" in answer:
+            break
     assert answer.startswith("StatusCode.CANCELLED") and "cancelled after step" in answer
     wait_until(lambda: under_way(server, 0, 0))
 

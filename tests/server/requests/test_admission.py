@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from embedded.server import Server
-from tests.server.calls import DOORS, LONG, SMALL, in_background, samples, streamed, unary
+from tests.server.calls import DOORS, LARGEST, LONG, SMALL, in_background, samples, streamed, unary
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 
@@ -49,9 +49,9 @@ def test_of_thirty_at_both_doors_seventeen_are_served_and_the_others_go_at_once(
 @pytest.mark.parametrize("door", DOORS)
 def test_a_deadline_that_cannot_be_met_is_refused_early(door: str, server: Server) -> None:
     assert isinstance(streamed(server, {**SMALL, "num_inference_steps": 30}), bytes)
-    answer = DOORS[door](server, LONG, timeout=1_500_000)
+    answer = DOORS[door](server, LARGEST, timeout=20_000_000)
     assert isinstance(answer, str)
-    assert "cannot be met: 900 steps of 32x48x5 take about" in answer
+    assert "cannot be met: 1000 steps of 256x256x81 take about" in answer
     assert door != "text_to_video" or answer.startswith("StatusCode.UNAVAILABLE")
     assert samples(server)[f'wan_t2v_generations_ended_total{{door="{door}",outcome="refused_deadline"}}'] >= 1
 

@@ -18,6 +18,7 @@ from wan_t2v_client.cli.main import main
 from wan_t2v_client.deadline import Deadline
 
 from embedded.server import Server
+from tests.server.calls import LARGEST
 from tests.server.statistics import executions_when_idle
 from wan_t2v.serving.models.stream_responses import HEARTBEAT_S
 
@@ -88,10 +89,13 @@ def test_who_waits_is_told_so_and_how_many_go_first(client: TextToVideo) -> None
 
 def test_a_deadline_stops_the_work(server: Server, client: TextToVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deadline, "timeout_us", lambda self: None)  # told beforehand the server would refuse it
-    before = executions_when_idle(server.grpc_url, *EXPERTS)
-    with pytest.raises(DeadlineExceeded):
-        client.generate("a red ball", deadline_s=1.0, **LONG)
-    passes = sum(executions_when_idle(server.grpc_url, *EXPERTS).values()) - sum(before.values())
+    before = sum(executions_when_idle(server.grpc_url, *EXPERTS).values())
+    passes = 0
+    for deadline_s in (1.0, 4.0, 16.0):  # a busy machine may need more than the first to come to a step
+        if passes == 0:
+            with pytest.raises(DeadlineExceeded):
+                client.generate("a red ball", deadline_s=deadline_s, **LONG)
+            passes = sum(executions_when_idle(server.grpc_url, *EXPERTS).values()) - before
     assert 0 < passes < 2 * LONG["num_inference_steps"]
 
 
@@ -101,8 +105,8 @@ def test_a_deadline_that_cannot_be_met_is_refused_before_any_work(
 ) -> None:
     client.generate("a red ball", **SMALL)  # so that the seconds of a step are known
     before = executions_when_idle(server.grpc_url, *EXPERTS)
-    with pytest.raises(DeadlineExceeded, match="cannot be met: 1000 steps"):
-        getattr(client, door)("a red ball", deadline_s=0.5, **{**SMALL, "num_inference_steps": 1000})
+    with pytest.raises(DeadlineExceeded, match="cannot be met: 1000 steps of 256x256x81"):
+        getattr(client, door)("a red ball", deadline_s=20.0, **LARGEST)
     assert executions_when_idle(server.grpc_url, *EXPERTS) == before
 
 
