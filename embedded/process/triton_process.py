@@ -42,13 +42,13 @@ class TritonProcess:
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def start(cls, options: ServerOptions, belongings: Belongings) -> "TritonProcess":
-        """Start tritonserver. Raises ServerError."""
+    def start(cls, options: ServerOptions, belongings: Belongings, *, log_wait_s: float = 0.0) -> "TritonProcess":
+        """Start tritonserver; wait up to `log_wait_s` for a log that the last one still holds. Raises ServerError."""
         wheel = installed_wheel()
         folder = ServerFolder.link(belongings.folder, wheel, repository=options.repository)
         control = ControlAddress(options.hosts["http"], options.http_port, options.admin_key)
         control.publish(belongings.run_directory)
-        with _open_log(options.log) as log:
+        with _open_log(options.log, wait_s=log_wait_s) as log:
             process = subprocess.Popen(
                 command_line(options, wheel, folder, shm_prefix=belongings.shm_prefix),
                 env={
@@ -127,12 +127,15 @@ class TritonProcess:
             time.sleep(KILLED_POLL_S)
 
 
-def _open_log(log: Path) -> IO[bytes]:
+def _open_log(log: Path, *, wait_s: float = 0.0) -> IO[bytes]:
     """Open and empty Triton's log. It stays locked while any of its processes lives. Raises ServerError."""
+    deadline = time.monotonic() + wait_s
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         opened = log.open("ab")
-        if not try_lock(opened.fileno()):
+        while not (locked := try_lock(opened.fileno())) and time.monotonic() < deadline:
+            time.sleep(KILLED_POLL_S)
+        if not locked:
             opened.close()
             raise ServerError(f"the log {log} is another running server's: choose another with --log")
         opened.truncate(0)

@@ -36,6 +36,7 @@ from wan_t2v.operate.shared_memory import shared_memory_of
 
 POLL_S = 0.25
 WATCH_S = 1.0
+LOG_WAIT_S = 60.0
 ABORTED_STARTS = 2  # retries of a start that ends by a signal, which was seen only under load
 
 
@@ -123,7 +124,9 @@ class Supervisor:
     def _started(self) -> None:
         """Start a server, and wait until it is ready and checked, or told to stop. Raises ServerError."""
         self._serving = False
-        self._triton = triton = TritonProcess.start(self.options, self._own)
+        # killed processes of the last server hold its log until the kernel has ended them, long on a busy machine
+        log_wait_s = 0.0 if self._triton is None else LOG_WAIT_S
+        self._triton = triton = TritonProcess.start(self.options, self._own, log_wait_s=log_wait_s)
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
         still = StillStart(self.options.log, lambda: activity_of(triton.pid))

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,18 @@ def test_a_log_that_another_server_writes_is_left_alone(tmp_path: Path) -> None:
         assert log.read_text() == "a line\n"
         triton_process._open_log(log).close()
     assert log.read_text() == ""
+
+
+def test_a_log_that_killed_processes_of_this_server_still_hold_is_waited_for(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with triton_process._open_log(log) as opened:
+        killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, stdout=opened)
+    with killed, ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(triton_process._open_log, log, wait_s=600.0)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        killed.communicate(b"\n")
+        waiting.result(timeout=60).close()
 
 
 def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ class World:
     still_starts: int = 0
 
     def start(self, *args: Any, **options: Any) -> FakeTriton:
+        assert (options["log_wait_s"] > 0) == bool(self.started), "only its own last server may still hold the log"
         self.started.append(FakeTriton(self.lives_s[len(self.started)], self, self.now))
         return self.started[-1]
 
