@@ -1,7 +1,9 @@
 """The asyncio client: many calls in one thread, and cancelling a task reaches the server."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 from wan_t2v_client import (
@@ -121,6 +123,21 @@ def test_a_server_that_does_not_end_a_refused_call_is_left(api: str, monkeypatch
         with pytest.raises(Unavailable, match="^busy$"):
             collect_stream(api, server.url)
         assert server.cancelled.wait(10)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_stream_whose_end_grpc_never_reports_does_not_hold_the_caller(
+    finished: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "CLOSE_LIMIT_S", 0.1)
+    never = threading.Event()
+    client = SimpleNamespace(stop_stream=lambda cancel_requests: never.wait(), close=never.wait)
+    caller = threading.Thread(target=streaming._close, args=[client], kwargs={"finished": finished}, daemon=True)
+    caller.start()
+    caller.join(60)
+    held = caller.is_alive()
+    never.set()
+    assert not held
 
 
 @pytest.mark.parametrize("api", APIS)
