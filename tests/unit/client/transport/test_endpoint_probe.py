@@ -44,6 +44,13 @@ class TellsTheVersion(BaseHTTPRequestHandler):
         pass
 
 
+class Quiet(ThreadingHTTPServer):
+    """Prints no traceback, which would stand among the command's errors, for a caller who left."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
 @contextmanager
 def http_endpoint(kind: str) -> Iterator[str]:
     if kind == "as Triton":
@@ -53,7 +60,7 @@ def http_endpoint(kind: str) -> Iterator[str]:
         server.listening.shutdown(socket.SHUT_RDWR)
         server.listening.close()
         return
-    other = ThreadingHTTPServer(("127.0.0.1", 0), TellsTheVersion)
+    other = Quiet(("127.0.0.1", 0), TellsTheVersion)
     threading.Thread(target=other.serve_forever, daemon=True).start()
     yield f"127.0.0.1:{other.server_port}"
     other.shutdown()
