@@ -58,8 +58,19 @@ BENCHMARKS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks and write the results. Returns an exit code: 1 if one gave no result."""
+    """Run the benchmarks and write the results. Returns an exit code: 1 if one gave no result, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the part that runs ends too
+    try:
+        return _run_all(options)
+    except KeyboardInterrupt:
+        print(f"stopped; the parts that had ended are in {options.out}", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run_all(options: argparse.Namespace) -> int:
     about = {**provenance(), "quick": options.quick}
     out = options.out / f"{about['date']}-{slug(about['machine'])}{'-quick' if options.quick else ''}.json"
     wanted = [benchmark for benchmark in BENCHMARKS if not options.parts or benchmark.name in options.parts]
@@ -109,13 +120,20 @@ def run_benchmark(command: Sequence[str], log: Path, *, limit_s: float) -> dict[
     """Run a command that prints one JSON line last. Returns its status, reason, seconds and that JSON object."""
     started = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as printed, subprocess.Popen(command, stdout=printed) as process:
+    # In its own session, so that Ctrl-C reaches it only through us, as one SIGINT.
+    with (
+        log.open("w", encoding="utf-8") as printed,
+        subprocess.Popen(command, stdout=printed, start_new_session=True) as process,
+    ):
         try:
             code = process.wait(limit_s)
             status, reason = ("measured", "") if code == 0 else ("failed", f"exit code {code}")
         except subprocess.TimeoutExpired:
             status, reason = "stopped", f"after its limit of {limit_s:.0f} s"
             _interrupt(process)
+        except BaseException:
+            _interrupt(process)
+            raise
     result = last_json_line(log.read_text(encoding="utf-8"))
     if status == "measured" and result is None:
         status, reason = "failed", "its last line is no JSON object"
@@ -123,12 +141,18 @@ def run_benchmark(command: Sequence[str], log: Path, *, limit_s: float) -> dict[
 
 
 def _interrupt(process: "subprocess.Popen[bytes]") -> None:
-    """Send SIGINT, so that the command cleans up, and kill it after a limit. Its servers end when their pipes close."""
+    """Send SIGINT, so that the command cleans up, and kill it after a limit. Its servers end with it.
+
+    A second Ctrl-C kills it immediately.
+    """
     process.send_signal(signal.SIGINT)
     try:
         process.wait(STOP_LIMIT_S)
     except subprocess.TimeoutExpired:
         process.kill()
+    except BaseException:
+        process.kill()
+        raise
 
 
 def last_json_line(printed: str) -> dict[str, Any] | None:

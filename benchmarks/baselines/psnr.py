@@ -1,11 +1,11 @@
 """PSNR of two MP4s after decoding."""
 
-import io
 import math
 
-import av
 import numpy as np
 from numpy.typing import NDArray
+
+from training.judge.through_server import frames_from_mp4
 
 
 def psnr_db(video: bytes, other: bytes) -> float:
@@ -13,7 +13,7 @@ def psnr_db(video: bytes, other: bytes) -> float:
 
     Raises ValueError for videos of different sizes.
     """
-    return frames_psnr_db(decode_frames(video), decode_frames(other))
+    return frames_psnr_db(frames_from_mp4(video), frames_from_mp4(other))
 
 
 def frames_psnr_db(frames: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
@@ -22,9 +22,3 @@ def frames_psnr_db(frames: NDArray[np.uint8], others: NDArray[np.uint8]) -> floa
         raise ValueError(f"one video has frames of {frames.shape}, the other of {others.shape}")
     error = float(np.mean((frames.astype(np.float64) - others) ** 2))
     return 100.0 if error == 0 else min(100.0, 10 * math.log10(255**2 / error))
-
-
-def decode_frames(video: bytes) -> NDArray[np.uint8]:
-    """Decode a video to RGB frames (T, H, W, 3)."""
-    with av.open(io.BytesIO(video)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

@@ -69,10 +69,12 @@ def test_no_unit_test_is_too_long(root: Path) -> None:
 
 
 def test_every_unit_test_mirrors_a_module(root: Path) -> None:
+    """The tests of `x.py` are in `test_x.py`; if they are many, one topic of them in `test_x_topic.py`."""
     for path in sorted((root / "tests/unit").rglob("test_*.py")):
         name = path.relative_to(root / "tests/unit")
         package, *folders = name.parts[:-1]
-        module = name.name.removeprefix("test_")
+        subject = path.stem.removeprefix("test_")
         folder = root.joinpath(CODE_OF_TESTS.get(package, package), *folders)
-        mirrored = (folder / module).exists() or (folder / f"__{module.removesuffix('.py')}__.py").exists()
+        modules = [module.stem.strip("_") for module in folder.glob("*.py") if module.stem != "__init__"]
+        mirrored = any(f"{subject}_".startswith(f"{module}_") for module in modules)
         assert mirrored or str(name).startswith(tuple(TESTS_OF_SEVERAL)), f"{name} mirrors no module"

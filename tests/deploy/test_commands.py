@@ -19,7 +19,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from tests.deploy.container import LOOPBACK, STOP_LIMIT_S, Container
 from tests.deploy.rendering import ALL_VALUES, DEPLOYMENTS, named, pod, server
 from tests.server.calls import DOORS, LONG, SMALL, in_background, inputs, samples, streamed
 from tests.server.conftest import START_LIMIT_S
+from tests.waiting import wait_until
 from wan_t2v.operate.processes import stub_pids
 
 pytestmark = pytest.mark.server
@@ -43,13 +44,6 @@ KEY = "a-key"
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 VICTIM = "mp4_encoder"
 AGE_MS = 1000
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 90.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
-"""What tests of the launcher look at: its events, its shared memory, and whatever comes true after a while."""
+"""What tests of the launcher look at: its events and its shared memory."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +8,6 @@ from embedded.cleanup import SHM_PREFIX
 
 def shared_memory_of(supervisor_pid: int) -> list[Path]:
     return list(Path("/dev/shm").glob(f"{SHM_PREFIX}{supervisor_pid}_*"))
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
 
 
 def count(events: list[dict[str, Any]], kind: str) -> int:

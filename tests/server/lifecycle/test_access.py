@@ -12,7 +12,8 @@ from tritonclient.utils import InferenceServerException
 from embedded.options import ServerOptions
 from embedded.server import running_server
 from tests.server.calls import probe
-from tests.server.lifecycle.looks import repaired, shared_memory_of, wait_until
+from tests.server.lifecycle.looks import repaired, shared_memory_of
+from tests.waiting import wait_until
 
 
 def test_loading_models_needs_a_key_where_the_server_is_not_on_loopback(light: ServerOptions) -> None:

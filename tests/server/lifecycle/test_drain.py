@@ -2,8 +2,6 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -15,14 +13,8 @@ from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.server.calls import DOORS, LONG, SMALL, in_background, operate, probe, samples, unary
+from tests.waiting import wait_until
 from wan_t2v.operate.processes import stub_pids
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
 
 
 def under_way(server: Server, in_flight: int, queued: int) -> bool:

@@ -28,7 +28,8 @@ from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.server.calls import DOORS, LONG, in_background, operate, probe, samples
 from tests.server.conftest import START_LIMIT_S
-from tests.server.lifecycle.looks import count, repaired, shared_memory_of, wait_until
+from tests.server.lifecycle.looks import count, repaired, shared_memory_of
+from tests.waiting import wait_until
 from wan_t2v.operate.processes import stub_pids
 
 SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 4}

@@ -13,6 +13,7 @@ from wan_t2v_client import TextToVideo
 
 from embedded.server import Server
 from tests.server.calls import DOORS, LARGEST, LONG, SMALL, in_background, samples, streamed, unary
+from tests.waiting import wait_until
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 
@@ -26,10 +27,7 @@ def in_flight_and_queued(server: Server) -> tuple[float | None, float | None]:
 
 def wait_until_in_flight(server: Server, count: int) -> None:
     """The gauges follow the other door within a second, each on its own."""
-    deadline = time.monotonic() + 60
-    while in_flight_and_queued(server) != (count, 0):
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
+    wait_until(lambda: in_flight_and_queued(server) == (count, 0))
 
 
 def test_of_thirty_beside_a_running_video_sixteen_wait_and_the_others_are_refused_at_once(

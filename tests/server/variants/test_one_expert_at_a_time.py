@@ -12,7 +12,7 @@ from wan_t2v_client import Connection, Generation, Heartbeat, Progress, TextToVi
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from tests.server.lifecycle.test_drain import wait_until
+from tests.waiting import wait_until
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 

@@ -20,6 +20,7 @@ from embedded.server import running_server
 from tests.server.conftest import WITHOUT_TORCH
 from tests.stress.faults.harmed_repository import MountRefused
 from tests.stress.faults.victim import SMALL, Outcome
+from tests.waiting import becomes_true
 
 STARTED_S, STOPPED_S = 600.0, 60.0
 STUB_NAME, STUBS_OF_MOST = "triton_python_b", 5  # WITHOUT_TORCH has seven models with one or two processes each
@@ -189,7 +190,7 @@ def descendants(launcher: subprocess.Popen[Any]) -> list[psutil.Process]:
 def _reached(launcher: subprocess.Popen[Any], moment: str) -> list[str]:
     """Wait for a moment of a start. Returns a fault if it is not reached."""
     reached = MOMENTS[moment]
-    came = _until(lambda: reached(descendants(launcher)), STARTED_S)
+    came = becomes_true(lambda: reached(descendants(launcher)), STARTED_S)
     return [] if came else [f"it never came so far that {moment}"]
 
 
@@ -212,7 +213,7 @@ def _until_ready(launcher: subprocess.Popen[str]) -> Iterator[str]:
 
 def _left_of(processes: list[psutil.Process]) -> list[str]:
     """Return leftover processes, shared memory and folders. The first of `processes` is the supervisor."""
-    faults = [] if _until(lambda: not any(map(_lives, processes)), STOPPED_S) else ["processes are left"]
+    faults = [] if becomes_true(lambda: not any(map(_lives, processes)), STOPPED_S) else ["processes are left"]
     if not processes:
         return faults
     pid, temporary = processes[0].pid, Path(tempfile.gettempdir())
@@ -220,7 +221,7 @@ def _left_of(processes: list[psutil.Process]) -> list[str]:
     def left() -> list[Path]:
         return [*SHARED_MEMORY.glob(f"{SHM_PREFIX}{pid}_*"), *temporary.glob(f"{FOLDER_PREFIX}{pid}-*")]
 
-    _until(lambda: not left(), STOPPED_S)
+    becomes_true(lambda: not left(), STOPPED_S)
     return [*faults, *(f"{path} is left" for path in left())]
 
 
@@ -234,15 +235,6 @@ def _asked(url: str, fields: dict[str, Any]) -> bytes | str:
 
 def _outcome(name: str, told: str, faults: list[str], *, since: float) -> Outcome:
     return Outcome(name, (told,), round(time.monotonic() - since, 1), tuple(faults))
-
-
-def _until(condition: Callable[[], bool], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def _name(process: psutil.Process) -> str:

@@ -11,6 +11,7 @@ from wan_t2v_client import ClientError, Connection, TextToVideo
 from embedded.server import Server
 from embedded.supervision.supervisor import died_log
 from tests.stress.faults.footprint import SUPERVISOR, TRITON, Allowance, Footprint
+from tests.waiting import becomes_true
 from wan_t2v.operate.load import Load, load_of
 from wan_t2v.operate.run_directory import RunDirectory
 
@@ -102,12 +103,7 @@ class Victim:
 
     def until(self, condition: Callable[[Load], bool], limit_s: float = LIMIT_S) -> bool:
         """Wait for a condition of the load, polled every 0.1 s. Returns False if it is not met within the limit."""
-        deadline = time.monotonic() + limit_s
-        while not condition(load_of(self.run)):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        return True
+        return becomes_true(lambda: condition(load_of(self.run)), limit_s, poll_s=0.1)
 
     def told(self, door: str, fields: dict[str, Any]) -> str:
         """Send a request, and return `video` or the error."""

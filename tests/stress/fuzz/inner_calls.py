@@ -2,7 +2,6 @@
 
 import contextlib
 import secrets
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,6 +10,7 @@ from embedded.server import Server
 from tests.server.calls import samples
 from tests.stress.fuzz.doors import EMPTY, GrpcDoor
 from tests.stress.fuzz.inner_models import INNER_CLASSES, signed_settings
+from tests.waiting import becomes_true
 from wan_t2v.operate.load import Load, load_of
 from wan_t2v.operate.run_directory import FINISHING, RunDirectory
 
@@ -68,9 +68,4 @@ def _settled(run: RunDirectory, *, finishing: int) -> bool:
     def at_rest(load: Load) -> bool:
         return not (load.in_flight or load.queued) and load.finishing == finishing
 
-    until = time.monotonic() + SETTLED_S
-    while not at_rest(load_of(run)):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.2)
-    return True
+    return becomes_true(lambda: at_rest(load_of(run)), SETTLED_S)

@@ -21,6 +21,7 @@ from tests.stress.faults.victim import holds_no_place
 from tests.stress.soak.endings import Ending
 from tests.stress.soak.flatness import Judged, judged
 from tests.stress.soak.traffic import Traffic
+from tests.waiting import becomes_true
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 
@@ -156,8 +157,8 @@ def soaked(server: Server, *, minutes: float, seed: int, tell: Callable[[str], N
         for client in clients:
             client.result()
     run = RunDirectory(server.run_directory)
-    soak.empty = _until(lambda: holds_no_place(load_of(run)), EMPTY_LIMIT_S)
-    _until(lambda: not Footprint.of_server(server).grown_since(soak.before, IDLE), SETTLED_S)
+    soak.empty = becomes_true(lambda: holds_no_place(load_of(run)), EMPTY_LIMIT_S)
+    becomes_true(lambda: not Footprint.of_server(server).grown_since(soak.before, IDLE), SETTLED_S)
     _check_alive(server, pid, began=began)
     soak.after = Footprint.of_server(server)
     soak.failed = _failed(server) - failed
@@ -182,15 +183,6 @@ def _lives(pid: int) -> bool:
 def _failed(server: Server) -> float:
     """Return the number of requests that the server counts as its own failures."""
     return sum(value for name, value in metrics(server).items() if FAILED in name)
-
-
-def _until(condition: Callable[[], bool], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 def _line(soak: Soak) -> str:

@@ -1,6 +1,8 @@
 """All benchmarks in one command: what is kept of each, whatever becomes of it."""
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from benchmarks import suite
 from benchmarks.suite import BENCHMARKS, last_json_line, main, run_benchmark, slug
+from tests.waiting import wait_until
 
 SUMMARY = {"count": 3, "mean": 1.0, "p50": 1.0, "p90": 2.0, "p99": 2.0, "max": 2.0}
 LEVEL = {
@@ -184,3 +187,32 @@ def test_a_machines_name_becomes_part_of_a_file_name() -> None:
 
 def test_everything_is_done_in_a_quarter_of_an_hour() -> None:
     assert sum(part.expected_s for part in BENCHMARKS) < 15 * 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_the_suite_lets_its_part_clean_up_first(number: signal.Signals, tmp_path: Path) -> None:
+    part = (
+        "import pathlib, signal\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "try:\n"
+        "    (folder / 'started').touch()\n"
+        "    signal.pause()\n"
+        "except KeyboardInterrupt:\n"
+        "    (folder / 'cleaned-up').touch()\n"
+    )
+    program = (
+        "import sys\n"
+        "from benchmarks import suite\n"
+        f"suite.Benchmark.command = lambda part, repository, quick: [sys.executable, '-c', {part!r}]\n"
+        f"sys.exit(suite.main(['--out', {str(tmp_path)!r}, '--quick', '--parts', 'load']))\n"
+    )
+    with subprocess.Popen(python(program), stderr=subprocess.PIPE, text=True) as running:
+        try:
+            wait_until((tmp_path / "started").exists)
+            running.send_signal(number)
+            errors = running.communicate()[1]
+        finally:
+            running.kill()
+    assert running.returncode == 130
+    assert (tmp_path / "cleaned-up").exists()
+    assert errors.endswith(f"stopped; the parts that had ended are in {tmp_path}\n")

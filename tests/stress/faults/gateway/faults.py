@@ -246,8 +246,8 @@ def _left_behind(front: Front, video_id: str) -> Iterator[str]:
         yield f"webhooks {sorted(told)}"
     if not until(lambda: _queued(front) == 0):
         yield f"{_queued(front)} jobs are still in the queue"
-    files = {path.name for path in (front.place.data / "files" / video_id).iterdir()}
-    if files != FILES:
+    files = [path.name for path in (front.place.data / "files" / video_id).rglob("*") if path.is_file()]
+    if sorted(files) != sorted(FILES):  # of one attempt
         yield f"files {sorted(files)}"
     run = RunDirectory(front.server.run_directory)
     if not until(lambda: not (load_of(run).in_flight or load_of(run).queued)):

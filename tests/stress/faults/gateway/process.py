@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ import psutil
 
 from embedded.ports import free_ports
 from tests.stress.faults.victim import LIMIT_S
+from tests.waiting import becomes_true
 
-POLL_S = 0.02
+POLL_S = 0.02  # a generation's steps are short
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,7 @@ class GatewayProcess:
 
 def until(condition: Any, limit_s: float = LIMIT_S) -> bool:
     """Wait for a condition. Returns False if it is not met within the limit."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_S)
-    return True
+    return becomes_true(condition, limit_s, poll_s=POLL_S)
 
 
 @contextlib.contextmanager

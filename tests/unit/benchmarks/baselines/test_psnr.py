@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.baselines.psnr import decode_frames, psnr_db
+from benchmarks.baselines.psnr import psnr_db
+from training.judge.through_server import frames_from_mp4
 from wan_t2v.mp4 import mp4_from_frames
 
 FRAMES = np.random.default_rng(1).integers(60, 200, (5, 32, 48, 3), dtype=np.uint8)
@@ -10,7 +11,7 @@ FRAMES[...] = FRAMES[:, :1, :1]  # plain colours, which H.264 keeps
 
 def test_equal_videos_are_equal_and_a_rounding_is_not_another_video() -> None:
     video = mp4_from_frames(FRAMES, fps=16)
-    assert decode_frames(video).shape == FRAMES.shape
+    assert frames_from_mp4(video).shape == FRAMES.shape
     assert psnr_db(video, video) == 100.0
     rounded = FRAMES.copy()
     rounded[:, ::7, ::5] += 1

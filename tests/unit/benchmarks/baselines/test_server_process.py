@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks.baselines.server_process import ServerProcessError, running_server_process
+from tests.waiting import wait_until
 
 WAITS = "import sys; sys.path.insert(0, '.'); from benchmarks.baselines.server_process import Announcer; import os, subprocess, time\n"
 GOOD = WAITS + "a = Announcer(); print('noise'); a.wait_until_closed({'pid': os.getpid()})"
@@ -48,10 +48,7 @@ def test_it_stops_too_if_the_benchmark_is_killed(tmp_path: Path) -> None:
     benchmark.kill()
     benchmark.wait()
     benchmark.stdout.close()
-    ends = time.monotonic() + 30
-    while not gone(program):
-        assert time.monotonic() < ends, "it is still there"
-        time.sleep(0.05)
+    wait_until(lambda: gone(program))
 
 
 def test_one_that_does_not_stop_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
