@@ -47,8 +47,8 @@ class Settings:
     """A request with every default resolved: everything that a generation depends on, and nothing else.
 
     `guidance_scale` is used while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
-    `profile` is the profile of the name `step_profile`, with the request's own `step_cache` and `guidance_skip`.
-    `sigmas` are the solver's noise levels if the deployment defines them.
+    `profile` is the profile of the name `step_profile`, with the request's own `step_cache` and `guidance_skip`, which
+    are None in a request without them. `sigmas` are the solver's noise levels if the deployment defines them.
     """
 
     prompt: str
@@ -68,6 +68,8 @@ class Settings:
     profile: StepProfile = EXACT
     solver: str = "unipc"
     sigmas: tuple[float, ...] = ()
+    step_cache: float | None = None
+    guidance_skip: float | None = None
 
     @property
     def video_shape(self) -> VideoShape:
@@ -133,6 +135,8 @@ def resolve_settings(
         profile=profile,
         solver=_choice("solver", value["solver"], CHOICES["solver"]),
         sigmas=_deployed_sigmas(value, defaults),
+        step_cache=fields.get("step_cache"),
+        guidance_skip=fields.get("guidance_skip"),
     )
     check_size(settings.video_shape, grid, served)
     _check_work(settings, grid, served)

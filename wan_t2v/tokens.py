@@ -17,7 +17,8 @@ from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.field_checks.texts import MAX_PROMPT_BYTES, check_prompt_bytes
 from wan_t2v.installed_files import read_installed
 
-# `html.unescape` gives up on more than 4300 digits; an ampersand may itself be escaped
+# `html.unescape` gives up on more than 4300 digits. Looked for before each pass: ftfy makes ASCII digits of full-width
+# ones, and an ampersand may itself be escaped.
 _ENDLESS_REFERENCE = re.compile(r"#[0-9]{1000}")
 
 
@@ -37,10 +38,17 @@ class Tokens:
 def clean_prompt(text: str) -> str:
     """Mend mis-decoded text, resolve HTML entities (twice escaped ones too) and collapse white space.
 
-    The same steps as diffusers' WanPipeline; ftfy is pinned because results depend on it.
+    The same steps as diffusers' WanPipeline; ftfy is pinned because results depend on it. Raises ValueError.
     """
-    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    text = _unescape(_unescape(ftfy.fix_text(text))).strip()
     return re.sub(r"\s+", " ", text).strip()
+
+
+def _unescape(text: str) -> str:
+    """Resolve HTML entities once. Raises ValueError for a reference that `html.unescape` would give up on."""
+    if _ENDLESS_REFERENCE.search(text):
+        raise ValueError("a character reference of over a thousand digits")
+    return html.unescape(text)
 
 
 def clean_and_check_prompt(field: str, raw: bytes) -> str:
@@ -49,9 +57,11 @@ def clean_and_check_prompt(field: str, raw: bytes) -> str:
     Cleaning and the tokenizer's normalisation (NFKC) may make a text up to 18 times as long.
     """
     text = check_prompt_bytes(field, raw)
-    if _ENDLESS_REFERENCE.search(text):
-        raise InvalidField(field, "a character reference of over a thousand digits", "a text that describes the video")
-    text = clean_prompt(text)
+    try:
+        text = clean_prompt(text)
+    except ValueError:
+        came = "a character reference of over a thousand digits"
+        raise InvalidField(field, came, "a text that describes the video") from None
     length = len(unicodedata.normalize("NFKC", text))
     if length > MAX_PROMPT_BYTES:
         raise InvalidField(field, f"{length} characters after normalisation", f"at most {MAX_PROMPT_BYTES} characters")

@@ -7,7 +7,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from embedded.options import ServerOptions
-from wan_t2v.contract import UNARY
+from wan_t2v.contract import STREAM, UNARY
 from wan_t2v.operate.probe import ITS_LOOP, SWAPPED
 
 CALL_LIMIT_S = 5.0
@@ -45,15 +45,19 @@ class UnloadedModels:
         return models or ([UNARY] if UNARY in gone and not on_its_way else [])
 
     def _may_swap(self) -> bool:
-        """Whether the denoiser unloads experts on purpose; true while its config cannot be read."""
+        """Whether a denoising loop unloads experts on purpose; true while the loops' configs cannot be read."""
         if self._swaps is None:
             try:
-                answer = self._client.get_model_config(ITS_LOOP, client_timeout=CALL_LIMIT_S)
+                loops = [model for model in (ITS_LOOP, STREAM) if model in self._models]
+                residencies = [self._residency(model) for model in loops or (ITS_LOOP,)]
             except InferenceServerException:
                 return True
-            parameters = answer.config.parameters
-            self._swaps = parameters["expert_residency"].string_value == "one_at_a_time"
+            self._swaps = "one_at_a_time" in residencies
         return self._swaps
+
+    def _residency(self, model: str) -> str:
+        answer = self._client.get_model_config(model, client_timeout=CALL_LIMIT_S)
+        return str(answer.config.parameters["expert_residency"].string_value)
 
 
 def _is_unloaded(name: str, index: Iterable[Any], failed: Set[str]) -> bool:

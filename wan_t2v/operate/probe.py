@@ -66,12 +66,16 @@ class Probe:
         return {model: count for model, count in counts.items() if isinstance(count, int)}
 
     def _remember(self, expected: dict[str, int]) -> dict[str, int]:
-        """Record and return the highest process count seen per model, for later probes."""
-        living = {model: len(pids) for model, pids in self._living().items()}
-        most = {model: max(living.get(model, 0), expected.get(model, 0)) for model in {*living, *expected}}
-        if most != expected:
-            self.run.write_json("processes.json", most)
-        return most
+        """Record the process count of each model that is loaded and not known yet, and return all counts.
+
+        Later counts do not replace the first: after a repair they include processes that are about to be ended.
+        """
+        new = {model: len(pids) for model, pids in self._living().items() if model not in expected}
+        loaded = {model: count for model, count in new.items() if model not in SWAPPED or self._is_loaded(model)}
+        known = {**expected, **loaded}
+        if known != expected:
+            self.run.write_json("processes.json", known)
+        return known
 
     def _living(self) -> dict[str, set[int]]:
         server = self.run.server()

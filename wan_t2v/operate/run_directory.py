@@ -1,7 +1,7 @@
 """State that one server's Python processes share: slots to run and to wait in, marks, and the drain switch.
 
 A slot is a file that its holder keeps locked, so the kernel frees it when the holder dies, however it dies. A mark is
-an empty file for a request that no process holds. Standard library only; needs a local file system.
+a file for a request that no process holds. Standard library only; needs a local file system.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wan_t2v.operate.file_lock import lock, try_lock
+from wan_t2v.operate.model_control import FILE as CONTROL_FILE
 
 VARIABLE = "WAN_T2V_RUN_DIR"
 DEFAULT = Path("/run/wan-t2v")
@@ -112,9 +113,14 @@ class RunDirectory:
         self.undrain()
         for name in MARKS:
             self.clear(name, older_than_s=0.0)
-        for name in ("processes.json", REQUEST_LIMITS):
-            self.write_json(name, {})
+        self._forget_last_server()
         self.write_json("server.json", ours)
+
+    def _forget_last_server(self) -> None:
+        """Remove the key and every JSON file but the launcher's: measured seconds, process counts, limits."""
+        for path in (*self.path.glob("*.json"), *self.path.glob(".*.json.*"), self.path / "key"):
+            if path.name != CONTROL_FILE and path.is_file():
+                path.unlink(missing_ok=True)
 
     def server(self) -> dict[str, Any] | None:
         """Return the identity of the server that uses the directory; None if there was none or the file is damaged."""
@@ -156,9 +162,13 @@ class RunDirectory:
                 os.close(descriptor)
         return infos
 
-    def mark(self, name: str, generation_id: str) -> None:
-        """Set a mark for one generation. `generation_id` has letters and digits only."""
-        (self.path / name / f"{time.monotonic_ns():020d}-{generation_id}").touch()
+    def mark(self, name: str, generation_id: str, info: SlotInfo | None = None) -> None:
+        """Set a mark for one generation, with a report or none. `generation_id` has letters and digits only."""
+        path = self.path / name / f"{time.monotonic_ns():020d}-{generation_id}"
+        if info is None:
+            path.touch()
+        else:
+            _write_whole(path, json.dumps(asdict(info)))
 
     def unmark(self, name: str, generation_id: str) -> bool:
         """Remove this generation's mark. Returns whether there was one."""
@@ -168,6 +178,14 @@ class RunDirectory:
                     mark.unlink()
                     return True
         return False
+
+    def marked(self, name: str) -> dict[str, SlotInfo]:
+        """Return the reports of the marks by generation."""
+        infos = {}
+        for mark in self._marks(name):
+            with contextlib.suppress(FileNotFoundError):
+                infos[mark.name.partition("-")[2]] = _info(mark.read_bytes())
+        return infos
 
     def clear(self, name: str, *, older_than_s: float) -> int:
         """Remove marks that are older than `older_than_s` seconds. Returns how many are left."""
@@ -201,10 +219,11 @@ class RunDirectory:
         """Return the secret that only this server's processes share, and make it on the first call."""
         path = self.path / "key"
         with self.exclusive():
-            if not path.exists():
-                path.touch(mode=0o600)
-                path.write_text(secrets.token_hex(16), encoding="ascii")
-        return path.read_text(encoding="ascii")
+            key = path.read_text(encoding="ascii") if path.exists() else ""
+            if not key:
+                key = secrets.token_hex(16)
+                _write_whole(path, key)
+        return key
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Read a JSON object from the directory; None if the file is missing, incomplete or not ours."""
@@ -216,9 +235,18 @@ class RunDirectory:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the directory, whole or not at all."""
-        partial = self.path / f".{name}.{uuid.uuid4().hex}"
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(self.path / name)
+        _write_whole(self.path / name, json.dumps(content))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that only the server's user can read, whole or not at all."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def chosen_path() -> Path:

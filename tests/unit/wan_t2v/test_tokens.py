@@ -38,7 +38,21 @@ def test_an_unusual_prompt_is_cleaned_as_any_other(text: str) -> None:
     assert clean_and_check_prompt("prompt", text.encode()) == clean_prompt(text)
 
 
-@pytest.mark.parametrize("text", ["&#" + "9" * 5000 + ";", "&amp;#" + "9" * 5000 + ";", "&amp;amp;#" + "9" * 5000])
+WIDE = "\uff11" * 5000  # full-width digits, of which ftfy makes ASCII
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&#" + "9" * 5000 + ";",
+        "&amp;#" + "9" * 5000 + ";",
+        "&amp;amp;#" + "9" * 5000,
+        f"&#{WIDE};",
+        f"\uff06\uff03{WIDE}\uff1b",
+        f"&amp;#{WIDE};",
+        "&amp;&num;" + "9" * 5000,
+    ],
+)
 def test_a_reference_that_html_cannot_read_is_refused(text: str) -> None:
     with pytest.raises(InvalidField, match="negative_prompt: got a character reference of over a thousand digits"):
         clean_and_check_prompt("negative_prompt", text.encode())

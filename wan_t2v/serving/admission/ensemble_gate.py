@@ -16,6 +16,7 @@ from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.request_options import RequestOptions
 from wan_t2v.serving.resume.idempotency import TrustedProxy
+from wan_t2v.serving.resume.kept_steps import kept_steps
 from wan_t2v.serving.signed_settings import Generation
 
 DEFAULT_TIMEOUT_S = 14_400
@@ -71,7 +72,12 @@ class PendingAdmission:
         """
         if self.options.is_admitted:
             return Generation.of(settings)
-        queue_options = QueueOptions.of(self.options, Workload.of(settings), default_timeout_s=self.default_timeout_s)
+        queue_options = QueueOptions.of(
+            self.options,
+            Workload.of(settings),
+            default_timeout_s=self.default_timeout_s,
+            steps_done=kept_steps(self.run, self.options.key),
+        )
         generation = Generation.of(settings, queue_options.deadline)
         limits = AdmissionLimits.read_published(self.run)
         if limits is not None:  # else the denoiser is still loading, and admits the request itself

@@ -108,7 +108,7 @@ class DurationEstimator:
         nearest = min(known, key=lambda entry: (abs(math.log(entry.size / work.size)), entry.passes != work.passes))
         size = work.size / nearest.size
         step_s = nearest.step_s * size * work.passes / nearest.passes
-        passes_s = step_s * max(1, work.num_inference_steps) * self._computed_share(work)
+        passes_s = step_s * max(0, work.num_inference_steps) * self._computed_share(work)
         return passes_s + (nearest.after_s or 0.0) * size
 
     def record(self, work: Workload, *, step_s: float, after_s: float | None) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import UNARY
@@ -25,12 +24,10 @@ from wan_t2v.operate.run_directory import (
 )
 from wan_t2v.serving.admission.estimate import DurationEstimator
 from wan_t2v.serving.admission.options import QueueOptions
+from wan_t2v.serving.admission.running_generation import RunningGeneration
 from wan_t2v.serving.errors import Draining, OutOfTime, Overloaded
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.request_options import USUAL
-
-if TYPE_CHECKING:
-    from wan_t2v.denoise import Step
 
 POLL_S = 0.1
 PRIORITY_S = 60
@@ -86,23 +83,36 @@ class Admission:
         """Admit a request that reaches the denoiser through Triton's own queue. Raises AdmissionError."""
         with self._run.exclusive():
             self._check(options)
-            self._run.mark(IN_TRANSIT, generation_id)
+            self._run.mark(IN_TRANSIT, generation_id, self._info(options))
 
     def enter(self, options: QueueOptions, *, reserved_id: str = "") -> "QueueTicket":
-        """Join the queue; a `reserved_id` that is marked as in transit is not checked again. Raises AdmissionError."""
+        """Join the queue. Raises AdmissionError.
+
+        A request whose `reserved_id` is marked as in transit is not checked again, and keeps the place in the queue
+        that it got when it was marked.
+        """
         with self._run.exclusive():
-            if not (reserved_id and self._run.unmark(IN_TRANSIT, reserved_id)):
+            info, reserved = self._info(options), self._run.marked(IN_TRANSIT).get(reserved_id)
+            if reserved is None:
                 self._check(options)
-            return QueueTicket(self._run.acquire(WAITING, self._info(options)), options)
+            else:
+                self._run.unmark(IN_TRANSIT, reserved_id)
+                info = replace(info, order=reserved.order)
+            return QueueTicket(self._run.acquire(WAITING, info), options)
 
     def ahead(self, ticket: "QueueTicket") -> int:
         """Count the generations before a waiting one: all that run, and those earlier in the queue."""
         with self._run.exclusive():
-            before = [info for info in self._run.occupied(WAITING) if info.order < ticket.slot.info.order]
+            before = [info for info in self._queued() if info.order < ticket.slot.info.order]
             return len(self._run.occupied(RUNNING)) + len(before)
 
+    def _queued(self) -> list[SlotInfo]:
+        """Return the reports of the requests that wait here, and of those in Triton's own queue."""
+        in_transit(self._run)  # removes the marks of requests that have ended
+        return [*self._run.occupied(WAITING), *self._run.marked(IN_TRANSIT).values()]
+
     @contextmanager
-    def turn(self, ticket: "QueueTicket", is_cancelled: Callable[[], bool]) -> Iterator["RunningGeneration"]:
+    def turn(self, ticket: "QueueTicket", is_cancelled: Callable[[], bool]) -> Iterator[RunningGeneration]:
         """Wait until this request may run, and hold its running slot within the context.
 
         Raises Cancelled if the caller cancels while it waits, AdmissionError if the deadline passes or a drain begins.
@@ -149,32 +159,31 @@ class Admission:
 
     def _info(self, options: QueueOptions) -> SlotInfo:
         now = self._now()
-        expected_s = self._estimator.estimate_s(options.work)
+        expected_s = self._estimator.estimate_s(options.work_left)
         later = (options.priority - USUAL) * self._limits.priority_s
         return SlotInfo(self._endpoint, now + later, expected_s, now)
 
     def _check(self, options: QueueOptions) -> None:
         if self._run.draining:
             raise Draining
-        running, waiting = self._run.occupied(RUNNING), self._run.occupied(WAITING)
-        queued = len(waiting) + in_transit(self._run)
-        if len(running) + queued >= self._limits.in_flight + self._limits.queued:
-            raise self._overloaded(running, queued)
-        self._check_deadline(options, running=running, waiting=waiting)
+        running, queued = self._run.occupied(RUNNING), self._queued()
+        if len(running) + len(queued) >= self._limits.in_flight + self._limits.queued:
+            raise self._overloaded(running, len(queued))
+        self._check_deadline(options, running=running, queued=queued)
 
-    def _check_deadline(self, options: QueueOptions, *, running: list[SlotInfo], waiting: list[SlotInfo]) -> None:
+    def _check_deadline(self, options: QueueOptions, *, running: list[SlotInfo], queued: list[SlotInfo]) -> None:
         own = self._info(options)
         if options.deadline is None or own.left_s is None:
             return
-        before = [info for info in waiting if info.order < own.order]
+        before = [info for info in queued if info.order < own.order]
         work_s = [info.left_at(self._now()) or 0.0 for info in running] + [info.left_s or 0.0 for info in before]
         free = len(work_s) < self._limits.in_flight
         wait_s = 0.0 if free else sum(work_s) / self._limits.in_flight
         left_s = options.deadline - self._now()
         if wait_s + own.left_s > left_s:
             raise OutOfTime(
-                f"the deadline in {max(0.0, left_s):.1f} s cannot be met: {options.work} take about {own.left_s:.1f} "
-                f"s, after about {wait_s:.1f} s of waiting for {len(work_s)} others"
+                f"the deadline in {max(0.0, left_s):.1f} s cannot be met: {options.work_left} take about "
+                f"{own.left_s:.1f} s, after about {wait_s:.1f} s of waiting for {len(work_s)} others"
             )
 
     def _overloaded(self, running: list[SlotInfo], queued: int) -> Overloaded:
@@ -196,38 +205,3 @@ class QueueTicket:
 
     slot: Slot
     options: QueueOptions
-
-
-class RunningGeneration:
-    """A running generation. It reports its remaining seconds, and its durations improve later estimates."""
-
-    def __init__(self, slot: Slot, options: QueueOptions, *, now: Callable[[], float]) -> None:
-        self._slot, self._options, self._now = slot, options, now
-        self._began = self._last_step = now()
-        self._passes, self._steps = 0, 0
-        self._ended: float | None = None
-
-    def report_step(self, step: "Step") -> None:
-        """Record a finished step, and report the seconds left in the slot."""
-        self._passes += step.passes
-        self._steps += 1
-        self._last_step = self._now()
-        left_s = self._pass_s * step.passes_left if self._passes else self._slot.info.left_s
-        self._slot.report(replace(self._slot.info, left_s=left_s, reported_at=self._last_step))
-
-    @property
-    def _pass_s(self) -> float:
-        return (self._last_step - self._began) / self._passes
-
-    def finish(self) -> None:
-        """Record the end of the generation."""
-        self._ended = self._now()
-
-    def record_duration(self, estimator: DurationEstimator, *, sees_the_end: bool) -> None:
-        """Pass the measured durations to the estimator; none if no pass was computed."""
-        if self._passes:
-            step_s = self._pass_s * self._options.work.passes
-            after_s = self._ended - self._last_step if self._ended is not None and sees_the_end else None
-            estimator.record(self._options.work, step_s=step_s, after_s=after_s)
-        if self._steps == self._options.work.num_inference_steps:  # not for a resumed generation
-            estimator.record_passes(self._options.work, self._passes)

@@ -19,7 +19,13 @@ from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, s
 from wan_t2v.serving.loop.guidance_passes import cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.python_backend.model_call import TritonEngine
-from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, graph_loras, instance_device
+from wan_t2v.serving.python_backend.parameters import (
+    ModelParameters,
+    graph_build,
+    graph_identity,
+    graph_loras,
+    instance_device,
+)
 from wan_t2v.serving.python_backend.tensors import torch_from_triton
 from wan_t2v.serving.resume.checkpoint_file import SavedState
 from wan_t2v.serving.resume.resume import CheckpointWriter, generation_of
@@ -44,6 +50,7 @@ class DenoiseLoop:
         self._swap = ExpertSwap.of_server(pb_utils, parameters, self._device) if swaps_experts(parameters) else None
         self._expert_type = _expert_type(parameters)
         self._identities = {name: graph_identity(parameters, name) for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
+        self._builds = {name: graph_build(parameters, name) for name in self._identities}
         self._loras = {name: merged for name in self._identities if (merged := graph_loras(parameters, name))}
         self._in_turn = passes_in_turn(parameters)
         self._executor = pass_executor(self._in_turn, at_once)
@@ -74,7 +81,9 @@ class DenoiseLoop:
         given = self._loop_tensors(tensors, settings)
         schedule = make_schedule(settings, self._facts)
         reuse = StepReuse(settings.profile, experts_of_steps(schedule, self._experts), guided=settings.guided)
-        generation = generation_of(settings, given, self._identities) if keeping else None
+        generation = (
+            generation_of(settings, given, self._builds, given=tensors.keys() & {"latents"}) if keeping else None
+        )
         kept = keeping.saved_state(generation) if keeping and generation else None
 
         def finished(step: Step) -> None:

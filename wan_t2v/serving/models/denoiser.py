@@ -7,7 +7,6 @@ admits the requests of this endpoint, and here they take the slots that it reser
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +20,8 @@ from wan_t2v.progress import StepClock
 from wan_t2v.request import Settings
 from wan_t2v.serving.admission.estimate import Workload
 from wan_t2v.serving.admission.options import QueueOptions
-from wan_t2v.serving.admission.queue import Admission, AdmissionLimits, RunningGeneration
+from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
+from wan_t2v.serving.admission.running_generation import RunningGeneration
 from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.python_backend.metrics import Metrics
 from wan_t2v.serving.python_backend.parameters import ModelParameters
@@ -31,6 +31,7 @@ from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_tr
 from wan_t2v.serving.python_backend.tracing import Trace, Tracer
 from wan_t2v.serving.request_options import RequestOptions
 from wan_t2v.serving.resume.idempotency import TrustedProxy
+from wan_t2v.serving.resume.kept_steps import kept_steps
 from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner, check_shape
 
@@ -57,6 +58,7 @@ class Denoiser:
             self._run.clear(IN_TRANSIT, older_than_s=0.0)  # requests that waited for a dead process ended with it
             self._living = self._run.acquire(LOOPS, _loop_info())
             limits.publish(self._run)
+            self._resumable.publish(self._run)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Triton's entry point."""
@@ -87,7 +89,8 @@ class Denoiser:
         settings = generation.settings
         self._check_shapes(tensors, settings)
         options = RequestOptions.from_triton(request, self._proxy)
-        in_queue = replace(QueueOptions.of(options, Workload.of(settings)), deadline=generation.deadline)
+        steps_done = kept_steps(self._run, options.key)
+        in_queue = QueueOptions(Workload.of(settings), generation.deadline, options.priority, steps_done)
 
         def has_left() -> bool:  # Triton tells an ensemble's models of no cancellation
             return bool(request.is_cancelled()) or in_queue.is_late(time.monotonic())

@@ -6,8 +6,6 @@ Many requests run at the same time, each in its own thread; their passes interle
 
 import contextlib
 import json
-import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,21 +23,20 @@ from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.field_checks.names import check_parameters
 from wan_t2v.field_checks.ranges import RANGES
-from wan_t2v.operate.load import load_of
-from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.operate.shared_memory import shared_memory_of
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
 from wan_t2v.progress import StepClock
 from wan_t2v.request import RAW_PROFILE_FIELDS, Settings, choose_profile, is_guided
 from wan_t2v.serving.admission.estimate import Workload, expected_workload
 from wan_t2v.serving.admission.options import QueueOptions
-from wan_t2v.serving.admission.queue import Admission, AdmissionLimits, RunningGeneration
+from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
+from wan_t2v.serving.admission.running_generation import RunningGeneration
 from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.mp4_encoder import encode_video, metadata
 from wan_t2v.serving.models.request_fields import field_value
 from wan_t2v.serving.models.stream_request import CallerLiveness, StreamRequest
 from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, ENCODE, LOAD, PREPARE, ResponseStream
+from wan_t2v.serving.models.stream_watch import StreamWatch
 from wan_t2v.serving.models.vae_decoder import FIRST, NO_FRAMES, VaeDecoder
 from wan_t2v.serving.published_limits import read_limits
 from wan_t2v.serving.python_backend.metrics import Metrics
@@ -53,8 +50,6 @@ from wan_t2v.serving.resume.idempotency import TrustedProxy
 from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner
 
-LOOK_S = 1.0  # between updates of the gauges, and between checks for due heartbeats
-MEMORY_LOOK_S = 10.0
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
 
@@ -84,10 +79,7 @@ class TextToVideoStream:
         self._tracer = Tracer.of_process(parameters.model)
         self._admission = Admission(run, endpoint=STREAM, limits=limits)
         self._threads = ThreadPoolExecutor(limits.in_flight + limits.queued, thread_name_prefix="generation")
-        self._ended, self._changed = threading.Event(), threading.Event()
-        self._streams: set[ResponseStream] = set()
-        self._watch = threading.Thread(target=self._watch_until_the_end, args=(run,), daemon=True)
-        self._watch.start()
+        self._watch = StreamWatch(pb_utils, run, self._metrics)
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Triton's entry point. It returns immediately; the threads send the responses."""
@@ -100,9 +92,7 @@ class TextToVideoStream:
 
     def finalize(self) -> None:
         """Triton's exit point."""
-        self._ended.set()
-        self._changed.set()
-        self._watch.join()
+        self._watch.close()
         self._threads.shutdown(cancel_futures=True)
         self._loop.close()
         self._metrics.close()
@@ -117,8 +107,8 @@ class TextToVideoStream:
                 self._send_limits(request, sender)
                 return
             work = expected_workload(_work(request, self._defaults), self._run)
-            in_queue = QueueOptions.of(options, work)
             keeping = until_refused.enter_context(self._resumable.lock(options.key))
+            in_queue = QueueOptions.of(options, work, steps_done=keeping.steps_done if keeping else 0)
             ticket = self._admission.enter(in_queue)
             held = until_refused.pop_all()
         stream = StreamRequest(
@@ -132,8 +122,7 @@ class TextToVideoStream:
             held,
         )
         self._metrics.count_admission()
-        self._streams.add(stream.responses)
-        self._changed.set()
+        self._watch.add(stream.responses)
         self._threads.submit(self._serve, stream)
 
     def _send_limits(self, request: Any, sender: Any) -> None:
@@ -147,38 +136,32 @@ class TextToVideoStream:
         tensor = text_to_triton(self._pb_utils, "limits", json.dumps(document))
         ResponseStream(self._pb_utils, sender, ahead=int).send_end(None, [tensor])
 
-    def _watch_until_the_end(self, run: RunDirectory) -> None:
-        """Set the gauges, and send heartbeats to callers without a recent response, until `finalize`."""
-        look_at_memory = 0.0
-        while not self._ended.is_set():
-            self._changed.clear()
-            self._metrics.set_load(load_of(run))
-            if time.monotonic() >= look_at_memory:  # it scans all processes of the machine
-                self._metrics.set_shared_memory(shared_memory_of(os.getppid()))
-                look_at_memory = time.monotonic() + MEMORY_LOOK_S
-            for responses in tuple(self._streams):
-                with contextlib.suppress(self._pb_utils.TritonModelException):  # the caller has left
-                    responses.heartbeat()
-            self._changed.wait(LOOK_S)
-
     def _serve(self, stream: StreamRequest) -> None:
         """Run one request from the queue to its final response. Without that one, a caller would wait for ever."""
         caller, responses = stream.caller, stream.responses
         try:
             with stream.held, self._admission.turn(stream.ticket, caller.has_left) as turn:
-                self._changed.set()
+                self._watch.look()
                 tensors = self._generate(stream, turn)
                 self._end(responses, None, tensors)  # before the slot is freed, since a drain waits for slots
         except BaseException as error:
             if isinstance(error, Cancelled):
                 self._metrics.observe_cancel(caller.seconds_since_there())
             self._end(responses, error)
-        self._changed.set()
+        self._watch.look()
 
     def _end(self, responses: ResponseStream, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
-        self._streams.discard(responses)
+        """Count the end, and send the final response.
+
+        If Triton cannot take the response, such as because /dev/shm is full, it has closed the stream all the same, and
+        no other response can follow: the caller notices only that no heartbeat comes.
+        """
+        self._watch.discard(responses)
         self._metrics.count_end(error)
-        responses.send_end(error, tensors)
+        try:
+            responses.send_end(error, tensors)
+        except self._pb_utils.TritonModelException as fault:
+            self._pb_utils.Logger.log_warn(f"a final response could not be sent: {fault}")
 
     def _generate(self, stream: StreamRequest, turn: RunningGeneration) -> list[Any]:
         """Generate the final response's tensors, and send progress on the way."""

@@ -1,5 +1,6 @@
 """Parameters of a Python model's config, its version folder and the models beside it, read once at start."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,19 @@ def graph_identity(parameters: ModelParameters, graph: str) -> str:
     folder = parameters.version_folder
     digest: str = read_manifest(folder.parent.parent / graph / folder.name)["onnx_sha256"]
     return digest[:16]
+
+
+def graph_build(parameters: ModelParameters, graph: str) -> str:
+    """Identify a graph beside this model with what runs it: its manifests, and its configurations.
+
+    Another engine, precision or plan computes other bytes from the same graph. Returns a SHA-256 in hex.
+    """
+    version = parameters.version_folder.parent.parent / graph / parameters.version_folder.name
+    described = (*version.glob("*.json"), *version.parent.glob("config.pbtxt"), *version.parent.glob("configs/*.pbtxt"))
+    digest = hashlib.sha256()
+    for path in sorted(described):
+        digest.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+    return digest.hexdigest()
 
 
 def graph_loras(parameters: ModelParameters, graph: str) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FORMAT = b"wan-t2v checkpoint 4"
-_BELONGS_TO = "belongs_to"
+from wan_t2v.serving.resume.kept_steps import BELONGS_TO
+
+FORMAT = b"wan-t2v checkpoint 5"
 _STATE, _REUSE = "state.", "reuse."
 
 
@@ -30,7 +31,8 @@ class DamagedCheckpoint(Exception):
 class Generation:
     """Identity of a generation. Only equal `fields` and equal `graphs` together give the same bytes.
 
-    `fields` is the request with all defaults and the seed. `graphs` has the identity of each expert's build.
+    `fields` is what the caller chose: the request with its defaults, the seed and the starting noise that it gave.
+    `graphs` is what the deployment adds: the builds of the experts, the embeddings, the definitions of profiles.
     """
 
     fields: Mapping[str, Any]
@@ -63,7 +65,7 @@ class CheckpointFile:
         """Serialise the whole file."""
         belonging = json.dumps({**self.belongs_to, "steps_done": self.kept.steps_done}).encode()
         solver, reuse = _named(_STATE, self.kept.solver), _named(_REUSE, self.kept.reuse)
-        arrays = {_BELONGS_TO: np.frombuffer(belonging, np.uint8), "latents": self.kept.latents.cpu().numpy()}
+        arrays = {BELONGS_TO: np.frombuffer(belonging, np.uint8), "latents": self.kept.latents.cpu().numpy()}
         written = io.BytesIO()
         np.savez(written, **arrays, **solver, **reuse)
         content = written.getvalue()
@@ -87,7 +89,7 @@ class CheckpointFile:
     def _from_content(cls, content: bytes) -> "CheckpointFile":
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        belonging = json.loads(bytes(arrays.pop(_BELONGS_TO)))
+        belonging = json.loads(bytes(arrays.pop(BELONGS_TO)))
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         solver, reuse = _within(_STATE, tensors), _within(_REUSE, tensors)
         belongs_to = {"fields": belonging["fields"], "graphs": belonging["graphs"]}

@@ -6,7 +6,6 @@
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import time
@@ -18,10 +17,10 @@ from wan_t2v.operate.file_lock import is_still, try_lock
 from wan_t2v.serving.errors import AlreadyRunning, KeyOfAnotherRequest
 from wan_t2v.serving.resume.checkpoint_file import CheckpointFile, DamagedCheckpoint, Generation, SavedState
 from wan_t2v.serving.resume.checkpoint_index import CheckpointIndex
+from wan_t2v.serving.resume.kept_steps import SUFFIX, checkpoint_path
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".checkpoint"
 FORMER_SUFFIX = ".npz"  # of the format without a digest: never read, removed by age and size like the others
 _LOCK = ".lock"
 
@@ -50,9 +49,9 @@ class Checkpoints:
     @contextlib.contextmanager
     def lock(self, key: str, caller: str = "") -> Iterator["Checkpoint"]:
         """Lock the checkpoint of this caller's key. Raises AlreadyRunning if another request holds the lock."""
-        name = hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()
-        with _hold_lock(self._folder / f"{name}{_LOCK}", key):
-            yield Checkpoint(self._folder / f"{name}{SUFFIX}", self)
+        path = checkpoint_path(self._folder, key, caller)
+        with _hold_lock(path.with_suffix(_LOCK), key):
+            yield Checkpoint(path, self)
 
     def clean(self, now: float | None = None) -> list[Path]:
         """Remove checkpoints beyond the limits, except locked ones. Returns the removed files."""
@@ -86,7 +85,7 @@ class Checkpoint:
     home: Checkpoints
 
     def read(self, generation: Generation) -> SavedState | None:
-        """Read the generation's state; None without a checkpoint, or if other builds of the experts wrote it.
+        """Read the generation's state; None without a checkpoint, or if another build or deployment wrote it.
 
         A damaged checkpoint is logged and removed, and the generation begins anew. Raises KeyOfAnotherRequest.
         """

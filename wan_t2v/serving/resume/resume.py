@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from torch import Tensor
 
 from wan_t2v.denoise import Step
 from wan_t2v.field_checks.invalid_field import InvalidField
+from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.resume.checkpoint_file import Generation, SavedState
 from wan_t2v.serving.resume.checkpoint_store import Checkpoint, Checkpoints, Limits
 from wan_t2v.serving.resume.idempotency import KEY, RequestKey
-from wan_t2v.step_profiles.profile import CUSTOM_NAME
+from wan_t2v.serving.resume.kept_steps import publish_folder, read_steps_done
 from wan_t2v.step_profiles.step_reuse import StepReuse
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class ResumableGenerations:
     """The checkpoint folder of a server, or none."""
 
     def __init__(self, folder: Path | None, limits: Limits, every: int) -> None:
+        self._folder = folder
         self._checkpoints = None if folder is None else Checkpoints(folder, limits)
         self._every = every
 
@@ -75,6 +77,10 @@ class ResumableGenerations:
             with self._checkpoints.lock(key.key, key.caller) as checkpoint:
                 yield CheckpointWriter(checkpoint, self._every)
 
+    def publish(self, run: RunDirectory) -> None:
+        """Publish the folder to `prepare`, which admits the unary endpoint's requests."""
+        publish_folder(run, self._folder)
+
 
 @dataclass(frozen=True)
 class CheckpointWriter:
@@ -82,6 +88,11 @@ class CheckpointWriter:
 
     checkpoint: Checkpoint
     every: int
+
+    @property
+    def steps_done(self) -> int:
+        """Steps that the checkpoint has, unchecked, for an estimate."""
+        return read_steps_done(self.checkpoint.path)
 
     def saved_state(self, generation: Generation) -> SavedState | None:
         """Read the generation's last state; None without a checkpoint. Raises KeyOfAnotherRequest."""
@@ -97,18 +108,20 @@ class CheckpointWriter:
             logger.warning("no checkpoint after step %d of %d: %s", step.index, step.count, error)
 
 
-def generation_of(settings: Settings, tensors: Mapping[str, Tensor], graphs: Mapping[str, str]) -> Generation:
+def generation_of(
+    settings: Settings, tensors: Mapping[str, Tensor], graphs: Mapping[str, str], *, given: Collection[str]
+) -> Generation:
     """Identify a generation by all that decides its latents: settings, input tensors, and builds of the experts.
 
-    The deployment's definitions of a step profile and of its sigmas count as builds. So if they change, a repeated
-    request is still the same request, and the generation begins anew.
+    `given` names the tensors that came with the request. What the deployment makes of the other fields counts as a
+    build: embeddings and drawn noise, and its definitions of a step profile and of sigmas. So if one changes, a
+    repeated request is still the same request, and the generation begins anew.
     """
-    given = {name: _sha256(tensor) for name, tensor in tensors.items()}
-    fields = asdict(settings)
-    deployed = {"sigmas": fields.pop("sigmas")}
-    if settings.step_profile != CUSTOM_NAME:
-        deployed["profile"] = fields.pop("profile")
-    return Generation({**fields, **given}, {**graphs, "deployed": json.dumps(deployed)})
+    hashes = {name: _sha256(tensor) for name, tensor in tensors.items()}
+    fields = {**asdict(settings), **{name: digest for name, digest in hashes.items() if name in given}}
+    deployed = {name: digest for name, digest in hashes.items() if name not in given}
+    deployed |= {"sigmas": fields.pop("sigmas"), "profile": fields.pop("profile")}
+    return Generation(fields, {**graphs, "deployed": json.dumps(deployed)})
 
 
 def _sha256(tensor: Tensor) -> str:

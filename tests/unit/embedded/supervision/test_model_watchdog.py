@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from embedded.options import ServerOptions
 from embedded.supervision import model_watchdog
 from embedded.supervision.model_watchdog import ModelWatchdog
-from wan_t2v.contract import UNARY
+from wan_t2v.contract import STREAM, UNARY
 from wan_t2v.operate.processes import model_of
 
 MODEL = "low_noise_expert"
@@ -36,6 +36,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     residency: str = ""
     reason: str = "unloaded"
     fails_to_load: bool = False
+    loops: tuple[str, ...] = ("denoiser",)
     port: int = 0
     changes: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -52,6 +53,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.RepositoryIndexResponse(models=models)
 
     def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.name not in self.loops:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         answer = service_pb2.ModelConfigResponse()
         if self.residency:
             answer.config.parameters["expert_residency"].string_value = self.residency
@@ -162,6 +165,19 @@ def test_an_expert_that_the_denoiser_swaps_out_stays_so(triton: FakeTriton, mode
     triton.residency, triton.states, triton.living = "one_at_a_time", ["UNAVAILABLE"], 0
     watching.check()
     assert triton.changes == []
+
+
+@pytest.mark.parametrize(("residency", "changes"), [("", [f"load {MODEL}"]), ("one_at_a_time", [])])
+def test_on_a_server_of_the_streaming_endpoint_alone_its_own_loop_says_whether_experts_are_swapped(
+    residency: str, changes: list[str], triton: FakeTriton, models: Path
+) -> None:
+    (models / STREAM).mkdir()
+    (models / STREAM / "config.pbtxt").touch()
+    triton.loops, triton.residency = (STREAM,), residency
+    watching = looking(triton, [], models)
+    triton.states, triton.living = ["UNAVAILABLE"], 0
+    watching.check()
+    assert triton.changes == changes
 
 
 def test_a_model_that_failed_to_load_at_somebody_elses_wish_is_left_alone(triton: FakeTriton, models: Path) -> None:

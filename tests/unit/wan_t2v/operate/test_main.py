@@ -182,6 +182,29 @@ def test_an_expert_that_is_loaded_without_its_process_is_dead(run: RunDirectory,
         assert "high_noise_expert is loaded but has 0 of its 1 Python processes" in capsys.readouterr().err
 
 
+def test_a_question_during_a_repair_asks_for_no_more_processes_afterwards(
+    run: RunDirectory, triton: FakeTriton
+) -> None:
+    """A reloaded model's other process lives on for some seconds beside the new ones."""
+    triton.living["high_noise_expert"] = {1, 2}
+    assert asked("ready", triton) == 0
+    triton.living["high_noise_expert"] = {2, 11, 12}
+    assert asked("ready", triton) == 0
+    triton.living["high_noise_expert"] = {11, 12}
+    assert both(triton) == (0, 0)
+
+
+def test_an_expert_that_is_being_loaded_is_counted_when_it_is_loaded(run: RunDirectory, triton: FakeTriton) -> None:
+    triton.loaded.remove("high_noise_expert")
+    triton.living["high_noise_expert"] = {1}
+    assert asked("ready", triton) == 0
+    triton.loaded.add("high_noise_expert")
+    triton.living["high_noise_expert"] = {1, 2}
+    assert asked("ready", triton) == 0
+    triton.living["high_noise_expert"] = {1}
+    assert both(triton) == (1, 1)
+
+
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 

@@ -1,5 +1,6 @@
 """One server a directory, and what a new server finds there."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from wan_t2v.operate import run_directory as module
 from wan_t2v.operate.load import load_of
+from wan_t2v.operate.model_control import FILE
 from wan_t2v.operate.run_directory import (
     FINISHING,
     IN_TRANSIT,
@@ -34,10 +36,47 @@ def test_a_new_server_takes_over_from_a_dead_one_and_clears_what_it_left(run_dir
         old = RunDirectory.of_server(run_directory, last.pid)
         old.drain()
         old.mark(FINISHING, "1")
+        old.write_json("pace.json", {"64x64x17 2": {"at": 1e9}})
+        old.write_json(FILE, {"port": 8000})
+        (run_directory / ".pace.json.0123").touch()
+        key = old.key()
         last.kill()
     new = RunDirectory.of_server(run_directory, os.getpid())
     assert not new.draining
     assert new.clear(FINISHING, older_than_s=1e9) == 0
+    assert new.read_json("pace.json") is None
+    assert new.read_json(FILE) == {"port": 8000}  # the launcher writes it before the server starts
+    assert not (run_directory / ".pace.json.0123").exists()
+    assert new.key() != key
+    assert RunDirectory.of_server(run_directory, os.getpid()).key() == new.key()
+
+
+def test_a_key_that_was_never_written_is_made_anew(run_directory: Path) -> None:
+    run = RunDirectory.of_server(run_directory, os.getpid())
+    (run_directory / "key").touch()  # of a process that died, or of a full disk
+    assert len(run.key()) == 32
+    assert (run_directory / "key").stat().st_mode & 0o077 == 0
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory.of_server(run_directory, os.getpid())
+    before = set(run_directory.iterdir())
+
+    def full(path: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.write_json("pace.json", {})
+    assert set(run_directory.iterdir()) == before
+
+
+def test_a_mark_keeps_its_report(run_directory: Path) -> None:
+    run = RunDirectory.of_server(run_directory, os.getpid())
+    run.mark(IN_TRANSIT, "1", SlotInfo("text_to_video", order=3.0, left_s=4.0))
+    run.mark(IN_TRANSIT, "2")
+    assert run.marked(IN_TRANSIT)["1"] == SlotInfo("text_to_video", order=3.0, left_s=4.0)
+    assert run.marked(IN_TRANSIT).keys() == {"1", "2"}
 
 
 def test_a_process_that_was_started_again_keeps_the_drain(run_directory: Path) -> None:

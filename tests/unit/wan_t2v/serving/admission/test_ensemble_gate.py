@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.pb_utils import FakeMetricFamily, FakePbUtils, FakeRequest
+from tests.unit.wan_t2v.serving.resume.test_checkpoint_store import FIRST, KEY, ROOMY, kept
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import Settings
 from wan_t2v.serving.admission.ensemble_gate import EnsembleGate
+from wan_t2v.serving.admission.estimate import DurationEstimator, Workload
 from wan_t2v.serving.admission.queue import AdmissionLimits
-from wan_t2v.serving.errors import Overloaded
+from wan_t2v.serving.errors import OutOfTime, Overloaded
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.request_options import ADMITTED
+from wan_t2v.serving.resume.checkpoint_store import Checkpoints
+from wan_t2v.serving.resume.kept_steps import publish_folder
 
 SETTINGS = Settings("x", "", 64, 64, 17, 10, 4.0, 3.0, 12.0, 7, 16, "mp4", "raw")
 
@@ -94,3 +98,15 @@ def test_parameters_that_make_no_sense_are_counted_as_such(run: RunDirectory) ->
     with pytest.raises(InvalidField), endpoint().admit(FakeRequest(parameters='{"queue_priority": 0}')):
         raise AssertionError("not reached")
     assert ended("refused_invalid") == 1
+
+
+def test_a_deadline_counts_only_the_steps_that_no_checkpoint_has(run: RunDirectory, tmp_path: Path) -> None:
+    DurationEstimator(run).record(Workload.of(SETTINGS), step_s=1.0, after_s=0.0)
+    request = FakeRequest(parameters=json.dumps({"idempotency_key": KEY}), timeout_us=3_000_000)
+    with pytest.raises(OutOfTime):
+        pass_through(endpoint(), request)
+    publish_folder(run, tmp_path / "kept")
+    with Checkpoints(tmp_path / "kept", ROOMY).lock(KEY) as checkpoint:
+        checkpoint.write(FIRST, kept(9))
+    pass_through(endpoint(), request)
+    assert load_of(run).queued == 1

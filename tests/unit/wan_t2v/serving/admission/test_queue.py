@@ -8,22 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import UNARY
-from wan_t2v.denoise import Step
 from wan_t2v.operate.load import LOOPS, TRANSIT_S, load_of
 from wan_t2v.operate.run_directory import IN_TRANSIT, RUNNING, RunDirectory, SlotInfo
-from wan_t2v.serving.admission.estimate import SHARES_FILE, DurationEstimator, Workload
+from wan_t2v.serving.admission.estimate import DurationEstimator, Workload
 from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits, QueueTicket
 from wan_t2v.serving.errors import Draining, OutOfTime, Overloaded
-from wan_t2v.step_profiles.profile import StepProfile
 
 STAYS: Callable[[], bool] = lambda: False  # noqa: E731 - the name says what the caller does
 SHORT, LONG = Workload(64, 64, 17, 10, guided=True), Workload(64, 64, 17, 100, guided=True)
@@ -207,9 +203,9 @@ def test_a_drain_refuses_new_and_waiting_requests_and_lets_running_ones_end(run:
 def test_what_is_on_its_way_to_the_denoiser_counts_and_is_taken_over(run: RunDirectory) -> None:
     endpoint = admission(run, 1, 1, endpoint=UNARY)
     endpoint.reserve(options(), "1")
-    endpoint.reserve(options(), "1")
+    endpoint.reserve(options(), "2")
     with pytest.raises(Overloaded, match=r"0 generations are under way \(limit 1\) and 2 wait"):
-        endpoint.reserve(options(), "1")
+        endpoint.reserve(options(), "3")
     with endpoint.turn(endpoint.enter(options(), reserved_id="1"), STAYS):
         assert (load_of(run).in_flight, load_of(run).queued) == (1, 1)
 
@@ -260,21 +256,3 @@ def test_a_killed_process_gives_its_place_back(run: RunDirectory) -> None:
         process.wait()
         endpoint.enter(options()).slot.free()
     assert load_of(run).is_empty
-
-
-def done_step(index: int, passes: int) -> Step:
-    nothing = torch.zeros(1)
-    return Step(index, 10, 500.0, "low_noise_expert", nothing, nothing, passes=passes, passes_left=1.0)
-
-
-@pytest.mark.parametrize(("steps", "known"), [(10, True), (6, False)])
-def test_a_whole_generation_tells_what_its_profile_computed_and_one_taken_up_in_its_middle_does_not(
-    run: RunDirectory, steps: int, known: bool
-) -> None:
-    cached = replace(SHORT, profile=StepProfile(step_cache=0.1))
-    endpoint = admission(run, 1, 1)
-    with endpoint.turn(endpoint.enter(options(cached)), STAYS) as turn:
-        for index in range(steps):
-            turn.report_step(done_step(index + 1, passes=2 * (index % 2)))
-        turn.finish()
-    assert (run.read_json(SHARES_FILE) or {}) == ({cached.profile_name: 0.5} if known else {})

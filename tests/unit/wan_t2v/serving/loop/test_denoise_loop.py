@@ -1,6 +1,5 @@
 """What the loop hands to the experts through the server."""
 
-import contextlib
 import errno
 import json
 import os
@@ -23,6 +22,8 @@ from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
 from wan_t2v.serving.resume.resume import CheckpointWriter
 from wan_t2v.step_profiles.profile import EXACT, StepProfile
+
+EMBEDDINGS = ("prompt_embeds", "negative_prompt_embeds")
 
 
 def denoising(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> DenoiseLoop:
@@ -168,35 +169,51 @@ def test_a_profile_that_a_deployment_changed_begins_anew_and_other_raw_values_ar
     steps = replace(SETTINGS, num_inference_steps=16, guidance_scale=4.0)
     one, other = StepProfile(step_cache=0.1), StepProfile(step_cache=0.2)
 
-    def resumed_after(key: str, name: str, profile: StepProfile) -> int:
-        settings = replace(steps, step_profile=name, profile=profile)
+    def resumed_after(key: str, name: str, profile: StepProfile, step_cache: float | None = None) -> int:
+        settings = replace(steps, step_profile=name, profile=profile, step_cache=step_cache)
         with Checkpoints(tmp_path, Limits(3600.0, 10**9)).lock(key) as checkpoint:
             keeping = CheckpointWriter(checkpoint, 1)
             _, report = loop.latents(embeds, settings, is_cancelled=lambda: False, keeping=keeping)
         return int(report.get("resumed_after_step", 0))
 
     assert [resumed_after("a", "fast", profile) for profile in (one, one, other, other)] == [0, 16, 0, 16]
-    assert [resumed_after("b", "custom", one) for _ in range(2)] == [0, 16]
-    with pytest.raises(KeyOfAnotherRequest):
-        resumed_after("b", "custom", other)
+    assert [resumed_after("b", "custom", one, 0.1) for _ in range(2)] == [0, 16]
+    assert resumed_after("c", "fast", one, 0.1) == 0
+    for key, name in (("b", "custom"), ("c", "fast")):
+        with pytest.raises(KeyOfAnotherRequest):
+            resumed_after(key, name, other, 0.2)
     with pytest.raises(KeyOfAnotherRequest):
         resumed_after("a", "exact", EXACT)
     loop.close()
 
 
-def test_other_embeddings_are_another_request(repository: Path, tmp_path: Path) -> None:
+def test_what_the_deployment_changed_begins_anew_and_other_noise_is_another_request(
+    repository: Path, tmp_path: Path
+) -> None:
     def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
         return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
 
-    loop = denoising(repository, FakePbUtils(answer))
-    checkpoints = Checkpoints(tmp_path, Limits(3600.0, 10**9))
-    refused = pytest.raises(KeyOfAnotherRequest)
-    for value, outcome in ((1.0, contextlib.nullcontext()), (1.0, contextlib.nullcontext()), (2.0, refused)):
-        names = ("prompt_embeds", "negative_prompt_embeds")
-        embeds = {name: FakeTensor(name, torch.full((1, 4, 8), value)) for name in names}
-        with checkpoints.lock("key") as checkpoint, outcome:
-            loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=CheckpointWriter(checkpoint, 1))
-    loop.close()
+    def resumed_after(key: str, *, embedding: float = 1.0, noise: float | None = None) -> int:
+        tensors = {name: FakeTensor(name, torch.full((1, 4, 8), embedding)) for name in EMBEDDINGS}
+        if noise is not None:
+            tensors["latents"] = FakeTensor("latents", torch.full((1, 16, 1, 8, 8), noise))
+        loop = denoising(copy, FakePbUtils(answer))
+        with Checkpoints(tmp_path / "kept", Limits(3600.0, 10**9)).lock(key) as checkpoint:
+            keeping = CheckpointWriter(checkpoint, 1)
+            _, report = loop.latents(tensors, SETTINGS, is_cancelled=lambda: False, keeping=keeping)
+        loop.close()
+        return int(report.get("resumed_after_step", 0))
+
+    copy = Path(shutil.copytree(repository, tmp_path / "repository"))
+    steps = SETTINGS.num_inference_steps
+    assert [resumed_after("a") for _ in range(2)] == [0, steps]
+    assert [resumed_after("a", embedding=2.0) for _ in range(2)] == [0, steps]  # of another text encoder
+    with (copy / "low_noise_expert/configs/cpu.pbtxt").open("a") as config:
+        config.write("# another engine\n")
+    assert [resumed_after("a", embedding=2.0) for _ in range(2)] == [0, steps]
+    assert resumed_after("b", noise=1.0) == 0
+    with pytest.raises(KeyOfAnotherRequest):
+        resumed_after("b", noise=2.0)
 
 
 def test_the_sign_of_a_zero_makes_no_other_request_and_no_other_call(repository: Path, tmp_path: Path) -> None:

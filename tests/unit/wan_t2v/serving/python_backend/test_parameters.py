@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from wan_t2v.serving.errors import ParameterError
-from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity
+from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_build, graph_identity
 from wan_t2v.shapes import VideoShape
 
 
@@ -52,3 +52,18 @@ def test_a_graph_is_identified_by_its_manifest(tmp_path: Path) -> None:
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"onnx_sha256": "0123456789abcdef" * 4}))
     assert graph_identity(parameters(tmp_path / "prepare"), "text_encoder") == "0123456789abcdef"
+
+
+def test_a_build_is_a_graph_with_what_runs_it(tmp_path: Path) -> None:
+    home = tmp_path / "high_noise_expert"
+    (home / "1").mkdir(parents=True)
+    (home / "configs").mkdir()
+    files = (home / "1/manifest.json", home / "1/plan.json", home / "config.pbtxt", home / "configs/cpu.pbtxt")
+    seen = [graph_build(parameters(tmp_path / "denoiser"), home.name)]
+    for path in files:
+        path.write_text("one")
+        seen.append(graph_build(parameters(tmp_path / "denoiser"), home.name))
+        path.write_text("other")
+        seen.append(graph_build(parameters(tmp_path / "denoiser"), home.name))
+    assert len(set(seen)) == len(seen)
+    assert graph_build(parameters(tmp_path / "denoiser"), home.name) == seen[-1]

@@ -1,0 +1,66 @@
+"""Requests of the unary endpoint wait in Triton's own queue. They keep their place among those who wait here."""
+
+import time
+
+import pytest
+
+from tests.unit.wan_t2v.serving.admission.test_queue import SHORT, STAYS, Held, admission, options, run
+from wan_t2v.contract import UNARY
+from wan_t2v.operate.run_directory import IN_TRANSIT, RunDirectory
+from wan_t2v.serving.admission.estimate import DurationEstimator
+from wan_t2v.serving.admission.options import QueueOptions
+from wan_t2v.serving.errors import OutOfTime
+
+__all__ = ["run"]  # the fixture
+
+
+def test_one_that_came_first_goes_first_whichever_endpoint_it_came_through(run: RunDirectory) -> None:
+    stream, unary = admission(run, 1, 4), admission(run, 1, 4, endpoint=UNARY)
+    running = Held(stream, stream.enter(options()))
+    assert running.running.wait(60)
+    unary.reserve(options(), "1")
+    later = stream.enter(options())
+    assert stream.ahead(later) == 2
+    first = unary.enter(options(), reserved_id="1")  # as a denoiser becomes free
+    assert first.slot.info.order < later.slot.info.order
+    assert unary.ahead(first) == 1
+    second = Held(stream, later)
+    made = Held(unary, first)
+    running.end()
+    assert made.running.wait(60)
+    assert not second.running.is_set()
+    made.end()
+    assert second.running.wait(60)
+    second.end()
+
+
+def test_work_in_tritons_queue_counts_for_a_deadline(run: RunDirectory) -> None:
+    DurationEstimator(run).record(SHORT, step_s=1.0, after_s=0.0)
+    endpoint = admission(run, 1, 8, endpoint=UNARY)
+    for number in range(4):
+        endpoint.reserve(options(), str(number))
+    with pytest.raises(OutOfTime, match=r"after about 40\.0 s of waiting for 4 others"):
+        endpoint.reserve(options(within_s=30.0), "late")
+    endpoint.reserve(options(within_s=60.0), "in time")
+
+
+def test_a_higher_priority_waits_for_none_of_them(run: RunDirectory) -> None:
+    DurationEstimator(run).record(SHORT, step_s=1.0, after_s=0.0)
+    endpoint = admission(run, 1, 8, endpoint=UNARY)
+    for number in range(4):
+        endpoint.reserve(options(), str(number))
+    endpoint.reserve(options(within_s=30.0, priority=1), "urgent")
+    assert min(run.marked(IN_TRANSIT).items(), key=lambda item: item[1].order)[0] == "urgent"
+
+
+def test_what_a_checkpoint_has_already_does_not_count_for_its_deadline(run: RunDirectory) -> None:
+    DurationEstimator(run).record(SHORT, step_s=1.0, after_s=0.5)
+    endpoint = admission(run, 1, 8)
+    soon = time.monotonic() + 3.0
+    with pytest.raises(OutOfTime, match=r"10 steps of 64x64x17 take about 10\.5 s"):
+        endpoint.enter(QueueOptions(SHORT, soon))
+    ticket = endpoint.enter(QueueOptions(SHORT, soon, steps_done=8))
+    assert ticket.slot.info.left_s == pytest.approx(2.5)
+    with endpoint.turn(ticket, STAYS):
+        pass
+    endpoint.enter(QueueOptions(SHORT, soon, steps_done=10)).slot.free()
