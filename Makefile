@@ -110,7 +110,8 @@ export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpo
 	@$(python) -m export onnx --checkpoint "$(merged)" --repository "$(REPOSITORY)" $(precision) \
 		$(if $(BF16_SHARDS),--bf16-shards) $(must_install)
 
-calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 or int8 (CHECKPOINT=...)
+calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 or int8 (CHECKPOINT=...; LORA_HIGH=file, LORA_LOW=file)
+	@$(if $(loras),$(merge))
 	@$(python) -m export calibrate --checkpoint "$(merged)"
 
 a14b-dry-run: setup ## export the shapes of A14B without its weights, and check the graphs (PRECISION=...)
@@ -253,6 +254,8 @@ sbom: setup-dev ## bill of materials of the image's Python packages, build/sbom.
 image: ## build the production image with Docker (IMAGE=..., docs/run/production.md)
 	docker build --file deploy/Dockerfile --tag "$(IMAGE)" --build-arg REVISION="$$(git rev-parse HEAD)" .
 
-clean: ## remove what was built, but not the environment
-	rm -rf build out checkpoints/wan-mini
+# jobs, keys and videos are somebody's data, not results
+clean: ## remove what was built and measured, but not the environment nor the gateway's data (out/gateway, out/studio)
+	rm -rf build checkpoints/wan-mini
+	@if [ -d out ]; then find out -mindepth 1 -maxdepth 1 ! -name gateway ! -name studio -exec rm -rf {} +; fi
 	find model_repository -path '*/1/*' ! -name model.py ! -name .gitkeep -delete

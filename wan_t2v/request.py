@@ -13,7 +13,8 @@ from typing import Any
 
 from wan_t2v.facts import SOLVERS, ServingDefaults
 from wan_t2v.field_checks.invalid_field import InvalidField, closest_name
-from wan_t2v.field_checks.ranges import RANGES, NumberRange
+from wan_t2v.field_checks.ranges import RANGES
+from wan_t2v.field_checks.sizes import ServedSizes, check_size
 from wan_t2v.shapes import LatentGrid, VideoShape
 from wan_t2v.step_profiles.profile import CUSTOM_NAME, EXACT, EXACT_NAME, LEAST_STEPS, StepProfile
 
@@ -28,18 +29,6 @@ RAW_PROFILE_FIELDS = ("step_cache", "guidance_skip")
 def is_guided(guidance_scale: float) -> bool:
     """Whether a negative pass runs. As in diffusers, only the high-noise expert's scale decides."""
     return guidance_scale > GUIDED_ABOVE
-
-
-@dataclass(frozen=True)
-class ServedSizes:
-    """Clip sizes that a deployment serves: the closed list `listed`, or if that is empty any size up to `largest`.
-
-    `token_passes` limits the work of one request: transformer tokens of the clip times passes of the experts.
-    """
-
-    largest: VideoShape
-    listed: tuple[VideoShape, ...] = ()
-    token_passes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -180,28 +169,6 @@ def _with_raw(profile: StepProfile, raw: Mapping[str, float]) -> StepProfile:
     return replace(profile, step_cache=step_cache, guidance_skip=raw.get("guidance_skip", profile.guidance_skip))
 
 
-def check_size(video: VideoShape, grid: LatentGrid, served: ServedSizes) -> None:
-    """Raise InvalidField for a clip that is not served: not listed, too large, or off the latent grid."""
-    if served.listed:
-        _check_listed(video, served)
-        return
-    ranges = size_ranges(grid, served.largest)
-    ranges["height"].check("height", video.height)
-    ranges["width"].check("width", video.width)
-    ranges["num_frames"].check("num_frames", video.frames)
-
-
-def size_ranges(grid: LatentGrid, largest: VideoShape) -> dict[str, NumberRange]:
-    """Return the ranges of heights, widths and frames that fit the grid, up to a largest clip."""
-    side, stride = grid.size_multiple_px, grid.time_stride
-    most_frames = (largest.frames - 1) // stride * stride + 1
-    return {
-        "height": NumberRange(side, largest.height // side * side, step=side, unit="pixels"),
-        "width": NumberRange(side, largest.width // side * side, step=side, unit="pixels"),
-        "num_frames": NumberRange(1, most_frames, step=stride, unit="frames"),
-    }
-
-
 def _prompt(fields: Mapping[str, Any]) -> str:
     if "prompt" not in fields:
         raise InvalidField("prompt", "nothing", "a text that describes the video")
@@ -221,13 +188,6 @@ def _choice(field: str, value: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise InvalidField(field, repr(value), " or ".join(choices), nearest=closest_name(value, choices))
     return value
-
-
-def _check_listed(video: VideoShape, served: ServedSizes) -> None:
-    if video not in served.listed:
-        nearest = min(served.listed, key=lambda one: sum(abs(a - b) for a, b in zip(one, video, strict=True)))
-        accepted = ", ".join(str(one) for one in served.listed)
-        raise InvalidField("height, width, num_frames", video, f"height x width x frames {accepted}", nearest=nearest)
 
 
 def _check_work(settings: Settings, grid: LatentGrid, served: ServedSizes) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from export.checkpoint.config_file import CheckpointError, read_object
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
-from wan_t2v.request import ServedSizes, resolve_settings
+from wan_t2v.field_checks.sizes import ServedSizes
+from wan_t2v.request import resolve_settings
 from wan_t2v.shapes import LatentGrid, VideoShape
 
 _LARGEST = VideoShape(frames=100_000, height=100_000, width=100_000)  # no limit here: each deployment has its own

@@ -7,7 +7,7 @@ from tritonclient.grpc import service_pb2
 
 from tests.fakes.responses import response
 from wan_t2v.facts import ModelFacts, ServingDefaults
-from wan_t2v.request import ServedSizes
+from wan_t2v.field_checks.sizes import ServedSizes
 from wan_t2v.serving.published_limits import limits_document
 from wan_t2v.shapes import LatentGrid, VideoShape
 from wan_t2v.step_profiles.profile import StepProfile

@@ -74,7 +74,10 @@ MADE: Script = (Step(1), Step(2), Video())
 
 @dataclass
 class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """The n-th call gets the n-th script, or the last. `most_at_once` calls were under way at a time."""
+    """The n-th call gets the n-th script, or the last. `most_at_once` calls were under way at a time.
+
+    While it is not `ready` it says so, and does what it is asked all the same.
+    """
 
     scripts: Sequence[Script]
     url: str = ""
@@ -84,6 +87,7 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     began: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
     most_at_once: int = 0
+    ready: bool = True
     limits: dict[str, Any] | None = field(default_factory=published)
     _under_way: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -109,6 +113,9 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             self._under_way -= 1
             if left.is_set():
                 self.cancelled.set()
+
+    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return service_pb2.ModelReadyResponse(ready=self.ready)
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
         script = self._begun(request, context)

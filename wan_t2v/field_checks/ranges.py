@@ -69,7 +69,7 @@ def _number(value: int | float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
-# Ranges that are the same in every deployment; `wan_t2v/request.py` makes those of a clip's sizes.
+# Ranges that are the same in every deployment; `sizes.py` makes those of a clip.
 RANGES = {
     "num_inference_steps": NumberRange(1, MAX_STEPS),
     "guidance_scale": NumberRange(0.0),

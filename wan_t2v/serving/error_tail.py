@@ -1,6 +1,6 @@
 """The machine-readable tail of an error's message.
 
-    height: got 100; accepted: a multiple of 16 from 32 to 256. Nearest: 96. [INVALID_ARGUMENT field=height]
+    height: got 100; accepted: a multiple of 16 from 16 to 256 pixels. Nearest: 96. [INVALID_ARGUMENT field=height]
     1 generations are under way (limit 1) and 4 wait (limit 4); try again later [UNAVAILABLE retry_after_s=5]
 
 Triton sends a stream's errors without their code, and 2.51 reports every error of a called model as INTERNAL. Only the

@@ -10,6 +10,7 @@ from typing import Any
 from wan_t2v.contract import STREAM_REQUEST, Dtype
 from wan_t2v.facts import ModelFacts, ServingDefaults
 from wan_t2v.field_checks.ranges import RANGES, NumberRange
+from wan_t2v.field_checks.sizes import ServedSizes, size_ranges
 from wan_t2v.field_checks.texts import MAX_PROMPT_BYTES
 from wan_t2v.operate.run_directory import REQUEST_LIMITS, RunDirectory
 from wan_t2v.request import (
@@ -17,9 +18,7 @@ from wan_t2v.request import (
     FIXED_DEFAULTS,
     GUIDED_ABOVE,
     RAW_PROFILE_FIELDS,
-    ServedSizes,
     known_profiles,
-    size_ranges,
 )
 from wan_t2v.serving.errors import AdmissionError
 from wan_t2v.step_profiles.profile import EXACT, EXACT_NAME, LEAST_STEPS

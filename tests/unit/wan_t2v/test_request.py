@@ -7,8 +7,9 @@ from wan_t2v.facts import ServingDefaults
 from wan_t2v.field_checks import invalid_field
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.field_checks.names import check_parameters
+from wan_t2v.field_checks.sizes import ServedSizes
 from wan_t2v.field_checks.texts import check_prompt_bytes, check_word
-from wan_t2v.request import ServedSizes, Settings, resolve_settings
+from wan_t2v.request import Settings, resolve_settings
 from wan_t2v.shapes import LatentGrid, VideoShape
 from wan_t2v.step_profiles.profile import EXACT, StepProfile
 

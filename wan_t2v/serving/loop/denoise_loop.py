@@ -16,7 +16,7 @@ from wan_t2v.latents import starting_noise
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule, make_schedule
 from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
-from wan_t2v.serving.loop.guidance_passes import cancellable_experts, pass_executor, passes_in_turn
+from wan_t2v.serving.loop.pass_order import cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import (

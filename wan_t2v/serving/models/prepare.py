@@ -13,7 +13,8 @@ from wan_t2v.contract import REQUEST
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE, ModelFacts, ServingDefaults
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.field_checks.names import check_parameters
-from wan_t2v.request import ServedSizes, Settings, check_size, resolve_settings
+from wan_t2v.field_checks.sizes import ServedSizes, check_size
+from wan_t2v.request import Settings, resolve_settings
 from wan_t2v.serving.admission.ensemble_gate import EnsembleGate
 from wan_t2v.serving.admission.estimate import publish_largest
 from wan_t2v.serving.model_files import check_model_files

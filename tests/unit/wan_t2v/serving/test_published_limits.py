@@ -13,8 +13,9 @@ from wan_t2v.contract import STREAM_REQUEST
 from wan_t2v.facts import ModelFacts, ServingDefaults
 from wan_t2v.field_checks import ranges
 from wan_t2v.field_checks.ranges import RANGES, NumberRange
+from wan_t2v.field_checks.sizes import ServedSizes
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.request import ServedSizes, resolve_settings
+from wan_t2v.request import resolve_settings
 from wan_t2v.serving.published_limits import LimitsNotPublished, limits_document, publish_limits, read_limits
 from wan_t2v.shapes import LatentGrid, VideoShape
 from wan_t2v.step_profiles.profile import StepProfile

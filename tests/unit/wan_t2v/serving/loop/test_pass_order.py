@@ -10,7 +10,7 @@ from wan_t2v.cancellation import Cancelled
 from wan_t2v.experts import Experts
 from wan_t2v.guidance import compute_velocities
 from wan_t2v.serving.errors import ParameterError
-from wan_t2v.serving.loop.guidance_passes import InlineExecutor, cancellable_experts, pass_executor, passes_in_turn
+from wan_t2v.serving.loop.pass_order import InlineExecutor, cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 
