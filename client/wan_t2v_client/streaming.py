@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
 
@@ -80,7 +81,8 @@ def _one_try(connection: Connection, request: EncodedRequest, *, watchdog: Watch
     client = connection.open()
     finished = False  # then it must not be cancelled: tritonserver 2.51 can keep the socket for ever
     try:
-        client.start_stream(
+        _start_stream(
+            client,
             lambda result, error: messages.put((result, error)),
             stream_timeout=watchdog.deadline.timeout_s(),
             headers=dict(connection.headers),
@@ -103,6 +105,20 @@ def _one_try(connection: Connection, request: EncodedRequest, *, watchdog: Watch
         raise end.error from None
     finally:
         _close(client, finished=finished)
+
+
+def _start_stream(client: Any, callback: Callable[..., None], **options: Any) -> None:
+    """Start the stream from a daemon thread: tritonclient's own thread is one then, and lets a process exit."""
+    started: Future[None] = Future()
+
+    def start() -> None:
+        try:
+            started.set_result(client.start_stream(callback, **options))
+        except BaseException as error:
+            started.set_exception(error)
+
+    threading.Thread(target=start, daemon=True).start()
+    started.result()
 
 
 def _close(client: Any, *, finished: bool) -> None:
