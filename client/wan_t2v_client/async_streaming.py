@@ -110,6 +110,7 @@ async def _next(answers: Any, limit: Limit) -> Message:
     except TimeoutError:
         raise limit.error from None
     except grpc.RpcError as failure:
+        check_cancelled()
         raise client_error_from_rpc(failure) from None
     except StopAsyncIteration:
         raise ServerFault("the server ended the stream without a video and without an error") from None
@@ -119,6 +120,13 @@ async def _next(answers: Any, limit: Limit) -> Message:
         return read_message(result)
     except ServerFault as fault:
         raise EndedByServer(fault) from None
+
+
+def check_cancelled() -> None:
+    """Raise CancelledError if this task was cancelled: gRPC drops that if the call fails at the same moment."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _read_to_end(answers: Any) -> None:

@@ -1,10 +1,12 @@
 """The asyncio client: many calls in one thread, and cancelling a task reaches the server."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 
+import grpc
 import pytest
 from wan_t2v_client import (
     AsyncTextToVideo,
@@ -18,6 +20,7 @@ from wan_t2v_client import (
     async_streaming,
     streaming,
 )
+from wan_t2v_client.watchdog import Limit
 
 from tests.fakes.call_client import APIS, collect_stream
 from tests.fakes.scripted_server import MADE, VIDEO, Nothing, Pause, Refusal, Step, serving
@@ -157,3 +160,22 @@ def test_the_blocking_client_is_unchanged_by_an_event_loop() -> None:
 
     with serving(MADE) as server:
         assert asyncio.run(ask()) == VIDEO
+
+
+def test_a_task_that_is_cancelled_as_its_call_fails_ends_as_cancelled() -> None:
+    """gRPC drops such a cancellation, and the caller would try again."""
+
+    class Failing:
+        async def __anext__(self) -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
+
+    async def cancel_as_it_fails() -> None:
+        task = asyncio.create_task(async_streaming._next(Failing(), Limit(60.0, Unavailable("silent"))))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancel_as_it_fails())
