@@ -23,6 +23,7 @@ from export.commands.onnx import add_onnx, disk_error
 from export.commands.parity import add_parity
 from export.commands.placement import add_placement
 from export.commands.plans import add_plans
+from export.interruption import stopped_by_sigterm
 
 MINI = Path("checkpoints/wan-mini")
 REPOSITORY = Path("model_repository")
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("export").setLevel(logging.INFO)
     try:
-        options.command(options)
+        with stopped_by_sigterm():
+            options.command(options)
     except OSError as error:
         print(f"error: {disk_error(error)}", file=sys.stderr)
         return 1
@@ -56,6 +58,7 @@ def is_expected(error: Exception) -> bool:
 
     Called after a failure only: importing the exception classes also imports torch.
     """
+    from export.atomic import OccupiedFolderError
     from export.checkpoint.config_file import CheckpointError
     from export.commands.plans import CompileCheckFailed
     from export.disk_space import DiskSpaceError
@@ -73,7 +76,7 @@ def is_expected(error: Exception) -> bool:
 
     of_plans = (BuildError, NetworkError, SizeError, SettingsError, TensorRtMissing, CompileCheckFailed)
     of_export = (CheckpointError, GraphError, InstalledFileError, ManifestError, ParityError, PrecisionError)
-    return isinstance(error, (*of_plans, *of_export, DiskSpaceError, LoraError))
+    return isinstance(error, (*of_plans, *of_export, DiskSpaceError, LoraError, OccupiedFolderError))
 
 
 def parser() -> argparse.ArgumentParser:

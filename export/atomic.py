@@ -2,10 +2,18 @@
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
+
+_NAMED = 3  # most entries that a message lists
+
+
+class OccupiedFolderError(Exception):
+    """A folder that would be replaced and holds something that the command did not write."""
 
 
 @contextlib.contextmanager
@@ -21,8 +29,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def write_folder_atomically(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`. On success the temporary folder replaces `folder`."""
+def write_folder_atomically(folder: Path, *, made_here: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`. On success the temporary folder replaces `folder`.
+
+    Raises OccupiedFolderError, before anything is written, for a folder that `check_replaceable` refuses.
+    """
+    check_replaceable(folder, made_here)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     partial.chmod(0o755)  # mkdtemp creates it with mode 0700
@@ -35,3 +47,46 @@ def write_folder_atomically(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove the partial files and folders that killed processes left in `folder`, of `name` or of every name.
+
+    For a target with one writer at a time: what a running one has written would be removed too.
+    """
+    leftover = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[a-z0-9_]+\.(partial|old)")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not leftover.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def check_replaceable(folder: Path, made_here: Callable[[Path], bool]) -> None:
+    """Accept a folder that is missing or empty, or that `made_here` recognises. Raises OccupiedFolderError."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OccupiedFolderError(f"{folder} is a file, accepted: a folder to write. Name another one.")
+    entries = sorted(path.name for path in folder.iterdir())
+    if entries and not made_here(folder):
+        listed = ", ".join(entries[:_NAMED]) + (f" and {len(entries) - _NAMED} more" if entries[_NAMED:] else "")
+        raise OccupiedFolderError(
+            f"{folder} would be replaced and holds what this command did not write ({listed}); accepted: a new or "
+            "empty folder, or one of this command's own. Name another folder, or remove this one."
+        )
+
+
+def holds_only(*patterns: str) -> Callable[[Path], bool]:
+    """Return a test of a folder: whether each entry is a file with a name like one of `patterns`.
+
+    Partial files, which a killed process leaves, count too.
+    """
+    accepted = (*patterns, ".*.partial")
+
+    def made_here(folder: Path) -> bool:
+        return all(path.is_file() and any(fnmatch(path.name, one) for one in accepted) for path in folder.iterdir())
+
+    return made_here

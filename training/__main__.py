@@ -10,14 +10,18 @@ Every stage resumes from its own snapshot in `--work`. Its losses and sample str
 import argparse
 import json
 import logging
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from export.atomic import OccupiedFolderError, check_replaceable
+from export.checkpoint.mini import is_wan_mini
 from training.judge.ablations import ABLATIONS, score_ablation
 from training.judge.expert_losses import expert_losses
 from training.learn.device import compute_device
+from training.learn.loop import OtherSettingsError
 from training.learn.vae_stage import show_reconstructions
 from training.pack import load_packed_modules, write_checkpoint
 from training.stages import Settings, load_trained_modules, train_decoder, train_experts, train_vae
@@ -28,8 +32,14 @@ SCORED_CLIPS = 40
 
 
 def main() -> None:
-    """Parse the command line and run one stage or all."""
-    arguments = _arguments()
+    """Run one stage or all. An expected failure ends with one line and exit code 1."""
+    try:
+        _run(_arguments())
+    except (OccupiedFolderError, OtherSettingsError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -46,6 +56,8 @@ def main() -> None:
         expert_minutes=arguments.expert_minutes,
         common_share=arguments.common_share,
     )
+    if arguments.stage in ("pack", "all"):
+        check_replaceable(arguments.out, is_wan_mini)  # before hours of training
     if arguments.stage in ("vae", "all"):
         train_vae(settings)
     if arguments.stage in ("decoder", "all"):

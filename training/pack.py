@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from export.atomic import write_folder_atomically
-from export.checkpoint.mini import BOUNDARY_RATIO, FLOW_SHIFT, SERVING_DEFAULTS
+from export.checkpoint.mini import BOUNDARY_RATIO, FLOW_SHIFT, SERVING_DEFAULTS, is_wan_mini
 from export.quantisation.prompts import PROMPTS_FILE
 from export.to_onnx.latent_preview import fit_preview
 from training.learn.sampling import Modules
@@ -32,7 +32,10 @@ class TooLargeError(Exception):
 
 
 def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Path:
-    """Write the checkpoint to `folder`, atomically, and return `folder`. Raises TooLargeError."""
+    """Write the checkpoint to `folder`, atomically, and return `folder`.
+
+    Raises TooLargeError, and OccupiedFolderError for a folder that holds something other than a wan-mini.
+    """
     pipeline = WanPipeline(
         tokenizer=modules.tokenizer,
         text_encoder=modules.text_encoder,
@@ -46,7 +49,7 @@ def write_checkpoint(modules: Modules, folder: Path, *, video: VideoShape) -> Pa
     )
     for name in ("text_encoder", "transformer", "transformer_2", "vae"):
         torch.nn.Module.to(getattr(pipeline, name), torch.float16)  # diffusers' own `to` keeps some layers in FP32
-    with write_folder_atomically(folder) as partial:
+    with write_folder_atomically(folder, made_here=is_wan_mini) as partial:
         pipeline.save_pretrained(partial)
         (partial / DEFAULTS_FILE).write_text(json.dumps(serving_defaults(video), indent=2) + "\n", encoding="utf-8")
         captions = [numbered_clip(0, index, video=video).caption for index in range(CALIBRATION_PROMPTS)]

@@ -10,14 +10,14 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from export.atomic import write_folder_atomically
+from export.atomic import holds_only, write_folder_atomically
 from export.checkpoint.mini import TEXT_LENGTH, VOCABULARY
 from export.checkpoint.mini_tokenizer import train_tokenizer
 from training.learn.decoder_stage import DecoderStage
 from training.learn.device import compute_device
 from training.learn.expert_stage import COMMON_EXPERT, TEXT_ENCODER, ExpertStage, TrainingData, modules_of
-from training.learn.latent_cache import channel_statistics, encode_once
-from training.learn.loop import Plan, Training, with_average
+from training.learn.latent_cache import channel_statistics, encode_once, encoder_sha256
+from training.learn.loop import Plan, Setting, Training, check_settings, with_average
 from training.learn.modules import new_expert, new_text_encoder, new_vae
 from training.learn.sampling import Modules
 from training.learn.vae_stage import VaeStage
@@ -25,6 +25,7 @@ from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
 from wan_t2v.shapes import VideoShape
 
 VAE_RATE, DECODER_RATE, EXPERT_RATE = 1.5e-3, 7e-4, 2e-3
+_holds_a_vae = holds_only("config.json", "*.safetensors")
 HALF_RATE = 0.5  # share of the learning rate when the common expert is copied
 
 
@@ -53,12 +54,16 @@ class Settings:
 
 
 def train_vae(settings: Settings) -> AutoencoderKLWan:
-    """Train the VAE, encode the training clips, and write their latents' statistics to its config, as Wan does."""
+    """Train the VAE, encode the training clips, and write their latents' statistics to its config, as Wan does.
+
+    Raises OtherSettingsError for a VAE or a snapshot of other settings, as the other stages do.
+    """
+    check_settings(settings.work / "vae", _of_clips(settings))
     if not _vae_folder(settings).exists():
         vae = cast(AutoencoderKLWan, _vae_training(settings).run()).requires_grad_(False)
         mean, std = channel_statistics(_latents(vae, settings))
         vae.register_to_config(latents_mean=mean, latents_std=std)
-        with write_folder_atomically(_vae_folder(settings)) as partial:
+        with write_folder_atomically(_vae_folder(settings), made_here=_holds_a_vae) as partial:
             vae.save_pretrained(partial)
     return load_vae(settings)
 
@@ -69,8 +74,9 @@ def train_decoder(settings: Settings) -> AutoencoderKLWan:
     device = compute_device()
     stage = DecoderStage(vae, _latents(vae, settings), video=settings.video, seed=settings.seed, device=device)
     plan = Plan(settings.decoder_steps, settings.decoder_minutes, learning_rate=DECODER_RATE, average_decay=0.99)
-    Training(stage, settings.work / "decoder", plan=plan, device=device).run()
-    with write_folder_atomically(_vae_folder(settings)) as partial:
+    made_with = _of_latents(settings, vae)
+    Training(stage, settings.work / "decoder", plan=plan, device=device, settings=made_with).run()
+    with write_folder_atomically(_vae_folder(settings), made_here=_holds_a_vae) as partial:
         vae.save_pretrained(partial)
     return vae.eval().requires_grad_(False)
 
@@ -92,8 +98,10 @@ def train_experts(settings: Settings) -> Modules:
 def load_trained_modules(settings: Settings) -> Modules:
     """Load the modules of the newest snapshot with averaged weights. The experts' training may still be running.
 
-    Raises FileNotFoundError without a snapshot or a trained VAE.
+    Raises FileNotFoundError without a snapshot or a trained VAE, and OtherSettingsError for experts of another clip
+    size, which would become the default size of the checkpoint.
     """
+    check_settings(settings.work / "experts", {"size": str(settings.video)})
     experts = {name: new_expert() for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
     module = nn.ModuleDict({TEXT_ENCODER: new_text_encoder(), **experts})
     with_average(module, settings.work / "experts")
@@ -114,6 +122,16 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH)
 
 
+def _of_clips(settings: Settings) -> dict[str, Setting]:
+    """Return the settings that decide which clips are drawn."""
+    return {"size": str(settings.video), "seed": settings.seed}
+
+
+def _of_latents(settings: Settings, vae: AutoencoderKLWan) -> dict[str, Setting]:
+    """Return the settings that decide the latents of a training."""
+    return {**_of_clips(settings), "clips": settings.clips, "encoder": encoder_sha256(vae)}
+
+
 def _vae_folder(settings: Settings) -> Path:
     return settings.work / "vae" / "trained"
 
@@ -123,7 +141,7 @@ def _vae_training(settings: Settings) -> Training:
     device = compute_device()
     stage = VaeStage(new_vae(), video=settings.video, seed=settings.seed, device=device)
     plan = Plan(settings.vae_steps, settings.vae_minutes, learning_rate=VAE_RATE, average_decay=0.99)
-    return Training(stage, settings.work / "vae", plan=plan, device=device)
+    return Training(stage, settings.work / "vae", plan=plan, device=device, settings=_of_clips(settings))
 
 
 def _latents(vae: AutoencoderKLWan, settings: Settings) -> Tensor:
@@ -152,4 +170,6 @@ def _expert_training(
     )
     device = compute_device()
     stage = ExpertStage(module, data, tokenizer=new_tokenizer(), vae=vae, device=device)
-    return Training(stage, settings.work / ("common" if common else "experts"), plan=plan, device=device)
+    made_with = {**_of_latents(settings, vae), "common share": settings.common_share}
+    folder = settings.work / ("common" if common else "experts")
+    return Training(stage, folder, plan=plan, device=device, settings=made_with)

@@ -15,9 +15,11 @@ from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from export.atomic import write_folder_atomically
+from export.checkpoint.layout import INDEX
 from export.checkpoint.mini_tokenizer import train_tokenizer
 from export.checkpoint.serving_defaults import STEP_PROFILES
 from wan_t2v.facts import DEFAULTS_FILE
+from wan_t2v.manifests import MERGED_LORAS
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ TEXT_DIM = 256
 TEXT_LENGTH = 64  # tokens; the training captions have fewer than 30
 VOCABULARY = 1024
 BOUNDARY_RATIO = 0.875  # Wan2.2's own
+_OF_WAN_MINI = "wan-mini: "  # begins the source of each default that is not Wan2.2's own
 FLOW_SHIFT = 3.0  # as the published checkpoint's scheduler_config.json; serving uses 12, see the defaults below
 
 SERVING_DEFAULTS: dict[str, tuple[Any, str]] = {
@@ -45,7 +48,10 @@ SERVING_DEFAULTS: dict[str, tuple[Any, str]] = {
 
 
 def write_mini_checkpoint(folder: Path, *, seed: int = 0) -> Path:
-    """Write the checkpoint to `folder`, atomically, and return `folder`."""
+    """Write the checkpoint to `folder`, atomically, and return `folder`.
+
+    Raises OccupiedFolderError for a folder that holds something other than a wan-mini.
+    """
     torch.manual_seed(seed)
     pipeline = WanPipeline(
         tokenizer=train_tokenizer(vocabulary=VOCABULARY, text_length=TEXT_LENGTH),
@@ -59,11 +65,22 @@ def write_mini_checkpoint(folder: Path, *, seed: int = 0) -> Path:
         boundary_ratio=BOUNDARY_RATIO,
     )
     defaults = {name: {"value": value, "source": source} for name, (value, source) in SERVING_DEFAULTS.items()}
-    with write_folder_atomically(folder) as partial:
+    with write_folder_atomically(folder, made_here=is_wan_mini) as partial:
         pipeline.save_pretrained(partial)
         (partial / DEFAULTS_FILE).write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")
     logger.info("wrote %s: %s", folder, ", ".join(f"{n} {count:,}" for n, count in _parameters(pipeline).items()))
     return folder
+
+
+def is_wan_mini(folder: Path) -> bool:
+    """Whether the folder is a wan-mini, by the source of its default size. Merged checkpoints do not count."""
+    if not (folder / INDEX).is_file() or (folder / MERGED_LORAS).exists():
+        return False
+    try:
+        source = json.loads((folder / DEFAULTS_FILE).read_text(encoding="utf-8"))["height"]["source"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return str(source).startswith(_OF_WAN_MINI)
 
 
 def _expert() -> WanTransformer3DModel:

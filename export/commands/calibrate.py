@@ -17,7 +17,7 @@ def add_calibrate(commands: Any, *, checkpoint: Path, folder_of: Callable[[argpa
     parser.add_argument("--limit", type=int, default=16, help="most prompts to use (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps per video (default: %(default)s)")
     parser.add_argument("--fp8-ranges", type=Path, help="file to write (default: under build/)")
-    parser.set_defaults(command=_calibrate, folder=None, folder_of=folder_of)
+    parser.set_defaults(command=_calibrate, folder_of=folder_of)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
@@ -29,7 +29,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     if options.limit < 1 or options.steps < 2:
         raise CheckpointError(f"--limit {options.limit} --steps {options.steps}: at least 1 prompt and 2 steps.")
     prompts = calibration_prompts(options.checkpoint, options.prompts)[: options.limit]
-    target = options.fp8_ranges or ranges_file(options.folder_of(options))
+    target = options.fp8_ranges or ranges_file(options.checkpoint, options.folder_of)
     hide_progress_bars_of_diffusers()
     calibrated = calibrate(Checkpoint.open(options.checkpoint), CalibrationSettings(prompts, options.steps))
     calibrated.write(target)

@@ -26,21 +26,21 @@ def add_onnx(
     onnx.add_argument("--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)")
     onnx.add_argument("--folder", type=Path, help="folder for the exported graphs (default: under build/)")
     onnx.add_argument("--repository", type=Path, default=repository, help="where to install (default: %(default)s)")
-    onnx.add_argument("--jobs", type=int, default=2, help="graphs traced at the same time (default: %(default)s)")
+    onnx.add_argument("--jobs", type=job_count, default=2, help="graphs traced at the same time (default: %(default)s)")
     onnx.add_argument(
         "--weights",
         choices=_PLACES,
         default="auto",
         help="where weights go: inside the graphs, or external, in the checkpoint's own files (default: by their size)",
     )
-    onnx.add_argument("--fp8-ranges", type=Path, help="file that `calibrate` wrote (default: under build/)")
+    onnx.add_argument("--fp8-ranges", type=Path, help="file that `calibrate` wrote (default: the one under build/)")
     onnx.add_argument(
         "--bf16-shards", action="store_true", help="first copy the experts' FP32 shards into BF16 ones, 28.6 GB each"
     )
     onnx.add_argument(
         "--must-install", action="store_true", help="fail if the embedded server could not serve the graphs"
     )
-    onnx.set_defaults(command=lambda options: _onnx(options, folder_of(options)))
+    onnx.set_defaults(command=lambda options: _onnx(options, folder_of))
     dry: argparse.ArgumentParser = commands.add_parser("dry-run", help="export A14B's true shapes without its weights")
     dry.add_argument("--out", type=Path, default=DUMMY, help="dummy checkpoint to write (default: %(default)s)")
     dry.add_argument("--stored", choices=("F32", "BF16"), help="type of the experts' shards (default: as published)")
@@ -64,9 +64,17 @@ def chosen_folder(options: argparse.Namespace, folder: Path, defaults: Precision
     return folder.with_name(folder.name + _suffix(_precisions(options, defaults), defaults))
 
 
-def ranges_file(folder: Path) -> Path:
-    """Return the default path of calibrated ranges, beside the folder of exported graphs."""
+def ranges_file(checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> Path:
+    """Return the default path of a checkpoint's calibrated ranges: under build/, wherever its graphs are."""
+    folder = folder_of(argparse.Namespace(checkpoint=checkpoint, folder=None))
     return folder.with_name(f"{folder.name}.fp8-ranges.json")
+
+
+def job_count(text: str) -> int:
+    """Parse the value of `--jobs`. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, accepted: a whole number from 1 up")
+    return int(text)
 
 
 def disk_error(error: OSError) -> str:
@@ -78,7 +86,7 @@ def disk_error(error: OSError) -> str:
     return str(error)
 
 
-def _onnx(options: argparse.Namespace, folder: Path) -> None:
+def _onnx(options: argparse.Namespace, folder_of: Callable[[argparse.Namespace], Path]) -> None:
     from export.checkpoint.folder import Checkpoint, CheckpointError, CheckpointKind
 
     checkpoint = Checkpoint.open(options.checkpoint)
@@ -93,8 +101,8 @@ def _onnx(options: argparse.Namespace, folder: Path) -> None:
     unserved = _why_not_installed(precisions, external_weights=external_weights)
     if unserved and options.must_install:
         raise CheckpointError(f"{options.checkpoint} cannot be served here: {unserved}. `make export` exports it.")
-    ranges = options.fp8_ranges or ranges_file(folder)
-    folder = chosen_folder(options, folder, checkpoint.default_precisions)
+    ranges = options.fp8_ranges or ranges_file(options.checkpoint, folder_of)
+    folder = chosen_folder(options, folder_of(options), checkpoint.default_precisions)
     settings = ExportSettings(
         precisions,
         external_weights=external_weights,

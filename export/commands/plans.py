@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.commands.onnx import job_count
 from wan_t2v.engines.tensorrt.tensorrt_module import MODULES
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
         action="store_true",
         help="take few rows: each graph, and of each part every precision and size",
     )
-    check.add_argument("--jobs", type=int, default=2, help="graphs exported at the same time (default: %(default)s)")
+    check.add_argument(
+        "--jobs", type=job_count, default=2, help="graphs exported at the same time (default: %(default)s)"
+    )
     check.add_argument(
         "--scratch", type=Path, default=Path("build/compile-check"), help="folder for exports (default: %(default)s)"
     )

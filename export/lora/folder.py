@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.atomic import write_folder_atomically
+from export.atomic import remove_leftovers, write_folder_atomically
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
-from export.checkpoint.folder import COMPONENTS, Checkpoint
+from export.checkpoint.folder import COMPONENTS, Checkpoint, CheckpointError
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
 from export.disk_space import DiskNeed, check_disk_space
 from export.lora.changes import Change, changes_of
+from export.lora.copied_files import carry_over_defaults, copied_files, read_copied_files, write_copied_files
 from export.lora.experts import LoraChoice
 from export.lora.lora_file import LoraError
 from export.lora.merge import write_merged_shard
@@ -31,7 +32,8 @@ _OF_EXPORTS = (".onnx", ".data")  # earlier exports in place, made from the unme
 def merge_loras(checkpoint: Checkpoint, choice: LoraChoice, into: Path) -> Path:
     """Merge the chosen files into the experts of `checkpoint`, write the folder `into` and return it.
 
-    A folder that holds the same merge already is kept. One that holds another merge is replaced.
+    A folder that holds the same merge of the same files already is kept, if it is whole. One that holds another merge
+    is replaced; serving defaults that a user put into it are carried over.
     Raises LoraError or DiskSpaceError before anything is written, LoraError while writing for a sum beyond the range
     of its type, and CheckpointError for a damaged checkpoint.
     """
@@ -43,13 +45,17 @@ def merge_loras(checkpoint: Checkpoint, choice: LoraChoice, into: Path) -> Path:
         for component, file in files.items()
     }
     record = _record(checkpoint, {component: file.record(choice.scale) for component, file in files.items()})
-    if _read_record(into) == record:
+    merge = _Merge(checkpoint, experts, changes, choice.scale)
+    copied = copied_files(checkpoint, merge.unchanged())
+    if _read_record(into) == record and read_copied_files(into) == copied and _is_whole(into):
         logger.info("%s holds this merge already", into)
         return into
-    merge = _Merge(checkpoint, experts, changes, choice.scale)
+    remove_leftovers(into.parent, into.name)
     check_disk_space([merge.disk_need(into)])
-    with write_folder_atomically(into) as partial:
+    with write_folder_atomically(into, made_here=_is_merged) as partial:
         merge.write(partial)
+        carry_over_defaults(into, partial)
+        write_copied_files(partial, copied)
         (partial / MERGED_LORAS).write_text(to_json(record), encoding="utf-8")
     return into
 
@@ -65,12 +71,12 @@ class _Merge:
 
     def disk_need(self, into: Path) -> DiskNeed:
         """Return the disk space of the whole folder."""
-        files = (*self._shards(), *self._unchanged())
+        files = (*self._shards(), *self.unchanged())
         return DiskNeed(into, sum(map(_allocated, files)), "the merged checkpoint")
 
     def write(self, folder: Path) -> None:
         """Write every file of the checkpoint into a new folder."""
-        for path in self._unchanged():
+        for path in self.unchanged():
             _copy(path, folder / path.relative_to(self.checkpoint.folder))
         for component, tensors in self.experts.items():
             for path in sorted({tensor.path for tensor in tensors.values()}):
@@ -82,7 +88,7 @@ class _Merge:
     def _shards(self) -> set[Path]:
         return {tensor.path for tensors in self.experts.values() for tensor in tensors.values()}
 
-    def _unchanged(self) -> Iterator[Path]:
+    def unchanged(self) -> Iterator[Path]:
         """Yield the top-level files and those of the pipeline's folders, without changed shards and earlier exports."""
         folder, changed = self.checkpoint.folder, self._shards()
         for home in (folder, *(folder / name for name in _FOLDERS)):
@@ -96,11 +102,15 @@ def _check_target(checkpoint: Checkpoint, into: Path) -> None:
     source, target = checkpoint.folder.resolve(), into.resolve()
     if source.is_relative_to(target) or target.is_relative_to(source):
         raise LoraError(f"{into} is {source}, inside of it or around it. Name a folder beside it: LORA_INTO=...")
-    if into.exists() and (not into.is_dir() or (any(into.iterdir()) and not (into / MERGED_LORAS).exists())):
+    if into.exists() and (not into.is_dir() or (any(into.iterdir()) and not _is_merged(into))):
         raise LoraError(
             f"{into} is there and was not made by a merge (it has no {MERGED_LORAS}). "
             "Remove it, or name another folder: LORA_INTO=..."
         )
+
+
+def _is_merged(folder: Path) -> bool:
+    return (folder / MERGED_LORAS).exists()
 
 
 def _record(checkpoint: Checkpoint, loras: Mapping[str, MergedLora]) -> MergedLoras:
@@ -119,6 +129,15 @@ def _read_record(folder: Path) -> MergedLoras | None:
         return read_manifest(MergedLoras, folder / MERGED_LORAS)
     except (FileNotFoundError, ManifestError):
         return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the headers and lengths of all weight files are right."""
+    try:
+        Checkpoint.open(folder).check_files()
+    except CheckpointError:
+        return False
+    return True
 
 
 def _copy(source: Path, target: Path) -> None:

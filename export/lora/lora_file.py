@@ -15,6 +15,9 @@ from export.lora.alpha import AdapterConfig, adapter_config
 from wan_t2v.manifests import MergedLora
 
 TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# Some programs save alpha, which is one number, as an integer.
+_ALPHA_TYPES = {"I64": torch.int64, "I32": torch.int32, "F64": torch.float64}
+_READABLE = {**TORCH_TYPES, **_ALPHA_TYPES}
 
 
 class LoraError(Exception):
@@ -36,7 +39,10 @@ class LoraFile:
         _check_kind(path)
         try:
             check_is_no_pointer(path)
-            tensors = tensors_of_file(path)
+            tensors = tensors_of_file(
+                path, bytes_of={name: dtype.itemsize for name, dtype in _READABLE.items()}, other_type=_other_type
+            )
+            _check_types(path, tensors)
             config = adapter_config(path, metadata_of_file(path))
         except OSError as error:
             raise LoraError(str(unreadable(path, error))) from None
@@ -54,12 +60,24 @@ class LoraFile:
 def read_fp32(tensor: StoredTensor, *, start: int = 0, count: int | None = None) -> Tensor:
     """Read a tensor's values as a flat FP32 tensor: all, or `count` values from index `start`."""
     elements = math.prod(tensor.shape) - start if count is None else count
-    itemsize = TORCH_TYPES[tensor.dtype].itemsize
+    itemsize = _READABLE[tensor.dtype].itemsize
     content = bytearray(elements * itemsize)
     with tensor.path.open("rb") as file:
         file.seek(tensor.offset + start * itemsize)
         file.readinto(content)
-    return torch.frombuffer(content, dtype=TORCH_TYPES[tensor.dtype]).to(torch.float32)
+    return torch.frombuffer(content, dtype=_READABLE[tensor.dtype]).to(torch.float32)
+
+
+def _check_types(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Refuse a type that only alpha may have in another tensor. Raises CheckpointError."""
+    for name, tensor in tensors.items():
+        is_alpha = name.endswith(".alpha") and math.prod(tensor.shape) == 1
+        if tensor.dtype in _ALPHA_TYPES and not is_alpha:
+            raise CheckpointError(_other_type(str(path), name, tensor.dtype, tensors))
+
+
+def _other_type(path: str, name: str, dtype: str, names: Mapping[str, object]) -> str:
+    return f"{path}: {name} is stored as {dtype}, accepted: {', '.join(TORCH_TYPES)}. Save the LoRA in one of these."
 
 
 def _check_kind(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from export.atomic import write_atomically
 from export.graphs.precision import io_precision, is_fp8, is_int8
+from export.parity.graph_parity import largest_error
 from export.parity.teacher_forced import BANDS, ReferencePass
 from wan_t2v.contract import EXPERTS
 
@@ -62,7 +63,7 @@ def report(passes: Sequence[ReferencePass], errors: Mapping[str, Sequence[float]
 def worst_median(candidate: Mapping[str, Any]) -> float:
     """Return the larger of the experts' median errors of one candidate in a report. NaN if either is NaN."""
     medians = [summary["median"] for summary in candidate["by_expert"].values() if summary]
-    return math.nan if any(map(math.isnan, medians)) else max(medians)
+    return largest_error(medians)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
@@ -83,7 +84,7 @@ def _steps(passes: Sequence[ReferencePass], errors: Sequence[float]) -> list[dic
         row = steps.setdefault(
             call.step, {"step": call.step, "timestep": call.timestep, "expert": call.expert, "relative": 0.0}
         )
-        row["relative"] = error if math.isnan(error) else max(row["relative"], error)
+        row["relative"] = largest_error((row["relative"], error))
     return [steps[step] for step in sorted(steps)]
 
 

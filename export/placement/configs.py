@@ -1,7 +1,7 @@
 """Triton's form of a placement: a named set of configs (`configs/<name>.pbtxt`) and tritonserver's options."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from export.atomic import write_atomically
 from export.graphs.precision import io_precision
 from export.placement.gpu_memory import MIB, SettingsError, VaeEngine
 from export.placement.layouts import Layout, Placement
+from export.placement.measured_plans import rows_of_experts
 from wan_t2v.contract import EXPERTS, MODELS, MODELS_OF_ENDPOINT, STREAM, VAE_DECODERS, Dtype
 
 TRITON_TYPES = {"fp32": "TYPE_FP32", "bf16": "TYPE_BF16", "fp16": "TYPE_FP16"}
@@ -23,6 +24,7 @@ PRECISION_OF = {
     **dict.fromkeys(EXPERTS, "experts"),
     **dict.fromkeys(VAE_DECODERS, "vae"),
 }
+MERGE_DELAY_US = 1000  # most time that a guidance pass waits for the other one; a pass takes seconds
 PINNED_BYTES = 256 * MIB  # Triton's default
 TEXT_ENCODER_THREADS = 8  # on the CPU: the chart's CPU request per pod; torch's default is every core of the node
 PROGRAM_PARTS = {
@@ -61,25 +63,36 @@ _HEADER = "# Written by `python -m export placement` (docs/run/placement.md). Th
 def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
     """Return the config, as Triton's ModelConfig, of each loaded model whose config differs from `config.pbtxt`.
 
-    Raises FileNotFoundError for a folder that is no model repository.
+    An expert that is swapped in later is among them, since Triton reads the set's config then.
+    Raises FileNotFoundError for a folder that is no model repository, and SettingsError for a damaged plan manifest.
     """
     if not (repository / "denoiser/config.pbtxt").exists():
         raise FileNotFoundError(
             f"{repository} is no model repository: denoiser/config.pbtxt is missing. Set --repository."
         )
     configs = {}
+    merged, never_loaded = _merged_rows(placement, repository), unloaded_models(placement) - set(EXPERTS)
     for model in loaded_by_server(repository):
         text = (repository / model / "config.pbtxt").read_text(encoding="utf-8")
         original = text_format.Parse(text, ModelConfig())
         placed = ModelConfig()
         placed.CopyFrom(original)
-        _place(placed, placement)
-        if placed != original and model not in unloaded_models(placement):
+        _place(placed, placement, merged)
+        if placed != original and model not in never_loaded:
             configs[model] = placed
     return configs
 
 
-def _place(config: Any, placement: Placement) -> None:
+def _merged_rows(placement: Placement, repository: Path) -> dict[str, int]:
+    """Return the rows per call of each expert whose guidance passes the server is to merge.
+
+    Their plans were built for it, and the expert is on one GPU. Two GPUs run the passes at the same time instead.
+    """
+    rows = rows_of_experts(repository)
+    return {name: rows[name] for name, gpus in placement.expert_gpus.items() if rows[name] > 1 and len(gpus) == 1}
+
+
+def _place(config: Any, placement: Placement, merged: Mapping[str, int]) -> None:
     model, profile = config.name, placement.profile
     gpus = {
         **({} if placement.text_encoder_on_cpu else {"text_encoder": (placement.text_encoder,)}),
@@ -101,7 +114,10 @@ def _place(config: Any, placement: Placement) -> None:
         _set_parameter(config, "execution_context_allocation_strategy", "ON_PROFILE_CHANGE")
     if model in VAE_DECODERS and several:
         config.version_policy.all.SetInParent()  # each size is a model version
-    for key, value in _parameters(model, placement):
+    if model in merged:
+        config.max_batch_size = merged[model]
+        config.dynamic_batching.max_queue_delay_microseconds = MERGE_DELAY_US
+    for key, value in _parameters(model, placement, merges=bool(merged)):
         _set_parameter(config, key, value)
 
 
@@ -125,7 +141,7 @@ def _set_types(config: Any, type_name: str) -> None:
             tensor.data_type = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_name[type_name].number
 
 
-def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
+def _parameters(model: str, placement: Placement, *, merges: bool) -> Iterator[tuple[str, str]]:
     profile = placement.profile
     if model in ("denoiser", STREAM) and placement.layout is Layout.ONE_AT_A_TIME:
         yield "expert_residency", "one_at_a_time"
@@ -134,7 +150,7 @@ def _parameters(model: str, placement: Placement) -> Iterator[tuple[str, str]]:
     if model in ("denoiser", STREAM):
         yield "max_in_flight", "1"  # across both endpoints: placement counts the memory of one clip
         parallel = len(placement.expert_gpus[EXPERTS[0]]) > 1
-        yield "guidance_passes", "together" if parallel else "in_turn"
+        yield "guidance_passes", "together" if parallel or merges else "in_turn"
     if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
         yield "engine_location", "in_process"
         yield "engine", ENGINE_OF[placement.vae_engine]

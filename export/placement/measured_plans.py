@@ -1,16 +1,17 @@
-"""Measured memory of a repository's built plans, which replaces placement's estimates.
+"""Facts of a repository's built plans: measured memory, which replaces placement's estimates, and rows per call.
 
 A plan's manifest, `<graph>/<version>/plan.json`, has `device_memory_bytes`: the bytes of an execution context per
 optimisation profile, in the profiles' order, as TensorRT reported them after the build.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from export.graphs.precision import PART_OF
 from export.placement.gpu_memory import ServingProfile, SettingsError
+from wan_t2v.contract import EXPERTS
 from wan_t2v.engines.loader import GRAPH_FILES
 
 KEY = "device_memory_bytes"
@@ -34,6 +35,23 @@ def measured_contexts(repository: Path, profile: ServingProfile) -> dict[str, in
         if right and precisions == {getattr(profile, part)}:
             contexts[graph] = sum(_contexts(path, manifest, profile) for path, manifest in manifests.items())
     return contexts
+
+
+def rows_of_experts(repository: Path) -> dict[str, int]:
+    """Return the rows that a call of each expert's plan takes, which `make plans EXPERT_BATCH=...` decided.
+
+    Without a plan it is 1. Raises SettingsError for a damaged manifest.
+    """
+    return {expert: min(_rows(repository / expert), default=1) for expert in EXPERTS}
+
+
+def _rows(model: Path) -> Iterator[int]:
+    for path in sorted(model.glob("*/plan.json")):
+        rows = _read(path).get("batch", 1)
+        if type(rows) is not int or rows < 1:
+            remedy = _REMEDY.format(sizes="...")
+            raise SettingsError(f"{path} has batch {rows!r}, accepted: a whole number from 1 up. {remedy}")
+        yield rows
 
 
 def check_programs(repository: Path, graphs: Sequence[str], command: str) -> None:

@@ -39,12 +39,13 @@ def calibrate(checkpoint: Checkpoint, settings: CalibrationSettings) -> Fp8Range
     Raises CheckpointError, and PrecisionError without ModelOpt.
     """
     checkpoint.check()
+    hashes = {name: checkpoint.hash_of(name).sha256 for name in EXPERT_COMPONENTS}  # an error comes before the videos
     pipeline = _pipeline(checkpoint)
     experts = nn.ModuleDict({name: getattr(pipeline, name) for name in EXPERT_COMPONENTS})
     fields = {name: field["value"] for name, field in checkpoint.defaults.items()}
     watched = _watch(experts, lambda: _make_videos(pipeline, settings, fields))
     return Fp8Ranges(
-        checkpoint_hashes={name: checkpoint.hash_of(name).sha256 for name in EXPERT_COMPONENTS},
+        checkpoint_hashes=hashes,
         ranges={name: _ranges(watched[name]) for name in EXPERT_COMPONENTS},
         made_with={
             "prompts": list(settings.prompts),

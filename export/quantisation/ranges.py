@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from export.atomic import write_atomically
-from export.checkpoint.folder import CheckpointError
+from export.checkpoint.config_file import CheckpointError, is_number
+
+_REMEDY = "Run `python -m export calibrate --checkpoint ...` (on a GPU for A14B)"
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,35 @@ class Fp8Ranges:
 
 def read_ranges(path: Path, component: str, *, names: list[str], checkpoint_hash: str) -> Mapping[str, float]:
     """Read the ranges of one expert. Raises CheckpointError if they are missing, incomplete or of other weights."""
-    remedy = "Run `python -m export calibrate --checkpoint ...` (on a GPU for A14B)"
     if not path.is_file():
-        raise CheckpointError(f"FP8 and INT8 need the ranges of activations, and {path} is missing. {remedy}.")
-    calibrated = Fp8Ranges(**json.loads(path.read_text(encoding="utf-8")))
+        raise CheckpointError(f"FP8 and INT8 need the ranges of activations, and {path} is missing. {_REMEDY}.")
+    calibrated = _parsed(path)
     if calibrated.checkpoint_hashes.get(component) != checkpoint_hash:
-        raise CheckpointError(f"{path} was made for other weights of {component}. {remedy} again.")
-    ranges = calibrated.ranges[component]
-    bad = [name for name in names if not 0.0 < ranges.get(name, math.nan) < math.inf]
+        raise CheckpointError(f"{path} was made for other weights of {component}. {_REMEDY} again.")
+    ranges = calibrated.ranges.get(component, {})
+    bad = [name for name in names if not (is_number(value := ranges.get(name)) and value > 0.0)]
     if bad:
         raise CheckpointError(f"{path}: {len(bad)} ranges of {component} are missing or not positive: {bad[:3]}.")
     return ranges
+
+
+def _parsed(path: Path) -> Fp8Ranges:
+    """Read a file that `Fp8Ranges.write` may have written. Raises CheckpointError."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _of_another_kind(path, f"it is not valid JSON: {error}") from None
+    expected = {field.name for field in fields(Fp8Ranges)}
+    if not isinstance(content, dict) or content.keys() != expected:
+        raise _of_another_kind(path, f"it is no object with {', '.join(sorted(expected))}")
+    parts = [content["checkpoint_hashes"], content["ranges"]]
+    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(r, dict) for r in parts[1].values()):
+        raise _of_another_kind(path, "hashes and ranges are not listed by component")
+    return Fp8Ranges(**content)
+
+
+def _of_another_kind(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} is no file of calibrated ranges ({reason}). {_REMEDY}, or name the file it wrote.")
 
 
 def sha256_of(path: Path) -> str:

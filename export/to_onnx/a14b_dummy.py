@@ -19,6 +19,7 @@ from export.checkpoint.weights.component_weights import EMBEDDINGS
 from export.checkpoint.weights.safetensors_index import BYTES_OF
 
 SHARD_BYTES = 5_000_000_000
+MADE_BY_DRY_RUN = ".made-by-dry-run"  # in each folder that a dry run may replace; merges do not copy hidden files
 TEXT_LENGTH = 512
 # With these types the folder has the published size, 118 GiB, and an expert its twelve shards.
 STORED = {"transformer": "F32", "transformer_2": "F32", "text_encoder": "BF16", "vae": "F32"}
@@ -177,8 +178,10 @@ def write_dummy(
     """Write the dummy to `folder`, atomically. `stored` is the type of each component's tensors.
 
     Returns `folder`. `shard_bytes` is the largest size of a shard's data.
+    Raises OccupiedFolderError for a folder that holds something other than a dummy.
     """
-    with write_folder_atomically(folder) as partial:
+    with write_folder_atomically(folder, made_here=is_of_a_dry_run) as partial:
+        (partial / MADE_BY_DRY_RUN).touch()
         for name, config in configs.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -189,6 +192,11 @@ def write_dummy(
             shapes.pop(EMBEDDINGS[1], None)  # the published checkpoint stores the embedding under its first name only
             _write_shards(partial / component / stem, shapes, dtype, shard_bytes=shard_bytes)
     return folder
+
+
+def is_of_a_dry_run(folder: Path) -> bool:
+    """Whether a dry run made the folder."""
+    return (folder / MADE_BY_DRY_RUN).exists()
 
 
 _ShapeTable = dict[str, tuple[int, ...]]

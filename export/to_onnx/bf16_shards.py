@@ -71,13 +71,14 @@ class _Shard:
 
     @property
     def is_current(self) -> bool:
-        """Whether the copy exists and was made from this shard."""
+        """Whether the copy exists in full length and was made from this shard."""
         try:
             with self.target.open("rb") as file:
                 header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+                whole = self.target.stat().st_size == file.tell() + self.target_bytes
         except (OSError, ValueError, struct.error):
             return False
-        return bool(header.get("__metadata__", {}).get(_SOURCE) == self._digest())
+        return whole and bool(header.get("__metadata__", {}).get(_SOURCE) == self._digest())
 
     def write(self) -> None:
         """Write the copy atomically."""

@@ -5,10 +5,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from export.atomic import check_replaceable
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.folder import Checkpoint
 from export.graphs.precision import Precisions
-from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, SHARD_BYTES, STORED, write_dummy
+from export.to_onnx.a14b_dummy import (
+    A14B_CONFIGS,
+    A14B_PARAMETERS,
+    MADE_BY_DRY_RUN,
+    SHARD_BYTES,
+    STORED,
+    is_of_a_dry_run,
+    write_dummy,
+)
 from export.to_onnx.check import GraphError
 from export.to_onnx.export_checkpoint import export_checkpoint
 from export.to_onnx.export_in_place import InPlaceGraph
@@ -30,15 +39,19 @@ def dry_run(
 ) -> None:
     """Write the dummy to `folder`, export it, and call `report` with one row per graph after its checks.
 
-    Manifests go to `<folder>-export`. Both folders are replaced. `stored` is the type of the experts' tensors; None is
-    the published type. Each graph is exported in its own process, so its row has its own peak memory; with one job, its
-    seconds are not shared either.
-    Raises GraphError, also for a graph whose parameter count differs from `parameters`.
+    Manifests go to `<folder>-export`. Both folders are replaced if a dry run made them. `stored` is the type of the
+    experts' tensors; None is the published type. Each graph is exported in its own process, so its row has its own peak
+    memory; with one job, its seconds are not shared either.
+    Raises OccupiedFolderError for another folder. Raises GraphError, also for a graph whose parameter count differs
+    from `parameters`.
     """
+    manifests = folder.with_name(f"{folder.name}-export")
+    check_replaceable(manifests, is_of_a_dry_run)
     experts = dict.fromkeys(EXPERT_COMPONENTS, stored) if stored else {}
     write_dummy(folder, configs, stored={**STORED, **experts}, shard_bytes=shard_bytes)
-    manifests = folder.with_name(f"{folder.name}-export")
     shutil.rmtree(manifests, ignore_errors=True)
+    manifests.mkdir()
+    (manifests / MADE_BY_DRY_RUN).touch()
     settings = ExportSettings(precisions, external_weights=True, dummy=True, jobs=jobs)
     checkpoint = Checkpoint.open(folder)
     export_checkpoint(checkpoint, manifests, settings, on_written=lambda graph: report(_row(graph, parameters)))

@@ -40,14 +40,16 @@ def export_checkpoint(
     """Export all five graphs into `folder`, check them, and return `folder`. Graphs that are current are kept.
 
     `on_written` is called with each graph that was written beside the checkpoint's shards.
-    Raises DiskSpaceError before anything is exported, CheckpointError for weights that do not fit their config,
-    GraphError for a graph with wrong shapes, and ParityError for a graph that differs from its module.
+    Raises OccupiedFolderError or DiskSpaceError before anything is exported, CheckpointError for weights that do not
+    fit their config, GraphError for a graph with wrong shapes, and ParityError for a graph that differs from its
+    module.
     """
     if not settings.external_weights:
         checkpoint.check_fits_inside()
     checkpoint.check(external_weights=settings.external_weights)
     exports = [GraphExport(graph, checkpoint, folder, settings) for graph in GRAPHS]
     for export in exports:
+        export.check_folder()
         export.check_ranges()
     folder.mkdir(parents=True, exist_ok=True)
     check_disk_space(_disk_needs(checkpoint, folder, settings))

@@ -9,7 +9,7 @@ from typing import cast
 from diffusers import WanTransformer3DModel
 from torch import nn
 
-from export.atomic import write_atomically, write_folder_atomically
+from export.atomic import check_replaceable, holds_only, write_atomically, write_folder_atomically
 from export.checkpoint.folder import Checkpoint, CheckpointKind
 from export.graphs.precision import (
     IN_ONNX_RUNTIME,
@@ -34,6 +34,8 @@ from wan_t2v.contract import EXPERTS
 from wan_t2v.manifests import GRAPH_MANIFEST, GraphOrigin, to_json
 
 logger = logging.getLogger(__name__)
+
+_holds_a_graph = holds_only(ONNX, GRAPH_MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ class GraphExport:
         """Whether the folder has this graph already, made from the same weights by the same code and settings."""
         return is_current(self.folder / self.graph, self._origin)
 
+    def check_folder(self) -> None:
+        """Refuse to replace a folder that holds something other than a graph. Raises OccupiedFolderError."""
+        check_replaceable(self.folder / self.graph, _holds_a_graph)
+
     def check_ranges(self) -> None:
         """Refuse FP8 or INT8 without calibrated ranges, before minutes of tracing. Raises CheckpointError."""
         if needs_ranges(self.precision):
@@ -94,9 +100,10 @@ class GraphExport:
     def write(self) -> InPlaceGraph | None:
         """Write the graph and check its shapes. Returns the graph if it was written beside the checkpoint's shards.
 
-        A stale graph is replaced and its manifest removed. Raises GraphError.
+        A stale graph is replaced and its manifest removed.
+        Raises GraphError, and OccupiedFolderError if the graph's folder holds something other than a graph.
         """
-        with write_folder_atomically(self.folder / self.graph) as partial:
+        with write_folder_atomically(self.folder / self.graph, made_here=_holds_a_graph) as partial:
             if self.settings.external_weights:
                 return export_in_place(
                     self.checkpoint,

@@ -25,10 +25,10 @@ PATCHES = (2, 4, 8)  # random colours per side of a picture
 def write_preview(checkpoint: Checkpoint, folder: Path, *, again: bool) -> None:
     """Write the preview map into an export `folder`: the checkpoint's own if it has one, as wan-mini does, else a fit.
 
-    A fitted map in `folder` is kept, unless `again`.
+    A fitted map in `folder` is kept, unless `again` or if it is damaged.
     """
     own, target = checkpoint.folder / PREVIEW_FILE, folder / PREVIEW_FILE
-    if target.exists() and not again and not own.exists():
+    if not again and not own.exists() and _is_a_map(target):
         return
     if own.exists():
         text = read_text(own)
@@ -37,6 +37,14 @@ def write_preview(checkpoint: Checkpoint, folder: Path, *, again: bool) -> None:
         text = fit_preview(vae).to_json()
     with write_atomically(target) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _is_a_map(path: Path) -> bool:
+    try:
+        PreviewMap.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @torch.inference_mode()

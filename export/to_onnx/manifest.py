@@ -71,11 +71,13 @@ def graph_manifest(
 
 
 def is_current(folder: Path, made_from: GraphOrigin) -> bool:
-    """Whether `folder` has a graph of this origin, or its manifest while the graph is elsewhere and unchanged."""
+    """Whether `folder` has an undamaged graph of this origin, or its manifest while the graph is elsewhere."""
     manifest, path = manifest_of(folder), onnx_file(folder)
     if manifest is None or not path.exists() or not has_origin(manifest, made_from):
         return False
-    return manifest.onnx is None or (manifest.onnx_sha256 == sha256(path) and _weights_are_there(path))
+    if manifest.onnx_sha256 != sha256(path):
+        return False
+    return manifest.onnx is None or _weights_are_there(path)
 
 
 def _weights_are_there(path: Path) -> bool:

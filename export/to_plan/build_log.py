@@ -1,4 +1,4 @@
-"""Callbacks of a TensorRT build: logger, progress monitor, handling of Ctrl-C, stream writer."""
+"""Callbacks of a TensorRT build: logger, progress monitor, handling of Ctrl-C and SIGTERM, stream writer."""
 
 import contextlib
 import signal
@@ -47,7 +47,7 @@ def _logger(trt: Any, file: TextIO | None) -> Any:
 
 
 class Interrupted:
-    """Flag for Ctrl-C during a build.
+    """Flag for Ctrl-C or SIGTERM during a build.
 
     KeyboardInterrupt inside a callback of TensorRT would end the process. The signal handler therefore sets this flag,
     the next callback asks TensorRT to stop, and `interruptible` raises after TensorRT has returned.
@@ -57,22 +57,23 @@ class Interrupted:
         self.requested = False
 
     def note(self, signum: int, frame: FrameType | None) -> None:
-        """Handle SIGINT: set the flag."""
+        """Handle the signal: set the flag."""
         self.requested = True
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupted]:
-    """Defer Ctrl-C while TensorRT runs. Raises KeyboardInterrupt at the end if Ctrl-C was pressed."""
+    """Defer Ctrl-C and SIGTERM while TensorRT runs. Raises KeyboardInterrupt at the end if either came."""
     interrupted = Interrupted()
     if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
         yield interrupted
         return
-    before = signal.signal(signal.SIGINT, interrupted.note)
+    before = {number: signal.signal(number, interrupted.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if interrupted.requested:
         raise KeyboardInterrupt
 

@@ -10,12 +10,18 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.atomic import write_atomically, write_folder_atomically
+from export.atomic import (
+    check_replaceable,
+    holds_only,
+    remove_leftovers,
+    write_atomically,
+    write_folder_atomically,
+)
 from export.checkpoint.architecture import Architecture
 from export.disk_space import DiskNeed, check_disk_space
 from export.graphs.precision import NOT_IN_PLANS, PART_OF, attention_is_fp8
@@ -41,6 +47,8 @@ from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, GraphManifest, Plan
 logger = logging.getLogger(__name__)
 
 _RTX = "tensorrt_rtx"
+_holds_a_plan = holds_only(PLAN_FILE, PLAN_MANIFEST)
+_holds_an_installed_plan = holds_only(PLAN_FILE, PLAN_MANIFEST, GRAPH_MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,9 @@ def build_plans(
 ) -> list[PlanSpec]:
     """Build the stale plans from the graphs in `folder` into `plans`, each atomically. Returns all plan specs.
 
-    Raises BuildError, NetworkError or DiskSpaceError. Plans that were finished before an error are kept.
+    Partial plans that a killed build left in `plans` are removed first, so a folder has one builder at a time.
+    Raises OccupiedFolderError, BuildError, NetworkError or DiskSpaceError. Plans that were finished before an error are
+    kept.
     """
     facts = ModelFacts.read(folder)
     if plan_set.expert_batch not in EXPERT_BATCHES:
@@ -110,8 +120,12 @@ def build_plans(
     precisions = {name: graph.precision for name, graph in graphs.items()}
     _check_precisions(specs, precisions)
     estimates = PlanEstimates(choices.architecture, precisions, plan_set)
+    for graph in graphs:
+        remove_leftovers(plans / graph)
     origins = [(spec, _origin(spec, graphs[spec.graph], tools, choices, estimates)) for spec in specs]
     stale = [(spec, origin) for spec, origin in origins if not is_current(_home(plans, spec), origin)]
+    for spec, _ in stale:
+        check_replaceable(_home(plans, spec), _holds_a_plan)
     builder = builder or TensorRtBuilder(tools)
     needed = builder.disk_bytes(estimates.disk_bytes(spec for spec, _ in stale))
     check_disk_space([DiskNeed(plans, needed, f"{len(stale)} plans")])
@@ -141,12 +155,27 @@ def install_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, reposito
     """Copy plans and manifests into a model repository. On the same disk, plans are hard links.
 
     A plan's manifest is copied last: after an interruption the server refuses the plan, whose hash the manifest lacks.
+    Versions of an earlier set with more sizes are removed, since Triton loads the newest version by default.
     """
     for spec in specs:
         home = repository / spec.graph / str(spec.version)
         _place(folder / spec.graph / GRAPH_MANIFEST, home / GRAPH_MANIFEST)
         for name in (PLAN_FILE, PLAN_MANIFEST):
             _place(_home(plans, spec) / name, home / name)
+    for graph in {spec.graph for spec in specs}:
+        _remove_other_versions(repository / graph, {str(spec.version) for spec in specs if spec.graph == graph})
+
+
+def _remove_other_versions(model: Path, versions: Set[str]) -> None:
+    """Remove the numbered version folders of a model that are not among `versions`."""
+    for home in sorted(path for path in model.iterdir() if path.is_dir() and path.name.isdecimal()):
+        if home.name in versions:
+            continue
+        if not _holds_an_installed_plan(home):
+            logger.warning("%s is not of this set of plans, and holds more than a plan: remove it", home)
+            continue
+        shutil.rmtree(home)
+        logger.info("removed %s, which is not of this set of plans", home)
 
 
 def _home(plans: Path, spec: PlanSpec) -> Path:
@@ -174,7 +203,7 @@ class _Work:
 
     def build(self, spec: PlanSpec, origin: PlanOrigin) -> None:
         """Build one plan, measure its memory, and write it with its manifest. Raises BuildError or NetworkError."""
-        with write_folder_atomically(_home(self.plans, spec)) as partial:
+        with write_folder_atomically(_home(self.plans, spec), made_here=_holds_a_plan) as partial:
             manifest = self._build(spec, origin, partial / PLAN_FILE)
             (partial / PLAN_MANIFEST).write_text(to_json(manifest), encoding="utf-8")
         memory = manifest.device_memory_bytes

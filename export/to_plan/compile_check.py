@@ -10,12 +10,13 @@ TensorRT-RTX builds without a GPU. The gate checks that
 
 import json
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
@@ -62,7 +63,7 @@ class CompileGate:
     Attributes:
         checkpoint: the small checkpoint, whose graphs are compiled completely.
         exported: folder of the small checkpoint's exported graphs, used if they are current.
-        scratch: folder for new exports, removed at the end.
+        scratch: folder for new exports, which are removed at the end. Other files in it are left alone.
     """
 
     checkpoint: Checkpoint
@@ -77,15 +78,17 @@ class CompileGate:
         Each model, graph and precision gets its own process. `report` is called with each result of a finished process.
         """
         results: list[CaseResult] = []
-        try:
-            with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-                work = {pool.submit(self._check_graph, group): group for group in _by_graph(cases)}
-                for future in as_completed(work):
-                    for result in _results(future, work[future]):
-                        report(result)
-                        results.append(result)
-        finally:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix="exports-", dir=self.scratch, ignore_cleanup_errors=True) as own,
+            ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
+        ):
+            gate = replace(self, scratch=Path(own))
+            work = {pool.submit(gate._check_graph, group): group for group in _by_graph(cases)}
+            for future in as_completed(work):
+                for result in _results(future, work[future]):
+                    report(result)
+                    results.append(result)
         return results
 
     def _check_graph(self, cases: Sequence[CompileCase]) -> list[CaseResult]:

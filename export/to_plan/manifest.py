@@ -1,5 +1,6 @@
 """Manifest of a plan: its graph, toolchain, target GPUs and shapes. The file format is in `wan_t2v/manifests.py`."""
 
+import logging
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -25,7 +26,10 @@ from wan_t2v.manifests import (
     read_manifest,
 )
 
+logger = logging.getLogger(__name__)
+
 PLAN_FILE = "model.plan"
+_SLOW_TO_HASH = 1_000_000_000  # bytes: a second or more
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,14 @@ def plan_manifest(origin: PlanOrigin, spec: PlanSpec, plan_set: PlanSet, plan: B
 
 
 def is_current(folder: Path, origin: PlanOrigin) -> bool:
-    """Whether `folder` has a plan of this origin. The plan set's other sizes do not make it stale."""
+    """Whether `folder` has an undamaged plan of this origin. The plan set's other sizes do not make it stale."""
     try:
         manifest = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
         size = (folder / PLAN_FILE).stat().st_size
     except (FileNotFoundError, ManifestError):
         return False
-    return size == manifest.plan_bytes and has_origin(manifest, origin)
+    if size != manifest.plan_bytes or not has_origin(manifest, origin):
+        return False
+    if size >= _SLOW_TO_HASH:
+        logger.info("checking %s: %.1f GB", folder / PLAN_FILE, size / 1e9)
+    return sha256(folder / PLAN_FILE) == manifest.plan_sha256

@@ -20,7 +20,7 @@ from training.distill.lora import write_lora
 from training.distill.stage import DistillStage
 from training.distill.trajectories import Teacher, trajectories_of
 from training.learn.device import compute_device
-from training.learn.loop import Plan, Training
+from training.learn.loop import OtherSettingsError, Plan, Setting, Training, check_settings
 from training.learn.sampling import latent_shape
 from training.pack import load_packed_modules
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
@@ -46,17 +46,26 @@ class Settings:
 
 
 def distill(settings: Settings) -> DistillStage:
-    """Generate the teacher's trajectories, train the LoRAs, and return the stage with averaged weights."""
+    """Generate the teacher's trajectories, train the LoRAs, and return the stage with averaged weights.
+
+    Raises OtherSettingsError for a snapshot of other settings.
+    """
     checkpoint, device = Checkpoint.open(settings.checkpoint), compute_device()
     modules = load_packed_modules(settings.checkpoint)
     work = settings.work / _identity(checkpoint)
-    teacher = Teacher(
-        modules, latent_shape(_default_size(checkpoint)), steps=settings.teacher_steps, seed=settings.seed
-    )
+    size = _default_size(checkpoint)
+    made_with: dict[str, Setting] = {
+        "size": str(size),
+        "seed": settings.seed,
+        "teacher steps": settings.teacher_steps,
+        "trajectories": settings.trajectories,
+    }
+    check_settings(work / "lora", made_with)  # before hours of the teacher
+    teacher = Teacher(modules, latent_shape(size), steps=settings.teacher_steps, seed=settings.seed)
     trajectories = trajectories_of(teacher, work / "trajectories", count=settings.trajectories)
     stage = DistillStage(modules, trajectories, seed=settings.seed, device=device)
     plan = Plan(settings.steps, settings.minutes, learning_rate=RATE, warmup_steps=50, average_decay=0.99)
-    Training(stage, work / "lora", plan=plan, device=device).run()
+    Training(stage, work / "lora", plan=plan, device=device, settings=made_with).run()
     return stage
 
 
@@ -89,6 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stage = distill(settings)
     except KeyboardInterrupt:
         return 130
+    except OtherSettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     for expert, name in FILES.items():
         path = write_lora(stage.module[expert], options.out / name, about={"base": f"wan-mini, {expert}"})
         logger.info("wrote %s: %s bytes", path, f"{path.stat().st_size:,}")

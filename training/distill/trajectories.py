@@ -73,11 +73,11 @@ class Teacher:
 def trajectories_of(teacher: Teacher, folder: Path, *, count: int) -> Trajectories:
     """Return the first `count` trajectories, from `folder` or generated.
 
-    `folder` must belong to this teacher alone, since its parts are reused.
+    `folder` must belong to this teacher's weights alone, since parts of the same size, steps and seed are reused.
     """
     parts = []
     for first in tqdm(range(0, count, PART), desc="teacher", unit="part"):
-        path = folder / f"{teacher.steps}-{teacher.seed}-{first:06d}.pt"
+        path = folder / f"{'x'.join(map(str, teacher.shape))}-{teacher.steps}-{teacher.seed}-{first:06d}.pt"
         if not path.exists():
             followed = [teacher.follow(range(at, at + TOGETHER)) for at in range(first, first + PART, TOGETHER)]
             with write_atomically(path) as partial:

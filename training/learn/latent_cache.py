@@ -1,5 +1,6 @@
 """Cache of the training clips' latents, such as (N, 16, 5, 8, 8), in parts, so that an interrupted run resumes."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,16 @@ from wan_t2v.shapes import VideoShape
 
 PART_CLIPS = 64
 ENCODED_TOGETHER = 4
+_OF_THE_ENCODER = ("encoder.", "quant_conv.")
+_DIGITS = 12  # of the encoder's hash, in the name of its folder of latents
 
 
 def encode_once(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: VideoShape, seed: int) -> Tensor:
     """Encode the first `clips` training clips to posterior means (N, 16, n+1, h, w) float32, on the VAE's scale.
 
-    `folder` must belong to this VAE alone, since its parts are reused.
+    Parts in `folder` that this encoder made before are reused.
     """
-    parts = []
+    folder, parts = folder / encoder_sha256(vae)[:_DIGITS], []
     for first in tqdm(range(0, clips, PART_CLIPS), desc="latents", unit="part"):
         path = folder / f"{video}-{seed}-{first:06d}.pt"
         if not path.exists():
@@ -33,6 +36,16 @@ def encode_once(vae: AutoencoderKLWan, folder: Path, *, clips: int, video: Video
                 torch.save(encoded, partial)
         parts.append(torch.load(path, weights_only=True))
     return torch.cat(parts)[:clips].float()
+
+
+def encoder_sha256(vae: AutoencoderKLWan) -> str:
+    """Hash the weights that latents depend on. The decoder may be trained on without a change of the latents."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.state_dict().items()):
+        if name.startswith(_OF_THE_ENCODER):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def channel_statistics(latents: Tensor) -> tuple[list[float], list[float]]:

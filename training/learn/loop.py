@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from training.learn.muon import Muon, is_matrix
 
 SNAPSHOT_FILE = "snapshot.pt"
 LOG_FILE = "losses.jsonl"
+Setting = int | float | str
 LONGEST_STEP_S = 30.0  # a longer step was suspended; more of it does not count as training time
 
 
@@ -84,11 +86,21 @@ def optimisers(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     return [muon, torch.optim.AdamW(rest, lr=plan.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)]
 
 
-class Training:
-    """Training of one stage, in its own folder with `snapshot.pt`, `losses.jsonl` and `step-*.png`."""
+class OtherSettingsError(Exception):
+    """A snapshot of a training with other settings, which cannot be continued with these."""
 
-    def __init__(self, stage: Stage, folder: Path, *, plan: Plan, device: torch.device) -> None:
+
+class Training:
+    """Training of one stage, in its own folder with `snapshot.pt`, `losses.jsonl` and `step-*.png`.
+
+    `settings` are what a snapshot must have been made with. The plan is not among them: it may be longer than before.
+    """
+
+    def __init__(
+        self, stage: Stage, folder: Path, *, plan: Plan, device: torch.device, settings: Mapping[str, Setting]
+    ) -> None:
         self.stage, self.folder, self.plan, self.device = stage, folder, plan, device
+        self.settings = dict(settings)
         self.step, self.seconds = 0, 0.0
         self.average = WeightAverage(stage.module, decay=plan.average_decay)
         self._optimisers = optimisers(stage.module, plan)
@@ -100,7 +112,10 @@ class Training:
         return self.plan.share_done(self.step, self.seconds)
 
     def run(self) -> nn.Module:
-        """Train from the snapshot, if any, to the end of the plan. Returns the module with averaged weights."""
+        """Train from the snapshot, if any, to the end of the plan. Returns the module with averaged weights.
+
+        Raises OtherSettingsError for a snapshot of other settings.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.resume()
         with tqdm(total=100, desc=self.folder.name, unit="%", bar_format=_BAR) as bar:
@@ -119,13 +134,15 @@ class Training:
             "module": self.stage.module.state_dict(),
             "average": self.average.weights,
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+            "settings": self.settings,
         }
         with write_atomically(self.folder / SNAPSHOT_FILE) as partial:
             torch.save(state, partial)
         self._saved_s = self.seconds
 
     def resume(self) -> None:
-        """Load the snapshot in the folder, if there is one."""
+        """Load the snapshot in the folder, if there is one. Raises OtherSettingsError."""
+        check_settings(self.folder, self.settings)
         path = self.folder / SNAPSHOT_FILE
         if not path.exists():
             return
@@ -182,6 +199,24 @@ class Training:
         line |= {name: round(value, 6) for name, value in figures.items()}
         with (self.folder / LOG_FILE).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
+
+
+def check_settings(folder: Path, settings: Mapping[str, Setting]) -> None:
+    """Refuse a snapshot in `folder` that was made with another value of `settings`. Raises OtherSettingsError."""
+    path = folder / SNAPSHOT_FILE
+    if not path.exists():
+        return
+    made_with = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("settings", {})
+    changed = [
+        f"{name} was {made_with.get(name, 'not noted')} and is {value}"
+        for name, value in settings.items()
+        if name not in made_with or made_with[name] != value
+    ]
+    if changed:
+        raise OtherSettingsError(
+            f"{path} is of a training with other settings: {'; '.join(changed)}. Give the settings of before, name "
+            f"another --work, or remove {folder} to train this stage anew."
+        )
 
 
 def with_average(module: nn.Module, folder: Path) -> nn.Module:

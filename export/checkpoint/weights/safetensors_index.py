@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from export.checkpoint.weights.weight_files import shard_of_tensor, weight_files
 
 BYTES_OF = {"F32": 4, "F16": 2, "BF16": 2}  # types that Wan's checkpoints are stored in
 MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors format
+OtherType = Callable[[str, str, str, Mapping[str, object]], str]  # path, tensor, type, all names -> message
 _SAMPLE_BYTES = 4096
 _METADATA = "__metadata__"
 
@@ -53,10 +54,10 @@ def content_sample_sha256(checkpoint: Path, component: str) -> str:
     """Return one SHA-256 over a component's config, its headers and the first 4 KiB of every tensor.
 
     Hashing all of A14B's 126 GB would take longer than the export. Samples distinguish checkpoints; they do not detect
-    a damaged byte elsewhere.
+    a damaged byte elsewhere. Links are followed, since a hash does not refer to the files.
     """
     digest = hashlib.sha256((checkpoint / component / "config.json").read_bytes())
-    for name, tensor in sorted(stored_tensors(checkpoint, component).items()):
+    for name, tensor in sorted(stored_tensors(checkpoint, component, links_allowed=True).items()):
         digest.update(f"{name} {tensor.path.name} {tensor.dtype} {tensor.shape} {tensor.offset}".encode())
         with tensor.path.open("rb") as file:
             file.seek(tensor.offset)
@@ -72,11 +73,22 @@ def _check_index(checkpoint: Path, component: str, tensors: dict[str, StoredTens
             )
 
 
-def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
-    """Index every tensor of one file by name. Raises CheckpointError."""
+def tensors_of_file(
+    path: Path, *, bytes_of: Mapping[str, int] = BYTES_OF, other_type: OtherType = foreign_type
+) -> dict[str, StoredTensor]:
+    """Index every tensor of one file by name.
+
+    `bytes_of` has the accepted types, `other_type` makes the message for a tensor of another type.
+    Raises CheckpointError.
+    """
     header, start = _header(path)
     entries = {name: entry for name, entry in header.items() if name != _METADATA}
-    tensors = {name: _tensor(path, name, entry, start=start, names=entries) for name, entry in entries.items()}
+    tensors = {}
+    for name, entry in entries.items():
+        dtype = entry.get("dtype") if isinstance(entry, dict) else None
+        if isinstance(dtype, str) and dtype not in bytes_of:
+            raise CheckpointError(other_type(str(path), name, dtype, entries))
+        tensors[name] = _tensor(path, name, entry, start=start, bytes_of=bytes_of)
     end = start
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
         if tensor.offset != end:
@@ -122,16 +134,14 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _tensor(path: Path, name: str, entry: Any, *, start: int, names: Mapping[str, object]) -> StoredTensor:
+def _tensor(path: Path, name: str, entry: Any, *, start: int, bytes_of: Mapping[str, int]) -> StoredTensor:
     try:
-        dtype, shape, (begin, end) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        itemsize = bytes_of[dtype]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"{name}: {error!r}") from None
     if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
         raise _damaged(path, f"{name}: shape {shape}, offsets {begin} and {end}")
-    itemsize = BYTES_OF.get(dtype)
-    if itemsize is None:
-        raise CheckpointError(foreign_type(str(path), name, dtype, names))
     if end - begin != math.prod(shape) * itemsize:
         raise CheckpointError(f"{path}: {name} {shape} {dtype} does not have {end - begin:,} bytes: damaged.")
     return StoredTensor(path, dtype, shape, start + begin, end - begin)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import training.__main__
 import training.pack
+from export.atomic import OccupiedFolderError
 from export.checkpoint.folder import Checkpoint
 from training.learn.modules import new_expert, new_text_encoder, new_vae
 from training.learn.sampling import Modules
@@ -23,6 +25,10 @@ COMPONENTS = ("text_encoder", "transformer", "transformer_2", "vae")
 
 @pytest.fixture(scope="module")
 def modules() -> Modules:
+    return new_modules()
+
+
+def new_modules() -> Modules:
     torch.manual_seed(0)
     vae = new_vae()
     vae.register_to_config(latents_mean=[0.5] * 16, latents_std=[2.0] * 16)
@@ -84,3 +90,18 @@ def test_a_checkpoint_too_large_for_the_repository_is_refused(
     with pytest.raises(TooLargeError, match="at most 1,000"):
         write_checkpoint(copy.deepcopy(modules), tmp_path / "wan-mini", video=VIDEO)
     assert not (tmp_path / "wan-mini").exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "out/notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    monkeypatch.setattr("training.__main__.train_vae", lambda settings: pytest.fail("it trains already"))
+    monkeypatch.setattr("sys.argv", ["training", "all", "--work", str(tmp_path), "--out", str(mine.parent)])
+    with pytest.raises(SystemExit, match="error: .*out would be replaced"):
+        training.__main__.main()
+    with pytest.raises(OccupiedFolderError, match="out would be replaced"):
+        write_checkpoint(new_modules(), mine.parent, video=VIDEO)
+    assert mine.read_text() == "mine"

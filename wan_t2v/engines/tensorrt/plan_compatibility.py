@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from wan_t2v.manifests import PORTABLE, PlanManifest, RunningGpu
 
-OLDEST_PORTABLE = (8, 0)  # NVIDIA: such a plan runs on compute capability 8.0, 8.6, 8.9, 12.0 and later
+# GPUs on which TensorRT-RTX runs a portable plan, by NVIDIA's documentation. Its runtime refuses Hopper (9.0).
+PORTABLE_CAPABILITIES = ((8, 0), (8, 6), (8, 9))
+PORTABLE_FROM = (12, 0)
 
 
 class PlanMismatch(Exception):
@@ -67,9 +69,10 @@ def rebuild_command(manifest: PlanManifest) -> str:
 def _gpu_mismatch(manifest: PlanManifest, gpu: RunningGpu) -> list[str]:
     target = manifest.target
     if target == PORTABLE:
-        if tuple(map(int, gpu.compute_capability.split("."))) >= OLDEST_PORTABLE:
+        capability = tuple(map(int, gpu.compute_capability.split(".")))
+        if capability in PORTABLE_CAPABILITIES or capability >= PORTABLE_FROM:
             return []
-        return [f"it is for compute capability 8.0 and later, {gpu.name} has {gpu.compute_capability}"]
+        return [f"it is for compute capability 8.0, 8.6, 8.9, 12.0 and later, here is {_named(gpu)}"]
     if target == ("current",) and manifest.gpu is not None:
         built_on = manifest.gpu
         if (built_on.name, built_on.compute_capability) == (gpu.name, gpu.compute_capability):

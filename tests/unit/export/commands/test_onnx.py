@@ -58,3 +58,12 @@ def test_too_little_space_is_told_before_any_work(
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     said = refused(["--checkpoint", str(checkpoint)], tmp_path / "export", capsys)
     assert "of disk are needed and 0.1 GB are free (graphs with their weights in" in said
+
+
+@pytest.mark.parametrize("command", ["onnx", "compile-check"])
+@pytest.mark.parametrize("jobs", ["0", "-1", "two"])
+def test_no_jobs_at_all_are_refused(command: str, jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--jobs", jobs])
+    assert ended.value.code == 2
+    assert f"argument --jobs: '{jobs}', accepted: a whole number from 1 up" in capsys.readouterr().err

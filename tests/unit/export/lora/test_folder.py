@@ -18,6 +18,7 @@ from export.checkpoint.folder import Checkpoint
 from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.registry import GRAPHS
 from export.lora import folder as folder_module
+from export.lora.copied_files import COPIED_FILES
 from export.lora.experts import LoraChoice
 from export.lora.folder import merge_loras
 from export.lora.lora_file import LoraError
@@ -142,7 +143,11 @@ def test_the_merged_folder_is_a_whole_checkpoint_with_a_record(merged: Path, hig
     base = Checkpoint.open(MINI)
     assert record.base == {name: base.hash_of(name) for name in ("transformer", "transformer_2")}
     names = {str(path.relative_to(MINI)) for path in MINI.rglob("*") if path.is_file() and path.name[0] != "."}
-    assert {str(path.relative_to(merged)) for path in merged.rglob("*") if path.is_file()} == names | {MERGED_LORAS}
+    assert {str(path.relative_to(merged)) for path in merged.rglob("*") if path.is_file()} == {
+        *names,
+        MERGED_LORAS,
+        COPIED_FILES,
+    }
     for component in ("vae", "text_encoder"):
         assert base.hash_of(component) == checkpoint.hash_of(component)
 

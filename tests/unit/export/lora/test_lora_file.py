@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.lora.lora_file import LoraError, LoraFile
+from export.lora.lora_file import LoraError, LoraFile, read_fp32
 from tests.unit.export.lora.lora_files import of_diffusers, saved
 
 
@@ -35,7 +35,27 @@ def test_a_pointer_a_half_file_and_an_empty_one_are_refused(tmp_path: Path) -> N
         LoraFile.open(path)
 
 
-def test_numbers_of_another_type_are_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "lora.safetensors", {"a.lora_A.weight": torch.ones(2, 2, dtype=torch.float64)})
-    with pytest.raises(LoraError, match="a.lora_A.weight is stored as F64, accepted: F32, F16, BF16"):
+@pytest.mark.parametrize(
+    ("name", "dtype", "told"),
+    [
+        ("a.lora_A.weight", torch.float64, "F64"),
+        ("a.lora_up.weight", torch.float8_e4m3fn, "F8_E4M3"),
+        ("a.lora_down.weight", torch.int64, "I64"),
+        ("a.alpha", torch.int16, "I16"),
+    ],
+)
+def test_numbers_of_another_type_are_refused(name: str, dtype: torch.dtype, told: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "lora.safetensors", {name: torch.ones(2, 2).to(dtype)})
+    with pytest.raises(
+        LoraError, match=f"{name} is stored as {told}, accepted: F32, F16, BF16. Save the LoRA in one of these."
+    ):
+        LoraFile.open(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float64])
+def test_alpha_is_read_as_a_whole_number_too(dtype: torch.dtype, tmp_path: Path) -> None:
+    path = saved(tmp_path / "lora.safetensors", {"a.alpha": torch.tensor(8, dtype=dtype)})
+    assert read_fp32(LoraFile.open(path).tensors["a.alpha"]).tolist() == [8.0]
+    saved(path, {"a.alpha": torch.tensor([8, 8], dtype=dtype)})
+    with pytest.raises(LoraError, match="a.alpha is stored as .*, accepted: F32, F16, BF16"):
         LoraFile.open(path)

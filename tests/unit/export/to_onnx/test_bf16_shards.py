@@ -148,3 +148,13 @@ def test_other_precisions_are_refused(experts: str) -> None:
         ExportSettings(Precisions(experts=experts), external_weights=True, bf16_shards=True)
     with pytest.raises(PrecisionError, match="--weights external"):
         ExportSettings(FOR_LARGE_WEIGHTS, bf16_shards=True)
+
+
+def test_a_copy_that_lost_its_end_is_written_again(checkpoint: Path) -> None:
+    folder = write_bf16_shards(checkpoint)
+    shard = next((folder / "transformer").glob("*.safetensors"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    assert bf16_shards_need(checkpoint).needed_bytes > 0
+    write_bf16_shards(checkpoint)
+    assert shard.read_bytes() == whole

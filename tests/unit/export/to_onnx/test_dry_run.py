@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from export.atomic import OccupiedFolderError
 from export.checkpoint.architecture import A14B, Architecture
 from export.checkpoint.component_configs import read_architecture
 from export.checkpoint.folder import Checkpoint, CheckpointKind
@@ -144,3 +145,22 @@ def test_a_graph_with_another_number_of_weights_fails(tmp_path: Path, monkeypatc
             parameters=dict.fromkeys(GRAPHS, 7),
             report=lambda row: None,
         )
+
+
+@pytest.mark.parametrize("occupied", ["dummy", "dummy-export"])
+def test_a_folder_that_no_dry_run_made_stays(occupied: str, tmp_path: Path) -> None:
+    """A downloaded checkpoint, or the export of another one."""
+    mine = tmp_path / occupied / "model_index.json"
+    mine.parent.mkdir()
+    mine.write_text("{}")
+    with pytest.raises(OccupiedFolderError, match=f"{occupied} would be replaced"):
+        dry_run(tmp_path / "dummy", FOR_LARGE_WEIGHTS, configs=small_configs(layers=1), report=lambda row: None)
+    assert mine.read_text() == "{}" and list(tmp_path.iterdir()) == [mine.parent]
+
+
+def test_the_folders_of_an_earlier_dry_run_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.to_onnx.dry_run.export_checkpoint", lambda *_, **__: None)
+    for _ in range(2):
+        dry_run(tmp_path / "dummy", FOR_LARGE_WEIGHTS, configs=small_configs(layers=1), report=lambda row: None)
+        (tmp_path / "dummy-export/text_encoder").mkdir()
+    Checkpoint.open(tmp_path / "dummy")

@@ -65,6 +65,9 @@ def test_a_manifest_tells_whether_a_graph_is_current(broken: Path) -> None:
     assert not is_current(broken / "text_encoder", replace(origin, checkpoint_sha256="another"))
     assert not is_current(broken / "text_encoder", replace(origin, checkpoint_sampled=True))
     assert len(manifest.parity.comparisons) >= 3
+    with (broken / "text_encoder/model.onnx").open("r+b") as file:
+        file.truncate(1000)
+    assert not is_current(broken / "text_encoder", origin), "a damaged graph is exported again"
 
 
 def test_another_models_checkpoint_is_refused(configs: Path) -> None:
@@ -112,3 +115,14 @@ def test_installing_leaves_equal_files_alone_and_names_an_unfinished_export(brok
     (broken / "vae_decoder_next/manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="the export did not finish. Run `make export` again."):
         install_export(broken, repository)
+
+
+def test_the_checkpoints_own_folder_is_no_place_for_its_graphs(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The graph of the text encoder would replace the text encoder, whose folder has the same name."""
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "mini"))
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert main(["onnx", "--checkpoint", str(copy), "--folder", str(copy)]) == 1
+    assert f"error: {copy}/text_encoder would be replaced" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before

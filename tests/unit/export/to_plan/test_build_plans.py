@@ -76,6 +76,10 @@ def test_a_plan_is_kept_until_something_changes(graphs: Path, text_encoder_only:
     plan.write_bytes(plan.read_bytes()[:100])
     build(graphs, workspace_gib=1.0)
     assert plan.stat().st_size > 100, "half a plan is no plan"
+    whole = plan.read_bytes()
+    plan.write_bytes(bytes(reversed(whole)))
+    build(graphs, workspace_gib=1.0)
+    assert plan.read_bytes() != bytes(reversed(whole)), "nor is one with other bytes"
 
 
 def test_a_new_plan_is_refused_where_it_does_not_fit(graphs: Path, text_encoder_only: None) -> None:

@@ -1,7 +1,8 @@
 import errno
 import signal
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,20 +131,35 @@ def test_an_unknown_compute_capability_lists_those_that_are_known(tmp_path: Path
     assert build(source, TOKENS, compute_capabilities=("8.6", "8.9")).exists()
 
 
-def test_ctrl_c_stops_a_build_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def ignored(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal whose handler does nothing."""
+    number: signal.Signals = request.param
+    before = signal.signal(number, _ignore)
+    yield number
+    signal.signal(number, before)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Neither stops a build nor raises."""
+
+
+def test_ctrl_c_and_sigterm_stop_a_build_and_leave_nothing(
+    ignored: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monitored = builder.progress_monitor
 
-    def pressing_ctrl_c(*arguments: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
+    def signalling(*arguments: Any) -> Any:
+        signal.raise_signal(ignored)
         return monitored(*arguments)
 
-    monkeypatch.setattr(builder, "progress_monitor", pressing_ctrl_c)
+    monkeypatch.setattr(builder, "progress_monitor", signalling)
     source = small_graphs.attention_graph(tmp_path / "model.onnx")
     with pytest.raises(KeyboardInterrupt):
         build(source, TOKENS, log=tmp_path / "build.log")
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "build.log"}
     assert FINISHED not in (tmp_path / "build.log").read_text(), "TensorRT went on to the end"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(ignored) is _ignore
 
 
 def test_progress_is_counted_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

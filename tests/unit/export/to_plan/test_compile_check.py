@@ -139,7 +139,7 @@ def test_a_failure_fails_the_command_and_the_last_line_names_it(
     assert run(main, "compile-check", folder, checkpoint, tmp_path, "wan-mini text_encoder fp32") == 0
     found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert (found["compiled"], found["failed"]) == (1, []) and set(found) == {"compiled", "failed", "seconds"}
-    assert not (tmp_path / "scratch").exists()
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def run(main: Any, command: str, folder: Path, checkpoint: Path, tmp_path: Path, only: str) -> int:
@@ -176,3 +176,13 @@ def test_a_process_that_dies_is_a_failure(tmp_path: Path, checkpoint: Path, expo
     assert results == reported and len(results) == len(cases)
     assert all("not compiled, a process of the gate died" in (result.error or "") for result in results)
     assert json.loads(summary(results, 1.0))["compiled"] == 0
+
+
+def test_what_else_lies_in_the_scratch_folder_stays(tmp_path: Path, checkpoint: Path, exported: Path) -> None:
+    mine = tmp_path / "scratch/mine/notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    DyingGate(Checkpoint.open(checkpoint), exported, tmp_path / "scratch").check(
+        [COMPILE_TABLE[0]], jobs=1, report=lambda result: None
+    )
+    assert mine.read_text() == "mine" and list((tmp_path / "scratch").iterdir()) == [mine.parent]

@@ -21,8 +21,8 @@ class FakeTeacher:
 
     steps, seed = 20, 0
 
-    def __init__(self, stops_at: int | None = None) -> None:
-        self.stops_at, self.asked = stops_at, list[int]()
+    def __init__(self, stops_at: int | None = None, shape: LatentShape = SHAPE) -> None:
+        self.stops_at, self.shape, self.asked = stops_at, shape, list[int]()
 
     def follow(self, indices: Sequence[int]) -> Trajectories:
         if self.stops_at in indices:
@@ -45,6 +45,15 @@ def test_a_stopped_run_goes_on_with_the_part_that_is_missing(tmp_path: Path, mon
     trajectories = followed(tmp_path, teacher)
     assert trajectories.states[:, 0].tolist() == trajectories.texts[:, 0].tolist() == [*range(10)]
     assert teacher.asked == [*range(4, 12)], "the first part was there, the last one is cut"
+
+
+def test_latents_of_another_size_are_not_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART", 4)
+    monkeypatch.setattr(module, "TOGETHER", 2)
+    followed(tmp_path, FakeTeacher(), count=4)
+    larger = FakeTeacher(shape=LatentShape(16, 2, 8, 8))
+    followed(tmp_path, larger, count=4)
+    assert larger.asked == [*range(4)]
 
 
 def test_states_are_the_noise_and_the_latents_at_each_waypoint(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The loop: stopped anywhere and taken up again, a run ends with the same weights as one that was never stopped."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from training.learn.ema import WeightAverage
-from training.learn.loop import LOG_FILE, Plan, Training, optimisers, with_average
+from training.learn.loop import (
+    LOG_FILE,
+    SNAPSHOT_FILE,
+    OtherSettingsError,
+    Plan,
+    Training,
+    check_settings,
+    optimisers,
+    with_average,
+)
 from training.learn.muon import Muon, is_matrix, orthogonal
 
 CPU = torch.device("cpu")
@@ -34,8 +44,9 @@ class FakeStage:
         return {"shown": 1.0}
 
 
-def _run(folder: Path, *, stops_at: int | None = None) -> nn.Module:
-    return Training(FakeStage(stops_at=stops_at), folder, plan=PLAN, device=CPU).run()
+def _run(folder: Path, *, stops_at: int | None = None, plan: Plan = PLAN, seed: int = 0) -> nn.Module:
+    stage = FakeStage(stops_at=stops_at)
+    return Training(stage, folder, plan=plan, device=CPU, settings={"size": "64x64x17", "seed": seed}).run()
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> None:
@@ -52,6 +63,38 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     first = _run(tmp_path)
     again = _run(tmp_path, stops_at=0)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def test_a_longer_plan_goes_on_from_a_finished_run(tmp_path: Path) -> None:
+    _run(tmp_path)
+    _run(tmp_path, plan=replace(PLAN, steps=20))
+    assert json.loads((tmp_path / LOG_FILE).read_text().splitlines()[-1])["step"] == 20
+
+
+@pytest.mark.parametrize("stops_at", [4, None], ids=["stopped", "finished"])
+def test_a_snapshot_of_other_settings_is_refused_and_kept(stops_at: int | None, tmp_path: Path) -> None:
+    if stops_at is None:
+        _run(tmp_path)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path, stops_at=stops_at)
+    before = (tmp_path / SNAPSHOT_FILE).read_bytes()
+    with pytest.raises(
+        OtherSettingsError, match=r"seed was 0 and is 1\. Give the settings of before, name another --work"
+    ):
+        _run(tmp_path, seed=1)
+    assert (tmp_path / SNAPSHOT_FILE).read_bytes() == before
+
+
+def test_a_snapshot_without_settings_is_refused(tmp_path: Path) -> None:
+    """It was written before they were noted."""
+    _run(tmp_path)
+    state = torch.load(tmp_path / SNAPSHOT_FILE, weights_only=True)
+    del state["settings"]
+    torch.save(state, tmp_path / SNAPSHOT_FILE)
+    with pytest.raises(OtherSettingsError, match="size was not noted and is 64x64x17"):
+        _run(tmp_path)
+    check_settings(tmp_path / "nowhere", {"seed": 1})
 
 
 def test_losses_are_logged_as_json_lines_and_a_strip_is_written(tmp_path: Path) -> None:

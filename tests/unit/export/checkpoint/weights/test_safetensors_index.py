@@ -109,3 +109,12 @@ def test_the_sample_hash_changes_with_the_weights(component: Path) -> None:
         file.seek(found.offset)
         file.write(b"\x01")
     assert content_sample_sha256(component.parent, "transformer") != before
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_link_has_the_hash_of_its_file(component: Path, tmp_path: Path, link: str) -> None:
+    """A hash refers to no file, and calibration and merges need it of the hub's cache too."""
+    before = content_sample_sha256(component.parent, "transformer")
+    path = shard(component, 1)
+    getattr(path, link)(path.rename(tmp_path / "blob"))
+    assert content_sample_sha256(component.parent, "transformer") == before
