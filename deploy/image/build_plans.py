@@ -19,6 +19,7 @@ from export.__main__ import is_expected
 from export.atomic import write_atomically
 from export.disk_space import DiskNeed, check_disk_space
 from export.file_hash import sha256
+from export.interruption import stopped_by_sigterm
 from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest, read_manifest
 
 PLAN_SET = "plan_set.json"
@@ -62,8 +63,18 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
 
 
 def run_export(command: list[str]) -> int:
-    """Run one step in its own process, and return its exit code."""
-    return subprocess.run([sys.executable, "-m", "export", *command], check=False).returncode
+    """Run one step in its own process, and return its exit code.
+
+    A container's runtime sends SIGTERM to this process alone, so it is passed on. The step then removes its partial
+    files.
+    """
+    with subprocess.Popen([sys.executable, "-m", "export", *command]) as step:
+        try:
+            return step.wait()
+        except KeyboardInterrupt:
+            step.terminate()
+            step.wait()
+            raise
 
 
 def build_plan_set(
@@ -160,7 +171,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     try:
-        print(f"the set is whole: {build_plan_set(options)}")
+        with stopped_by_sigterm():
+            print(f"the set is whole: {build_plan_set(options)}")
+    except KeyboardInterrupt:
+        print("stopped; what was finished before is kept, and the next run goes on from it", file=sys.stderr)
+        return 130
     except (StepFailedError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

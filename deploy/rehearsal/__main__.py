@@ -19,16 +19,18 @@ from typing import Any
 from deploy.image import assemble, build_plans
 from embedded.errors import ServerError
 from export.__main__ import is_expected
+from export.atomic import check_replaceable
 from export.disk_space import DiskNeed
 from wan_t2v.contract import MODELS_OF_ENDPOINT
 from wan_t2v.manifests import RunningGpu
 
 SIZE = "480x832x81"
 GPU_GB = "141"  # the VAE runs as Triton plans there, so that every model is loaded
-GPU = RunningGpu("rehearsed GPU", "9.0", "0")
+GPU = RunningGpu("rehearsed GPU", "12.0", "0")  # for which TensorRT-RTX builds without a GPU
 PRECISIONS = {"--precision": "bf16", "--text-encoder-precision": "bf16", "--vae-precision": "fp32"}
 CUT = frozenset({"text_encoder", "high_noise_expert", "low_noise_expert"})
 CONFIG_SET = "placed"
+MARK = ".rehearsal"  # of a folder that this command made, and may remove
 
 
 def build_set(checkpoint: Path, into: Path, *, size: str = SIZE, cut: frozenset[str] = CUT) -> Path:
@@ -110,11 +112,19 @@ def check_server(repository: Path, log: Path, placement_options: list[str]) -> d
     return states
 
 
+def is_rehearsal(folder: Path) -> bool:
+    """Whether the folder is an earlier rehearsal's."""
+    return (folder / MARK).exists()
+
+
 def rehearse(out: Path) -> None:
     """Run all steps and print one JSON line per step. Raises the errors of its steps."""
     from export.to_onnx.a14b_dummy import A14B_CONFIGS, write_dummy
     from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
+    check_replaceable(out, is_rehearsal)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
     for name in ("set/plans", "set/model_repository", "set/scratch", "repository"):  # current graphs are kept
         shutil.rmtree(out / name, ignore_errors=True)
     checkpoint = out / "checkpoint"

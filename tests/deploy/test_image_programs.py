@@ -1,7 +1,11 @@
 """The programs inside the image: the check of its build, the Job that builds plans, the init container."""
 
+import contextlib
 import hashlib
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +23,7 @@ from export.to_onnx.a14b_dummy import write_dummy
 from export.to_onnx.install import READ_BY, install_model_files
 from tests.deploy.rendering import ROOT, named, pod, server
 from tests.fakes.manifests import plan_manifest
+from tests.waiting import wait_until
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
 
 GPU = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "610.43")
@@ -158,11 +163,12 @@ def test_measured_plans_that_need_other_options_are_refused_with_them(
 def steps(monkeypatch: pytest.MonkeyPatch, code: int) -> list[list[str]]:
     ran: list[list[str]] = []
 
-    def run(command: list[str], **options: Any) -> SimpleNamespace:
+    @contextlib.contextmanager
+    def run(command: list[str]) -> Iterator[SimpleNamespace]:
         ran.append(command)
-        return SimpleNamespace(returncode=code)
+        yield SimpleNamespace(wait=lambda: code)
 
-    monkeypatch.setattr(build_plans, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(build_plans, "subprocess", SimpleNamespace(Popen=run))
     return ran
 
 
@@ -237,6 +243,40 @@ def test_a_step_that_fails_leaves_no_whole_set(
     assert build_plans.main(arguments) == 1
     assert len(ran) == 1 and not (tmp_path / build_plans.PLAN_SET).exists()
     assert "export onnx failed" in capsys.readouterr().err
+
+
+def test_a_container_that_is_stopped_stops_its_step_too_and_lets_it_clean_up(tmp_path: Path) -> None:
+    """A runtime sends SIGTERM to the first process alone."""
+    (tmp_path / "model_index.json").touch()
+    step = (
+        "import pathlib, signal, sys\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (folder / 'cleaned-up').touch() or sys.exit(130))\n"
+        "(folder / 'started').touch()\n"
+        "signal.pause()\n"
+    )
+    program = (
+        "import sys\n"
+        "from deploy.image import build_plans\n"
+        "step = sys.argv.pop()\n"
+        "build_plans.disk_needs = lambda options: []\n"
+        "build_plans.commands = lambda options: [['step']]\n"
+        "popen = build_plans.subprocess.Popen\n"
+        "build_plans.subprocess.Popen = lambda command: popen([sys.executable, '-c', step])\n"
+        "sys.exit(build_plans.main())\n"
+    )
+    arguments = ["--checkpoint", str(tmp_path), "--into", str(tmp_path / "set"), "--sizes", "32x32x5"]
+    command = [sys.executable, "-c", program, *arguments, step]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+        try:
+            wait_until((tmp_path / "started").exists)
+            running.terminate()
+            errors = running.communicate()[1]
+        finally:
+            running.kill()
+    assert running.returncode == 130
+    assert (tmp_path / "cleaned-up").exists()
+    assert "stopped; what was finished before is kept" in errors
 
 
 def test_a_volume_without_a_checkpoint_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from deploy.rehearsal.__main__ import main
 from deploy.rehearsal.server import CONFIG_SET, write_cpu_configs
 from deploy.rehearsal.tensorrt_backend import problems_of
 from tests.conftest import ROOT
@@ -93,3 +94,12 @@ def test_every_instance_is_put_on_the_cpu_and_nothing_else_changes(tmp_path: Pat
         assert json.dumps(json_format.MessageToDict(after)) == json.dumps(json_format.MessageToDict(before)).replace(
             "KIND_GPU", "KIND_CPU"
         )
+
+
+def test_a_folder_that_no_rehearsal_made_is_neither_filled_nor_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "weights.safetensors").touch()
+    assert main(["--out", str(tmp_path)]) == 1
+    assert "holds what this command did not write (weights.safetensors)" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
