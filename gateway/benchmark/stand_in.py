@@ -33,6 +33,10 @@ class StandIn(service_pb2_grpc.GRPCInferenceServiceServicer):
     last_word: float = 0.0
     go: threading.Event = field(default_factory=threading.Event)
 
+    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Answer that it is ready, which a worker asks before each job."""
+        return service_pb2.ModelReadyResponse(ready=True)
+
     def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         """Serve the streaming endpoint."""
         if is_question(next(requests)):

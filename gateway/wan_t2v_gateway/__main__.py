@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,9 @@ from wan_t2v_gateway.tracing import TracingError
 
 VARIABLES = "WAN_T2V_GATEWAY_"  # environment variables for values with passwords: any user can read arguments
 _DEFAULTS = Settings()
+_DAY_S, _GIB = 24 * 3600.0, 2**30
+_MOST_DAYS = 36_500.0  # a century: later dates are of no use, and Postgres has a last one
+_MOST_GIB = 2.0**32  # in bytes within a bigint
 _COMMANDS: tuple[tuple[str, Any, Any, str], ...] = (
     ("keys", run_keys, add_keys_options, "make, list and withdraw keys"),
     ("queue", run_queue, add_queue_options, "pause the queue, and let it go on"),
@@ -41,18 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    settings = Settings(
-        server_url=options.url,
-        data=options.data,
-        database_url=options.database_url,
-        store_url=options.store_url,
-        redirect_s=options.redirects,
-        mark=options.mark,
-        workers=options.workers,
-        resumes=options.resumes,
-        webhook_hosts=tuple(options.webhook_host),
-        traces_url=options.traces_url,
-    )
+    settings = _settings(options)
     if settings.redirect_s and not settings.store_url:
         parser.error("--redirects: files in a folder have no address of their own; it needs --store-url")
     before = signal.signal(signal.SIGTERM, _end)  # until uvicorn installs its own handler
@@ -64,6 +56,23 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return Settings(
+        server_url=options.url,
+        data=options.data,
+        database_url=options.database_url,
+        store_url=options.store_url,
+        redirect_s=options.redirects,
+        mark=options.mark,
+        workers=options.workers,
+        resumes=options.resumes,
+        keep_s=options.keep_days * _DAY_S,
+        keep_bytes=round(options.keep_gib * _GIB),
+        webhook_hosts=tuple(options.webhook_host),
+        traces_url=options.traces_url,
+    )
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -81,6 +90,22 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get(f"{VARIABLES}DATABASE_URL", ""),
         help=f"URL of a Postgres (or {VARIABLES}DATABASE_URL; default: a local one in --data)",
     )
+    _add_file_options(parser)
+    parser.add_argument("--workers", type=int, default=1, help="videos generated at a time (default: %(default)s)")
+    parser.add_argument("--resumes", action="store_true", help="the server keeps checkpoints, so that jobs can resume")
+    parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
+    parser.add_argument(
+        "--traces-url", default="", help="an OpenTelemetry collector, such as http://...:4318/v1/traces"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, run, add_options, text in _COMMANDS:
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=run)
+        add_options(command)
+    return parser
+
+
+def _add_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store-url",
         default=os.environ.get(f"{VARIABLES}STORE_URL", ""),
@@ -99,18 +124,32 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="sign files as made by a model: chain.pem and key.pem, or `development`",
     )
-    parser.add_argument("--workers", type=int, default=1, help="videos generated at a time (default: %(default)s)")
-    parser.add_argument("--resumes", action="store_true", help="the server keeps checkpoints, so that jobs can resume")
-    parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
     parser.add_argument(
-        "--traces-url", default="", help="an OpenTelemetry collector, such as http://...:4318/v1/traces"
+        "--keep-days",
+        type=_kept(_MOST_DAYS),
+        default=_DEFAULTS.keep_s / _DAY_S,
+        metavar="DAYS",
+        help="age at which a job expires, with its files (default: %(default)g)",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, run, add_options, text in _COMMANDS:
-        command = commands.add_parser(name, help=text)
-        command.set_defaults(run=run)
-        add_options(command)
-    return parser
+    parser.add_argument(
+        "--keep-gib",
+        type=_kept(_MOST_GIB),
+        default=_DEFAULTS.keep_bytes / _GIB,
+        metavar="GIB",
+        help="most GiB of all owners' videos together; beyond it the oldest expire (default: %(default)g)",
+    )
+
+
+def _kept(most: float) -> Callable[[str], float]:
+    """Make the parser of an amount that is kept: a number above 0."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if 0 < float(text) <= most:
+                return float(text)
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted: a number above 0, at most {most:.0f}")
+
+    return parse
 
 
 @contextlib.contextmanager

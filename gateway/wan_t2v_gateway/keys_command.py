@@ -2,26 +2,56 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
+import math
 import sys
+from typing import Any
 
 from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.pool import Database
-from wan_t2v_gateway.database.usage import Allowance
 
 
 def add_keys_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of `keys`; `make NAME` replaces an existing key."""
+    """Add the options of `keys`. `make NAME` replaces an existing key; options that are not given stay as they are."""
     command.add_argument("action", choices=("make", "list", "withdraw", "secret"), help="what to do")
     command.add_argument("name", nargs="?", default="", help="the owner's name")
-    command.add_argument("--administrator", action="store_true", help="may see all owners' videos and pause the queue")
-    command.add_argument("--webhook-url", default="", help="webhook for jobs that name none")
-    command.add_argument("--most-queued", type=int, help="jobs that may wait at a time")
-    command.add_argument("--most-running", type=int, help="jobs that may run at a time")
-    command.add_argument("--most-seconds-a-day", type=float, help="seconds of generation in 24 hours")
-    command.add_argument(
-        "--class", dest="owner_class", default="standard", help="class of the owner, by which metrics count jobs"
+    owner = command.add_argument_group(
+        "options of the owner", "with make; those of an owner who is there stay as they are unless they are given"
     )
+    owner.add_argument(
+        "--administrator",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="may see all owners' videos and pause the queue",
+    )
+    for option, kind, text in (
+        ("--webhook-url", str, "webhook for jobs that name none; '' for no webhook"),
+        ("--class", str, "class of the owner, by which metrics count jobs (standard for a new one)"),
+        ("--most-queued", _whole_limit, "jobs that may wait at a time, or none for no limit"),
+        ("--most-running", _whole_limit, "jobs that may run at a time, or none for no limit"),
+        ("--most-seconds-a-day", _limit, "seconds of generation in 24 hours, or none for no limit"),
+    ):
+        owner.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
+
+
+def _whole_limit(text: str) -> int | None:
+    """Parse a limit on a number of jobs; `none` is no limit."""
+    if text == "none":
+        return None
+    if not (text.isdecimal() and len(text) < 10):  # the column is a 32-bit integer
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted: a whole number below 1000000000, or none")
+    return int(text)
+
+
+def _limit(text: str) -> float | None:
+    """Parse a limit on seconds; `none` is no limit."""
+    if text == "none":
+        return None
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}; accepted: a number from 0, or none")
 
 
 def run_keys(database_url: str, options: argparse.Namespace) -> int:
@@ -48,13 +78,16 @@ async def _act(database: Database, options: argparse.Namespace) -> int:
             print(f"error: {options.name} has no key", file=sys.stderr)
             return 1
     else:
-        key = await owners.make_key(
-            database,
-            options.name,
-            administrator=options.administrator,
-            webhook_url=options.webhook_url,
-            owner_class=options.owner_class,
-            allowance=Allowance(options.most_queued, options.most_running, options.most_seconds_a_day),
-        )
-        print(key)
+        await _make(database, options)
     return 0
+
+
+async def _make(database: Database, options: argparse.Namespace) -> None:
+    """Make a key and print it; say on the error stream if it replaces one."""
+    given: Any = {name: value for name, value in vars(options).items() if name in owners.OPTIONS}
+    if await owners.has_key(database, options.name):
+        print(
+            f"replaced: the key that {options.name} had is no longer accepted; options that were not given stay",
+            file=sys.stderr,
+        )
+    print(await owners.make_key(database, options.name, given))

@@ -1,7 +1,7 @@
 """The server's limits: read periodically, and stored in the database for other gateways.
 
-A gateway can start while its server is away, and then accepts jobs by the limits read last. Before any limits are
-known it accepts none, since it would have to guess what the server accepts.
+A gateway whose server is away, or never answers it, accepts jobs by the limits that any gateway of the database read
+last. Before any limits are known it accepts none, since it would have to guess what the server accepts.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wan_t2v_client import AsyncTextToVideo, ClientError, Connection, Limits
+from wan_t2v_client.async_streaming import check_cancelled
 
 from wan_t2v_gateway.api.errors import ApiError
 from wan_t2v_gateway.database import switches
@@ -56,10 +57,12 @@ class LimitsReader:
         return limits
 
     async def keep_reading(self) -> None:
-        """Read the limits periodically, until cancelled."""
+        """Read the limits periodically, until cancelled: from the server, or from the database if it is away."""
         while True:
             async with self._asking:
                 answered = await self._ask()
+            if not answered:  # not in `_ask`: a caller who waits for that has no time for the database too
+                await self.recall()
             await asyncio.sleep(AGAIN_S if answered else AWAY_S)
 
     async def ready(self) -> None:
@@ -82,6 +85,7 @@ class LimitsReader:
             async with AsyncTextToVideo(self._connection) as client:
                 limits = await client.limits(deadline_s=ANSWER_LIMIT_S)
         except Exception as error:  # no failure of the server may end the gateway
+            check_cancelled()
             self._reason = str(error)
             _log.info("the server's limits cannot be read: %s", error)
             return False

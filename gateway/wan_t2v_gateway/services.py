@@ -1,6 +1,9 @@
 """The services of one gateway process, made once at its start."""
 
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import LiteralString
 
 from wan_t2v_gateway.database import ending, videos
 from wan_t2v_gateway.database.ending import Ending
@@ -9,8 +12,20 @@ from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.metrics import Measurements
 from wan_t2v_gateway.queue.tasks import Queue
 from wan_t2v_gateway.settings import Settings
-from wan_t2v_gateway.storage.store import Store
+from wan_t2v_gateway.storage.store import StorageUnavailable, Store
 from wan_t2v_gateway.tracing import Tracer
+
+_log = logging.getLogger(__name__)
+_MOST_FAILURES = 5  # per look: a store that is away answers slowly
+EXPIRED: LiteralString = (  # at random: the same few that cannot be deleted must not be all of every look
+    "SELECT id, folders FROM videos WHERE id IN ("
+    "SELECT id FROM (SELECT id, sum(bytes) OVER (ORDER BY completed_at DESC, id) AS kept FROM videos "
+    "WHERE status = 'completed') AS completed WHERE kept > %s "
+    "UNION SELECT id FROM videos WHERE expires_at < now() "
+    "UNION SELECT id FROM videos WHERE expires_at IS NULL "  # ended by an older gateway
+    "AND completed_at < now() - %s * interval '1 second'"
+    ") ORDER BY random() LIMIT 100"
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,7 @@ class Services:
 
     async def end(self, video_id: str, end: Ending, *, attempt: int | None = None) -> Video | None:
         """Record the end of a job. Returns None if it had ended before, or if another attempt has begun."""
+        end = replace(end, keep_s=self.settings.keep_s)
         return await ending.end(self.database, video_id, end, queue_webhook=self.queue.add_webhook, attempt=attempt)
 
     async def cancel(self, video: Video) -> Video:
@@ -42,17 +58,31 @@ class Services:
         """Cancel the job if it is unfinished, then delete its files and its record."""
         if not video.is_finished:
             await self.cancel(video)
-        await self.store.remove(video.id)
-        await videos.remove(self.database, video.id)
+        await self._remove(video.id, video.folders)
 
     async def remove_expired(self) -> int:
-        """Delete up to 100 videos that have expired, or exceed the storage limit after newer ones. Returns how many."""
-        rows = await self.database.rows(
-            "SELECT id FROM (SELECT id, expires_at, sum(bytes) OVER (ORDER BY completed_at DESC, id) AS kept "
-            "FROM videos WHERE status = 'completed') AS finished WHERE expires_at < now() OR kept > %s LIMIT 100",
-            [self.settings.keep_bytes],
-        )
+        """Delete up to 100 jobs that have expired, or exceed the storage limit after newer ones. Returns how many.
+
+        A job whose files cannot be deleted stays; the others are deleted all the same.
+        """
+        rows = await self.database.rows(EXPIRED, [self.settings.keep_bytes, self.settings.keep_s])
+        removed, failed = 0, 0
         for row in rows:
-            await self.store.remove(row["id"])
-            await videos.remove(self.database, row["id"])
-        return len(rows)
+            try:
+                await self._remove(row["id"], row["folders"])
+            except StorageUnavailable as error:
+                _log.warning("%s has expired and stays: %s", row["id"], error)
+                failed += 1
+                if failed == _MOST_FAILURES:
+                    break
+            else:
+                removed += 1
+        return removed
+
+    async def _remove(self, video_id: str, folders: Iterable[str]) -> None:
+        """Delete files and record. Until the record is gone an attempt may store files, so those are deleted last."""
+        known = {*folders, video_id}  # files of older gateways are in the id's folder
+        for folder in known:
+            await self.store.remove(folder)
+        for folder in set(await videos.remove(self.database, video_id)) - known:
+            await self.store.remove(folder)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,16 @@ class Settings:
             certificate that is made on demand; empty for unsigned files.
         workers: number of videos that this process generates at a time; 0 for a front end without a worker.
         resumes: whether the server keeps checkpoints; then the job's id is sent as the idempotency key.
-        preview_every: steps between previews, for a request that does not set it.
+        preview_every: steps between previews, for a request that does not set it; see `field_defaults`.
         heartbeat_s, stalled_s: seconds between a worker's reports, and seconds without one until its jobs are requeued.
         poll_s: seconds between a worker's polls for jobs whose pause has passed; new jobs are notified.
         retry_s: first pause in seconds after the server was unavailable; it doubles up to a minute.
-        longest_outage_s: longest total wait of a job for an unavailable server, in seconds.
+        longest_outage_s: longest total time of a job's refused attempts and the pauses after them, in seconds. While
+            no server is ready a job is not tried, and its time in the queue does not count.
         crashes_allowed: number of server crashes during a job at which the job fails.
-        keep_s, keep_bytes: age in seconds at which a video expires, and limit on the bytes of all videos.
+        keep_s: age in seconds at which a video expires. It is recorded when the job ends.
+        keep_bytes: limit on the bytes of all owners' videos together; the oldest expire first. Every gateway of a
+            database removes by its own limit, so the smallest one counts.
         webhook_retry_s: first pause in seconds after a failed webhook; it doubles up to an hour, for a day.
         webhook_hosts: private hosts that webhooks may reach.
         traces_url: OTLP collector over HTTP for the spans of jobs; empty for none.
@@ -51,3 +55,8 @@ class Settings:
     webhook_retry_s: float = 5.0
     webhook_hosts: tuple[str, ...] = ()
     traces_url: str = ""
+
+    @property
+    def field_defaults(self) -> dict[str, Any]:
+        """Fields that the gateway sends for a request that does not set them, in place of the server's defaults."""
+        return {"preview_every": self.preview_every}

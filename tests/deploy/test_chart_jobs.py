@@ -40,6 +40,7 @@ def test_the_front_makes_nothing_and_a_worker_asks_its_own_server_alone(monkeypa
         options = _parser().parse_args(container["args"])
         assert (options.host, options.port, options.redirects) == ("0.0.0.0", 8080, 300)  # noqa: S104
         assert (options.database_url, options.store_url) == ("postgresql://somewhere", "s3://videos")
+        assert (options.keep_days, options.keep_gib) == (30, 20_000_000)
         assert options.webhook_host == ["hooks.internal"]
         assert options.traces_url == "http://collector.observability:4318/v1/traces"
         if name == "front":
@@ -110,6 +111,8 @@ def test_the_network_policy_lets_the_front_reach_servers_and_what_is_named() -> 
         ('tls={"enabled":true,"existingSecret":"s"}', "let authProxy speak TLS"),
         ("jobs.workersPerPod=0", "/jobs/workersPerPod"),
         ('jobs.tracesUrl="collector:4318"', "/jobs/tracesUrl"),
+        ("jobs.keepDays=0", "/jobs/keepDays"),
+        ("jobs.keepGib=0", "/jobs/keepGib"),
     ],
 )
 def test_what_is_missing_is_named(setting: str, message: str) -> None:

@@ -88,6 +88,7 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     cancelled: threading.Event = field(default_factory=threading.Event)
     most_at_once: int = 0
     ready: bool = True
+    asked_whether_ready: int = 0
     limits: dict[str, Any] | None = field(default_factory=published)
     _under_way: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -115,6 +116,7 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
                 self.cancelled.set()
 
     def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.asked_whether_ready += 1
         return service_pb2.ModelReadyResponse(ready=self.ready)
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:

@@ -32,12 +32,12 @@ async def get_content(
     if video.status != "completed":
         raise ApiError(409 if video.is_finished else 425, f"the video is {video.status}; it has no content")
     store = gateway.services.store
-    info = await store.info(video_id, variant)
+    info = await store.info(video.files, variant)
     if info is None:
         raise ApiError(404, f"there is no {variant} of {video_id}", param="variant")
     seconds = gateway.services.settings.redirect_s
     if seconds and redirect and request.method == "GET":
-        address = await store.signed_address(video_id, variant, seconds)
+        address = await store.signed_address(video.files, variant, seconds)
         return RedirectResponse(address, 307, headers={"cache-control": "no-store"})
     suffix = NAMES[variant].rpartition(".")[2]
     headers = {
@@ -56,7 +56,7 @@ async def get_content(
     headers["content-length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=206 if partial else 200, headers=headers, media_type=TYPES[variant])
-    parts = store.read(video_id, variant, start=start, end=end)
+    parts = store.read(video.files, variant, start=start, end=end)
     first = await anext(parts, b"")  # before the headers are sent, so that a store that is away is a 503
     return StreamingResponse(_resume(first, parts), 206 if partial else 200, headers, media_type=TYPES[variant])
 

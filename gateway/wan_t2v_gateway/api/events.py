@@ -3,13 +3,15 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from wan_t2v_gateway.api.errors import ApiError
 from wan_t2v_gateway.api.state import Gateway, TheGateway, TheOwner
@@ -21,26 +23,72 @@ from wan_t2v_gateway.database.records import FINISHED, Video
 router = APIRouter(tags=["videos"])
 _LOOK_S = 1.0  # polling interval, in case a notification is lost
 _SIGN_OF_LIFE_S = 15.0
+_MOST_STREAMS = 256  # open streams of one owner in one process: each may look each second
+_TOLD_ALL = 204  # by which an EventSource, which reconnects after every end, is told to stop
 
 
 @router.get("/v1/videos/{video_id}/events", response_class=StreamingResponse)
-async def watch_video(request: Request, video_id: str, gateway: TheGateway, owner: TheOwner) -> StreamingResponse:
-    """Send events `queue` (place and estimate), `stage`, `step`, and last `completed`, `failed` or `cancelled`."""
+async def watch_video(request: Request, video_id: str, gateway: TheGateway, owner: TheOwner) -> Response:
+    """Send events `queue` (place and estimate), `stage`, `step`, and last `completed`, `failed` or `cancelled`.
+
+    The response is 204 if the video has ended and `Last-Event-ID` is its last event.
+    """
     video = await existing(gateway, owner, video_id)
-    last_id = request.headers.get("last-event-id", "0")
-    if not (last_id.isdecimal() and len(last_id) < 19):
-        raise ApiError(400, f"Last-Event-ID: got {last_id[:50]!r}; accepted: an id of an event", param="Last-Event-ID")
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(_events(gateway, video, int(last_id)), headers=headers, media_type="text/event-stream")
+    last_id = await _last_event(request, gateway, video)
+    if last_id is None:
+        return Response(status_code=_TOLD_ALL)
+    if gateway.streams[owner.name] >= _MOST_STREAMS:
+        message = (
+            f"{_MOST_STREAMS} event streams of yours are open here (limit {_MOST_STREAMS}); close one, or look again"
+        )
+        raise ApiError(429, message, headers={"retry-after": "1"})
+    return _OwnersStream(_events(gateway, video, last_id), gateway.streams, owner.name)
+
+
+async def _last_event(request: Request, gateway: Gateway, video: Video) -> int | None:
+    """Return the id of the last event that the caller knows; None if that was a finished video's last.
+
+    An id beyond the video's newest event stands for that: watchers who know all events share their looks. The record
+    must have been read before: its last event is then among those counted here.
+    """
+    given = request.headers.get("last-event-id", "0")
+    if not (given.isdecimal() and len(given) < 19):
+        raise ApiError(400, f"Last-Event-ID: got {given[:50]!r}; accepted: an id of an event", param="Last-Event-ID")
+    row = await gateway.services.database.row(
+        "SELECT coalesce(max(id), 0) AS newest FROM video_events WHERE video_id = %s", [video.id]
+    )
+    newest = row["newest"] if row else 0
+    return None if video.is_finished and int(given) >= newest else min(int(given), newest)
+
+
+class _OwnersStream(StreamingResponse):
+    """A stream of events that counts as one of its owner's while it is sent."""
+
+    def __init__(self, events: AsyncIterator[str], streams: Counter[str], owner: str) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(events, headers=headers, media_type="text/event-stream")
+        self._streams, self._owner = streams, owner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream, until its end or until the caller leaves."""
+        self._streams[self._owner] += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._streams -= Counter([self._owner])  # which drops an owner without streams
 
 
 @dataclass(frozen=True)
 class _Look:
-    """New events of a video, its place in the queue if it waits, and whether its record exists."""
+    """New events of a video, its place in the queue if it waits, and whether more may come.
+
+    `there`: whether its record exists; `ended`: whether the video had ended before the events were read.
+    """
 
     news: list[dict[str, Any]]
     place: dict[str, Any] | None
-    there: bool
+    there: bool = True
+    ended: bool = False
 
 
 async def _events(gateway: Gateway, video: Video, last_id: int) -> AsyncIterator[str]:
@@ -50,21 +98,21 @@ async def _events(gateway: Gateway, video: Video, last_id: int) -> AsyncIterator
     try:
         while True:
             try:
-                look = await listener.looks.ask((video.id, last_id), partial(_look, gateway, video.id, last_id))
-                news, place_now, there = look.news, look.place, look.there
+                look: _Look = await listener.looks.ask((video.id, last_id), partial(_look, gateway, video.id, last_id))
             except DatabaseUnavailable:
-                news, place_now, there = [], place, True
+                look = _Look([], place)
                 await asyncio.sleep(_LOOK_S)
-            for told in news:
+            for told in look.news:
                 last_id, written = told["id"], time.monotonic()
                 yield _event(told["kind"], {**told["data"], "at": told["at"]}, last_id)
                 if told["kind"] in FINISHED:
                     return
-            if place_now != place and place_now is not None:
-                place, written = place_now, time.monotonic()
-                yield _event("queue", place_now, None)
-            if not news and not there:
+            if look.place != place and look.place is not None:
+                place, written = look.place, time.monotonic()
+                yield _event("queue", look.place, None)
+            if not look.news and not look.there:
                 yield _event("deleted", {}, None)
+            if not look.news and (look.ended or not look.there):
                 return
             if time.monotonic() - written > _SIGN_OF_LIFE_S:
                 written = time.monotonic()
@@ -76,10 +124,10 @@ async def _events(gateway: Gateway, video: Video, last_id: int) -> AsyncIterator
 
 async def _look(gateway: Gateway, video_id: str, last_id: int) -> _Look:
     database = gateway.services.database
+    video = await videos.find(database, video_id, None)  # before its events: then an ended video's last is among them
     news = await videos.events_after(database, video_id, last_id)
-    video = await videos.find(database, video_id, None)
     place = await videos.place(database, video) if video is not None and video.status == "queued" else None
-    return _Look(news, place, video is not None)
+    return _Look(news, place, there=video is not None, ended=video is not None and video.is_finished)
 
 
 def _event(kind: str, data: dict[str, Any], event_id: int | None) -> str:

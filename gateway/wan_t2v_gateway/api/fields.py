@@ -18,6 +18,8 @@ from wan_t2v_gateway.database.records import MODEL_FPS
 
 MODEL = "wan2.2-t2v"
 _OWN = ("model", "seconds", "size", "webhook_url")
+# A field that stands for others, or that contradicts them.
+_REPLACES = {"size": ("width", "height"), "seconds": ("num_frames",), "step_profile": ("step_cache", "guidance_skip")}
 _NOT_OFFERED = {
     "input_reference": "this model makes videos from text alone",
     "image_reference": "this model makes videos from text alone",
@@ -54,6 +56,12 @@ def video_request(given: Mapping[str, Any], limits: Limits) -> VideoRequest:
     check_fields(fields, limits)
     fields.setdefault("seed", secrets.randbelow(2**31))  # drawn now, so that every attempt makes the same video
     return VideoRequest(_model(given), fields, str(given.get("webhook_url", "")))
+
+
+def remaining(inherited: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of another video without those that a given field replaces, as `size` does width and height."""
+    replaced = {name for field, names in _REPLACES.items() if given.get(field) is not None for name in names}
+    return {name: value for name, value in inherited.items() if name not in replaced}
 
 
 def _check_name(name: str) -> None:

@@ -27,6 +27,15 @@ def check_fields(fields: Mapping[str, Any], limits: Limits) -> None:
         raise InvalidField("num_inference_steps", f"work of {work}", accepted)
 
 
+def with_defaults(limits: Limits, defaults: Mapping[str, Any]) -> Limits:
+    """Return the limits with a gateway's defaults in place of the server's, for the fields that the server knows."""
+    fields = {
+        name: {**entry, "default": defaults[name]} if name in defaults else entry
+        for name, entry in limits.document["fields"].items()
+    }
+    return Limits.parse({**limits.document, "fields": fields})
+
+
 def limits_document(limits: Limits | None, offered: Sequence[str]) -> dict[str, Any] | None:
     """Make the limits for `GET /v1/models`: only of `offered` fields, with sizes as WIDTHxHEIGHT; None if unknown."""
     if limits is None:

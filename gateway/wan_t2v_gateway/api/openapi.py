@@ -8,6 +8,7 @@ from wan_t2v_client.fields import FIELDS
 from wan_t2v_client.limits import FieldLimits
 
 from wan_t2v_gateway.api.fields import MODEL, OFFERED
+from wan_t2v_gateway.api.limits import with_defaults
 
 _TEXT = {"type": "string"}
 _TYPES = {"BYTES": "string", "FP32": "number"}
@@ -46,7 +47,7 @@ REMIX = _body({"prompt": "a blue ball rolls left"})
 
 
 def request_schema(limits: Limits | None) -> dict[str, Any]:
-    """Make the schema of a request for a video, with the server's ranges and defaults if they are known."""
+    """Make the schema of a request for a video, with ranges and defaults if the server's limits are known."""
     fields = {} if limits is None else limits.fields
     properties = {
         name: {"type": _TYPES.get(FIELDS[name].datatype, "integer"), **_range(fields.get(name))} for name in OFFERED
@@ -62,8 +63,10 @@ def document_limits(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document, gateway = static(), getattr(app.state, "gateway", None)
         components = document.get("components", {})
-        request = request_schema(None if gateway is None else gateway.limits.known)
-        schemas = {**components.get("schemas", {}), _REQUEST: request}
+        limits = None
+        if gateway is not None and gateway.limits.known is not None:
+            limits = with_defaults(gateway.limits.known, gateway.services.settings.field_defaults)
+        schemas = {**components.get("schemas", {}), _REQUEST: request_schema(limits)}
         return {**document, "components": {**components, "schemas": schemas}}
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way of FastAPI's documentation

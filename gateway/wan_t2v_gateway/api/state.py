@@ -1,6 +1,7 @@
 """Dependencies of every route: the gateway's parts, and the owner who calls."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -18,12 +19,18 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Gateway:
-    """Parts of this process that routes use. `open_access`: while no key exists, every caller is the local owner."""
+    """Parts of this process that routes use.
+
+    Attributes:
+        open_access: while no key exists, every caller is the local owner.
+        streams: number of open event streams by owner.
+    """
 
     services: Services
     limits: LimitsReader
     listener: Listener
     open_access: bool
+    streams: Counter[str] = field(default_factory=Counter)
 
 
 def gateway_of(request: Request) -> Gateway:

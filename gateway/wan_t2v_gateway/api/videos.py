@@ -12,8 +12,8 @@ from fastapi.responses import JSONResponse
 from wan_t2v_gateway.api.body import read_body
 from wan_t2v_gateway.api.documents import video_document
 from wan_t2v_gateway.api.errors import ApiError
-from wan_t2v_gateway.api.fields import MODEL, OFFERED, VideoRequest, video_request
-from wan_t2v_gateway.api.limits import limits_document
+from wan_t2v_gateway.api.fields import MODEL, OFFERED, VideoRequest, remaining, video_request
+from wan_t2v_gateway.api.limits import limits_document, with_defaults
 from wan_t2v_gateway.api.openapi import CREATE, REMIX
 from wan_t2v_gateway.api.state import Gateway, TheGateway, TheOwner
 from wan_t2v_gateway.api.webhook_address import check_webhook_url
@@ -45,7 +45,8 @@ async def remix_video(request: Request, video_id: str, gateway: TheGateway, owne
         made_with = {
             name: value for name, value in (before.metadata or {}).get("settings", {}).items() if name == "seed"
         }
-        checked = video_request({**before.fields, **made_with, **given}, await gateway.limits.read())
+        inherited = remaining({**before.fields, **made_with}, given)
+        checked = video_request({**inherited, **given}, await gateway.limits.read())
         given = {**given, "remix": before.id}
         return await _create(request, gateway, owner, checked, given=given, remixed_from=before.id, span=span)
 
@@ -145,8 +146,11 @@ async def delete_video(video_id: str, gateway: TheGateway, owner: TheOwner) -> J
 @router.get("/v1/models")
 async def list_models(gateway: TheGateway, owner: TheOwner) -> JSONResponse:
     """List the model, with the limits that its server publishes; null before any server answered."""
-    limits = limits_document(await gateway.limits.find(), OFFERED)
-    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "local", "limits": limits}
+    limits = await gateway.limits.find()
+    if limits is not None:
+        limits = with_defaults(limits, gateway.services.settings.field_defaults)
+    shown = limits_document(limits, OFFERED)
+    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "local", "limits": shown}
     return JSONResponse({"object": "list", "data": [model]})
 
 

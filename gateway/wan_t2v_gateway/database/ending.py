@@ -22,7 +22,8 @@ QueueWebhook = Callable[[AsyncConnection[DictRow], str], Awaitable[int]]
 class Ending:
     """End of a job: its status `completed`, `failed` or `cancelled`, and the values of its record.
 
-    `bytes` is the size of all files, `sha256` that of the video; `keep_s` is the time in seconds until it expires.
+    `bytes` is the size of all files, `sha256` that of the video, `folder` where they are in the store; `keep_s` is the
+    time in seconds until it expires.
     """
 
     status: str
@@ -31,30 +32,31 @@ class Ending:
     bytes: int = 0
     sha256: str | None = None
     keep_s: float | None = None
+    folder: str | None = None
 
 
 @limited
 async def end(
     database: Database, video_id: str, ending: Ending, *, queue_webhook: QueueWebhook, attempt: int | None = None
 ) -> Video | None:
-    """Record the end of a job. Returns None if it had ended before, or if another attempt has begun.
+    """Record the end of a job. Returns None if it had ended otherwise before, or if another attempt has begun.
 
-    Raises DatabaseUnavailable.
+    Raises DatabaseUnavailable; the end may be recorded all the same, and the next call then returns it.
     """
     async with database.transaction() as connection:
         cursor = await connection.execute(
             "UPDATE videos SET status = %s, error = %s, metadata = %s, bytes = %s, sha256 = %s, "  # noqa: S608
-            "completed_at = clock_timestamp(), expires_at = clock_timestamp() + %s * interval '1 second' "
+            "folder = %s, completed_at = clock_timestamp(), expires_at = clock_timestamp() + %s * interval '1 second' "
             "WHERE id = %s AND (%s::int IS NULL OR attempt = %s) AND status IN ('queued', 'in_progress') "
             f"RETURNING {COLUMNS}",
             [
                 *(ending.status, Jsonb(ending.error), Jsonb(ending.metadata), ending.bytes, ending.sha256),
-                *(ending.keep_s, video_id, attempt, attempt),
+                *(ending.folder, ending.keep_s, video_id, attempt, attempt),
             ],
         )
         row = await cursor.fetchone()
         if row is None:
-            return None
+            return await _recorded_before(connection, video_id, ending)
         video = video_from_row(row)
         await connection.execute(
             f"INSERT INTO work (owner, status, seconds) SELECT owner, status, {SPENT} FROM videos "  # noqa: S608
@@ -69,6 +71,16 @@ async def end(
             await _add_webhook(connection, video, queue_webhook)
         await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, video_id])
         return video
+
+
+async def _recorded_before(connection: AsyncConnection[DictRow], video_id: str, ending: Ending) -> Video | None:
+    """Return the record if an earlier call recorded this very end: its folder is of this attempt alone."""
+    cursor = await connection.execute(
+        f"SELECT {COLUMNS} FROM videos WHERE id = %s AND status = %s AND folder = %s",  # noqa: S608
+        [video_id, ending.status, ending.folder],
+    )
+    row = await cursor.fetchone()
+    return None if row is None else video_from_row(row)
 
 
 async def _add_webhook(connection: AsyncConnection[DictRow], video: Video, queue_webhook: QueueWebhook) -> None:

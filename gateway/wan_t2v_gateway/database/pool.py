@@ -1,7 +1,7 @@
 """Connections to Postgres, with a time limit on each call."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, LiteralString
@@ -68,12 +68,12 @@ class Database:
             raise DatabaseUnavailable(f"the database does not answer ({type(error).__name__})") from error
 
     @limited
-    async def rows(self, query: LiteralString, arguments: Sequence[Any] = ()) -> list[DictRow]:
+    async def rows(self, query: LiteralString, arguments: Sequence[Any] | Mapping[str, Any] = ()) -> list[DictRow]:
         """Run one statement and return its rows."""
         async with self.transaction() as connection:
             cursor = await connection.execute(query, arguments or None)
             return await cursor.fetchall() if cursor.description else []
 
-    async def row(self, query: LiteralString, arguments: Sequence[Any] = ()) -> DictRow | None:
+    async def row(self, query: LiteralString, arguments: Sequence[Any] | Mapping[str, Any] = ()) -> DictRow | None:
         """Run one statement and return its first row."""
         return next(iter(await self.rows(query, arguments)), None)

@@ -59,13 +59,31 @@ async def count_crash(database: Database, video: Video) -> int:
     return int(row["crashes"]) if row else 0
 
 
+async def claim_folder(database: Database, video: Video, folder: str) -> bool:
+    """Record that this attempt stores files, so that they are found and removed whatever happens.
+
+    Returns False if another attempt has begun, or the job has ended.
+    """
+    row = await database.row(
+        "UPDATE videos SET folders = array_append(array_remove(folders, %s), %s) "
+        "WHERE id = %s AND attempt = %s AND status = 'in_progress' RETURNING id",
+        [folder, folder, video.id, video.attempt],
+    )
+    return row is not None
+
+
 @limited
-async def put_back(database: Database, video: Video) -> None:
-    """Record that the job waits in the queue again."""
+async def put_back(database: Database, video: Video, *, outage_s: float = 0.0) -> None:
+    """Record that the job waits in the queue again, after `outage_s` seconds of waiting for a server or store.
+
+    A job that was only refused has not begun: others' turns must not count from it.
+    """
     async with database.transaction() as connection:
         await connection.execute(
-            f"UPDATE videos SET status = 'queued', progress = '{{}}', worked_s = {SPENT}, attempt_at = NULL "  # noqa: S608
+            f"UPDATE videos SET status = 'queued', progress = '{{}}', worked_s = {SPENT}, attempt_at = NULL, "  # noqa: S608
+            "outage_s = outage_s + %s, started_at = CASE WHEN EXISTS (SELECT FROM video_events "
+            "WHERE video_id = videos.id AND kind = 'step') THEN started_at END "
             "WHERE id = %s AND attempt = %s AND status = 'in_progress'",
-            [video.id, video.attempt],
+            [outage_s, video.id, video.attempt],
         )
         await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, video.id])

@@ -37,17 +37,25 @@ class Video:
     body_hash: str | None
     webhook_url: str
     trace: dict[str, str]
+    folder: str | None
+    folders: list[str]
+    outage_s: float
 
     @property
     def is_finished(self) -> bool:
         """Whether the job has ended."""
         return self.status in FINISHED
 
+    @property
+    def files(self) -> str:
+        """Folder of the finished files in the store. Records of older gateways name none: it is the video's id."""
+        return self.folder or self.id
+
 
 COLUMNS = (
     "id, owner, status, model, fields, created_at, started_at, completed_at, expires_at, progress, error, metadata, "
     "bytes, sha256, turn, queue_job, attempt, crashes, cancel_requested_at, remixed_from, body_hash, webhook_url, "
-    "trace"
+    "trace, folder, folders, outage_s"
 )
 
 

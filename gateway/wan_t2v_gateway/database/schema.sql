@@ -46,6 +46,8 @@ CREATE INDEX IF NOT EXISTS videos_turn_served ON videos (turn) WHERE started_at 
 CREATE INDEX IF NOT EXISTS videos_completed ON videos (completed_at DESC, id) INCLUDE (bytes, expires_at)
     WHERE status = 'completed';
 CREATE INDEX IF NOT EXISTS videos_expiring ON videos (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS videos_without_expiry ON videos (completed_at)
+    WHERE expires_at IS NULL AND completed_at IS NOT NULL;  -- ended by an older gateway
 
 CREATE TABLE IF NOT EXISTS video_events (
     id bigserial PRIMARY KEY,
@@ -100,5 +102,13 @@ DO $$ BEGIN
         WHERE table_schema = current_schema AND table_name = 'videos' AND column_name = 'trace'
     ) THEN
         ALTER TABLE videos ADD COLUMN trace jsonb NOT NULL DEFAULT '{}';  -- parent context of the job's spans
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = current_schema AND table_name = 'videos' AND column_name = 'folders'
+    ) THEN
+        ALTER TABLE videos ADD COLUMN folder text;  -- of the finished files in the store; NULL in older records: the id
+        ALTER TABLE videos ADD COLUMN folders text[] NOT NULL DEFAULT '{}';  -- of every attempt that stored files
+        ALTER TABLE videos ADD COLUMN outage_s double precision NOT NULL DEFAULT 0;  -- waited for server and store
     END IF;
 END $$;

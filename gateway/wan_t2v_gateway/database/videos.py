@@ -94,12 +94,18 @@ async def ask_to_cancel(database: Database, video_id: str) -> None:
 
 
 @limited
-async def remove(database: Database, video_id: str) -> None:
-    """Delete the record with prompt, events and webhooks. Its seconds of generation stay in the usage."""
+async def remove(database: Database, video_id: str) -> list[str]:
+    """Delete the record with prompt, events and webhooks. Its seconds of generation stay in the usage.
+
+    Returns the folders in which its attempts stored files.
+    """
     async with database.transaction() as connection:
         await connection.execute("DELETE FROM webhooks WHERE video_id = %s", [video_id])
-        await connection.execute(
-            "WITH gone AS (DELETE FROM videos WHERE id = %s RETURNING *) INSERT INTO work (owner, status, seconds) "  # noqa: S608
-            f"SELECT owner, 'cancelled', {SPENT} FROM gone WHERE status IN ('queued', 'in_progress')",
+        cursor = await connection.execute(
+            "WITH gone AS (DELETE FROM videos WHERE id = %s RETURNING *), "  # noqa: S608
+            f"spent AS (INSERT INTO work (owner, status, seconds) SELECT owner, 'cancelled', {SPENT} FROM gone "
+            "WHERE status IN ('queued', 'in_progress')) SELECT folders FROM gone",
             [video_id],
         )
+        row = await cursor.fetchone()
+        return [] if row is None else list(row["folders"])

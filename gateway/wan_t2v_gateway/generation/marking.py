@@ -1,6 +1,7 @@
 """Sign a finished file as made by a model (C2PA), with the operator's certificate or one made for development.
 
-Signing a file twice gives different bytes. So a file is signed once, and a later attempt takes it from the store.
+Signing a file twice gives different bytes. Each attempt of a job signs and stores a file of its own; the record names
+the one that it has the hash of.
 """
 
 import importlib
@@ -54,14 +55,6 @@ class Marker:
             return self._c2pa.Signer.from_info(info)
         except Exception as error:
             raise MarkingError(f"the certificate for marking is not accepted: {error}") from None
-
-    def is_signed(self, video: bytes) -> bool:
-        """Whether the file has a C2PA manifest."""
-        try:
-            with self._c2pa.Reader("video/mp4", io.BytesIO(video)):
-                return True
-        except self._c2pa.C2paError:
-            return False
 
     def sign(self, video: bytes, *, title: str, model: str) -> bytes:
         """Return the file with a signed C2PA manifest in it."""

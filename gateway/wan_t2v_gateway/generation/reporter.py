@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from wan_t2v_client import Heartbeat, Progress
 
@@ -13,10 +15,18 @@ from wan_t2v_gateway.database.records import Video
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 200  # updates; while the database is away, the oldest are dropped
+_T = TypeVar("_T")
+
+
+class Superseded(Exception):
+    """Another attempt of the job has begun, or the job has ended: this attempt has nothing more to do."""
 
 
 class Reporter:
-    """Progress writer, an asynchronous context. `superseded` is set once another attempt of the job has begun."""
+    """Progress writer, an asynchronous context.
+
+    `superseded` is set once another attempt has begun or the job has ended; `progressed` once a step was reported.
+    """
 
     def __init__(self, database: Database, video: Video) -> None:
         self._database, self._video = database, video
@@ -25,6 +35,7 @@ class Reporter:
         self._closed = False
         self._task: asyncio.Task[None] | None = None
         self.superseded = asyncio.Event()
+        self.progressed = False
 
     async def __aenter__(self) -> "Reporter":
         self._task = asyncio.create_task(self._send())
@@ -38,8 +49,23 @@ class Reporter:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._task, timeout=0.2 if exception[0] else 2.0)
 
+    async def unless_superseded(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do the work of this attempt; once it is superseded, cancel the work and raise Superseded."""
+        task, superseded = asyncio.create_task(work), asyncio.create_task(self.superseded.wait())
+        try:
+            await asyncio.wait({task, superseded}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Superseded(f"attempt {self._video.attempt} of {self._video.id} has ended")
+            return task.result()
+        finally:
+            superseded.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
     def step(self, progress: Progress) -> None:
         """Queue the update of a finished step."""
+        self.progressed = True
         share = progress.step / progress.num_inference_steps
         data = {
             "stage": "denoise",

@@ -8,10 +8,10 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from procrastinate.job_context import AbortReason, JobContext
 from wan_t2v_client import (
@@ -27,11 +27,12 @@ from wan_t2v_client import (
 from wan_t2v_gateway.database import videos
 from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.limit import DatabaseUnavailable
-from wan_t2v_gateway.database.progress import begin, count_crash, put_back
+from wan_t2v_gateway.database.progress import begin, claim_folder, count_crash, put_back
 from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.generation.failures import failure, failure_of
 from wan_t2v_gateway.generation.marking import Marker
-from wan_t2v_gateway.generation.reporter import Reporter
+from wan_t2v_gateway.generation.readiness import is_ready
+from wan_t2v_gateway.generation.reporter import Reporter, Superseded
 from wan_t2v_gateway.queue.tasks import TryAgain
 from wan_t2v_gateway.services import Services
 from wan_t2v_gateway.storage.pictures import thumbnail_and_sheet
@@ -42,6 +43,8 @@ _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 60.0
 _OURS = "the gateway failed; its log has the reason"
 _BEING_WORKED_ON = "is being worked on"  # text of the server's ALREADY_EXISTS: an earlier try is still running there
+_UNTIL_QUEUED_S = 0.2  # so that the refused job is in the queue again before the next fetch
+_T = TypeVar("_T")
 
 
 class VideoRunner:
@@ -51,6 +54,7 @@ class VideoRunner:
         self, services: Services, client: AsyncTextToVideo, *, connection: Connection, marker: Marker | None = None
     ) -> None:
         self._services, self._client, self._marker, self._connection = services, client, marker, connection
+        self._next_job_at = 0.0  # by the monotonic clock
 
     async def __call__(self, context: JobContext, video_id: str) -> None:
         """Run the job to its end. Raises TryAgain or DatabaseUnavailable if the queue must retry it."""
@@ -71,30 +75,35 @@ class VideoRunner:
             else:  # this process is stopping
                 await self._put_back(video)
             raise
-        except (TryAgain, DatabaseUnavailable):
+        except TryAgain as error:
+            await self._put_back(video, error.outage_s)
+            raise
+        except DatabaseUnavailable:
             await self._put_back(video)
             raise
+        except Superseded as error:
+            _log.warning("%s", error)
         except Exception:  # else the keeper would queue it again and again
             _log.exception("%s failed", video.id)
             await self._end(video, Ending("failed", error=failure("server_error", _OURS)))
 
+    async def takes_jobs(self) -> bool:
+        """Whether the next job may begin: no pause after a refusal is running, and the server is ready."""
+        return time.monotonic() >= self._next_job_at and await is_ready(self._connection)
+
     async def _attempt(self, video: Video) -> None:
-        reporter = Reporter(self._services.database, video)
+        reporter, began = Reporter(self._services.database, video), time.monotonic()
         try:
             with self._services.tracer.span("running", video.trace, video=video.id, attempt=video.attempt) as span:
                 async with reporter, self._traced_client(span) as client:
-                    generation = await self._generation(video, reporter, client)
-            received = time.monotonic()
+                    generation = await reporter.unless_superseded(self._generation(video, reporter, client))
+            received, self._next_job_at = time.monotonic(), 0.0  # the server has room again
             with self._services.tracer.span("stored", video.trace, video=video.id):
                 await self._store(video, generation)
             self._services.measurements.finishing.observe(time.monotonic() - received)
-        except Unavailable as error:
-            self._check_patience(video, str(error))
-            pause_s = 1.0 if _BEING_WORKED_ON in str(error) else self._pause_s(video)
-            raise TryAgain(str(error), max(pause_s, error.retry_after_s or 0.0)) from None
-        except StorageUnavailable as error:
-            self._check_patience(video, str(error))
-            raise TryAgain(str(error), self._pause_s(video)) from None
+        except (Unavailable, StorageUnavailable) as error:
+            worked = reporter.progressed and isinstance(error, Unavailable)
+            raise self._try_again(video, error, lost_s=0.0 if worked else time.monotonic() - began) from None
 
     @contextlib.asynccontextmanager
     async def _traced_client(self, span: Span) -> AsyncIterator[AsyncTextToVideo]:
@@ -110,16 +119,14 @@ class VideoRunner:
         fields: dict[str, Any] = {"preview_every": self._services.settings.preview_every, **video.fields}
         if self._services.settings.resumes:
             fields["idempotency_key"] = video.id
-        progressed = False
         try:
             async with aclosing(client.stream(on_heartbeat=reporter.stage, **fields)) as news:
                 async for told in news:
                     if isinstance(told, Generation):
                         return told
-                    progressed = True
                     reporter.step(told)
         except Unavailable as error:
-            if progressed:
+            if reporter.progressed:
                 await self._count_crash(video, error)
             raise
         raise ServerFault("the stream ended without its last word")
@@ -134,7 +141,10 @@ class VideoRunner:
             raise ServerFault("the server's answer holds no video")
         files, metadata = {"video": generation.video}, dict(generation.metadata)
         if self._marker is not None:
-            files["video"] = await self._marked(self._marker, video, generation.video)
+            title = f"{video.id}.mp4"
+            files["video"] = await asyncio.to_thread(
+                self._marker.sign, generation.video, title=title, model=video.model
+            )
             unsigned = hashlib.sha256(generation.video).hexdigest()
             metadata["marked"] = {"certificate": self._marker.kind, "unsigned_sha256": unsigned}
         try:
@@ -142,38 +152,54 @@ class VideoRunner:
             files |= {"thumbnail": thumbnail, "spritesheet": sheet}
         except Exception as error:  # a video without pictures is still a video
             _log.warning("no pictures of %s: %s", video.id, error)
-        for variant, data in files.items():
-            await self._services.store.put(video.id, variant, data)
-        await self._end(
-            video,
-            Ending(
-                "completed",
-                metadata=metadata,
-                bytes=sum(map(len, files.values())),
-                sha256=hashlib.sha256(files["video"]).hexdigest(),
-                keep_s=self._services.settings.keep_s,
-            ),
+        folder = f"{video.id}/{video.attempt}"  # of this attempt alone, so that a late one changes no recorded file
+        await self._put(video, folder, files)
+        end = Ending(
+            "completed",
+            metadata=metadata,
+            bytes=sum(map(len, files.values())),
+            sha256=hashlib.sha256(files["video"]).hexdigest(),
+            folder=folder,
         )
+        recorded = await self._end(video, end)
+        await self._remove({folder} if recorded is None else {*recorded.folders} - {folder})
 
-    async def _marked(self, marker: Marker, video: Video, made: bytes) -> bytes:
-        """Return the signed file; that of an earlier attempt if it is stored, since each signing gives other bytes."""
-        earlier = await self._services.store.whole(video.id, "video") if video.attempt > 1 else None
-        if earlier is not None and await asyncio.to_thread(marker.is_signed, earlier):
-            return earlier
-        return await asyncio.to_thread(marker.sign, made, title=f"{video.id}.mp4", model=video.model)
+    async def _put(self, video: Video, folder: str, files: dict[str, bytes]) -> None:
+        """Store the files. Raises Superseded, StorageUnavailable."""
+        database = self._services.database
+        if not await _until_heard(lambda: claim_folder(database, video, folder), f"the end of {video.id}"):
+            raise Superseded(f"attempt {video.attempt} of {video.id} has ended; its files are not stored")
+        for variant, data in files.items():
+            await self._services.store.put(folder, variant, data)
 
-    def _check_patience(self, video: Video, reason: str) -> None:
-        assert video.started_at is not None
-        waited_s = time.time() - video.started_at.timestamp()
+    async def _remove(self, folders: set[str]) -> None:
+        """Remove the files of other attempts than the recorded one."""
+        for folder in folders:
+            try:
+                await self._services.store.remove(folder)
+            except StorageUnavailable as error:  # then they go with the record
+                _log.warning("files in %s stay: %s", folder, error)
+
+    def _try_again(self, video: Video, error: Unavailable | StorageUnavailable, *, lost_s: float) -> TryAgain:
+        """Make the exception that returns the job to the queue. Raises ServerFault if the job has waited too long."""
+        waited_s = video.outage_s + lost_s
         if waited_s > self._services.settings.longest_outage_s:
-            raise ServerFault(f"given up after {waited_s:.0f} s and {video.attempt} attempts; last: {reason}")
+            raise ServerFault(f"given up after {waited_s:.0f} s and {video.attempt} attempts; last: {error}")
+        pause_s = self._pause_s(video, error)
+        if _BEING_WORKED_ON not in str(error):
+            # A later job would be refused too, count as begun, and take its owner's turn.
+            self._next_job_at = max(self._next_job_at, time.monotonic() + pause_s + _UNTIL_QUEUED_S)
+        return TryAgain(str(error), pause_s, outage_s=lost_s + pause_s)
 
-    def _pause_s(self, video: Video) -> float:
-        return float(min(_LONGEST_PAUSE_S, self._services.settings.retry_s * 2.0 ** min(video.attempt - 1, 16)))
+    def _pause_s(self, video: Video, error: Unavailable | StorageUnavailable) -> float:
+        asked_s = (isinstance(error, Unavailable) and error.retry_after_s) or 0.0
+        growing_s = self._services.settings.retry_s * 2.0 ** min(video.attempt - 1, 16)
+        own_s = 1.0 if _BEING_WORKED_ON in str(error) else min(_LONGEST_PAUSE_S, growing_s)
+        return float(max(asked_s, own_s))
 
-    async def _put_back(self, video: Video) -> None:
+    async def _put_back(self, video: Video, outage_s: float = 0.0) -> None:
         with contextlib.suppress(DatabaseUnavailable):  # then it is shown as in progress until the next attempt begins
-            await put_back(self._services.database, video)
+            await put_back(self._services.database, video, outage_s=outage_s)
 
     async def _cancelled(self, video: Video) -> None:
         """Record a cancellation, even if the database is away for a while. The stream is closed by then."""
@@ -182,12 +208,16 @@ class VideoRunner:
             self._services.measurements.cancel.observe(age_s or 0.0)
         await self._end(video, Ending("cancelled"))
 
-    async def _end(self, video: Video, ending: Ending) -> None:
+    async def _end(self, video: Video, ending: Ending) -> Video | None:
         """Record the end; wait for the database if it is away, so that finished work is not lost."""
-        while True:
-            try:
-                await self._services.end(video.id, ending, attempt=video.attempt)
-                return
-            except DatabaseUnavailable as error:
-                _log.warning("the end of %s waits: %s", video.id, error)
-                await asyncio.sleep(1.0)
+        end = self._services.end
+        return await _until_heard(lambda: end(video.id, ending, attempt=video.attempt), f"the end of {video.id}")
+
+
+async def _until_heard(call: Callable[[], Awaitable[_T]], what: str) -> _T:
+    while True:
+        try:
+            return await call()
+        except DatabaseUnavailable as error:
+            _log.warning("%s waits: %s", what, error)
+            await asyncio.sleep(1.0)

@@ -43,6 +43,7 @@ export async function watch(videoId, onEvent, signal) {
     try {
       const answer = await fetch(`/v1/videos/${videoId}/events`, { headers: headers({ 'last-event-id': lastId }), signal });
       if (answer.status === 404) return onEvent('deleted', {});
+      if (answer.status === 204) return undefined; // it has ended, and its last event was told
       if (!answer.ok) throw new Error(answer.statusText);
       let rest = '';
       for (const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader(); ;) {

@@ -1,12 +1,13 @@
 """The keeper: it returns jobs of dead workers to the queue, and removes expired videos.
 
-Every gateway runs one. Keepers may work at the same time: each step is one statement, which only one of them wins.
+Every gateway runs one. Keepers may work at the same time: a job is given back by a statement that only one of them
+wins, and put back under a lock on its record.
 """
 
 import asyncio
-import itertools
 import logging
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
+from typing import LiteralString
 
 import procrastinate
 from procrastinate.exceptions import ProcrastinateException
@@ -15,39 +16,93 @@ from wan_t2v_gateway.database.creation import lane_name
 from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.database.usage import forget_old_work
+from wan_t2v_gateway.queue.patient_manager import OWN_TRY
 from wan_t2v_gateway.queue.tasks import GENERATE
 from wan_t2v_gateway.services import Services
 
 _log = logging.getLogger(__name__)
-_LOOKS_BETWEEN_EXPIRIES = 20  # a minute
+_EXPIRY_LOOKS = 20  # heartbeats between looks for expired videos, a minute: such a look scans all
 _LOST_AFTER_S = 30  # age at which an unfinished video without a queue job is put back
+_NOW: LiteralString = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now"
+_GIVE_BACK: LiteralString = (
+    OWN_TRY + "SELECT procrastinate_retry_job_v2(id, now(), NULL, NULL, NULL) AS given FROM own_try"  # noqa: S608
+)
+# Rows of older gateways, and of jobs that were given back while they were cancelled.
+_FORGET_ENDED: LiteralString = "DELETE FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')"
+_HAS_JOB: LiteralString = (
+    "SELECT FROM videos JOIN procrastinate_jobs AS jobs ON jobs.id = queue_job AND jobs.status IN ('todo', 'doing') "
+    "WHERE videos.id = %s"
+)
+
+
+class AnsweringDatabase:
+    """How long the database has answered this keeper without a gap, by the database's own clock.
+
+    After an outage or a pause of the machine every worker looks silent until it has reported again.
+    """
+
+    def __init__(self, gap_s: float) -> None:
+        self._gap_s = gap_s
+        self._since: float | None = None
+        self._last = 0.0
+
+    def failed(self) -> None:
+        """Record a failed look: a gap."""
+        self._since = None
+
+    def answered(self, now: float) -> float:
+        """Record an answer at the database's time. Returns the seconds since the last gap."""
+        if self._since is None or not 0 <= now - self._last <= self._gap_s:
+            self._since = now
+        self._last = now
+        return now - self._since
 
 
 async def watch_for_lost_jobs(app: procrastinate.App, services: Services) -> None:
-    """Check for lost jobs every few seconds, until cancelled; for expired videos less often, as that scans all."""
-    for look in itertools.count():
+    """Check for lost jobs every few seconds, and less often for what has expired, until cancelled."""
+    pause_s, database = services.settings.heartbeat_s, AnsweringDatabase(services.settings.stalled_s / 2)
+
+    async def lost() -> None:
+        await give_back_stalled(app, services, database)
+        await put_back_lost(services)
+
+    async def expired() -> None:
+        await forget_old_work(services.database)
+        await services.database.rows(_FORGET_ENDED)
+        await services.remove_expired()
+
+    async with asyncio.TaskGroup() as group:  # two loops, since deleting many files takes longer than a gap may last
+        group.create_task(_repeat(lost, pause_s, on_failure=database.failed))
+        group.create_task(_repeat(expired, _EXPIRY_LOOKS * pause_s))
+
+
+async def _repeat(
+    look: Callable[[], Awaitable[None]], pause_s: float, *, on_failure: Callable[[], None] = lambda: None
+) -> None:
+    while True:
         try:
-            await give_back_stalled(app, services)
-            await put_back_lost(services)
-            if look % _LOOKS_BETWEEN_EXPIRIES == 0:
-                await services.remove_expired()
-                await forget_old_work(services.database)
+            await look()
         except (DatabaseUnavailable, ProcrastinateException) as error:
+            on_failure()
             _log.warning("the keeper could not look: %s", error)
         except Exception:  # one failed check must not end all later ones
+            on_failure()
             _log.exception("the keeper failed")
-        await asyncio.sleep(services.settings.heartbeat_s)
+        await asyncio.sleep(pause_s)
 
 
-async def give_back_stalled(app: procrastinate.App, services: Services) -> int:
-    """Queue the jobs of silent workers again. Returns how many."""
-    stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=services.settings.stalled_s)
+async def give_back_stalled(app: procrastinate.App, services: Services, database: AnsweringDatabase) -> int:
+    """Queue the jobs of silent workers again, unless the database was away a moment ago. Returns how many."""
+    silent_s = services.settings.stalled_s
+    stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=silent_s)
+    clock = await services.database.row(_NOW)  # after the look, which a gap may have delayed
+    assert clock is not None
+    if database.answered(clock["now"]) < silent_s:
+        return 0
     given = 0
     for job in stalled:
-        assert job.id is not None
-        try:
-            await app.job_manager.retry_job_by_id_async(job_id=job.id, retry_at=datetime.now(UTC))
-        except ProcrastinateException:
+        own_try = {"job_id": job.id, "worker_id": job.worker_id, "attempts": job.attempts}
+        if not await services.database.rows(_GIVE_BACK, own_try):
             continue  # another keeper was first, or the job has ended
         given += 1
         _log.warning("job %s of a silent worker goes back to the queue", job.id)
@@ -71,21 +126,39 @@ async def _count_death(services: Services, video_id: str) -> None:
 
 
 async def put_back_lost(services: Services) -> int:
-    """Queue unfinished videos that have no job in the queue; end those with a request to cancel. Returns how many."""
+    """Queue unfinished videos without a job in the queue, and end those with a request to cancel.
+
+    Returns how many were queued.
+    """
     rows = await services.database.rows(
-        "SELECT videos.id, turn, owner, lane, cancel_requested_at IS NOT NULL AS cancelled FROM videos "
+        "SELECT videos.id, cancel_requested_at IS NOT NULL AS cancelled FROM videos "
         "LEFT JOIN procrastinate_jobs AS jobs ON jobs.id = queue_job AND jobs.status IN ('todo', 'doing') "
         "WHERE videos.status IN ('queued', 'in_progress') AND jobs.id IS NULL "
         "AND created_at < now() - %s * interval '1 second' LIMIT 100",
         [_LOST_AFTER_S],
     )
+    put_back = 0
     for row in rows:
         if row["cancelled"]:
             await services.end(row["id"], Ending("cancelled"))
-            continue
-        async with services.database.transaction() as connection:
-            lane = lane_name(row["owner"], row["lane"])
-            job = await services.queue.add_video(connection, row["id"], row["turn"], lane)
-            await connection.execute("UPDATE videos SET queue_job = %s WHERE id = %s", [job, row["id"]])
-        _log.warning("video %s had no job in the queue; it has one again", row["id"])
-    return len(rows)
+        elif await _put_back(services, row["id"]):
+            _log.warning("video %s had no job in the queue; it has one again", row["id"])
+            put_back += 1
+    return put_back
+
+
+async def _put_back(services: Services, video_id: str) -> bool:
+    """Queue a video unless it has a job. Two statements: the second sees what a keeper that had the lock has done."""
+    async with services.database.transaction() as connection:
+        cursor = await connection.execute(
+            "SELECT turn, owner, lane FROM videos WHERE id = %s AND status IN ('queued', 'in_progress') "
+            "AND cancel_requested_at IS NULL FOR UPDATE SKIP LOCKED",
+            [video_id],
+        )
+        video = await cursor.fetchone()
+        if video is None or (await connection.execute(_HAS_JOB, [video_id])).rowcount:
+            return False
+        lane = lane_name(video["owner"], video["lane"])
+        job = await services.queue.add_video(connection, video_id, video["turn"], lane)
+        await connection.execute("UPDATE videos SET queue_job = %s WHERE id = %s", [job, video_id])
+    return True

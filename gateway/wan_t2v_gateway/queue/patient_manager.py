@@ -2,56 +2,113 @@
 
 procrastinate's worker ends if one of these calls fails, and aborts every running video. But a running video needs no
 database: its progress and end are written when the database is back.
+
+A job that was given to another worker meanwhile is that worker's: procrastinate's own statements look only at the job's
+id, and an earlier worker's end of the job would remove it from the queue while it runs.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from datetime import UTC, datetime
+from typing import LiteralString
 
 from procrastinate.connector import BaseAsyncConnector
 from procrastinate.exceptions import ConnectorException
-from procrastinate.jobs import Job
+from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager, NotificationCallback
 
+from wan_t2v_gateway.database.limit import DatabaseUnavailable, limited
 from wan_t2v_gateway.database.switches import PAUSED
 
 _log = logging.getLogger(__name__)
 _PAUSE_S = 1.0
-_GONE = "not found"  # procrastinate's message for a job that this worker no longer owns
+# A row while the job is still this try of this worker, which has the row's lock until the statement ends. `attempts`
+# tells two tries of one worker apart.
+OWN_TRY: LiteralString = (
+    "WITH own_try AS MATERIALIZED (SELECT id FROM procrastinate_jobs WHERE id = %(job_id)s AND status = 'doing' "
+    "AND worker_id IS NOT DISTINCT FROM %(worker_id)s::bigint AND attempts = %(attempts)s FOR UPDATE) "
+)
+# Without its row a worker could take no job any more: the row is a foreign key of the job.
+_HEARTBEAT: LiteralString = (
+    "INSERT INTO procrastinate_workers (id) OVERRIDING SYSTEM VALUE VALUES (%(worker_id)s) "
+    "ON CONFLICT (id) DO UPDATE SET last_heartbeat = now()"
+)
+_FINISH: LiteralString = (
+    f"{OWN_TRY} SELECT procrastinate_finish_job_v1(id, %(status)s::procrastinate_job_status, %(delete_job)s) "  # noqa: S608
+    "FROM own_try"
+)
+_RETRY: LiteralString = (
+    f"{OWN_TRY} SELECT procrastinate_retry_job_v2(id, %(retry_at)s::timestamptz, %(priority)s::integer, "  # noqa: S608
+    "%(queue)s::varchar, %(lock)s::varchar) FROM own_try"
+)
 
 
 class PatientJobManager(JobManager):
-    """A JobManager that waits while the database is away, and whose queue `pausable` can be paused."""
+    """A JobManager that waits while the database is away, and whose queue `pausable` can be paused.
+
+    A job of that queue begins only while `takes_jobs` holds, which says whether this process can do one now.
+    """
 
     def __init__(self, connector: BaseAsyncConnector, *, pausable: str) -> None:
         super().__init__(connector)
         self._pausable = pausable
+        self.takes_jobs: Callable[[], Awaitable[bool]] = _always
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
         """Fetch a job; None also while the queue is paused or the database is away. The worker then asks again."""
         try:
-            if queues and self._pausable in queues and (await self.connector.execute_query_one_async(PAUSED))["paused"]:
+            if queues and self._pausable in queues and not await self._may_begin():
                 return None
             return await super().fetch_job(queues, worker_id)
         except ConnectorException as error:
             _log.warning("no job could be fetched: %s", error)
             return None
 
+    async def _may_begin(self) -> bool:
+        return not (await self.connector.execute_query_one_async(PAUSED))["paused"] and await self.takes_jobs()
+
     async def update_heartbeat(self, worker_id: int) -> None:
-        """Send a heartbeat; a failure is only logged."""
+        """Send a heartbeat, also of a worker that was forgotten in a long silence; a failure is only logged."""
         try:
-            await super().update_heartbeat(worker_id)
+            await self.connector.execute_query_async(_HEARTBEAT, worker_id=worker_id)
         except ConnectorException as error:
             _log.warning("the worker could not report: %s", error)
 
-    async def finish_job(self, *arguments: Any, **named: Any) -> None:
-        """Record a job's end; retry until the database accepts it."""
-        await _until_heard(lambda: super(PatientJobManager, self).finish_job(*arguments, **named))
+    async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:
+        """Record a job's end; retry until the database accepts it. Without effect if another worker has the job."""
+        await _until_heard(
+            lambda: self.connector.execute_query_async(
+                _FINISH, **_own_try(job), status=status.value, delete_job=delete_job
+            )
+        )
 
-    async def retry_job(self, *arguments: Any, **named: Any) -> None:
-        """Return a job to the queue; retry until the database accepts it."""
-        await _until_heard(lambda: super(PatientJobManager, self).retry_job(*arguments, **named))
+    async def retry_job(
+        self,
+        job: Job,
+        retry_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        lock: str | None = None,
+    ) -> None:
+        """Return a job to the queue; retry until the database accepts it. Without effect if another worker has it."""
+        at = retry_at or datetime.now(UTC)
+        await _until_heard(
+            lambda: self.connector.execute_query_async(
+                _RETRY, **_own_try(job), retry_at=at, priority=priority, queue=queue, lock=lock
+            )
+        )
+
+    async def unregister_worker(self, worker_id: int) -> None:
+        """Remove a worker that ended; a failure is only logged, since a worker stops also without a database."""
+        try:
+            await self._unregister(worker_id)
+        except (ConnectorException, DatabaseUnavailable) as error:
+            _log.warning("the end of a worker could not be told: %s", error)
+
+    @limited
+    async def _unregister(self, worker_id: int) -> None:
+        await super().unregister_worker(worker_id)
 
     async def listen_for_jobs(
         self, *, on_notification: NotificationCallback, queues: Iterable[str] | None = None
@@ -65,12 +122,19 @@ class PatientJobManager(JobManager):
             await asyncio.sleep(_PAUSE_S)
 
 
+async def _always() -> bool:
+    return True
+
+
+def _own_try(job: Job) -> dict[str, int | None]:
+    """Make the arguments of OWN_TRY."""
+    return {"job_id": job.id, "worker_id": job.worker_id, "attempts": job.attempts}
+
+
 async def _until_heard(tell: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             return await tell()
         except ConnectorException as error:
-            if _GONE in str(error.__cause__ or error):
-                return None
             _log.warning("the queue could not be told how a job ended: %s", error)
             await asyncio.sleep(_PAUSE_S)

@@ -18,11 +18,14 @@ GENERATE, DELIVER = "generate", "deliver"
 
 
 class TryAgain(Exception):
-    """The task cannot be done now; the queue retries it after `seconds`."""
+    """The task cannot be done now; the queue retries it after `seconds`.
 
-    def __init__(self, reason: str, seconds: float) -> None:
+    `outage_s` is the time that the task has waited for something that was away, with that pause.
+    """
+
+    def __init__(self, reason: str, seconds: float, *, outage_s: float = 0.0) -> None:
         super().__init__(reason)
-        self.seconds = seconds
+        self.seconds, self.outage_s = seconds, outage_s
 
 
 class Retries(BaseRetryStrategy):
@@ -40,7 +43,12 @@ class Retries(BaseRetryStrategy):
 def queue_app(database_url: str) -> procrastinate.App:
     """Make the queue; its tables are in the same database as the records."""
     connector = procrastinate.PsycopgConnector(
-        conninfo=database_url, min_size=1, max_size=8, timeout=10, kwargs={"connect_timeout": 5}
+        conninfo=database_url,
+        min_size=1,
+        max_size=8,
+        timeout=5,
+        reconnect_timeout=5,  # else the pause between tries grows to minutes, and workers are silent as long
+        kwargs={"connect_timeout": 5},
     )
     app = procrastinate.App(connector=connector)
     app.job_manager = PatientJobManager(connector, pausable=VIDEOS)
@@ -85,4 +93,4 @@ class Queue:
 
     async def cancel(self, job: int) -> bool:
         """Remove a waiting job, or abort it at the worker that runs it. Returns False if it had ended."""
-        return await self.app.job_manager.cancel_job_by_id_async(job, abort=True)
+        return await self.app.job_manager.cancel_job_by_id_async(job, abort=True, delete_job=True)

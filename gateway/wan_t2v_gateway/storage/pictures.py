@@ -1,6 +1,7 @@
 """Pictures of a finished video: one frame, and a sheet of frames."""
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -13,12 +14,32 @@ _WIDEST = 1280
 
 
 def thumbnail_and_sheet(video: bytes) -> tuple[bytes, bytes]:
-    """Make the middle frame and a sheet of up to 16 frames, each as PNG."""
+    """Make the middle frame and a sheet of up to 16 frames, each as PNG.
+
+    The video is decoded twice, once to count its frames: those of one video together are larger than a gateway.
+    """
+    count = sum(1 for _ in _frames(video))
+    chosen = {round(index) for index in np.linspace(0, count - 1, min(_TILES, count))}
+    tiles: list[NDArray[Any]] = []
+    thumbnail = b""
+    for index, frame in enumerate(_frames(video)):
+        if index == count // 2:
+            thumbnail = _png(_pixels(frame))
+        if index in chosen:
+            shrink = max(1, -(-frame.width * min(_PER_ROW, len(chosen)) // _WIDEST))
+            tiles.append(_pixels(frame)[::shrink, ::shrink].copy())  # a view would keep the whole frame
+    return thumbnail, _png(_sheet(tiles))
+
+
+def _frames(video: bytes) -> Iterator[av.VideoFrame]:
+    """Decode a video, and hold one frame at a time."""
     with av.open(io.BytesIO(video)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    chosen = [frames[round(index)] for index in np.linspace(0, len(frames) - 1, min(_TILES, len(frames)))]
-    shrink = max(1, -(-chosen[0].shape[1] * min(_PER_ROW, len(chosen)) // _WIDEST))
-    return _png(frames[len(frames) // 2]), _png(_sheet([frame[::shrink, ::shrink] for frame in chosen]))
+        yield from container.decode(video=0)
+
+
+def _pixels(frame: av.VideoFrame) -> NDArray[Any]:
+    pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
+    return pixels
 
 
 def _sheet(tiles: list[NDArray[Any]]) -> NDArray[Any]:

@@ -29,42 +29,35 @@ class FileInfo:
 
 
 class Store:
-    """Files of videos, by video id and variant."""
+    """Files of videos, by folder and variant. A folder is of one attempt: `<video id>/<attempt>`."""
 
     def __init__(self, url: str, *, folder: Path) -> None:
         if url:
             self._store = from_url(url)
         else:
             folder.mkdir(parents=True, exist_ok=True)
-            self._store = LocalStore(folder)
+            self._store = LocalStore(folder, automatic_cleanup=True)  # of folders that became empty
 
-    async def put(self, video_id: str, variant: str, data: bytes) -> None:
+    async def put(self, folder: str, variant: str, data: bytes) -> None:
         """Write a whole file. Raises StorageUnavailable."""
         try:
-            await obstore.put_async(self._store, _path(video_id, variant), data)
+            await obstore.put_async(self._store, _path(folder, variant), data)
         except (BaseError, OSError) as error:
             raise StorageUnavailable(f"the store refused a file: {_first_line(error)}") from None
 
-    async def info(self, video_id: str, variant: str) -> FileInfo | None:
+    async def info(self, folder: str, variant: str) -> FileInfo | None:
         """Return size and ETag of a file; None if it is missing. Raises StorageUnavailable."""
         try:
-            meta = await obstore.head_async(self._store, _path(video_id, variant))
+            meta = await obstore.head_async(self._store, _path(folder, variant))
         except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:
             raise StorageUnavailable(f"the store does not answer: {_first_line(error)}") from None
-        return FileInfo(meta["size"], (meta["e_tag"] or f"{video_id}-{meta['size']}").strip('"'))
+        return FileInfo(meta["size"], (meta["e_tag"] or f"{folder}-{meta['size']}").strip('"'))
 
-    async def whole(self, video_id: str, variant: str) -> bytes | None:
-        """Read a whole file; None if it is missing. Raises StorageUnavailable."""
-        info = await self.info(video_id, variant)
-        if info is None:
-            return None
-        return b"".join([part async for part in self.read(video_id, variant, start=0, end=info.size)])
-
-    async def read(self, video_id: str, variant: str, *, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, folder: str, variant: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes from `start` to `end` (exclusive), in parts of at most 1 MiB. Raises StorageUnavailable."""
-        path = _path(video_id, variant)
+        path = _path(folder, variant)
         for begin in range(start, end, _PART_BYTES):
             try:
                 data = await obstore.get_range_async(self._store, path, start=begin, end=min(end, begin + _PART_BYTES))
@@ -72,27 +65,27 @@ class Store:
                 raise StorageUnavailable(f"the store does not return a file: {_first_line(error)}") from None
             yield bytes(data)
 
-    async def signed_address(self, video_id: str, variant: str, seconds: float) -> str:
+    async def signed_address(self, folder: str, variant: str, seconds: float) -> str:
         """Sign a URL by which a file can be fetched from the bucket for `seconds`. Raises StorageUnavailable."""
         try:
-            path, store = _path(video_id, variant), cast(Any, self._store)
+            path, store = _path(folder, variant), cast(Any, self._store)
             return str(await obstore.sign_async(store, "GET", path, timedelta(seconds=seconds)))
         except (BaseError, OSError, ValueError, TypeError) as error:
             raise StorageUnavailable(f"the store signs no address: {_first_line(error)}") from None
 
-    async def remove(self, video_id: str) -> None:
-        """Delete all files of a video; missing ones count as deleted. Raises StorageUnavailable."""
+    async def remove(self, folder: str) -> None:
+        """Delete all files of a folder; missing ones count as deleted. Raises StorageUnavailable."""
         for variant in NAMES:
             try:
-                await obstore.delete_async(self._store, _path(video_id, variant))
+                await obstore.delete_async(self._store, _path(folder, variant))
             except FileNotFoundError:
                 continue
             except (BaseError, OSError) as error:
                 raise StorageUnavailable(f"the store does not delete: {_first_line(error)}") from None
 
 
-def _path(video_id: str, variant: str) -> str:
-    return f"{video_id}/{NAMES[variant]}"
+def _path(folder: str, variant: str) -> str:
+    return f"{folder}/{NAMES[variant]}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -29,9 +29,6 @@ class StepwiseServer(ScriptedServer):
 
     answers: queue.Queue[Any] = field(default_factory=queue.Queue)
 
-    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return service_pb2.ModelReadyResponse(ready=True)
-
     def ModelStreamInfer(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         request = next(requests)
         if is_question(request):

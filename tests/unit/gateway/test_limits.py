@@ -1,6 +1,5 @@
 """What an owner may use, what is counted, and the queue's pause."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -13,24 +12,6 @@ from tests.fakes.scripted_server import MADE, Pause, Step, serving
 
 Start = Callable[..., Any]
 QUICK = {"heartbeat_s": 0.2, "poll_s": 0.05}
-
-
-@pytest.fixture
-def owner(database_url: str) -> Callable[..., dict[str, str]]:
-    """Make a key; returns the header to call with."""
-
-    def make(name: str, administrator: bool = False, **limits: Any) -> dict[str, str]:
-        from wan_t2v_gateway.database.owners import make_key
-        from wan_t2v_gateway.database.pool import Database
-        from wan_t2v_gateway.database.usage import Allowance
-
-        async def key() -> str:
-            async with Database(database_url) as database:
-                return await make_key(database, name, administrator=administrator, allowance=Allowance(**limits))
-
-        return {"authorization": f"Bearer {asyncio.run(key())}"}
-
-    return make
 
 
 def post(gateway: Any, key: dict[str, str], prompt: str = "x") -> Any:

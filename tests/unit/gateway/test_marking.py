@@ -1,4 +1,4 @@
-"""Finished files are signed as made by a model, once, if the gateway is told to."""
+"""Finished files are signed as made by a model if the gateway is told to."""
 
 import hashlib
 import importlib.util
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import obstore
 import pytest
 from wan_t2v_gateway.__main__ import main
 from wan_t2v_gateway.generation.marking import Marker
@@ -66,9 +65,10 @@ def test_a_changed_file_is_found_out(tmp_path: Path) -> None:
 
 
 @needs_library
-def test_a_file_is_signed_once_although_the_job_is_taken_up_again(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+def test_each_attempt_signs_a_file_of_its_own_and_the_record_is_of_the_last(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the second attempt made another video than the first."""
     signed: list[bytes] = []
     sign, put, refusals = Marker.sign, Store.put, iter([True])
 
@@ -76,49 +76,27 @@ def test_a_file_is_signed_once_although_the_job_is_taken_up_again(
         signed.append(sign(self, *arguments, **named))
         return signed[-1]
 
-    async def full_once(self: Store, video_id: str, variant: str, data: bytes) -> None:
+    async def full_once(self: Store, folder: str, variant: str, data: bytes) -> None:
         if variant == "thumbnail" and next(refusals, False):
             raise StorageUnavailable("full")
-        await put(self, video_id, variant, data)
+        await put(self, folder, variant, data)
 
     monkeypatch.setattr(Marker, "sign", counted)
     monkeypatch.setattr(Store, "put", full_once)
     with serving((Step(1), Video(mp4()))) as server:
         gateway = start(server_url=server.url, mark="development", retry_s=0.05, poll_s=0.05)
         video = gateway.until(gateway.post(), "completed")
-    assert video["attempts"] == 2 and len(signed) == 1
-    assert gateway.http.get(f"/v1/videos/{video['id']}/content").content == signed[0]
-
-
-@needs_library
-def test_an_earlier_file_that_cannot_be_read_for_a_moment_does_not_fail_the_job(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put, get = Store.put, obstore.get_range_async
-    full, away = iter([True]), iter([True])
-
-    async def full_once(self: Store, video_id: str, variant: str, data: bytes) -> None:
-        await put(self, video_id, variant, data)
-        if variant == "video" and next(full, False):
-            raise StorageUnavailable("full")
-
-    async def away_once(*arguments: Any, **named: Any) -> Any:
-        if next(away, False):
-            raise obstore.exceptions.GenericError("the bucket is away")
-        return await get(*arguments, **named)
-
-    monkeypatch.setattr(Store, "put", full_once)
-    monkeypatch.setattr(obstore, "get_range_async", away_once)
-    with serving((Step(1), Video(mp4()))) as server:
-        gateway = start(server_url=server.url, mark="development", retry_s=0.05, poll_s=0.05)
-        video = gateway.until(gateway.post(), "completed", "failed")
-    assert (video["status"], video["attempts"]) == ("completed", 3)
+    assert video["attempts"] == 2 and len(signed) == 2
+    content = gateway.http.get(f"/v1/videos/{video['id']}/content").content
+    assert content == signed[1] and video["sha256"] == hashlib.sha256(content).hexdigest()
+    files = [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} == {"2"}
 
 
 def test_what_nobody_foresaw_fails_the_job_and_is_not_tried_for_ever(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: Store, video_id: str, variant: str, data: bytes) -> None:
+    async def broken(self: Store, folder: str, variant: str, data: bytes) -> None:
         raise KeyError("nobody foresaw this")
 
     monkeypatch.setattr(Store, "put", broken)

@@ -1,14 +1,18 @@
 """The gateway holds requests to what the server behind published, while that is there and while it is not."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from wan_t2v_client import Connection
+from wan_t2v_client.errors import Unavailable
 from wan_t2v_gateway import server_limits
 
 from tests.fakes.published_limits import published
 from tests.fakes.scripted_server import MADE, serving
 from tests.unit.gateway.stepwise import serving_stepwise
+from tests.waiting import wait_until
 from wan_t2v.shapes import VideoShape
 
 Start = Callable[..., Any]
@@ -32,6 +36,21 @@ def test_models_tell_what_the_server_published(start: Start) -> None:
     assert (limits["version"], limits["sizes"], limits["clips"]) == (1, [], [])
     assert limits["fields"]["fps"] == published()["fields"]["fps"]
     assert "latents" not in limits["fields"] and limits["work"] == published()["work"]
+
+
+def test_the_default_of_a_field_is_what_the_gateway_sends(start: Start) -> None:
+    """It asks for previews, which the server sends to those alone who ask."""
+    with serving(MADE) as server:
+        gateway = start(server_url=server.url)
+        gateway.until(gateway.post(), "completed")
+        sent = server.requests[0]
+        shown = limits_of(gateway)["fields"]["preview_every"]
+        schemas = gateway.http.get("/openapi.json").json()["components"]["schemas"]
+    names = [tensor.name for tensor in sent.inputs]
+    value = int.from_bytes(sent.raw_input_contents[names.index("preview_every")], "little")
+    assert published()["fields"]["preview_every"]["default"] == 0
+    assert shown == published()["fields"]["preview_every"] | {"default": value} and value == 2
+    assert schemas["VideoRequest"]["properties"]["preview_every"]["default"] == 2
 
 
 def test_nothing_is_taken_before_a_server_ever_answered(start: Start) -> None:
@@ -63,6 +82,23 @@ def test_the_last_known_limits_hold_while_the_server_is_away_and_after_a_restart
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "width")
 
 
+def test_a_front_that_cannot_ask_a_server_takes_jobs_by_what_another_gateway_reads(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by what that one reads later."""
+    monkeypatch.setattr(server_limits, "AGAIN_S", 0.01)
+    monkeypatch.setattr(server_limits, "AWAY_S", 0.01)
+    front = start(server_url=NOWHERE, workers=0)
+    assert limits_of(front) is None
+    with serving(MADE) as server:
+        start(server_url=server.url, workers=0)
+        wait_until(lambda: limits_of(front) is not None)
+        assert front.ask_for({"prompt": "x", "size": "256x256"}).status_code == 200
+        server.limits = published(largest=SMALLER)
+        wait_until(lambda: limits_of(front)["largest_size"] == "128x128")
+        assert front.ask_for({"prompt": "x", "size": "256x256"}).status_code == 400
+
+
 def test_a_server_that_returns_with_other_limits_is_heard(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_limits, "AGAIN_S", 0.01)
     monkeypatch.setattr(server_limits, "AWAY_S", 0.01)
@@ -78,3 +114,29 @@ def test_a_server_that_returns_with_other_limits_is_heard(start: Start, monkeypa
         height = {"minimum": 16, "maximum": 128, "multipleOf": 16, "default": 64}
         assert schema["height"] | height == schema["height"]
         assert schema["step_profile"]["enum"] == ["exact", "fast"] and schema["flow_shift"]["exclusiveMinimum"] == 0
+
+
+def test_reading_ends_when_it_is_cancelled_although_the_call_fails_at_that_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a gateway that is told to stop while its server is away might wait for ever for this task."""
+
+    async def stop() -> asyncio.Task[None]:
+        asked = asyncio.Event()
+
+        async def limits(client: Any, *, deadline_s: float) -> None:
+            asked.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:  # as gRPC does
+                raise Unavailable("the server is away") from None
+
+        monkeypatch.setattr(server_limits.AsyncTextToVideo, "limits", limits)
+        database: Any = None
+        task = asyncio.create_task(server_limits.LimitsReader(Connection(NOWHERE), database).keep_reading())
+        await asked.wait()
+        task.cancel()
+        await asyncio.wait({task})
+        return task
+
+    assert asyncio.run(stop()).cancelled()

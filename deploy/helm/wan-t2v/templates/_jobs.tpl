@@ -33,6 +33,8 @@
 {{- if .Values.jobs.redirectSeconds }}
 - --redirects={{ .Values.jobs.redirectSeconds }}
 {{- end }}
+- --keep-days={{ .Values.jobs.keepDays }}
+- --keep-gib={{ .Values.jobs.keepGib }}
 {{- range .Values.jobs.webhookHosts }}
 - --webhook-host={{ . }}
 {{- end }}
@@ -72,8 +74,8 @@ livenessProbe:
 - name: jobs-worker
   image: {{ include "wan-t2v.jobsImage" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  # A sidecar, so that it ends after the server and can store the running video while the pod drains. A draining server
-  # refuses new videos, so jobs that the worker takes meanwhile return to the queue.
+  # A sidecar, so that it ends after the server and can store the running video while the pod drains. While the server
+  # drains, it is not ready and the worker takes no job; one that it has just taken returns to the queue.
   restartPolicy: Always
   args:
     {{- include "wan-t2v.jobsArguments" . | nindent 4 }}
