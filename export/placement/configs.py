@@ -24,7 +24,9 @@ PRECISION_OF = {
     **dict.fromkeys(EXPERTS, "experts"),
     **dict.fromkeys(VAE_DECODERS, "vae"),
 }
-MERGE_DELAY_US = 1000  # most time that a guidance pass waits for the other one; a pass takes seconds
+# Most time that a guidance pass waits for the other one, whose latents are copied to the server meanwhile. A pass takes
+# tenths of a second; one without another, as at guidance 1, waits this long for nothing.
+MERGE_DELAY_US = 20_000
 PINNED_BYTES = 256 * MIB  # Triton's default
 TEXT_ENCODER_THREADS = 8  # on the CPU: the chart's CPU request per pod; torch's default is every core of the node
 PROGRAM_PARTS = {

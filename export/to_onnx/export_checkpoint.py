@@ -8,10 +8,12 @@ are written beside its shards instead (`export_in_place.py`), and their manifest
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from export.atomic import remove_leftovers
+from export.bounded_pool import run_bounded
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.folder import Checkpoint, CheckpointKind
 from export.disk_space import DiskNeed, check_disk_space
@@ -94,21 +96,23 @@ def _write_all(exports: list[GraphExport], on_written: Callable[[InPlaceGraph], 
     if not exports:
         return in_place
     settings = exports[0].settings
+    jobs = min(settings.jobs, len(exports))
     pool = ProcessPoolExecutor(
-        min(settings.jobs, len(exports)),
+        jobs,
         mp_context=get_context("spawn"),
         max_tasks_per_child=1 if settings.external_weights else None,  # a new process per graph, to measure its cost
     )
-    tasks = [pool.submit(_write, export) for export in exports]
     try:
-        for future in as_completed(tasks):
+        for _, future in run_bounded(pool, _write, exports, jobs=jobs):
             graph, seconds, written = future.result()
             logger.info("exported %s in %.0f s", graph, seconds)
             if written:
                 in_place[graph] = written
                 on_written(written)
     finally:
-        pool.shutdown(cancel_futures=True)  # after a failure, do not start the remaining graphs
+        pool.shutdown()
+        for export in exports:  # a process that was killed while it cleaned up
+            remove_leftovers(export.folder, export.graph)
     return in_place
 
 

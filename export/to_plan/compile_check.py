@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import onnx
 
+from export.bounded_pool import run_bounded
 from export.checkpoint.architecture import Architecture
 from export.checkpoint.folder import Checkpoint
 from export.file_hash import sha256
@@ -84,9 +85,8 @@ class CompileGate:
             ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
         ):
             gate = replace(self, scratch=Path(own))
-            work = {pool.submit(gate._check_graph, group): group for group in _by_graph(cases)}
-            for future in as_completed(work):
-                for result in _results(future, work[future]):
+            for group, future in run_bounded(pool, gate._check_graph, _by_graph(cases), jobs=jobs):
+                for result in _results(future, group):
                     report(result)
                     results.append(result)
         return results

@@ -12,8 +12,9 @@ from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from embedded.supervision.supervisor import died_log
 from tests.server.calls import probe
-from tests.waiting import wait_until
+from tests.waiting import becomes_true, wait_until
 from wan_t2v.contract import GRAPHS
+from wan_t2v.operate.run_directory import RunDirectory, server_identity
 
 START_LIMIT_S = 600.0  # twenty times what it takes on a quiet machine
 WITHOUT_TORCH = ("mp4_encoder", "prepare", *GRAPHS)
@@ -25,6 +26,7 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     log = tmp_path_factory.mktemp("server") / "server.log"
     with running_server(ServerOptions(start_limit_s=START_LIMIT_S, repository=repository, log=log)) as running:
         yield running
+    assert not died_log(log).exists(), f"tritonserver died and was started again: {died_log(log)}"
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +37,14 @@ def server_stays_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     server along (`boost::interprocess::lock_exception`).
     """
     shared: Server | None = request.getfixturevalue("server") if "server" in request.fixturenames else None
+    before = RunDirectory(shared.run_directory).server() if shared else None
     yield
-    if shared is not None and (died := died_log(shared.log)).exists():
+    if shared is None or before is None:
+        return
+    died = died_log(shared.log)
+    if server_identity(before["pid"]) != before:
+        becomes_true(died.exists)  # the supervisor writes it a moment later
+    if died.exists():
         last = died.read_text(encoding="utf-8", errors="replace")[-3000:]
         died.rename(died.with_suffix(f".died-{time.monotonic_ns()}"))
         wait_until(lambda: probe(shared, "ready")[0] == 0, limit_s=START_LIMIT_S)

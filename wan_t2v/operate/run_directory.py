@@ -168,7 +168,7 @@ class RunDirectory:
         if info is None:
             path.touch()
         else:
-            _write_whole(path, json.dumps(asdict(info)))
+            _write_whole(path, json.dumps(asdict(info)), mode=0o600)
 
     def unmark(self, name: str, generation_id: str) -> bool:
         """Remove this generation's mark. Returns whether there was one."""
@@ -222,7 +222,7 @@ class RunDirectory:
             key = path.read_text(encoding="ascii") if path.exists() else ""
             if not key:
                 key = secrets.token_hex(16)
-                _write_whole(path, key)
+                _write_whole(path, key, mode=0o600)
         return key
 
     def read_json(self, name: str) -> dict[str, Any] | None:
@@ -238,11 +238,11 @@ class RunDirectory:
         _write_whole(self.path / name, json.dumps(content))
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that only the server's user can read, whole or not at all."""
+def _write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write a file, whole or not at all. The server's user must be able to read what root wrote, such as a probe."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
             file.write(text)
         partial.replace(path)
     finally:

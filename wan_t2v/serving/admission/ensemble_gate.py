@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wan_t2v.contract import UNARY
-from wan_t2v.operate.run_directory import IN_TRANSIT, RunDirectory
+from wan_t2v.operate.run_directory import IN_TRANSIT, RunDirectory, SlotInfo
 from wan_t2v.request import Settings
 from wan_t2v.serving.admission.estimate import Workload
 from wan_t2v.serving.admission.options import QueueOptions
@@ -57,13 +57,17 @@ class EnsembleGate:
 
 @dataclass
 class PendingAdmission:
-    """A request before its admission. `reserved_id` names its mark in the run directory; empty before it has one."""
+    """A request before its admission.
+
+    `reserved_id` names its mark in the run directory, and `place` is that mark's report; empty before it has one.
+    """
 
     options: RequestOptions
     run: RunDirectory
     metrics: Metrics
     default_timeout_s: float
     reserved_id: str = ""
+    place: SlotInfo | None = None
 
     def settle(self, settings: Settings) -> Generation:
         """Admit the request, or raise AdmissionError.
@@ -81,7 +85,14 @@ class PendingAdmission:
         generation = Generation.of(settings, queue_options.deadline)
         limits = AdmissionLimits.read_published(self.run)
         if limits is not None:  # else the denoiser is still loading, and admits the request itself
-            Admission(self.run, endpoint=UNARY, limits=limits).reserve(queue_options, generation.id)
+            self.place = Admission(self.run, endpoint=UNARY, limits=limits).reserve(queue_options, generation.id)
             self.reserved_id = generation.id
             self.metrics.count_admission()
         return generation
+
+    def renew(self) -> None:
+        """Mark the request as in transit from now on, at its place: the prompts may have taken long to encode."""
+        if self.place is not None:
+            with self.run.exclusive():
+                self.run.unmark(IN_TRANSIT, self.reserved_id)
+                self.run.mark(IN_TRANSIT, self.reserved_id, self.place)

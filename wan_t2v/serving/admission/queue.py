@@ -79,11 +79,16 @@ class Admission:
         self._estimator = DurationEstimator(run, now)
         self._freed = threading.Condition()
 
-    def reserve(self, options: QueueOptions, generation_id: str) -> None:
-        """Admit a request that reaches the denoiser through Triton's own queue. Raises AdmissionError."""
+    def reserve(self, options: QueueOptions, generation_id: str) -> SlotInfo:
+        """Admit a request that reaches the denoiser through Triton's own queue, and return its place.
+
+        Raises AdmissionError.
+        """
         with self._run.exclusive():
             self._check(options)
-            self._run.mark(IN_TRANSIT, generation_id, self._info(options))
+            place = self._info(options)
+            self._run.mark(IN_TRANSIT, generation_id, place)
+            return place
 
     def enter(self, options: QueueOptions, *, reserved_id: str = "") -> "QueueTicket":
         """Join the queue. Raises AdmissionError.

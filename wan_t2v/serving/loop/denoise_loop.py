@@ -50,7 +50,10 @@ class DenoiseLoop:
         self._swap = ExpertSwap.of_server(pb_utils, parameters, self._device) if swaps_experts(parameters) else None
         self._expert_type = _expert_type(parameters)
         self._identities = {name: graph_identity(parameters, name) for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
-        self._builds = {name: graph_build(parameters, name) for name in self._identities}
+        self._builds = {
+            **{name: graph_build(parameters, name) for name in self._identities},
+            "model_facts": self._facts.to_json(),  # of the schedule, and of the switch between the experts
+        }
         self._loras = {name: merged for name in self._identities if (merged := graph_loras(parameters, name))}
         self._in_turn = passes_in_turn(parameters)
         self._executor = pass_executor(self._in_turn, at_once)

@@ -75,7 +75,9 @@ class Prepare:
 
     def _answer(self, request: Any) -> list[Any]:
         with self._tracer.of_request(request).span("prepare"), self._gate.admit(request) as pending:
-            return self._embed_prompts(pending.settle(self._settings(request, pending.options)))
+            outputs = self._embed_prompts(pending.settle(self._settings(request, pending.options)))
+            pending.renew()
+            return outputs
 
     def _embed_prompts(self, generation: Generation) -> list[Any]:
         started, settings = time.monotonic(), generation.settings

@@ -45,7 +45,7 @@ def test_passes_are_merged_where_plans_take_two_rows(layout: Layout, cards: list
     configs = placed_configs(placed(layout, *cards), copied)
     for expert in EXPERTS:
         assert configs[expert].max_batch_size == 2
-        assert configs[expert].dynamic_batching.max_queue_delay_microseconds == 1000
+        assert configs[expert].dynamic_batching.max_queue_delay_microseconds == 20_000
     for model in ("denoiser", "text_to_video_stream"):
         assert configs[model].parameters["guidance_passes"].string_value == "together"
 

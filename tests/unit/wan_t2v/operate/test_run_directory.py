@@ -71,6 +71,14 @@ def test_a_file_that_cannot_be_written_leaves_nothing(run_directory: Path, monke
     assert set(run_directory.iterdir()) == before
 
 
+def test_what_root_wrote_the_servers_user_can_read_but_no_secret_is_open(run_directory: Path) -> None:
+    run = RunDirectory.of_server(run_directory, os.getpid())
+    run.write_json("processes.json", {})
+    run.key()
+    assert (run_directory / "processes.json").stat().st_mode & 0o444 == 0o444
+    assert (run_directory / "key").stat().st_mode & 0o077 == 0
+
+
 def test_a_mark_keeps_its_report(run_directory: Path) -> None:
     run = RunDirectory.of_server(run_directory, os.getpid())
     run.mark(IN_TRANSIT, "1", SlotInfo("text_to_video", order=3.0, left_s=4.0))

@@ -1,17 +1,35 @@
 """Requests of the unary endpoint wait in Triton's own queue. They keep their place among those who wait here."""
 
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.unit.wan_t2v.serving.admission.test_queue import SHORT, STAYS, Held, admission, options, run
+from tests.unit.wan_t2v.serving.admission.test_ensemble_gate import SETTINGS
+from tests.unit.wan_t2v.serving.admission.test_queue import SHORT, STREAM, Held, admission, options, run
+from tests.unit.wan_t2v.serving.admission.test_running_generation import StoppedClock
 from wan_t2v.contract import UNARY
-from wan_t2v.operate.run_directory import IN_TRANSIT, RunDirectory
+from wan_t2v.operate.load import LOOPS
+from wan_t2v.operate.run_directory import IN_TRANSIT, RunDirectory, SlotInfo
+from wan_t2v.serving.admission.ensemble_gate import PendingAdmission
 from wan_t2v.serving.admission.estimate import DurationEstimator
 from wan_t2v.serving.admission.options import QueueOptions
+from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
 from wan_t2v.serving.errors import OutOfTime
+from wan_t2v.serving.request_options import RequestOptions
 
+NO_METRICS: Any = SimpleNamespace(count_admission=lambda: None)
 __all__ = ["run"]  # the fixture
+
+
+@pytest.fixture(autouse=True)
+def busy_denoiser(run: RunDirectory) -> Iterator[None]:
+    """A denoiser that has just had work: else marks of five seconds ago are taken for those of dead requests."""
+    slot = run.acquire(LOOPS, SlotInfo(UNARY, reported_at=time.monotonic() + 1e6))
+    yield
+    slot.free()
 
 
 def test_one_that_came_first_goes_first_whichever_endpoint_it_came_through(run: RunDirectory) -> None:
@@ -54,13 +72,25 @@ def test_a_higher_priority_waits_for_none_of_them(run: RunDirectory) -> None:
 
 
 def test_what_a_checkpoint_has_already_does_not_count_for_its_deadline(run: RunDirectory) -> None:
-    DurationEstimator(run).record(SHORT, step_s=1.0, after_s=0.5)
-    endpoint = admission(run, 1, 8)
-    soon = time.monotonic() + 3.0
+    clock = StoppedClock()
+    DurationEstimator(run, clock).record(SHORT, step_s=1.0, after_s=0.5)
+    endpoint = Admission(run, endpoint=STREAM, limits=AdmissionLimits(1, 8), now=clock)
+    soon = clock() + 3.0
     with pytest.raises(OutOfTime, match=r"10 steps of 64x64x17 take about 10\.5 s"):
         endpoint.enter(QueueOptions(SHORT, soon))
     ticket = endpoint.enter(QueueOptions(SHORT, soon, steps_done=8))
     assert ticket.slot.info.left_s == pytest.approx(2.5)
-    with endpoint.turn(ticket, STAYS):
-        pass
+    ticket.slot.free()
     endpoint.enter(QueueOptions(SHORT, soon, steps_done=10)).slot.free()
+
+
+def test_a_place_outlasts_a_long_encoding_of_the_prompts(run: RunDirectory) -> None:
+    AdmissionLimits(1, 8).publish(run)
+    pending = PendingAdmission(RequestOptions(), run, NO_METRICS, 100)
+    pending.settle(SETTINGS)
+    (early,) = run.marked(IN_TRANSIT).items()
+    run.clear(IN_TRANSIT, older_than_s=0.0)  # as happens while the denoiser is idle for five seconds
+    pending.renew()
+    assert list(run.marked(IN_TRANSIT).items()) == [early]
+    pending.renew()
+    assert list(run.marked(IN_TRANSIT).items()) == [early]

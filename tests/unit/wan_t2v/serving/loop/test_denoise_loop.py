@@ -17,6 +17,7 @@ from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor
 from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.denoise import Step
+from wan_t2v.facts import ModelFacts
 from wan_t2v.serving.errors import KeyOfAnotherRequest, ParameterError
 from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
@@ -188,7 +189,7 @@ def test_a_profile_that_a_deployment_changed_begins_anew_and_other_raw_values_ar
 
 
 def test_what_the_deployment_changed_begins_anew_and_other_noise_is_another_request(
-    repository: Path, tmp_path: Path
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer(model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> FakeResponse:
         return FakeResponse([FakeTensor("velocity", np.zeros_like(inputs["hidden_states"]))])
@@ -211,6 +212,9 @@ def test_what_the_deployment_changed_begins_anew_and_other_noise_is_another_requ
     with (copy / "low_noise_expert/configs/cpu.pbtxt").open("a") as config:
         config.write("# another engine\n")
     assert [resumed_after("a", embedding=2.0) for _ in range(2)] == [0, steps]
+    read = ModelFacts.read
+    monkeypatch.setattr(ModelFacts, "read", lambda folder: replace(read(folder), boundary_ratio=0.8))
+    assert [resumed_after("a", embedding=2.0) for _ in range(2)] == [0, steps]  # of another switch of the experts
     assert resumed_after("b", noise=1.0) == 0
     with pytest.raises(KeyOfAnotherRequest):
         resumed_after("b", noise=2.0)

@@ -46,6 +46,16 @@ def test_every_cut_of_a_checkpoint_has_its_steps_or_none(tmp_path: Path) -> None
             assert read_steps_done(checkpoint.path) == 0
 
 
+def test_a_wrong_bit_in_its_directory_fails_no_request(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path, ROOMY).lock(KEY, CALLER) as checkpoint:
+        checkpoint.write(FIRST, kept(3))
+        whole = checkpoint.path.read_bytes()
+        for at in range(len(whole) - 1000, len(whole)):
+            for bit in range(8):
+                checkpoint.path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+                assert read_steps_done(checkpoint.path) in (0, 3)
+
+
 def test_it_needs_no_torch() -> None:
     code = "import sys, wan_t2v.serving.resume.kept_steps; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
