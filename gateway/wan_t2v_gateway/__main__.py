@@ -191,8 +191,14 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 async def _has_key(database_url: str) -> bool:
-    async with Database(database_url) as database:
+    database = Database(database_url)
+    await database.open()
+    try:
+        await database.wait_until_up()
+        await database.apply_schema()
         return await owners.any_key(database)
+    finally:
+        await database.close()
 
 
 def _is_loopback(host: str) -> bool:

@@ -63,9 +63,11 @@ async def _running(
     database = Database(settings.database_url)
     app = queue_app(settings.database_url)
     connection = Connection(settings.server_url)
-    await database.open()
-    async with app.open_async(), contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
+        await database.open()
         stack.push_async_callback(database.close)
+        await database.wait_until_up()  # the queue's pool tries for a few seconds only, and never again at its start
+        await stack.enter_async_context(app.open_async())
         await database.apply_schema()
         await apply_queue_schema(database, app)
         await owners.ensure_local(database)

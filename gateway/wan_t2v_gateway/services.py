@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import LiteralString
 
+from psycopg.rows import DictRow
+
 from wan_t2v_gateway.database import ending, videos
 from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.pool import Database
@@ -17,14 +19,17 @@ from wan_t2v_gateway.tracing import Tracer
 
 _log = logging.getLogger(__name__)
 _MOST_FAILURES = 5  # per look: a store that is away answers slowly
-EXPIRED: LiteralString = (  # at random: the same few that cannot be deleted must not be all of every look
+_LOOK_ROWS = 100
+# Both at random: the same few that cannot be deleted must not be all of every look.
+EXCESS: LiteralString = (
     "SELECT id, folders FROM videos WHERE id IN ("
     "SELECT id FROM (SELECT id, sum(bytes) OVER (ORDER BY completed_at DESC, id) AS kept FROM videos "
-    "WHERE status = 'completed') AS completed WHERE kept > %s "
-    "UNION SELECT id FROM videos WHERE expires_at < now() "
+    "WHERE status = 'completed') AS completed WHERE kept > %s) ORDER BY random() LIMIT %s"
+)
+EXPIRED: LiteralString = (
+    "SELECT id, folders FROM videos WHERE id IN (SELECT id FROM videos WHERE expires_at < now() "
     "UNION SELECT id FROM videos WHERE expires_at IS NULL "  # ended by an older gateway
-    "AND completed_at < now() - %s * interval '1 second'"
-    ") ORDER BY random() LIMIT 100"
+    "AND completed_at < now() - %s * interval '1 second') ORDER BY random() LIMIT %s"
 )
 
 
@@ -60,12 +65,28 @@ class Services:
             await self.cancel(video)
         await self._remove(video.id, video.folders)
 
+    async def remove_excess(self) -> int:
+        """Delete the videos that exceed the storage limit after newer ones. Returns how many."""
+        return await self._remove_all(EXCESS, self.settings.keep_bytes)
+
     async def remove_expired(self) -> int:
-        """Delete up to 100 jobs that have expired, or exceed the storage limit after newer ones. Returns how many.
+        """Delete the jobs that have expired. Returns how many."""
+        return await self._remove_all(EXPIRED, self.settings.keep_s)
+
+    async def _remove_all(self, query: LiteralString, limit: float) -> int:
+        """Delete the jobs that a query finds; look again until a look was not full, or removed nothing.
 
         A job whose files cannot be deleted stays; the others are deleted all the same.
         """
-        rows = await self.database.rows(EXPIRED, [self.settings.keep_bytes, self.settings.keep_s])
+        total = 0
+        while True:
+            rows = await self.database.rows(query, [limit, _LOOK_ROWS])
+            removed = await self._remove_found(rows)
+            total += removed
+            if not removed or len(rows) < _LOOK_ROWS:
+                return total
+
+    async def _remove_found(self, rows: Iterable[DictRow]) -> int:
         removed, failed = 0, 0
         for row in rows:
             try:

@@ -83,7 +83,8 @@ async def post(row: dict[str, Any], address: str, secret: str) -> str:
     headers = {
         "content-type": "application/json",
         "content-length": str(len(row["body"].encode())),
-        "host": parts.netloc,
+        "host": _host(parts),
+        "user-agent": "wan-t2v-gateway",  # firewalls refuse requests without one
         "connection": "close",
         "webhook-id": row["id"],
         "webhook-timestamp": str(int(now.timestamp())),
@@ -96,6 +97,14 @@ async def post(row: dict[str, Any], address: str, secret: str) -> str:
         return await _status(reader, writer, request, body=row["body"].encode())
     finally:
         writer.transport.abort()  # a receiver that goes on sending is not heard out
+
+
+def _host(parts: SplitResult) -> str:
+    """Return host and port for the header, which is ASCII: a name is in IDNA, an IPv6 address in brackets."""
+    assert parts.hostname is not None
+    name = parts.hostname.encode("idna").decode()
+    name = f"[{name}]" if ":" in name else name
+    return name if parts.port is None else f"{name}:{parts.port}"
 
 
 async def _connected(parts: SplitResult, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -15,14 +15,14 @@ JOBS = "ci/jobs-values"
 NAME = "wan-wan-t2v-jobs"
 
 
-def front() -> dict[str, Any]:
-    (found,) = [entry for entry in objects(JOBS, "Deployment") if entry["metadata"]["name"] == NAME]
+def front(*settings: str) -> dict[str, Any]:
+    (found,) = [entry for entry in objects(JOBS, "Deployment", *settings) if entry["metadata"]["name"] == NAME]
     return found
 
 
-def containers() -> dict[str, dict[str, Any]]:
-    (serving,) = front()["spec"]["template"]["spec"]["containers"]
-    return {"front": serving, "worker": named(pod(JOBS)["initContainers"], "jobs-worker")}
+def containers(*settings: str) -> dict[str, dict[str, Any]]:
+    (serving,) = front(*settings)["spec"]["template"]["spec"]["containers"]
+    return {"front": serving, "worker": named(pod(JOBS, *settings)["initContainers"], "jobs-worker")}
 
 
 def test_it_is_off_unless_asked_for() -> None:
@@ -47,6 +47,14 @@ def test_the_front_makes_nothing_and_a_worker_asks_its_own_server_alone(monkeypa
             assert (options.url, options.workers, options.resumes) == ("wan-wan-t2v:8001", 0, False)
         else:
             assert (options.url, options.workers, options.resumes) == ("127.0.0.1:8001", 2, True)
+
+
+def test_the_command_is_whole_without_values_that_an_older_chart_did_not_have() -> None:
+    """As `helm upgrade --reuse-values` renders it; null removes a value."""
+    for container in containers("jobs.keepDays=null", "jobs.keepGib=null").values():
+        options = _parser().parse_args(container["args"])
+        assert (options.keep_days, options.keep_gib) == (7, 20)
+        assert not [argument for argument in container["args"] if argument.endswith("=")]
 
 
 def test_the_worker_ends_after_the_server_it_works_for() -> None:

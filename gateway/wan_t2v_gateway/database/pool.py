@@ -1,6 +1,8 @@
 """Connections to Postgres, with a time limit on each call."""
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +15,12 @@ from psycopg_pool import AsyncConnectionPool
 
 from wan_t2v_gateway.database.limit import DatabaseUnavailable, limited
 
+_log = logging.getLogger(__name__)
 _SCHEMA_LOCK = 7_240_114
 _CONNECTION_LIMIT_S = 1.5
+_START_LIMIT_S, _START_PAUSE_S = 30.0, 0.5
 _TRANSACTION_LIMIT_S = 15.0  # also for a transaction whose caller has given up
+PART_ROWS = 1000  # that one statement deletes well within CALL_LIMIT_S
 
 
 class Database:
@@ -47,6 +52,20 @@ class Database:
         """Open the pool; the database need not be reachable yet."""
         await self._pool.open()
 
+    async def wait_until_up(self) -> None:
+        """Wait for a database that comes up a little later. Raises DatabaseUnavailable after half a minute."""
+        give_up_at = time.monotonic() + _START_LIMIT_S
+        while True:
+            try:
+                await self.row("SELECT 1")
+            except DatabaseUnavailable as error:
+                if time.monotonic() > give_up_at:
+                    raise
+                _log.warning("waiting for the database: %s", error)
+                await asyncio.sleep(_START_PAUSE_S)
+            else:
+                return
+
     async def close(self) -> None:
         """Close all connections."""
         await self._pool.close(timeout=2)
@@ -77,3 +96,11 @@ class Database:
     async def row(self, query: LiteralString, arguments: Sequence[Any] | Mapping[str, Any] = ()) -> DictRow | None:
         """Run one statement and return its first row."""
         return next(iter(await self.rows(query, arguments)), None)
+
+    async def delete_in_parts(self, query: LiteralString) -> None:
+        """Repeat a DELETE of up to `%s` rows, which returns them, until it finds fewer.
+
+        One statement for all rows can exceed its time limit; it is then rolled back, and so is each later try.
+        """
+        while len(await self.rows(query, [PART_ROWS])) >= PART_ROWS:
+            pass

@@ -1,4 +1,6 @@
--- Applied at every start, under a lock. It only adds: an older gateway may still run beside a newer one.
+-- Applied at every start, under a lock. It only adds, so that an older gateway's statements still work. But one that does
+-- not know videos.folder must not run beside a newer one, nor after it: it looks for files in the id's folder only, so it
+-- does not find those of a newer gateway, and leaves them in the store when it removes their record.
 CREATE TABLE IF NOT EXISTS owners (
     name text PRIMARY KEY,
     key_hash text UNIQUE,

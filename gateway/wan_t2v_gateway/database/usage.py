@@ -100,4 +100,7 @@ def _document(row: dict[str, Any]) -> dict[str, Any]:
 
 async def forget_old_work(database: Database) -> None:
     """Delete records of work that no report covers any more."""
-    await database.rows("DELETE FROM work WHERE ended_at < now() - interval '31 days'")
+    await database.delete_in_parts(
+        "DELETE FROM work WHERE id = ANY(ARRAY(SELECT id FROM work WHERE ended_at < now() - interval '31 days' "
+        "LIMIT %s FOR UPDATE SKIP LOCKED)) RETURNING id"
+    )

@@ -15,6 +15,7 @@ from wan_t2v_gateway.database.records import Video
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING = 200  # updates; while the database is away, the oldest are dropped
+_QUEUE = "queue"  # the server's stage of a request that waits for its turn
 _T = TypeVar("_T")
 
 
@@ -25,7 +26,8 @@ class Superseded(Exception):
 class Reporter:
     """Progress writer, an asynchronous context.
 
-    `superseded` is set once another attempt has begun or the job has ended; `progressed` once a step was reported.
+    `superseded` is set once another attempt has begun or the job has ended; `admitted` once the server reported a stage
+    after its queue; `progressed` once it reported a step.
     """
 
     def __init__(self, database: Database, video: Video) -> None:
@@ -35,7 +37,7 @@ class Reporter:
         self._closed = False
         self._task: asyncio.Task[None] | None = None
         self.superseded = asyncio.Event()
-        self.progressed = False
+        self.admitted = self.progressed = False
 
     async def __aenter__(self) -> "Reporter":
         self._task = asyncio.create_task(self._send())
@@ -65,7 +67,7 @@ class Reporter:
 
     def step(self, progress: Progress) -> None:
         """Queue the update of a finished step."""
-        self.progressed = True
+        self.admitted = self.progressed = True
         share = progress.step / progress.num_inference_steps
         data = {
             "stage": "denoise",
@@ -81,6 +83,7 @@ class Reporter:
 
     def stage(self, heartbeat: Heartbeat) -> None:
         """Queue the update of a heartbeat, which has the request's stage."""
+        self.admitted = self.admitted or heartbeat.stage != _QUEUE
         data = {"stage": heartbeat.stage, "stage_s": heartbeat.stage_s}
         self._add(Update("stage", data if heartbeat.ahead is None else {**data, "server_ahead": heartbeat.ahead}))
 

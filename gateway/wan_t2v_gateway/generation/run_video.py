@@ -29,7 +29,7 @@ from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.database.progress import begin, claim_folder, count_crash, put_back
 from wan_t2v_gateway.database.records import Video
-from wan_t2v_gateway.generation.failures import failure, failure_of
+from wan_t2v_gateway.generation.failures import failure, failure_of, is_death
 from wan_t2v_gateway.generation.marking import Marker
 from wan_t2v_gateway.generation.readiness import is_ready
 from wan_t2v_gateway.generation.reporter import Reporter, Superseded
@@ -41,6 +41,8 @@ from wan_t2v_gateway.tracing import Span
 
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 60.0
+_HELD_ATTEMPTS = 3  # of a job after which the worker takes no other during the job's whole pause
+_SHORT_HOLD_S = 3.0  # after later attempts
 _OURS = "the gateway failed; its log has the reason"
 _BEING_WORKED_ON = "is being worked on"  # text of the server's ALREADY_EXISTS: an earlier try is still running there
 _UNTIL_QUEUED_S = 0.2  # so that the refused job is in the queue again before the next fetch
@@ -55,6 +57,7 @@ class VideoRunner:
     ) -> None:
         self._services, self._client, self._marker, self._connection = services, client, marker, connection
         self._next_job_at = 0.0  # by the monotonic clock
+        self._puts: dict[str, asyncio.Task[None]] = {}  # the last one of each running attempt, by folder
 
     async def __call__(self, context: JobContext, video_id: str) -> None:
         """Run the job to its end. Raises TryAgain or DatabaseUnavailable if the queue must retry it."""
@@ -86,6 +89,8 @@ class VideoRunner:
         except Exception:  # else the keeper would queue it again and again
             _log.exception("%s failed", video.id)
             await self._end(video, Ending("failed", error=failure("server_error", _OURS)))
+        finally:
+            self._puts.pop(_folder(video), None)
 
     async def takes_jobs(self) -> bool:
         """Whether the next job may begin: no pause after a refusal is running, and the server is ready."""
@@ -126,7 +131,7 @@ class VideoRunner:
                         return told
                     reporter.step(told)
         except Unavailable as error:
-            if reporter.progressed:
+            if reporter.progressed or (reporter.admitted and is_death(error)):
                 await self._count_crash(video, error)
             raise
         raise ServerFault("the stream ended without its last word")
@@ -152,7 +157,7 @@ class VideoRunner:
             files |= {"thumbnail": thumbnail, "spritesheet": sheet}
         except Exception as error:  # a video without pictures is still a video
             _log.warning("no pictures of %s: %s", video.id, error)
-        folder = f"{video.id}/{video.attempt}"  # of this attempt alone, so that a late one changes no recorded file
+        folder = _folder(video)
         await self._put(video, folder, files)
         end = Ending(
             "completed",
@@ -170,10 +175,11 @@ class VideoRunner:
         if not await _until_heard(lambda: claim_folder(database, video, folder), f"the end of {video.id}"):
             raise Superseded(f"attempt {video.attempt} of {video.id} has ended; its files are not stored")
         for variant, data in files.items():
-            await self._services.store.put(folder, variant, data)
+            self._puts[folder] = asyncio.create_task(self._services.store.put(folder, variant, data))
+            await asyncio.shield(self._puts[folder])  # a cancelled one may land after its folder was removed
 
     async def _remove(self, folders: set[str]) -> None:
-        """Remove the files of other attempts than the recorded one."""
+        """Remove the files of attempts that are not the recorded one."""
         for folder in folders:
             try:
                 await self._services.store.remove(folder)
@@ -187,8 +193,10 @@ class VideoRunner:
             raise ServerFault(f"given up after {waited_s:.0f} s and {video.attempt} attempts; last: {error}")
         pause_s = self._pause_s(video, error)
         if _BEING_WORKED_ON not in str(error):
-            # A later job would be refused too, count as begun, and take its owner's turn.
-            self._next_job_at = max(self._next_job_at, time.monotonic() + pause_s + _UNTIL_QUEUED_S)
+            # A later job would be refused too. But if it is this job's fault, the others must not wait for it for ever:
+            # after its pause it goes first again.
+            held_s = pause_s if video.attempt <= _HELD_ATTEMPTS else min(pause_s, _SHORT_HOLD_S)
+            self._next_job_at = max(self._next_job_at, time.monotonic() + held_s + _UNTIL_QUEUED_S)
         return TryAgain(str(error), pause_s, outage_s=lost_s + pause_s)
 
     def _pause_s(self, video: Video, error: Unavailable | StorageUnavailable) -> float:
@@ -207,11 +215,26 @@ class VideoRunner:
             age_s = await videos.cancel_age_s(self._services.database, video.id)
             self._services.measurements.cancel.observe(age_s or 0.0)
         await self._end(video, Ending("cancelled"))
+        if put := self._puts.get(_folder(video)):
+            await asyncio.wait({put})
+            await self._remove_unrecorded(video)
+
+    async def _remove_unrecorded(self, video: Video) -> None:
+        """Remove the files of this attempt unless it completed the job. A removed record has no other way to do it."""
+        database = self._services.database
+        recorded = await _until_heard(lambda: videos.find(database, video.id, None), f"the removal of {video.id}")
+        if recorded is None or recorded.folder != _folder(video):
+            await self._remove({_folder(video)})
 
     async def _end(self, video: Video, ending: Ending) -> Video | None:
         """Record the end; wait for the database if it is away, so that finished work is not lost."""
         end = self._services.end
         return await _until_heard(lambda: end(video.id, ending, attempt=video.attempt), f"the end of {video.id}")
+
+
+def _folder(video: Video) -> str:
+    """Name the folder of this attempt alone, so that a late one changes no recorded file."""
+    return f"{video.id}/{video.attempt}"
 
 
 async def _until_heard(call: Callable[[], Awaitable[_T]], what: str) -> _T:

@@ -15,6 +15,7 @@ from procrastinate.exceptions import ProcrastinateException
 from wan_t2v_gateway.database.creation import lane_name
 from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.usage import forget_old_work
 from wan_t2v_gateway.queue.patient_manager import OWN_TRY
 from wan_t2v_gateway.queue.tasks import GENERATE
@@ -28,7 +29,10 @@ _GIVE_BACK: LiteralString = (
     OWN_TRY + "SELECT procrastinate_retry_job_v2(id, now(), NULL, NULL, NULL) AS given FROM own_try"  # noqa: S608
 )
 # Rows of older gateways, and of jobs that were given back while they were cancelled.
-_FORGET_ENDED: LiteralString = "DELETE FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')"
+_FORGET_ENDED: LiteralString = (
+    "DELETE FROM procrastinate_jobs WHERE id = ANY(ARRAY(SELECT id FROM procrastinate_jobs "
+    "WHERE status NOT IN ('todo', 'doing') LIMIT %s FOR UPDATE SKIP LOCKED)) RETURNING id"
+)
 _HAS_JOB: LiteralString = (
     "SELECT FROM videos JOIN procrastinate_jobs AS jobs ON jobs.id = queue_job AND jobs.status IN ('todo', 'doing') "
     "WHERE videos.id = %s"
@@ -66,18 +70,25 @@ async def watch_for_lost_jobs(app: procrastinate.App, services: Services) -> Non
         await give_back_stalled(app, services, database)
         await put_back_lost(services)
 
-    async def expired() -> None:
-        await forget_old_work(services.database)
-        await services.database.rows(_FORGET_ENDED)
-        await services.remove_expired()
-
-    async with asyncio.TaskGroup() as group:  # two loops, since deleting many files takes longer than a gap may last
+    expiring = (
+        services.remove_excess,
+        services.remove_expired,
+        lambda: forget_old_work(services.database),
+        lambda: forget_ended_jobs(services.database),
+    )
+    async with asyncio.TaskGroup() as group:  # a loop for each: one that takes long or fails must not stop the others
         group.create_task(_repeat(lost, pause_s, on_failure=database.failed))
-        group.create_task(_repeat(expired, _EXPIRY_LOOKS * pause_s))
+        for look in expiring:
+            group.create_task(_repeat(look, _EXPIRY_LOOKS * pause_s))
+
+
+async def forget_ended_jobs(database: Database) -> None:
+    """Delete the rows of jobs that have ended from the queue."""
+    await database.delete_in_parts(_FORGET_ENDED)
 
 
 async def _repeat(
-    look: Callable[[], Awaitable[None]], pause_s: float, *, on_failure: Callable[[], None] = lambda: None
+    look: Callable[[], Awaitable[object]], pause_s: float, *, on_failure: Callable[[], None] = lambda: None
 ) -> None:
     while True:
         try:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 class SeverableDatabase:
-    """`url` leads to the database through this port."""
+    """`url` leads to the database through this port; `refused` counts the connections that were ended at once."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -22,6 +22,7 @@ class SeverableDatabase:
         self._lock = threading.Lock()
         self._ends: set[socket.socket] = set()
         self._severed = False
+        self.refused = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def sever(self) -> None:
@@ -52,6 +53,7 @@ class SeverableDatabase:
                 here, _ = self._listener.accept()
                 with self._lock:
                     if self._severed:
+                        self.refused += 1
                         here.close()
                         continue
                     there = socket.create_connection(self._database)

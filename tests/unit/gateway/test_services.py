@@ -99,6 +99,17 @@ def test_files_that_cannot_be_deleted_keep_no_others(
     assert not list((tmp_path / "files").rglob("*"))
 
 
+def removed(url: str, folder: Path, settings: Settings, kind: str) -> int:
+    """How many jobs `remove_expired` or `remove_excess` removes."""
+
+    async def remove() -> int:
+        async with Database(url) as records:
+            services = Services(settings, records, Queue(queue_app(url)), Store("", folder=folder))
+            return int(await getattr(services, kind)())
+
+    return asyncio.run(remove())
+
+
 def test_one_look_removes_all_but_those_that_cannot_be_deleted(
     start: Start, database: Any, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,14 +121,34 @@ def test_one_look_removes_all_but_those_that_cannot_be_deleted(
         if folder in ids[:3]:
             raise StorageUnavailable("the store does not delete")
 
-    async def look() -> int:
-        async with Database(database_url) as records:
-            store = Store("", folder=tmp_path)
-            return await Services(Settings(), records, Queue(queue_app(database_url)), store).remove_expired()
-
     monkeypatch.setattr(Store, "remove", refuse)
-    assert asyncio.run(look()) == 3
+    assert removed(database_url, tmp_path, Settings(), "remove_expired") == 3
     assert {video_id for (video_id,) in database.execute("SELECT id FROM videos").fetchall()} == set(ids[:3])
+
+
+def test_more_than_one_look_finds_go_without_a_pause(
+    start: Start, database: Any, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = start(workers=0, heartbeat_s=3600.0)
+    for _ in range(5):
+        gateway.post()
+    database.execute("UPDATE videos SET status = 'failed', completed_at = now(), expires_at = now()")
+    monkeypatch.setattr(services, "_LOOK_ROWS", 2)
+    assert removed(database_url, tmp_path, Settings(), "remove_expired") == 5
+
+
+def test_videos_beyond_the_size_limit_go_whatever_else_has_expired(
+    start: Start, database: Any, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = start(workers=0, heartbeat_s=3600.0)
+    ids = [gateway.post() for _ in range(6)]
+    database.execute("UPDATE videos SET status = 'failed', completed_at = now(), expires_at = now()")
+    large = "UPDATE videos SET status = 'completed', bytes = 10, expires_at = now() + interval '1 day' WHERE id = %s"
+    database.execute(large, [ids[2]])
+    monkeypatch.setattr(services, "_LOOK_ROWS", 1)
+    assert removed(database_url, tmp_path, Settings(keep_bytes=10), "remove_excess") == 0
+    assert removed(database_url, tmp_path, Settings(keep_bytes=9), "remove_excess") == 1
+    assert not database.execute("SELECT FROM videos WHERE id = %s", [ids[2]]).rowcount
 
 
 def test_a_cancelled_job_leaves_the_queue_at_once(start: Start, database: Any) -> None:

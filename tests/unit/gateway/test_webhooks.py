@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import h11
 import psycopg
@@ -88,6 +89,30 @@ def test_a_response_without_end_is_answered_by_its_head(head: bytes) -> None:
         assert receiver.left.wait(120)
         assert receiver.sent < MOST_BUFFERED
     assert receiver.requests[0].startswith(b"POST /hook%20a?x=%C3%A4%20b HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("host", "sent"),
+    [
+        ("b\u00fccher.example", b"xn--bcher-kva.example"),
+        ("B\u00dcCHER.example.", b"xn--bcher-kva.example."),
+        ("Receiver.example", b"receiver.example"),
+        ("[2606:4700:4700::1111]", b"[2606:4700:4700::1111]"),
+    ],
+)
+def test_a_receiver_is_told_its_host_in_ascii_and_who_calls(host: str, sent: bytes) -> None:
+    with receiving(HEAD) as receiver:
+        port = receiver.url.rpartition(":")[2].partition("/")[0]
+        receiver.url = f"http://{host}:{port}/h\u00f6r?x=\u00e4"
+        assert post(receiver) == "200"
+    (request,) = receiver.requests
+    assert request.startswith(b"POST /h%C3%B6r?x=%C3%A4 HTTP/1.1\r\n")
+    assert b"\r\nhost: " + sent + b":" + port.encode() + b"\r\n" in request
+    assert b"\r\nuser-agent: wan-t2v-gateway\r\n" in request
+
+
+def test_a_host_without_a_port_is_named_without_one() -> None:
+    assert webhooks._host(urlsplit("https://b\u00fccher.example/x")) == "xn--bcher-kva.example"
 
 
 def test_a_redirect_is_a_status_and_interim_responses_are_not() -> None:

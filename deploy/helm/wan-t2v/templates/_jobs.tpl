@@ -33,8 +33,13 @@
 {{- if .Values.jobs.redirectSeconds }}
 - --redirects={{ .Values.jobs.redirectSeconds }}
 {{- end }}
-- --keep-days={{ .Values.jobs.keepDays }}
-- --keep-gib={{ .Values.jobs.keepGib }}
+{{- /* Absent after an upgrade of an older release with --reuse-values: then the gateway's own defaults hold. */}}
+{{- with .Values.jobs.keepDays }}
+- --keep-days={{ . }}
+{{- end }}
+{{- with .Values.jobs.keepGib }}
+- --keep-gib={{ . }}
+{{- end }}
 {{- range .Values.jobs.webhookHosts }}
 - --webhook-host={{ . }}
 {{- end }}

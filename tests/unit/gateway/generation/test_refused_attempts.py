@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from wan_t2v_gateway.generation import run_video
 
 from tests.fakes.scripted_server import MADE, Pause, Refusal, Step, serving
 from tests.waiting import wait_until
@@ -21,8 +22,9 @@ def database(database_url: str) -> Iterator[Any]:
 
 
 def test_a_job_that_was_only_refused_has_not_begun_and_no_later_one_is_tried(
-    start: Start, database: Any, owner: Any
+    start: Start, database: Any, owner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run_video, "_SHORT_HOLD_S", run_video._LONGEST_PAUSE_S)  # however slow the machine is
     with serving((Refusal(),)) as server:
         gateway = start(server_url=server.url, **QUICK)
         ada, ben = owner("ada"), owner("ben")

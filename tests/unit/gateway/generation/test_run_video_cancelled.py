@@ -1,0 +1,94 @@
+"""A job that is cancelled while its files are stored: they go, unless they are the recorded ones."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from wan_t2v_gateway.database.ending import Ending
+from wan_t2v_gateway.database.records import Video
+from wan_t2v_gateway.generation.run_video import VideoRunner
+from wan_t2v_gateway.services import Services
+from wan_t2v_gateway.storage.store import Store
+
+from tests.fakes.scripted_server import MADE, VIDEO, serving
+from tests.waiting import wait_until
+
+Start = Callable[..., Any]
+QUICK = {"heartbeat_s": 0.05, "poll_s": 0.05}
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Any]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def cancelling(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once the worker knows of a cancellation."""
+    event, cancelled = threading.Event(), VideoRunner._cancelled
+
+    async def noted(self: VideoRunner, video: Video) -> None:
+        event.set()
+        await cancelled(self, video)
+
+    monkeypatch.setattr(VideoRunner, "_cancelled", noted)
+    return event
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder / "files")) for path in (folder / "files").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("how", ["delete", "cancel"])
+def test_a_file_that_lands_after_the_cancellation_goes(
+    start: Start, database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelling: threading.Event, how: str
+) -> None:
+    put, begun, go, landed = Store.put, threading.Event(), threading.Event(), threading.Event()
+
+    async def write(self: Store, folder: str, variant: str, data: bytes) -> None:
+        await asyncio.to_thread(go.wait)
+        await put(self, folder, variant, data)
+        landed.set()
+
+    async def slow(self: Store, folder: str, variant: str, data: bytes) -> None:
+        begun.set()
+        await asyncio.shield(asyncio.create_task(write(self, folder, variant, data)))  # as a bucket would
+
+    monkeypatch.setattr(Store, "put", slow)
+    with serving(MADE) as server:
+        gateway = start(server_url=server.url, **QUICK)
+        address = f"/v1/videos/{gateway.post()}"
+        assert begun.wait(60)
+        answer = gateway.http.delete(address) if how == "delete" else gateway.http.post(f"{address}/cancel")
+        assert answer.status_code == 200 and cancelling.wait(60)
+        go.set()
+        assert landed.wait(60)
+        wait_until(lambda: database.execute("SELECT FROM procrastinate_jobs").rowcount == 0)
+    assert files(tmp_path) == []
+
+
+def test_a_cancellation_just_after_the_end_was_recorded_removes_no_file(
+    start: Start, database: Any, monkeypatch: pytest.MonkeyPatch, cancelling: threading.Event
+) -> None:
+    end = Services.end
+
+    async def slow(self: Services, video_id: str, ending: Ending, *, attempt: int | None = None) -> Video | None:
+        video = await end(self, video_id, ending, attempt=attempt)
+        if ending.status == "completed":
+            await asyncio.Event().wait()
+        return video
+
+    monkeypatch.setattr(Services, "end", slow)
+    with serving(MADE) as server:
+        gateway = start(server_url=server.url, **QUICK)
+        video_id = gateway.post()
+        gateway.until(video_id, "completed")
+        database.execute("UPDATE procrastinate_jobs SET abort_requested = true")
+        assert cancelling.wait(60)
+        wait_until(lambda: database.execute("SELECT FROM procrastinate_jobs").rowcount == 0)
+        assert gateway.http.get(f"/v1/videos/{video_id}/content").content == VIDEO
