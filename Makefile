@@ -179,10 +179,10 @@ distill-mini: setup-dev ## train the LoRAs that make wan-mini a four-step model:
 
 reruns = $(if $(RERUNS),--reruns $(RERUNS) --rerun-show-tracebacks -rR)
 # without a server a test has one thread, three at a time since some only wait; each file stays in one process, for what its tests share
-without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 3 --dist loadfile -m "not server and not nightly"
+without_server = OMP_NUM_THREADS=1 $(python) -m pytest -n 3 --dist loadfile --max-worker-restart=0 -m "not server and not nightly"
 
 # each server has its own processes, ports and shared memory, so two run at a time, in the order of tests/conftest.py
-with_servers = $(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "server and not nightly"
+with_servers = $(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -m "server and not nightly"
 
 test: setup-dev $(VENV)/.gateway-ready export ## run all tests, or TESTS="..." as pytest takes them
 ifdef TESTS

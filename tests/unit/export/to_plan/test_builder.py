@@ -1,8 +1,6 @@
 import errno
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from export.to_plan import builder
 from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, build_in_memory, plan_from_onnx
 from export.to_plan.network_check import NetworkError
 from tests.fakes import small_graphs
+from tests.own_process import check_in_own_process
 
 trt = pytest.importorskip("tensorrt_rtx")
 TOKENS = {"tokens": 320, "text_length": 64}
@@ -131,35 +130,8 @@ def test_an_unknown_compute_capability_lists_those_that_are_known(tmp_path: Path
     assert build(source, TOKENS, compute_capabilities=("8.6", "8.9")).exists()
 
 
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
-def ignored(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
-    """A signal whose handler does nothing."""
-    number: signal.Signals = request.param
-    before = signal.signal(number, _ignore)
-    yield number
-    signal.signal(number, before)
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Neither stops a build nor raises."""
-
-
-def test_ctrl_c_and_sigterm_stop_a_build_and_leave_nothing(
-    ignored: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monitored = builder.progress_monitor
-
-    def signalling(*arguments: Any) -> Any:
-        signal.raise_signal(ignored)
-        return monitored(*arguments)
-
-    monkeypatch.setattr(builder, "progress_monitor", signalling)
-    source = small_graphs.attention_graph(tmp_path / "model.onnx")
-    with pytest.raises(KeyboardInterrupt):
-        build(source, TOKENS, log=tmp_path / "build.log")
-    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "build.log"}
-    assert FINISHED not in (tmp_path / "build.log").read_text(), "TensorRT went on to the end"
-    assert signal.getsignal(ignored) is _ignore
+def test_ctrl_c_and_sigterm_stop_a_build_and_leave_nothing() -> None:
+    check_in_own_process("tests/unit/export/to_plan/signalled_builder.py")
 
 
 def test_progress_is_counted_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
