@@ -1,4 +1,4 @@
-"""The programs inside the image: the check of its build, the Job that builds plans, the init container."""
+"""The programs inside the image: the Job that builds plans, and the init container."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy.image import assemble, build_plans, check_image
+from deploy.image import assemble, build_plans
 from export import disk_space
 from export.checkpoint.architecture import A14B
 from export.file_hash import sha256
@@ -283,30 +283,3 @@ def test_a_volume_without_a_checkpoint_is_told(tmp_path: Path, capsys: pytest.Ca
     arguments = ["--checkpoint", str(tmp_path / "none"), "--into", str(tmp_path), "--sizes", "64x64x5"]
     assert build_plans.main(arguments) == 1
     assert "model_index.json is missing" in capsys.readouterr().err
-
-
-def test_the_images_check_finds_what_is_wrong(tmp_path: Path) -> None:
-    import numpy
-
-    (tmp_path / "a.lock").write_text(f"numpy=={numpy.__version__} \\\n    --hash=sha256:0\nnot-there==1\npytest==0.1\n")
-    problems = list(check_image.wrong_packages(check_image.locked(tmp_path / "a.lock")))
-    assert problems[0] == "not-there is missing, the lock names 1"
-    assert problems[1].startswith("pytest is ") and len(problems) == 2
-    assert list(check_image.failing_imports(("json",))) == []
-    assert "no_such_module" in next(check_image.failing_imports(("no_such_module",)))
-    assert "tensorrt" in check_image.IMPORTED
-    assert "has no OnnxParser" in next(check_image.missing_parser("json"))
-    assert not list(check_image.missing_parser("no_such_module")), "told once, among the imports"
-    (tmp_path / "expert").mkdir()
-    (tmp_path / "expert/model.plan").touch()
-    assert "holds weights" in next(check_image.unwanted_files(tmp_path))
-    assert not list(check_image.unwanted_files(ROOT / "model_repository/text_to_video"))
-
-
-def test_the_images_check_compares_the_tensorrt_library_with_the_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = SimpleNamespace(getInferLibVersion=lambda: 110100)
-    monkeypatch.setattr(check_image, "ctypes", SimpleNamespace(CDLL=lambda name: library))
-    assert not list(check_image.wrong_tensorrt("11.1.0.106"))
-    assert "the image is 11.1.0, the lock names 11.2.1.2" in next(check_image.wrong_tensorrt("11.2.1.2"))
-    monkeypatch.undo()
-    assert "cannot be loaded" in next(check_image.wrong_tensorrt("11.1.0.106"))
