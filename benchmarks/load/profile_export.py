@@ -63,7 +63,10 @@ def _request(raw: Mapping[str, Any]) -> ExportedRequest:
     times, outputs = raw["response_timestamps"], raw["response_outputs"]
     if len(times) != len(outputs):
         raise ValueError(f"a request has {len(times)} times and {len(outputs)} responses")
-    return ExportedRequest(raw["timestamp"], tuple(times), tuple(map(_kind, outputs)))
+    kinds = tuple(map(_kind, outputs))
+    if kinds[-2:] == (END, ""):  # Triton's empty mark of the end, where the video came before it
+        times, kinds = times[:-1], kinds[:-1]
+    return ExportedRequest(raw["timestamp"], tuple(times), kinds)
 
 
 def _kind(outputs: Mapping[str, Any]) -> str:

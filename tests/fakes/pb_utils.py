@@ -36,6 +36,9 @@ class FakeTensor:
     def as_numpy(self) -> np.ndarray:
         return np.asarray(self._array)
 
+    def is_cpu(self) -> bool:
+        return True
+
     def shape(self) -> list[int]:
         return list(self._array.shape)
 

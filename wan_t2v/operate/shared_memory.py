@@ -40,6 +40,12 @@ def use_of(regions: Iterable[str], folder: Path) -> SharedMemoryUse:
     return SharedMemoryUse(occupied, system.f_blocks * system.f_frsize)
 
 
+def free_bytes(folder: Path = FOLDER) -> int:
+    """Measure how many bytes the regions can still grow by, all together."""
+    system = os.statvfs(folder)
+    return system.f_bavail * system.f_frsize
+
+
 def _occupied(path: Path) -> int:
     try:
         return path.stat().st_blocks * 512  # POSIX counts blocks of 512 bytes, whatever the file system has

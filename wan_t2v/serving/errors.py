@@ -77,6 +77,17 @@ class KeyOfAnotherRequest(ServingError):
     outcome = INVALID
 
 
+class NoRoomForAnswer(ServingError):
+    """The answer with a video did not fit into /dev/shm, nor would it at a second try: regions never shrink."""
+
+    def __init__(self, *, needed_bytes: int, free_bytes: int, reason: BaseException) -> None:
+        super().__init__(
+            f"the answer of {needed_bytes / 1e6:.0f} MB found no room in the server's /dev/shm, of which "
+            f"{free_bytes / 1e6:.0f} MB are free: make it larger (--shm-size, or the chart's resources.shmGib), or ask "
+            f"for less, such as mp4 instead of frames ({reason})"
+        )
+
+
 class ModelCallError(ServingError):
     """A called model failed; the message names the model. `code` is a code of `TritonError`, for our own response."""
 

@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from wan_t2v.operate.shared_memory import free_bytes
 from wan_t2v.progress import Progress
+from wan_t2v.serving.errors import NoRoomForAnswer
 from wan_t2v.serving.python_backend.responses import error_response
-from wan_t2v.serving.python_backend.tensors import text_to_triton
+from wan_t2v.serving.python_backend.tensors import byte_size, text_to_triton
 
 HEARTBEAT_S = 5.0  # without a response, before a heartbeat is sent
+# A region grows by the response or by Triton's `shm-growth-byte-size` (1 or 64 MiB), and its free blocks are scattered.
+ROOM_BYTES = 256 << 20
 QUEUE, PREPARE, DENOISE, LOAD, DECODE, ENCODE = "queue", "prepare", "denoise", "load", "decode", "encode"
 
 
@@ -20,12 +24,19 @@ class ResponseStream:
     """Sends one request's responses, from the thread that works on it and from the heartbeat thread.
 
     `ahead` counts the generations that go first while the request waits. `now` is a steady clock, in seconds.
+    `free` measures the bytes that are left in /dev/shm.
     """
 
     def __init__(
-        self, pb_utils: Any, sender: Any, ahead: Callable[[], int], now: Callable[[], float] = time.monotonic
+        self,
+        pb_utils: Any,
+        sender: Any,
+        *,
+        ahead: Callable[[], int],
+        now: Callable[[], float] = time.monotonic,
+        free: Callable[[], int] = free_bytes,
     ) -> None:
-        self._pb_utils, self._sender, self._ahead, self._now = pb_utils, sender, ahead, now
+        self._pb_utils, self._sender, self._ahead, self._now, self._free = pb_utils, sender, ahead, now, free
         self._sending = threading.Lock()
         self._ended = False
         self._stage, self._stage_since, self._told = QUEUE, now(), -math.inf
@@ -62,16 +73,34 @@ class ResponseStream:
         finally:
             self._sending.release()
 
+    def send_ahead(self, tensors: Sequence[Any]) -> Sequence[Any]:
+        """Send the tensors of the end before it if /dev/shm may have no room for them, and return those left to send.
+
+        Triton closes a stream before it copies the final response. If the copy fails then, no error can follow and the
+        caller waits for ever. Raises NoRoomForAnswer here, where one can.
+        """
+        needed, free = sum(byte_size(tensor) for tensor in tensors), self._free()
+        if free >= ROOM_BYTES + needed:
+            return tensors
+        with self._sending:
+            try:
+                self._send(tensors)
+            except self._pb_utils.TritonModelException as fault:
+                raise NoRoomForAnswer(needed_bytes=needed, free_bytes=free, reason=fault) from fault
+            self._ended = True  # nothing but the end comes after the video, and no heartbeat
+        return ()
+
     def send_end(self, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
-        """Send the final response: the tensors, or the error. No heartbeat follows."""
+        """Send the final response: the tensors, or the error, or if there is neither Triton's mark of the end alone."""
+        final = self._pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
         with self._sending:
             self._ended = True
-            response = (
-                self._pb_utils.InferenceResponse(output_tensors=list(tensors))
-                if error is None
-                else error_response(self._pb_utils, error)
-            )
-            self._sender.send(response, flags=self._pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            if error is not None:
+                self._sender.send(error_response(self._pb_utils, error), flags=final)
+            elif tensors:
+                self._sender.send(self._pb_utils.InferenceResponse(output_tensors=list(tensors)), flags=final)
+            else:
+                self._sender.send(flags=final)
 
     def _send(self, tensors: Sequence[Any]) -> None:
         self._sender.send(self._pb_utils.InferenceResponse(output_tensors=list(tensors)))

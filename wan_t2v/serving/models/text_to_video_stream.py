@@ -142,8 +142,8 @@ class TextToVideoStream:
         try:
             with stream.held, self._admission.turn(stream.ticket, caller.has_left) as turn:
                 self._watch.look()
-                tensors = self._generate(stream, turn)
-                self._end(responses, None, tensors)  # before the slot is freed, since a drain waits for slots
+                left = responses.send_ahead(self._generate(stream, turn))
+                self._end(responses, None, left)  # before the slot is freed, since a drain waits for slots
         except BaseException as error:
             if isinstance(error, Cancelled):
                 self._metrics.observe_cancel(caller.seconds_since_there())
@@ -153,8 +153,8 @@ class TextToVideoStream:
     def _end(self, responses: ResponseStream, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
         """Count the end, and send the final response.
 
-        If Triton cannot take the response, such as because /dev/shm is full, it has closed the stream all the same, and
-        no other response can follow: the caller notices only that no heartbeat comes.
+        If Triton cannot take the response, such as because other answers have filled /dev/shm meanwhile, it has closed
+        the stream all the same, and no other response can follow: the caller notices only that no heartbeat comes.
         """
         self._watch.discard(responses)
         self._metrics.count_end(error)

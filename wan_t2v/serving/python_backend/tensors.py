@@ -52,6 +52,14 @@ def rename_tensor(pb_utils: Any, name: str, tensor: Any) -> Any:
     return pb_utils.Tensor.from_dlpack(name, tensor.to_dlpack())
 
 
+def byte_size(tensor: Any) -> int:
+    """Return the bytes of a tensor's elements in CPU memory; of a BYTES tensor, those of its values; of a GPU's, 0."""
+    if not tensor.is_cpu():
+        return 0
+    array = tensor.as_numpy()
+    return sum(map(len, array.flat)) if array.dtype == np.object_ else int(array.nbytes)
+
+
 def bytes_from_triton(tensor: Any) -> bytes:
     """Return the first element of a BYTES tensor."""
     value: bytes = tensor.as_numpy().reshape(-1)[0]

@@ -35,6 +35,15 @@ def test_the_end_of_a_stream_is_its_last_response_and_not_its_first() -> None:
     assert found["videos_per_s"] == 2.012  # three in 1.491 s; perf_analyzer's table says 1.497 a second
 
 
+def test_an_empty_mark_of_the_end_after_the_video_is_no_response(tmp_path: Path) -> None:
+    raw = json.loads((RECORDED / "stream.json").read_bytes().decode("latin-1"), strict=False)
+    for request in raw["experiments"][0]["requests"]:
+        request["response_timestamps"].append(request["response_timestamps"][-1] + 10**9)
+        request["response_outputs"].append({})
+    (tmp_path / "export.json").write_text(json.dumps(raw))
+    assert figures(read_requests(tmp_path / "export.json")) == figures(read_requests(RECORDED / "stream.json"))
+
+
 def test_a_unary_answer_is_its_own_first_and_last() -> None:
     found = figures(read_requests(RECORDED / "unary.json"))
     assert found["latency_s"] == found["first_response_s"]

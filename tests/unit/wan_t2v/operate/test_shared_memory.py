@@ -1,8 +1,12 @@
 """What the regions of a server occupy: memory, not length, and nothing for those that are gone."""
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
-from wan_t2v.operate.shared_memory import SharedMemoryUse, use_of
+import pytest
+
+from wan_t2v.operate.shared_memory import SharedMemoryUse, free_bytes, use_of
 
 MIB = 2**20
 
@@ -20,3 +24,9 @@ def test_regions_count_by_the_memory_that_they_occupy(tmp_path: Path) -> None:
 def test_four_fifths_of_the_file_system_are_too_much() -> None:
     assert not SharedMemoryUse(80, 100).is_full
     assert SharedMemoryUse(81, 100).is_full
+
+
+def test_room_is_what_an_unprivileged_user_may_still_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = SimpleNamespace(f_frsize=4096, f_blocks=1000, f_bfree=300, f_bavail=200)
+    monkeypatch.setattr(os, "statvfs", lambda _: system)
+    assert free_bytes(tmp_path) == 200 * 4096

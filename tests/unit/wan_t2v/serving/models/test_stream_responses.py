@@ -1,25 +1,42 @@
 """What a caller of the streaming endpoint is told while there is nothing new, and that nothing follows the end."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from tests.fakes.pb_utils import FakePbUtils
+import pytest
+
+from tests.fakes.pb_utils import FakePbUtils, FakeTensor
 from wan_t2v.progress import Progress
-from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, HEARTBEAT_S, LOAD, ResponseStream
+from wan_t2v.serving.errors import NoRoomForAnswer
+from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, HEARTBEAT_S, LOAD, ROOM_BYTES, ResponseStream
+from wan_t2v.serving.python_backend.tensors import text_to_triton
 
 STEP = Progress(step=1, num_inference_steps=4, timestep=999, expert="low_noise_expert", step_s=0.1, left_s=0.3)
 
 
 class Told:
-    """A response sender that keeps the texts, and a clock that the test turns."""
+    """A response sender that keeps the texts, a clock that the test turns, and a /dev/shm with room for `free` bytes.
 
-    def __init__(self) -> None:
-        self.seconds, self.texts, self.ended = 100.0, [], 0
-        self.responses = ResponseStream(FakePbUtils(), self, ahead=lambda: 3, now=lambda: self.seconds)
+    Like Triton's it is closed by a final response before it finds that there is no room for it.
+    """
 
-    def send(self, response: Any, flags: int = 0) -> None:
-        self.texts += [(tensor.name(), tensor.as_numpy()[0]) for tensor in response.output_tensors()]
+    def __init__(self, *, free: int = 10 * ROOM_BYTES) -> None:
+        self.seconds, self.free, self.ended = 100.0, free, 0
+        self.texts: list[tuple[str, bytes]] = []
+        self.errors: list[str] = []
+        self.responses = ResponseStream(
+            FakePbUtils(), self, ahead=lambda: 3, now=lambda: self.seconds, free=lambda: self.free
+        )
+
+    def send(self, response: Any = None, flags: int = 0) -> None:
+        assert not self.ended
         self.ended += flags
+        texts = [] if response is None else [(t.name(), t.as_numpy()[0]) for t in response.output_tensors()]
+        if sum(len(text) for _, text in texts) > self.free:
+            raise FakePbUtils.TritonModelException("No space left on device")
+        self.texts += texts
+        self.errors += [response.error().message()] if response is not None and response.has_error() else []
 
     def beats(self) -> list[dict[str, Any]]:
         return [json.loads(text) for name, text in self.texts if name == "heartbeat"]
@@ -68,3 +85,34 @@ def test_nothing_follows_the_end() -> None:
     told.seconds += 10 * HEARTBEAT_S
     told.responses.heartbeat()
     assert told.ended == 1 and told.texts == []
+
+
+def video(length: int) -> Sequence[FakeTensor]:
+    return [text_to_triton(FakePbUtils(), "video", b"x" * length)]
+
+
+def test_with_room_the_video_is_the_final_response() -> None:
+    told = Told()
+    left = told.responses.send_ahead(video(100))
+    assert told.texts == []
+    told.responses.send_end(None, left)
+    assert told.texts == [("video", b"x" * 100)] and told.ended == 1
+
+
+def test_with_little_room_the_video_comes_before_the_end_and_no_heartbeat_follows_it() -> None:
+    told = Told(free=ROOM_BYTES + 99)
+    left = told.responses.send_ahead(video(100))
+    told.seconds += 10 * HEARTBEAT_S
+    told.responses.heartbeat()
+    assert told.texts == [("video", b"x" * 100)] and told.ended == 0
+    told.responses.send_end(None, left)
+    assert told.texts == [("video", b"x" * 100)] and told.ended == 1
+
+
+def test_where_the_video_has_no_room_its_caller_gets_an_error() -> None:
+    told = Told(free=99)
+    with pytest.raises(NoRoomForAnswer) as fault:
+        told.responses.send_ahead(video(100))
+    told.responses.send_end(fault.value)
+    assert told.texts == [] and told.ended == 1
+    assert "no room in the server's /dev/shm" in told.errors[0] and "No space left on device" in told.errors[0]

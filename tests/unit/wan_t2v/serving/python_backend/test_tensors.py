@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.fakes.pb_utils import FakePbUtils
-from wan_t2v.serving.python_backend.tensors import to_triton
+from wan_t2v.serving.python_backend.tensors import byte_size, text_to_triton, to_triton
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
@@ -28,3 +28,9 @@ def test_what_holds_something_stays_where_it_is() -> None:
     elsewhere = torch.empty(2, 3, device="meta")
     assert to_triton(FakePbUtils(), "x", elsewhere)._array.device.type == "meta"
     assert to_triton(FakePbUtils(), "x", np.ones(2)).as_numpy().tolist() == [1, 1]
+
+
+def test_a_size_in_bytes_counts_elements_and_the_lengths_of_texts() -> None:
+    assert byte_size(to_triton(FakePbUtils(), "frames", np.ones((2, 3), np.float32))) == 24
+    assert byte_size(text_to_triton(FakePbUtils(), "video", b"four", "ü")) == 6
+    assert byte_size(text_to_triton(FakePbUtils(), "video")) == 0
