@@ -12,6 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
+
 from export.atomic import remove_leftovers
 from export.bounded_pool import run_bounded
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
@@ -100,6 +102,7 @@ def _write_all(exports: list[GraphExport], on_written: Callable[[InPlaceGraph], 
     pool = ProcessPoolExecutor(
         jobs,
         mp_context=get_context("spawn"),
+        initializer=_use_one_thread,
         max_tasks_per_child=1 if settings.external_weights else None,  # a new process per graph, to measure its cost
     )
     try:
@@ -114,6 +117,15 @@ def _write_all(exports: list[GraphExport], on_written: Callable[[InPlaceGraph], 
         for export in exports:  # a process that was killed while it cleaned up
             remove_leftovers(export.folder, export.graph)
     return in_place
+
+
+def _use_one_thread() -> None:
+    """Keep torch in this process to one thread.
+
+    The threads of an operation wait for each other at its end. Where other processes have one of their cores, such as
+    the graphs of other jobs, rounding a weight takes many times as long on several threads as on one.
+    """
+    torch.set_num_threads(1)
 
 
 def _write(export: GraphExport) -> tuple[str, float, InPlaceGraph | None]:
