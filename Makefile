@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
+# targets share one environment and one repository: two of them at once, as with -j, would write over each other
+.NOTPARALLEL:
 
 VENV ?= .venv
 PYTHON ?=
@@ -21,15 +23,17 @@ LORA_LOW ?=
 LORA_SCALE ?= 1.0
 LORA_INTO ?= $(CHECKPOINT:%/=%)-lora
 LORA_OPTIONS ?=
-HOST ?= 127.0.0.1
-HTTP_HOST ?=
-METRICS_HOST ?=
+# not from the environment, where shells and platforms set such names for themselves: gRPC asks nobody for a key
+HOST = 127.0.0.1
+HTTP_HOST =
+METRICS_HOST =
 GRPC_PORT ?= 8001
 HTTP_PORT ?= 8000
 METRICS_PORT ?= 8002
-PORT ?= 8080
+PORT = 8080
 TRACES_URL ?=
-URL ?= $(HOST):$(GRPC_PORT)
+URL = $(if $(findstring :,$(HOST)),[$(HOST)],$(HOST)):$(GRPC_PORT)
+LOG =
 IMAGE ?= wan-t2v:0.1.0
 
 # fields of a request; an empty one is left to the server
@@ -62,6 +66,9 @@ override NO_PROXY := $(no_proxy)
 export no_proxy NO_PROXY
 
 python := $(VENV)/bin/python
+# a switch: 1 is on, and 0 or nothing is off
+on = $(filter-out 0 no off false,$(1))
+log = $(if $(LOG),--log "$(LOG)")
 # what a graph computes in: of the experts, the text encoder, the VAE
 precision = $(if $(PRECISION),--precision $(PRECISION)) \
 	$(if $(TEXT_ENCODER_PRECISION),--text-encoder-precision $(TEXT_ENCODER_PRECISION)) \
@@ -108,7 +115,7 @@ mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with rando
 export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., BF16_SHARDS=1; LORA_HIGH=file, LORA_LOW=file, LORA_SCALE=1.0)
 	@$(if $(loras),$(merge))
 	@$(python) -m export onnx --checkpoint "$(merged)" --repository "$(REPOSITORY)" $(precision) \
-		$(if $(BF16_SHARDS),--bf16-shards) $(must_install)
+		$(if $(call on,$(BF16_SHARDS)),--bf16-shards) $(must_install)
 
 calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 or int8 (CHECKPOINT=...; LORA_HIGH=file, LORA_LOW=file)
 	@$(if $(loras),$(merge))
@@ -123,8 +130,12 @@ a14b-plans-rehearsal: setup-dev ## from the shapes of A14B to plans and a loaded
 # these serve what they export, so a checkpoint that cannot be served here is refused and not passed over
 demo adherence pictures test: must_install := --must-install
 
+# whatever was exported last is served, wan-mini if nothing was; but what is named in this call is exported first
+named = $(strip $(foreach name,CHECKPOINT PRECISION TEXT_ENCODER_PRECISION VAE_PRECISION BF16_SHARDS LORA_HIGH LORA_LOW,\
+	$(filter environment command,$(origin $(name)))))
 .PHONY: installed
-installed: setup  # whatever was exported last is served; wan-mini if nothing was
+installed: must_install := --must-install
+installed: $(if $(named),export,setup)
 	@test -f "$(REPOSITORY)/prepare/1/manifest.json" || $(MAKE) --no-print-directory export
 
 parity: export ## compare the exported graphs with the checkpoint's modules, the experts also along a generation
@@ -132,20 +143,20 @@ parity: export ## compare the exported graphs with the checkpoint's modules, the
 
 plans: setup-dev export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., VAE_TF32=1, PLANS_INTO=repository)
 	@$(python) -m export plans --checkpoint "$(merged)" --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes $(SIZES)) \
-		$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(VAE_TF32),--vae-tf32) \
+		$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(call on,$(VAE_TF32)),--vae-tf32) \
 		$(if $(PLANS_INTO),--repository "$(PLANS_INTO)")
 
 compile-check: setup-dev export ## compile every graph at every precision with TensorRT-RTX, without a GPU (SMALLEST_COVER=1: few)
-	@$(python) -m export compile-check --checkpoint "$(merged)" $(if $(SMALLEST_COVER),--smallest-cover)
+	@$(python) -m export compile-check --checkpoint "$(merged)" $(if $(call on,$(SMALLEST_COVER)),--smallest-cover)
 
-serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..., METRICS_HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=...)
+serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..., METRICS_HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=..., LOG=...; CHECKPOINT=... or PRECISION=... exports it first)
 	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(if $(HTTP_HOST),--http-host $(HTTP_HOST)) \
-		$(if $(METRICS_HOST),--metrics-host $(METRICS_HOST)) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
+		$(if $(METRICS_HOST),--metrics-host $(METRICS_HOST)) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)") $(log)
 
-studio: installed $(VENV)/.gateway-ready ## run the server and a page for making videos, on loopback, until Ctrl-C (PORT=..., DATA=..., TRACES_URL=...)
+studio: installed $(VENV)/.gateway-ready ## run the server and a page for making videos, on loopback, until Ctrl-C (PORT=..., DATA=..., TRACES_URL=..., LOG=...)
 	@$(python) -m embedded.studio --repository "$(REPOSITORY)" --port $(PORT) --data "$(or $(DATA),out/studio)" \
-		$(if $(TRACES_URL),--traces-url "$(TRACES_URL)")
+		$(if $(TRACES_URL),--traces-url "$(TRACES_URL)") $(log)
 
 gateway: setup $(VENV)/.gateway-ready ## videos as jobs over HTTP before a server elsewhere (URL=host:8001, HOST=..., PORT=..., DATA=..., TRACES_URL=...)
 	@$(python) -m wan_t2v_gateway --url $(URL) --host $(HOST) --port $(PORT) --data "$(or $(DATA),out/gateway)" \
@@ -157,8 +168,8 @@ gateway-pictures: setup-dev $(VENV)/.gateway-ready installed ## the page in ligh
 generate: setup ## ask a running server for a video (PROMPT=..., OUT=..., URL=..., and the fields of a request)
 	@$(VENV)/bin/wan-t2v generate --url $(URL) --out "$(or $(OUT),out/video.mp4)" $(fields)
 
-demo: export ## set up, export, serve and generate: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., and the fields of a request)
-	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(fields)
+demo: export ## set up, export, serve and generate: a prompt to out/demo.mp4 (PROMPT=..., OUT=..., LOG=..., and the fields of a request)
+	@$(python) -m embedded.demo --repository "$(REPOSITORY)" --out "$(or $(OUT),out/demo.mp4)" $(log) $(fields)
 
 adherence: setup-dev export ## score how often videos follow 54 held-out prompts, through a server (SEEDS=1, OUT=...)
 	@$(python) -m training.judge.through_server --repository "$(REPOSITORY)" --out "$(or $(OUT),out/adherence.png)" \
@@ -229,10 +240,10 @@ bench: setup-dev installed mini ## time a generation and its step profiles again
 	@$(python) -m benchmarks.latency.endpoints --repository "$(REPOSITORY)"
 
 bench-gateway: setup-dev $(VENV)/.gateway-ready ## measure what the gateway adds to a video, and how much it bears; a quiet machine (OUT=..., QUICK=1 to rehearse)
-	@$(python) -m gateway.benchmark --out "$(or $(OUT),out/bench-gateway)" $(if $(QUICK),--quick)
+	@$(python) -m gateway.benchmark --out "$(or $(OUT),out/bench-gateway)" $(if $(call on,$(QUICK)),--quick)
 
 bench-all: setup-dev installed mini ## run all benchmarks but the GPU's, about 13 minutes, into out/bench (OUT=..., QUICK=1 to rehearse)
-	@$(python) -m benchmarks.suite --repository "$(REPOSITORY)" --out "$(or $(OUT),out/bench)" $(if $(QUICK),--quick)
+	@$(python) -m benchmarks.suite --repository "$(REPOSITORY)" --out "$(or $(OUT),out/bench)" $(if $(call on,$(QUICK)),--quick)
 
 gpu: setup-dev ## measure a GPU: server, attention, an expert, FP8, the VAE, TensorRT; under 9 minutes (OUT=..., REPOSITORY=...)
 	@$(python) -m benchmarks.gpu.run --repository "$(REPOSITORY)" $(if $(OUT),--out "$(OUT)")

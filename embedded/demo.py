@@ -18,12 +18,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m embedded.demo", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("out/demo.mp4"))
+    parser.add_argument(
+        "--log", type=Path, default=Path("build/demo-server.log"), help="Triton's log (default: %(default)s)"
+    )
     options, request = parser.parse_known_args(arguments)
-    log, models = Path("build/demo-server.log"), MODELS_OF_ENDPOINT[STREAM]  # the command calls only this endpoint
+    models = MODELS_OF_ENDPOINT[STREAM]  # the command calls only this endpoint
+    server_options = ServerOptions(repository=options.repository, log=options.log, models=models)
     print("starting the server ...", file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the client's process ends too
     try:
-        with running_server(ServerOptions(repository=options.repository, log=log, models=models)) as server:
+        with running_server(server_options) as server:
             print(f"server ready at {server.grpc_url}, generating ...", file=sys.stderr)
             command = [sys.executable, "-m", "wan_t2v_client.cli.main", "generate", "--json", "--url", server.grpc_url]
             finished = subprocess.run(

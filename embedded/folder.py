@@ -59,7 +59,11 @@ def temporary_folder() -> Path:
 
 def check_repository(path: Path) -> None:
     """Raise ServerError if there is no model repository at this path."""
-    if not path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise ServerError(f"REPOSITORY={str(path)!r} cannot be read ({error.strerror}); choose another") from None
+    if not is_folder:
         raise ServerError(f"REPOSITORY={str(path)!r} is no folder; accepted: the model repository, model_repository/")
     if not any(path.glob("*/config.pbtxt")):
         raise ServerError(f"REPOSITORY={str(path)!r} holds no model; accepted: the model repository, model_repository/")

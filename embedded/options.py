@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedded.folder import ServerFolder
-from embedded.ports import addresses, check_free, free_ports_of, url_host
+from embedded.ports import Listener, addresses, choose_ports, url_host
 from embedded.tensor_check import MODEL as TENSOR_CHECK
 from embedded.wheel import TritonWheel
 
@@ -70,13 +70,19 @@ class ServerOptions:
         return {"GRPC_PORT": self.grpc_port, "HTTP_PORT": self.http_port, "METRICS_PORT": self.metrics_port}
 
     def with_ports(self) -> "ServerOptions":
-        """Return the options with a free port for each 0. Raises ServerError if a chosen port is taken."""
-        for (setting, port), host in zip(self.ports.items(), self.hosts.values(), strict=True):
-            if port:
-                check_free([(setting, port)], host)
-        free = free_ports_of(self.hosts.values())
-        grpc, http, metrics = (port or other for port, other in zip(self.ports.values(), free, strict=True))
-        return replace(self, grpc_port=grpc, http_port=http, metrics_port=metrics)
+        """Return the options with a free port for each 0. Raises ServerError if an address or a port cannot be used."""
+        # an empty host is made of HOST, which is then at fault
+        prefixes = ("", "HTTP_" if self.http_host else "", "METRICS_" if self.metrics_host else "")
+        chosen = choose_ports([
+            Listener(setting, port, host, prefix)
+            for (setting, port), host, prefix in zip(self.ports.items(), self.hosts.values(), prefixes, strict=True)
+        ])  # fmt: skip
+        return replace(
+            self,
+            grpc_port=chosen["GRPC_PORT"],
+            http_port=chosen["HTTP_PORT"],
+            metrics_port=chosen["METRICS_PORT"],
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,8 +1,13 @@
-"""Ports: find free ones, and report a taken one early."""
+"""Ports: choose free ones, and report early what cannot be listened on."""
 
+import contextlib
+import errno
+import ipaddress
+import itertools
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import psutil
 
@@ -10,40 +15,47 @@ from embedded.errors import ServerError
 
 LISTEN_LIMIT_S = 15.0  # Triton binds the port of its metrics last
 LISTEN_POLL_S = 0.1
+MOST_PORT = 65535
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)  # errors of the address, not of the port
+
+
+class Listener(NamedTuple):
+    """A port to listen on, 0 for a free one, by its setting's name. The host's setting is HOST with a prefix."""
+
+    setting: str
+    port: int
+    host: str
+    host_prefix: str = ""
 
 
 def free_ports(count: int, host: str) -> list[int]:
     """Return different free ports of one host."""
-    return free_ports_of([host] * count)
+    return list(choose_ports([Listener(str(number), 0, host) for number in range(count)]).values())
 
 
-def free_ports_of(hosts: Iterable[str]) -> list[int]:
-    """Return a free port per host. All are bound at the same time, so that they differ."""
-    sockets = [_bind(host, 0) for host in hosts]
-    try:
-        return [bound.getsockname()[1] for bound in sockets]
-    finally:
-        for bound in sockets:
-            bound.close()
+def choose_ports(listeners: Sequence[Listener]) -> dict[str, int]:
+    """Return each listener's port by its setting, a free one for 0. Raises ServerError if one cannot be used."""
+    for setting, port, *_ in listeners:
+        if not 0 <= port <= MOST_PORT:
+            raise ServerError(f"{setting}={port} is no port; accepted: 1 to {MOST_PORT}, or 0 for a free one")
+    _check_different([listener for listener in listeners if listener.port])
+    with contextlib.ExitStack() as stack:
+        # All are bound at the same time, so that they differ, and the chosen ones first, so that none is found free.
+        bound = {
+            listener.setting: stack.enter_context(_bind(listener))
+            for listener in sorted(listeners, key=lambda listener: listener.port == 0)
+        }
+        return {listener.setting: bound[listener.setting].getsockname()[1] for listener in listeners}
 
 
-def check_free(ports: Iterable[tuple[str, int]], host: str) -> None:
-    """Raise ServerError for the first port, given with its setting's name, that is taken."""
-    for setting, port in ports:
-        try:
-            _bind(host, port).close()
-        except OSError as error:
-            raise ServerError(
-                f"{setting}={port} cannot be used on {host} ({error.strerror}); free it or choose another port"
-            ) from None
-
-
-def addresses(host: str) -> list[str]:
-    """Resolve a host's name. Raises ServerError if it has no address."""
+def addresses(host: str, prefix: str = "") -> list[str]:
+    """Resolve a host's name. Raises ServerError, with the prefix of the host's setting, if it has no address."""
     try:
         return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
     except OSError as error:
-        raise ServerError(f"HOST={host} is no address of this machine ({error.strerror})") from None
+        raise _no_address(host, prefix, error.strerror) from None
+    except ValueError:  # such as a..b
+        raise _no_address(host, prefix, "not a host's name") from None
 
 
 def check_listening(ports: Mapping[str, int], pid: int, *, limit_s: float = LISTEN_LIMIT_S) -> None:
@@ -71,13 +83,45 @@ def url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in addresses(host)[0] else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+def _check_different(listeners: Sequence[Listener]) -> None:
+    for one, other in itertools.combinations(listeners, 2):
+        if one.port == other.port and _overlap(_addresses_of(one), _addresses_of(other)):
+            raise ServerError(
+                f"{one.setting} and {other.setting} are both {one.port}; accepted: different ports; "
+                "choose another for one of them, or 0 for a free one"
+            )
+
+
+def _overlap(ours: set[str], theirs: set[str]) -> bool:
+    """Whether the hosts share an address; 0.0.0.0 and :: are every address."""
+    return bool(ours & theirs) or any(ipaddress.ip_address(address).is_unspecified for address in ours | theirs)
+
+
+def _addresses_of(listener: Listener) -> set[str]:
+    return set(addresses(listener.host, listener.host_prefix))
+
+
+def _bind(listener: Listener) -> socket.socket:
+    """Bind a listener's port. Raises ServerError if that is not possible."""
+    setting, port, host, prefix = listener
+    family = socket.AF_INET6 if ":" in addresses(host, prefix)[0] else socket.AF_INET
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
+        with contextlib.ExitStack() as stack:
+            bound = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, port))
+            stack.pop_all()
+    except OSError as error:
+        if error.errno in _NOT_OURS:
+            raise _no_address(host, prefix, error.strerror) from None
+        raise ServerError(
+            f"{setting}={port} cannot be used on {host} ({error.strerror}); free it or choose another port"
+        ) from None
     return bound
+
+
+def _no_address(host: str, prefix: str, reason: str | None) -> ServerError:
+    return ServerError(
+        f"{prefix}HOST={host} is no address of this machine ({reason}); accepted: a name or an address of it, such as "
+        "127.0.0.1, or 0.0.0.0 for all"
+    )

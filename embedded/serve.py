@@ -1,15 +1,12 @@
 """`make serve`: run the embedded server in the foreground until Ctrl-C or SIGTERM."""
 
 import argparse
-import signal
 import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 from embedded.errors import ServerError, StartStopped
 from embedded.options import LOOPBACK, ServerOptions
-from embedded.server import running_server
+from embedded.server import CommandEnd, running_server
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,35 +27,24 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--{port}-port", type=int, default=default, help="0 for a free one (default: %(default)s)")
     raw = vars(parser.parse_args(arguments))
     options = ServerOptions(**{**raw, "models": tuple(raw["models"])})
-    stop, ended = threading.Event(), list[str]()
-    failed = False
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda signum, frame: stop.set())
+    end, failed = CommandEnd(), False
+    end.heed_signals()
     print(f"starting the server (log: {options.log}) ...", file=sys.stderr)
     try:
-        with running_server(options, on_event=lambda event: _tell(event, stop, ended), stop=stop) as server:
+        with running_server(options, on_event=end.tell, stop=end.stop) as server:
             print(
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", file=sys.stderr
             )
             print(f"run directory (python -m wan_t2v.operate): {server.run_directory}", file=sys.stderr)
-            stop.wait()
+            end.stop.wait()
             print("stopping ...", file=sys.stderr)
-            failed = bool(ended)
+            failed = end.by_itself
     except StartStopped:
         print("stopped before it was ready", file=sys.stderr)
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 1 if failed else 0
-
-
-def _tell(event: dict[str, Any], stop: threading.Event, ended: list[str]) -> None:
-    if event["event"] == "ended" and stop.is_set():
-        return  # the expected end of a stop
-    print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
-    if event["event"] in ("failed", "ended"):
-        ended.append(event["event"])
-        stop.set()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,6 +44,28 @@ class Server:
                 if child.status() != psutil.STATUS_ZOMBIE:
                     return child.pid
         raise ServerError("the server is being started again, or was stopped")
+
+
+@dataclass
+class CommandEnd:
+    """The end of a command that runs a server: `stop` is set by a signal, or since the server ended by itself."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    by_itself: bool = False
+
+    def heed_signals(self) -> None:
+        """Let Ctrl-C and SIGTERM set `stop`."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda signum, frame: self.stop.set())
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Print an event of the supervisor to standard error. Sets `stop` if the server ended by itself."""
+        if event["event"] == "ended" and self.stop.is_set():
+            return  # the expected end of a stop
+        print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
+        if event["event"] in ("failed", "ended"):
+            self.by_itself = True
+            self.stop.set()
 
 
 @contextlib.contextmanager

@@ -2,16 +2,16 @@
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 from embedded.errors import ServerError, StartStopped
-from embedded.options import ServerOptions
-from embedded.server import running_server
+from embedded.options import LOOPBACK, ServerOptions
+from embedded.ports import Listener, choose_ports
+from embedded.server import CommandEnd, running_server
 
 CHECKPOINTS = "WAN_T2V_CHECKPOINT_DIR"
 STOP_LIMIT_S = 30
@@ -24,26 +24,43 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--port", type=int, default=8080, help="port of the page (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("out/studio"), help="jobs and videos (default: %(default)s)")
+    parser.add_argument(
+        "--log", type=Path, default=Path("build/studio-server.log"), help="Triton's log (default: %(default)s)"
+    )
     parser.add_argument("--traces-url", default="", help="OpenTelemetry collector for the spans of both")
     options = parser.parse_args(arguments)
-    kept = (options.data / "generations").resolve()
-    kept.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault(CHECKPOINTS, str(kept))
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda signum, frame: stop.set())
-    print("starting the server and the gateway ...", file=sys.stderr)
-    server_options = ServerOptions(
-        repository=options.repository, log=Path("build/studio-server.log"), traces_url=options.traces_url
-    )
+    end = CommandEnd()
+    end.heed_signals()
     try:
-        with running_server(server_options, on_event=lambda event: _tell(event, stop), stop=stop) as server:
-            return _gateway(server.grpc_url, options, stop)
+        choose_ports([Listener("PORT", options.port, LOOPBACK)])  # known before the server's start, which takes long
+        os.environ.setdefault(CHECKPOINTS, str(_make_folder(options.data / "generations")))
+        return _run(options, end)
     except StartStopped:
         return 0
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _make_folder(folder: Path) -> Path:
+    """Make the folder of generations under way. Raises ServerError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder.resolve()
+    except OSError as error:
+        raise ServerError(
+            f"the folder {folder} cannot be written ({error.strerror}): choose another with --data (make: DATA=...)"
+        ) from None
+
+
+def _run(options: argparse.Namespace, end: CommandEnd) -> int:
+    """Run the server, and the gateway once it is ready. Returns an exit code."""
+    print("starting the server and the gateway ...", file=sys.stderr)
+    server_options = ServerOptions(repository=options.repository, log=options.log, traces_url=options.traces_url)
+    with running_server(server_options, on_event=end.tell, stop=end.stop) as server:
+        code = _gateway(server.grpc_url, options, end.stop)
+        return 1 if end.by_itself else code
 
 
 def _gateway(url: str, options: argparse.Namespace, stop: threading.Event) -> int:
@@ -66,14 +83,6 @@ def _gateway(url: str, options: argparse.Namespace, stop: threading.Event) -> in
         except subprocess.TimeoutExpired:
             gateway.kill()
             gateway.wait()
-
-
-def _tell(event: dict[str, Any], stop: threading.Event) -> None:
-    if event["event"] == "ended" and stop.is_set():
-        return  # the expected end of a stop
-    print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
-    if event["event"] in ("failed", "ended"):
-        stop.set()
 
 
 if __name__ == "__main__":

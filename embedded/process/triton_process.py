@@ -30,6 +30,7 @@ from wan_t2v.operate.run_directory import VARIABLE
 ANSWER_LIMIT_S = 2.0
 KILLED_LIMIT_S = 5.0
 KILLED_POLL_S = 0.02
+ANOTHER_LOG = "choose another with --log (make: LOG=...)"
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,11 @@ def _open_log(log: Path, *, wait_s: float = 0.0) -> IO[bytes]:
             time.sleep(KILLED_POLL_S)
         if not locked:
             opened.close()
-            raise ServerError(f"the log {log} is another running server's: choose another with --log")
+            raise ServerError(f"the log {log} is another running server's: {ANOTHER_LOG}")
         opened.truncate(0)
         return opened
     except OSError as error:
-        raise ServerError(f"the log {log} cannot be written ({error.strerror}): choose another with --log") from None
+        raise ServerError(f"the log {log} cannot be written ({error.strerror}): {ANOTHER_LOG}") from None
 
 
 def _answers(url: str) -> bool:

@@ -47,7 +47,8 @@ def _batch(options: argparse.Namespace) -> int:
     connection = connection_from(options)
     report = Report(requests_from_file(options.prompts, fields_from(options)))
     folder = BatchFolder(options.out)
-    skip_finished(report, folder)
+    for request in skip_finished(report, folder):
+        folder.check(request)
     started = time.monotonic()
     try:
         run_until_terminated(_videos(report, folder, connection, options=options))

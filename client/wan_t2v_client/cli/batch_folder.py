@@ -44,6 +44,12 @@ class BatchFolder:
             )
         return True
 
+    def check(self, request: BatchRequest) -> None:
+        """Raise OSError if the request's files could not be written."""
+        for path in (self.video(request), self.description(request)):
+            with OutputFile(path):
+                pass
+
     def keep(self, request: BatchRequest, generation: Generation, *, seconds: float) -> None:
         """Write the video, and then its description: without one, a video does not count as finished."""
         assert generation.video is not None  # no other output is requested

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from wan_t2v_client.cli.standard_streams import write_through
+
 STANDARD_OUTPUT = Path("-")
 _OWN_DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?P<process>\d+)(?:/task/\d+)?)/fd/(?P<number>\d+)")
 _MOST_LINKS = 40  # Linux' own limit
@@ -53,12 +55,15 @@ class OutputFile:
         return os.path.samestat(os.fstat(self._descriptor), os.fstat(1))
 
     def write(self, data: bytes) -> None:
-        """Write the whole video. A regular file is complete or absent, even if the machine crashes."""
+        """Write the whole video. A regular file is complete or absent, even if the machine crashes.
+
+        If only the last step fails, a complete file stays beside it under a name that the OSError tells.
+        """
         with _errors_with_name(self._name):
             if self._descriptor is None:
                 _replace(self._target, data)
                 return
-            _write_through(self._descriptor, data)
+            write_through(self._descriptor, data)
             if not self._is_duplicate and stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 os.ftruncate(self._descriptor, len(data))  # the old content may have been longer
 
@@ -115,6 +120,7 @@ def _open_if_it_must_stay(path: Path, target: Path) -> int | None:
         return _open_as_it_is(target)
     try:
         _check_folder(target.parent)
+        _check_replaceable(target)
     except OSError:
         return _open_as_it_is(target)
     return None
@@ -132,15 +138,19 @@ def _check_folder(folder: Path) -> None:
         pass
 
 
+def _check_replaceable(file: Path) -> None:
+    """Raise OSError if the regular file could not be replaced.
+
+    That is another user's in a folder with the sticky bit, such as /tmp, and one with the immutable attribute.
+    Linux checks the right to take a name away before it sees that `rmdir` was given no folder, so nothing is removed.
+    """
+    with suppress(NotADirectoryError, FileNotFoundError):
+        os.rmdir(file)  # noqa: PTH106
+
+
 def _open_as_it_is(target: Path) -> int:
     """Open without creating or truncating. A terminal does not become the controlling one; a pipe awaits a reader."""
     return os.open(target, os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0))
-
-
-def _write_through(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
 
 
 def _replace(target: Path, data: bytes) -> None:
@@ -153,21 +163,36 @@ def _replace(target: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         _put_in_place(partial, target)
+    except _NotInPlace:
+        raise  # the partial file is all that there is of minutes of work
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
+class _NotInPlace(OSError):
+    """A complete file could not be given its name, and was kept under another."""
+
+
 def _take_over_mode(target: Path, partial: Path) -> None:
-    """Copy the existing file's mode and, if permitted, its owner."""
+    """Copy the existing file's mode and, if that is possible, its owner."""
     with suppress(FileNotFoundError):
         old = target.stat()
-        with suppress(PermissionError):
+        shutil.copymode(target, partial)  # first: it may be refused once the file has another owner
+        with suppress(OSError):  # not permitted, or an owner that this container does not know
             os.chown(partial, old.st_uid, old.st_gid)
-        shutil.copymode(target, partial)
 
 
 def _put_in_place(partial: Path, target: Path) -> None:
+    try:
+        _rename(partial, target)
+    except OSError as error:
+        if not partial.exists():  # somebody removed it
+            raise
+        raise _NotInPlace(error.errno, f"{error.strerror}; it was kept as {partial}, move it from there") from None
+
+
+def _rename(partial: Path, target: Path) -> None:
     try:
         partial.replace(target)
     except OSError as error:

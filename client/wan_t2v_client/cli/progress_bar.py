@@ -31,8 +31,7 @@ class ProgressBar:
     def show(self, progress: Progress) -> None:
         """Show a finished step."""
         if progress.preview is not None and self._folder is not None:
-            with OutputFile(self._folder / f"step-{progress.step:04d}.png") as file:
-                file.write(progress.preview)
+            self._keep_preview(self._folder / f"step-{progress.step:04d}.png", progress.preview)
         self._print(line(progress))
 
     def show_heartbeat(self, beat: Heartbeat) -> None:
@@ -43,6 +42,15 @@ class ProgressBar:
     def show_wait(self, error: Unavailable, wait_s: float) -> None:
         """Show that the request will be tried again, and why."""
         self._print(f"trying again in {wait_s:.0f} s: {error}"[:WAIT_WIDTH])
+
+    def _keep_preview(self, path: Path, preview: bytes) -> None:
+        """Write a preview. The video is worth more, so a failure is told and ends nothing."""
+        try:
+            with OutputFile(path) as file:
+                file.write(preview)
+        except OSError as error:
+            self._print("")
+            tell(f"wan-t2v: warning: {path}: {error.strerror}; the video goes on without this preview")
 
     def _print(self, text: str) -> None:
         if self._shown:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from embedded import demo
+from embedded.options import ServerOptions
 
 DEMO = """
 import contextlib, subprocess, sys
@@ -66,3 +67,22 @@ def test_a_request_that_is_refused_ends_the_demo_with_the_clients_code_and_no_ob
     monkeypatch.setattr(demo, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=0, default_int_handler=None))
     assert demo.main(["--frames", "16", "x"]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_the_log_is_a_second_demos_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs, sent = [], []
+
+    def running_server(options: ServerOptions) -> contextlib.nullcontext[SimpleNamespace]:
+        logs.append(options.log)
+        return contextlib.nullcontext(SimpleNamespace(grpc_url="127.0.0.1:9"))
+
+    def run(command: list[str], **streams: object) -> subprocess.CompletedProcess[str]:
+        sent.append(command)
+        return subprocess.CompletedProcess(command, returncode=3, stdout="")
+
+    monkeypatch.setattr(demo, "running_server", running_server)
+    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
+    monkeypatch.setattr(demo, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=0, default_int_handler=None))
+    assert demo.main(["x"]) == demo.main(["--log", "second.log", "x"]) == 3
+    assert logs == [Path("build/demo-server.log"), Path("second.log")]
+    assert not [command for command in sent if "--log" in command], "it is no option of the client"

@@ -93,3 +93,8 @@ def test_a_repository_that_is_none_is_told_with_what_is_accepted(content: str | 
         path.mkdir()
     with pytest.raises(ServerError, match=r"REPOSITORY='.*a repository' .*accepted: the model repository"):
         check_repository(path)
+
+
+def test_a_repository_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match=r"REPOSITORY='.*nnn' cannot be read \(File name too long\); choose another"):
+        check_repository(tmp_path / ("n" * 300))

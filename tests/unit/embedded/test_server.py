@@ -52,3 +52,29 @@ def test_what_is_ready_before_the_stop_is_told() -> None:
     first: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     first.put({"event": "ready"})
     assert server._first_event(first, threading.Event()) == {"event": "ready"}
+
+
+@pytest.mark.parametrize(
+    ("events", "by_itself", "stopped"),
+    [
+        (["died", "repaired", "server died", "started again"], False, False),
+        (["failed", "ended"], True, True),
+        (["ended"], True, True),
+    ],
+)
+def test_a_command_ends_with_a_server_that_does(
+    capsys: pytest.CaptureFixture[str], events: list[str], by_itself: bool, stopped: bool
+) -> None:
+    end = server.CommandEnd()
+    for event in events:
+        end.tell({"event": event})
+    assert (end.by_itself, end.stop.is_set()) == (by_itself, stopped)
+    told = [event for event in events if event != "ended" or events == ["ended"]]
+    assert capsys.readouterr().err.splitlines() == [f"event={event}" for event in told]
+
+
+def test_the_end_after_a_stop_is_not_the_servers_own(capsys: pytest.CaptureFixture[str]) -> None:
+    end = server.CommandEnd()
+    end.stop.set()
+    end.tell({"event": "ended"})
+    assert not end.by_itself and capsys.readouterr().err == ""

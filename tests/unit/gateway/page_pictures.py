@@ -12,6 +12,7 @@ from tests.unit.gateway.browser import WHY_NOT, chromium
 from tests.unit.gateway.conftest import postgres_in_memory
 from tests.unit.gateway.running import RunningGateway, running_gateway
 
+SERVER_LOG = Path("build/gateway-pictures-server.log")
 PROMPTS = ("a green triangle moves right", "a red ball rolls left")  # the last is at the top of the list, and plays
 UNDER_WAY = "a yellow ball rolls right"
 SIZES = {"light": (1180, 760), "dark": (1180, 760), "phone": (390, 844)}
@@ -30,7 +31,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as data,
-        running_server(ServerOptions(repository=options.repository)) as server,
+        running_server(ServerOptions(repository=options.repository, log=SERVER_LOG)) as server,
         postgres_in_memory() as (url, _),
         running_gateway(database_url=url, data=Path(data), server_url=server.grpc_url, preview_every=1) as gateway,
         chromium() as browser,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from wan_t2v_client import RequestRefused
 from wan_t2v_client.cli.batch_file import requests_from_file
+from wan_t2v_client.cli.batch_folder import BatchFolder
 from wan_t2v_client.cli.main import main
 
 from tests.fakes.scripted_server import MADE, VIDEO, Pause, Refusal, ScriptedServer, Step, Video, serving
@@ -176,8 +177,20 @@ def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:
         assert len(server.requests) == 2
 
 
-def test_a_video_that_cannot_be_written_ends_the_batch(tmp_path: Path, capsys) -> None:
+def test_a_video_that_could_not_be_written_is_known_before_anything_is_sent(tmp_path: Path, capsys) -> None:
     (tmp_path / "videos/ball.mp4").mkdir(parents=True)
+    prompts = lines(tmp_path, {"prompt": "a cube"}, {"prompt": "a ball", "name": "ball"})
+    with serving(MADE) as server:
+        assert batch(server, prompts) == 6
+        assert not server.requests
+    assert "ball.mp4: Is a directory" in capsys.readouterr().err
+    assert files(tmp_path) == ["ball.mp4"]
+
+
+def test_a_video_that_cannot_be_written_ends_the_batch(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the check before it saw nothing, since the obstacle came later."""
+    (tmp_path / "videos/ball.mp4").mkdir(parents=True)
+    monkeypatch.setattr(BatchFolder, "check", lambda folder, request: None)
     prompts = lines(tmp_path, {"prompt": "a ball", "name": "ball"}, {"prompt": "a cube"}, {"prompt": "a cone"})
     with serving(MADE) as server:
         assert batch(server, prompts, "--concurrency", "1") == 6

@@ -1,0 +1,67 @@
+"""What the Makefile makes of variables: on the command line, in the environment, switched off, with two targets at once."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MADE_BY_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")  # of the make that runs the tests
+
+
+def commands(*arguments: str, **environment: str) -> str:
+    """Return what make would run, without running it. No prerequisite of the environment is looked at."""
+    kept = {name: value for name, value in os.environ.items() if name not in MADE_BY_MAKE}
+    made = subprocess.run(
+        ["make", "--dry-run", *arguments],
+        cwd=ROOT,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return made.stdout
+
+
+@pytest.mark.parametrize("name", ["HOST", "HTTP_HOST", "METRICS_HOST", "PORT", "LOG"])
+def test_an_address_is_not_taken_from_the_environment(name: str) -> None:
+    for target in ("serve", "studio", "gateway"):
+        assert "somewhere.example" not in commands(target, **{name: "somewhere.example"})
+
+
+def test_an_address_on_the_command_line_is_taken() -> None:
+    assert "--host somewhere.example" in commands("serve", "HOST=somewhere.example")
+    assert "--url somewhere.example:8001" in commands("generate", "HOST=somewhere.example")
+
+
+def test_an_address_of_ipv6_gets_brackets_in_the_url() -> None:
+    assert "--host ::1 " in commands("serve", "HOST=::1")
+    assert "--url [::1]:8001" in commands("generate", "HOST=::1")
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "option"),
+    [
+        ("plans", "VAE_TF32", "--vae-tf32"),
+        ("export", "BF16_SHARDS", "--bf16-shards"),
+        ("compile-check", "SMALLEST_COVER", "--smallest-cover"),
+        ("bench-all", "QUICK", "--quick"),
+        ("bench-gateway", "QUICK", "--quick"),
+    ],
+)
+def test_a_switch_is_on_with_1_and_off_with_0(target: str, name: str, option: str) -> None:
+    assert option in commands(target, f"{name}=1")
+    assert not [value for value in ("0", "no", "off", "") if option in commands(target, f"{name}={value}")]
+
+
+@pytest.mark.parametrize("target", ["serve", "studio", "perf"])
+def test_what_a_call_names_is_exported_before_it_is_served(target: str) -> None:
+    for named in ("CHECKPOINT=elsewhere", "PRECISION=fp16", "VAE_PRECISION=bf16", "LORA_HIGH=file"):
+        lines = commands(target, named)
+        assert named.partition("=")[2] in lines and "export onnx" in lines and "--must-install" in lines
+
+
+def test_no_two_targets_run_at_once() -> None:
+    """Otherwise -j, or MAKEFLAGS in the environment, would install twice into one environment."""
+    assert ".NOTPARALLEL:" in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()

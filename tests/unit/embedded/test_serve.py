@@ -1,0 +1,45 @@
+"""`make serve`: its exit code tells how it ended."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from embedded import serve
+from embedded.options import ServerOptions
+from embedded.server import CommandEnd
+
+READY = SimpleNamespace(
+    grpc_url="127.0.0.1:1", http_url="http://127.0.0.1:2", metrics_url="http://127.0.0.1:3/metrics", run_directory="run"
+)
+
+
+@pytest.mark.parametrize(
+    ("happens", "code"),
+    [(None, 0), ({"event": "failed", "error": "it ended by itself"}, 1), ({"event": "ended"}, 1)],
+    ids=["stopped", "failed", "ended"],
+)
+def test_a_server_that_failed_for_good_is_a_failure_and_a_stop_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], happens: dict[str, Any] | None, code: int
+) -> None:
+    logs: list[Path] = []
+
+    @contextlib.contextmanager
+    def running_server(
+        options: ServerOptions, *, on_event: Callable[[dict[str, Any]], None], stop: threading.Event
+    ) -> Iterator[SimpleNamespace]:
+        logs.append(options.log)
+        stop.set() if happens is None else on_event(happens)
+        yield READY
+        on_event({"event": "ended"})  # as each supervisor does when it is stopped
+
+    monkeypatch.setattr(CommandEnd, "heed_signals", lambda end: None)
+    monkeypatch.setattr(serve, "running_server", running_server)
+    assert serve.main(["--log", "second.log"]) == code
+    assert logs == [Path("second.log")]
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("event=")]
+    assert told == ([] if happens is None else [" ".join(f"{key}={value}" for key, value in happens.items())])

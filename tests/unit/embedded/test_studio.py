@@ -1,0 +1,102 @@
+"""`make studio`: its exit code tells how it ended, and wrong settings are told before the server's long start."""
+
+import contextlib
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from embedded import studio
+from embedded.options import ServerOptions
+from embedded.server import CommandEnd
+
+Event = dict[str, Any]
+
+
+class Studio:
+    """The studio's command, with a server and a gateway that only live."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.options: list[ServerOptions] = []
+        self.gateways: list[subprocess.Popen[bytes]] = []
+        self.happens: Callable[[Callable[[Event], None], threading.Event], None] = lambda on_event, stop: stop.set()
+
+    @contextlib.contextmanager
+    def running_server(
+        self, options: ServerOptions, *, on_event: Callable[[Event], None], stop: threading.Event
+    ) -> Iterator[SimpleNamespace]:
+        self.options.append(options)
+        self.happens(on_event, stop)
+        yield SimpleNamespace(grpc_url="127.0.0.1:9")
+        on_event({"event": "ended"})  # as each supervisor does when it is stopped
+
+    def start_gateway(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        living = [sys.executable, "-c", "import signal; signal.pause()"]
+        self.gateways.append(subprocess.Popen(living, **options))
+        return self.gateways[-1]
+
+    def run(self, *arguments: object) -> int:
+        return studio.main(["--port", "0", "--data", str(self.folder / "data"), *map(str, arguments)])
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
+    made = Studio(tmp_path)
+    monkeypatch.setenv(studio.CHECKPOINTS, str(tmp_path))
+    monkeypatch.setattr(CommandEnd, "heed_signals", lambda end: None)
+    monkeypatch.setattr(studio, "running_server", made.running_server)
+    replaced = SimpleNamespace(Popen=made.start_gateway, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(studio, "subprocess", replaced)
+    return made
+
+
+@pytest.mark.parametrize("event", [{"event": "failed", "error": "it ended by itself"}, {"event": "ended"}])
+def test_a_server_that_failed_for_good_is_a_failure(
+    made: Studio, event: Event, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.happens = lambda on_event, stop: on_event(event)
+    assert made.run() == 1
+    told = " ".join(f"{key}={value}" for key, value in event.items())
+    assert capsys.readouterr().err == f"starting the server and the gateway ...\n{told}\nstopping ...\n"
+    assert [gateway.poll() is not None for gateway in made.gateways] == [True]
+
+
+def test_a_stop_is_none(made: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    assert made.run() == 0
+    assert "event=" not in capsys.readouterr().err
+
+
+def test_a_server_that_is_repaired_ends_nothing(made: Studio) -> None:
+    def happens(on_event: Callable[[Event], None], stop: threading.Event) -> None:
+        for event in ("server died", "started again"):
+            on_event({"event": event})
+            assert not stop.is_set()
+        stop.set()
+
+    made.happens = happens
+    assert made.run() == 0
+
+
+def test_the_log_is_a_second_studios_to_choose(made: Studio) -> None:
+    assert made.run() == made.run("--log", made.folder / "second.log") == 0
+    assert [options.log for options in made.options] == [Path("build/studio-server.log"), made.folder / "second.log"]
+
+
+def test_a_port_that_is_none_is_told_before_the_start(made: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    assert made.run("--port", 80800) == 1
+    assert capsys.readouterr().err == "error: PORT=80800 is no port; accepted: 1 to 65535, or 0 for a free one\n"
+    assert not made.options
+
+
+def test_data_that_cannot_be_written_is_told_before_the_start(made: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    (made.folder / "data").write_text("a file")
+    assert made.run() == 1
+    told = f"error: the folder {made.folder}/data/generations cannot be written (Not a directory): choose another "
+    assert capsys.readouterr().err == f"{told}with --data (make: DATA=...)\n"
+    assert not made.options
