@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -46,11 +48,42 @@ class Server:
         raise ServerError("the server is being started again, or was stopped")
 
 
+class Stop:
+    """A request to stop, which a signal's handler may set.
+
+    A handler runs in the middle of anything, such as of `wait`, or of the handler of a signal just before it. With
+    `threading.Event` it would then wait for a lock that its own thread holds. This class has no lock.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+
+    def set(self) -> None:
+        """Request the stop, and wake up who waits for it."""
+        self._is_set = True
+        with contextlib.suppress(BlockingIOError):  # full of earlier requests
+            os.write(self._writer, b"\0")
+
+    def is_set(self) -> bool:
+        """Whether the stop was requested."""
+        return self._is_set
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the request, for at most `seconds`. Returns whether it came."""
+        if not self._is_set:
+            poll = select.poll()
+            poll.register(self._reader, select.POLLIN)  # nobody reads, so it stays readable
+            poll.poll(None if seconds is None else 1e3 * seconds)
+        return self._is_set
+
+
 @dataclass
 class CommandEnd:
     """The end of a command that runs a server: `stop` is set by a signal, or since the server ended by itself."""
 
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = field(default_factory=Stop)
     by_itself: bool = False
 
     def heed_signals(self) -> None:
@@ -73,7 +106,7 @@ def running_server(
     options: ServerOptions | None = None,
     *,
     on_event: Callable[[dict[str, Any]], None] | None = None,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
 ) -> Iterator[Server]:
     """Start a server, yield it when it is ready, and stop it at the end, also if this process is killed.
 
@@ -129,7 +162,7 @@ def _listen(events: IO[bytes], on_event: Callable[[dict[str, Any]], None]) -> "q
     return first
 
 
-def _first_event(first: "queue.SimpleQueue[dict[str, Any]]", stop: threading.Event | None) -> dict[str, Any]:
+def _first_event(first: "queue.SimpleQueue[dict[str, Any]]", stop: Stop | None) -> dict[str, Any]:
     while stop is None or not stop.is_set():
         with contextlib.suppress(queue.Empty):
             return first.get(timeout=STOP_POLL_S)

@@ -5,13 +5,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 from embedded.errors import ServerError, StartStopped
 from embedded.options import LOOPBACK, ServerOptions
 from embedded.ports import Listener, choose_ports
-from embedded.server import CommandEnd, running_server
+from embedded.server import CommandEnd, Stop, running_server
 
 CHECKPOINTS = "WAN_T2V_CHECKPOINT_DIR"
 STOP_LIMIT_S = 30
@@ -63,7 +62,7 @@ def _run(options: argparse.Namespace, end: CommandEnd) -> int:
         return 1 if end.by_itself else code
 
 
-def _gateway(url: str, options: argparse.Namespace, stop: threading.Event) -> int:
+def _gateway(url: str, options: argparse.Namespace, stop: Stop) -> int:
     """Run the gateway until `stop` is set or it ends by itself. The server is stopped after it."""
     command = [sys.executable, "-m", "wan_t2v_gateway", "--url", url, "--resumes"]
     command += ["--port", str(options.port), "--data", str(options.data), "--traces-url", options.traces_url]

@@ -1,7 +1,6 @@
 """`make serve`: its exit code tells how it ended."""
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ import pytest
 
 from embedded import serve
 from embedded.options import ServerOptions
-from embedded.server import CommandEnd
+from embedded.server import CommandEnd, Stop
 
 READY = SimpleNamespace(
     grpc_url="127.0.0.1:1", http_url="http://127.0.0.1:2", metrics_url="http://127.0.0.1:3/metrics", run_directory="run"
@@ -30,7 +29,7 @@ def test_a_server_that_failed_for_good_is_a_failure_and_a_stop_is_none(
 
     @contextlib.contextmanager
     def running_server(
-        options: ServerOptions, *, on_event: Callable[[dict[str, Any]], None], stop: threading.Event
+        options: ServerOptions, *, on_event: Callable[[dict[str, Any]], None], stop: Stop
     ) -> Iterator[SimpleNamespace]:
         logs.append(options.log)
         stop.set() if happens is None else on_event(happens)

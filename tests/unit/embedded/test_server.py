@@ -3,7 +3,10 @@
 import io
 import json
 import queue
+import sys
 import threading
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -42,7 +45,7 @@ def test_the_end_of_the_start_is_told_apart_from_other_events(
 
 
 def test_a_stop_is_obeyed_while_the_start_goes_on() -> None:
-    stop = threading.Event()
+    stop = server.Stop()
     threading.Timer(0.2, stop.set).start()
     with pytest.raises(StartStopped):
         server._first_event(queue.SimpleQueue(), stop)
@@ -51,7 +54,7 @@ def test_a_stop_is_obeyed_while_the_start_goes_on() -> None:
 def test_what_is_ready_before_the_stop_is_told() -> None:
     first: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     first.put({"event": "ready"})
-    assert server._first_event(first, threading.Event()) == {"event": "ready"}
+    assert server._first_event(first, server.Stop()) == {"event": "ready"}
 
 
 @pytest.mark.parametrize(
@@ -78,3 +81,54 @@ def test_the_end_after_a_stop_is_not_the_servers_own(capsys: pytest.CaptureFixtu
     end.stop.set()
     end.tell({"event": "ended"})
     assert not end.by_itself and capsys.readouterr().err == ""
+
+
+class Handled:
+    """A thread in which a signal's handler sets `stop` before every line that it runs, those of libraries too."""
+
+    def __init__(self, stop: server.Stop) -> None:
+        self.stop, self.handled = stop, 0
+
+    def ends(self, call: Callable[[], object]) -> bool:
+        """Whether a call ends in such a thread."""
+        thread = threading.Thread(target=self._call, args=[call], daemon=True)
+        thread.start()
+        thread.join(60)
+        return not thread.is_alive()
+
+    def _call(self, call: Callable[[], object]) -> None:
+        sys.settrace(self._before_line)
+        try:
+            call()
+        finally:
+            sys.settrace(None)
+
+    def _before_line(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            sys.settrace(None)
+            self.stop.set()
+            self.handled += 1
+            sys.settrace(self._before_line)
+        return self._before_line
+
+
+@pytest.mark.parametrize("method", ["set", "wait"])
+def test_a_signal_in_the_middle_of_a_stop_waits_for_nothing(method: str) -> None:
+    """As after a second Ctrl-C, or where a process and its group are both told to end."""
+    stop = server.Stop()
+    handled = Handled(stop)
+    assert handled.ends(getattr(stop, method)) and handled.handled and stop.is_set()
+
+
+def test_a_stop_wakes_up_who_waits_for_it_and_stays() -> None:
+    stop = server.Stop()
+    assert not stop.wait(0)
+    threading.Timer(0.2, stop.set).start()
+    assert stop.wait() and stop.wait(0) and stop.is_set()
+
+
+def test_more_stops_than_the_pipe_holds_are_one() -> None:
+    stop = server.Stop()
+    for _ in range(70_000):
+        stop.set()
+    assert stop.wait()

@@ -3,7 +3,6 @@
 import contextlib
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ import pytest
 
 from embedded import studio
 from embedded.options import ServerOptions
-from embedded.server import CommandEnd
+from embedded.server import CommandEnd, Stop
 
 Event = dict[str, Any]
 
@@ -25,11 +24,11 @@ class Studio:
         self.folder = folder
         self.options: list[ServerOptions] = []
         self.gateways: list[subprocess.Popen[bytes]] = []
-        self.happens: Callable[[Callable[[Event], None], threading.Event], None] = lambda on_event, stop: stop.set()
+        self.happens: Callable[[Callable[[Event], None], Stop], None] = lambda on_event, stop: stop.set()
 
     @contextlib.contextmanager
     def running_server(
-        self, options: ServerOptions, *, on_event: Callable[[Event], None], stop: threading.Event
+        self, options: ServerOptions, *, on_event: Callable[[Event], None], stop: Stop
     ) -> Iterator[SimpleNamespace]:
         self.options.append(options)
         self.happens(on_event, stop)
@@ -73,7 +72,7 @@ def test_a_stop_is_none(made: Studio, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_server_that_is_repaired_ends_nothing(made: Studio) -> None:
-    def happens(on_event: Callable[[Event], None], stop: threading.Event) -> None:
+    def happens(on_event: Callable[[Event], None], stop: Stop) -> None:
         for event in ("server died", "started again"):
             on_event({"event": event})
             assert not stop.is_set()
