@@ -28,6 +28,15 @@ def template(values: str, *settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def notes(values: str, *settings: str) -> str:
+    """The text that an installation prints. A client's dry run needs no cluster."""
+    options = [part for setting in settings for part in ("--set-json", setting)]
+    file = str(CHART / f"{values}.yaml")
+    done = helm("install", "wan", str(CHART), "--namespace", "video", "--dry-run=client", "--values", file, *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("\nNOTES:\n")[2]
+
+
 @functools.cache
 def rendered(values: str, *settings: str) -> list[dict[str, Any]]:
     """All objects. Not to be changed: they are kept for the next test."""

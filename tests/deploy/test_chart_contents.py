@@ -1,4 +1,4 @@
-"""What the rendered objects promise: probes, drain, security, memory, plans, scaling."""
+"""What the rendered objects promise: probes, drain, security, memory, scaling."""
 
 import json
 import os
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.image import assemble, build_plans
 from tests.deploy.rendering import ALL_VALUES, CHART, DEPLOYMENTS, ROOT, named, objects, pod, rendered, server
 from wan_t2v.serving.resume.resume import VARIABLE
 
@@ -166,37 +165,6 @@ def test_control_and_shared_memory_need_the_key_of_a_secret(values: str) -> None
     assert reference["name"] in made | {"wan-admin"} and reference["key"] == "key"
 
 
-def test_the_job_and_the_pods_mean_the_same_set_of_plans() -> None:
-    for values in DEPLOYMENTS[1:]:
-        (job,) = pod(values, kind="Job")["containers"]
-        built = build_plans.parser().parse_args(job["args"])
-        taken = assemble.parser().parse_args(named(pod(values)["initContainers"], "repository")["args"])
-        assert built.into == taken.plan_set
-        assert built.sizes.split(",") == taken.placement[taken.placement.index("--size") + 1 :][:1]
-        assert (
-            json.loads(taken.expected_options)
-            == server(values)["args"][1 : 1 + len(json.loads(taken.expected_options))]
-        )
-
-
-def test_another_image_has_a_set_and_a_job_of_its_own() -> None:
-    """An upgrade of TensorRT must not replace plans that running pods hold."""
-    old, new = (assembled_set("values-gpu-80", *tag) for tag in ((), ('image.tag="0.2.0"',)))
-    assert old != new
-    jobs = [objects("values-gpu-80", "Job", *tag)[0]["metadata"]["name"] for tag in ((), ('image.tag="0.2.0"',))]
-    assert jobs[0] != jobs[1]
-
-
-def assembled_set(values: str, *settings: str) -> str:
-    arguments = named(pod(values, *settings)["initContainers"], "repository")["args"]
-    return str(arguments[arguments.index("--plan-set") + 1])
-
-
-def test_the_volume_of_plans_survives_an_uninstall() -> None:
-    (claim,) = objects("values-gpu-80", "PersistentVolumeClaim")
-    assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-
-
 def test_scaling_down_is_slow_and_one_pod_at_a_time() -> None:
     (hpa,) = objects("ci/hpa-values", "HorizontalPodAutoscaler")
     (keda,) = objects("ci/everything-values", "ScaledObject")
@@ -206,13 +174,6 @@ def test_scaling_down_is_slow_and_one_pod_at_a_time() -> None:
         assert [policy["value"] for policy in behaviour["scaleDown"]["policies"]] == [1]
     for values in ("ci/hpa-values", "ci/everything-values"):
         assert "replicas" not in objects(values, "Deployment")[0]["spec"]  # else each upgrade would reset them
-
-
-def test_the_network_policy_lets_callers_and_monitoring_in_and_nothing_out() -> None:
-    (policy,) = objects("values-cpu", "NetworkPolicy")
-    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"] and policy["spec"]["egress"] == []
-    ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["ingress"]]
-    assert ports == [["grpc", "http"], ["metrics"]]
 
 
 def test_behind_tls_or_a_proxy_nothing_listens_in_the_open() -> None:

@@ -121,11 +121,28 @@ def test_the_network_policy_lets_the_front_reach_servers_and_what_is_named() -> 
         ('jobs.tracesUrl="collector:4318"', "/jobs/tracesUrl"),
         ("jobs.keepDays=0", "/jobs/keepDays"),
         ("jobs.keepGib=0", "/jobs/keepGib"),
+        ("jobs.replicas=0", "jobs.replicas: 0, accepted with jobs.autoscaling: 1 or more"),
+        ("jobs.replicas=9", "jobs.replicas: 9 is more than jobs.autoscaling.maxReplicas, 8"),
+        ('server.restrictedProtocols=["inference"]', "the workers send no administrator's key"),
+        ('authProxy={"enabled":true,"image":"proxy","port":8080}', "authProxy.port: 8080 belongs to another"),
     ],
 )
 def test_what_is_missing_is_named(setting: str, message: str) -> None:
     done = template(JOBS, setting)
     assert done.returncode != 0 and message in done.stderr, done.stderr
+
+
+def test_fronts_that_are_not_scaled_may_be_none() -> None:
+    assert front("jobs.autoscaling.enabled=false", "jobs.replicas=0")["spec"]["replicas"] == 0
+
+
+def test_a_server_without_the_streaming_endpoint_cannot_have_workers() -> None:
+    jobs = 'jobs={"enabled":true,"image":"gateway","storeUrl":"s3://videos","databaseSecret":{"name":"wan-postgres"}}'
+    for doors, code in (("unary", 1), ("both", 0), ("stream", 0)):
+        placement = f'placement={{"gpus":["141"],"sizes":["480x832x81"],"doors":"{doors}"}}'
+        done = template("values-gpu-141", jobs, placement)
+        assert (done.returncode != 0) == bool(code), done.stderr
+        assert ("jobs: the workers call the streaming endpoint" in done.stderr) == bool(code), done.stderr
 
 
 def test_the_gateways_image_is_built_from_what_there_is() -> None:

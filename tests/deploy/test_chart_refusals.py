@@ -46,6 +46,22 @@ BIG = 'placement={"gpus":["%s"],"sizes":["720x1280x81"],"experts":"%s","vae":"fp
         ("values-cpu", "monitoring.rules.queuedPerPod=4", "'queuedPerPod' not allowed"),
         ("values-cpu", 'monitoring.dashboard.labels={"grafana_dashboard":1}', "/monitoring/dashboard/labels"),
         ("values-cpu", 'autoscaling={"type":"keda","minReplicas":5}', "minReplicas: 5 is more than"),
+        ("values-cpu", 'server.restrictedProtocols=["health"]', "/server/restrictedProtocols/0"),
+        ("values-cpu", 'server.restrictedProtocols=["metadata"]', "/server/restrictedProtocols/0"),
+        ("values-cpu", "tls.clientAuth=true", "without tls.enabled no client is asked"),
+        ("ci/everything-values", "tls.clientAuth=true", "with authProxy Triton speaks no TLS"),
+        ("values-cpu", "updateStrategy.maxUnavailable=0", "no pod could be replaced"),
+        ("values-cpu", 'updateStrategy={"maxSurge":"0%","maxUnavailable":"00%"}', "no pod could be replaced"),
+        ("values-cpu", 'updateStrategy.maxUnavailable="101%"', "/updateStrategy/maxUnavailable"),
+        ("values-cpu", 'podDisruptionBudget.maxUnavailable="101%"', "/podDisruptionBudget/maxUnavailable"),
+        ("ci/everything-values", "authProxy.port=8001", "authProxy.port: 8001 belongs to another container"),
+        ("values-cpu", 'resources.cpu="8Gi"', "/resources/cpu"),
+        ("values-cpu", 'plans.job.cpu="8Gi"', "/plans/job/cpu"),
+        ("values-cpu", 'authProxy.cpu="8Gi"', "/authProxy/cpu"),
+        ("values-cpu", 'jobs.cpu="8Gi"', "/jobs/cpu"),
+        ("values-cpu", 'authProxy.memory="512m"', "/authProxy/memory"),
+        ("values-cpu", 'jobs.memory="512m"', "/jobs/memory"),
+        ("values-cpu", 'plans.create.size="200m"', "/plans/create/size"),
         (
             "values-gpu-80",
             'affinity={"nodeAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[]}}',
@@ -57,3 +73,19 @@ def test_it_is_refused_with_the_reason(values: str, setting: str, message: str) 
     done = template(values, setting)
     assert done.returncode != 0
     assert message in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        'updateStrategy={"maxSurge":1,"maxUnavailable":0}',
+        'updateStrategy={"maxSurge":"10%","maxUnavailable":"0%"}',
+        'updateStrategy={"maxSurge":0,"maxUnavailable":"100%"}',
+        'tls={"enabled":true,"existingSecret":"s","clientAuth":true}',
+        'server.restrictedProtocols=["inference","statistics"]',
+        'resources.cpu="1500m"',
+    ],
+)
+def test_what_works_is_not_refused(setting: str) -> None:
+    done = template("values-cpu", setting)
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """The chart is one that Helm, Kubernetes and a security checker accept, for every values file."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,17 @@ def compare(values: dict[str, Any], schema: dict[str, Any], path: str) -> None:
     for name, value in values.items():
         if isinstance(value, dict):
             compare(value, schema["properties"][name], f"{path}.{name}")
+
+
+@pytest.mark.parametrize("values", ALL_VALUES)
+def test_the_longest_names_fit_where_kubernetes_repeats_them(values: str) -> None:
+    """A Job's name becomes a label and a Service's a name of DNS, each of at most 63 characters."""
+    long = tuple(f'{name}="{"a" * 46}-{"b" * 80}"' for name in ("fullnameOverride", "nameOverride"))
+    for found in rendered(values, *long):
+        assert len(found["metadata"]["name"]) <= 63, found["metadata"]["name"]
+        pod_labels = found.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {})
+        for label in (*found["metadata"]["labels"].values(), *pod_labels.values()):
+            assert re.fullmatch(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?", label), label
 
 
 def test_every_object_is_named_for_the_release_and_in_its_namespace() -> None:

@@ -11,7 +11,7 @@
 {{- end -}}
 
 {{- define "wan-t2v.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
@@ -97,6 +97,13 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Whether pods of other namespaces, or addresses, are among these peers of the NetworkPolicy. */}}
+{{- define "wan-t2v.fromElsewhere" -}}
+{{- range . -}}
+{{- if or (hasKey . "namespaceSelector") (hasKey . "ipBlock") }}yes{{ end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "wan-t2v.onGpu" -}}

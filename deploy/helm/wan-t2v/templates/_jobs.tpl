@@ -31,14 +31,14 @@
 - --port=8080
 - --data=/tmp/gateway
 {{- if .Values.jobs.redirectSeconds }}
-- --redirects={{ .Values.jobs.redirectSeconds }}
+- --redirects={{ int64 .Values.jobs.redirectSeconds }}
 {{- end }}
 {{- /* Absent after an upgrade of an older release with --reuse-values: then the gateway's own defaults hold. */}}
 {{- with .Values.jobs.keepDays }}
-- --keep-days={{ . }}
+- --keep-days={{ toJson . }}
 {{- end }}
 {{- with .Values.jobs.keepGib }}
-- --keep-gib={{ . }}
+- --keep-gib={{ toJson . }}
 {{- end }}
 {{- range .Values.jobs.webhookHosts }}
 - --webhook-host={{ . }}
@@ -76,6 +76,12 @@ livenessProbe:
 {{- if and .Values.tls.enabled (not .Values.authProxy.enabled) }}
 {{- fail "jobs: with tls Triton speaks TLS inside its pod too, and the worker beside it does not; let authProxy speak TLS" }}
 {{- end }}
+{{- if include "wan-t2v.unaryOnly" . }}
+{{- fail "jobs: the workers call the streaming endpoint, which a server with placement.doors: unary lacks; set placement.doors to both or stream" }}
+{{- end }}
+{{- if has "inference" .Values.server.restrictedProtocols }}
+{{- fail "jobs: the workers send no administrator's key, which inference in server.restrictedProtocols asks for; remove it from the list" }}
+{{- end }}
 - name: jobs-worker
   image: {{ include "wan-t2v.jobsImage" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -85,7 +91,7 @@ livenessProbe:
   args:
     {{- include "wan-t2v.jobsArguments" . | nindent 4 }}
     - --url=127.0.0.1:8001
-    - --workers={{ .Values.jobs.workersPerPod }}
+    - --workers={{ int64 .Values.jobs.workersPerPod }}
     {{- if .Values.resuming.existingClaim }}
     - --resumes
     {{- end }}

@@ -3,7 +3,7 @@
 namespace="{{ .Release.Namespace }}",app_kubernetes_io_instance="{{ .Release.Name }}"
 {{- end -}}
 
-{{/* Only the streaming endpoint exports the gauges, for both endpoints. */}}
-{{- define "wan-t2v.withoutGauges" -}}
+{{/* Whether the streaming endpoint is not served. It alone exports the gauges, and the jobs' workers call it. */}}
+{{- define "wan-t2v.unaryOnly" -}}
 {{- if and (include "wan-t2v.onGpu" .) (eq .Values.placement.doors "unary") }}yes{{ end -}}
 {{- end -}}

@@ -51,42 +51,10 @@
 {{- default (include "wan-t2v.placement" . | fromJson).vaeEngine .Values.placement.vaeEngine -}}
 {{- end -}}
 
-{{/* Options of the Job's step that writes torch programs. Empty if nothing runs in torch. */}}
-{{- define "wan-t2v.programArguments" -}}
-{{- if eq (include "wan-t2v.textEncoder" .) "cpu" }}
-- --graph=text_encoder
-- --text-encoder-precision=bf16
-{{- end }}
-{{- if eq (include "wan-t2v.vaeEngine" .) "torch" }}
-- --graph=vae_decoder_first
-- --graph=vae_decoder_next
-- --vae-precision={{ .Values.placement.vae }}
-{{- end }}
-{{- end -}}
-
-{{- define "wan-t2v.planSet" -}}
-{{- if .Values.plans.set -}}
-{{- .Values.plans.set -}}
-{{- else -}}
-{{- $what := printf "%s %s %s %s %s" (join "," .Values.placement.sizes) .Values.placement.experts .Values.placement.vae (join "," .Values.gpu.products) (include "wan-t2v.image" .) -}}
-{{- printf "%s-%s-%s" (first .Values.placement.sizes) .Values.placement.experts ($what | sha256sum | trunc 8) -}}
-{{- end -}}
-{{- end -}}
-
-{{- define "wan-t2v.planClaim" -}}
-{{- if .Values.plans.existingClaim -}}
-{{- .Values.plans.existingClaim -}}
-{{- else if .Values.plans.create.enabled -}}
-{{- printf "%s-plans" (include "wan-t2v.fullname" .) -}}
-{{- else -}}
-{{- fail "plans need a volume: set plans.existingClaim, or plans.create.enabled to make one" -}}
-{{- end -}}
-{{- end -}}
-
 {{/* Host and shared memory in GiB. */}}
 {{- define "wan-t2v.shmGib" -}}
 {{- if .Values.resources.shmGib -}}
-{{- .Values.resources.shmGib -}}
+{{- int64 .Values.resources.shmGib -}}
 {{- else if include "wan-t2v.onGpu" . -}}
 {{- (include "wan-t2v.placement" . | fromJson).shmGib -}}
 {{- else -}}
@@ -96,7 +64,7 @@
 
 {{- define "wan-t2v.memoryGib" -}}
 {{- if .Values.resources.memoryGib -}}
-{{- .Values.resources.memoryGib -}}
+{{- int64 .Values.resources.memoryGib -}}
 {{- else if include "wan-t2v.onGpu" . -}}
 {{- (include "wan-t2v.placement" . | fromJson).memoryGib -}}
 {{- else -}}

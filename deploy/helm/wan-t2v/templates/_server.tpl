@@ -1,5 +1,12 @@
 {{/* tritonserver's command line. */}}
 {{- define "wan-t2v.serverArguments" -}}
+{{- if .Values.tls.clientAuth }}
+{{- if not .Values.tls.enabled }}
+{{- fail "tls.clientAuth: without tls.enabled no client is asked for a certificate; set tls.enabled to true, or tls.clientAuth to false" }}
+{{- else if .Values.authProxy.enabled }}
+{{- fail "tls.clientAuth: with authProxy Triton speaks no TLS and asks no client for a certificate; set tls.clientAuth to false, and let the proxy's configuration ask for one (the Secret's ca.crt is in its folder /tls)" -}}
+{{- end -}}
+{{- end -}}
 - --model-repository=/repository
 {{- if include "wan-t2v.onGpu" . }}
 {{- range (include "wan-t2v.placement" . | fromJson).options }}
@@ -12,7 +19,7 @@
 - --cache-config=local,size={{ mul .Values.server.textCacheMib 1048576 }}
 - --exit-on-error=true
 - --strict-readiness=true
-- --exit-timeout-secs={{ .Values.server.exitTimeoutSeconds }}
+- --exit-timeout-secs={{ int64 .Values.server.exitTimeoutSeconds }}
 - --http-port=8000
 - --grpc-port=8001
 - --metrics-port=8002
@@ -38,21 +45,21 @@
 - --http-restricted-api={{ join "," . }}:admin-key=$(WAN_T2V_ADMIN_KEY)
 {{- end }}
 {{- with .Values.server.keepalive }}
-- --grpc-keepalive-time={{ .timeMs }}
-- --grpc-keepalive-timeout={{ .timeoutMs }}
+- --grpc-keepalive-time={{ int64 .timeMs }}
+- --grpc-keepalive-timeout={{ int64 .timeoutMs }}
 - --grpc-keepalive-permit-without-calls=true
 - --grpc-http2-max-pings-without-data=0
-- --grpc-http2-min-recv-ping-interval-without-data={{ .minClientPingMs }}
-- --grpc-max-connection-age={{ .maxConnectionAgeMs }}
+- --grpc-http2-min-recv-ping-interval-without-data={{ int64 .minClientPingMs }}
+- --grpc-max-connection-age={{ int64 .maxConnectionAgeMs }}
 {{- end }}
-- --grpc-max-response-pool-size={{ .Values.server.responsePoolSize }}
+- --grpc-max-response-pool-size={{ int64 .Values.server.responsePoolSize }}
 - --http-max-input-size={{ mul .Values.server.httpMaxInputMib 1048576 }}
 {{- with .Values.monitoring.tracing }}
 {{- if .url }}
 - --trace-config=mode=opentelemetry
 - --trace-config=opentelemetry,url={{ .url }}
 - --trace-config=level=TIMESTAMPS
-- --trace-config=rate={{ .rate }}
+- --trace-config=rate={{ int64 .rate }}
 {{- end }}
 {{- end }}
 {{- range .Values.server.extraArgs }}

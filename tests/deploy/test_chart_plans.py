@@ -1,0 +1,127 @@
+"""The set of plans and its Job: a set that pods serve is never built again from other inputs."""
+
+import json
+
+import pytest
+
+from deploy.image import assemble, build_plans
+from tests.deploy.rendering import DEPLOYMENTS, named, objects, pod, server
+
+GPU = "values-gpu-80"
+FP8 = ('placement.experts="fp8"', 'checkpoint.fp8Ranges="a.json"')
+PRODUCT = "nvidia.com/gpu.product"
+
+
+def affinity_to(label: str, *values: str) -> str:
+    term = {"matchExpressions": [{"key": label, "operator": "In", "values": values}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    return f"affinity={json.dumps({'nodeAffinity': required})}"
+
+
+def assembled_set(values: str, *settings: str) -> str:
+    arguments = named(pod(values, *settings)["initContainers"], "repository")["args"]
+    return str(arguments[arguments.index("--plan-set") + 1])
+
+
+def job_name(*settings: str) -> str:
+    (job,) = objects(GPU, "Job", *settings)
+    return str(job["metadata"]["name"])
+
+
+def test_the_job_and_the_pods_mean_the_same_set_of_plans() -> None:
+    for values in DEPLOYMENTS[1:]:
+        (job,) = pod(values, kind="Job")["containers"]
+        built = build_plans.parser().parse_args(job["args"])
+        taken = assemble.parser().parse_args(named(pod(values)["initContainers"], "repository")["args"])
+        assert built.into == taken.plan_set
+        assert built.sizes.split(",") == taken.placement[taken.placement.index("--size") + 1 :][:1]
+        assert (
+            json.loads(taken.expected_options)
+            == server(values)["args"][1 : 1 + len(json.loads(taken.expected_options))]
+        )
+
+
+OTHER_INPUTS = [
+    ('image.tag="0.2.0"',),
+    (f'image.digest="sha256:{"3" * 64}"',),
+    ('placement={"gpus":["141"],"sizes":["720x1280x81"]}',),
+    ('placement.vae="bf16"',),
+    ('checkpoint.path="B"',),
+    ('checkpoint.existingClaim="b"',),
+    ('placement.textEncoder="gpu"',),
+    ('placement.vaeEngine="torch"',),
+    ('gpu.products=["NVIDIA-H200"]',),
+    ('gpu.resourceName="nvidia.com/mig-7g.80gb"',),
+    (f'nodeSelector={{"{PRODUCT}":"NVIDIA-H200"}}',),
+    ("gpu.products=[]", affinity_to(PRODUCT, "NVIDIA-H200")),
+]
+
+
+@pytest.mark.parametrize("settings", OTHER_INPUTS)
+def test_other_inputs_of_the_plans_have_a_set_and_a_job_of_their_own(settings: tuple[str, ...]) -> None:
+    """An upgrade of them must not replace plans that running pods hold."""
+    assert assembled_set(GPU, *settings) != assembled_set(GPU)
+    assert job_name(*settings) != job_name()
+
+
+@pytest.mark.parametrize(("label", "is_another_set"), [(PRODUCT, True), ("topology.kubernetes.io/zone", False)])
+def test_of_an_affinity_the_products_alone_make_another_set(label: str, *, is_another_set: bool) -> None:
+    one, two = (assembled_set(GPU, "gpu.products=[]", affinity_to(label, name)) for name in ("A", "B"))
+    assert (one != two) == is_another_set
+
+
+def test_further_sizes_make_another_set() -> None:
+    one, two = ('["480x832x81"]', '["480x832x81","720x1280x81"]')
+    assert assembled_set("values-gpu-141", f"placement.sizes={one}", 'placement.doors="stream"') != assembled_set(
+        "values-gpu-141", f"placement.sizes={two}", 'placement.doors="stream"'
+    )
+
+
+def test_other_ranges_have_a_set_of_their_own_where_they_are_read() -> None:
+    assert assembled_set(GPU, *FP8) != assembled_set(GPU, *FP8, 'checkpoint.fp8Ranges="b.json"')
+    assert assembled_set(GPU) == assembled_set(GPU, 'checkpoint.fp8Ranges="b.json"')
+
+
+OF_THE_JOB = [
+    ('plans.existingClaim="other"',),
+    ("plans.job.memoryGib=200",),
+    ("resources.tmpGib=7",),
+    ('tolerations=[{"operator":"Exists"}]',),
+    ('nodeSelector={"zone":"a"}',),
+    ("gpu.products=[]", affinity_to("zone", "a")),
+    ('image.pullPolicy="Always"',),
+    ('image.pullSecrets=["registry"]',),
+]
+
+
+@pytest.mark.parametrize("settings", OF_THE_JOB)
+def test_a_changed_job_has_another_name_since_kubernetes_changes_none(settings: tuple[str, ...]) -> None:
+    assert job_name(*settings) != job_name()
+
+
+def test_a_changed_job_builds_the_same_set_from_the_same_inputs() -> None:
+    for settings in OF_THE_JOB:
+        if "gpu.products=[]" not in settings:
+            assert assembled_set(GPU, *settings) == assembled_set(GPU), settings
+
+
+def test_a_set_that_the_operator_names_has_a_job_for_each_of_its_inputs() -> None:
+    fixed = 'plans.set="mine"'
+    names = {job_name(fixed, *settings) for settings in OTHER_INPUTS}
+    assert len(names) == len(OTHER_INPUTS) and job_name(fixed) not in names
+
+
+def test_a_new_version_of_the_chart_alone_makes_no_new_job() -> None:
+    (job,) = objects(GPU, "Job")
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert not {"helm.sh/chart", "app.kubernetes.io/version"} & labels.keys()
+
+
+def test_what_only_the_servers_read_changes_neither_set_nor_job() -> None:
+    for setting in ("replicas=3", "drain.waitSeconds=60", 'podLabels={"a":"b"}', "resources.memoryGib=100"):
+        assert (assembled_set(GPU, setting), job_name(setting)) == (assembled_set(GPU), job_name()), setting
+
+
+def test_the_volume_of_plans_survives_an_uninstall() -> None:
+    (claim,) = objects("values-gpu-80", "PersistentVolumeClaim")
+    assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
