@@ -47,7 +47,7 @@ def messages() -> tuple[str, ...]:
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                     found.append(node.value)
     found += [path.read_text() for path in (*ROOT.glob("*.sh"), ROOT / "Makefile")]
-    found += [path.read_text() for path in (ROOT / "deploy/helm").glob("*/templates/*") if path.suffix != ".txt"]
+    found += [path.read_text() for path in (ROOT / "deploy/helm").glob("*/templates/*")]
     return tuple(found)
 
 
