@@ -72,7 +72,14 @@ _BY_STATUS: dict[str, type[ClientError]] = {
     "StatusCode.DEADLINE_EXCEEDED": DeadlineExceeded,
 }
 # Triton reports these as INTERNAL although they are temporary: a model's process died and is being restarted.
-_PASSING = ("is not healthy", "is not ready", "Server not ready", "stopped accepting new", "Exceeds maximum queue size")
+_PASSING = (
+    "is not healthy",
+    "the health mutex",  # of a process that died while it held it
+    "is not ready",
+    "Server not ready",
+    "stopped accepting new",
+    "Exceeds maximum queue size",
+)
 _UNLOADED = "Request for unknown model"  # also while it is being reloaded; in a stream it has no code
 # Triton's own messages for a request that it rejects before any model; in a stream they have no code.
 _TRITON_REFUSES = re.compile(

@@ -92,3 +92,4 @@ async def _running(
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await runner.close()

@@ -2,13 +2,16 @@
 
 import asyncio
 import functools
+import logging
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
+_log = logging.getLogger(__name__)
 CALL_LIMIT_S = 1.6  # so that every HTTP request is answered within two seconds
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_PAUSE_S = 1.0
 
 
 class DatabaseUnavailable(Exception):
@@ -37,6 +40,16 @@ def limited(call: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]:
         raise DatabaseUnavailable(f"the database did not answer within {CALL_LIMIT_S} s")
 
     return bounded
+
+
+async def until_heard(call: Callable[[], Awaitable[_R]], what: str) -> _R:
+    """Repeat a call until the database has answered; `what` names in the log what waits for it."""
+    while True:
+        try:
+            return await call()
+        except DatabaseUnavailable as error:
+            _log.warning("%s waits: %s", what, error)
+            await asyncio.sleep(_PAUSE_S)
 
 
 def _forget(task: "asyncio.Future[_R]") -> None:

@@ -34,6 +34,27 @@ _HEARTBEAT: LiteralString = (
     "INSERT INTO procrastinate_workers (id) OVERRIDING SYSTEM VALUE VALUES (%(worker_id)s) "
     "ON CONFLICT (id) DO UPDATE SET last_heartbeat = now()"
 )
+# `procrastinate_fetch_job_v2` but for one rule: there, a job in its pause holds back all later ones with its lock, so
+# that one that is refused again and again would block its lane. Two that are taken at once violate an index: one fails.
+_FETCH: LiteralString = """
+WITH candidate AS (
+    SELECT id FROM procrastinate_jobs AS jobs
+    WHERE status = 'todo' AND (%(queues)s::varchar[] IS NULL OR queue_name = ANY(%(queues)s::varchar[]))
+    AND (scheduled_at IS NULL OR scheduled_at <= now())
+    AND (lock IS NULL OR NOT EXISTS (
+        SELECT FROM procrastinate_jobs AS others WHERE others.lock = jobs.lock AND (
+            others.status = 'doing' OR (
+                others.status = 'todo' AND (others.scheduled_at IS NULL OR others.scheduled_at <= now())
+                AND (others.priority > jobs.priority OR (others.priority = jobs.priority AND others.id < jobs.id))
+            )
+        )
+    ))
+    ORDER BY priority DESC, id LIMIT 1 FOR UPDATE OF jobs SKIP LOCKED
+)
+UPDATE procrastinate_jobs AS jobs SET status = 'doing', worker_id = %(worker_id)s FROM candidate
+WHERE jobs.id = candidate.id
+RETURNING jobs.id, status, task_name, priority, lock, queueing_lock, args, scheduled_at, queue_name, attempts, worker_id
+"""
 _FINISH: LiteralString = (
     f"{OWN_TRY} SELECT procrastinate_finish_job_v1(id, %(status)s::procrastinate_job_status, %(delete_job)s) "  # noqa: S608
     "FROM own_try"
@@ -60,7 +81,8 @@ class PatientJobManager(JobManager):
         try:
             if queues and self._pausable in queues and not await self._may_begin():
                 return None
-            return await super().fetch_job(queues, worker_id)
+            rows = await self.connector.execute_query_all_async(_FETCH, queues=queues, worker_id=worker_id)
+            return Job.from_row(rows[0]) if rows else None
         except ConnectorException as error:
             _log.warning("no job could be fetched: %s", error)
             return None

@@ -1,6 +1,7 @@
 """The queue's tasks, and their retries."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import procrastinate
@@ -18,7 +19,7 @@ GENERATE, DELIVER = "generate", "deliver"
 
 
 class TryAgain(Exception):
-    """The task cannot be done now; the queue retries it after `seconds`.
+    """The task cannot be done now; the queue retries it at the time `at`, after a pause of `seconds`.
 
     `outage_s` is the time that the task has waited for something that was away, with that pause.
     """
@@ -26,6 +27,11 @@ class TryAgain(Exception):
     def __init__(self, reason: str, seconds: float, *, outage_s: float = 0.0) -> None:
         super().__init__(reason)
         self.seconds, self.outage_s = seconds, outage_s
+        self.begin_pause()
+
+    def begin_pause(self) -> None:
+        """Let the pause begin now."""
+        self.at = datetime.now(UTC) + timedelta(seconds=self.seconds)
 
 
 class Retries(BaseRetryStrategy):
@@ -34,7 +40,7 @@ class Retries(BaseRetryStrategy):
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         """Decide on a retry; None ends the task as failed."""
         if isinstance(exception, TryAgain):
-            return RetryDecision(retry_in={"milliseconds": int(exception.seconds * 1000)})
+            return RetryDecision(retry_at=exception.at)
         if isinstance(exception, asyncio.CancelledError | DatabaseUnavailable):
             return RetryDecision(retry_in={"seconds": 0})
         return None

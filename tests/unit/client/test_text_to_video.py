@@ -20,6 +20,7 @@ from wan_t2v_client.errors import client_error
         (None, "Server is stopping, scheduler for model has stopped accepting new inference requests", Unavailable),
         (None, "ZeroDivisionError: oops [INTERNAL]", ServerFault),
         (None, "prepare: Stub process 'prepare_0_0' is not healthy. [INTERNAL]", Unavailable),
+        ("StatusCode.INTERNAL", "Failed to obtain the health mutex.", Unavailable),
         (None, "unexpected inference input 'colour' for model 'text_to_video_stream'", RequestRefused),
         (None, "something broke", ServerFault),
         (None, "the deadline in 1.0 s cannot be met: 50 steps take about 9.1 s [DEADLINE_EXCEEDED]", DeadlineExceeded),

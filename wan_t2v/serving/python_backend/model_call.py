@@ -17,6 +17,7 @@ _RETRYABLE = (
     "is not found",
     "unloaded",
     "Stub process",
+    "the health mutex",  # of a process that died while it held it
     "stopped accepting new",
     "Exceeds maximum queue size",
     "Request for unknown model",  # 2.71, for a model that is being reloaded

@@ -10,6 +10,7 @@ import pytest
 from wan_t2v_gateway.storage.store import Store
 
 from tests.fakes.scripted_server import MADE, VIDEO, serving
+from tests.unit.gateway.generation.stored_files import stored_files
 from tests.unit.gateway.stepwise import StepwiseServer, mp4, serving_stepwise
 from tests.waiting import wait_until
 
@@ -22,10 +23,6 @@ QUICK = {"heartbeat_s": 0.05, "poll_s": 0.05}
 def database(database_url: str) -> Iterator[Any]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder / "files")) for path in (folder / "files").rglob("*") if path.is_file())
 
 
 def begun(start: Start, server: StepwiseServer, database: Any) -> tuple[Any, str]:
@@ -85,7 +82,8 @@ def test_files_that_it_stored_while_it_was_overtaken_or_the_job_was_deleted_go(
         begun(start, server, database)
         server.finish()
         wait_until(lambda: not database.execute("SELECT FROM procrastinate_jobs WHERE status = 'doing'").rowcount)
-    assert len(stored) == 3 and files(tmp_path) == []
+        assert len(stored) == 3
+        wait_until(lambda: stored_files(tmp_path) == [])
 
 
 def test_the_files_of_the_attempt_that_ended_stay_as_recorded(
@@ -112,9 +110,9 @@ def test_the_files_of_the_attempt_that_ended_stay_as_recorded(
         wait_until(lambda: not database.execute("SELECT FROM procrastinate_jobs WHERE status = 'doing'").rowcount)
         content = gateway.http.get(f"/v1/videos/{video_id}/content").content
         assert content == VIDEO != mp4() and gateway.video(video_id)["sha256"] == hashlib.sha256(VIDEO).hexdigest()
-        assert files(tmp_path) == [f"{video_id}/2/video.mp4"]
+        wait_until(lambda: stored_files(tmp_path) == [f"{video_id}/2/video.mp4"])
         assert gateway.http.delete(f"/v1/videos/{video_id}").json()["deleted"]
-        assert files(tmp_path) == []
+        assert stored_files(tmp_path) == []
 
 
 def test_a_record_of_an_older_gateway_has_its_files_in_the_ids_folder(
@@ -131,4 +129,4 @@ def test_a_record_of_an_older_gateway_has_its_files_in_the_ids_folder(
     newer = start(workers=0)
     assert newer.http.get(f"/v1/videos/{video_id}/content").content == VIDEO
     assert newer.http.delete(f"/v1/videos/{video_id}").json()["deleted"]
-    assert files(tmp_path) == []
+    assert stored_files(tmp_path) == []

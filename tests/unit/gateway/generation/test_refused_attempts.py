@@ -5,7 +5,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from wan_t2v_gateway.generation import run_video
+from wan_t2v_gateway.generation import pauses
+from wan_t2v_gateway.storage.store import StorageUnavailable, Store
 
 from tests.fakes.scripted_server import MADE, Pause, Refusal, Step, serving
 from tests.waiting import wait_until
@@ -24,17 +25,42 @@ def database(database_url: str) -> Iterator[Any]:
 def test_a_job_that_was_only_refused_has_not_begun_and_no_later_one_is_tried(
     start: Start, database: Any, owner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_video, "_SHORT_HOLD_S", run_video._LONGEST_PAUSE_S)  # however slow the machine is
+    monkeypatch.setattr(pauses, "_SHORT_HOLD_S", 0.0)  # a busy server refuses all jobs, so it must not matter
     with serving((Refusal(),)) as server:
         gateway = start(server_url=server.url, **QUICK)
         ada, ben = owner("ada"), owner("ben")
         for number in range(5):
             gateway.post(ada, prompt=str(number))
-        wait_until(lambda: len(server.requests) >= 3)
+        wait_until(lambda: len(server.requests) >= pauses._HELD_ATTEMPTS + 4)
         wait_until(lambda: database.execute(BEGUN).rowcount == 0)
         gateway.post(ben)
         turns = "SELECT owner, array_agg(turn ORDER BY turn) FROM videos GROUP BY owner ORDER BY owner"
         assert database.execute(turns).fetchall() == [("ada", [0, 1, 2, 3, 4]), ("ben", [0])]
+        assert set(server.prompts()) == {"0"}
+
+
+def test_jobs_are_made_in_their_order_after_a_busy_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pauses, "_SHORT_HOLD_S", 0.0)
+    with serving(*[(Refusal(),)] * (pauses._HELD_ATTEMPTS + 3), MADE) as server:
+        gateway = start(server_url=server.url, **QUICK)
+        for video_id in [gateway.post(prompt=name) for name in ("first", "second", "third")]:
+            gateway.until(video_id, "completed")
+    assert list(dict.fromkeys(server.prompts())) == ["first", "second", "third"]
+
+
+def test_while_the_store_is_away_one_job_is_made_again_and_no_other(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(self: Store, folder: str, variant: str, data: bytes) -> None:
+        raise StorageUnavailable("the store refused a file: away")
+
+    monkeypatch.setattr(pauses, "_SHORT_HOLD_S", 0.0)
+    monkeypatch.setattr(Store, "put", away)
+    with serving(MADE) as server:
+        gateway = start(server_url=server.url, **QUICK)
+        for number in range(3):
+            gateway.post(prompt=str(number))
+        wait_until(lambda: len(server.requests) >= pauses._HELD_ATTEMPTS + 4)
         assert set(server.prompts()) == {"0"}
 
 

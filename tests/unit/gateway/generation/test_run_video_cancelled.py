@@ -1,9 +1,8 @@
-"""A job that is cancelled while its files are stored: they go, unless they are the recorded ones."""
+"""A job that is cancelled once its end was recorded keeps its files."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,7 +11,6 @@ from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.generation.run_video import VideoRunner
 from wan_t2v_gateway.services import Services
-from wan_t2v_gateway.storage.store import Store
 
 from tests.fakes.scripted_server import MADE, VIDEO, serving
 from tests.waiting import wait_until
@@ -38,38 +36,6 @@ def cancelling(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
     monkeypatch.setattr(VideoRunner, "_cancelled", noted)
     return event
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder / "files")) for path in (folder / "files").rglob("*") if path.is_file())
-
-
-@pytest.mark.parametrize("how", ["delete", "cancel"])
-def test_a_file_that_lands_after_the_cancellation_goes(
-    start: Start, database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelling: threading.Event, how: str
-) -> None:
-    put, begun, go, landed = Store.put, threading.Event(), threading.Event(), threading.Event()
-
-    async def write(self: Store, folder: str, variant: str, data: bytes) -> None:
-        await asyncio.to_thread(go.wait)
-        await put(self, folder, variant, data)
-        landed.set()
-
-    async def slow(self: Store, folder: str, variant: str, data: bytes) -> None:
-        begun.set()
-        await asyncio.shield(asyncio.create_task(write(self, folder, variant, data)))  # as a bucket would
-
-    monkeypatch.setattr(Store, "put", slow)
-    with serving(MADE) as server:
-        gateway = start(server_url=server.url, **QUICK)
-        address = f"/v1/videos/{gateway.post()}"
-        assert begun.wait(60)
-        answer = gateway.http.delete(address) if how == "delete" else gateway.http.post(f"{address}/cancel")
-        assert answer.status_code == 200 and cancelling.wait(60)
-        go.set()
-        assert landed.wait(60)
-        wait_until(lambda: database.execute("SELECT FROM procrastinate_jobs").rowcount == 0)
-    assert files(tmp_path) == []
 
 
 def test_a_cancellation_just_after_the_end_was_recorded_removes_no_file(

@@ -30,6 +30,7 @@ def test_an_error_names_the_model_and_keeps_its_code() -> None:
     "message",
     [
         "Stub process 'x_0_0' is not healthy.",
+        "Failed to obtain the health mutex.",
         "Server not ready",
         "Model x is not ready",
         "Failed for execute the inference request. Request for unknown model: 'x' is not found",

@@ -1,0 +1,119 @@
+"""Which job a worker takes: by priority, one per lane, and none because of one that is in its pause."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import procrastinate
+import psycopg
+import pytest
+from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.queue.schema import apply_queue_schema
+from wan_t2v_gateway.queue.tasks import GENERATE, VIDEOS, WEBHOOKS, queue_app
+
+from tests.waiting import LIMIT_S
+
+
+class Lanes:
+    """The queue, and a worker that takes jobs from it."""
+
+    def __init__(self, app: procrastinate.App, worker: int) -> None:
+        self._app, self._worker = app, worker
+
+    async def add(self, name: str, *, lane: str | None = None, turn: int = 0, queue: str = VIDEOS) -> None:
+        deferrer = self._app.configure_task(GENERATE, queue=queue, priority=-turn, lock=lane)
+        await deferrer.defer_async(video_id=name)
+
+    async def take(self) -> Any:
+        return await self._app.job_manager.fetch_job([VIDEOS], self._worker)
+
+    async def taken(self) -> str | None:
+        job = await self.take()
+        return None if job is None else str(job.task_kwargs["video_id"])
+
+    async def pause(self, job: Any, seconds: float) -> None:
+        await self._app.job_manager.retry_job(job, retry_at=datetime.now(UTC) + timedelta(seconds=seconds))
+
+    async def end_pauses(self) -> None:
+        connector = self._app.job_manager.connector
+        await connector.execute_query_async(
+            "UPDATE procrastinate_jobs SET scheduled_at = now() WHERE scheduled_at > now()"
+        )
+
+
+@asynccontextmanager
+async def lanes(url: str) -> AsyncIterator[Lanes]:
+    app = queue_app(url)
+    async with Database(url) as database, app.open_async():
+        await apply_queue_schema(database, app)
+        yield Lanes(app, await app.job_manager.register_worker())
+
+
+@pytest.fixture
+def run(database_url: str) -> Callable[[Callable[[Lanes], Coroutine[Any, Any, None]]], None]:
+    def run_test(test: Callable[[Lanes], Coroutine[Any, Any, None]]) -> None:
+        async def with_lanes() -> None:
+            async with lanes(database_url) as queue:
+                await test(queue)
+
+        asyncio.run(with_lanes())
+
+    return run_test
+
+
+def test_jobs_go_by_turn_and_then_by_age(run: Any) -> None:
+    async def test(queue: Lanes) -> None:
+        await queue.add("a webhook", queue=WEBHOOKS)
+        for name, turn in (("third", 1), ("first", 0), ("fourth", 1), ("second", 0)):
+            await queue.add(name, turn=turn)
+        assert [await queue.taken() for _ in range(5)] == ["first", "second", "third", "fourth", None]
+
+    run(test)
+
+
+def test_one_job_per_lane_runs(run: Any) -> None:
+    async def test(queue: Lanes) -> None:
+        for name, lane in (("a1", "a"), ("a2", "a"), ("b1", "b")):
+            await queue.add(name, lane=lane)
+        assert [await queue.taken() for _ in range(3)] == ["a1", "b1", None]
+
+    run(test)
+
+
+def test_a_job_in_its_pause_holds_back_no_other_of_its_lane_and_goes_first_after_it(run: Any) -> None:
+    async def test(queue: Lanes) -> None:
+        for turn, name in enumerate(("refused", "second", "third")):
+            await queue.add(name, lane="a", turn=turn)
+        await queue.pause(await queue.take(), 3600.0)
+        second = await queue.take()
+        assert second.task_kwargs == {"video_id": "second"}
+        assert await queue.taken() is None
+        await queue.pause(second, 3600.0)
+        await queue.end_pauses()
+        assert [await queue.taken() for _ in range(2)] == ["refused", None]
+
+    run(test)
+
+
+def test_of_two_jobs_of_a_lane_that_are_taken_at_once_one_runs(run: Any, database_url: str) -> None:
+    """The pause of the first ends while the second is being taken."""
+
+    async def test(queue: Lanes) -> None:
+        for turn, name in enumerate(("refused", "second")):
+            await queue.add(name, lane="a", turn=turn)
+        await queue.pause(await queue.take(), 3600.0)
+        async with await psycopg.AsyncConnection.connect(database_url) as other:
+            await other.execute("UPDATE procrastinate_jobs SET status = 'doing' WHERE priority = -1")
+            await queue.end_pauses()
+            late = asyncio.create_task(queue.taken())
+            waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            watching = psycopg.AsyncConnection.connect(database_url, autocommit=True)
+            async with asyncio.timeout(LIMIT_S), await watching as watcher:
+                while not (await watcher.execute(waiting)).rowcount:
+                    await asyncio.sleep(0.01)
+            await other.commit()
+            assert await late is None
+
+    run(test)
