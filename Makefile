@@ -32,7 +32,7 @@ HTTP_PORT ?= 8000
 METRICS_PORT ?= 8002
 PORT = 8080
 TRACES_URL ?=
-URL = $(if $(findstring :,$(HOST)),[$(HOST)],$(HOST)):$(GRPC_PORT)
+URL = $(if $(findstring :,$(HOST:[%=)),[$(HOST)],$(HOST)):$(GRPC_PORT)
 LOG =
 IMAGE ?= wan-t2v:0.1.0
 
@@ -132,7 +132,7 @@ demo adherence pictures test: must_install := --must-install
 
 # whatever was exported last is served, wan-mini if nothing was; but what is named in this call is exported first
 named = $(strip $(foreach name,CHECKPOINT PRECISION TEXT_ENCODER_PRECISION VAE_PRECISION BF16_SHARDS LORA_HIGH LORA_LOW,\
-	$(filter environment command,$(origin $(name)))))
+	$(if $(filter environment command,$(origin $(name))),$(call on,$($(name))))))
 .PHONY: installed
 installed: must_install := --must-install
 installed: $(if $(named),export,setup)

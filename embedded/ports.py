@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import ipaddress
 import itertools
 import socket
 import time
@@ -16,6 +15,7 @@ from embedded.errors import ServerError
 LISTEN_LIMIT_S = 15.0  # Triton binds the port of its metrics last
 LISTEN_POLL_S = 0.1
 MOST_PORT = 65535
+EVERY_IPV4, EVERY_IPV6 = "0.0.0.0", "::"  # noqa: S104 - compared with, not bound
 _NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)  # errors of the address, not of the port
 
 
@@ -93,8 +93,11 @@ def _check_different(listeners: Sequence[Listener]) -> None:
 
 
 def _overlap(ours: set[str], theirs: set[str]) -> bool:
-    """Whether the hosts share an address; 0.0.0.0 and :: are every address."""
-    return bool(ours & theirs) or any(ipaddress.ip_address(address).is_unspecified for address in ours | theirs)
+    """Whether the hosts share an address; 0.0.0.0 is every address of IPv4, and :: every one."""
+    if ours & theirs or EVERY_IPV6 in ours | theirs:
+        return True
+    of_ipv4 = [any(":" not in address for address in addresses) for addresses in (ours, theirs)]
+    return EVERY_IPV4 in ours | theirs and all(of_ipv4)
 
 
 def _addresses_of(listener: Listener) -> set[str]:

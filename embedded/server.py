@@ -95,10 +95,10 @@ class CommandEnd:
         """Print an event of the supervisor to standard error. Sets `stop` if the server ended by itself."""
         if event["event"] == "ended" and self.stop.is_set():
             return  # the expected end of a stop
-        print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
-        if event["event"] in ("failed", "ended"):
+        if event["event"] in ("failed", "ended"):  # before it is printed, which fails if nobody reads any more
             self.by_itself = True
             self.stop.set()
+        print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -24,9 +24,9 @@ def commands(*arguments: str, **environment: str) -> str:
     return made.stdout
 
 
-@pytest.mark.parametrize("name", ["HOST", "HTTP_HOST", "METRICS_HOST", "PORT", "LOG"])
+@pytest.mark.parametrize("name", ["HOST", "HTTP_HOST", "METRICS_HOST", "PORT", "URL", "LOG"])
 def test_an_address_is_not_taken_from_the_environment(name: str) -> None:
-    for target in ("serve", "studio", "gateway"):
+    for target in ("serve", "studio", "gateway", "generate"):
         assert "somewhere.example" not in commands(target, **{name: "somewhere.example"})
 
 
@@ -38,6 +38,7 @@ def test_an_address_on_the_command_line_is_taken() -> None:
 def test_an_address_of_ipv6_gets_brackets_in_the_url() -> None:
     assert "--host ::1 " in commands("serve", "HOST=::1")
     assert "--url [::1]:8001" in commands("generate", "HOST=::1")
+    assert "--url [::1]:8001" in commands("generate", "HOST=[::1]")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,13 @@ def test_what_a_call_names_is_exported_before_it_is_served(target: str) -> None:
     for named in ("CHECKPOINT=elsewhere", "PRECISION=fp16", "VAE_PRECISION=bf16", "LORA_HIGH=file"):
         lines = commands(target, named)
         assert named.partition("=")[2] in lines and "export onnx" in lines and "--must-install" in lines
+
+
+@pytest.mark.parametrize("named", ["BF16_SHARDS=0", "PRECISION=", "CHECKPOINT=", "LORA_HIGH="])
+def test_what_a_call_leaves_empty_or_off_exports_nothing(named: str) -> None:
+    name, value = named.split("=")
+    for lines in (commands("serve", named), commands("serve", **{name: value})):
+        assert "--must-install" not in lines
 
 
 def test_no_two_targets_run_at_once() -> None:

@@ -1,5 +1,6 @@
 """What cannot be listened on is said of the setting that is wrong; what is free differs from what was chosen."""
 
+import contextlib
 import socket
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import pytest
 
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
-from embedded.ports import Listener, choose_ports, free_ports
+from embedded.ports import Listener, _check_different, choose_ports, free_ports
 
 ELSEWHERE = "192.0.2.1"  # for documentation, so no machine has it
 SETTINGS = ("grpc_port", "http_port", "metrics_port")
@@ -61,10 +62,24 @@ def test_one_port_for_two_protocols_is_refused(host: str, one: str, other: str) 
     assert told.startswith(f"{one.upper()} and {other.upper()} are both {port}; accepted: different ports; ")
 
 
-def test_one_port_on_two_addresses_is_two() -> None:
-    (port,) = free_ports(1, "0.0.0.0")
-    both = ServerOptions(http_host="127.0.0.2", http_port=port, grpc_port=port).with_ports()
-    assert (both.grpc_port, both.http_port) == (port, port)
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "::1", False),
+        ("0.0.0.0", "::1", False),
+        ("0.0.0.0", "127.0.0.2", True),
+        ("::", "127.0.0.1", True),
+        ("::", "::1", True),
+        ("::", "0.0.0.0", True),
+        ("::1", "::1", True),
+    ],
+)
+def test_one_port_on_two_addresses_is_two_unless_one_is_all(one: str, other: str, overlap: bool) -> None:
+    listeners = [Listener("GRPC_PORT", 8001, one), Listener("HTTP_PORT", 8001, other)]
+    for pair in (listeners, listeners[::-1]):
+        with pytest.raises(ServerError) if overlap else contextlib.nullcontext():
+            _check_different(pair)
 
 
 class RecordedSocket(socket.socket):

@@ -1,7 +1,9 @@
 """What the launcher makes of its supervisor's events."""
 
+import contextlib
 import io
 import json
+import os
 import queue
 import sys
 import threading
@@ -81,6 +83,19 @@ def test_the_end_after_a_stop_is_not_the_servers_own(capsys: pytest.CaptureFixtu
     end.stop.set()
     end.tell({"event": "ended"})
     assert not end.by_itself and capsys.readouterr().err == ""
+
+
+def test_a_server_that_failed_for_good_ends_a_command_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = server.CommandEnd()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as nobody, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", nobody)
+        with pytest.raises(BrokenPipeError):
+            end.tell({"event": "failed"})
+        with contextlib.suppress(BrokenPipeError):
+            nobody.close()
+    assert end.by_itself and end.stop.wait(0)
 
 
 class Handled:
