@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wan_t2v_client.cli.batch_file import BatchRequest
-from wan_t2v_client.cli.output_file import OutputFile, make_folder
+from wan_t2v_client.cli.output_file import OutputFile, check_output, make_folder
 from wan_t2v_client.errors import RequestRefused
 from wan_t2v_client.generation import Generation
 
@@ -29,6 +29,8 @@ class BatchFolder:
 
     def has(self, request: BatchRequest) -> bool:
         """Whether the request's video is complete. Raises RequestRefused if another request's video has its name."""
+        if not self.description(request).is_file():  # reading a named pipe would wait for a writer
+            return False
         try:
             description = json.loads(self.description(request).read_bytes())
             described_request, digest = description["request"], description["sha256"]
@@ -47,8 +49,7 @@ class BatchFolder:
     def check(self, request: BatchRequest) -> None:
         """Raise OSError if the request's files could not be written."""
         for path in (self.video(request), self.description(request)):
-            with OutputFile(path):
-                pass
+            check_output(path)
 
     def keep(self, request: BatchRequest, generation: Generation, *, seconds: float) -> None:
         """Write the video, and then its description: without one, a video does not count as finished."""

@@ -1,4 +1,4 @@
-"""The output of a video: a regular file is written whole or not at all; a device or pipe is written in place."""
+"""The output of a video: a file is replaced by a whole one; what cannot be replaced is written in place."""
 
 import errno
 import os
@@ -13,18 +13,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from wan_t2v_client.cli.standard_streams import write_through
+from wan_t2v_client.cli.standard_streams import tell, write_through
 
 STANDARD_OUTPUT = Path("-")
 _OWN_DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?P<process>\d+)(?:/task/\d+)?)/fd/(?P<number>\d+)")
 _MOST_LINKS = 40  # Linux' own limit
+_MOUNT = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
 class OutputFile:
     """An output path, checked for writing before the video is made. Use it as a context.
 
     Links are followed and stay. A regular file is replaced in one step and keeps its mode; a new one gets its mode by
-    the umask. Anything but a regular file is opened now and written in place. `-` is standard output.
+    the umask. What cannot be replaced, such as a device, is opened now and written in place. `-` is standard output.
 
     Raises OSError with the path's name if it cannot be written to.
     """
@@ -55,7 +56,7 @@ class OutputFile:
         return os.path.samestat(os.fstat(self._descriptor), os.fstat(1))
 
     def write(self, data: bytes) -> None:
-        """Write the whole video. A regular file is complete or absent, even if the machine crashes.
+        """Write the whole video. A file that can be replaced is complete or as before, even if the machine crashes.
 
         If only the last step fails, a complete file stays beside it under a name that the OSError tells.
         """
@@ -63,9 +64,10 @@ class OutputFile:
             if self._descriptor is None:
                 _replace(self._target, data)
                 return
-            write_through(self._descriptor, data)
             if not self._is_duplicate and stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-                os.ftruncate(self._descriptor, len(data))  # the old content may have been longer
+                _overwrite(self._descriptor, data)
+            else:
+                write_through(self._descriptor, data)
 
 
 @contextmanager
@@ -133,6 +135,18 @@ def make_folder(folder: Path) -> None:
         _check_folder(folder)
 
 
+def check_output(path: Path) -> None:
+    """Raise OSError with the path's name if it could not be written to.
+
+    A named pipe is not opened: that would wait for its reader, and closing it would be the end of file to the reader.
+    """
+    if not path.is_fifo() or _number_of_own_descriptor(path) is not None:
+        with OutputFile(path):
+            return
+    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
 def _check_folder(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=folder):
         pass
@@ -141,16 +155,46 @@ def _check_folder(folder: Path) -> None:
 def _check_replaceable(file: Path) -> None:
     """Raise OSError if the regular file could not be replaced.
 
-    That is another user's in a folder with the sticky bit, such as /tmp, and one with the immutable attribute.
-    Linux checks the right to take a name away before it sees that `rmdir` was given no folder, so nothing is removed.
+    That is another user's in a folder with the sticky bit, such as /tmp, one with the immutable attribute, and one
+    that is mounted by itself. Linux checks the right to take a name away before it sees that `rmdir` was given no
+    folder, so nothing is removed. It looks for a mount only after that.
     """
     with suppress(NotADirectoryError, FileNotFoundError):
         os.rmdir(file)  # noqa: PTH106
+    with suppress(FileNotFoundError):
+        if _mount_id(file) != _mount_id(file.parent):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
+def _mount_id(path: Path) -> int | None:
+    """Return the number of the mount that the path is on; None where the system tells none.
+
+    The device's number is no help: it is the same for a file that is mounted from elsewhere on one file system.
+    """
+    if not hasattr(os, "O_PATH"):  # not Linux
+        return None
+    descriptor = os.open(path, os.O_PATH)
+    try:
+        match = _MOUNT.search(Path(f"/proc/self/fdinfo/{descriptor}").read_text())
+    except OSError:  # no /proc
+        return None
+    finally:
+        os.close(descriptor)
+    return int(match[1]) if match else None
 
 
 def _open_as_it_is(target: Path) -> int:
     """Open without creating or truncating. A terminal does not become the controlling one; a pipe awaits a reader."""
     return os.open(target, os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0))
+
+
+def _overwrite(descriptor: int, data: bytes) -> None:
+    """Write into a regular file from its beginning. After an error or Ctrl-C it has no end of the old content."""
+    try:
+        write_through(descriptor, data)
+    finally:
+        if written := os.lseek(descriptor, 0, os.SEEK_CUR):  # if nothing was written, the old content stays
+            os.ftruncate(descriptor, written)
 
 
 def _replace(target: Path, data: bytes) -> None:
@@ -162,12 +206,14 @@ def _replace(target: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        _put_in_place(partial, target)
+        is_in_place = _rename(partial, target)
     except _NotInPlace:
         raise  # the partial file is all that there is of minutes of work
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    if not is_in_place:
+        _write_into(target, data, complete=partial)
 
 
 class _NotInPlace(OSError):
@@ -183,21 +229,39 @@ def _take_over_mode(target: Path, partial: Path) -> None:
             os.chown(partial, old.st_uid, old.st_gid)
 
 
-def _put_in_place(partial: Path, target: Path) -> None:
-    try:
-        _rename(partial, target)
-    except OSError as error:
-        if not partial.exists():  # somebody removed it
-            raise
-        raise _NotInPlace(error.errno, f"{error.strerror}; it was kept as {partial}, move it from there") from None
-
-
-def _rename(partial: Path, target: Path) -> None:
+def _rename(partial: Path, target: Path) -> bool:
+    """Give the complete file its name. Returns False if no file can replace the target, since it is a mount."""
     try:
         partial.replace(target)
     except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        with target.open("wb") as file:  # a bind-mounted file, as in containers, cannot be replaced
-            file.write(partial.read_bytes())
-        partial.unlink()
+        if error.errno == errno.EBUSY:
+            return False
+        raise _with_place(error, partial) from None
+    return True
+
+
+def _write_into(target: Path, data: bytes, *, complete: Path) -> None:
+    """Write into a file that became a mount after the check, or whose mount the system did not tell.
+
+    The complete file beside it stays until that is done: the target is not whole meanwhile.
+    """
+    try:
+        descriptor = _open_as_it_is(target)
+        try:
+            _overwrite(descriptor, data)
+        finally:
+            os.close(descriptor)
+        complete.unlink()
+    except OSError as error:
+        raise _with_place(error, complete) from None
+    except BaseException:  # Ctrl-C
+        if complete.exists():
+            tell(f"wan-t2v: warning: {target} may be cut short; it was kept as {complete}, move it from there")
+        raise
+
+
+def _with_place(error: OSError, complete: Path) -> OSError:
+    """Return the error, with the complete file's name unless somebody removed it."""
+    if not complete.exists():
+        return error
+    return _NotInPlace(error.errno, f"{error.strerror}; it was kept as {complete}, move it from there")
