@@ -1,8 +1,10 @@
 """Who may reach the pods: the NetworkPolicies' peers, and a word where they cut off what the values turn on."""
 
+import json
+
 import pytest
 
-from tests.deploy.rendering import notes, objects, template
+from tests.deploy.rendering import ALL_VALUES, notes, objects, template
 
 JOBS = "ci/jobs-values"
 NOBODY = ("networkPolicy.clients=[]", "networkPolicy.monitoring=[]")
@@ -79,8 +81,9 @@ def test_callers_from_elsewhere_whom_the_policy_cuts_off_are_told_of(turned_on: 
 
 
 def test_nobody_is_told_of_a_policy_that_cuts_nothing_off() -> None:
-    for values in ("values-cpu", "ci/hpa-values", JOBS):
-        assert NOTE not in notes(values), values
+    for values in ALL_VALUES:
+        if values != "ci/everything-values":  # its gateway is in another namespace
+            assert NOTE not in notes(values), values
 
 
 @pytest.mark.parametrize("other", ["jobs.route.enabled=false", "jobs.ingress.enabled=false"])
@@ -88,9 +91,89 @@ def test_a_front_whose_policy_cuts_off_its_route_is_told_of(other: str) -> None:
     assert "jobs.clients" in notes(JOBS, other, 'jobs.clients=[{"podSelector":{}}]')
 
 
-def test_traces_that_cannot_leave_are_told_of() -> None:
-    url = 'monitoring.tracing.url="http://collector:4318/v1/traces"'
-    assert "networkPolicy.egress" in notes("values-cpu", url)
-    egress = 'networkPolicy.egress=[{"ports":[{"protocol":"TCP","port":4318}]}]'
-    assert NOTE not in notes("values-cpu", url, egress)
-    assert NOTE not in notes(JOBS, url)  # jobs.egress counts for the servers' pods too
+COLLECTOR = "http://collector.observability:4318/v1/traces"
+DNS = {"ports": [{"protocol": "UDP", "port": 53}]}
+OTHER_PORTS = [
+    {"port": 443},
+    {"port": 4319, "endPort": 5000},
+    {"protocol": "UDP", "port": 4318},
+    {"protocol": "TCP", "port": 4000, "endPort": 4317},
+]
+ITS_PORT = [{"port": 4318}, {"port": 4000, "endPort": 5000}, {"port": "otlp"}, {"protocol": "TCP"}, {}]
+
+
+def traces(url: str = COLLECTOR, *, to: str = "monitoring.tracing.url") -> str:
+    return f'{to}="{url}"'
+
+
+def egress(*rules: dict[str, object], of: str = "networkPolicy") -> str:
+    return f"{of}.egress={json.dumps(rules)}"
+
+
+def traces_note(values: str, *settings: str) -> str:
+    (line,) = [line for line in notes(values, *settings).splitlines() if "no rule lets the traces" in line] or [""]
+    return line
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        (egress(DNS),),
+        *((egress(DNS, {"ports": [entry]}),) for entry in OTHER_PORTS),
+        ("networkPolicy.egress=null",),
+    ],
+)
+def test_traces_that_cannot_leave_a_server_are_told_of(settings: tuple[str, ...]) -> None:
+    note = traces_note("values-cpu", traces(), *settings)
+    assert "monitoring.tracing.url" in note and "TCP port 4318" in note and "networkPolicy.egress" in note
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [*((DNS, {"ports": [entry]}) for entry in ITS_PORT), ({"to": [{"podSelector": {}}]},), ({"ports": []},), ({},)],
+)
+def test_traces_that_can_leave_are_not(rules: tuple[dict[str, object], ...]) -> None:
+    """A rule without ports lets all of them out, and what a port's name means is the collector's matter."""
+    assert not traces_note("values-cpu", traces(), egress(*rules))
+
+
+@pytest.mark.parametrize(
+    ("url", "needs"),
+    [
+        ("http://collector/v1/traces", "TCP port 80 and DNS (UDP port 53)."),
+        ("https://collector", "TCP port 443 and DNS (UDP port 53)."),
+        ("https://user:1@collector:4318?a=:9", "TCP port 4318 and DNS (UDP port 53)."),
+        ("http://10.0.0.1:4318/v1/traces", "TCP port 4318."),
+        ("http://[fd00::1]:4318/v1/traces", "TCP port 4318."),
+        ("http://[fd00::1]/v1/traces", "TCP port 80."),
+        ("http://$(HOST_IP):4318/v1/traces", "TCP port 4318."),
+    ],
+)
+def test_the_note_names_what_the_url_needs(url: str, needs: str) -> None:
+    assert f"which need {needs}" in traces_note("values-cpu", traces(url))
+
+
+def test_a_name_needs_dns_and_an_address_does_not() -> None:
+    port = {"ports": [{"port": 4318}]}
+    assert "need DNS (UDP port 53)." in traces_note("values-cpu", traces(), egress(port))
+    assert not traces_note("values-cpu", traces("http://10.0.0.1:4318"), egress(port))
+
+
+def test_the_default_egress_of_jobs_lets_no_traces_out() -> None:
+    """It counts for the servers' pods too, whose workers are in them, and has DNS and HTTPS but no collector."""
+    servers, fronts = (traces(to=to) for to in ("monitoring.tracing.url", "jobs.tracesUrl"))
+    none = ("networkPolicy.egress=[]", 'jobs.tracesUrl=""')
+    assert "need TCP port 4318. Add it to networkPolicy.egress" in traces_note(JOBS, *none, servers)
+    assert "need TCP port 4318. Add it to jobs.egress" in traces_note(JOBS, *none, fronts)
+    for of in ("networkPolicy", "jobs"):
+        rules = egress(DNS, {"ports": [{"port": 4318}]}, of=of)
+        assert not traces_note(JOBS, none[0], fronts, servers, rules), of
+    assert not traces_note(JOBS, *none, traces("https://collector.example/v1/traces"))
+
+
+def test_the_egress_of_jobs_that_are_off_lets_nothing_out() -> None:
+    everything = egress({}, of="jobs")
+    assert traces_note("values-cpu", traces(), everything)
+    assert not traces_note("values-cpu", traces(to="jobs.tracesUrl"))
+    assert not traces_note("values-cpu", traces(), "networkPolicy.enabled=false")

@@ -1,28 +1,44 @@
-"""Numbers of a values file reach the objects digit by digit.
+"""Numbers of a values file reach the objects digit by digit, and one that is null does not become 0.
 
 Helm reads each number of a file as a floating-point one. Go writes those from a million on as `3.6e+06`, which Triton
-reads as 3.
+reads as 3. A null, such as an empty line of a file, takes the chart's default away, and arithmetic takes it for 0.
 """
 
+import functools
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.deploy.rendering import ALL_VALUES, CHART, helm
+from tests.deploy.rendering import ALL_VALUES, CHART, helm, objects, template
 
 LARGE = 3_600_000
 EXPONENT = re.compile(r"\d(?:\.\d+)?e\+\d+")
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 TOLERATION = {"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": LARGE}
+
+
+def number_of(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema's part about a number, if the value may be one."""
+    alternatives = [schema, *schema.get("oneOf", [])]
+    return next((kind for kind in alternatives if kind.get("type") in ("integer", "number")), None)
+
+
+def paths(schema: dict[str, Any], above: str = "") -> list[str]:
+    """Every value of the schema that may be a number, such as `drain.waitSeconds`."""
+    if number_of(schema):
+        return [above]
+    parts = schema.get("properties", {}).items()
+    return [path for name, part in parts for path in paths(part, f"{above}.{name}".lstrip("."))]
 
 
 def large(schema: dict[str, Any]) -> Any:
     """Every number of the schema, as large as it allows up to `LARGE`; None for a part without numbers."""
-    alternatives = [schema, *schema.get("oneOf", [])]
-    if number := next((kind for kind in alternatives if kind.get("type") in ("integer", "number")), None):
+    if number := number_of(schema):
         return min(number.get("maximum", LARGE), LARGE)
     parts = {name: large(part) for name, part in schema.get("properties", {}).items()}
     return {name: part for name, part in parts.items() if part is not None} or None
@@ -30,7 +46,7 @@ def large(schema: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    values = large(json.loads((CHART / "values.schema.json").read_text()))
+    values = large(SCHEMA)
     values["tolerations"] = [TOLERATION]
     path = tmp_path_factory.mktemp("values") / "large.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -100,3 +116,69 @@ def test_parts_of_a_number_are_kept(tmp_path: Path) -> None:
     done = helm("template", "wan", str(CHART), "--values", str(CHART / "ci/jobs-values.yaml"), "--values", str(file))
     assert "--keep-days=0.5\n" in done.stdout and "--keep-gib=2500000.25\n" in done.stdout, done.stderr
     assert 'maxSurge: "25%"\n' in done.stdout
+
+
+# Every part of the chart at once, so that each number is read; scaled by KEDA, or by nobody.
+WHOLE = (
+    'engine="tensorrt"',
+    "plans.job.enabled=true",
+    "resources.memoryGib=0",
+    "resources.shmGib=0",
+    'monitoring.tracing.url="http://collector:4318/v1/traces"',
+)
+SCALED = {
+    "keda": ('autoscaling.type="keda"', "jobs.autoscaling.enabled=true"),
+    "none": ('autoscaling.type="none"', "jobs.autoscaling.enabled=false"),
+}
+
+
+def whole_chart(*settings: str) -> subprocess.CompletedProcess[str]:
+    files = [part for name in ("everything", "jobs") for part in ("--values", str(CHART / f"ci/{name}-values.yaml"))]
+    options = [part for setting in (*WHOLE, *settings) for part in ("--set-json", setting)]
+    return helm("install", "wan", str(CHART), "--dry-run=client", *files, *options)
+
+
+@functools.cache
+def lines_of_the_whole_chart(scaled: str) -> frozenset[str]:
+    done = whole_chart(*SCALED[scaled])
+    assert done.returncode == 0, done.stderr
+    return frozenset(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("scaled", SCALED)
+@pytest.mark.parametrize("path", paths(SCHEMA))
+def test_a_number_that_is_null_is_left_out_or_refused_by_name(path: str, scaled: str) -> None:
+    done = whole_chart(*SCALED[scaled], f"{path}=null")
+    if done.returncode != 0:
+        assert f"{path}: not set, accepted: a whole number" in done.stderr, done.stderr
+        return
+    changed = set(done.stdout.splitlines()) - lines_of_the_whole_chart(scaled)
+    empty = re.compile(r"(LAST DEPLOYED: .*|  name: \S+-plans-[0-9a-f]{8}|\s*\w+:( null)?\s*)")
+    assert not [line for line in changed if not empty.fullmatch(line)]
+
+
+def test_a_deployment_without_a_number_of_replicas_is_left_to_another_autoscaler(tmp_path: Path) -> None:
+    file = tmp_path / "empty.yaml"
+    file.write_text("replicas:\njobs:\n  replicas:\n  autoscaling:\n    enabled: false\nautoscaling:\n  type: none\n")
+    jobs = str(CHART / "ci/jobs-values.yaml")
+    done = helm("template", "wan", str(CHART), "--values", jobs, "--values", str(file))
+    assert done.returncode == 0, done.stderr
+    deployments = [entry for entry in yaml.safe_load_all(done.stdout) if entry and entry["kind"] == "Deployment"]
+    assert len(deployments) == 2 and not [entry for entry in deployments if "replicas" in entry["spec"]]
+
+
+def test_none_is_a_number_of_replicas_too() -> None:
+    (deployment,) = objects("values-cpu", "Deployment", "replicas=0")
+    assert deployment["spec"]["replicas"] == 0
+
+
+@pytest.mark.parametrize("path", ["ingress.readTimeoutSeconds", "authProxy.port", "jobs.workersPerPod"])
+def test_a_number_of_a_part_that_is_off_may_be_null(path: str) -> None:
+    assert template("values-cpu", f"{path}=null").returncode == 0
+
+
+@pytest.mark.parametrize("values", ["ci/hpa-values", "ci/everything-values"])
+@pytest.mark.parametrize("path", ["minReplicas", "maxReplicas", "targetGenerations", "scaleDownEverySeconds"])
+def test_no_autoscaler_has_a_number_that_is_null(values: str, path: str) -> None:
+    done = template(values, f"autoscaling.{path}=null")
+    assert done.returncode != 0 and f"autoscaling.{path}: not set, accepted: a whole number" in done.stderr

@@ -1,11 +1,12 @@
 """The set of plans and its Job: a set that pods serve is never built again from other inputs."""
 
 import json
+from typing import Any
 
 import pytest
 
 from deploy.image import assemble, build_plans
-from tests.deploy.rendering import DEPLOYMENTS, named, objects, pod, server
+from tests.deploy.rendering import DEPLOYMENTS, named, notes, objects, pod, rendered, server
 
 GPU = "values-gpu-80"
 FP8 = ('placement.experts="fp8"', 'checkpoint.fp8Ranges="a.json"')
@@ -109,6 +110,73 @@ def test_a_set_that_the_operator_names_has_a_job_for_each_of_its_inputs() -> Non
     fixed = 'plans.set="mine"'
     names = {job_name(fixed, *settings) for settings in OTHER_INPUTS}
     assert len(names) == len(OTHER_INPUTS) and job_name(fixed) not in names
+
+
+# The names of the sets before the chart made them from the checkpoint and the torch programs as well.
+OLDER_NAMES = {
+    "values-gpu-80": "480x832x81-bf16-89fc9f7c",
+    "values-gpu-2x80": "720x1280x81-bf16-04d9c990",
+    "values-gpu-141": "720x1280x81-bf16-415dfdf9",
+}
+
+
+def without_job(values: str, *settings: str) -> dict[str, Any]:
+    """All objects but the Job and the Secret, whose key is another one in every rendering."""
+    kept = [entry for entry in rendered(values, *settings) if entry["kind"] not in ("Job", "Secret")]
+    return {f"{entry['kind']} {entry['metadata']['name']}": entry for entry in kept}
+
+
+@pytest.mark.parametrize(("values", "name"), OLDER_NAMES.items())
+def test_a_set_of_an_older_chart_is_kept_by_its_name(values: str, name: str) -> None:
+    """As docs/run/kubernetes.md says under Upgrade: nothing changes but the name of the set, and no Job is needed."""
+    kept = (f'plans.set="{name}"', "plans.job.enabled=false")
+    assert assembled_set(values) != f"/plans/{name}" == assembled_set(values, *kept)
+    renamed = json.dumps(without_job(values)).replace(assembled_set(values), f"/plans/{name}")
+    assert json.loads(renamed) == without_job(values, *kept) and not objects(values, "Job", *kept)
+    assert f"set {name}." in notes(values, *kept)
+
+
+EMPTY = [
+    ("gpu.products=null", "gpu.products=[]"),
+    ("nodeSelector=null", "nodeSelector={}"),
+    ("affinity=null", "affinity={}"),
+    ('affinity={"nodeAffinity":null}', "affinity={}"),
+    ('affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":null}}', "affinity={}"),
+    (
+        'affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":null}}}',
+        "affinity={}",
+    ),
+    (
+        'affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":'
+        '{"nodeSelectorTerms":[null,{"matchExpressions":null},{"matchExpressions":[null,{"key":null}]}]}}}',
+        "affinity={}",
+    ),
+    ("checkpoint.path=null", 'checkpoint.path=""'),
+    ("checkpoint.fp8Ranges=null", 'checkpoint.fp8Ranges=""'),
+    ("image.tag=null", 'image.tag=""'),
+    ("placement.textEncoder=null", 'placement.textEncoder=""'),
+    ("placement.vaeEngine=null", 'placement.vaeEngine=""'),
+    ("placement.options=null", "placement.options=[]"),
+]
+
+
+@pytest.mark.parametrize(("null", "empty"), EMPTY)
+def test_a_value_that_is_null_has_the_set_of_an_empty_one(null: str, empty: str) -> None:
+    one, two = (assembled_set(GPU, "gpu.products=[]", setting) for setting in (null, empty))
+    assert one == two
+
+
+def test_without_a_claim_of_the_checkpoint_null_and_empty_are_one() -> None:
+    no_job = "plans.job.enabled=false"
+    one, two = (assembled_set(GPU, no_job, f"checkpoint.existingClaim={value}") for value in ("null", '""'))
+    assert one == two
+
+
+@pytest.mark.parametrize("affinity", ["affinity=null", 'affinity={"nodeAffinity":null}'])
+def test_an_empty_affinity_leaves_the_products_in_force(affinity: str) -> None:
+    """A second, empty nodeAffinity in the same object would replace the first."""
+    for kind in ("Deployment", "Job"):
+        assert pod(GPU, affinity, kind=kind)["affinity"] == pod(GPU, kind=kind)["affinity"]
 
 
 def test_a_new_version_of_the_chart_alone_makes_no_new_job() -> None:

@@ -66,10 +66,11 @@ tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- $onProducts := include "wan-t2v.products" . }}
-{{- if and $onProducts .Values.affinity.nodeAffinity }}
+{{- $affinity := default dict .Values.affinity }}
+{{- if and $onProducts $affinity.nodeAffinity }}
 {{- fail "affinity.nodeAffinity takes the place of gpu.products: put the label nvidia.com/gpu.product into it and leave gpu.products empty" }}
 {{- end }}
-{{- if or .Values.affinity $onProducts }}
+{{- if or $affinity $onProducts }}
 affinity:
   {{- if $onProducts }}
   nodeAffinity:
@@ -81,7 +82,8 @@ affinity:
               values:
                 {{- toYaml .Values.gpu.products | nindent 16 }}
   {{- end }}
-  {{- with .Values.affinity }}
+  {{- /* A nodeAffinity that is null would stand here a second time, and hold. */}}
+  {{- with ternary (omit $affinity "nodeAffinity") $affinity (eq $onProducts "yes") }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
@@ -97,13 +99,6 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
-{{- end -}}
-
-{{/* Whether pods of other namespaces, or addresses, are among these peers of the NetworkPolicy. */}}
-{{- define "wan-t2v.fromElsewhere" -}}
-{{- range . -}}
-{{- if or (hasKey . "namespaceSelector") (hasKey . "ipBlock") }}yes{{ end -}}
-{{- end -}}
 {{- end -}}
 
 {{- define "wan-t2v.onGpu" -}}

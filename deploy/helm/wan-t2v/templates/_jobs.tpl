@@ -91,7 +91,7 @@ livenessProbe:
   args:
     {{- include "wan-t2v.jobsArguments" . | nindent 4 }}
     - --url=127.0.0.1:8001
-    - --workers={{ int64 .Values.jobs.workersPerPod }}
+    - --workers={{ include "wan-t2v.number" (list . "jobs.workersPerPod") }}
     {{- if .Values.resuming.existingClaim }}
     - --resumes
     {{- end }}

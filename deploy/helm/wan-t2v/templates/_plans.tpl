@@ -16,13 +16,16 @@
 {{- if has .Values.placement.experts (list "fp8" "int8-bf16") }}yes{{ end -}}
 {{- end -}}
 
-{{/* The kind of GPU, which plans depend on: its resource, and the product label wherever the values name one. */}}
+{{/* The kind of GPU, which plans depend on: its resource, and the product label wherever the values name one. A part that
+is null is one that is empty. */}}
 {{- define "wan-t2v.gpuKind" -}}
 {{- $label := "nvidia.com/gpu.product" -}}
-{{- $kind := list .Values.gpu.resourceName .Values.gpu.products (get .Values.nodeSelector $label) -}}
-{{- range dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" "nodeSelectorTerms" list .Values.affinity -}}
-{{- range .matchExpressions -}}
-{{- if eq .key $label -}}
+{{- $kind := list .Values.gpu.resourceName (default list .Values.gpu.products) (get (default dict .Values.nodeSelector) $label) -}}
+{{- $nodes := default dict (default dict .Values.affinity).nodeAffinity -}}
+{{- $required := default dict $nodes.requiredDuringSchedulingIgnoredDuringExecution -}}
+{{- range $required.nodeSelectorTerms -}}
+{{- range (default dict .).matchExpressions -}}
+{{- if eq (default "" (default dict .).key) $label -}}
 {{- $kind = append $kind . -}}
 {{- end -}}
 {{- end -}}
@@ -32,9 +35,9 @@
 
 {{/* Everything that changes the files of a plan set. A set that is served must not be built again from other inputs. */}}
 {{- define "wan-t2v.planInputs" -}}
-{{- $checkpoint := .Values.checkpoint -}}
-{{- if not (include "wan-t2v.needsRanges" .) -}}
-{{- $checkpoint = omit $checkpoint "fp8Ranges" -}}
+{{- $checkpoint := dict "existingClaim" (default "" .Values.checkpoint.existingClaim) "path" (default "" .Values.checkpoint.path) -}}
+{{- if include "wan-t2v.needsRanges" . -}}
+{{- $checkpoint = set $checkpoint "fp8Ranges" (default "" .Values.checkpoint.fp8Ranges) -}}
 {{- end -}}
 {{- list .Values.placement.sizes .Values.placement.experts .Values.placement.vae $checkpoint (include "wan-t2v.programArguments" . | trim) (include "wan-t2v.gpuKind" .) (include "wan-t2v.image" .) | toJson -}}
 {{- end -}}
@@ -61,8 +64,9 @@
 {{- define "wan-t2v.plansJob" -}}
 {{- $set := include "wan-t2v.planSet" . -}}
 {{- $programs := include "wan-t2v.programArguments" . | trim -}}
-backoffLimit: {{ int64 .Values.plans.job.backoffLimit }}
-activeDeadlineSeconds: {{ int64 .Values.plans.job.activeDeadlineSeconds }}
+{{- $memory := include "wan-t2v.number" (list . "plans.job.memoryGib") -}}
+backoffLimit: {{ include "wan-t2v.int" .Values.plans.job.backoffLimit }}
+activeDeadlineSeconds: {{ include "wan-t2v.int" .Values.plans.job.activeDeadlineSeconds }}
 template:
   metadata:
     labels:
@@ -100,9 +104,9 @@ template:
         resources:
           requests:
             cpu: {{ $.Values.plans.job.cpu | quote }}
-            memory: {{ $.Values.plans.job.memoryGib | int64 }}Gi
+            memory: {{ $memory }}Gi
           limits:
-            memory: {{ $.Values.plans.job.memoryGib | int64 }}Gi
+            memory: {{ $memory }}Gi
         volumeMounts:
           - name: checkpoint
             mountPath: /checkpoint
@@ -145,9 +149,9 @@ template:
         resources:
           requests:
             cpu: {{ .Values.plans.job.cpu | quote }}
-            memory: {{ .Values.plans.job.memoryGib | int64 }}Gi
+            memory: {{ $memory }}Gi
           limits:
-            memory: {{ .Values.plans.job.memoryGib | int64 }}Gi
+            memory: {{ $memory }}Gi
             {{ .Values.gpu.resourceName }}: "1"
         volumeMounts:
           - name: checkpoint
@@ -165,5 +169,5 @@ template:
           claimName: {{ include "wan-t2v.planClaim" . }}
       - name: tmp
         emptyDir:
-          sizeLimit: {{ .Values.resources.tmpGib | int64 }}Gi
+          sizeLimit: {{ include "wan-t2v.number" (list . "resources.tmpGib") }}Gi
 {{- end -}}

@@ -16,10 +16,10 @@
 - --model-config-name=cpu
 - --disable-auto-complete-config
 {{- end }}
-- --cache-config=local,size={{ mul .Values.server.textCacheMib 1048576 }}
+- --cache-config=local,size={{ mul (include "wan-t2v.number" (list . "server.textCacheMib")) 1048576 }}
 - --exit-on-error=true
 - --strict-readiness=true
-- --exit-timeout-secs={{ int64 .Values.server.exitTimeoutSeconds }}
+- --exit-timeout-secs={{ include "wan-t2v.number" (list . "server.exitTimeoutSeconds") }}
 - --http-port=8000
 - --grpc-port=8001
 - --metrics-port=8002
@@ -44,22 +44,20 @@
 - --grpc-restricted-protocol={{ join "," . }}:admin-key=$(WAN_T2V_ADMIN_KEY)
 - --http-restricted-api={{ join "," . }}:admin-key=$(WAN_T2V_ADMIN_KEY)
 {{- end }}
-{{- with .Values.server.keepalive }}
-- --grpc-keepalive-time={{ int64 .timeMs }}
-- --grpc-keepalive-timeout={{ int64 .timeoutMs }}
+- --grpc-keepalive-time={{ include "wan-t2v.number" (list . "server.keepalive.timeMs") }}
+- --grpc-keepalive-timeout={{ include "wan-t2v.number" (list . "server.keepalive.timeoutMs") }}
 - --grpc-keepalive-permit-without-calls=true
 - --grpc-http2-max-pings-without-data=0
-- --grpc-http2-min-recv-ping-interval-without-data={{ int64 .minClientPingMs }}
-- --grpc-max-connection-age={{ int64 .maxConnectionAgeMs }}
-{{- end }}
-- --grpc-max-response-pool-size={{ int64 .Values.server.responsePoolSize }}
-- --http-max-input-size={{ mul .Values.server.httpMaxInputMib 1048576 }}
+- --grpc-http2-min-recv-ping-interval-without-data={{ include "wan-t2v.number" (list . "server.keepalive.minClientPingMs") }}
+- --grpc-max-connection-age={{ include "wan-t2v.number" (list . "server.keepalive.maxConnectionAgeMs") }}
+- --grpc-max-response-pool-size={{ include "wan-t2v.number" (list . "server.responsePoolSize") }}
+- --http-max-input-size={{ mul (include "wan-t2v.number" (list . "server.httpMaxInputMib")) 1048576 }}
 {{- with .Values.monitoring.tracing }}
 {{- if .url }}
 - --trace-config=mode=opentelemetry
 - --trace-config=opentelemetry,url={{ .url }}
 - --trace-config=level=TIMESTAMPS
-- --trace-config=rate={{ int64 .rate }}
+- --trace-config=rate={{ include "wan-t2v.number" (list $ "monitoring.tracing.rate") }}
 {{- end }}
 {{- end }}
 {{- range .Values.server.extraArgs }}
