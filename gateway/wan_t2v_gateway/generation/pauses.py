@@ -10,7 +10,7 @@ from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.generation.failures import refuses_all
 from wan_t2v_gateway.queue.tasks import TryAgain
 from wan_t2v_gateway.settings import Settings
-from wan_t2v_gateway.storage.store import StorageUnavailable
+from wan_t2v_gateway.storage.store import FileRefused, StorageUnavailable
 
 _LONGEST_PAUSE_S = 60.0
 _HELD_ATTEMPTS = 3  # of a job after which the worker takes no other during the job's whole pause
@@ -71,8 +71,8 @@ class Pauses:
     def _pause_s(self, video: Video, error: Unavailable | StorageUnavailable) -> float:
         asked_s = (isinstance(error, Unavailable) and error.retry_after_s) or 0.0
         growing_s = self._settings.retry_s * 2.0 ** min(video.attempt - 1, 16)
-        own_s = 1.0 if _BEING_WORKED_ON in str(error) else min(_LONGEST_PAUSE_S, growing_s)
-        return float(max(asked_s, own_s))
+        own_s = 1.0 if _BEING_WORKED_ON in str(error) else growing_s
+        return float(min(_LONGEST_PAUSE_S, max(asked_s, own_s)))
 
 
 def _held_s(video: Video, error: Unavailable | StorageUnavailable, pause_s: float) -> float:
@@ -83,5 +83,6 @@ def _held_s(video: Video, error: Unavailable | StorageUnavailable, pause_s: floa
     """
     if _BEING_WORKED_ON in str(error):
         return 0.0
-    all_alike = isinstance(error, StorageUnavailable) or refuses_all(error)
+    away = isinstance(error, StorageUnavailable) and not isinstance(error, FileRefused)
+    all_alike = away or (isinstance(error, Unavailable) and refuses_all(error))
     return pause_s if all_alike or video.attempt <= _HELD_ATTEMPTS else min(pause_s, _SHORT_HOLD_S)

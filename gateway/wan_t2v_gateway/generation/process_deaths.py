@@ -11,9 +11,9 @@ class ProcessDeaths:
     Triton answers the call that killed a process and those that meet it dead with the same words. So a death counts
     only if the processes have lived since the one before: if an attempt that began after that one made a step.
 
-    Of the jobs that meet a dead process only the first is counted against wrongly, unless another makes a step without
-    that process (a cached prompt needs no text encoder). A job that kills a process each time is found as soon as
-    others are made in between.
+    Of the jobs that meet a dead process only the first is counted against wrongly, unless others make steps without
+    that process (a cached prompt needs no text encoder): each such step lets the next death count. A job that kills a
+    process each time is found as soon as others are made in between.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

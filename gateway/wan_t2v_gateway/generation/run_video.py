@@ -90,7 +90,7 @@ class VideoRunner:
 
     async def takes_jobs(self) -> bool:
         """Whether the next job may begin: no pause after a refusal is running, and the server is ready."""
-        return self._pauses.are_over() and await is_ready(self._connection)
+        return self._pauses.are_over() and await is_ready(self._connection) and self._pauses.are_over()
 
     async def close(self) -> None:
         """Finish what the jobs left behind, once no job runs any more."""
@@ -103,9 +103,9 @@ class VideoRunner:
                 async with reporter, self._traced_client(span) as client:
                     generation = await reporter.unless_superseded(self._generation(video, reporter, client))
             received = time.monotonic()
-            self._pauses.end()
             with self._services.tracer.span("stored", video.trace, video=video.id):
                 await self._store(video, generation)
+            self._pauses.end()
             self._services.measurements.finishing.observe(time.monotonic() - received)
         except (Unavailable, StorageUnavailable) as error:
             worked = reporter.progressed and isinstance(error, Unavailable)
@@ -188,8 +188,10 @@ class VideoRunner:
         with contextlib.suppress(DatabaseUnavailable):
             age_s = await videos.cancel_age_s(self._services.database, video.id)
             self._services.measurements.cancel.observe(age_s or 0.0)
-        await self._end(video, Ending("cancelled"))
-        self._uploads.discard(video)
+        try:
+            await self._end(video, Ending("cancelled"))
+        finally:  # also if the gateway stops while the database is away
+            self._uploads.discard(video)
 
     async def _end(self, video: Video, ending: Ending) -> Video | None:
         """Record the end; wait for the database if it is away, so that finished work is not lost."""

@@ -9,6 +9,7 @@ id, and an earlier worker's end of the job would remove it from the queue while 
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import LiteralString
@@ -35,7 +36,8 @@ _HEARTBEAT: LiteralString = (
     "ON CONFLICT (id) DO UPDATE SET last_heartbeat = now()"
 )
 # `procrastinate_fetch_job_v2` but for one rule: there, a job in its pause holds back all later ones with its lock, so
-# that one that is refused again and again would block its lane. Two that are taken at once violate an index: one fails.
+# that one that is refused again and again would block its lane. One that is about to return does so here too: clocks of
+# gateways and database differ, and a later job may take long. Two that are taken at once violate an index: one fails.
 _FETCH: LiteralString = """
 WITH candidate AS (
     SELECT id FROM procrastinate_jobs AS jobs
@@ -44,7 +46,8 @@ WITH candidate AS (
     AND (lock IS NULL OR NOT EXISTS (
         SELECT FROM procrastinate_jobs AS others WHERE others.lock = jobs.lock AND (
             others.status = 'doing' OR (
-                others.status = 'todo' AND (others.scheduled_at IS NULL OR others.scheduled_at <= now())
+                others.status = 'todo'
+                AND (others.scheduled_at IS NULL OR others.scheduled_at <= now() + interval '3 seconds')
                 AND (others.priority > jobs.priority OR (others.priority = jobs.priority AND others.id < jobs.id))
             )
         )
@@ -55,6 +58,11 @@ UPDATE procrastinate_jobs AS jobs SET status = 'doing', worker_id = %(worker_id)
 WHERE jobs.id = candidate.id
 RETURNING jobs.id, status, task_name, priority, lock, queueing_lock, args, scheduled_at, queue_name, attempts, worker_id
 """
+# Jobs of a worker that does not know of them: the database gave them, and its answer did not arrive.
+_GIVE_BACK_UNKNOWN: LiteralString = (
+    "SELECT procrastinate_retry_job_v2(id, now(), NULL, NULL, NULL) FROM procrastinate_jobs "
+    "WHERE status = 'doing' AND worker_id = %(worker_id)s AND NOT id = ANY(%(known)s::bigint[])"
+)
 _FINISH: LiteralString = (
     f"{OWN_TRY} SELECT procrastinate_finish_job_v1(id, %(status)s::procrastinate_job_status, %(delete_job)s) "  # noqa: S608
     "FROM own_try"
@@ -75,17 +83,31 @@ class PatientJobManager(JobManager):
         super().__init__(connector)
         self._pausable = pausable
         self.takes_jobs: Callable[[], Awaitable[bool]] = _always
+        self._known = defaultdict[int | None, set[int | None]](set)  # jobs under way, by worker
+        self._unheard = set[int]()  # workers whose last fetch may have been given a job unheard
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
         """Fetch a job; None also while the queue is paused or the database is away. The worker then asks again."""
         try:
             if queues and self._pausable in queues and not await self._may_begin():
                 return None
+            await self._give_back_unknown(worker_id)
+            self._unheard.add(worker_id)
             rows = await self.connector.execute_query_all_async(_FETCH, queues=queues, worker_id=worker_id)
-            return Job.from_row(rows[0]) if rows else None
+            self._unheard.discard(worker_id)
         except ConnectorException as error:
             _log.warning("no job could be fetched: %s", error)
             return None
+        if not rows:
+            return None
+        self._known[worker_id].add(rows[0]["id"])
+        return Job.from_row(rows[0])
+
+    async def _give_back_unknown(self, worker_id: int) -> None:
+        """Return the job to the queue that a fetch of this worker was given, if its answer did not arrive."""
+        if worker_id in self._unheard:
+            known = list(self._known[worker_id])
+            await self.connector.execute_query_async(_GIVE_BACK_UNKNOWN, worker_id=worker_id, known=known)
 
     async def _may_begin(self) -> bool:
         return not (await self.connector.execute_query_one_async(PAUSED))["paused"] and await self.takes_jobs()
@@ -104,6 +126,7 @@ class PatientJobManager(JobManager):
                 _FINISH, **_own_try(job), status=status.value, delete_job=delete_job
             )
         )
+        self._known[job.worker_id].discard(job.id)
 
     async def retry_job(
         self,
@@ -120,6 +143,7 @@ class PatientJobManager(JobManager):
                 _RETRY, **_own_try(job), retry_at=at, priority=priority, queue=queue, lock=lock
             )
         )
+        self._known[job.worker_id].discard(job.id)
 
     async def unregister_worker(self, worker_id: int) -> None:
         """Remove a worker that ended; a failure is only logged, since a worker stops also without a database."""

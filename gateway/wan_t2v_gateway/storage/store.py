@@ -1,5 +1,6 @@
 """The store of finished files: a folder or a bucket, by one URL. A file is complete or absent."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,10 +15,15 @@ NAMES = {"video": "video.mp4", "thumbnail": "thumbnail.png", "spritesheet": "spr
 TYPES = {"video": "video/mp4", "thumbnail": "image/png", "spritesheet": "image/png"}
 
 _PART_BYTES = 2**20
+_ANSWER_LIMIT_S = 5.0
 
 
 class StorageUnavailable(Exception):
     """The store refused or did not answer."""
+
+
+class FileRefused(StorageUnavailable):
+    """The store answers, and refused this file."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,21 @@ class Store:
             self._store = LocalStore(folder, automatic_cleanup=True)  # of folders that became empty
 
     async def put(self, folder: str, variant: str, data: bytes) -> None:
-        """Write a whole file. Raises StorageUnavailable."""
+        """Write a whole file. Raises FileRefused, or StorageUnavailable if the store does not answer either."""
         try:
             await obstore.put_async(self._store, _path(folder, variant), data)
         except (BaseError, OSError) as error:
-            raise StorageUnavailable(f"the store refused a file: {_first_line(error)}") from None
+            kind = FileRefused if await self._answers(folder, variant) else StorageUnavailable
+            raise kind(f"the store refused a file: {_first_line(error)}") from None
+
+    async def _answers(self, folder: str, variant: str) -> bool:
+        """Whether the store tells that a file is there, or is not."""
+        try:
+            async with asyncio.timeout(_ANSWER_LIMIT_S):  # obstore repeats for minutes
+                await self.info(folder, variant)
+        except (StorageUnavailable, TimeoutError):
+            return False
+        return True
 
     async def info(self, folder: str, variant: str) -> FileInfo | None:
         """Return size and ETag of a file; None if it is missing. Raises StorageUnavailable."""

@@ -10,7 +10,7 @@ from wan_t2v_gateway.generation import pauses
 from wan_t2v_gateway.generation.pauses import _HELD_ATTEMPTS, _SHORT_HOLD_S, Pauses, Refused
 from wan_t2v_gateway.queue.tasks import Retries
 from wan_t2v_gateway.settings import Settings
-from wan_t2v_gateway.storage.store import StorageUnavailable
+from wan_t2v_gateway.storage.store import FileRefused, StorageUnavailable
 
 from tests.fakes.scripted_server import BUSY
 
@@ -35,12 +35,21 @@ def test_while_every_job_is_refused_none_overtakes(error: Unavailable | StorageU
     assert pause.seconds > 10 * _SHORT_HOLD_S
 
 
-def test_a_refusal_that_may_be_the_jobs_fault_holds_the_others_for_a_short_time_after_some_attempts() -> None:
-    pauses = [refused(attempt, Unavailable(DEAD)) for attempt in range(1, LATER + 1)]
+@pytest.mark.parametrize("error", [Unavailable(DEAD), FileRefused("too large")])
+def test_a_refusal_that_may_be_the_jobs_fault_holds_the_others_for_a_short_time_after_some_attempts(
+    error: Unavailable | StorageUnavailable,
+) -> None:
+    pauses = [refused(attempt, error) for attempt in range(1, LATER + 1)]
     held = [pause.held_s for pause in pauses]
     assert held[:_HELD_ATTEMPTS] == [pause.seconds for pause in pauses[:_HELD_ATTEMPTS]] == [1.0, 2.0, 4.0]
     assert set(held[_HELD_ATTEMPTS:]) == {_SHORT_HOLD_S}
     assert pauses[-1].seconds == 60.0
+
+
+def test_a_server_that_names_a_long_time_is_asked_every_minute() -> None:
+    """Else a caller who leaves a long video would leave its place empty for as long."""
+    pause = refused(1, Unavailable(BUSY, retry_after_s=1800.0))
+    assert (pause.seconds, pause.held_s) == (60.0, 60.0)
 
 
 def test_a_job_whose_earlier_try_still_runs_holds_no_other() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import procrastinate
 import psycopg
 import pytest
+from procrastinate.exceptions import ConnectorException
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.queue.schema import apply_queue_schema
 from wan_t2v_gateway.queue.tasks import GENERATE, VIDEOS, WEBHOOKS, queue_app
@@ -36,9 +37,12 @@ class Lanes:
     async def pause(self, job: Any, seconds: float) -> None:
         await self._app.job_manager.retry_job(job, retry_at=datetime.now(UTC) + timedelta(seconds=seconds))
 
+    @property
+    def connector(self) -> Any:
+        return self._app.job_manager.connector
+
     async def end_pauses(self) -> None:
-        connector = self._app.job_manager.connector
-        await connector.execute_query_async(
+        await self.connector.execute_query_async(
             "UPDATE procrastinate_jobs SET scheduled_at = now() WHERE scheduled_at > now()"
         )
 
@@ -95,6 +99,42 @@ def test_a_job_in_its_pause_holds_back_no_other_of_its_lane_and_goes_first_after
         assert [await queue.taken() for _ in range(2)] == ["refused", None]
 
     run(test)
+
+
+def test_a_job_that_returns_in_a_moment_keeps_its_lane(run: Any) -> None:
+    async def test(queue: Lanes) -> None:
+        for turn, name in enumerate(("refused", "second")):
+            await queue.add(name, lane="a", turn=turn)
+        await queue.pause(await queue.take(), 2.0)
+        assert await queue.taken() in (None, "refused")
+
+    run(test)
+
+
+def test_a_job_whose_fetch_was_not_heard_is_taken_by_the_next_and_those_under_way_stay(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(queue: Lanes) -> None:
+        for name, lane in (("running", None), ("unheard", "a"), ("next", "a")):
+            await queue.add(name, lane=lane)
+        assert await queue.taken() == "running"
+        with monkeypatch.context() as patched:
+            patched.setattr(queue.connector, "execute_query_all_async", answer_lost(queue.connector))
+            assert await queue.taken() is None
+        assert [await queue.taken() for _ in range(2)] == ["unheard", None]
+
+    run(test)
+
+
+def answer_lost(connector: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A call of the database whose answer gets lost with the connection."""
+    execute = connector.execute_query_all_async
+
+    async def call(*arguments: Any, **named: Any) -> Any:
+        await execute(*arguments, **named)
+        raise ConnectorException("the connection was closed")
+
+    return call
 
 
 def test_of_two_jobs_of_a_lane_that_are_taken_at_once_one_runs(run: Any, database_url: str) -> None:
