@@ -77,7 +77,7 @@ def _swapped(profiles: list[ServingProfile], memory: GpuMemory, gpus: Sequence[G
 
 def _one_door(memory: GpuMemory, gpus: Sequence[Gpu]) -> Alternative:
     alone = replace(memory, profile=replace(memory.profile, doors=(STREAM,)))
-    change = f"one door only (--door stream), {precisions(memory.profile)}"
+    change = f"one endpoint only (--door stream), {precisions(memory.profile)}"
     return Alternative(change, best_fit(best_of_each_layout(alone, gpus)))
 
 

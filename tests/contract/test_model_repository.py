@@ -87,7 +87,7 @@ def test_graphs_run_on_tensorrt_for_a14b_and_in_python_on_the_embedded_server(re
         assert a14b.instance_group[0].count == 1, "a second instance of a plan would load its weights again"
 
 
-def test_both_doors_have_the_same_limits(repository: Path) -> None:
+def test_both_endpoints_have_the_same_limits(repository: Path) -> None:
     for which in CONFIGS:
         denoiser, stream = (config_of(repository, model, which) for model in ("denoiser", "text_to_video_stream"))
         assert denoiser is not None and stream is not None

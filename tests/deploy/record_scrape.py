@@ -16,7 +16,7 @@ from wan_t2v_client import Connection, TextToVideo
 
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from tests.server.calls import DOORS, LONG, SMALL, operate, samples, streamed, unary
+from tests.server.calls import ENDPOINTS, LONG, SMALL, operate, samples, streamed, unary
 from wan_t2v.operate.processes import stub_pids
 
 SCRAPE = Path(__file__).parent / "scrape.txt"
@@ -34,7 +34,7 @@ def until_busy(server: Server, *, busy: bool) -> None:
 
 
 def finish(server: Server) -> None:
-    """Videos at each door, two of them with steps that are reused."""
+    """Videos at each endpoint, two of them with steps that are reused."""
     fast = {**SMALL, "num_inference_steps": 16, "step_profile": "fast"}
     for door, fields in ((unary, SMALL), (streamed, SMALL), (unary, fast), (streamed, fast)):
         if isinstance(answer := door(server, fields), str):
@@ -43,13 +43,13 @@ def finish(server: Server) -> None:
 
 def refuse(server: Server) -> None:
     """A value that is not served, a deadline that cannot be met, more requests than places, a drain."""
-    for door in DOORS.values():
+    for door in ENDPOINTS.values():
         door(server, {**SMALL, "height": 17})
         door(server, LONG, timeout=1_000_000)
     with ThreadPoolExecutor(2 * PLACES) as pool:
         list(pool.map(lambda index: (unary, streamed)[index % 2](server, SMALL), range(2 * PLACES)))
     operate(server, "drain", "--wait-s", "60").wait(LIMIT_S)
-    for door in DOORS.values():
+    for door in ENDPOINTS.values():
         door(server, SMALL)
     operate(server, "undrain").wait(LIMIT_S)
 
@@ -65,7 +65,7 @@ def leave(server: Server) -> None:
 
 
 def fail(server: Server) -> None:
-    """An expert's processes die under a video at each door, and are repaired."""
+    """An expert's processes die under a video at each endpoint, and are repaired."""
     for door in (unary, streamed):
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(door, server, LONG)

@@ -14,8 +14,8 @@ import yaml
 from tritonclient.grpc import service_pb2
 
 from tests.deploy.auth_proxy import FOLDER, configuration, envoy_program, running_envoy
+from tests.deploy.chart.test_chart_routes import CALLERS_METHODS
 from tests.deploy.rendering import pod
-from tests.deploy.test_chart_routes import CALLERS_METHODS
 
 SERVICE = "/inference.GRPCInferenceService/"
 UNARY = "text_to_video"

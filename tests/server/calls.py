@@ -40,7 +40,7 @@ def unary(server: Server, fields: dict[str, Any], **options: Any) -> bytes | str
 
 
 def streamed(server: Server, fields: dict[str, Any], **options: Any) -> bytes | str:
-    """The same at the streaming door; a failure has no status here."""
+    """The same at the streaming endpoint; a failure has no status here."""
     done: Future[bytes | str] = Future()
 
     def heard(result: Any, error: InferenceServerException | None) -> None:
@@ -55,12 +55,12 @@ def streamed(server: Server, fields: dict[str, Any], **options: Any) -> bytes | 
         return done.result(timeout=120)
 
 
-DOORS = {"text_to_video": unary, "text_to_video_stream": streamed}
+ENDPOINTS = {"text_to_video": unary, "text_to_video_stream": streamed}
 
 
 def in_background(pool: ThreadPoolExecutor, door: str, server: Server, **fields: Any) -> Future[bytes | str]:
     """A request that somebody else makes meanwhile."""
-    return pool.submit(DOORS[door], server, fields)
+    return pool.submit(ENDPOINTS[door], server, fields)
 
 
 def samples(server: Server) -> dict[str, float]:

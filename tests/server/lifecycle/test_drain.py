@@ -12,7 +12,7 @@ import pytest
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from tests.server.calls import DOORS, LONG, SMALL, in_background, operate, probe, samples, unary
+from tests.server.calls import ENDPOINTS, LONG, SMALL, in_background, operate, probe, samples, unary
 from tests.waiting import wait_until
 from wan_t2v.operate.processes import stub_pids
 
@@ -29,7 +29,7 @@ def test_drain_probe_repair_deadline_and_sigterm(options: ServerOptions) -> None
         assert probe(server, "ready") == (0, "") and probe(server, "live") == (0, "")
         a_deadline_that_passes_stops_the_loop_of_a_unary_caller(server)
         another_server_that_is_given_its_directory_does_not_start(server, options)
-        for door in DOORS:
+        for door in ENDPOINTS:
             a_drain_ends_when_the_running_video_does(server, pool, door)
         a_dead_process_is_seen_until_it_is_repaired(server, events)
         sigterm_tells_the_callers_whose_videos_it_ends(server, pool)
@@ -48,10 +48,10 @@ def a_deadline_that_passes_stops_the_loop_of_a_unary_caller(server: Server) -> N
 def a_drain_ends_when_the_running_video_does(server: Server, pool: ThreadPoolExecutor, door: str) -> None:
     running = in_background(pool, door, server, **LONG)
     wait_until(lambda: under_way(server, 1, 0))
-    waiting = [in_background(pool, name, server, **SMALL) for name in DOORS]
+    waiting = [in_background(pool, name, server, **SMALL) for name in ENDPOINTS]
     wait_until(lambda: under_way(server, 1, 2))
     drain = operate(server, "drain", "--wait-s", "100")
-    for refused in (*waiting, *(in_background(pool, name, server, **SMALL) for name in DOORS)):
+    for refused in (*waiting, *(in_background(pool, name, server, **SMALL) for name in ENDPOINTS)):
         assert "takes no new work" in str(refused.result(timeout=60))
     assert not running.done(), "those who wait are told while the video still runs"
     assert probe(server, "live") == (0, "")
@@ -82,7 +82,7 @@ def sigterm_tells_the_callers_whose_videos_it_ends(server: Server, pool: ThreadP
     """All of them on 2.51, which refuses the calls between models from then on; 2.71 lets running videos go on for
     `--exit-timeout-secs`.
     """
-    callers: list[Future[Any]] = [in_background(pool, door, server, **LONG) for door in DOORS]
+    callers: list[Future[Any]] = [in_background(pool, door, server, **LONG) for door in ENDPOINTS]
     wait_until(lambda: under_way(server, 1, 1))
     process = psutil.Process(server.pid)
     process.terminate()

@@ -26,7 +26,7 @@ from embedded.cleanup import FOLDER_PREFIX
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
-from tests.server.calls import DOORS, LONG, in_background, operate, probe, samples
+from tests.server.calls import ENDPOINTS, LONG, in_background, operate, probe, samples
 from tests.server.conftest import START_LIMIT_S
 from tests.server.lifecycle.looks import count, repaired, shared_memory_of
 from tests.waiting import wait_until
@@ -207,7 +207,9 @@ def hang_under_two_callers(server: Server, client: TextToVideo, expected: bytes 
     """2.51 ends an unhealthy process under its calls, and most often itself with it."""
     victim = psutil.Process(min(stub_pids(server.pid)["low_noise_expert"]))
     with ThreadPoolExecutor(2) as pool:
-        callers = [in_background(pool, "text_to_video", server, **{**LONG, "num_inference_steps": 200}) for _ in DOORS]
+        callers = [
+            in_background(pool, "text_to_video", server, **{**LONG, "num_inference_steps": 200}) for _ in ENDPOINTS
+        ]
         wait_until(lambda: samples(server)["wan_t2v_generations_in_flight"] > 0, limit_s=60)
         victim.suspend()
         until = time.monotonic() + 2.5

@@ -44,7 +44,7 @@ def keeping(harmed: HarmedRepository, tmp_path: Path) -> ServerOptions:
 
 
 class Stream:
-    """One request at the streaming door, heard message by message."""
+    """One request at the streaming endpoint, heard message by message."""
 
     def __init__(self, server: Server, key: str, fields: dict[str, Any] = FIELDS) -> None:
         self._heard: queue.Queue[Any] = queue.Queue()
@@ -104,7 +104,7 @@ def first_frames(server: Server) -> int:
 
 
 def kill_after(step: int, victim: Server, harmed: HarmedRepository) -> None:
-    """Kill the streaming door's process when this step is kept and told: it waits for the next, or for the decoder."""
+    """Kill the streaming endpoint's process when this step is kept and told: it waits for the next, or for the decoder."""
     decoded = first_frames(victim)
     with (
         harmed.failing("hold", latents=LATENTS, below=TIMESTEPS[step - 1]),
@@ -130,7 +130,7 @@ def test_after_a_kill_the_same_key_goes_on_at_its_checkpoint_and_gives_the_same_
             assert metadata["steps"] == {"high_noise_expert": 4, "low_noise_expert": 2}
         with Stream(victim, "order-6") as again:
             assert again.video()[0] == expected, "made already, so only decoded again"
-        assert unary(victim, FIELDS, parameters={"idempotency_key": "order-3"}) == expected, "at the other door too"
+        assert unary(victim, FIELDS, parameters={"idempotency_key": "order-3"}) == expected, "at the other endpoint too"
 
 
 def asked_unary(server: Server, key: str) -> tuple[bytes, dict[str, Any]]:
@@ -147,7 +147,7 @@ def steps_kept(folder: Path) -> int:
     return 0
 
 
-def test_after_a_kill_at_the_unary_door_the_same_key_goes_on_there(
+def test_after_a_kill_at_the_unary_endpoint_the_same_key_goes_on_there(
     server: Server, keeping: ServerOptions, harmed: HarmedRepository
 ) -> None:
     expected = unary(server, FIELDS)

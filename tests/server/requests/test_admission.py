@@ -1,4 +1,4 @@
-"""Both doors of a real server share their limits, refuse at once, and know deadlines and priorities."""
+"""Both endpoints of a real server share their limits, refuse at once, and know deadlines and priorities."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ import pytest
 from wan_t2v_client import TextToVideo
 
 from embedded.server import Server
-from tests.server.calls import DOORS, LARGEST, LONG, SMALL, in_background, samples, streamed, unary
+from tests.server.calls import ENDPOINTS, LARGEST, LONG, SMALL, in_background, samples, streamed, unary
 from tests.waiting import wait_until
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.run_directory import RunDirectory
@@ -26,19 +26,20 @@ def in_flight_and_queued(server: Server) -> tuple[float | None, float | None]:
 
 
 def wait_until_in_flight(server: Server, count: int) -> None:
-    """The gauges follow the other door within a second, each on its own."""
+    """The gauges follow the other endpoint within a second, each on its own."""
     wait_until(lambda: in_flight_and_queued(server) == (count, 0))
 
 
 def test_of_thirty_beside_a_running_video_sixteen_wait_and_the_others_are_refused_at_once(
     server: Server, client: TextToVideo
 ) -> None:
-    """Whichever door they came through; none of the refused waits for the running video, which goes on meanwhile."""
+    """Whichever endpoint they came through; none of the refused waits for the running video, which goes on meanwhile."""
     with ThreadPoolExecutor(30) as pool:
         with closing(client.stream("a red ball", **RUNNING)) as running:
             next(running)
             answers = [
-                pool.submit(DOORS[list(DOORS)[index % 2]], server, {**SMALL, "seed": index}) for index in range(30)
+                pool.submit(ENDPOINTS[list(ENDPOINTS)[index % 2]], server, {**SMALL, "seed": index})
+                for index in range(30)
             ]
             refused = list(itertools.islice(as_completed(answers), 14))
         served = [answer.result() for answer in answers if answer not in refused]
@@ -48,26 +49,26 @@ def test_of_thirty_beside_a_running_video_sixteen_wait_and_the_others_are_refuse
     assert len(served) == 16 and all(isinstance(answer, bytes) for answer in served)
     wait_until_in_flight(server, 0)
     counted = samples(server)
-    for door in DOORS:
+    for door in ENDPOINTS:
         assert counted[f'wan_t2v_generations_ended_total{{door="{door}",outcome="refused_overloaded"}}'] >= 1
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ENDPOINTS)
 def test_a_deadline_that_cannot_be_met_is_refused_early(door: str, server: Server) -> None:
     assert isinstance(streamed(server, {**SMALL, "num_inference_steps": 30}), bytes)
-    answer = DOORS[door](server, LARGEST, timeout=20_000_000)
+    answer = ENDPOINTS[door](server, LARGEST, timeout=20_000_000)
     assert isinstance(answer, str)
     assert "cannot be met: 90 steps of 256x256x81 take about" in answer
     assert door != "text_to_video" or answer.startswith("StatusCode.UNAVAILABLE")
     assert samples(server)[f'wan_t2v_generations_ended_total{{door="{door}",outcome="refused_deadline"}}'] >= 1
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ENDPOINTS)
 def test_a_deadline_that_can_be_met_changes_nothing(door: str, server: Server) -> None:
-    assert DOORS[door](server, SMALL, timeout=100_000_000) == DOORS[door](server, SMALL)
+    assert ENDPOINTS[door](server, SMALL, timeout=100_000_000) == ENDPOINTS[door](server, SMALL)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ENDPOINTS)
 def test_a_priority_goes_before_who_came_earlier(door: str, server: Server) -> None:
     ended: list[str] = []
     with ThreadPoolExecutor(3) as pool:
@@ -75,7 +76,7 @@ def test_a_priority_goes_before_who_came_earlier(door: str, server: Server) -> N
         wait_until_in_flight(server, 1)
 
         def later(name: str, **parameters: int) -> None:
-            answer = DOORS[door](server, {**SMALL, "num_inference_steps": 60}, parameters=parameters)
+            answer = ENDPOINTS[door](server, {**SMALL, "num_inference_steps": 60}, parameters=parameters)
             ended.append(name if isinstance(answer, bytes) else answer)
 
         usual = pool.submit(later, "usual", queue_priority=5)
@@ -87,13 +88,13 @@ def test_a_priority_goes_before_who_came_earlier(door: str, server: Server) -> N
     assert ended == ["urgent", "usual"]
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ENDPOINTS)
 def test_a_priority_that_is_none_is_refused_with_what_is_accepted(door: str, server: Server) -> None:
-    answer = DOORS[door](server, SMALL, parameters={"queue_priority": 12})
+    answer = ENDPOINTS[door](server, SMALL, parameters={"queue_priority": 12})
     assert "queue_priority: got 12; accepted: an integer from 1 to 9" in str(answer)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ENDPOINTS)
 def test_over_http_a_deadline_and_a_priority_are_keys_of_the_json(door: str, server: Server) -> None:
     body = {"prompt": "a red ball", "video_encoding": "base64", **SMALL, "timeout": 100_000_000, "queue_priority": 2}
     way = "generate_stream" if door == "text_to_video_stream" else "generate"

@@ -71,7 +71,7 @@ def test_mlperfs_request_has_its_steps_and_its_latents(server: Server, capsys: p
     assert found["single_stream"]["queries"] == 2
 
 
-def test_perf_analyzer_measures_both_doors_to_the_video(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_perf_analyzer_measures_both_endpoints_to_the_video(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert perf_analyzer.main(["--url", server.grpc_url, "--requests", "2", "--steps", "3"]) == 0
     found = last_line(capsys)
     for level in ("concurrency_1", "concurrency_2"):

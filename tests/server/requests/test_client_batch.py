@@ -70,7 +70,7 @@ def test_a_cancelled_task_stops_its_work(server: Server) -> None:
     assert 0 < passes < 2 * LONG["num_inference_steps"] / 4
 
 
-def test_who_finds_the_door_full_gets_in_later(server: Server) -> None:
+def test_who_finds_the_endpoint_full_gets_in_later(server: Server) -> None:
     """The embedded config lets 1 run and 16 wait."""
     waits: list[Unavailable] = []
     retry = RetryPolicy(attempts=20, on_wait=lambda error, wait_s: waits.append(error))

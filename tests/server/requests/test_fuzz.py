@@ -1,4 +1,4 @@
-"""Every named class of bad request through every door once; `make fuzz` sends thousands, and abuses HTTP in more ways."""
+"""Every named class of bad request through every endpoint once; `make fuzz` sends thousands, and abuses HTTP in more ways."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ ABUSED = (
 )
 
 
-def test_every_class_is_refused_rightly_through_every_door(server: Server) -> None:
+def test_every_class_is_refused_rightly_through_every_endpoint(server: Server) -> None:
     assert len(CLASSES) >= 25
     sent, faults = fuzzed(server, count=4 * len(CLASSES), seed=7)
     assert set(sent) == set(CLASSES) and min(sent.values()) == 4

@@ -1,4 +1,4 @@
-"""What the streaming door did is on Triton's metrics endpoint, by the names in the table."""
+"""What the streaming endpoint did is on Triton's metrics endpoint, by the names in the table."""
 
 import contextlib
 import urllib.request

@@ -1,4 +1,4 @@
-"""The streaming door: the same bytes as the unary one, news of every step, and work that stops with its caller."""
+"""The streaming endpoint: the same bytes as the unary one, news of every step, and work that stops with its caller."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ LONGER = {"num_inference_steps": 1000, "height": 128, "width": 128, "seed": 5}  
 
 
 @pytest.mark.parametrize("output_type", ["mp4", "frames", "latents"])
-def test_both_doors_give_the_same(client: TextToVideo, output_type: str) -> None:
+def test_both_endpoints_give_the_same(client: TextToVideo, output_type: str) -> None:
     unary = client.generate_unary("a red ball", output_type=output_type, **SMALL)
     streamed = client.generate("a red ball", output_type=output_type, **SMALL)
     assert streamed.video == unary.video
@@ -119,7 +119,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_before_any_work(
         ({"height": 512, "width": 512}, "height: got 512"),
     ],
 )
-def test_bad_fields_are_refused_as_at_the_unary_door(client: TextToVideo, fields: dict, message: str) -> None:
+def test_bad_fields_are_refused_as_at_the_unary_endpoint(client: TextToVideo, fields: dict, message: str) -> None:
     asked = {"prompt": "x", **fields}
     with pytest.raises(RequestRefused, match=message):
         client.generate(asked.pop("prompt"), **asked)
@@ -136,7 +136,7 @@ def test_eight_at_once_of_three_sizes_give_the_bytes_that_each_gives_alone(clien
     assert together == alone
 
 
-def test_more_than_the_door_holds_are_refused_at_once_and_nobody_else_is_harmed(client: TextToVideo) -> None:
+def test_more_than_the_endpoint_holds_are_refused_at_once_and_nobody_else_is_harmed(client: TextToVideo) -> None:
     """The embedded config lets 1 run and 16 wait; of 30 at once some must go, and all others end well."""
 
     def outcome(index: int) -> str:

@@ -13,7 +13,7 @@ GRAPHS = ("vae_decoder_first", "vae_decoder_next")
 SIZES = "64x64x9,64x96x9"
 
 
-def test_each_size_is_decoded_by_its_own_version_at_both_doors(server: Server, options: ServerOptions) -> None:
+def test_each_size_is_decoded_by_its_own_version_at_both_endpoints(server: Server, options: ServerOptions) -> None:
     repository = options.repository
     for graph in GRAPHS:
         shutil.copytree(repository / graph / "1", repository / graph / "2")

@@ -1,4 +1,4 @@
-"""Spans of both doors at an OpenTelemetry collector, as children of the client's own trace."""
+"""Spans of both endpoints at an OpenTelemetry collector, as children of the client's own trace."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ from embedded.server import Server, running_server
 from tests.server.conftest import START_LIMIT_S
 
 CLIENTS_SPAN = "00f067aa0ba902b7"
-DOORS = ("generate", "generate_unary")
+ENDPOINTS = ("generate", "generate_unary")
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
 
 
@@ -122,7 +122,7 @@ def ancestors(span: Span, spans: list[Span]) -> list[str]:
 
 @dataclass(frozen=True)
 class Collected:
-    """Everything that a collector got, and under which trace each door's video is there."""
+    """Everything that a collector got, and under which trace each endpoint's video is there."""
 
     collector: Collector
     traces: dict[str, str]
@@ -132,7 +132,7 @@ class Collected:
 
 
 def traced(collector: Collector, server: Server, door: str) -> str:
-    """A video through the door; returns the caller's trace.
+    """A video through the endpoint; returns the caller's trace.
 
     Now and then Triton 2.51 ignores the header `traceparent` of a gRPC call and begins a trace of its own (see
     docs/run/tracing.md): that call is made again.
@@ -150,16 +150,16 @@ def traced(collector: Collector, server: Server, door: str) -> str:
 
 @pytest.fixture(scope="module")
 def collected(repository, tmp_path_factory) -> Iterator[Collected]:
-    """A video through each door."""
+    """A video through each endpoint."""
     log = tmp_path_factory.mktemp("traced") / "server.log"
     with collecting() as collector:
         options = ServerOptions(start_limit_s=START_LIMIT_S, repository=repository, log=log, traces_url=collector.url)
         with running_server(options) as server:
-            traces = {door: traced(collector, server, door) for door in DOORS}
+            traces = {door: traced(collector, server, door) for door in ENDPOINTS}
         yield Collected(collector, traces)  # the server has stopped: everything was sent
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ENDPOINTS)
 def test_every_stage_is_a_span_under_the_clients_own(collected: Collected, door: str) -> None:
     for stage in ("prepare", "denoise", "decode", "encode"):
         found = collected.named(stage, door)
@@ -168,7 +168,7 @@ def test_every_stage_is_a_span_under_the_clients_own(collected: Collected, door:
         assert found[-1].end_ns > found[-1].start_ns
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", ENDPOINTS)
 def test_every_step_is_a_span_under_denoise_and_says_which_expert(collected: Collected, door: str) -> None:
     steps = collected.named("denoise_step", door)
     assert [span.attributes["step"] for span in steps] == [1, 2, 3, 4]

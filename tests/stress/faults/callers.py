@@ -12,7 +12,7 @@ import tritonclient.grpc
 from embedded.server import Server
 from tests.server.calls import inputs
 from tests.stress.faults.messages import DOOR
-from tests.stress.faults.victim import DOORS, LONG, SMALL, Outcome, Victim, holds_no_place
+from tests.stress.faults.victim import ENDPOINTS, LONG, SMALL, Outcome, Victim, holds_no_place
 
 UNARY = "text_to_video"
 WAYS = ("gRPC unary", "HTTP unary", "HTTP stream")
@@ -33,7 +33,7 @@ def leave(victim: Victim, way: str) -> Outcome:
     faults += [] if victim.until(lambda load: load.in_flight > 0) else ["it was never under way"]
     gone()
     left_at = time.monotonic()
-    others = {door: victim.is_right(door, victim.asked(door, SMALL)) for door in DOORS}
+    others = {door: victim.is_right(door, victim.asked(door, SMALL)) for door in ENDPOINTS}
     faults += [f"the other caller at the {door} endpoint got no right video" for door, ok in others.items() if not ok]
     faults += [] if victim.until(holds_no_place) else ["its work went on"]
     told = f"all was done {time.monotonic() - left_at:.1f} s after it left; the whole clip takes {whole_s:.1f} s"

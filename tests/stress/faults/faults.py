@@ -17,7 +17,7 @@ import tritonclient.grpc
 from tests.stress.faults.footprint import Footprint
 from tests.stress.faults.harmed_repository import PLACES, TEXT_CACHE_BYTES, HarmedRepository, filled
 from tests.stress.faults.messages import Message, grpc_messages, http_messages
-from tests.stress.faults.victim import DOORS, LARGE, LEAK, LONG, SMALL, Outcome, Victim, holds_no_place
+from tests.stress.faults.victim import ENDPOINTS, LARGE, LEAK, LONG, SMALL, Outcome, Victim, holds_no_place
 from wan_t2v.operate.load import load_of
 from wan_t2v.operate.processes import stub_pids
 
@@ -95,7 +95,7 @@ def read_slowly(victim: Victim, protocol: str) -> Outcome:
     with ask(url, fields) as messages:
         heard = [next(message for message in messages if message.step)]
         began = time.monotonic()
-        others = {door: victim.is_right(door, victim.asked(door, SMALL)) for door in DOORS}
+        others = {door: victim.is_right(door, victim.asked(door, SMALL)) for door in ENDPOINTS}
         made = victim.until(holds_no_place)
         victim.until(lambda load: not held_more(), limit_s=HELD_S)
         faults = held_more()
@@ -122,7 +122,7 @@ def overload(victim: Victim, count: int) -> Outcome:
     ended = threading.Event()
     with ThreadPoolExecutor(count + 1) as pool:
         most = pool.submit(_most_under_way, victim, ended)
-        told = list(pool.map(lambda index: victim.told(DOORS[index % 2], LONG), range(count)))
+        told = list(pool.map(lambda index: victim.told(ENDPOINTS[index % 2], LONG), range(count)))
         ended.set()
     full = re.compile(rf"Unavailable: .*\(limit 1\) and \d wait \(limit {PLACES - 1}\); try again later")
     refused = [answer for answer in told if full.search(answer)]
@@ -146,8 +146,8 @@ def fail_an_expert(victim: Victim, harmed: HarmedRepository, kind: str, *, exper
     """Let an expert fail during one clip at each endpoint, while clips of another size are generated."""
     with harmed.failing(kind, latents=MARKED_LATENTS, below=HALVES[expert]), ThreadPoolExecutor(4) as pool:
         began = time.monotonic()
-        marked = [pool.submit(victim.asked, door, MARKED) for door in DOORS]
-        others = {door: pool.submit(victim.asked, door, SMALL) for door in DOORS}
+        marked = [pool.submit(victim.asked, door, MARKED) for door in ENDPOINTS]
+        others = {door: pool.submit(victim.asked, door, SMALL) for door in ENDPOINTS}
         told = [future.result() for future in marked]
     harmed_too = [door for door, other in others.items() if not victim.is_right(door, other.result())]
     faults = [f"the other caller at the {door} door got no right video" for door in harmed_too]
@@ -166,11 +166,11 @@ def fail_the_text_encoder(victim: Victim, harmed: HarmedRepository) -> Outcome:
     began = time.monotonic()
     forget_prompts(victim)
     with harmed.failing_prompt() as has_failed:
-        told = [victim.asked(DOORS[0], SMALL)]
+        told = [victim.asked(ENDPOINTS[0], SMALL)]
         faults = [] if has_failed() else ["the text encoder was not asked"]
     if not re.search(r"text_encoder: RuntimeError: a fault of a test: no memory for this prompt", str(told[0])):
         faults.append(f"an error that does not tell: {str(told[0])[:100]}")
-    for door in (*DOORS, *DOORS):
+    for door in (*ENDPOINTS, *ENDPOINTS):
         told.append(victim.asked(door, SMALL))
         faults += [] if victim.is_right(door, told[-1]) else [f"at the {door} endpoint then: {str(told[-1])[:100]}"]
     callers = tuple("video" if isinstance(answer, bytes) else answer for answer in told)
@@ -204,7 +204,7 @@ def fill_the_disk(victim: Victim, harmed: HarmedRepository) -> Outcome:
             kept = sorted(
                 path.suffix for path in harmed.checkpoints.iterdir() if path.suffix in (".lock", ".checkpoint")
             )
-            met = {door: victim.is_right(door, victim.asked(door, SMALL)) for door in DOORS}
+            met = {door: victim.is_right(door, victim.asked(door, SMALL)) for door in ENDPOINTS}
             with grpc_messages(victim.server.grpc_url, SMALL, {"idempotency_key": "no room"}) as messages:
                 unkept = [message.answer for message in messages if message.answer is not None]
     with grpc_messages(victim.server.grpc_url, MARKED, key) as messages:

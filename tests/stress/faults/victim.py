@@ -20,7 +20,7 @@ LONG = {**SMALL, "num_inference_steps": 300}
 LARGE = {"height": 64, "width": 64, "num_frames": 81, "num_inference_steps": 2, "seed": 5}
 LIMIT_S = 180.0  # limit for a caller's answer, and for the server's recovery
 SETTLED_S = 60.0  # limit for closed connections and ended processes to disappear
-DOORS = ("unary", "stream")
+ENDPOINTS = ("unary", "stream")
 # Compared with the server before the first fault, so that small leaks of a dozen faults add up. The supervisor opens
 # five files at its first repair.
 LEAK = Allowance(memory_mib=32, memory_share=0.25, open_files=10, regions=0)
@@ -54,10 +54,10 @@ class Victim:
 
     def __post_init__(self) -> None:
         self.run = RunDirectory(self.server.run_directory)
-        self._right = {door: self.asked(door, SMALL) for door in DOORS}
+        self._right = {door: self.asked(door, SMALL) for door in ENDPOINTS}
         if any(isinstance(answer, str) for answer in self._right.values()):
             raise RuntimeError(f"the server did not serve before anything was done to it: {self._right}")
-        for door in DOORS:  # lets allocators grow to the largest clip of all faults
+        for door in ENDPOINTS:  # lets allocators grow to the largest clip of all faults
             self.asked(door, LARGE)
         self.before = Footprint.of_server(self.server)
 
@@ -74,8 +74,8 @@ class Victim:
 
     def suffer(self, name: str, do: Callable[[], None]) -> Outcome:
         """Inject a fault while there is a long request at each endpoint, one running and one waiting."""
-        with ThreadPoolExecutor(len(DOORS)) as pool:
-            asked = [pool.submit(self.told, door, LONG) for door in DOORS]
+        with ThreadPoolExecutor(len(ENDPOINTS)) as pool:
+            asked = [pool.submit(self.told, door, LONG) for door in ENDPOINTS]
             self.until(lambda load: load.in_flight > 0 and load.left_s is not None)
             done_at = time.monotonic()
             do()
@@ -127,7 +127,7 @@ class Victim:
     def _recovered(self, since: float) -> tuple[float, list[str]]:
         """Return the seconds until both endpoints return the right bytes again, and faults of the recovery."""
         while time.monotonic() - since < LIMIT_S:
-            answers = {door: self.asked(door, SMALL, limit_s=20) for door in DOORS}
+            answers = {door: self.asked(door, SMALL, limit_s=20) for door in ENDPOINTS}
             if answers == self._right:
                 return round(time.monotonic() - since, 1), []
             if all(isinstance(answer, bytes) for answer in answers.values()):

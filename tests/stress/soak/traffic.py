@@ -46,7 +46,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 BURST = "smallest"
 LONG = {"height": 64, "width": 64, "num_frames": 5, "num_inference_steps": 300, "seed": 10}
 LEAVING = {**LONG, "num_inference_steps": 60}
-DOORS = ("gRPC unary", "gRPC stream", "HTTP unary", "HTTP stream")
+ENDPOINTS = ("gRPC unary", "gRPC stream", "HTTP unary", "HTTP stream")
 SHARES = {"video": 50, "cancelled": 10, "left": 8, "deadline": 10, "bad": 13, "inner": 4, "growing": 2, "burst": 3}
 # Growing widths of invalid latents. Triton 2.51 never frees the largest of its refused tensors (docs/run/security.md),
 # so the widths start again before they are large.
@@ -93,7 +93,7 @@ class Traffic:
             time.sleep(draw.uniform(0, PAUSE_S))
 
     def _video(self, draw: random.Random) -> Ending:
-        name, door = draw.choice(list(REQUESTS)), draw.choice(DOORS)
+        name, door = draw.choice(list(REQUESTS)), draw.choice(ENDPOINTS)
         fields = dict(REQUESTS[name])
         if door.startswith("HTTP") and "output_type" in fields:
             door = door.replace("HTTP", "gRPC")  # large tensors as JSON are not a use case of HTTP
@@ -151,7 +151,7 @@ class Traffic:
         return Ending("deadline", door, f"{limit_s:.1f} s", tuple(answers), expected=self.right[name], error=error)
 
     def _bad(self, draw: random.Random) -> Ending:
-        name, door = draw.choice(list(CLASSES)), draw.choice(DOORS)
+        name, door = draw.choice(list(CLASSES)), draw.choice(ENDPOINTS)
         if name in ONLY_OVER_GRPC:
             door = door.replace("HTTP", "gRPC")
         model = UNARY if door.endswith("unary") else STREAM
@@ -163,7 +163,7 @@ class Traffic:
 
     def _burst(self, draw: random.Random) -> Iterator[Ending]:
         """Send more concurrent requests than there are slots."""
-        doors = [draw.choice(DOORS[:2]) for _ in range(AT_ONCE)]
+        doors = [draw.choice(ENDPOINTS[:2]) for _ in range(AT_ONCE)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for door, (answers, error) in zip(
                 doors, pool.map(lambda door: self._ask(door, REQUESTS[BURST]), doors), strict=True

@@ -23,7 +23,7 @@ def run(*arguments: str, repository: Path) -> None:
 
 @pytest.fixture
 def copied(repository: Path, tmp_path: Path) -> Path:
-    """The configs of the model repository, with the unary door alone."""
+    """The configs of the model repository, with the unary endpoint alone."""
     for path in repository.glob("*/config.pbtxt"):
         if path.parent.name == STREAM:
             continue

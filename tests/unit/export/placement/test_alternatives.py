@@ -41,7 +41,7 @@ def test_the_text_encoder_on_the_cpu_is_offered_first_where_a_gpu_was_asked_for(
     assert "text encoder" not in find_alternatives(asked("480x832"), gpus("80"))[0].change
 
 
-def test_one_door_alone_is_offered_last() -> None:
+def test_one_endpoint_alone_is_offered_last() -> None:
     *_, last = find_alternatives(asked("720x1280", doors=(UNARY, STREAM)), gpus("80"))
-    assert last.change.startswith("one door only (--door stream)")
+    assert last.change.startswith("one endpoint only (--door stream)")
     assert last.placement is not None and last.placement.layout is Layout.ONE_AT_A_TIME

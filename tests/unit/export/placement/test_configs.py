@@ -38,7 +38,7 @@ TWO = placed(Layout.EXPERT_EACH, "80", "80", engine=VaeEngine.IN_PROCESS)
 
 @pytest.fixture
 def copied(repository: Path, tmp_path: Path) -> Path:
-    """The configs of the model repository, nothing else, with the unary door alone."""
+    """The configs of the model repository, nothing else, with the unary endpoint alone."""
     for path in repository.glob("*/config.pbtxt"):
         if path.parent.name == STREAM:
             continue
@@ -252,13 +252,13 @@ def test_the_serving_code_reads_what_was_written(copied: Path) -> None:
 
 @pytest.fixture
 def with_stream(copied: Path) -> Path:
-    """The repository with a streaming door of the least text, whatever the project's own says besides."""
+    """The repository with a streaming endpoint of the least text, whatever the project's own says besides."""
     (copied / STREAM).mkdir(exist_ok=True)
     (copied / STREAM / "config.pbtxt").write_text(f'name: "{STREAM}"\nbackend: "python"\nmax_batch_size: 0\n')
     return copied
 
 
-def test_the_streaming_door_swaps_and_decodes_like_the_unary_one(with_stream: Path) -> None:
+def test_the_streaming_endpoint_swaps_and_decodes_like_the_unary_one(with_stream: Path) -> None:
     doors = (UNARY, STREAM)
     swapped = placed(Layout.ONE_AT_A_TIME, "141", engine=VaeEngine.IN_PROCESS, doors=doors)
     config = placed_configs(swapped, with_stream)[STREAM]
@@ -272,7 +272,7 @@ def test_the_streaming_door_swaps_and_decodes_like_the_unary_one(with_stream: Pa
     }
     assert list(config.instance_group[0].gpus) == [0]
     denoiser = placed_configs(swapped, with_stream)["denoiser"]
-    assert denoiser.parameters["max_in_flight"].string_value == "1", "one limit holds for both doors"
+    assert denoiser.parameters["max_in_flight"].string_value == "1", "one limit holds for both endpoints"
 
 
 @pytest.mark.parametrize(("gpus", "passes"), [(("141",), "in_turn"), (("141", "141"), "together")])
@@ -285,7 +285,7 @@ def test_guidance_passes_run_together_where_two_gpus_have_the_expert(
             assert config.parameters["guidance_passes"].string_value == passes
 
 
-def test_a_door_that_is_not_served_is_not_loaded(with_stream: Path) -> None:
+def test_a_endpoint_that_is_not_served_is_not_loaded(with_stream: Path) -> None:
     def loaded(*doors: str) -> set[str]:
         options = server_options(
             placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS, doors=doors), with_stream, "x"

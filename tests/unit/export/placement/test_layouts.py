@@ -107,7 +107,7 @@ def test_a_measured_context_is_no_estimate() -> None:
     assert sum(h.estimated for h in measured.memory_uses) < sum(h.estimated for h in guessed.memory_uses)
 
 
-def test_two_doors_hold_the_vae_twice_in_their_processes() -> None:
+def test_two_endpoints_hold_the_vae_twice_in_their_processes() -> None:
     one, both = (
         first_with(VaeEngine.IN_PROCESS, asked("720x1280", doors=doors), "141") for doors in ((UNARY,), (UNARY, STREAM))
     )
@@ -118,7 +118,7 @@ def test_two_doors_hold_the_vae_twice_in_their_processes() -> None:
     assert not {"denoiser", "vae_decoder"} & {use.component for use in alone.memory_uses}
 
 
-def test_two_doors_decode_two_clips_at_a_time_through_triton() -> None:
+def test_two_endpoints_decode_two_clips_at_a_time_through_triton() -> None:
     one, both = (
         first_with(VaeEngine.TRITON_PLANS, asked("480x832", doors=d), "141") for d in ((UNARY,), (UNARY, STREAM))
     )

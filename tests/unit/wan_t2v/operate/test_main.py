@@ -137,7 +137,7 @@ def test_a_draining_server_is_alive_and_not_ready(run: RunDirectory, triton: Fak
 
 
 @pytest.mark.parametrize("model", ["text_to_video", "prepare", "text_to_video_stream"])
-def test_a_door_or_its_step_that_is_gone_is_not_ready(
+def test_a_endpoint_or_its_step_that_is_gone_is_not_ready(
     model: str, run: RunDirectory, triton: FakeTriton, capsys
 ) -> None:
     assert asked("ready", triton) == 0

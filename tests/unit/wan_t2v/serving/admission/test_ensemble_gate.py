@@ -55,7 +55,7 @@ def test_a_request_takes_a_place_and_the_next_is_refused(run: RunDirectory) -> N
     assert ended("refused_overloaded") == 1
 
 
-def test_what_the_streaming_door_let_in_takes_none_and_is_counted_there(run: RunDirectory) -> None:
+def test_what_the_streaming_endpoint_let_in_takes_none_and_is_counted_there(run: RunDirectory) -> None:
     unary, request = endpoint(), FakeRequest(parameters=json.dumps({ADMITTED: run.key()}))
     pass_through(unary, request)
     pass_through(unary, request)

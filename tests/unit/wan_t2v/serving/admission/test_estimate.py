@@ -48,7 +48,7 @@ def test_other_sizes_and_fewer_passes_are_scaled_from_the_nearest_that_was_measu
     assert estimator.estimate_s(Workload(64, 64, 16, 10, guided=False)) == pytest.approx(10 * 1.0 + 3.0)
 
 
-def test_newer_measurements_weigh_and_a_door_that_sees_no_decoding_does_not_forget_it(run: RunDirectory) -> None:
+def test_newer_measurements_weigh_and_a_endpoint_that_sees_no_decoding_does_not_forget_it(run: RunDirectory) -> None:
     estimator = DurationEstimator(run)
     estimator.record(SMALL, step_s=1.0, after_s=4.0)
     estimator.record(SMALL, step_s=2.0, after_s=None)

@@ -85,7 +85,7 @@ def test_no_more_than_the_limit_run_and_the_next_in_line_follows(run: RunDirecto
     assert load_of(run).is_empty
 
 
-def test_two_doors_share_the_places(run: RunDirectory) -> None:
+def test_two_endpoints_share_the_places(run: RunDirectory) -> None:
     stream, unary = admission(run, 1, 1), admission(run, 1, 1, endpoint=UNARY)
     running = Held(stream, stream.enter(options()))
     assert running.running.wait(60)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.image.test_image import LOCK, in_context, instructions, tracked
 from tests.deploy.rendering import ROOT
-from tests.deploy.test_image import LOCK, in_context, instructions, tracked
 
 # Enough for the models that need no torch.
 PACKAGES = (

@@ -32,9 +32,9 @@ from tritonclient.utils import InferenceServerException
 from embedded.options import ServerOptions
 from embedded.ports import free_ports
 from embedded.server import Server, running_server
-from tests.deploy.container import LOOPBACK, STOP_LIMIT_S, Container
+from tests.deploy.image.container import LOOPBACK, STOP_LIMIT_S, Container
 from tests.deploy.rendering import ALL_VALUES, DEPLOYMENTS, named, pod, server
-from tests.server.calls import DOORS, LONG, SMALL, in_background, inputs, samples, streamed
+from tests.server.calls import ENDPOINTS, LONG, SMALL, in_background, inputs, samples, streamed
 from tests.server.conftest import START_LIMIT_S
 from tests.waiting import wait_until
 from wan_t2v.operate.processes import stub_pids
@@ -152,7 +152,7 @@ def a_drain_ends_with_the_running_video(container: Container, running: Server) -
         wait_until(lambda: not container.says_yes("readinessProbe"))
         assert fails_often_enough(container, "readinessProbe"), "the pod leaves the Service"
         assert container.says_yes("livenessProbe"), "and is not restarted under its video"
-        refused = {name: str(call(running, SMALL)) for name, call in DOORS.items()}
+        refused = {name: str(call(running, SMALL)) for name, call in ENDPOINTS.items()}
         assert all("takes no new work; try again, at another server" in told for told in refused.values()), refused
         assert refused["text_to_video"].startswith("StatusCode.UNAVAILABLE")
         assert not video.done() and hook.poll() is None, "new ones are refused while the video runs"
@@ -261,8 +261,8 @@ def test_a_set_that_was_damaged_is_told_with_the_remedy(gpu_volumes: dict[str, P
 
 
 def test_a_node_that_cannot_run_the_plans_is_told(gpu_volumes: dict[str, Path]) -> None:
-    """Here neither TensorRT nor a GPU is found; with both, tests/deploy/test_image_programs.py says what is compared."""
-    from tests.deploy.test_image_programs import plan_set
+    """Here neither TensorRT nor a GPU is found; with both, tests/deploy/image/test_image_programs.py says what is compared."""
+    from tests.deploy.image.test_image_programs import plan_set
 
     init = Container(named(pod("values-gpu-141")["initContainers"], "repository"), gpu_volumes)
     plan_set(plan_set_of(init))

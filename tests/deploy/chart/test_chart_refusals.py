@@ -11,7 +11,7 @@ BIG = 'placement={"gpus":["%s"],"sizes":["720x1280x81"],"experts":"%s","vae":"fp
     ("values", "setting", "message"),
     [
         ("values-gpu-80", BIG % ("80", "bf16"), "GPU 0 needs 85.1 of 75.0 GiB"),
-        ("values-gpu-80", BIG % ("80", "bf16"), "one door only"),
+        ("values-gpu-80", BIG % ("80", "bf16"), "one endpoint only"),
         ("values-gpu-80", BIG % ("48", "bf16"), "48 GB cannot hold 720x1280x81 with experts in bf16"),
         ("values-gpu-141", 'placement.sizes=["720x1280x81","480x832x81"]', "accepted: 480x832x81; "),
         ("values-gpu-141", 'placement.gpus=["80","141"]', "accepted: 48; 48+48; 80"),

@@ -1,0 +1,1 @@
+"""Tests of the image: its build, its programs, and the commands that a pod runs in it."""

@@ -1,0 +1,1 @@
+"""Tests of the whole gateway, over HTTP: a job from its request to its files."""
