@@ -1,5 +1,7 @@
 """Client of a Wan2.2 text-to-video server: `TextToVideo(Connection()).generate("a red ball rolls left").video`.
 
+Start with text_to_video.py, then streaming.py.
+
 Names are imported on first use, since the command must set gRPC's environment before gRPC is imported.
 """
 

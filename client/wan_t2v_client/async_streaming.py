@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -29,7 +29,6 @@ async def stream_generation_asyncio(
     idle_limit_s: float = IDLE_LIMIT_S,
     on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
     retry: RetryPolicy = NO_RETRY,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncGenerator[Progress | Generation, None]:
     """Do what `wan_t2v_client.streaming.stream_generation` does, over an open asyncio client of tritonclient."""
     request = encode_fields(fields)
@@ -50,7 +49,7 @@ async def stream_generation_asyncio(
         except ClientError as error:
             explained = await asyncio.to_thread(explain, error, connection.url)
             wait_s = retries.wait_s(explained, progressed=watchdog.progressed)
-        await sleep(wait_s)
+        await asyncio.sleep(wait_s)
 
 
 async def ask_limits_asyncio(client: Any, *, connection: Connection, deadline_s: float | None = None) -> Limits:

@@ -69,7 +69,7 @@ class AsyncTextToVideo:
                 if isinstance(message, Generation):
                     return message
                 on_progress(message)
-        raise AssertionError("the stream ended without its last word")
+        raise AssertionError("the stream ended without a video")
 
     def stream(
         self,

@@ -44,6 +44,14 @@ class Unavailable(ClientError):
         self.retry_after_s = retry_after_s
 
 
+class ServerSilent(Unavailable):
+    """The server sent nothing for too long, see `wan_t2v_client.watchdog`; the request was cancelled."""
+
+
+class AlreadyRunning(Unavailable):
+    """A request with the same `idempotency_key` is running; a retry gets its result."""
+
+
 class DeadlineExceeded(ClientError):
     """The deadline passed before the response came, or the server estimated that it would and rejected the request."""
 
@@ -68,18 +76,13 @@ _BY_STATUS: dict[str, type[ClientError]] = {
     "StatusCode.PERMISSION_DENIED": RequestRefused,
     "StatusCode.NOT_FOUND": Unavailable,
     "StatusCode.UNAVAILABLE": Unavailable,
-    "StatusCode.ALREADY_EXISTS": Unavailable,  # the same idempotency_key is running: a retry gets its result
+    "StatusCode.ALREADY_EXISTS": AlreadyRunning,
     "StatusCode.DEADLINE_EXCEEDED": DeadlineExceeded,
 }
-# Triton reports these as INTERNAL although they are temporary: a model's process died and is being restarted.
-_PASSING = (
-    "is not healthy",
-    "the health mutex",  # of a process that died while it held it
-    "is not ready",
-    "Server not ready",
-    "stopped accepting new",
-    "Exceeds maximum queue size",
-)
+# Triton reports these as INTERNAL although they are temporary.
+DEAD_PROCESS = ("is not healthy", "the health mutex")  # a model's process died, perhaps while it held the mutex
+TAKES_NO_REQUEST = ("Server not ready", "stopped accepting new", "Exceeds maximum queue size")
+_PASSING = (*DEAD_PROCESS, *TAKES_NO_REQUEST, "is not ready")
 _UNLOADED = "Request for unknown model"  # also while it is being reloaded; in a stream it has no code
 # Triton's own messages for a request that it rejects before any model; in a stream they have no code.
 _TRITON_REFUSES = re.compile(
@@ -94,8 +97,8 @@ def client_error(error: InferenceServerException) -> ClientError:
     message, tail = split_tail(message.removeprefix("in ensemble 'text_to_video', "))
     status = f"StatusCode.{tail.status}" if tail else str(error.status() or "")
     kind = _kind(status, message)
-    if kind is Unavailable:
-        return Unavailable(message, retry_after_s=tail.retry_after_s if tail else None)
+    if issubclass(kind, Unavailable):
+        return kind(message, retry_after_s=tail.retry_after_s if tail else None)
     if kind is RequestRefused:
         return RequestRefused(message, field=tail.field if tail else None)
     return kind(message)

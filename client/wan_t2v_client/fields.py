@@ -128,8 +128,11 @@ def input_from_field(name: str, value: Any) -> tritonclient.grpc.InferInput:
 
 
 def plain_value(datatype: str, value: Any) -> bytes | int | float:
-    """One value as its type has it. Raises OverflowError, ValueError or TypeError where numpy would bend it:
-    wrap a large integer round, cut a fraction off, read a number out of a text."""
+    """Convert a value to the Python type of a Triton datatype.
+
+    Raises OverflowError, ValueError or TypeError for a value that numpy would change silently: wrap a large integer,
+    drop a fraction, or parse a number in a text.
+    """
     if datatype == "BYTES":
         if not isinstance(value, str | bytes):
             raise TypeError("a text is needed")

@@ -70,4 +70,4 @@ class Retries:
 
 
 def _with(error: Unavailable, reason: str) -> Unavailable:
-    return Unavailable(f"{error}; {reason}", retry_after_s=error.retry_after_s)
+    return type(error)(f"{error}; {reason}", retry_after_s=error.retry_after_s)

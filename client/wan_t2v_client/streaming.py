@@ -36,7 +36,6 @@ def stream_generation(
     idle_limit_s: float = IDLE_LIMIT_S,
     on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
     retry: RetryPolicy = NO_RETRY,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Generator[Progress | Generation, None, None]:
     """Yield a Progress for each step, and last the Generation. Closing the iterator cancels the work on the server.
 
@@ -60,7 +59,7 @@ def stream_generation(
             return
         except ClientError as error:
             wait_s = retries.wait_s(explain(error, connection.url), progressed=watchdog.progressed)
-        sleep(wait_s)
+        time.sleep(wait_s)
 
 
 def ask_limits(connection: Connection, *, deadline_s: float | None = None) -> Limits:

@@ -67,7 +67,7 @@ class TextToVideo:
                 if isinstance(message, Generation):
                     return message
                 on_progress(message)
-        raise AssertionError("the stream ended without its last word")
+        raise AssertionError("the stream ended without a video")
 
     def stream(
         self,

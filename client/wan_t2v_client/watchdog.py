@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from wan_t2v_client.deadline import Deadline, timeout
-from wan_t2v_client.errors import ClientError, DeadlineExceeded, Unavailable
+from wan_t2v_client.errors import ClientError, DeadlineExceeded, ServerSilent
 from wan_t2v_client.progress import Heartbeat, Progress
 
 IDLE_LIMIT_S = 30.0  # the server sends a heartbeat every 5 s
@@ -70,11 +70,11 @@ class Watchdog:
     def _servers_silence(self) -> tuple[float, ClientError]:
         patience_s = self._idle_limit_s if self._beats else math.inf
         text = f"the server gave no sign of life for {patience_s:.0f} s; the request was cancelled"
-        return patience_s, Unavailable(text)
+        return patience_s, ServerSilent(text)
 
     def _works_silence(self) -> tuple[float, ClientError]:
         if self._longest_step_s is None:
-            return math.inf, Unavailable("no step yet")
+            return math.inf, ServerSilent("no step yet")
         patience_s = max(self._idle_limit_s, self._steps * self._longest_step_s)
         text = f"the server told nothing for {patience_s:.0f} s after a step; the request was cancelled"
-        return patience_s - self._waited_s, Unavailable(text)
+        return patience_s - self._waited_s, ServerSilent(text)

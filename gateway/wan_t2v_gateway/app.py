@@ -59,7 +59,7 @@ def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
 async def _running(
     settings: Settings, marker: Marker | None, tracer: Tracer, *, open_access: bool
 ) -> AsyncIterator[Gateway]:
-    """Start database, queue, workers and keeper, and stop them in reverse order at the end."""
+    """Start database, queue, workers and lost-jobs check, and stop them in reverse order at the end."""
     database = Database(settings.database_url)
     app = queue_app(settings.database_url)
     connection = Connection(settings.server_url)

@@ -57,7 +57,8 @@ def _limit(text: str) -> float | None:
 def run_keys(database_url: str, options: argparse.Namespace) -> int:
     """Run `keys`. Returns an exit code."""
     if options.action != "list" and not options.name:
-        print("error: the owner's name is missing", file=sys.stderr)
+        command = f"keys {options.action}"
+        print(f"error: {command} needs the owner's name: wan-t2v-gateway {command} NAME", file=sys.stderr)
         return 2
     return asyncio.run(_run(database_url, options))
 
@@ -69,7 +70,7 @@ async def _run(database_url: str, options: argparse.Namespace) -> int:
 
 async def _act(database: Database, options: argparse.Namespace) -> int:
     if options.action == "list":
-        for entry in await owners.listing(database):
+        for entry in await owners.list_owners(database):
             print(json.dumps(entry, default=str))
     elif options.action == "secret":
         print(await owners.webhook_secret(database, options.name))

@@ -59,8 +59,8 @@ class Measurements:
     def lines(self) -> list[str]:
         """Format all measurements for Prometheus."""
         attempts = [sample("webhook_attempts_total", n, result=result) for result, n in self.webhook_attempts.items()]
-        told = [line for histogram in (self.queued, self.finishing, self.cancel) for line in histogram.lines()]
-        return [*told, *head("webhook_attempts_total", "counter", "deliveries tried, by result"), *attempts]
+        lines = [line for histogram in (self.queued, self.finishing, self.cancel) for line in histogram.lines()]
+        return [*lines, *head("webhook_attempts_total", "counter", "deliveries tried, by result"), *attempts]
 
 
 @dataclass(frozen=True)
@@ -99,5 +99,5 @@ def head(name: str, kind: str, text: str) -> list[str]:
 def sample(name: str, value: float, **labels: str) -> str:
     """Format one sample as a line."""
     escaped = {key: text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for key, text in labels.items()}
-    told = ",".join(f'{key}="{text}"' for key, text in escaped.items())
-    return f"{PREFIX}{name}{'{' + told + '}' if told else ''} {value}"
+    shown = ",".join(f'{key}="{text}"' for key, text in escaped.items())
+    return f"{PREFIX}{name}{'{' + shown + '}' if shown else ''} {value}"

@@ -47,6 +47,7 @@ async def _usage(database_url: str, name: str | None) -> int:
         lines = await usage(database, name)
     for line in lines:
         print(json.dumps(line))
-    if not lines:
+    if name is not None and not lines:
         print(f"error: there is no owner {name}", file=sys.stderr)
-    return 0 if lines else 1
+        return 1
+    return 0

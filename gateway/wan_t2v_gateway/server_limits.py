@@ -15,8 +15,9 @@ from wan_t2v_client.async_streaming import check_cancelled
 
 from wan_t2v_gateway.api.errors import ApiError
 from wan_t2v_gateway.database import switches
-from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.generation.readiness import ask_ready
 
 ANSWER_LIMIT_S = 1.0  # longest wait of a caller for the limits
 AGAIN_S = 10.0  # between readings; changed limits are noticed after this time
@@ -67,17 +68,12 @@ class LimitsReader:
 
     async def ready(self) -> None:
         """Raise ApiError 503 unless the server's streaming endpoint is ready."""
-        client = self._connection.open_asyncio()
         try:
-            if await client.is_model_ready("text_to_video_stream", client_timeout=1.5):
-                return
-            raise ApiError(503, "the server behind the gateway is not ready")
-        except ApiError:
-            raise
+            ready = await ask_ready(self._connection)
         except Exception as error:
             raise ApiError(503, f"the server behind the gateway does not answer: {str(error)[:200]}") from None
-        finally:
-            await client.close()
+        if not ready:
+            raise ApiError(503, "the server behind the gateway is not ready")
 
     async def _ask(self) -> bool:
         """Read the limits once; the caller holds the lock. Returns whether the server answered."""

@@ -30,7 +30,10 @@ class ParameterError(ServingError, ValueError):
 
 
 class AdmissionError(ServingError):
-    """The request is not admitted; a later retry may succeed."""
+    """The request is not admitted; a later retry may succeed.
+
+    The gateway recognises Overloaded and Draining by their messages: gateway/wan_t2v_gateway/generation/failures.py.
+    """
 
     triton_code = "UNAVAILABLE"
 

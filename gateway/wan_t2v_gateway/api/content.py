@@ -11,7 +11,7 @@ from wan_t2v_gateway.api.errors import ApiError
 from wan_t2v_gateway.api.state import TheGateway, TheOwner
 from wan_t2v_gateway.api.videos import existing
 from wan_t2v_gateway.database import videos
-from wan_t2v_gateway.storage.store import NAMES, TYPES
+from wan_t2v_gateway.storage.store import NAMES, TYPES, Store
 
 router = APIRouter(tags=["videos"])
 Variant = Literal["video", "thumbnail", "spritesheet"]
@@ -32,33 +32,47 @@ async def get_content(
     if video.status != "completed":
         raise ApiError(409 if video.is_finished else 425, f"the video is {video.status}; it has no content")
     store = gateway.services.store
-    info = await store.info(video.files, variant)
+    info = await store.info(video.files_folder, variant)
     if info is None:
         raise ApiError(404, f"there is no {variant} of {video_id}", param="variant")
     seconds = gateway.services.settings.redirect_s
     if seconds and redirect and request.method == "GET":
-        address = await store.signed_address(video.files, variant, seconds)
+        address = await store.signed_address(video.files_folder, variant, seconds)
         return RedirectResponse(address, 307, headers={"cache-control": "no-store"})
-    suffix = NAMES[variant].rpartition(".")[2]
-    headers = {
-        "etag": f'"{info.etag}"',
-        "accept-ranges": "bytes",
-        "cache-control": "private, max-age=3600",
-        "content-disposition": f'inline; filename="{video_id}{"" if variant == "video" else "-" + variant}.{suffix}"',
-        "x-content-type-options": "nosniff",
-    }
+    headers = _headers(video_id, variant, etag=info.etag)
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
-    start, end = _range(request, info.size, etag=headers["etag"])
-    partial = (start, end) != (0, info.size)
+    return await _file(request, store, video.files_folder, variant, size=info.size, headers=headers)
+
+
+def _headers(video_id: str, variant: Variant, *, etag: str) -> dict[str, str]:
+    """Make a file's headers, which are the same for the whole file, a range and an unchanged file."""
+    suffix = NAMES[variant].rpartition(".")[2]
+    name = video_id if variant == "video" else f"{video_id}-{variant}"
+    return {
+        "etag": f'"{etag}"',
+        "accept-ranges": "bytes",
+        "cache-control": "private, max-age=3600",
+        "content-disposition": f'inline; filename="{name}.{suffix}"',
+        "x-content-type-options": "nosniff",
+    }
+
+
+async def _file(
+    request: Request, store: Store, folder: str, variant: Variant, *, size: int, headers: dict[str, str]
+) -> Response:
+    """Respond with a file or the requested range of it; to HEAD without the bytes. Raises ApiError 416."""
+    start, end = _range(request, size, etag=headers["etag"])
+    partial = (start, end) != (0, size)
+    status = 206 if partial else 200
+    headers = {**headers, "content-length": str(end - start)}
     if partial:
-        headers["content-range"] = f"bytes {start}-{end - 1}/{info.size}"
-    headers["content-length"] = str(end - start)
+        headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
     if request.method == "HEAD":
-        return Response(status_code=206 if partial else 200, headers=headers, media_type=TYPES[variant])
-    parts = store.read(video.files, variant, start=start, end=end)
+        return Response(status_code=status, headers=headers, media_type=TYPES[variant])
+    parts = store.read(folder, variant, start=start, end=end)
     first = await anext(parts, b"")  # before the headers are sent, so that a store that is away is a 503
-    return StreamingResponse(_resume(first, parts), 206 if partial else 200, headers, media_type=TYPES[variant])
+    return StreamingResponse(_resume(first, parts), status, headers, media_type=TYPES[variant])
 
 
 async def _resume(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

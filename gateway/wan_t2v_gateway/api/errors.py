@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.creation import KeyOfAnotherBody
-from wan_t2v_gateway.database.limit import DatabaseUnavailable
 from wan_t2v_gateway.database.usage import TooManyJobs
 from wan_t2v_gateway.storage.store import StorageUnavailable
 

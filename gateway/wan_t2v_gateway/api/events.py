@@ -17,14 +17,14 @@ from wan_t2v_gateway.api.errors import ApiError
 from wan_t2v_gateway.api.state import Gateway, TheGateway, TheOwner
 from wan_t2v_gateway.api.videos import existing
 from wan_t2v_gateway.database import videos
-from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.records import FINISHED, Video
 
 router = APIRouter(tags=["videos"])
 _LOOK_S = 1.0  # polling interval, in case a notification is lost
 _SIGN_OF_LIFE_S = 15.0
 _MOST_STREAMS = 256  # open streams of one owner in one process: each may look each second
-_TOLD_ALL = 204  # by which an EventSource, which reconnects after every end, is told to stop
+_NO_MORE = 204  # stops an EventSource, which reconnects after every other end
 
 
 @router.get("/v1/videos/{video_id}/events", response_class=StreamingResponse)
@@ -36,7 +36,7 @@ async def watch_video(request: Request, video_id: str, gateway: TheGateway, owne
     video = await existing(gateway, owner, video_id)
     last_id = await _last_event(request, gateway, video)
     if last_id is None:
-        return Response(status_code=_TOLD_ALL)
+        return Response(status_code=_NO_MORE)
     if gateway.streams[owner.name] >= _MOST_STREAMS:
         message = (
             f"{_MOST_STREAMS} event streams of yours are open here (limit {_MOST_STREAMS}); close one, or look again"
@@ -48,8 +48,8 @@ async def watch_video(request: Request, video_id: str, gateway: TheGateway, owne
 async def _last_event(request: Request, gateway: Gateway, video: Video) -> int | None:
     """Return the id of the last event that the caller knows; None if that was a finished video's last.
 
-    An id beyond the video's newest event stands for that: watchers who know all events share their looks. The record
-    must have been read before: its last event is then among those counted here.
+    A larger id is replaced by the newest one, so that all watchers that are up to date share one query. The record must
+    have been read before: its last event is then among those counted here.
     """
     given = request.headers.get("last-event-id", "0")
     if not (given.isdecimal() and len(given) < 19):
@@ -80,12 +80,12 @@ class _OwnersStream(StreamingResponse):
 
 @dataclass(frozen=True)
 class _Look:
-    """New events of a video, its place in the queue if it waits, and whether more may come.
+    """Rows of a video's new events, its place in the queue if it waits, and whether more may come.
 
     `there`: whether its record exists; `ended`: whether the video had ended before the events were read.
     """
 
-    news: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
     place: dict[str, Any] | None
     there: bool = True
     ended: bool = False
@@ -102,17 +102,17 @@ async def _events(gateway: Gateway, video: Video, last_id: int) -> AsyncIterator
             except DatabaseUnavailable:
                 look = _Look([], place)
                 await asyncio.sleep(_LOOK_S)
-            for told in look.news:
-                last_id, written = told["id"], time.monotonic()
-                yield _event(told["kind"], {**told["data"], "at": told["at"]}, last_id)
-                if told["kind"] in FINISHED:
+            for row in look.rows:
+                last_id, written = row["id"], time.monotonic()
+                yield _event(row["kind"], {**row["data"], "at": row["at"]}, last_id)
+                if row["kind"] in FINISHED:
                     return
             if look.place != place and look.place is not None:
                 place, written = look.place, time.monotonic()
                 yield _event("queue", look.place, None)
-            if not look.news and not look.there:
+            if not look.rows and not look.there:
                 yield _event("deleted", {}, None)
-            if not look.news and (look.ended or not look.there):
+            if not look.rows and (look.ended or not look.there):
                 return
             if time.monotonic() - written > _SIGN_OF_LIFE_S:
                 written = time.monotonic()
@@ -125,9 +125,9 @@ async def _events(gateway: Gateway, video: Video, last_id: int) -> AsyncIterator
 async def _look(gateway: Gateway, video_id: str, last_id: int) -> _Look:
     database = gateway.services.database
     video = await videos.find(database, video_id, None)  # before its events: then an ended video's last is among them
-    news = await videos.events_after(database, video_id, last_id)
+    rows = await videos.events_after(database, video_id, last_id)
     place = await videos.place(database, video) if video is not None and video.status == "queued" else None
-    return _Look(news, place, there=video is not None, ended=video is not None and video.is_finished)
+    return _Look(rows, place, there=video is not None, ended=video is not None and video.is_finished)
 
 
 def _event(kind: str, data: dict[str, Any], event_id: int | None) -> str:

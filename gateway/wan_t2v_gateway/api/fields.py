@@ -54,7 +54,8 @@ def video_request(given: Mapping[str, Any], limits: Limits) -> VideoRequest:
         raise InvalidField("prompt", given.get("prompt"), "a text")
     fields |= _size(given) | _frames(given, limits)
     check_fields(fields, limits)
-    fields.setdefault("seed", secrets.randbelow(2**31))  # drawn now, so that every attempt makes the same video
+    # Drawn now, so that every attempt makes the same video; of 31 bits, so that callers can keep it as an int32.
+    fields.setdefault("seed", secrets.randbelow(2**31))
     return VideoRequest(_model(given), fields, str(given.get("webhook_url", "")))
 
 

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from wan_t2v_gateway.database.limit import limited
+from wan_t2v_gateway.database.call_limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
 from wan_t2v_gateway.database.usage import Allowance, check_allowance

@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from wan_t2v_gateway.database.limit import limited
+from wan_t2v_gateway.database.call_limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.progress import CHANNEL
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
@@ -33,6 +33,11 @@ class Ending:
     sha256: str | None = None
     keep_s: float | None = None
     folder: str | None = None
+
+
+def failure(code: str, message: str, param: str | None = None) -> dict[str, Any]:
+    """Make the `error` of a video's document."""
+    return {"code": code, "message": message[:2000], **({"param": param} if param else {})}
 
 
 @limited

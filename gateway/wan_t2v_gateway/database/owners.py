@@ -127,7 +127,7 @@ async def webhook_secret(database: Database, name: str) -> str:
     return str(row["webhook_secret"])
 
 
-async def listing(database: Database) -> list[dict[str, object]]:
+async def list_owners(database: Database) -> list[dict[str, object]]:
     """List every owner with a key, without the key."""
     return list(
         await database.rows(

@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from wan_t2v_gateway.database.limit import DatabaseUnavailable, limited
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable, limited
 
 _log = logging.getLogger(__name__)
 _SCHEMA_LOCK = 7_240_114

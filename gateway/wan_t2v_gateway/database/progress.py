@@ -5,7 +5,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from wan_t2v_gateway.database.limit import limited
+from wan_t2v_gateway.database.call_limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
 from wan_t2v_gateway.database.usage import SPENT
@@ -13,14 +13,14 @@ from wan_t2v_gateway.database.usage import SPENT
 CHANNEL = "wan_t2v_video"  # notified with the video's id after every change
 
 
-async def begin(database: Database, video_id: str, *, crashed: bool = False) -> Video | None:
+async def begin(database: Database, video_id: str) -> Video | None:
     """Begin the job's next attempt; None if the job has ended or its cancellation was requested."""
     row = await database.row(
         "UPDATE videos SET status = 'in_progress', started_at = coalesce(started_at, clock_timestamp()), "  # noqa: S608
-        "attempt_at = clock_timestamp(), attempt = attempt + 1, crashes = crashes + %s "
+        "attempt_at = clock_timestamp(), attempt = attempt + 1 "
         "WHERE id = %s AND status IN ('queued', 'in_progress') AND cancel_requested_at IS NULL "
         f"RETURNING {COLUMNS}",
-        [int(crashed), video_id],
+        [video_id],
     )
     return None if row is None else video_from_row(row)
 
@@ -53,9 +53,9 @@ async def write(database: Database, video: Video, update: Update) -> bool:
     return True
 
 
-async def count_crash(database: Database, video: Video) -> int:
-    """Count a crash of the server during this job. Returns the job's number of crashes."""
-    row = await database.row("UPDATE videos SET crashes = crashes + 1 WHERE id = %s RETURNING crashes", [video.id])
+async def count_crash(database: Database, video_id: str) -> int:
+    """Count a crash of the server or of the worker during a job. Returns the job's crashes; 0 if it is gone."""
+    row = await database.row("UPDATE videos SET crashes = crashes + 1 WHERE id = %s RETURNING crashes", [video_id])
     return int(row["crashes"]) if row else 0
 
 

@@ -31,7 +31,6 @@ class Video:
     turn: int
     queue_job: int | None
     attempt: int
-    crashes: int
     cancel_requested_at: datetime | None
     remixed_from: str | None
     body_hash: str | None
@@ -47,14 +46,14 @@ class Video:
         return self.status in FINISHED
 
     @property
-    def files(self) -> str:
-        """Folder of the finished files in the store. Records of older gateways name none: it is the video's id."""
+    def files_folder(self) -> str:
+        """Folder of the finished files in the store: the video's id in records of older gateways, which name none."""
         return self.folder or self.id
 
 
 COLUMNS = (
     "id, owner, status, model, fields, created_at, started_at, completed_at, expires_at, progress, error, metadata, "
-    "bytes, sha256, turn, queue_job, attempt, crashes, cancel_requested_at, remixed_from, body_hash, webhook_url, "
+    "bytes, sha256, turn, queue_job, attempt, cancel_requested_at, remixed_from, body_hash, webhook_url, "
     "trace, folder, folders, outage_s"
 )
 

@@ -2,7 +2,7 @@
 
 from typing import Any, LiteralString
 
-from wan_t2v_gateway.database.limit import limited
+from wan_t2v_gateway.database.call_limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
 from wan_t2v_gateway.database.switches import is_paused

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wan_t2v_client import ServerFault, Unavailable
+from wan_t2v_client.errors import AlreadyRunning
 
 from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.generation.failures import refuses_all
@@ -15,7 +16,6 @@ from wan_t2v_gateway.storage.store import FileRefused, StorageUnavailable
 _LONGEST_PAUSE_S = 60.0
 _HELD_ATTEMPTS = 3  # of a job after which the worker takes no other during the job's whole pause
 _SHORT_HOLD_S = 3.0  # after later attempts
-_BEING_WORKED_ON = "is being worked on"  # text of the server's ALREADY_EXISTS: an earlier try is still running there
 _UNTIL_QUEUED_S = 0.2  # for the job to be in the queue, whose clock is the database's, before the next fetch
 
 
@@ -47,8 +47,8 @@ class Pauses:
     def after_return(self, refused: Refused) -> Iterator[None]:
         """Begin a job's pause at the end of the context, in which the job is recorded as queued.
 
-        The database may take longer for that than the pause. By one time for the queue and for the other jobs, and
-        with none begun before, the job goes first after its pause.
+        The pause begins once the job is queued, which may take the database longer than the pause. No other job begins
+        before that, so this job is first when the pause ends.
         """
         self._returning += bool(refused.held_s)
         try:
@@ -71,7 +71,7 @@ class Pauses:
     def _pause_s(self, video: Video, error: Unavailable | StorageUnavailable) -> float:
         asked_s = (isinstance(error, Unavailable) and error.retry_after_s) or 0.0
         growing_s = self._settings.retry_s * 2.0 ** min(video.attempt - 1, 16)
-        own_s = 1.0 if _BEING_WORKED_ON in str(error) else growing_s
+        own_s = 1.0 if isinstance(error, AlreadyRunning) else growing_s
         return float(min(_LONGEST_PAUSE_S, max(asked_s, own_s)))
 
 
@@ -81,7 +81,7 @@ def _held_s(video: Video, error: Unavailable | StorageUnavailable, pause_s: floa
     A later job would be refused too, and overtake this one when there is room again. But if the refusal may be this
     job's fault, the others must not wait for it for ever: after its pause it goes first again.
     """
-    if _BEING_WORKED_ON in str(error):
+    if isinstance(error, AlreadyRunning):  # an earlier try of this job still runs at the server
         return 0.0
     away = isinstance(error, StorageUnavailable) and not isinstance(error, FileRefused)
     all_alike = away or (isinstance(error, Unavailable) and refuses_all(error))

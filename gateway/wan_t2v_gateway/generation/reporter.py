@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from wan_t2v_client import Heartbeat, Progress
 
-from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.progress import Update, write
 from wan_t2v_gateway.database.records import Video
@@ -65,7 +65,7 @@ class Reporter:
                 task.cancel()
                 await asyncio.wait({task})
 
-    def step(self, progress: Progress) -> None:
+    def record_step(self, progress: Progress) -> None:
         """Queue the update of a finished step."""
         self.admitted = self.progressed = True
         share = progress.step / progress.num_inference_steps
@@ -81,7 +81,7 @@ class Reporter:
         }
         self._add(Update("step", data, progress.preview))
 
-    def stage(self, heartbeat: Heartbeat) -> None:
+    def record_stage(self, heartbeat: Heartbeat) -> None:
         """Queue the update of a heartbeat, which has the request's stage."""
         self.admitted = self.admitted or heartbeat.stage != _QUEUE
         data = {"stage": heartbeat.stage, "stage_s": heartbeat.stage_s}

@@ -25,11 +25,11 @@ from wan_t2v_client import (
 )
 
 from wan_t2v_gateway.database import videos
-from wan_t2v_gateway.database.ending import Ending
-from wan_t2v_gateway.database.limit import DatabaseUnavailable, until_heard
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable, until_heard
+from wan_t2v_gateway.database.ending import Ending, failure
 from wan_t2v_gateway.database.progress import begin, count_crash, put_back
 from wan_t2v_gateway.database.records import Video
-from wan_t2v_gateway.generation.failures import failure, failure_of, is_dead_process, is_lost
+from wan_t2v_gateway.generation.failures import failure_of, is_dead_process, is_lost
 from wan_t2v_gateway.generation.marking import Marker
 from wan_t2v_gateway.generation.pauses import Pauses, Refused
 from wan_t2v_gateway.generation.process_deaths import ProcessDeaths
@@ -82,7 +82,7 @@ class VideoRunner:
             raise
         except Superseded as error:
             _log.warning("%s", error)
-        except Exception:  # else the keeper would queue it again and again
+        except Exception:  # else the lost-jobs check would queue it again and again
             _log.exception("%s failed", video.id)
             await self._end(video, Ending("failed", error=failure("server_error", _OURS)))
         finally:
@@ -127,25 +127,25 @@ class VideoRunner:
             fields["idempotency_key"] = video.id
         began = time.monotonic()
         try:
-            async with aclosing(client.stream(on_heartbeat=reporter.stage, **fields)) as news:
-                async for told in news:
-                    if isinstance(told, Generation):
-                        return told
-                    reporter.step(told)
-                    self._deaths.step(began=began)
+            async with aclosing(client.stream(on_heartbeat=reporter.record_stage, **fields)) as messages:
+                async for message in messages:
+                    if isinstance(message, Generation):
+                        return message
+                    reporter.record_step(message)
+                    self._deaths.record_step(began=began)
         except Unavailable as error:
             if self._is_counted(error, reporter):
                 await self._count_crash(video, error)
             raise
-        raise ServerFault("the stream ended without its last word")
+        raise ServerFault("the stream ended without a video")
 
     def _is_counted(self, error: Unavailable, reporter: Reporter) -> bool:
         """Whether this counts as a death of the server that the job may have caused."""
-        died_now = is_dead_process(error) and self._deaths.death()
+        died_now = is_dead_process(error) and self._deaths.record_death()
         return reporter.progressed or (reporter.admitted and (died_now or is_lost(error)))
 
     async def _count_crash(self, video: Video, error: Unavailable) -> None:
-        crashes = await count_crash(self._services.database, video)
+        crashes = await count_crash(self._services.database, video.id)
         if crashes >= self._services.settings.crashes_allowed:
             raise ServerFault(f"the server ended {crashes} times while it worked on this video; last: {error}")
 

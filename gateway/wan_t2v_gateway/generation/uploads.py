@@ -1,10 +1,13 @@
-"""Uploads of finished files, and the removal of those that no record will name."""
+"""Uploads of finished files, and the removal of those that no record will name.
+
+A refused upload is not repeated here: pauses.py puts the job back.
+"""
 
 import asyncio
 import logging
 
 from wan_t2v_gateway.database import videos
-from wan_t2v_gateway.database.limit import until_heard
+from wan_t2v_gateway.database.call_limit import until_heard
 from wan_t2v_gateway.database.progress import claim_folder
 from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.generation.reporter import Superseded

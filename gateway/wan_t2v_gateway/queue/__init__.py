@@ -1,1 +1,1 @@
-"""The durable queue: procrastinate, its workers and its keeper."""
+"""The durable queue: procrastinate, its workers and its lost-jobs check."""

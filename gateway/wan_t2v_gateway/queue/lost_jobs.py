@@ -1,7 +1,7 @@
-"""The keeper: it returns jobs of dead workers to the queue, and removes expired videos.
+"""The lost-jobs check: it returns jobs of dead workers to the queue. Beside it, expired videos are removed.
 
-Every gateway runs one. Keepers may work at the same time: a job is given back by a statement that only one of them
-wins, and put back under a lock on its record.
+Every gateway runs both. Several gateways may check at the same time: a job is given back by a statement that only one
+of them wins, and put back under a lock on its record.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ from typing import LiteralString
 import procrastinate
 from procrastinate.exceptions import ProcrastinateException
 
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.creation import lane_name
-from wan_t2v_gateway.database.ending import Ending
-from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.ending import Ending, failure
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.progress import count_crash
 from wan_t2v_gateway.database.usage import forget_old_work
 from wan_t2v_gateway.queue.patient_manager import OWN_TRY
 from wan_t2v_gateway.queue.tasks import GENERATE
@@ -40,7 +41,7 @@ _HAS_JOB: LiteralString = (
 
 
 class AnsweringDatabase:
-    """How long the database has answered this keeper without a gap, by the database's own clock.
+    """How long the database has answered this gateway's checks without a gap, by the database's own clock.
 
     After an outage or a pause of the machine every worker looks silent until it has reported again.
     """
@@ -50,11 +51,11 @@ class AnsweringDatabase:
         self._since: float | None = None
         self._last = 0.0
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """Record a failed look: a gap."""
         self._since = None
 
-    def answered(self, now: float) -> float:
+    def record_answer(self, now: float) -> float:
         """Record an answer at the database's time. Returns the seconds since the last gap."""
         if self._since is None or not 0 <= now - self._last <= self._gap_s:
             self._since = now
@@ -77,7 +78,7 @@ async def watch_for_lost_jobs(app: procrastinate.App, services: Services) -> Non
         lambda: forget_ended_jobs(services.database),
     )
     async with asyncio.TaskGroup() as group:  # a loop for each: one that takes long or fails must not stop the others
-        group.create_task(_repeat(lost, pause_s, on_failure=database.failed))
+        group.create_task(_repeat(lost, pause_s, on_failure=database.record_failure))
         for look in expiring:
             group.create_task(_repeat(look, _EXPIRY_LOOKS * pause_s))
 
@@ -95,10 +96,10 @@ async def _repeat(
             await look()
         except (DatabaseUnavailable, ProcrastinateException) as error:
             on_failure()
-            _log.warning("the keeper could not look: %s", error)
+            _log.warning("a check for lost or expired jobs could not be made: %s", error)
         except Exception:  # one failed check must not end all later ones
             on_failure()
-            _log.exception("the keeper failed")
+            _log.exception("a check for lost or expired jobs failed")
         await asyncio.sleep(pause_s)
 
 
@@ -108,13 +109,13 @@ async def give_back_stalled(app: procrastinate.App, services: Services, database
     stalled = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=silent_s)
     clock = await services.database.row(_NOW)  # after the look, which a gap may have delayed
     assert clock is not None
-    if database.answered(clock["now"]) < silent_s:
+    if database.record_answer(clock["now"]) < silent_s:
         return 0
     given = 0
     for job in stalled:
         own_try = {"job_id": job.id, "worker_id": job.worker_id, "attempts": job.attempts}
         if not await services.database.rows(_GIVE_BACK, own_try):
-            continue  # another keeper was first, or the job has ended
+            continue  # another gateway was first, or the job has ended
         given += 1
         _log.warning("job %s of a silent worker goes back to the queue", job.id)
         if job.task_name == GENERATE:
@@ -124,15 +125,9 @@ async def give_back_stalled(app: procrastinate.App, services: Services, database
 
 async def _count_death(services: Services, video_id: str) -> None:
     """Count a worker's death during a job, and fail a job with too many deaths, so that it is not retried for ever."""
-    row = await services.database.row(
-        "UPDATE videos SET crashes = crashes + 1 WHERE id = %s RETURNING crashes", [video_id]
-    )
-    allowed = services.settings.crashes_allowed
-    if row and row["crashes"] >= allowed:
-        error = {
-            "code": "server_error",
-            "message": f"{row['crashes']} workers or servers ended while they had it",
-        }
+    crashes = await count_crash(services.database, video_id)
+    if crashes >= services.settings.crashes_allowed:
+        error = failure("server_error", f"{crashes} workers or servers ended while they had it")
         await services.end(video_id, Ending("failed", error=error))
 
 
@@ -159,7 +154,7 @@ async def put_back_lost(services: Services) -> int:
 
 
 async def _put_back(services: Services, video_id: str) -> bool:
-    """Queue a video unless it has a job. Two statements: the second sees what a keeper that had the lock has done."""
+    """Queue a video unless it has a job. Two statements: the second sees what a gateway that had the lock has done."""
     async with services.database.transaction() as connection:
         cursor = await connection.execute(
             "SELECT turn, owner, lane FROM videos WHERE id = %s AND status IN ('queued', 'in_progress') "

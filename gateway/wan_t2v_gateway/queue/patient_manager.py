@@ -19,7 +19,7 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager, NotificationCallback
 
-from wan_t2v_gateway.database.limit import DatabaseUnavailable, limited
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable, limited
 from wan_t2v_gateway.database.switches import PAUSED
 
 _log = logging.getLogger(__name__)
@@ -35,9 +35,10 @@ _HEARTBEAT: LiteralString = (
     "INSERT INTO procrastinate_workers (id) OVERRIDING SYSTEM VALUE VALUES (%(worker_id)s) "
     "ON CONFLICT (id) DO UPDATE SET last_heartbeat = now()"
 )
-# `procrastinate_fetch_job_v2` but for one rule: there, a job in its pause holds back all later ones with its lock, so
-# that one that is refused again and again would block its lane. One that is about to return does so here too: clocks of
-# gateways and database differ, and a later job may take long. Two that are taken at once violate an index: one fails.
+# `procrastinate_fetch_job_v2` with one change: a paused job does not block later jobs of its lane, except in the last
+# three seconds of its pause. Else a job that is refused again and again would block its lane. In those seconds it does,
+# since the clocks of gateways and database differ, and a later job may take long.
+# Two jobs of a lane that are taken at once violate an index, so that one fetch fails.
 _FETCH: LiteralString = """
 WITH candidate AS (
     SELECT id FROM procrastinate_jobs AS jobs

@@ -11,7 +11,7 @@ from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.queue.patient_manager import PatientJobManager
 
 VIDEOS, WEBHOOKS = "videos", "webhooks"

@@ -58,7 +58,10 @@ async def _keep_one(
 
 
 async def _stop(worker: asyncio.Task[None], queue: str) -> None:
-    """Cancel a worker and wait for its end, but not for a database that is away: keepers give its jobs back then."""
+    """Cancel a worker and wait for its end, but not for a database that is away.
+
+    The lost-jobs check then gives its jobs back.
+    """
     worker.cancel()
     done, _ = await asyncio.wait({worker}, timeout=_STOP_LIMIT_S)
     if not done:

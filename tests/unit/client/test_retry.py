@@ -16,7 +16,7 @@ from wan_t2v_client import (
     Unavailable,
 )
 from wan_t2v_client.deadline import Deadline
-from wan_t2v_client.errors import client_error
+from wan_t2v_client.errors import AlreadyRunning, ServerSilent, client_error
 from wan_t2v_client.retry import Retries, RetryPolicy
 
 from tests.fakes.call_client import APIS, collect_stream, steps, unary
@@ -81,6 +81,15 @@ def test_after_so_many_tries_the_error_says_how_many() -> None:
     tried.wait_s(Unavailable("busy"))
     with pytest.raises(Unavailable, match="^busy; tried 3 times$"):
         tried.wait_s(Unavailable("busy"))
+
+
+@pytest.mark.parametrize("kind", [Unavailable, AlreadyRunning, ServerSilent])
+def test_the_last_error_keeps_its_class(kind: type[Unavailable]) -> None:
+    tried = retries(RetryPolicy(attempts=2))
+    tried.wait_s(kind("busy"))
+    with pytest.raises(Unavailable) as last:
+        tried.wait_s(kind("busy", retry_after_s=5))
+    assert type(last.value) is kind and last.value.retry_after_s == 5
 
 
 def test_no_wait_goes_past_the_deadline() -> None:

@@ -4,7 +4,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 from wan_t2v_client import Connection, DeadlineExceeded, RequestRefused, ServerFault, TextToVideo, Unavailable
 from wan_t2v_client.cli.main import main
-from wan_t2v_client.errors import client_error
+from wan_t2v_client.errors import AlreadyRunning, client_error
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from wan_t2v_client.errors import client_error
         (None, "Request for unknown model: 'text_to_video_stream' has no available versions", Unavailable),
         (None, "1 generations are under way [UNAVAILABLE]", Unavailable),
         (None, "height: got 100 [INVALID_ARGUMENT field=height]", RequestRefused),
-        (None, "a request with idempotency_key 'a' is being worked on [ALREADY_EXISTS]", Unavailable),
+        (None, "a request with idempotency_key 'a' is being worked on [ALREADY_EXISTS]", AlreadyRunning),
         (None, "Server is stopping, scheduler for model has stopped accepting new inference requests", Unavailable),
         (None, "ZeroDivisionError: oops [INTERNAL]", ServerFault),
         (None, "prepare: Stub process 'prepare_0_0' is not healthy. [INTERNAL]", Unavailable),

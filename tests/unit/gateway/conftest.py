@@ -70,11 +70,11 @@ def start(
     It waits longer for what it asks than for callers' sake: on a busy machine an answer must not depend on that.
     """
     from wan_t2v_gateway import server_limits
-    from wan_t2v_gateway.database import limit, pool
+    from wan_t2v_gateway.database import call_limit, pool
 
     from tests.unit.gateway.running import running_gateway
 
-    monkeypatch.setattr(limit, "CALL_LIMIT_S", PATIENT_S)
+    monkeypatch.setattr(call_limit, "CALL_LIMIT_S", PATIENT_S)
     monkeypatch.setattr(pool, "_CONNECTION_LIMIT_S", PATIENT_S)
     monkeypatch.setattr(server_limits, "ANSWER_LIMIT_S", PATIENT_S)
 

@@ -1,10 +1,10 @@
-"""The command's options."""
+"""The command's options, and its commands without a name."""
 
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from wan_t2v_gateway.__main__ import _parser, _settings
+from wan_t2v_gateway.__main__ import _parser, _settings, main
 from wan_t2v_gateway.settings import Settings
 
 
@@ -40,3 +40,18 @@ def test_an_amount_that_keeps_nothing_or_has_no_end_is_refused(
 @pytest.mark.parametrize("option", ["--keep-days", "--keep-gib"])
 def test_the_page_names_the_option(option: str) -> None:
     assert f"`{option}" in (Path(__file__).parents[3] / "docs/use/gateway.md").read_text(encoding="utf-8")
+
+
+def test_the_usage_of_no_owner_at_all_is_no_error(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--database-url", database_url, "usage"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("action", ["make", "withdraw", "secret"])
+def test_a_key_without_an_owner_is_refused_with_the_whole_command(
+    action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--database-url", "postgresql://nowhere", "keys", action]) == 2
+    assert capsys.readouterr().err == (
+        f"error: keys {action} needs the owner's name: wan-t2v-gateway keys {action} NAME\n"
+    )

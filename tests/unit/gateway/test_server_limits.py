@@ -61,6 +61,16 @@ def test_nothing_is_taken_before_a_server_ever_answered(start: Start) -> None:
     assert limits_of(gateway) is None and gateway.http.get("/openapi.json").status_code == 200
 
 
+def test_a_gateway_says_why_it_is_not_ready(start: Start) -> None:
+    with serving(MADE) as server:
+        server.ready = False
+        unready = start(server_url=server.url, workers=0).http.get("/readyz")
+    away = start(server_url=NOWHERE, workers=0).http.get("/readyz")
+    assert [unready.status_code, away.status_code] == [503, 503]
+    assert "the server behind the gateway is not ready" in unready.text
+    assert "the server behind the gateway does not answer: " in away.text
+
+
 def test_an_older_server_is_named(start: Start) -> None:
     with serving_stepwise() as server:
         server.limits = None

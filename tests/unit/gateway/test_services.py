@@ -152,7 +152,7 @@ def test_videos_beyond_the_size_limit_go_whatever_else_has_expired(
 
 
 def test_a_cancelled_job_leaves_the_queue_at_once(start: Start, database: Any) -> None:
-    gateway = start(workers=0, heartbeat_s=3600.0)  # no keeper tidies up
+    gateway = start(workers=0, heartbeat_s=3600.0)  # no check tidies up
     gateway.http.post(f"/v1/videos/{gateway.post()}/cancel")
     assert database.execute("SELECT FROM procrastinate_jobs").rowcount == 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -47,11 +48,23 @@ class Receiver:
         with connection, contextlib.suppress(OSError):
             if self.tls is not None:
                 connection = self.tls.wrap_socket(connection, server_side=True)
-            self.requests.append(connection.recv(65536))
+            self.requests.append(read_request(connection))
             connection.sendall(self.first)
             while self.rest and not self.over.wait(self.pause_s):
                 self.sent += connection.send(self.rest)
         self.left.set()
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read the whole request: a socket that is closed with unread bytes resets the connection."""
+    request = b""
+    while part := connection.recv(65536):
+        request += part
+        head, _, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if length and len(body) >= int(length[1]):
+            break
+    return request
 
 
 @contextmanager

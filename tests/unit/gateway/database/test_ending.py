@@ -26,7 +26,7 @@ def test_a_repeated_end_is_told_as_recorded_and_another_attempts_is_not(start: S
             completed = {folder: Ending("completed", folder=f"{video_id}/{folder}") for folder in (1, 2)}
             for _ in range(2):
                 recorded = await end(database, video_id, completed[1], queue_webhook=no_webhook, attempt=1)
-                assert recorded is not None and recorded.files == f"{video_id}/1"
+                assert recorded is not None and recorded.files_folder == f"{video_id}/1"
             assert await end(database, video_id, completed[2], queue_webhook=no_webhook, attempt=2) is None
             assert await end(database, video_id, Ending("failed"), queue_webhook=no_webhook) is None
             (row,) = await database.rows("SELECT count(*) AS ends FROM video_events WHERE kind = 'completed'")

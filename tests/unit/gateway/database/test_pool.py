@@ -10,7 +10,7 @@ import pytest
 from wan_t2v_gateway import __main__ as command
 from wan_t2v_gateway import app
 from wan_t2v_gateway.database import pool
-from wan_t2v_gateway.database.limit import DatabaseUnavailable
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.pool import Database
 
 from tests.unit.gateway.running import running_gateway

@@ -1,20 +1,24 @@
 """How long a worker begins no other job after a refusal."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from wan_t2v_client import Unavailable
 from wan_t2v_gateway.generation import pauses
+from wan_t2v_gateway.generation.failures import refuses_all
 from wan_t2v_gateway.generation.pauses import _HELD_ATTEMPTS, _SHORT_HOLD_S, Pauses, Refused
 from wan_t2v_gateway.queue.tasks import Retries
 from wan_t2v_gateway.settings import Settings
 from wan_t2v_gateway.storage.store import FileRefused, StorageUnavailable
 
 from tests.fakes.scripted_server import BUSY
+from tests.unit.gateway.generation.server_errors import as_client_error
+from wan_t2v.serving.errors import AlreadyRunning, Draining
+from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
 
-DRAINING = "the server is about to stop and takes no new work; try again, at another server if there is one"
 DEAD = "Stub process 'prepare_0_0' is not healthy."
 LATER = 7  # an attempt whose pause is the longest one
 
@@ -27,7 +31,7 @@ def refused(attempt: int, error: Unavailable | StorageUnavailable) -> Refused:
     return Pauses(Settings()).try_again(video(attempt), error, lost_s=0.0)
 
 
-@pytest.mark.parametrize("error", [Unavailable(BUSY), Unavailable(DRAINING), StorageUnavailable("away")])
+@pytest.mark.parametrize("error", [Unavailable(BUSY), Unavailable(str(Draining())), StorageUnavailable("away")])
 def test_while_every_job_is_refused_none_overtakes(error: Unavailable | StorageUnavailable) -> None:
     for attempt in range(1, LATER + 1):
         pause = refused(attempt, error)
@@ -52,8 +56,14 @@ def test_a_server_that_names_a_long_time_is_asked_every_minute() -> None:
     assert (pause.seconds, pause.held_s) == (60.0, 60.0)
 
 
-def test_a_job_whose_earlier_try_still_runs_holds_no_other() -> None:
-    pause = refused(1, Unavailable("a request with the key 'x' is being worked on"))
+def test_a_job_whose_earlier_try_still_runs_holds_no_other(tmp_path: Path) -> None:
+    """As the server says it: its checkpoints are asked."""
+    checkpoints = Checkpoints(tmp_path, Limits(age_s=3600.0, total_bytes=10**9))
+    with checkpoints.lock("x"), pytest.raises(AlreadyRunning) as running, checkpoints.lock("x"):
+        pytest.fail("two work on one generation")
+    error = as_client_error(running.value)
+    assert isinstance(error, Unavailable) and not refuses_all(error)
+    pause = refused(LATER, error)
     assert (pause.seconds, pause.held_s) == (1.0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Keepers: whose jobs they give back, and when."""
+"""The lost-jobs check: whose jobs it gives back, and when."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -27,7 +27,7 @@ SILENT_S = 15.0
 
 
 @asynccontextmanager
-async def keeper(url: str, folder: Path) -> AsyncIterator[tuple[procrastinate.App, Services]]:
+async def checking_gateway(url: str, folder: Path) -> AsyncIterator[tuple[procrastinate.App, Services]]:
     app, database = queue_app(url), Database(url)
     await database.open()
     try:
@@ -60,7 +60,7 @@ async def silent_worker(app: procrastinate.App, services: Services) -> Job:
 
 async def long_answering(services: Services) -> AnsweringDatabase:
     database = AnsweringDatabase(gap_s=3600.0)
-    database.answered(await now(services) - 2 * SILENT_S)
+    database.record_answer(await now(services) - 2 * SILENT_S)
     return database
 
 
@@ -70,18 +70,19 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 def test_an_answer_after_a_gap_begins_anew() -> None:
     database = AnsweringDatabase(gap_s=5.0)
-    assert [database.answered(at) for at in (100.0, 104.0, 108.0)] == [0.0, 4.0, 8.0]
-    assert [database.answered(at) for at in (114.0, 117.0)] == [0.0, 3.0]  # the database or the machine stood still
-    database.failed()
-    assert [database.answered(at) for at in (118.0, 119.0)] == [0.0, 1.0]
-    assert [database.answered(at) for at in (60.0, 61.0)] == [0.0, 1.0]  # its clock was set back
+    assert [database.record_answer(at) for at in (100.0, 104.0, 108.0)] == [0.0, 4.0, 8.0]
+    # Then the database or the machine stood still.
+    assert [database.record_answer(at) for at in (114.0, 117.0)] == [0.0, 3.0]
+    database.record_failure()
+    assert [database.record_answer(at) for at in (118.0, 119.0)] == [0.0, 1.0]
+    assert [database.record_answer(at) for at in (60.0, 61.0)] == [0.0, 1.0]  # its clock was set back
 
 
 def test_a_silent_workers_job_is_given_back_once_the_database_has_answered_as_long(
     video: str, database_url: str, tmp_path: Path
 ) -> None:
     async def test() -> None:
-        async with keeper(database_url, tmp_path) as (app, services):
+        async with checking_gateway(database_url, tmp_path) as (app, services):
             await silent_worker(app, services)
             assert await give_back_stalled(app, services, AnsweringDatabase(gap_s=3600.0)) == 0
             assert await give_back_stalled(app, services, await long_answering(services)) == 1
@@ -91,11 +92,24 @@ def test_a_silent_workers_job_is_given_back_once_the_database_has_answered_as_lo
     run(test())
 
 
-def test_of_two_keepers_that_saw_a_job_one_gives_it_back(
+def test_a_job_whose_workers_died_too_often_fails(video: str, database_url: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with checking_gateway(database_url, tmp_path) as (app, services):
+            for _ in range(services.settings.crashes_allowed):
+                await silent_worker(app, services)
+                assert await give_back_stalled(app, services, await long_answering(services)) == 1
+            row = await services.database.row("SELECT status, error FROM videos WHERE id = %s", [video])
+            message = "3 workers or servers ended while they had it"
+            assert row == {"status": "failed", "error": {"code": "server_error", "message": message}}
+
+    run(test())
+
+
+def test_of_two_gateways_that_saw_a_job_one_gives_it_back(
     video: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
-        async with keeper(database_url, tmp_path) as (app, services):
+        async with checking_gateway(database_url, tmp_path) as (app, services):
             job = await silent_worker(app, services)
 
             async def seen_before(**named: Any) -> list[Job]:
@@ -116,7 +130,7 @@ def test_a_worker_that_lost_its_job_does_not_end_it_in_the_queue(
     video: str, database_url: str, tmp_path: Path, same_worker: bool
 ) -> None:
     async def test() -> None:
-        async with keeper(database_url, tmp_path) as (app, services):
+        async with checking_gateway(database_url, tmp_path) as (app, services):
             first = await silent_worker(app, services)
             await give_back_stalled(app, services, await long_answering(services))
             worker = first.worker_id if same_worker else await app.job_manager.register_worker()
@@ -133,13 +147,16 @@ def test_a_worker_that_lost_its_job_does_not_end_it_in_the_queue(
     run(test())
 
 
-def test_two_keepers_put_back_each_lost_video_once(start: Start, database_url: str, tmp_path: Path) -> None:
+def test_two_gateways_put_back_each_lost_video_once(start: Start, database_url: str, tmp_path: Path) -> None:
     front = start(workers=0)
     for _ in range(20):
         front.post()
 
     async def test() -> None:
-        async with keeper(database_url, tmp_path) as (_, first), keeper(database_url, tmp_path) as (_, second):
+        async with (
+            checking_gateway(database_url, tmp_path) as (_, first),
+            checking_gateway(database_url, tmp_path) as (_, second),
+        ):
             await first.database.rows("DELETE FROM procrastinate_jobs")
             await first.database.rows("UPDATE videos SET created_at = created_at - interval '1 minute'")
             assert sum(await asyncio.gather(put_back_lost(first), put_back_lost(second))) == 20

@@ -1,4 +1,4 @@
-"""What the keeper removes: each kind on its own, and many rows in parts."""
+"""What expires is removed: each kind on its own, and many rows in parts."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
