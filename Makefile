@@ -73,6 +73,12 @@ log = $(if $(LOG),--log "$(LOG)")
 precision = $(if $(PRECISION),--precision $(PRECISION)) \
 	$(if $(TEXT_ENCODER_PRECISION),--text-encoder-precision $(TEXT_ENCODER_PRECISION)) \
 	$(if $(VAE_PRECISION),--vae-precision $(VAE_PRECISION))
+# what `plans` takes besides folders; it is checked before the export, which takes minutes for A14B
+plan_options = $(precision) --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes "$(SIZES)") \
+	$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(call on,$(VAE_TF32)),--vae-tf32)
+# set for some targets below, and empty for the others: without this line the environment would set them
+check_plans =
+must_install =
 # what is exported: the checkpoint, or the one beside it that LoRAs were merged into
 loras = $(LORA_HIGH)$(LORA_LOW)
 merged = $(if $(loras),$(LORA_INTO),$(CHECKPOINT))
@@ -113,6 +119,7 @@ mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with rando
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
 
 export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., BF16_SHARDS=1; LORA_HIGH=file, LORA_LOW=file, LORA_SCALE=1.0)
+	@$(check_plans)
 	@$(if $(loras),$(merge))
 	@$(python) -m export onnx --checkpoint "$(merged)" --repository "$(REPOSITORY)" $(precision) \
 		$(if $(call on,$(BF16_SHARDS)),--bf16-shards) $(must_install)
@@ -141,9 +148,12 @@ installed: $(if $(named),export,setup)
 parity: export ## compare the exported graphs with the checkpoint's modules, the experts also along a generation
 	@$(python) -m export parity --checkpoint "$(merged)" $(precision)
 
-plans: setup-dev export ## exported graphs to TensorRT plans (SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., VAE_TF32=1, PLANS_INTO=repository)
-	@$(python) -m export plans --checkpoint "$(merged)" --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes $(SIZES)) \
-		$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(call on,$(VAE_TF32)),--vae-tf32) \
+# an earlier merge has the serving defaults that the new one will have, and so the size that is built by default
+merged_before = $(if $(loras),$(shell test -f "$(LORA_INTO)/model_index.json" && echo yes))
+plans: check_plans = $(python) -m export plans --check-only \
+	--checkpoint "$(if $(merged_before),$(LORA_INTO),$(CHECKPOINT))" $(plan_options)
+plans: setup-dev export ## exported graphs to TensorRT plans (PRECISION=..., SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., VAE_TF32=1, PLANS_INTO=repository)
+	@$(python) -m export plans --checkpoint "$(merged)" $(plan_options) \
 		$(if $(PLANS_INTO),--repository "$(PLANS_INTO)")
 
 compile-check: setup-dev export ## compile every graph at every precision with TensorRT-RTX, without a GPU (SMALLEST_COVER=1: few)

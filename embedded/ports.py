@@ -40,7 +40,8 @@ def choose_ports(listeners: Sequence[Listener]) -> dict[str, int]:
             raise ServerError(f"{setting}={port} is no port; accepted: 1 to {MOST_PORT}, or 0 for a free one")
     _check_different([listener for listener in listeners if listener.port])
     with contextlib.ExitStack() as stack:
-        # All are bound at the same time, so that they differ, and the chosen ones first, so that none is found free.
+        # All stay bound until the end, so that they differ. Given ports are bound first, so that no free port is picked
+        # that another setting asks for.
         bound = {
             listener.setting: stack.enter_context(_bind(listener))
             for listener in sorted(listeners, key=lambda listener: listener.port == 0)

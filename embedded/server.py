@@ -130,7 +130,8 @@ def running_server(
         supervisor.stdin.flush()
         ready = _first_event(_listen(supervisor.stdout, on_event or (lambda event: None)), stop)
         if ready.get("event") != "ready":
-            raise ServerError(ready.get("error", "the server's supervisor ended without a word"))
+            unsaid = f"the server's supervisor ended without a message; see {options.log}, or start again"
+            raise ServerError(ready.get("error", unsaid))
         yield _server(ready, supervisor.pid, options.log)
     finally:
         _stop(supervisor, options.stop_limit_s + 10)

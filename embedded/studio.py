@@ -70,8 +70,8 @@ def _gateway(url: str, options: argparse.Namespace, stop: Stop) -> int:
     gateway = subprocess.Popen(command, start_new_session=True)
     try:
         while not stop.wait(POLL_S):
-            if gateway.poll() is not None:
-                print("error: the gateway ended", file=sys.stderr)
+            if (code := gateway.poll()) is not None:
+                print(f"error: the gateway ended with exit code {code}; its messages are above", file=sys.stderr)
                 return 1
         print("stopping ...", file=sys.stderr)
         return 0

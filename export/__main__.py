@@ -9,6 +9,7 @@ python -m export parity --checkpoint FOLDER             compare exported graphs 
 python -m export plans --sizes 480x832x81               build TensorRT plans from exported graphs
 python -m export compile-check                          compile every graph with TensorRT-RTX, without a GPU
 python -m export placement --gpu 80 --size 720x1280     assign models to GPUs and write the Triton configs
+python -m export torch-program --graph text_encoder     trace graphs to programs for the engine `torch`
 """
 
 import argparse
@@ -23,8 +24,11 @@ from export.commands.onnx import add_onnx, disk_error
 from export.commands.parity import add_parity
 from export.commands.placement import add_placement
 from export.commands.plans import add_plans
+from export.commands.torch_program import add_torch_program
+from export.errors import ExpectedError
 from export.interruption import stopped_by_sigterm
 
+CHECKPOINT = Path("training/wan-mini")  # the Makefile's default too
 MINI = Path("checkpoints/wan-mini")
 REPOSITORY = Path("model_repository")
 
@@ -40,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         with stopped_by_sigterm():
             options.command(options)
     except OSError as error:
-        print(f"error: {disk_error(error)}", file=sys.stderr)
+        print(f"error: {disk_error(error, getattr(options, 'checkpoint', None))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; nothing half-written is left behind", file=sys.stderr)
@@ -56,27 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
 def is_expected(error: Exception) -> bool:
     """Whether the error's message suffices without a traceback.
 
-    Called after a failure only: importing the exception classes also imports torch.
+    Called after a failure only: importing the classes of `wan_t2v` also imports torch.
     """
-    from export.atomic import OccupiedFolderError
-    from export.checkpoint.config_file import CheckpointError
-    from export.commands.plans import CompileCheckFailed
-    from export.disk_space import DiskSpaceError
-    from export.graphs.precision import PrecisionError
-    from export.graphs.sizes import SizeError
-    from export.lora.lora_file import LoraError
-    from export.parity.graph_parity import ParityError
-    from export.placement.gpu_memory import SettingsError
-    from export.to_onnx.check import GraphError
-    from export.to_plan.builder import BuildError
-    from export.to_plan.network_check import NetworkError
+    if isinstance(error, ExpectedError):
+        return True
+    from wan_t2v.denoise import NonFiniteVelocity
+    from wan_t2v.engines.tensorrt.profiles import ShapeError
     from wan_t2v.engines.tensorrt.tensorrt_module import TensorRtMissing
+    from wan_t2v.engines.tensorrt.tensorrt_plan import PlanError
     from wan_t2v.installed_files import InstalledFileError
     from wan_t2v.manifests import ManifestError
 
-    of_plans = (BuildError, NetworkError, SizeError, SettingsError, TensorRtMissing, CompileCheckFailed)
-    of_export = (CheckpointError, GraphError, InstalledFileError, ManifestError, ParityError, PrecisionError)
-    return isinstance(error, (*of_plans, *of_export, DiskSpaceError, LoraError, OccupiedFolderError))
+    of_plans = (PlanError, ShapeError, TensorRtMissing)
+    return isinstance(error, (*of_plans, InstalledFileError, ManifestError, NonFiniteVelocity))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,12 +83,13 @@ def parser() -> argparse.ArgumentParser:
     mini.add_argument("--out", type=Path, default=MINI, help="folder to write (default: %(default)s)")
     mini.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     mini.set_defaults(command=_mini)
-    add_onnx(commands, checkpoint=MINI, repository=REPOSITORY, folder_of=_folder)
-    add_merge_lora(commands, checkpoint=MINI)
-    add_calibrate(commands, checkpoint=MINI, folder_of=_folder)
-    add_parity(commands, checkpoint=MINI, folder_of=_folder)
-    add_plans(commands, checkpoint=MINI, folder_of=_folder)
+    add_onnx(commands, checkpoint=CHECKPOINT, repository=REPOSITORY, folder_of=_folder)
+    add_merge_lora(commands, checkpoint=CHECKPOINT)
+    add_calibrate(commands, checkpoint=CHECKPOINT, folder_of=_folder)
+    add_parity(commands, checkpoint=CHECKPOINT, folder_of=_folder)
+    add_plans(commands, checkpoint=CHECKPOINT, folder_of=_folder)
     add_placement(commands, REPOSITORY)
+    add_torch_program(commands, checkpoint=CHECKPOINT, repository=REPOSITORY)
     return whole
 
 

@@ -5,14 +5,18 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+from export.errors import ExpectedError
+
 _NAMED = 3  # most entries that a message lists
+_SILENT_SECONDS = 3600.0  # after which a file that nobody wrote to has no writer, as writers write without a pause
 
 
-class OccupiedFolderError(Exception):
+class OccupiedFolderError(ExpectedError):
     """A folder that would be replaced and holds something that the command did not write."""
 
 
@@ -32,9 +36,13 @@ def write_atomically(path: Path) -> Iterator[Path]:
 def write_folder_atomically(folder: Path, *, made_here: Callable[[Path], bool]) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`. On success the temporary folder replaces `folder`.
 
+    A link is followed: it stays, and the folder that it names is replaced, on that folder's disk.
     Raises OccupiedFolderError, before anything is written, for a folder that `check_replaceable` refuses.
     """
     check_replaceable(folder, made_here)
+    folder = folder.resolve()
+    if os.path.ismount(folder):
+        raise OccupiedFolderError(f"{folder} is where a disk is mounted, and is not replaced. Name a folder in it.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     partial.chmod(0o755)  # mkdtemp creates it with mode 0700
@@ -54,19 +62,49 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
     For a target with one writer at a time: what a running one has written would be removed too.
     """
-    leftover = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[a-z0-9_]+\.(partial|old)")
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if not leftover.fullmatch(path.name):
-            continue
+    for path in _leftovers(folder, name):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
 
+def remove_abandoned(target: Path) -> None:
+    """Remove the partial files of `target` that killed processes left, for a target that several may write at once.
+
+    A file is left alone while the process in its name lives, and for an hour after the last write to it: processes of
+    other containers and machines cannot be seen.
+    """
+    for path in _leftovers(target.parent, target.name):
+        with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
+            if time.time() - path.stat().st_mtime > _SILENT_SECONDS and not _is_other_process(path.suffixes[-2][1:]):
+                path.unlink()
+
+
+def _is_other_process(number: str) -> bool:
+    """Whether another process on this machine has this number."""
+    if not number.isdecimal() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return True
+
+
+def _leftovers(folder: Path, name: str | None) -> Iterator[Path]:
+    leftover = re.compile(rf"\.{'.+' if name is None else re.escape(name)}\.[a-z0-9_]+\.(partial|old)")
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if leftover.fullmatch(path.name):
+            yield path
+
+
 def check_replaceable(folder: Path, made_here: Callable[[Path], bool]) -> None:
     """Accept a folder that is missing or empty, or that `made_here` recognises. Raises OccupiedFolderError."""
     if not folder.exists():
+        _check_is_no_dead_link(folder)
         return
     if not folder.is_dir():
         raise OccupiedFolderError(f"{folder} is a file, accepted: a folder to write. Name another one.")
@@ -76,6 +114,15 @@ def check_replaceable(folder: Path, made_here: Callable[[Path], bool]) -> None:
         raise OccupiedFolderError(
             f"{folder} would be replaced and holds what this command did not write ({listed}); accepted: a new or "
             "empty folder, or one of this command's own. Name another folder, or remove this one."
+        )
+
+
+def _check_is_no_dead_link(folder: Path) -> None:
+    """Refuse a link to nothing: its disk may not be mounted, and another one would be filled in its place."""
+    if folder.is_symlink():
+        raise OccupiedFolderError(
+            f"{folder} is a link to {folder.readlink()}, which is not there. Mount its disk or make that folder, or "
+            "name another one."
         )
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.errors import ExpectedError
 
-class DiskSpaceError(Exception):
+
+class DiskSpaceError(ExpectedError):
     """Too little disk space. The message has the needed and free bytes, the folders and their purposes."""
 
 
@@ -26,6 +28,11 @@ def check_disk_space(needs: Iterable[DiskNeed]) -> None:
         by_device.setdefault(_existing(need.folder).stat().st_dev, []).append(need)
     for group in by_device.values():
         _check(group)
+
+
+def on_one_disk(folder: Path, other: Path) -> bool:
+    """Whether two folders are on one file system, so that a file can be linked. They need not exist yet."""
+    return _existing(folder).stat().st_dev == _existing(other).stat().st_dev
 
 
 def _check(needs: list[DiskNeed]) -> None:

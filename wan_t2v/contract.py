@@ -39,6 +39,7 @@ class ModelSpec:
 
 
 VAE_CACHES = 32  # causal convolutions of the Wan2.1 VAE decoder that look back in time
+CACHE_IN, CACHE_OUT = "cache_in_", "cache_out_"  # beginnings of the names of `vae_decoder_next`'s caches
 
 LATENTS = (1, 16, "latent_frames", "latent_height", "latent_width")
 NO_OR_ONE_LATENTS = ("clips", 16, "latent_frames", "latent_height", "latent_width")
@@ -96,16 +97,26 @@ _EXPERT = ModelSpec(
 )
 
 
-def _caches(direction: str) -> tuple[TensorSpec, ...]:
+def cache_names(beginning: str, count: int = VAE_CACHES) -> tuple[str, ...]:
+    """Name the caches that are inputs (CACHE_IN) or outputs (CACHE_OUT), in the order of the causal convolutions."""
+    return tuple(f"{beginning}{index}" for index in range(count))
+
+
+def cache_input_of(output: str) -> str:
+    """Return the name of the input that reads the cache of this name of an output."""
+    return CACHE_IN + output.removeprefix(CACHE_OUT)
+
+
+def _caches(beginning: str) -> tuple[TensorSpec, ...]:
     dims = ("cache_channels", 2, "cache_height", "cache_width")
-    return tuple(TensorSpec(f"cache_{direction}_{index}", Dtype.GRAPH, dims) for index in range(VAE_CACHES))
+    return tuple(TensorSpec(name, Dtype.GRAPH, dims) for name in cache_names(beginning))
 
 
 def _vae_graph(latent_frames: int | str, frames: int | str, *, caches_in: bool) -> ModelSpec:
     latents = TensorSpec("latents", Dtype.GRAPH, (16, latent_frames, "latent_height", "latent_width"))
     return ModelSpec(
-        inputs=(latents, *(_caches("in") if caches_in else ())),
-        outputs=(TensorSpec("frames", Dtype.GRAPH, (3, frames, "height", "width")), *_caches("out")),
+        inputs=(latents, *(_caches(CACHE_IN) if caches_in else ())),
+        outputs=(TensorSpec("frames", Dtype.GRAPH, (3, frames, "height", "width")), *_caches(CACHE_OUT)),
         batches=True,
     )
 

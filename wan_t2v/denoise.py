@@ -81,7 +81,7 @@ def denoise(
         velocity = velocities.guided(guidance_scale if name == HIGH_NOISE_EXPERT else guidance_scale_2)
         _check_finite(velocity, f"step {index} of {len(schedule.timesteps)}, timestep {timestep}: {name}")
         latents = schedule.step(velocity, timestep, latents)
-        after_step(_done(index, timestep, name, schedule=schedule, latents=latents, reuse=reuse))
+        after_step(_make_step(index, timestep, name, schedule=schedule, latents=latents, reuse=reuse))
     return latents
 
 
@@ -96,7 +96,9 @@ def _exact_reuse(schedule: Schedule, experts: Experts, *, guided: bool, steps_do
     return reuse
 
 
-def _done(index: int, timestep: float, expert: str, *, schedule: Schedule, latents: Tensor, reuse: StepReuse) -> Step:
+def _make_step(
+    index: int, timestep: float, expert: str, *, schedule: Schedule, latents: Tensor, reuse: StepReuse
+) -> Step:
     return Step(
         index,
         len(schedule.timesteps),

@@ -6,10 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from wan_t2v.contract import EXPERTS
 from wan_t2v.engines.engine import Engine
+from wan_t2v.engines.reads import wait_for_reads
 
-HIGH_NOISE_EXPERT = "high_noise_expert"
-LOW_NOISE_EXPERT = "low_noise_expert"
+HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT = EXPERTS
 
 
 class Expert(Protocol):
@@ -46,4 +47,8 @@ class EngineExpert:
             "timestep": torch.full((latents.shape[0], 1), float(timestep), device=latents.device),
             "encoder_hidden_states": text_embeddings,
         }
-        return torch.as_tensor(self._engine(inputs, ["velocity"])["velocity"], device=latents.device).float()
+        output = self._engine(inputs, ["velocity"])["velocity"]
+        velocity = torch.as_tensor(output, device=latents.device)
+        velocity = velocity.to(torch.float32, copy=velocity.is_cuda)  # else FP32 would stay a view of the output
+        wait_for_reads(output)
+        return velocity

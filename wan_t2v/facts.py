@@ -7,7 +7,7 @@ Serving defaults are in none of those files, so `serving_defaults.json` gives ea
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
@@ -122,18 +122,21 @@ def _value(name: str, entry: Any, kind: Any) -> Any:
     if not isinstance(entry, dict) or "value" not in entry:
         raise ValueError(f"{name} is {entry!r}, accepted: an object with a value and its source")
     value = entry["value"]
-    if name == "step_profiles":
-        return _profiles(value)
-    if name == "solver" and value not in SOLVERS:
-        raise ValueError(f"solver is {value!r}, accepted: {' or '.join(SOLVERS)}")
-    if name == "sigmas":
-        return _sigmas(value)
+    if name in _PARSERS:
+        return _PARSERS[name](value)
     accepted = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise ValueError(f"{name} is {value!r}, accepted: {_TYPE_NAMES[kind]}")
     if isinstance(value, str):
         value.encode("utf-8")  # a lone surrogate, which JSON may contain and no tokeniser accepts, raises ValueError
     return value
+
+
+def _solver(value: Any) -> str:
+    """Return a solver's name. Raises ValueError for another one."""
+    if value not in SOLVERS:
+        raise ValueError(f"solver is {value!r}, accepted: {' or '.join(SOLVERS)}")
+    return str(value)
 
 
 def _profiles(value: Any) -> dict[str, StepProfile]:
@@ -159,3 +162,6 @@ def _sigmas(value: Any) -> tuple[float, ...]:
     if not numbers or len(value) < 2 or value[0] > 1 or value[-1] != 0 or any(a <= b for a, b in pairwise(value)):
         raise ValueError(f"sigmas is {value!r}, accepted: a list of numbers that fall from 1 or less to 0")
     return tuple(float(one) for one in value)
+
+
+_PARSERS: Mapping[str, Callable[[Any], Any]] = {"step_profiles": _profiles, "solver": _solver, "sigmas": _sigmas}

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from wan_t2v.contract import cache_input_of
 from wan_t2v.engines.engine import Array, Engine
+from wan_t2v.engines.reads import wait_for_reads
 
 
 def decode_frames(
@@ -30,8 +32,9 @@ def uint8_frames(frames: Array) -> Tensor:
     """Convert frames (1, 3, T, H, W) in [-1, 1] to (T, H, W, 3) uint8, rounded to the nearest."""
     # Permuting bytes instead of floats moves a quarter of the memory.
     pixels = (torch.as_tensor(frames)[0].float() / 2).add_(0.5).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+    wait_for_reads(frames)
     return pixels.permute(1, 2, 3, 0).contiguous()
 
 
 def _as_inputs(caches: dict[str, Array]) -> dict[str, Array]:
-    return {name.replace("cache_out_", "cache_in_"): cache for name, cache in caches.items()}
+    return {cache_input_of(name): cache for name, cache in caches.items()}

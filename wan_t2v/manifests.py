@@ -1,7 +1,8 @@
 """Manifests: `manifest.json` of an exported graph, `plan.json` of a TensorRT plan, and `merged_loras.json`.
 
 The first two say what a graph or plan was made from, and with which software. `merged_loras.json` names the LoRAs that
-were merged into a checkpoint. Only this module knows the files' keys: `parse` reads them, `to_json` writes them.
+were merged into a checkpoint. `parse` reads a whole file, `to_json` writes one. The server reads single keys of a
+graph's manifest, and so serves a graph whose manifest lacks others.
 """
 
 import dataclasses
@@ -110,11 +111,14 @@ class GraphManifest(GraphOrigin):
 
 @dataclasses.dataclass(frozen=True)
 class RunningGpu:
-    """A GPU as the driver names it; `compute_capability` such as `9.0`, `driver` such as `580.65.06`."""
+    """A GPU as the driver names it; `compute_capability` such as `9.0`, `driver` such as `580.65.06`.
+
+    `driver` is for people to read. It is not compared, since a plan is not tied to the driver that it was built with.
+    """
 
     name: str
     compute_capability: str
-    driver: str
+    driver: str = dataclasses.field(compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

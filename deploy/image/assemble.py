@@ -17,15 +17,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from export.file_hash import sha256
 from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan
 from wan_t2v.engines.tensorrt.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt.tensorrt_module import TensorRtMissing, tensorrt_module
+from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.manifests import PLAN_MANIFEST, ManifestError, PlanManifest, RunningGpu, read_manifest
 
 IMAGE_REPOSITORY = Path("model_repository")
 PLAN_SET = "plan_set.json"
 REPOSITORY = "model_repository"
+JOB_AGAIN = 'docs/run/kubernetes.md says how ("Run the Job again").'
 
 
 class NotServableError(Exception):
@@ -59,9 +60,11 @@ def checked_plan_set(plan_set: Path) -> dict[str, str]:
     files: dict[str, str] = json.loads(listing.read_text(encoding="utf-8"))["files"]
     for name, expected in files.items():
         path = plan_set / REPOSITORY / name
-        if not path.exists() or sha256(path) != expected:
+        if not path.exists() or sha256_of_file(path) != expected:
             state = "changed" if path.exists() else "is gone"
-            raise NotServableError(f"{path} {state} since its set was built. Remove {listing} and run the Job again.")
+            raise NotServableError(
+                f"{path} {state} since its set was built. Remove {listing} and run the Job again. {JOB_AGAIN}"
+            )
     return files
 
 
@@ -130,10 +133,25 @@ def assemble(options: argparse.Namespace, *, gpu: RunningGpu | None = None) -> N
     if options.checkpoint is not None:
         export_checkpoint(options.checkpoint, options.repository, options.folder)
         return
+    expected = expected_options(options.expected_options)
     files = checked_plan_set(options.plan_set)
     check_plans(options.plan_set / REPOSITORY, gpu or running_gpu())
     link_plans(options.plan_set, files, options.repository)
-    place(options.repository, options.placement, json.loads(options.expected_options), options.config_set)
+    place(options.repository, options.placement, expected, options.config_set)
+
+
+def expected_options(text: str) -> list[str]:
+    """Parse the value of `--expected-options`. Raises NotServableError."""
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise NotServableError(
+            f"--expected-options {text!r} is not a JSON list of server options; "
+            "`python -m export placement ... --out NAME --json` prints one under `options`"
+        )
+    return options
 
 
 def parser() -> argparse.ArgumentParser:

@@ -18,8 +18,8 @@ from pathlib import Path
 from export.__main__ import is_expected
 from export.atomic import write_atomically
 from export.disk_space import DiskNeed, check_disk_space
-from export.file_hash import sha256
 from export.interruption import stopped_by_sigterm
+from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest, read_manifest
 
 PLAN_SET = "plan_set.json"
@@ -134,7 +134,7 @@ def _digest(path: Path) -> str:
     manifest = path.with_name(PLAN_MANIFEST)
     if path.name == "model.plan" and manifest.exists():  # the manifest has the hash; reading 28 GB takes minutes
         return read_manifest(PlanManifest, manifest).plan_sha256
-    return sha256(path)
+    return sha256_of_file(path)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,8 +2,8 @@
 
 python3 -m deploy.image.check_driver
 
-Standard library only. It queries the `libcuda` that the container's programs load, so NVIDIA's forward compatibility
-package counts if the container has it.
+Standard library only. It queries the `libcuda` that the container's programs load. So NVIDIA's forward compatibility
+package counts if the node's container toolkit puts it first; the base image's entrypoint, which would, is not run here.
 """
 
 import argparse
@@ -22,7 +22,7 @@ OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
 SUCCESS = 0
 _REMEDY = (
     "Update the node's driver, or let this pod run on other nodes (gpu.products, nodeSelector); for data-center GPUs "
-    "NVIDIA's cuda-compat package in the image will do where it supports the driver."
+    "NVIDIA's container toolkit 1.17.5 or newer uses the image's cuda-compat package, where that supports the driver."
 )
 
 

@@ -1,26 +1,39 @@
-"""Replace this process by tritonserver, with the stack size that large HTTP bodies need.
+"""Run tritonserver with the stack size that large HTTP bodies need, and pass signals on to it.
 
 python3 -m deploy.image.serve --model-repository=/repository ...
 
-All options are tritonserver's. The process id stays the same, so signals and exit codes are tritonserver's own.
+All options are tritonserver's. It is a child of this process, since it handles no signal before all its models are
+loaded, and the kernel keeps a signal that has no handler from a container's first process. That pod would hold its GPUs
+for its whole grace period.
 """
 
-import os
+import signal
+import subprocess
 import sys
 
 from wan_t2v.operate.stack import deepen_stack
 
 PROGRAM = "tritonserver"
+PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 
 
-def main(arguments: list[str]) -> None:
-    """Raise the stack limit and execute tritonserver. Never returns: exits with a message if it cannot be run."""
+def main(arguments: list[str]) -> int:
+    """Run tritonserver to its end and return its exit code, as a shell does: 128 and the signal that ended it."""
     deepen_stack()
+    early: list[int] = []  # signals before there is a server: the handlers come first, so that none is lost
+    for number in PASSED_ON:
+        signal.signal(number, lambda received, _: early.append(received))
     try:
-        os.execvp(PROGRAM, [PROGRAM, *arguments])  # noqa: S606 - in this process's place
+        server = subprocess.Popen([PROGRAM, *arguments], restore_signals=False)  # SIGPIPE stays ignored
     except OSError as error:
         sys.exit(f"error: {PROGRAM} cannot be run ({error.strerror}): this is for the image, where it is on PATH")
+    for number in PASSED_ON:
+        signal.signal(number, lambda received, _: server.send_signal(received))
+    for received in early:
+        server.send_signal(received)
+    code = server.wait()
+    return 128 - code if code < 0 else code
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

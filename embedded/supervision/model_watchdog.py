@@ -33,7 +33,7 @@ class ModelWatchdog:
         self, options: ServerOptions, pid: int, *, run_directory: Path, report: Callable[[dict[str, Any]], None]
     ) -> None:
         self._options, self._pid, self._report = options, pid, report
-        self._retired = OrphanedProcesses(run_directory)
+        self._orphans = OrphanedProcesses(run_directory)
         self._regions = Regions(SHARED_MEMORY)
         self._expected = {model: len(pids) for model, pids in self._living().items()}
         # models whose reload failed, so that Triton reports them as unloaded, and the time of the next try
@@ -42,7 +42,7 @@ class ModelWatchdog:
 
     def check(self) -> None:
         """Load an unloaded model; unload and load again each model that has lost a process."""
-        self._retired.end_idle()
+        self._orphans.end_idle()
         self._regions.forget_dead((stub.pid, stub.region) for stub in stubs(self._pid))
         self._load_unloaded()
         for model in models_short_of(self._expected, self._living()):
@@ -50,7 +50,7 @@ class ModelWatchdog:
                 continue
             if model not in self._broken and not self.lost_a_process(model):
                 continue  # it was unloaded on purpose, or is being loaded
-            if self._reloaded(model):
+            if self._reload(model):
                 self._broken.pop(model, None)
             else:
                 self._broken[model] = time.monotonic() + RETRY_S
@@ -62,7 +62,7 @@ class ModelWatchdog:
         if model is None:
             return
         self._report({"event": "unloaded", "model": model})
-        if self._changed(model, self._client.load_model):
+        if self._apply(model, self._client.load_model):
             self._broken.pop(model, None)
         else:
             self._broken[model] = time.monotonic() + RETRY_S
@@ -76,7 +76,7 @@ class ModelWatchdog:
         return own_client(self._options)
 
     def _living(self) -> dict[str, set[int]]:
-        return {model: pids - self._retired.pids for model, pids in stub_pids(self._pid).items()}
+        return {model: pids - self._orphans.pids for model, pids in stub_pids(self._pid).items()}
 
     def _is_loaded(self, model: str) -> bool:
         try:
@@ -87,13 +87,13 @@ class ModelWatchdog:
             return False  # the server is ending or stuck: nothing to reload
         return any(entry.name == model and entry.state == LOADED for entry in index.models)
 
-    def _reloaded(self, model: str) -> bool:
+    def _reload(self, model: str) -> bool:
         """Reload a model. Returns whether it is loaded again."""
         self._report({"event": "died", "model": model})
-        self._retired.add(self._living().get(model, ()))
-        return self._changed(model, self._client.unload_model, self._client.load_model)
+        self._orphans.add(self._living().get(model, ()))
+        return self._apply(model, self._client.unload_model, self._client.load_model)
 
-    def _changed(self, model: str, *changes: Callable[..., None]) -> bool:
+    def _apply(self, model: str, *changes: Callable[..., None]) -> bool:
         """Apply changes (unload, load) to a model, and report the result. Returns whether all succeeded."""
         started = time.monotonic()
         try:

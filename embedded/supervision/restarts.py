@@ -16,15 +16,15 @@ class Restarts:
     _in_a_row: int = 0
     _since: float = 0.0
 
-    def serves(self) -> None:
+    def record_ready(self) -> None:
         """Record that a server is ready."""
         self._since = self.now()
 
-    def died(self) -> None:
+    def record_death(self) -> None:
         """Record that a ready server has died."""
         self._in_a_row = 1 if self.now() - self._since > STEADY_S else self._in_a_row + 1
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """Record that a restart failed."""
         self._in_a_row += 1
 

@@ -87,20 +87,20 @@ class Supervisor:
         self._tell_ready("ready")
         restarts = Restarts()
         while not self.stopping:
-            restarts.serves()
+            restarts.record_ready()
             self._watch()
             if self.stopping:
                 return
-            restarts.died()
+            restarts.record_death()
             self._after_death(restarts.pause_s)
-            while not self._started_again(restarts):
-                restarts.failed()
+            while not self._restart(restarts):
+                restarts.record_failure()
 
     def _start_first(self) -> None:
         """Start the first server; retry a start that ended by a signal. Raises ServerError with the log's error."""
         for left in reversed(range(ABORTED_STARTS + 1)):
             try:
-                return self._started()
+                return self._start()
             except ServerError as error:
                 if self._triton is None or (self._triton.exit_code or 0) >= 0 or not left:
                     raise
@@ -108,12 +108,12 @@ class Supervisor:
                 self.report({"event": "start aborted", "error": str(error), "tries_left": left})
         return None
 
-    def _started_again(self, restarts: Restarts) -> bool:
+    def _restart(self, restarts: Restarts) -> bool:
         """Start a server after a death. Returns False, with an event, if that failed; True also if told to stop."""
         self._wait(restarts.pause_s)
         try:
             if not self.stopping:
-                self._started()
+                self._start()
         except ServerError as error:
             self._end_triton()
             self.report({"event": "not started again", "error": str(error)})
@@ -121,7 +121,7 @@ class Supervisor:
         self._tell_ready("started again")
         return True
 
-    def _started(self) -> None:
+    def _start(self) -> None:
         """Start a server, and wait until it is ready and checked, or told to stop. Raises ServerError."""
         self._serving = False
         # killed processes of the last server hold its log until the kernel has ended them, long on a busy machine

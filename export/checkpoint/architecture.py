@@ -6,6 +6,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from wan_t2v.shapes import LatentGrid
+
 WANS_TEXT_LENGTH = 512  # WanPipeline pads prompts to it; no config file has it
 
 
@@ -176,6 +178,16 @@ class Architecture:
     text_encoder: TextEncoderArchitecture
     vae: VaeArchitecture
     text_length: int = WANS_TEXT_LENGTH
+
+    @property
+    def grid(self) -> LatentGrid:
+        """Strides from pixels to latents and tokens, from the VAE's upsamplers and the expert's patch."""
+        return LatentGrid(
+            channels=self.vae.latent_channels,
+            time_stride=2 ** sum(self.vae.upsamples_time),
+            space_stride=2 ** len(self.vae.upsamples_time),
+            patch=self.expert.patch[1],
+        )
 
 
 # transformer, text_encoder and vae of Wan-AI/Wan2.2-T2V-A14B-Diffusers

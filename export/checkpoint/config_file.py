@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from export.errors import ExpectedError
+
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 DOWNLOAD = "hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers --local-dir FOLDER"
+# Files that a downloader keeps beside a file of full length until all parts of it are there: aria2, axel, lftp.
+_DOWNLOAD_STATES = (".aria2", ".st", ".lftp-pget-status")
 MOST = 2**24  # no size, count or length in a config is larger
+_NAMED = 5  # most names that a message lists; it counts the others
 
 
-class CheckpointError(Exception):
+class CheckpointError(ExpectedError):
     """A folder that is no Wan2.2-T2V checkpoint in diffusers' layout. The message has the fault and the remedy."""
 
 
@@ -59,6 +64,23 @@ def check_is_no_pointer(path: Path) -> None:
             f"{path} is a pointer file of Git LFS and not the file itself: the checkpoint was cloned without its "
             f"contents. Run `git lfs pull` in the clone, or `{DOWNLOAD}`."
         )
+
+
+def check_is_downloaded(path: Path) -> None:
+    """Refuse a file whose download has not ended: missing parts read as zeros. Raises CheckpointError."""
+    for suffix in _DOWNLOAD_STATES:
+        state = path.with_name(path.name + suffix)
+        if state.exists():
+            raise CheckpointError(
+                f"{path} is not whole: {state.name} beside it says that its download has not ended. Let the download "
+                "end, or start it again. If the file is whole, remove that other one."
+            )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join the first names, and count the others."""
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:

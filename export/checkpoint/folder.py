@@ -15,7 +15,7 @@ from export.checkpoint.component_configs import EXPERT_COMPONENTS, check_experts
 from export.checkpoint.config_file import CheckpointError as CheckpointError
 from export.checkpoint.config_file import ConfigFile
 from export.checkpoint.hashes import content_sha256
-from export.checkpoint.layout import check_layout
+from export.checkpoint.layout import check_layout, is_dummy
 from export.checkpoint.preview_file import check_preview
 from export.checkpoint.scheduler_config import read_scheduler
 from export.checkpoint.serving_defaults import serving_defaults
@@ -24,7 +24,6 @@ from export.checkpoint.weights.safetensors_index import content_sample_sha256, s
 from export.graphs.precision import FOR_LARGE_WEIGHTS, IN_ONNX_RUNTIME, Precisions, torch_dtype
 from wan_t2v.facts import ModelFacts
 from wan_t2v.manifests import MERGED_LORAS, CheckpointHash, MergedLoras, read_manifest
-from wan_t2v.shapes import LatentGrid
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,8 +108,9 @@ class Checkpoint:
     def check(self, *, external_weights: bool = False) -> None:
         """Check the files, and the name, shape and type of every tensor. Raises CheckpointError.
 
-        Values are checked in small components only. With `external_weights` no file may be a link, since graphs refer
-        to the files. Swapped experts cannot be detected: they differ in their values alone.
+        All values are checked in small components only, and samples of them in large ones. With `external_weights` no
+        file may be a link, since graphs refer to the files. Swapped experts cannot be detected: they differ in their
+        values alone.
         """
         self.check_files(links_allowed=not external_weights)
         from export.checkpoint.library_defaults import check_value_types
@@ -119,7 +119,13 @@ class Checkpoint:
         for component in COMPONENTS:
             check_value_types(self.folder, component)
             small = self.weights_bytes(component) <= MAX_WEIGHTS_BYTES
-            check_weights(self.folder, component, links_allowed=not external_weights, values=small)
+            check_weights(
+                self.folder,
+                component,
+                links_allowed=not external_weights,
+                values=small,
+                dummy=is_dummy(self.folder),
+            )
 
     def check_fits_inside(self) -> None:
         """Refuse weights that do not fit in one ONNX file. Raises CheckpointError."""
@@ -152,22 +158,19 @@ class Checkpoint:
         path = self.folder / component
         module: Any = loader.from_pretrained(path, **options)
         if component == "text_encoder" and not module.encoder.embed_tokens.weight.any():
-            raise CheckpointError(f"{path}: the embedding is all zeros: every prompt would mean the same.")
+            raise CheckpointError(
+                f"{path}: the embedding is all zeros: every prompt would mean the same. "
+                "Take the text encoder from the published checkpoint."
+            )
         loaded: nn.Module = module.eval().requires_grad_(False)
         return loaded
 
 
 def _facts(folder: Path, index: ConfigFile, *, architecture: Architecture, scheduler: Mapping[str, Any]) -> ModelFacts:
     vae = ConfigFile.open(folder / "vae/config.json")
-    halvings = architecture.vae.upsamples_time
     channels = architecture.vae.latent_channels
     return ModelFacts(
-        grid=LatentGrid(
-            channels=channels,
-            time_stride=2 ** sum(halvings),
-            space_stride=2 ** len(halvings),
-            patch=architecture.expert.patch[1],
-        ),
+        grid=architecture.grid,
         latents_mean=vae.numbers("latents_mean", count=channels),
         latents_std=vae.numbers("latents_std", count=channels, above=0.0),
         boundary_ratio=index.number("boundary_ratio", above=0.0, below=1.0),

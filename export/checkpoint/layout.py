@@ -3,6 +3,7 @@
 Standard library only.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ EXPECTED_CLASSES = {
     "vae": "AutoencoderKLWan",
 }
 INDEX = "model_index.json"
+MADE_BY_DRY_RUN = ".made-by-dry-run"  # in each folder that a dry run may replace; merges do not copy hidden files
+COPIED_FILES = ".merge.json"  # in a merged folder: what the merge copied (export/lora/copied_files.py); hidden too
 
 _LAYOUT = f"CHECKPOINT must be a folder in diffusers' layout: `{DOWNLOAD}`; `python -m export mini` makes a small one."
 _OTHER_PIPELINES = {
@@ -60,6 +63,25 @@ def check_layout(folder: Path) -> ConfigFile:
     return index
 
 
+def is_of_a_dry_run(folder: Path) -> bool:
+    """Whether a dry run made the folder, and may replace it. Its weights are zeros."""
+    return (folder / MADE_BY_DRY_RUN).exists()
+
+
+def is_dummy(folder: Path) -> bool:
+    """Whether the weights are a dry run's zeros, in its own folder or in what merges made of one."""
+    return is_of_a_dry_run(folder) or MADE_BY_DRY_RUN in (read_copied_files(folder) or {})
+
+
+def read_copied_files(folder: Path) -> dict[str, str] | None:
+    """Read the hashes in a merged folder. None for a folder that is missing, or was merged before they were written."""
+    try:
+        content = json.loads((folder / COPIED_FILES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def _check_pipeline(folder: Path, index: ConfigFile) -> None:
     pipeline = index.values.get("_class_name")
     if isinstance(pipeline, str) and pipeline in _OTHER_PIPELINES:
@@ -79,7 +101,9 @@ def _check_pipeline(folder: Path, index: ConfigFile) -> None:
                 "This is not Wan2.2-T2V-A14B-Diffusers (or wan-mini); other Wan models are not served here."
             )
     if "boundary_ratio" not in index.values or index.values["boundary_ratio"] is None:
-        raise CheckpointError(f"{folder}: model_index.json has no boundary_ratio: not a two-expert Wan2.2-T2V model.")
+        raise CheckpointError(
+            f"{folder}: model_index.json has no boundary_ratio: not a two-expert Wan2.2-T2V model. {_LAYOUT}"
+        )
     index.number("boundary_ratio", above=0.0, below=1.0)
 
 

@@ -17,7 +17,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from export.atomic import write_folder_atomically
 from export.checkpoint.layout import INDEX
 from export.checkpoint.mini_tokenizer import train_tokenizer
-from export.checkpoint.serving_defaults import STEP_PROFILES
+from export.checkpoint.serving_defaults import A14B, STEP_PROFILES
 from wan_t2v.facts import DEFAULTS_FILE
 from wan_t2v.manifests import MERGED_LORAS
 
@@ -32,17 +32,13 @@ BOUNDARY_RATIO = 0.875  # Wan2.2's own
 _OF_WAN_MINI = "wan-mini: "  # begins the source of each default that is not Wan2.2's own
 FLOW_SHIFT = 3.0  # as the published checkpoint's scheduler_config.json; serving uses 12, see the defaults below
 
+_CHOSEN_SIZE = f"{_OF_WAN_MINI}chosen for two CPU cores"
 SERVING_DEFAULTS: dict[str, tuple[Any, str]] = {
-    "height": (128, "wan-mini: chosen for two CPU cores"),
-    "width": (128, "wan-mini: chosen for two CPU cores"),
-    "num_frames": (17, "wan-mini: chosen for two CPU cores"),
-    "num_inference_steps": (40, "Wan2.2 wan/configs/wan_t2v_A14B.py sample_steps"),
-    "guidance_scale": (4.0, "Wan2.2 wan/configs/wan_t2v_A14B.py sample_guide_scale, high noise"),
-    "guidance_scale_2": (3.0, "Wan2.2 wan/configs/wan_t2v_A14B.py sample_guide_scale, low noise"),
-    "flow_shift": (12.0, "Wan2.2 wan/configs/wan_t2v_A14B.py sample_shift"),
-    "fps": (16, "Wan2.2 wan/configs/shared_config.py sample_fps"),
-    "negative_prompt": ("", "wan-mini: the empty caption"),
-    "solver": ("unipc", "Wan2.2 generate.py sample_solver"),
+    **A14B,
+    "height": (128, _CHOSEN_SIZE),
+    "width": (128, _CHOSEN_SIZE),
+    "num_frames": (17, _CHOSEN_SIZE),
+    "negative_prompt": ("", f"{_OF_WAN_MINI}the empty caption"),
     "step_profiles": (STEP_PROFILES, "as for A14B; what they cost wan-mini is in docs/use/speed.md"),
 }
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,20 @@ def _calibrate(options: argparse.Namespace) -> None:
         raise CheckpointError(f"--limit {options.limit} --steps {options.steps}: at least 1 prompt and 2 steps.")
     prompts = calibration_prompts(options.checkpoint, options.prompts)[: options.limit]
     target = options.fp8_ranges or ranges_file(options.checkpoint, options.folder_of)
+    _check_writable(target)
     hide_progress_bars_of_diffusers()
     calibrated = calibrate(Checkpoint.open(options.checkpoint), CalibrationSettings(prompts, options.steps))
     calibrated.write(target)
     counts = ", ".join(f"{len(ranges)} of {name}" for name, ranges in calibrated.ranges.items())
     print(f"wrote {target}: ranges {counts}, from {len(prompts)} videos", file=sys.stderr)
+
+
+def _check_writable(target: Path) -> None:
+    """Make the folder of `target`, and write to it, before hours of videos. Raises CheckpointError or OSError."""
+    from export.checkpoint.config_file import CheckpointError
+
+    if target.is_dir():
+        raise CheckpointError(f"--fp8-ranges {target} is a folder, accepted: a file to write.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", suffix=".partial", dir=target.parent):
+        pass

@@ -57,11 +57,21 @@ def add_precisions(command: argparse.ArgumentParser) -> None:
         command.add_argument(f"-{option}-precision", dest=part, metavar="NAME", help=text)
 
 
+def named_precisions(options: argparse.Namespace) -> dict[str, str]:
+    """Return the precisions that the command line names, by part."""
+    return {part: value for part in SUPPORTED if (value := getattr(options, part)) is not None}
+
+
+def chosen_precisions(options: argparse.Namespace, defaults: Precisions) -> Precisions:
+    """Return the precisions that the command line names, with `defaults` for the rest. Raises PrecisionError."""
+    return Precisions(**{**asdict(defaults), **named_precisions(options)})
+
+
 def chosen_folder(options: argparse.Namespace, folder: Path, defaults: Precisions) -> Path:
     """Return the export's folder: the one of `--folder`, else `folder` with its non-default precisions appended."""
     if options.folder is not None:
         return folder
-    return folder.with_name(folder.name + _suffix(_precisions(options, defaults), defaults))
+    return folder.with_name(folder.name + _suffix(chosen_precisions(options, defaults), defaults))
 
 
 def ranges_file(checkpoint: Path, folder_of: Callable[[argparse.Namespace], Path]) -> Path:
@@ -77,13 +87,20 @@ def job_count(text: str) -> int:
     return int(text)
 
 
-def disk_error(error: OSError) -> str:
-    """Return the message, with a remedy, for a file that could not be written or read."""
+def disk_error(error: OSError, checkpoint: Path | None = None) -> str:
+    """Return the message, with a remedy, for a file that could not be written or read.
+
+    `checkpoint` is the folder that the command reads, if it reads one.
+    """
     if error.errno in _DISK_FULL:
         return f"{error}. Nothing half-written was left. Free some space, or choose another disk, and run it again."
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and _is_inside(error.filename, checkpoint):
         return f"{error}. Graphs of a large checkpoint are written into its folders, which must be writable."
     return str(error)
+
+
+def _is_inside(name: Any, folder: Path | None) -> bool:
+    return folder is not None and isinstance(name, str) and Path(name).resolve().is_relative_to(folder.resolve())
 
 
 def _onnx(options: argparse.Namespace, folder_of: Callable[[argparse.Namespace], Path]) -> None:
@@ -95,7 +112,7 @@ def _onnx(options: argparse.Namespace, folder_of: Callable[[argparse.Namespace],
     from export.to_onnx.graph_export import ExportSettings
     from export.to_onnx.install import install_export
 
-    precisions = _precisions(options, checkpoint.default_precisions)
+    precisions = chosen_precisions(options, checkpoint.default_precisions)
     place = _PLACES[options.weights]
     external_weights = checkpoint.kind is CheckpointKind.LARGE if place is None else place
     unserved = _why_not_installed(precisions, external_weights=external_weights)
@@ -118,11 +135,6 @@ def _onnx(options: argparse.Namespace, folder_of: Callable[[argparse.Namespace],
     print(f"installed {options.checkpoint.name} in {options.repository}", file=sys.stderr)
 
 
-def _precisions(options: argparse.Namespace, defaults: Precisions) -> Precisions:
-    chosen = {part: value for part in SUPPORTED if (value := getattr(options, part)) is not None}
-    return Precisions(**{**asdict(defaults), **chosen})
-
-
 def _suffix(precisions: Precisions, defaults: Precisions) -> str:
     """Name the precisions that are not defaults, so that exports in several precisions get separate folders."""
     short = {"experts": "", "text_encoder": "-text", "vae": "-vae"}
@@ -142,5 +154,5 @@ def _dry_run(options: argparse.Namespace) -> None:
     from export.graphs.precision import FOR_LARGE_WEIGHTS
     from export.to_onnx.dry_run import dry_run
 
-    precisions = _precisions(options, FOR_LARGE_WEIGHTS)
+    precisions = chosen_precisions(options, FOR_LARGE_WEIGHTS)
     dry_run(options.out, precisions, stored=options.stored, report=lambda row: print(json.dumps(row), flush=True))

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.commands.onnx import job_count
+from export.commands.onnx import add_precisions, chosen_folder, chosen_precisions, job_count, named_precisions
+from export.errors import ExpectedError
 from wan_t2v.engines.tensorrt.tensorrt_module import MODULES
 
 if TYPE_CHECKING:
+    from export.checkpoint.folder import Checkpoint
     from export.to_plan.measured_build import PlanBuilder
+    from export.to_plan.plan_specs import PlanSet
 
 
-class CompileCheckFailed(Exception):
+class CompileCheckFailed(ExpectedError):
     """A graph of the table did not compile, or `--only` matched none."""
 
 
@@ -41,7 +44,19 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
         "--workspace-gib", type=float, help="most memory for one layer of any plan (default: estimated for each plan)"
     )
     plans.add_argument("--vae-tf32", action="store_true", help="let the VAE's FP32 products be computed in TF32")
+    plans.add_argument(
+        "--check-only", action="store_true", help="check sizes, precisions and TensorRT, and build nothing"
+    )
+    add_precisions(plans)
     plans.set_defaults(command=lambda options: build_and_install_plans(options, folder_of(options)))
+    for command in (plans, _add_compile_check(commands, folder_of)):
+        command.add_argument(
+            "--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)"
+        )
+        command.add_argument("--folder", type=Path, help="folder of the exported graphs (default: under build/)")
+
+
+def _add_compile_check(commands: Any, folder_of: Callable[[argparse.Namespace], Path]) -> argparse.ArgumentParser:
     check: argparse.ArgumentParser = commands.add_parser(
         "compile-check", help="compile every graph with TensorRT-RTX, without a GPU"
     )
@@ -60,38 +75,48 @@ def add_plans(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse.
         "--scratch", type=Path, default=Path("build/compile-check"), help="folder for exports (default: %(default)s)"
     )
     check.set_defaults(command=lambda options: _compile_check(options, folder_of(options)))
-    for command in (plans, check):
-        command.add_argument(
-            "--checkpoint", type=Path, default=checkpoint, help="diffusers folder (default: %(default)s)"
-        )
-        command.add_argument("--folder", type=Path, help="folder of the exported graphs (default: under build/)")
+    return check
 
 
 def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builder: "PlanBuilder | None" = None) -> None:
-    """Run the `plans` command. A rehearsal without a GPU passes its own `builder`."""
+    """Run the `plans` command. A rehearsal without a GPU passes its own `builder`.
+
+    What the command line says is checked before the graphs are looked at, which the export may not have made yet.
+    """
     from export.checkpoint.folder import Checkpoint
-    from export.graphs.sizes import named_sizes
     from export.to_onnx.install import install_model_files, set_default_size
     from export.to_plan.build_plans import PlanChoices, build_plans, install_plans, toolchain
-    from export.to_plan.plan_specs import PlanSet
+    from export.to_plan.manifest import check_graphs
     from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
-    from wan_t2v.facts import ModelFacts, ServingDefaults
 
-    defaults = ServingDefaults.read(folder)
-    default = f"{defaults.height}x{defaults.width}x{defaults.num_frames}"
-    sizes = named_sizes(options.sizes or default, ModelFacts.read(folder))
-    choices = PlanChoices(
-        Checkpoint.open(options.checkpoint).architecture, options.workspace_gib, vae_tf32=options.vae_tf32
-    )
+    checkpoint = Checkpoint.open(options.checkpoint)
+    plan_set = _checked_plan_set(options, checkpoint)
+    choices = PlanChoices(checkpoint.architecture, options.workspace_gib, vae_tf32=options.vae_tf32)
     tools = toolchain(tensorrt_module(options.tensorrt), options.compute_capability)
-    plans = options.plans or folder / "plans"
-    plan_set = PlanSet(sizes, options.expert_batch)
-    specs = build_plans(folder, plans, plan_set, tools, choices, builder=builder)
-    if options.repository is not None:
-        install_plans(specs, folder, plans, options.repository)
-        install_model_files(folder, options.repository)
-        set_default_size(options.repository, sizes[0])
-    print(f"{len(specs)} plans for {', '.join(map(str, sizes))} in {options.repository or plans}")
+    if options.check_only:
+        return
+    folder = chosen_folder(options, folder, checkpoint.default_precisions)
+    plans, repository = options.plans or folder / "plans", options.repository
+    check_graphs(folder, checkpoint, named_precisions(options))
+    specs = build_plans(folder, plans, plan_set, tools, choices, builder=builder, repository=repository)
+    if repository is not None:
+        install_plans(specs, folder, plans, repository)
+        install_model_files(folder, repository)
+        set_default_size(repository, plan_set.sizes[0])
+    print(f"{len(specs)} plans for {', '.join(map(str, plan_set.sizes))} in {repository or plans}")
+
+
+def _checked_plan_set(options: argparse.Namespace, checkpoint: "Checkpoint") -> "PlanSet":
+    """Return the sizes and the batch to build for. Raises SizeError, PrecisionError or BuildError."""
+    from export.graphs.precision import PART_OF
+    from export.graphs.sizes import named_sizes
+    from export.to_plan.plan_specs import PlanSet, check_plan_set, plans_of
+
+    default = "x".join(str(checkpoint.defaults[field]["value"]) for field in ("height", "width", "num_frames"))
+    plan_set = PlanSet(named_sizes(options.sizes or default, checkpoint.facts), options.expert_batch)
+    precisions = chosen_precisions(options, checkpoint.default_precisions)
+    check_plan_set(plan_set, plans_of(plan_set, checkpoint.facts), {graph: precisions.of(graph) for graph in PART_OF})
+    return plan_set
 
 
 def _compile_check(options: argparse.Namespace, folder: Path) -> None:

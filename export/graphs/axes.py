@@ -5,11 +5,11 @@ shape that can be checked. It also matters for the VAE, which concatenates cache
 activations that were upsampled twice: with dynamic axes, TensorRT may be unable to prove that the heights are equal.
 """
 
-import re
 from collections.abc import Mapping
 
 import onnx
 
+from wan_t2v.engines.graph_shapes import Dim
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
 
@@ -54,14 +54,11 @@ def _size(dim: onnx.TensorShapeProto.Dimension, axes: Mapping[str, int]) -> int:
 
 
 def _parse_axis(dim_param: str) -> tuple[int, str]:
-    """Parse `latent_height` or `4*latent_height`, as the exporter writes them, into factor and name.
-
-    Raises ValueError for any other form.
-    """
-    axis = re.fullmatch(r"(?:(\d+)\*)?\(*(\w+)\)*", dim_param)
-    if axis is None:
+    """Parse an axis into factor and name, as the server does. Raises ValueError for anything else."""
+    dim = Dim.parse(dim_param)
+    if dim is None or dim.name is None:
         raise ValueError(f"axis {dim_param!r} of the graph is not a name or a multiple of one")
-    return int(axis[1] or 1), axis[2]
+    return dim.factor, dim.name
 
 
 def axes_of(graph: str, size: VideoShape | None, facts: ModelFacts) -> dict[str, int]:

@@ -112,16 +112,6 @@ def needed_ranges(blocks: range) -> list[str]:
     return linear + [f"{attention}.{kind}" for attention in attentions_in_fp8(blocks) for kind in ATTENTION_INPUTS]
 
 
-def rounded_inputs(blocks: int, *, attention: bool) -> int:
-    """Count the activations with a QuantizeLinear in a graph that has `blocks` blocks in FP8.
-
-    A block's ten linear layers have six inputs of their own: query, key and value of self-attention share one, and
-    cross-attention's key and value read the text, which is rounded once for all blocks. With `attention`, query, key
-    and value of both attentions are rounded too.
-    """
-    return (6 + 6 * attention) * blocks + 1 if blocks else 0
-
-
 def put_in_fp8(
     expert: WanTransformer3DModel, ranges: Mapping[str, float], *, blocks: range, attention: bool = False
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from export.errors import ExpectedError
 from wan_t2v.contract import EXPERTS, VAE_DECODERS
 
 PART_OF = {"text_encoder": "text_encoder", **dict.fromkeys(EXPERTS, "experts"), **dict.fromkeys(VAE_DECODERS, "vae")}
@@ -49,7 +50,7 @@ _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _OPTIONS = {"experts": "--precision", "text_encoder": "--text-encoder-precision", "vae": "--vae-precision"}
 
 
-class PrecisionError(ValueError):
+class PrecisionError(ExpectedError, ValueError):
     """A precision that a part of the model does not support. The message lists the supported ones, with reasons."""
 
 

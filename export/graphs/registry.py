@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs import expert, text_encoder, vae_decoder
+from wan_t2v.contract import CACHE_IN, CACHE_OUT, cache_names
 from wan_t2v.facts import ModelFacts
 
 FREE = torch.export.Dim.AUTO  # a dynamic axis that the exporter derives from the named ones
@@ -67,7 +68,7 @@ def _vae_first_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
     return ExampleCall(
         (latents,),
         ("latents",),
-        ("frames", *cache_names("out", caches)),
+        ("frames", *cache_names(CACHE_OUT, caches)),
         dynamic_shapes=({0: "batch", 3: "latent_height", 4: "latent_width"},),
     )
 
@@ -82,8 +83,8 @@ def _vae_next_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
     axes = {0: "batch", 2: "latent_frames", 3: "latent_height", 4: "latent_width"}
     return ExampleCall(
         (latents, *caches),
-        ("latents", *cache_names("in", len(caches))),
-        ("frames", *cache_names("out", len(caches))),
+        ("latents", *cache_names(CACHE_IN, len(caches))),
+        ("frames", *cache_names(CACHE_OUT, len(caches))),
         dynamic_shapes=(axes, tuple({0: "batch", 3: FREE, 4: FREE} for _ in caches)),
     )
 
@@ -91,11 +92,6 @@ def _vae_next_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
 def _precision_of(module: nn.Module) -> torch.dtype:
     """Return the type of most weights: that of the first convolution, which is never kept in FP32."""
     return next(child.weight.dtype for child in module.modules() if isinstance(child, nn.Conv3d))
-
-
-def cache_names(direction: str, count: int) -> tuple[str, ...]:
-    """Name the cache tensors `cache_in_0`, ... or `cache_out_0`, ..., in the order of the causal convolutions."""
-    return tuple(f"cache_{direction}_{index}" for index in range(count))
 
 
 def cache_count(module: nn.Module, latents: Tensor) -> int:

@@ -7,6 +7,7 @@ that its latent grid divides is accepted.
 
 from dataclasses import dataclass
 
+from export.errors import ExpectedError
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
 
@@ -14,7 +15,7 @@ FRAMES = 81  # default number of frames: Wan2.2 was trained with it, and it is f
 A14B_TEXT_DIM = 4096
 
 
-class SizeError(ValueError):
+class SizeError(ExpectedError, ValueError):
     """A size for which no plan can be built. The message lists the accepted ones."""
 
 
@@ -48,6 +49,12 @@ def named_sizes(text: str, facts: ModelFacts) -> tuple[VideoShape, ...]:
     return sizes
 
 
+def is_listed(size: VideoShape, text_dim: int) -> bool:
+    """Whether plans can be built for this height and width, of a checkpoint with this width of text."""
+    listed = {(known.height, known.width) for known in LISTED_SIZES}
+    return text_dim != A14B_TEXT_DIM or (size.height, size.width) in listed
+
+
 def is_trained(size: VideoShape, facts: ModelFacts) -> bool:
     """Whether A14B was trained for this size. Another checkpoint is assumed to be trained for every size."""
     if facts.text_dim != A14B_TEXT_DIM:
@@ -65,7 +72,7 @@ def _named_size(text: str, facts: ModelFacts) -> VideoShape:
         raise SizeError(f"size {text!r}: {size.frames} frames, accepted: {facts.grid.time_stride}k+1, such as {FRAMES}")
     if facts.text_dim != A14B_TEXT_DIM:
         _check_grid(text, size, facts.grid.size_multiple_px)
-    elif (size.height, size.width) not in {(known.height, known.width) for known in LISTED_SIZES}:
+    elif not is_listed(size, facts.text_dim):
         raise SizeError(f"size {text!r}, accepted: {', '.join(map(str, LISTED_SIZES))}; with or without frames")
     return size
 

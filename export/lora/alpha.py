@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from export.checkpoint.config_file import CheckpointError, is_number, object_without_repeats, read_object
-from export.file_hash import sha256
+from wan_t2v.installed_files import sha256_of_file
 
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _IN_HEADER = "lora_adapter_metadata"  # written by diffusers' `save_lora_weights`
 _PREFIXES = ("transformer_2.", "transformer.")
 _UNSUPPORTED = ("use_dora", "use_qalora", "fan_in_fan_out")
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # beginnings of PEFT's `init_lora_weights`
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def adapter_config(path: Path, metadata: Mapping[str, str]) -> AdapterConfig | N
     if _IN_HEADER in metadata:
         return _parsed(f"the header of {path}", _without_prefix(_object(path, metadata[_IN_HEADER])))
     if path.name == PEFT_FILE and beside.exists():
-        return _parsed(str(beside), read_object(beside), file_sha256=sha256(beside))
+        return _parsed(str(beside), read_object(beside), file_sha256=sha256_of_file(beside))
     return None
 
 
@@ -65,12 +66,30 @@ def _parsed(where: str, raw: Mapping[str, Any], *, file_sha256: str | None = Non
     set_options = [name for name in _UNSUPPORTED if raw.get(name)]
     if set_options:
         raise CheckpointError(f"{where}: {set_options[0]} is set, accepted: a plain LoRA, or rank-stabilised.")
+    _check_base_is_kept(where, raw.get("init_lora_weights"))
     if "lora_alpha" not in raw:
         return None
     by_module = raw.get("alpha_pattern") or {}
     if not is_number(raw["lora_alpha"]) or not _is_pattern_table(by_module):
         raise CheckpointError(f"{where}: lora_alpha must be a number, alpha_pattern numbers by module. Save it again.")
+    if 0 in (raw["lora_alpha"], *by_module.values()):
+        raise CheckpointError(
+            f"{where}: an alpha is 0, which changes nothing; accepted: other numbers. Save the LoRA with its own alpha."
+        )
     return AdapterConfig(float(raw["lora_alpha"]), by_module, bool(raw.get("use_rslora")), file_sha256)
+
+
+def _check_base_is_kept(where: str, init: object) -> None:
+    """Refuse an adapter whose training began by changing the base weights, so that its products alone are not enough.
+
+    Raises CheckpointError.
+    """
+    if isinstance(init, str) and init.lower().startswith(_CHANGE_THE_BASE):
+        raise CheckpointError(
+            f"{where}: init_lora_weights is {init!r}, which changed the weights that it was trained on; accepted: "
+            "a LoRA beside unchanged weights. Save it as one: PEFT's "
+            "`save_pretrained(..., path_initial_model_for_weight_conversion=...)`. It has no such conversion for loftq."
+        )
 
 
 def _is_pattern_table(raw: object) -> bool:

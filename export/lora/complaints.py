@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from export.checkpoint.config_file import listed
 from export.lora.key_formats import ACCEPTED
 from export.lora.lora_file import LoraError
 
-_NAMED = 5  # most names that a message lists; it counts the others
 _BLOCK = re.compile(r"(?:^|[._])blocks[._](\d+)[._]")
 _OF_WAN = "Take a LoRA that was trained for this model's experts (Wan2.2-T2V-A14B)."
 _SOME = "If it is meant to change only some blocks, say so: LORA_OPTIONS=--some-blocks."
@@ -66,13 +66,8 @@ class Complaints:
         }
         told = [f"{len(names)} {fault}: {listed(names)}" for fault, names in faults.items() if names]
         if told:
-            raise LoraError(f"{self.where} does not fit {self.component}: tensors {'; '.join(told)}. {self.remedy}")
-
-
-def listed(names: list[str]) -> str:
-    """Join the first names, and count the others."""
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+            remedy = _OF_WAN if self.misshapen else self.remedy  # blocks that are missing do not make another width
+            raise LoraError(f"{self.where} does not fit {self.component}: tensors {'; '.join(told)}. {remedy}")
 
 
 def _blocks_in(names: Iterable[str]) -> set[int]:

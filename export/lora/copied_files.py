@@ -11,36 +11,29 @@ from pathlib import Path
 
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.folder import COMPONENTS, Checkpoint
-from export.file_hash import sha256
+from export.checkpoint.layout import COPIED_FILES, MADE_BY_DRY_RUN, is_dummy, read_copied_files
 from wan_t2v.facts import DEFAULTS_FILE
+from wan_t2v.installed_files import sha256_of_file
 
 logger = logging.getLogger(__name__)
-
-COPIED_FILES = ".merge.json"  # in the merged folder; hidden, so that a merge of a merge does not copy it
 
 
 def copied_files(checkpoint: Checkpoint, paths: Iterable[Path]) -> dict[str, str]:
     """Return hashes of what a merge copies from `checkpoint`: of each component that no LoRA changes, and of each file.
 
     Weights are hashed with their component, of a large checkpoint by samples. Experts are in the record of the merge.
+    Of a dry run's checkpoint the marker is noted, but not copied: with it the next dry run would replace the merge.
     """
     components = {name: checkpoint.hash_of(name).sha256 for name in COMPONENTS if name not in EXPERT_COMPONENTS}
-    others = {str(path.relative_to(checkpoint.folder)): sha256(path) for path in paths if path.suffix != ".safetensors"}
-    return {**components, **others}
+    files = [path for path in paths if path.suffix != ".safetensors"]
+    others = {str(path.relative_to(checkpoint.folder)): sha256_of_file(path) for path in files}
+    dummy = {MADE_BY_DRY_RUN: "noted"} if is_dummy(checkpoint.folder) else {}
+    return {**components, **others, **dummy}
 
 
 def write_copied_files(folder: Path, copied: Mapping[str, str]) -> None:
     """Write the hashes into a merged folder."""
     (folder / COPIED_FILES).write_text(json.dumps(copied, indent=1) + "\n", encoding="utf-8")
-
-
-def read_copied_files(folder: Path) -> dict[str, str] | None:
-    """Read the hashes in a merged folder. None for a folder that is missing, or was merged before they were written."""
-    try:
-        content = json.loads((folder / COPIED_FILES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def carry_over_defaults(merged: Path, new: Path) -> None:
@@ -51,9 +44,9 @@ def carry_over_defaults(merged: Path, new: Path) -> None:
     copied = read_copied_files(merged)
     if copied is None:
         in_source = new / DEFAULTS_FILE
-        as_copied = sha256(in_source) if in_source.exists() else None
+        as_copied = sha256_of_file(in_source) if in_source.exists() else None
     else:
         as_copied = copied.get(DEFAULTS_FILE)
-    if sha256(own) != as_copied:
+    if sha256_of_file(own) != as_copied:
         shutil.copyfile(own, new / DEFAULTS_FILE)
         logger.info("kept %s, which is not the source's", own)

@@ -1,14 +1,15 @@
 """Choice of one LoRA per expert. Both must be named, and a file that is clearly for the other expert is refused."""
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.checkpoint.component_configs import EXPERT_COMPONENTS
+from export.lora.file_names import expert_by_name
 from export.lora.key_formats import SECOND_EXPERT
 from export.lora.lora_file import LoraError, LoraFile
 
-HIGH, LOW = "transformer", "transformer_2"
+HIGH, LOW = EXPERT_COMPONENTS
 NONE = "none"
 _VARIABLES = {HIGH: "LORA_HIGH", LOW: "LORA_LOW"}
 _WORDS = {HIGH: "high", LOW: "low"}
@@ -62,8 +63,7 @@ class LoraChoice:
 def _check_expert(component: str, file: LoraFile) -> None:
     """Refuse a file whose name or tensor names say that it is for the other expert. Raises LoraError."""
     other = LOW if component == HIGH else HIGH
-    words = set(re.split(r"[^a-z0-9]+", file.path.stem.lower()))
-    if _WORDS[other] in words and _WORDS[component] not in words:
+    if expert_by_name(file.path) == _WORDS[other]:
         raise LoraError(
             f"{_VARIABLES[component]}={file.path}: by its name the file is for the {_WORDS[other]}-noise expert. "
             f"Give it as {_VARIABLES[other]}; if the name is wrong, rename the file."

@@ -5,7 +5,9 @@ their graph, where ONNX's tools refuse symbolic and hard links. `merged_loras.js
 into the manifest of every graph that is exported from the folder.
 """
 
+import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,12 @@ from pathlib import Path
 from export.atomic import remove_leftovers, write_folder_atomically
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.folder import COMPONENTS, Checkpoint, CheckpointError
+from export.checkpoint.layout import is_dummy, read_copied_files
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
+from export.checkpoint.weights.tensor_values import check_no_holes
 from export.disk_space import DiskNeed, check_disk_space
 from export.lora.changes import Change, changes_of
-from export.lora.copied_files import carry_over_defaults, copied_files, read_copied_files, write_copied_files
+from export.lora.copied_files import carry_over_defaults, copied_files, write_copied_files
 from export.lora.experts import LoraChoice
 from export.lora.lora_file import LoraError
 from export.lora.merge import write_merged_shard
@@ -39,7 +43,7 @@ def merge_loras(checkpoint: Checkpoint, choice: LoraChoice, into: Path) -> Path:
     """
     _check_target(checkpoint, into)
     files = choice.open_files()
-    experts = {component: stored_tensors(checkpoint.folder, component, links_allowed=True) for component in files}
+    experts = {component: _tensors_of(checkpoint.folder, component) for component in files}
     changes = {
         component: changes_of(file, component, experts[component], some_blocks=choice.some_blocks)
         for component, file in files.items()
@@ -50,14 +54,29 @@ def merge_loras(checkpoint: Checkpoint, choice: LoraChoice, into: Path) -> Path:
     if _read_record(into) == record and read_copied_files(into) == copied and _is_whole(into):
         logger.info("%s holds this merge already", into)
         return into
-    remove_leftovers(into.parent, into.name)
+    _check_can_be_replaced(into)
+    remove_leftovers(into.resolve().parent, into.resolve().name)
     check_disk_space([merge.disk_need(into)])
-    with write_folder_atomically(into, made_here=_is_merged) as partial:
+    with write_folder_atomically(into, made_here=_is_merged) as partial, _only_merge_into(into, partial):
         merge.write(partial)
         carry_over_defaults(into, partial)
         write_copied_files(partial, copied)
         (partial / MERGED_LORAS).write_text(to_json(record), encoding="utf-8")
     return into
+
+
+@contextlib.contextmanager
+def _only_merge_into(into: Path, partial: Path) -> Iterator[None]:
+    """Name the cause if a later merge into the same folder took this one's `partial` for a leftover.
+
+    Raises LoraError.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        if partial.exists():
+            raise
+        raise LoraError(f"Another merge into {into} began during this one, and goes on. Run one at a time.") from None
 
 
 @dataclass(frozen=True)
@@ -98,15 +117,46 @@ class _Merge:
                     yield path
 
 
+def _tensors_of(folder: Path, component: str) -> dict[str, StoredTensor]:
+    """Index an expert's tensors. Raises CheckpointError, also for holes: a LoRA added to them would hide them."""
+    tensors = stored_tensors(folder, component, links_allowed=True)
+    if not is_dummy(folder):
+        check_no_holes(str(folder / component), tensors)
+    return tensors
+
+
 def _check_target(checkpoint: Checkpoint, into: Path) -> None:
     source, target = checkpoint.folder.resolve(), into.resolve()
     if source.is_relative_to(target) or target.is_relative_to(source):
         raise LoraError(f"{into} is {source}, inside of it or around it. Name a folder beside it: LORA_INTO=...")
+    if into.is_symlink() and not into.exists():
+        raise LoraError(
+            f"{into} is a link to {into.readlink()}, which is not there. Mount its disk or make that folder, or name "
+            "another one: LORA_INTO=..."
+        )
     if into.exists() and (not into.is_dir() or (any(into.iterdir()) and not _is_merged(into))):
         raise LoraError(
             f"{into} is there and was not made by a merge (it has no {MERGED_LORAS}). "
             "Remove it, or name another folder: LORA_INTO=..."
         )
+    if not _is_merged(into):  # an earlier merge may be the one that is asked for, and is kept then
+        _check_can_be_replaced(into)
+
+
+def _check_can_be_replaced(into: Path) -> None:
+    """Refuse a folder that cannot be renamed, or beside which this user may not write. Raises LoraError."""
+    target = into.resolve()
+    beside = next(folder for folder in target.parents if folder.exists())
+    if os.path.ismount(target):
+        trouble = f"{target} is where a disk is mounted, and cannot be replaced"
+    elif not os.access(beside, os.W_OK | os.X_OK):
+        trouble = f"a merge into {target} is first written beside it, and {beside} may not be written to"
+    else:
+        return
+    if not (target.is_dir() and os.access(target, os.W_OK)):
+        raise LoraError(f"{into}: {trouble}. Name a folder on a disk that may be written to: LORA_INTO=...")
+    linked = f", or make {target / into.name} and link to that" if into.is_symlink() else ""
+    raise LoraError(f"{into}: {trouble}. Name a folder inside of it: LORA_INTO={into / into.name}{linked}.")
 
 
 def _is_merged(folder: Path) -> bool:

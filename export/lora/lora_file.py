@@ -8,19 +8,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from export.checkpoint.config_file import CheckpointError, check_is_no_pointer, unreadable
+from export.checkpoint.config_file import CheckpointError, check_is_downloaded, check_is_no_pointer, unreadable
 from export.checkpoint.weights.safetensors_index import StoredTensor, metadata_of_file, tensors_of_file
-from export.file_hash import sha256
+from export.checkpoint.weights.tensor_values import TORCH_TYPES
+from export.errors import ExpectedError
 from export.lora.alpha import AdapterConfig, adapter_config
+from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.manifests import MergedLora
 
-TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Some programs save alpha, which is one number, as an integer.
 _ALPHA_TYPES = {"I64": torch.int64, "I32": torch.int32, "F64": torch.float64}
 _READABLE = {**TORCH_TYPES, **_ALPHA_TYPES}
 
 
-class LoraError(Exception):
+class LoraError(ExpectedError):
     """A LoRA that cannot be merged. The message has the file, the tensors, what is accepted, and the remedy."""
 
 
@@ -38,6 +39,7 @@ class LoraFile:
         """Read the header and hash the file. Raises LoraError."""
         _check_kind(path)
         try:
+            check_is_downloaded(path)
             check_is_no_pointer(path)
             tensors = tensors_of_file(
                 path, bytes_of={name: dtype.itemsize for name, dtype in _READABLE.items()}, other_type=_other_type
@@ -50,7 +52,7 @@ class LoraFile:
             raise LoraError(str(error)) from None
         if not tensors:
             raise LoraError(f"{path} holds no tensors. Take the file of the LoRA's weights.")
-        return cls(path, sha256(path), tensors, config)
+        return cls(path, sha256_of_file(path), tensors, config)
 
     def record(self, scale: float) -> MergedLora:
         """Return the entry for `merged_loras.json` and manifests; `scale` is the strength of the merge."""

@@ -6,14 +6,15 @@ Memory use does not depend on the model's size: it is one chunk of a tensor and 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from export.checkpoint.weights.safetensors_index import StoredTensor, header_of
+from export.checkpoint.weights.tensor_values import TORCH_TYPES
 from export.lora.changes import Change, Offset
-from export.lora.lora_file import TORCH_TYPES, LoraError, read_fp32
+from export.lora.lora_file import LoraError, read_fp32
 
 PIECE_ELEMENTS = 1 << 23  # 32 MiB of FP32
 
@@ -27,7 +28,7 @@ def write_merged_shard(
     """
     in_order = dict(sorted(tensors.items(), key=lambda item: item[1].offset))
     with target.open("wb") as file:
-        file.write(header_of(_entries(in_order), {}))
+        file.write(header_of({name: (tensor.dtype, tensor.shape) for name, tensor in in_order.items()}, {}))
         for name, tensor in in_order.items():
             for piece in merged_pieces(name, tensor, changes=changes.get(name, ()), scale=scale):
                 _write(file, piece)
@@ -68,16 +69,6 @@ def _check_finite(name: str, tensor: StoredTensor, merged: Tensor) -> None:
             f"{name}: merged, it has values that are infinite or no numbers in {tensor.dtype}. The LoRA or the "
             "checkpoint is damaged, or the strength is too large: LORA_SCALE=1.0 is as it was trained."
         )
-
-
-def _entries(tensors: Mapping[str, StoredTensor]) -> dict[str, Any]:
-    """Return the header entry of each tensor. The data follow each other without gaps."""
-    entries = {}
-    end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + tensor.nbytes
-        entries[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end]}
-    return entries
 
 
 def _write(file: BinaryIO, piece: Tensor) -> None:

@@ -86,8 +86,9 @@ def graph_experts(folder: Path, precision: str) -> Mapping[str, Expert]:
     return {name: _InPrecision(EngineExpert(_NumpyEngine(e)), precision, "cpu") for name, e in engines.items()}
 
 
-def plan_experts(repository: Path, precision: str, device: str = "cuda:0") -> Mapping[str, Expert]:
+def plan_experts(repository: Path, precision: str) -> Mapping[str, Expert]:
     """Load both experts' TensorRT plans of a model repository into this process, on a GPU."""
+    device = "cuda:0"
     settings = EngineSettings("tensorrt", device)
     file = GRAPH_FILES["tensorrt"].name
     engines = {name: engine_from_file(repository / name / "1" / file, settings) for name in EXPERTS}

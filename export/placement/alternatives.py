@@ -41,8 +41,8 @@ def find_alternatives(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Alternativ
             _resident(f"two GPUs of {gpus[0].name}, ", [profile, *smaller], memory=memory, gpus=[gpus[0]] * 2)
         )
     alternatives.append(_swapped([profile, *smaller], memory, gpus))
-    if len(profile.doors) > 1:
-        alternatives.append(_one_door(memory, gpus))
+    if len(profile.endpoints) > 1:
+        alternatives.append(_one_endpoint(memory, gpus))
     return alternatives
 
 
@@ -75,8 +75,8 @@ def _swapped(profiles: list[ServingProfile], memory: GpuMemory, gpus: Sequence[G
     return Alternative(f"{Layout.ONE_AT_A_TIME.value}, {precisions(profiles[-1])}", None)
 
 
-def _one_door(memory: GpuMemory, gpus: Sequence[Gpu]) -> Alternative:
-    alone = replace(memory, profile=replace(memory.profile, doors=(STREAM,)))
+def _one_endpoint(memory: GpuMemory, gpus: Sequence[Gpu]) -> Alternative:
+    alone = replace(memory, profile=replace(memory.profile, endpoints=(STREAM,)))
     change = f"one endpoint only (--door stream), {precisions(memory.profile)}"
     return Alternative(change, best_fit(best_of_each_layout(alone, gpus)))
 

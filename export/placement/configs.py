@@ -10,7 +10,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from export.atomic import write_atomically
 from export.graphs.precision import io_precision
-from export.placement.gpu_memory import MIB, SettingsError, VaeEngine
+from export.placement.gpu_memory import MIB, SettingsError, VaeEngine, whole_mib
 from export.placement.layouts import Layout, Placement
 from export.placement.measured_plans import rows_of_experts
 from wan_t2v.contract import EXPERTS, MODELS, MODELS_OF_ENDPOINT, STREAM, VAE_DECODERS, Dtype
@@ -48,7 +48,7 @@ def write_configs(placement: Placement, repository: Path, name: str) -> list[Pat
         raise SettingsError(f"--out {name!r}, accepted: letters, digits, '.', '_', '-'; `cpu` is the embedded server's")
     configs = placed_configs(placement, repository)
     paths = []
-    for model in loaded_by_server(repository):
+    for model in models_of_repository(repository):
         path = repository / model / "configs" / f"{name}.pbtxt"
         if model not in configs:
             path.unlink(missing_ok=True)
@@ -74,7 +74,7 @@ def placed_configs(placement: Placement, repository: Path) -> dict[str, Any]:
         )
     configs = {}
     merged, never_loaded = _merged_rows(placement, repository), unloaded_models(placement) - set(EXPERTS)
-    for model in loaded_by_server(repository):
+    for model in models_of_repository(repository):
         text = (repository / model / "config.pbtxt").read_text(encoding="utf-8")
         original = text_format.Parse(text, ModelConfig())
         placed = ModelConfig()
@@ -145,24 +145,25 @@ def _set_types(config: Any, type_name: str) -> None:
 
 def _parameters(model: str, placement: Placement, *, merges: bool) -> Iterator[tuple[str, str]]:
     profile = placement.profile
-    if model in ("denoiser", STREAM) and placement.layout is Layout.ONE_AT_A_TIME:
-        yield "expert_residency", "one_at_a_time"
-    if model in ("denoiser", STREAM) and profile.text_encoder != io_precision(profile.experts):
-        yield "expert_precision", io_precision(profile.experts)
     if model in ("denoiser", STREAM):
+        if placement.layout is Layout.ONE_AT_A_TIME:
+            yield "expert_residency", "one_at_a_time"
+        if profile.text_encoder != io_precision(profile.experts):
+            yield "expert_precision", io_precision(profile.experts)
         yield "max_in_flight", "1"  # across both endpoints: placement counts the memory of one clip
         parallel = len(placement.expert_gpus[EXPERTS[0]]) > 1
         yield "guidance_passes", "together" if parallel or merges else "in_turn"
-    if model in ("vae_decoder", STREAM) and placement.vae_engine.in_process:
-        yield "engine_location", "in_process"
-        yield "engine", ENGINE_OF[placement.vae_engine]
-    if model in ("vae_decoder", STREAM) and len(placement.profile.sizes) > 1:
-        yield "version_sizes", ",".join(map(str, placement.profile.sizes))
+    if model in ("vae_decoder", STREAM):
+        if placement.vae_engine.in_process:
+            yield "engine_location", "in_process"
+            yield "engine", ENGINE_OF[placement.vae_engine]
+        if len(profile.sizes) > 1:
+            yield "version_sizes", ",".join(map(str, profile.sizes))
     if model == "text_encoder" and placement.text_encoder_on_cpu:
         yield "engine", "torch"
         yield "threads", str(TEXT_ENCODER_THREADS)
     if model == "prepare":
-        yield "served_clips", ",".join(map(str, placement.profile.sizes))
+        yield "served_clips", ",".join(map(str, profile.sizes))
 
 
 def _set_parameter(config: Any, key: str, value: str) -> None:
@@ -175,13 +176,13 @@ def unloaded_models(placement: Placement) -> set[str]:
     These are an expert that is swapped in later, the VAE's plans if another process runs them, and the models of an
     endpoint that is not served.
     """
-    served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.profile.doors))
+    served = set().union(*(MODELS_OF_ENDPOINT[endpoint] for endpoint in placement.profile.endpoints))
     closed = set().union(*MODELS_OF_ENDPOINT.values()) - served
     swapped = {EXPERTS[1]} if placement.layout is Layout.ONE_AT_A_TIME else set()
     return swapped.union(VAE_DECODERS if placement.vae_engine.in_process else (), closed)
 
 
-def loaded_by_server(repository: Path) -> list[str]:
+def models_of_repository(repository: Path) -> list[str]:
     """List the names of all models of a repository."""
     return sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
 
@@ -191,8 +192,8 @@ def server_options(placement: Placement, repository: Path, name: str) -> list[st
     options = [f"--model-config-name={name}", "--disable-auto-complete-config"]
     for gpu in range(len(placement.gpus)):
         options.append(f"--cuda-memory-pool-byte-size={gpu}:{placement.pool_bytes(gpu)}")
-    options.append(f"--pinned-memory-pool-byte-size={max(PINNED_BYTES, _rounded(2 * placement.memory.frames_bytes))}")
-    models = loaded_by_server(repository)
+    options.append(f"--pinned-memory-pool-byte-size={max(PINNED_BYTES, whole_mib(2 * placement.memory.frames_bytes))}")
+    models = models_of_repository(repository)
     unloaded = unloaded_models(placement) & set(models)
     if unloaded:
         options.append("--model-control-mode=explicit")
@@ -212,7 +213,3 @@ def programs_command(placement: Placement, repository: Path) -> str:
     precisions = {PROGRAM_PARTS[graph]: getattr(profile, PRECISION_OF[graph]) for graph in graphs}
     options = [f"--graph {graph}" for graph in graphs] + [f"--{part}-precision {p}" for part, p in precisions.items()]
     return f"python -m export.to_torch_program --checkpoint FOLDER --repository {repository} {' '.join(options)}"
-
-
-def _rounded(size: int) -> int:
-    return -(-size // MIB) * MIB

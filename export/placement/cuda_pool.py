@@ -6,7 +6,7 @@ of handles that it sends, and the model's process indexes past the end of that l
 everything that can be alive at once, fragmentation included. Another 4 GiB of each GPU stay free (gpus.py).
 """
 
-from export.placement.gpu_memory import FP32, MIB, VALUE_BYTES, GpuMemory, elements
+from export.placement.gpu_memory import FP32, MIB, VALUE_BYTES, GpuMemory, elements, whole_mib
 
 LEAST_POOL_BYTES = 512 * MIB
 PASSES_AT_ONCE = 2  # the two guidance passes call the expert concurrently
@@ -23,14 +23,14 @@ SMALL_TENSORS_IN_POOL = 2
 
 def caches_in_pool(memory: GpuMemory) -> int:
     """Return the bytes of VAE caches in the pool if Triton runs the VAE's plans: one clip per endpoint."""
-    return len(memory.profile.doors) * CACHE_SETS_IN_POOL * memory.largest_cache_set
+    return len(memory.profile.endpoints) * CACHE_SETS_IN_POOL * memory.largest_cache_set
 
 
 def pool_bytes(memory: GpuMemory, *, vae_plans: bool) -> int:
     """Return the bytes of one GPU's pool, rounded up to MiB. `vae_plans`: Triton runs the VAE's plans on this GPU."""
-    small = len(memory.profile.doors) * _small_tensors(memory, vae_plans=vae_plans)
+    small = len(memory.profile.endpoints) * _small_tensors(memory, vae_plans=vae_plans)
     caches = caches_in_pool(memory) if vae_plans else 0
-    return _whole_mib(max(LEAST_POOL_BYTES, SMALL_TENSORS_IN_POOL * small) + caches)
+    return whole_mib(max(LEAST_POOL_BYTES, SMALL_TENSORS_IN_POOL * small) + caches)
 
 
 def _small_tensors(memory: GpuMemory, *, vae_plans: bool) -> int:
@@ -60,7 +60,3 @@ def _vae_call(memory: GpuMemory) -> tuple[int, int]:
     area = max(shape.height * shape.width for shape in memory.latents)
     pixels = 2 ** sum(vae.upsamples_time) * 4 ** len(vae.upsamples_time)
     return vae.latent_channels * area * value, 3 * pixels * area * value
-
-
-def _whole_mib(size: int) -> int:
-    return -(-size // MIB) * MIB

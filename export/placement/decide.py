@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from export.checkpoint.architecture import A14B
-from export.checkpoint.component_configs import read_architecture
+from export.checkpoint.architecture import A14B, Architecture
+from export.checkpoint.component_configs import check_experts_alike, read_architecture
 from export.checkpoint.config_file import CheckpointError
+from export.checkpoint.layout import check_layout
 from export.placement.alternatives import Alternative, find_alternatives
 from export.placement.gpu_memory import GpuMemory, ServingProfile, SettingsError, VaeEngine, unique_sizes
 from export.placement.gpus import Gpu
@@ -45,19 +46,27 @@ def _read_options(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
         experts=options.precision,
         text_encoder=options.text_encoder_precision,
         vae=options.vae_precision,
-        doors=_doors(options.door, options.repository),
+        endpoints=_endpoints(options.door, options.repository),
         text_encoder_device=None if options.text_encoder == "auto" else options.text_encoder,
         vae_engine=None if options.vae_engine == "auto" else VaeEngine(options.vae_engine),
     )
-    architecture = read_architecture(options.checkpoint) if options.checkpoint else A14B
-    memory = GpuMemory(architecture, profile, measured_contexts(options.repository, profile))
+    memory = GpuMemory(_architecture(options.checkpoint), profile, measured_contexts(options.repository, profile))
     return memory, [Gpu.parse(text) for text in options.gpu]
 
 
-def _doors(wanted: str, repository: Path) -> tuple[str, ...]:
+def _architecture(checkpoint: Path | None) -> Architecture:
+    """Read a checkpoint's config files, as the export does. Raises CheckpointError for another model."""
+    if checkpoint is None:
+        return A14B
+    check_layout(checkpoint)
+    check_experts_alike(checkpoint)
+    return read_architecture(checkpoint)
+
+
+def _endpoints(wanted: str, repository: Path) -> tuple[str, ...]:
     """Return the wanted endpoints that the repository has. Raises FileNotFoundError if it has none of them."""
     named = {"both": (UNARY, STREAM), "stream": (STREAM,), "unary": (UNARY,)}[wanted]
-    served = tuple(door for door in named if (repository / door / "config.pbtxt").exists())
+    served = tuple(endpoint for endpoint in named if (repository / endpoint / "config.pbtxt").exists())
     if not served:
         raise FileNotFoundError(f"{repository} has no model {' or '.join(named)}. Set --repository.")
     return served

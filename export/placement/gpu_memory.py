@@ -11,6 +11,7 @@ from enum import Enum
 from functools import cached_property
 
 from export.checkpoint.architecture import Architecture, Convolution
+from export.errors import ExpectedError
 from export.graphs.precision import IN_PLANS, NOT_IN_PLANS, SUPPORTED, UNSUPPORTED, blocks_in_eight_bits, io_precision
 from export.graphs.sizes import FRAMES
 from wan_t2v.contract import UNARY
@@ -20,7 +21,7 @@ MIB = 2**20
 GIB = 2**30
 FP32 = 4
 CACHED_FRAMES = 2
-TEXT_BATCH = 8  # largest batch of the text encoder's profile
+TEXT_BATCH = 8  # prompts in one call of the text encoder: the largest batch of its plan's profile
 INDEX_BYTES = 8
 
 # A CUDA context with its loaded kernels, per process and per GPU that the process opens. Estimate.
@@ -34,9 +35,6 @@ TORCH_ACTIVATIONS = 2
 _REFUSED = UNSUPPORTED | NOT_IN_PLANS
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 VALUE_BYTES = {name: _BYTES[io_precision(name)] for name in SUPPORTED["experts"]}  # of an activation between layers
-
-
-TEXT_ENCODER_DEVICES = ("gpu", "cpu")
 
 
 class VaeEngine(Enum):
@@ -62,7 +60,7 @@ class VaeEngine(Enum):
         return self is not VaeEngine.TRITON_PLANS
 
 
-class SettingsError(ValueError):
+class SettingsError(ExpectedError, ValueError):
     """A setting that cannot be deployed. The message says what is accepted."""
 
 
@@ -77,7 +75,7 @@ class ServingProfile:
     experts: str = "bf16"
     text_encoder: str = "bf16"
     vae: str = "fp32"
-    doors: tuple[str, ...] = (UNARY,)
+    endpoints: tuple[str, ...] = (UNARY,)
     text_encoder_device: str | None = None
     vae_engine: VaeEngine | None = None
 
@@ -115,13 +113,7 @@ class GpuMemory:
     @cached_property
     def latents(self) -> list[LatentShape]:
         """Latent shape of each size. Raises SettingsError for a size that the latent grid does not divide."""
-        vae, expert = self.architecture.vae, self.architecture.expert
-        grid = LatentGrid(
-            channels=vae.latent_channels,
-            time_stride=2 ** sum(vae.upsamples_time),
-            space_stride=2 ** len(vae.upsamples_time),
-            patch=expert.patch[1],
-        )
+        grid = self.architecture.grid
         for size in self.profile.sizes:
             _check_size(size, grid)
         return [grid.latent_shape(size) for size in self.profile.sizes]
@@ -265,6 +257,11 @@ class GpuMemory:
         latents = max(elements(latents) for latents in self.latents)
         text = self.architecture.text_length * self.architecture.expert.text_dim
         return 16 * latents * FP32 + 4 * text * FP32
+
+
+def whole_mib(size: int) -> int:
+    """Round a size in bytes up to MiB."""
+    return -(-size // MIB) * MIB
 
 
 def elements(latents: LatentShape) -> int:

@@ -112,11 +112,11 @@ class Placement:
     def _processes(self) -> Iterator[MemoryUse]:
         working = self.memory.denoiser_working_set
         experts = {gpu for gpus in self.expert_gpus.values() for gpu in gpus}
-        if UNARY in self.profile.doors:
+        if UNARY in self.profile.endpoints:
             yield from _process("denoiser", 0, opens=experts, working=working)
             for use in _process("vae_decoder", self.vae, opens={0}):  # the denoiser's latents lie on the first GPU
                 yield self._with_vae(use)
-        if STREAM in self.profile.doors:
+        if STREAM in self.profile.endpoints:
             for use in _process(STREAM, self.stream, opens={*experts, self.vae}, working=working):
                 yield self._with_vae(use)
         for gpu in range(len(self.gpus)):

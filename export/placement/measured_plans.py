@@ -13,11 +13,13 @@ from export.graphs.precision import PART_OF
 from export.placement.gpu_memory import ServingProfile, SettingsError
 from wan_t2v.contract import EXPERTS
 from wan_t2v.engines.loader import GRAPH_FILES
+from wan_t2v.manifests import PLAN_MANIFEST
 
 KEY = "device_memory_bytes"
 _REMEDY = (
     "Build the plans again, which measures them: `make plans CHECKPOINT=... SIZES={sizes}`; "
-    "in Kubernetes remove plan.json of that plan from the volume and run the chart's Job again."
+    "in Kubernetes remove plan.json of that plan from the volume and run the chart's Job again, as "
+    'docs/run/kubernetes.md says ("Run the Job again").'
 )
 
 
@@ -28,7 +30,7 @@ def measured_contexts(repository: Path, profile: ServingProfile) -> dict[str, in
     """
     contexts = {}
     for graph, part in PART_OF.items():
-        manifests = {path: _read(path) for path in sorted(repository.glob(f"{graph}/*/plan.json"))}
+        manifests = {path: _read(path) for path in sorted(repository.glob(f"{graph}/*/{PLAN_MANIFEST}"))}
         precisions = {manifest.get("precision") for manifest in manifests.values()}
         sizes = sorted(size for manifest in manifests.values() for size in manifest.get("sizes", []))
         right = sizes in ([], sorted(map(str, profile.sizes)))  # the text encoder's plan has no size
@@ -46,7 +48,7 @@ def rows_of_experts(repository: Path) -> dict[str, int]:
 
 
 def _rows(model: Path) -> Iterator[int]:
-    for path in sorted(model.glob("*/plan.json")):
+    for path in sorted(model.glob(f"*/{PLAN_MANIFEST}")):
         rows = _read(path).get("batch", 1)
         if type(rows) is not int or rows < 1:
             remedy = _REMEDY.format(sizes="...")
@@ -58,7 +60,7 @@ def check_programs(repository: Path, graphs: Sequence[str], command: str) -> Non
     """Refuse a repository that has plans but lacks a torch program of `graphs`. Raises SettingsError."""
     file = GRAPH_FILES["torch"].name
     missing = [graph for graph in graphs if not list(repository.glob(f"{graph}/*/{file}"))]
-    if missing and next(repository.glob("*/*/plan.json"), None) is not None:
+    if missing and next(repository.glob(f"*/*/{PLAN_MANIFEST}"), None) is not None:
         raise SettingsError(
             f"{repository} has plans, but no {file} of {', '.join(missing)}, which this placement runs in torch. "
             f"Make it: {command}"

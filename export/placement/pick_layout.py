@@ -25,7 +25,7 @@ def placements(memory: GpuMemory, gpus: Sequence[Gpu], layout: Layout) -> list[P
         for text_encoder, vae, engine in product(encoders, places, engines)
     ]
     if layout is Layout.ONE_AT_A_TIME:  # the process that swaps checks its own GPU's memory; experts are on the first
-        arrangements = [p for p in arrangements if STREAM not in profile.doors or p.stream == 0]
+        arrangements = [p for p in arrangements if STREAM not in profile.endpoints or p.stream == 0]
     return sorted(arrangements, key=_preference)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from export.graphs.sizes import LISTED_SIZES, is_listed
 from export.placement.alternatives import Alternative, precisions
 from export.placement.cuda_pool import CACHE_SETS_IN_POOL
 from export.placement.gpu_memory import GIB, VaeEngine
@@ -33,7 +34,7 @@ def report_lines(
     shown = choice or max(tried, key=lambda placement: placement.least_free)
     sizes = ", ".join(map(str, shown.profile.sizes))
     yield f"{_gpus(shown)}; {sizes}; {precisions(shown.profile)}, text encoder in {shown.profile.text_encoder}"
-    yield f"served: {', '.join(shown.profile.doors)}, one clip at a time at each"
+    yield f"served: {', '.join(shown.profile.endpoints)}, one clip at a time at each"
     yield ""
     yield from _table(shown)
     yield _NOTE
@@ -42,10 +43,20 @@ def report_lines(
     yield from (f"  not {reason}" for reason in _passed_over(tried, shown))
     yield f"text encoder {text_encoder_reason(shown)}"
     yield f"VAE {shown.vae_engine.description}: {vae_reason(shown)}"
+    yield from _without_plans(shown)
     if alternatives:
         yield ""
         yield "Both experts do not fit beside everything else. In this order:" if _swaps(choice) else "What would do:"
         yield from (f"  {number}. {_alternative_line(other)}" for number, other in enumerate(alternatives, start=1))
+
+
+def _without_plans(placement: Placement) -> Iterator[str]:
+    """Yield one line if there are sizes for which `make plans` builds nothing."""
+    text_dim = placement.memory.architecture.expert.text_dim
+    refused = [str(size) for size in placement.profile.sizes if not is_listed(size, text_dim)]
+    if refused:
+        accepted = ", ".join(map(str, LISTED_SIZES))
+        yield f"no plans for {', '.join(refused)}: `make plans` refuses such sizes, accepted: {accepted}"
 
 
 def _swaps(choice: Placement | None) -> bool:
@@ -122,11 +133,11 @@ def vae_reason(placement: Placement) -> str:
     """Return why the VAE runs where it does."""
     one = f"a set of caches has {_gib(placement.memory.largest_cache_set)} GiB"
     bindings = sum(placement.memory.plans[name].bindings for name in VAE_DECODERS)
-    pool = CACHE_SETS_IN_POOL * len(placement.profile.doors)
+    pool = CACHE_SETS_IN_POOL * len(placement.profile.endpoints)
     plans = f"{pool} sets in Triton's pool and {_gib(bindings)} GiB of bindings"
     if not placement.vae_engine.in_process:
         return f"{one}; {plans} fit beside the rest, and Triton schedules and counts its calls"
-    reason = f"{one}; {SETS_IN_PROCESS} sets for each door, where Triton plans would hold {plans}, "
+    reason = f"{one}; {SETS_IN_PROCESS} sets for each endpoint, where Triton plans would hold {plans}, "
     reason += _not_with(placement, VaeEngine.TRITON_PLANS)
     if placement.vae_engine is VaeEngine.TORCH:
         reason += f". Plans in the process have a context per size, {_not_with(placement, VaeEngine.IN_PROCESS)}"
@@ -183,7 +194,7 @@ def placement_json(placement: Placement) -> dict[str, Any]:
             "vae": profile.vae,
         },
         "sizes": [str(size) for size in profile.sizes],
-        "doors": list(profile.doors),
+        "doors": list(profile.endpoints),
         "gpus": [
             {
                 "name": gpu.name,

@@ -36,14 +36,16 @@ class CalibrationSettings:
 def calibrate(checkpoint: Checkpoint, settings: CalibrationSettings) -> Fp8Ranges:
     """Generate the videos and return the largest absolute values in the experts' layers.
 
-    Raises CheckpointError, and PrecisionError without ModelOpt.
+    Raises CheckpointError, and PrecisionError without ModelOpt or with too few steps.
     """
     checkpoint.check()
     hashes = {name: checkpoint.hash_of(name).sha256 for name in EXPERT_COMPONENTS}  # an error comes before the videos
-    pipeline = _pipeline(checkpoint)
-    experts = nn.ModuleDict({name: getattr(pipeline, name) for name in EXPERT_COMPONENTS})
+    mtq = _modelopt()
     fields = {name: field["value"] for name, field in checkpoint.defaults.items()}
-    watched = _watch(experts, lambda: _make_videos(pipeline, settings, fields))
+    pipeline = _pipeline(checkpoint, flow_shift=fields["flow_shift"])
+    _check_both_run(pipeline.scheduler, settings.num_inference_steps, checkpoint.facts.boundary_timestep)
+    experts = nn.ModuleDict({name: getattr(pipeline, name) for name in EXPERT_COMPONENTS})
+    watched = _watch(mtq, experts, lambda: _make_videos(pipeline, settings, fields))
     return Fp8Ranges(
         checkpoint_hashes=hashes,
         ranges={name: _ranges(watched[name]) for name in EXPERT_COMPONENTS},
@@ -51,6 +53,7 @@ def calibrate(checkpoint: Checkpoint, settings: CalibrationSettings) -> Fp8Range
             "prompts": list(settings.prompts),
             "num_inference_steps": settings.num_inference_steps,
             "seed": settings.seed,
+            "flow_shift": fields["flow_shift"],
             "size": [fields[name] for name in ("num_frames", "height", "width")],
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "versions": {name: version(name) for name in ("torch", "diffusers", "nvidia-modelopt")},
@@ -58,14 +61,37 @@ def calibrate(checkpoint: Checkpoint, settings: CalibrationSettings) -> Fp8Range
     )
 
 
-def _pipeline(checkpoint: Checkpoint) -> Any:
-    """Load the pipeline: a large checkpoint in BF16, a small one in FP32. On a GPU, components are loaded in turn."""
+def _modelopt() -> Any:
+    """Import ModelOpt's quantisation. Raises PrecisionError without ModelOpt."""
+    try:
+        import modelopt.torch.quantization as mtq  # seconds to import, and an extra of its own
+    except ImportError as error:
+        raise PrecisionError(f"calibration needs NVIDIA's ModelOpt: {error}. Run `make setup-dev`") from error
+    return mtq
+
+
+def _pipeline(checkpoint: Checkpoint, *, flow_shift: float) -> Any:
+    """Load the pipeline: a large checkpoint in BF16, a small one in FP32. On a GPU, components are loaded in turn.
+
+    `flow_shift` replaces that of the scheduler's file, since the server's default is another one.
+    """
     dtype = torch.float32 if checkpoint.kind is CheckpointKind.SMALL else torch.bfloat16
     pipeline: Any = WanPipeline.from_pretrained(checkpoint.folder, torch_dtype=dtype, local_files_only=True)
+    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, flow_shift=flow_shift)
     pipeline.set_progress_bar_config(disable=True)
     if torch.cuda.is_available():
         pipeline.enable_model_cpu_offload()
     return pipeline
+
+
+def _check_both_run(scheduler: Any, steps: int, boundary_timestep: float) -> None:
+    """Raise PrecisionError unless each expert has a step, since it would get no ranges."""
+    scheduler.set_timesteps(steps)
+    high_noise = int((scheduler.timesteps >= boundary_timestep).sum())
+    if high_noise in (0, steps):
+        idle = EXPERT_COMPONENTS[0] if high_noise == 0 else EXPERT_COMPONENTS[1]
+        shift = scheduler.config.flow_shift
+        raise PrecisionError(f"--steps {steps}: {idle} would have no step at flow shift {shift:g}. Ask for more steps.")
 
 
 def _make_videos(pipeline: Any, settings: CalibrationSettings, fields: dict[str, Any]) -> None:
@@ -79,16 +105,11 @@ def _make_videos(pipeline: Any, settings: CalibrationSettings, fields: dict[str,
         )
 
 
-def _watch(experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
+def _watch(mtq: Any, experts: nn.ModuleDict, make_videos: Callable[[], None]) -> nn.ModuleDict:
     """Insert ModelOpt's quantizers into all blocks of the experts, and run `make_videos` once.
 
-    All blocks are recorded, although FP8 leaves some unquantised. Raises PrecisionError without ModelOpt.
+    All blocks are recorded, although FP8 leaves some unquantised.
     """
-    try:
-        import modelopt.torch.quantization as mtq  # seconds to import, and an extra of its own
-    except ImportError as error:
-        raise PrecisionError(f"calibration needs NVIDIA's ModelOpt: {error}. Run `make setup-dev`") from error
-
     blocks = {name: range(len(experts[name].blocks)) for name in EXPERT_COMPONENTS}  # type: ignore[arg-type]
     patterns = [
         f"{name}.blocks.{block}.*{kind}"

@@ -44,7 +44,9 @@ def read_ranges(path: Path, component: str, *, names: list[str], checkpoint_hash
     ranges = calibrated.ranges.get(component, {})
     bad = [name for name in names if not (is_number(value := ranges.get(name)) and value > 0.0)]
     if bad:
-        raise CheckpointError(f"{path}: {len(bad)} ranges of {component} are missing or not positive: {bad[:3]}.")
+        raise CheckpointError(
+            f"{path}: {len(bad)} ranges of {component} are missing or not positive: {bad[:3]}. {_REMEDY} again."
+        )
     return ranges
 
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
-from export.atomic import write_atomically
+from export.atomic import remove_abandoned, write_atomically
 from export.checkpoint.folder import CheckpointError
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
 from export.graphs.fp8_layers import Fp8Linear, linear_layers, to_fp8
@@ -98,6 +98,7 @@ def _write_all(
     target: Path, layers: Mapping[str, EightBitLinear], weights: Mapping[str, StoredTensor], dtype: torch.dtype
 ) -> dict[str, StoredTensor]:
     placed = {}
+    remove_abandoned(target)
     with write_atomically(target) as partial, partial.open("wb") as file:
         for name, layer in layers.items():
             for suffix, tensor in _rounded(weights[f"{name}.weight"], layer, dtype).items():

@@ -4,23 +4,22 @@ The shards are sparse files: 126 GB in size, and almost nothing on disk. They re
 can be checked and compiled, but must not be run. The tokenizer is another one, of wan-mini's kind.
 """
 
-import copy
 import json
 import math
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from export.atomic import write_folder_atomically
+from export.checkpoint.architecture import WANS_TEXT_LENGTH
+from export.checkpoint.layout import MADE_BY_DRY_RUN, is_of_a_dry_run
 from export.checkpoint.meta_module import shell_of
 from export.checkpoint.mini_tokenizer import train_tokenizer
 from export.checkpoint.weights.component_weights import EMBEDDINGS
-from export.checkpoint.weights.safetensors_index import BYTES_OF
+from export.checkpoint.weights.safetensors_index import BYTES_OF, header_of, tensors_of_file
+from export.checkpoint.weights.weight_files import weight_stem
 
 SHARD_BYTES = 5_000_000_000
-MADE_BY_DRY_RUN = ".made-by-dry-run"  # in each folder that a dry run may replace; merges do not copy hidden files
-TEXT_LENGTH = 512
 # With these types the folder has the published size, 118 GiB, and an expert its twelve shards.
 STORED = {"transformer": "F32", "transformer_2": "F32", "text_encoder": "BF16", "vae": "F32"}
 
@@ -156,18 +155,6 @@ A14B_PARAMETERS = {
 }
 
 
-def small_configs(*, layers: int = 2) -> dict[str, dict[str, Any]]:
-    """Return the config files of a small network of the same architecture, for tests."""
-    configs = copy.deepcopy(dict(A14B_CONFIGS))
-    for name in ("transformer/config.json", "transformer_2/config.json"):
-        configs[name].update(num_attention_heads=2, attention_head_dim=64, ffn_dim=256, num_layers=layers, text_dim=64)
-    configs["text_encoder/config.json"].update(
-        d_model=64, d_kv=16, d_ff=128, num_heads=4, num_layers=layers, vocab_size=1024
-    )
-    configs["vae/config.json"].update(base_dim=8)
-    return configs
-
-
 def write_dummy(
     folder: Path,
     configs: Mapping[str, Mapping[str, Any]] = A14B_CONFIGS,
@@ -185,18 +172,12 @@ def write_dummy(
         for name, config in configs.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        train_tokenizer(vocabulary=1024, text_length=TEXT_LENGTH).save_pretrained(partial / "tokenizer")
+        train_tokenizer(vocabulary=1024, text_length=WANS_TEXT_LENGTH).save_pretrained(partial / "tokenizer")
         for component, dtype in stored.items():
-            stem = "model" if component == "text_encoder" else "diffusion_pytorch_model"
             shapes = {name: tuple(tensor.shape) for name, tensor in shell_of(partial, component).state_dict().items()}
             shapes.pop(EMBEDDINGS[1], None)  # the published checkpoint stores the embedding under its first name only
-            _write_shards(partial / component / stem, shapes, dtype, shard_bytes=shard_bytes)
+            _write_shards(partial / component / weight_stem(component), shapes, dtype, shard_bytes=shard_bytes)
     return folder
-
-
-def is_of_a_dry_run(folder: Path) -> bool:
-    """Whether a dry run made the folder."""
-    return (folder / MADE_BY_DRY_RUN).exists()
 
 
 _ShapeTable = dict[str, tuple[int, ...]]
@@ -232,16 +213,11 @@ def _split(shapes: _ShapeTable, itemsize: int, shard_bytes: int) -> Iterator[_Sh
 
 def write_sparse(path: Path, shapes: _ShapeTable, dtype: str) -> None:
     """Write a safetensors file with a valid header and a hole for its data. One value of an embedding is not zero."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in shapes.items():
-        begin, end = end, end + math.prod(shape) * BYTES_OF[dtype]
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-    header = json.dumps(entries).encode()
-    header += b" " * (-len(header) % 8)
+    header = header_of({name: (dtype, shape) for name, shape in shapes.items()}, {})
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header)
-        if EMBEDDINGS[0] in shapes:  # the checkpoint's check refuses an embedding of zeros
-            file.seek(8 + len(header) + entries[EMBEDDINGS[0]]["data_offsets"][0])
+        file.write(header)
+        file.truncate(len(header) + sum(map(math.prod, shapes.values())) * BYTES_OF[dtype])
+    if EMBEDDINGS[0] in shapes:  # the checkpoint's check refuses an embedding of zeros
+        with path.open("r+b") as file:
+            file.seek(tensors_of_file(path)[EMBEDDINGS[0]].offset)
             file.write(b"\x3f\x80")
-        file.truncate(8 + len(header) + end)

@@ -13,23 +13,22 @@ import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 
-from export.atomic import write_atomically
+from export.atomic import remove_abandoned, write_atomically
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.meta_module import is_fp32_island, shell_of
-from export.checkpoint.weights.safetensors_index import BYTES_OF, StoredTensor, stored_tensors
+from export.checkpoint.weights.safetensors_index import BYTES_OF, StoredTensor, header_of, read_sample, stored_tensors
+from export.checkpoint.weights.tensor_values import TORCH_TYPES
 from export.disk_space import DiskNeed
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "experts-bf16"
 CHUNK_ELEMENTS = 1 << 24  # 64 MiB of FP32
-_SAMPLE_BYTES = 4096
 _SOURCE = "source_sha256"  # in the header's metadata: digest of the source shard
-_TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def bf16_folder(checkpoint: Path) -> Path:
@@ -82,29 +81,22 @@ class _Shard:
 
     def write(self) -> None:
         """Write the copy atomically."""
-        header = json.dumps(self._header()).encode()
-        header += b" " * (-len(header) % 8)
+        header = header_of(
+            {name: (self.types[name], tensor.shape) for name, tensor in self.tensors.items()},
+            {_SOURCE: self._digest()},
+        )
+        remove_abandoned(self.target)
         with write_atomically(self.target) as partial, partial.open("wb") as file:
-            file.write(struct.pack("<Q", len(header)) + header)
+            file.write(header)
             for name, tensor in self.tensors.items():
-                _copy(tensor, file, _TORCH_TYPES[self.types[name]])
-
-    def _header(self) -> dict[str, Any]:
-        entries: dict[str, Any] = {"__metadata__": {"format": "pt", _SOURCE: self._digest()}}
-        end = 0
-        for name, tensor in self.tensors.items():
-            begin, end = end, end + _elements(tensor) * BYTES_OF[self.types[name]]
-            entries[name] = {"dtype": self.types[name], "shape": tensor.shape, "data_offsets": [begin, end]}
-        return entries
+                _copy(tensor, file, TORCH_TYPES[self.types[name]])
 
     def _digest(self) -> str:
         """Hash the names, shapes, source and target types, and the first 4 KiB of every tensor."""
         digest = hashlib.sha256()
         for name, tensor in self.tensors.items():
             digest.update(f"{name} {tensor.dtype} {self.types[name]} {tensor.shape} {tensor.offset}".encode())
-            with tensor.path.open("rb") as file:
-                file.seek(tensor.offset)
-                digest.update(file.read(min(tensor.nbytes, _SAMPLE_BYTES)))
+            digest.update(read_sample(tensor))
         return digest.hexdigest()
 
 
@@ -125,7 +117,7 @@ def _copy(tensor: StoredTensor, target: BinaryIO, dtype: torch.dtype) -> None:
         source.seek(tensor.offset)
         for start in range(0, _elements(tensor), CHUNK_ELEMENTS):
             count = min(CHUNK_ELEMENTS, _elements(tensor) - start)
-            values = torch.frombuffer(bytearray(source.read(count * itemsize)), dtype=_TORCH_TYPES[tensor.dtype])
+            values = torch.frombuffer(bytearray(source.read(count * itemsize)), dtype=TORCH_TYPES[tensor.dtype])
             target.write(values.to(dtype).view(torch.uint8).numpy().tobytes())
 
 

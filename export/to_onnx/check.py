@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnxscript import optimizer
 
+from export.errors import ExpectedError
 from export.graphs.axes import axes_of, input_shapes, with_fixed_axes
 from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
@@ -22,7 +23,7 @@ from wan_t2v.shapes import VideoShape
 Shapes = dict[str, tuple[int, ...]]
 
 
-class GraphError(Exception):
+class GraphError(ExpectedError):
     """A graph with a wrong shape or a wrong number of weights. The message names the value."""
 
 

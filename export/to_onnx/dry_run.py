@@ -8,14 +8,13 @@ from typing import Any
 from export.atomic import check_replaceable
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.folder import Checkpoint
+from export.checkpoint.layout import MADE_BY_DRY_RUN, is_of_a_dry_run
 from export.graphs.precision import Precisions
 from export.to_onnx.a14b_dummy import (
     A14B_CONFIGS,
     A14B_PARAMETERS,
-    MADE_BY_DRY_RUN,
     SHARD_BYTES,
     STORED,
-    is_of_a_dry_run,
     write_dummy,
 )
 from export.to_onnx.check import GraphError

@@ -8,7 +8,8 @@ are written beside its shards instead (`export_in_place.py`), and their manifest
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from export.graphs.precision import needs_ranges
 from export.graphs.registry import GRAPHS
 from export.quantisation.weights import eight_bit_bytes
 from export.to_onnx.bf16_shards import bf16_shards_need, write_bf16_shards
+from export.to_onnx.check import GraphError
 from export.to_onnx.export_in_place import InPlaceGraph
 from export.to_onnx.graph_export import ExportSettings, GraphExport
 from export.to_onnx.latent_preview import write_preview
@@ -31,6 +33,7 @@ from export.to_onnx.model_files import seal_model_files, write_model_files
 logger = logging.getLogger(__name__)
 
 BYTES_FOR_GRAPHS = 250_000_000  # upper bound of five graphs without weights
+Written = tuple[str, float, InPlaceGraph | None]  # the graph's name, seconds, and the graph if it is in place
 AS_SERVED_ON_A_CPU = ExportSettings()
 
 
@@ -93,7 +96,7 @@ def _disk_needs(checkpoint: Checkpoint, folder: Path, settings: ExportSettings) 
 
 
 def _write_all(exports: list[GraphExport], on_written: Callable[[InPlaceGraph], None]) -> dict[str, InPlaceGraph]:
-    """Export the graphs in parallel processes, since tracing is single-threaded Python."""
+    """Export the graphs in parallel processes, since tracing is single-threaded Python. Raises GraphError."""
     in_place: dict[str, InPlaceGraph] = {}
     if not exports:
         return in_place
@@ -107,7 +110,7 @@ def _write_all(exports: list[GraphExport], on_written: Callable[[InPlaceGraph], 
     )
     try:
         for _, future in run_bounded(pool, _write, exports, jobs=jobs):
-            graph, seconds, written = future.result()
+            graph, seconds, written = _result(future)
             logger.info("exported %s in %.0f s", graph, seconds)
             if written:
                 in_place[graph] = written
@@ -119,6 +122,17 @@ def _write_all(exports: list[GraphExport], on_written: Callable[[InPlaceGraph], 
     return in_place
 
 
+def _result(future: Future[Written]) -> Written:
+    """Return the result of a process. Raises GraphError for a process that was killed, and what the process raised."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise GraphError(
+            "a process of the export was killed, most often by the system for lack of memory. "
+            "Export fewer graphs at the same time: `python -m export onnx --jobs 1`."
+        ) from None
+
+
 def _use_one_thread() -> None:
     """Keep torch in this process to one thread.
 
@@ -128,7 +142,7 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _write(export: GraphExport) -> tuple[str, float, InPlaceGraph | None]:
+def _write(export: GraphExport) -> Written:
     started = time.monotonic()
     written = export.write()
     return export.graph, time.monotonic() - started, written

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import onnx
 
-from export.file_hash import sha256
 from export.manifest import manifest_of, onnx_file
 from export.parity.graph_parity import Comparison, tolerance
 from export.to_onnx.check import dtypes
 from export.to_onnx.exporter import OPSET
+from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.manifests import CheckpointHash, GraphManifest, GraphOrigin, MergedLora, Parity, has_origin
 
 _SHAPE_A_GRAPH = (  # with all of export/graphs: the sources that determine a graph
@@ -57,7 +57,7 @@ def graph_manifest(
     accepted = tolerance(made_from.graph, made_from.precision)
     return GraphManifest(
         **{field.name: getattr(made_from, field.name) for field in fields(made_from)},
-        onnx_sha256=sha256(path),
+        onnx_sha256=sha256_of_file(path),
         inputs={value.name: _shape(value) for value in model.graph.input},
         outputs={value.name: _shape(value) for value in model.graph.output},
         dtypes=dtypes(model),
@@ -75,7 +75,7 @@ def is_current(folder: Path, made_from: GraphOrigin) -> bool:
     manifest, path = manifest_of(folder), onnx_file(folder)
     if manifest is None or not path.exists() or not has_origin(manifest, made_from):
         return False
-    if manifest.onnx_sha256 != sha256(path):
+    if manifest.onnx_sha256 != sha256_of_file(path):
         return False
     return manifest.onnx is None or _weights_are_there(path)
 

@@ -1,14 +1,13 @@
-"""Callbacks of a TensorRT build: logger, progress monitor, handling of Ctrl-C and SIGTERM, stream writer."""
+"""Callbacks of a TensorRT build: logger, progress monitor, stream writer."""
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, BinaryIO, TextIO
 
 from tqdm import tqdm
+
+from export.interruption import Interrupted
 
 _FATAL = ("ERROR", "INTERNAL_ERROR")
 _LISTING = "Layers:\n"  # first line of TensorRT's message that lists a plan's layers
@@ -44,38 +43,6 @@ def _logger(trt: Any, file: TextIO | None) -> Any:
                 file.write(f"{severity.name}: {message}\n")
 
     return BuildLog()
-
-
-class Interrupted:
-    """Flag for Ctrl-C or SIGTERM during a build.
-
-    KeyboardInterrupt inside a callback of TensorRT would end the process. The signal handler therefore sets this flag,
-    the next callback asks TensorRT to stop, and `interruptible` raises after TensorRT has returned.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def note(self, signum: int, frame: FrameType | None) -> None:
-        """Handle the signal: set the flag."""
-        self.requested = True
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Interrupted]:
-    """Defer Ctrl-C and SIGTERM while TensorRT runs. Raises KeyboardInterrupt at the end if either came."""
-    interrupted = Interrupted()
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
-        yield interrupted
-        return
-    before = {number: signal.signal(number, interrupted.note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if interrupted.requested:
-        raise KeyboardInterrupt
 
 
 def progress_monitor(trt: Any, title: str, interrupted: Interrupted) -> Any:

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from export.atomic import (
     write_folder_atomically,
 )
 from export.checkpoint.architecture import Architecture
-from export.disk_space import DiskNeed, check_disk_space
-from export.graphs.precision import NOT_IN_PLANS, PART_OF, attention_is_fp8
+from export.disk_space import DiskNeed, check_disk_space, on_one_disk
+from export.graphs.precision import PART_OF
 from export.graphs.sizes import is_trained
 from export.manifest import onnx_file
 from export.to_plan.builder import BuildError, BuildSettings
@@ -39,7 +39,7 @@ from export.to_plan.manifest import (
     plan_origin,
 )
 from export.to_plan.measured_build import PlanBuilder, TensorRtBuilder
-from export.to_plan.plan_specs import EXPERT_BATCHES, PlanSet, PlanSpec, plans_of
+from export.to_plan.plan_specs import PlanSet, PlanSpec, check_plan_set, plans_of
 from wan_t2v.engines.tensorrt.running_gpu import running_gpu
 from wan_t2v.facts import ModelFacts
 from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, GraphManifest, PlanManifest, PlanOrigin, to_json
@@ -102,23 +102,23 @@ def build_plans(
     choices: PlanChoices,
     *,
     builder: PlanBuilder | None = None,
+    repository: Path | None = None,
 ) -> list[PlanSpec]:
     """Build the stale plans from the graphs in `folder` into `plans`, each atomically. Returns all plan specs.
 
+    `repository` is where the plans are installed afterwards, so its disk is checked too.
     Partial plans that a killed build left in `plans` are removed first, so a folder has one builder at a time.
     Raises OccupiedFolderError, BuildError, NetworkError or DiskSpaceError. Plans that were finished before an error are
     kept.
     """
     facts = ModelFacts.read(folder)
-    if plan_set.expert_batch not in EXPERT_BATCHES:
-        raise BuildError(f"expert batch {plan_set.expert_batch}, accepted: {', '.join(map(str, EXPERT_BATCHES))}")
     for size in plan_set.sizes:
         if not is_trained(size, facts):
             logger.warning("%s is not a size that the checkpoint was trained for", size)
     specs = plans_of(plan_set, facts)
     graphs = {spec.graph: graph_manifest(folder / spec.graph) for spec in specs}
     precisions = {name: graph.precision for name, graph in graphs.items()}
-    _check_precisions(specs, precisions)
+    check_plan_set(plan_set, specs, precisions)
     estimates = PlanEstimates(choices.architecture, precisions, plan_set)
     for graph in graphs:
         remove_leftovers(plans / graph)
@@ -127,8 +127,13 @@ def build_plans(
     for spec, _ in stale:
         check_replaceable(_home(plans, spec), _holds_a_plan)
     builder = builder or TensorRtBuilder(tools)
-    needed = builder.disk_bytes(estimates.disk_bytes(spec for spec, _ in stale))
-    check_disk_space([DiskNeed(plans, needed, f"{len(stale)} plans")])
+
+    def bytes_of(specs: Iterable[PlanSpec]) -> float:
+        return builder.disk_bytes(estimates.disk_bytes(specs))
+
+    needed = bytes_of(spec for spec, _ in stale)
+    copies = _installation_need(specs, plans, repository, bytes_of)
+    check_disk_space([DiskNeed(plans, needed, f"{len(stale)} plans"), *copies])
     logger.info("%d of %d plans are current, building %d", len(specs) - len(stale), len(specs), len(stale))
     work = _Work(folder, plans, plan_set, tools, builder)
     for spec, origin in stale:
@@ -136,19 +141,20 @@ def build_plans(
     return specs
 
 
-def _check_precisions(specs: Sequence[PlanSpec], precisions: Mapping[str, str]) -> None:
-    """Refuse a precision that TensorRT does not build, and FP8 attention in a plan with several sizes.
+def _installation_need(
+    specs: Sequence[PlanSpec], plans: Path, repository: Path | None, bytes_of: Callable[[Iterable[PlanSpec]], float]
+) -> list[DiskNeed]:
+    """Return the disk space of the installed plans. On the disk of `plans` they are hard links and need none.
 
-    Raises BuildError.
+    A plan that is there already is kept until its successor is complete, so the largest of these counts once.
     """
+    if repository is None or on_one_disk(plans, repository):
+        return []
+    new, replaced = list[PlanSpec](), list[PlanSpec]()
     for spec in specs:
-        if reason := NOT_IN_PLANS.get((PART_OF[spec.graph], precisions[spec.graph])):
-            raise BuildError(f"{spec} in {precisions[spec.graph]}: {reason}. Export with another PRECISION.")
-        if len(spec.sizes) > 1 and attention_is_fp8(precisions[spec.graph]):
-            raise BuildError(
-                f"{spec} in {precisions[spec.graph]}: TensorRT computes attention in FP8 as one layer in a plan for "
-                "one size only. Name one size, or export with PRECISION=fp8."
-            )
+        (replaced if (_home(repository, spec) / PLAN_FILE).exists() else new).append(spec)
+    needed = bytes_of(new) + max((bytes_of([spec]) for spec in replaced), default=0.0)
+    return [DiskNeed(repository, needed, "copies of the plans")]
 
 
 def install_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, repository: Path) -> None:

@@ -11,14 +11,16 @@ from typing import Any, BinaryIO
 import onnx
 
 from export.atomic import write_atomically
+from export.errors import ExpectedError
 from export.graphs.axes import Shape, free_axes, input_shapes, with_fixed_axes
-from export.to_plan.build_log import Interrupted, build_log, interruptible, plan_writer, progress_monitor
+from export.interruption import Interrupted, interruptible
+from export.to_plan.build_log import build_log, plan_writer, progress_monitor
 from export.to_plan.network_check import NetworkFacts, check_attention, demand_fused_attention, network_facts
 
 GIB = 2**30
 
 
-class BuildError(Exception):
+class BuildError(ExpectedError):
     """A plan that cannot be built. The message has TensorRT's own error or the remedy."""
 
 

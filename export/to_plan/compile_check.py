@@ -26,19 +26,19 @@ import onnx
 from export.bounded_pool import run_bounded
 from export.checkpoint.architecture import Architecture
 from export.checkpoint.folder import Checkpoint
-from export.file_hash import sha256
 from export.graphs.axes import axes_of
 from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK
 from export.graphs.precision import attention_is_fp8, is_int8, needs_ranges
 from export.manifest import manifest_of, onnx_file
+from export.placement.gpu_memory import TEXT_BATCH
 from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, build_in_memory
 from export.to_plan.compile_cases import A14B_BLOCKS, SMALL, CompileCase, quantised_blocks
 from export.to_plan.engine_layers import FP8, INT8, check_fp8_attention, check_linears, linears_of, read_layers
 from export.to_plan.network_check import NetworkError
-from export.to_plan.plan_specs import TEXT_BATCH
 from export.to_plan.weight_sizes import check_plan_bytes
 from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 from wan_t2v.facts import ModelFacts
+from wan_t2v.installed_files import sha256_of_file
 
 WORKSPACE_GIB = 16.0
 
@@ -226,4 +226,4 @@ def _is_exported(path: Path, precision: str) -> bool:
     manifest = manifest_of(path.parent)
     if manifest is None or manifest.precision != precision or not path.exists():
         return False
-    return sha256(path) == manifest.onnx_sha256
+    return sha256_of_file(path) == manifest.onnx_sha256

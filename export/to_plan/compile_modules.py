@@ -16,13 +16,14 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import nn
 
+from export.checkpoint.architecture import WANS_TEXT_LENGTH
 from export.checkpoint.folder import Checkpoint
 from export.checkpoint.meta_module import shell_of
 from export.graphs.fp8_layers import needed_ranges, put_in_fp8
 from export.graphs.int8_layers import SCALES, form_of, input_ranges, put_in_int8
 from export.graphs.precision import attention_is_fp8, is_fp8, is_int8
 from export.graphs.registry import GRAPHS
-from export.to_onnx.a14b_dummy import A14B_CONFIGS, TEXT_LENGTH
+from export.to_onnx.a14b_dummy import A14B_CONFIGS
 from export.to_onnx.exporter import onnx_from_module, save
 from export.to_onnx.weightless_graph import weightless_graph
 from export.to_plan.compile_cases import A14B_BLOCKS, A14B_LAYERS, A14B_VOCABULARY, SMALL, quantised_blocks
@@ -49,7 +50,7 @@ def compile_facts(model: str, checkpoint: Checkpoint) -> ModelFacts:
     facts = checkpoint.facts
     if model == SMALL:
         return facts
-    return replace(facts, text_length=TEXT_LENGTH, text_dim=A14B_CONFIGS["transformer/config.json"]["text_dim"])
+    return replace(facts, text_length=WANS_TEXT_LENGTH, text_dim=A14B_CONFIGS["transformer/config.json"]["text_dim"])
 
 
 def compile_graph(model: str, graph: str, precision: str, checkpoint: Checkpoint, path: Path) -> Path:

@@ -1,20 +1,24 @@
 """Manifest of a plan: its graph, toolchain, target GPUs and shapes. The file format is in `wan_t2v/manifests.py`."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import onnx
 
-from export.file_hash import sha256
+from export.checkpoint.folder import Checkpoint
+from export.graphs.precision import PART_OF
 from export.manifest import onnx_file
 from export.to_plan.builder import BuildError, profile_ranges
 from export.to_plan.network_check import NetworkFacts
 from export.to_plan.plan_specs import PlanSet, PlanSpec
+from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.manifests import (
     GRAPH_MANIFEST,
     PLAN_MANIFEST,
     PORTABLE,
+    CheckpointHash,
     GraphManifest,
     ManifestError,
     PlanManifest,
@@ -64,9 +68,31 @@ def graph_manifest(folder: Path) -> GraphManifest:
     path = onnx_file(folder)
     if not path.exists():
         raise BuildError(f"{path} is missing. Run `make export CHECKPOINT=...` first.")
-    if sha256(path) != manifest.onnx_sha256:
+    if sha256_of_file(path) != manifest.onnx_sha256:
         raise BuildError(f"{path} changed since its manifest was written. Run `make export` again.")
     return manifest
+
+
+def check_graphs(folder: Path, checkpoint: Checkpoint, precisions: Mapping[str, str]) -> None:
+    """Refuse graphs of another checkpoint, or in another precision than named in `precisions`, by part.
+
+    Raises BuildError.
+    """
+    from export.graphs.registry import GRAPHS  # imports torch and diffusers
+
+    for graph, part in PART_OF.items():
+        manifest, home = graph_manifest(folder / graph), folder / graph
+        made_from = CheckpointHash(manifest.checkpoint_sha256, manifest.checkpoint_sampled)
+        if made_from != checkpoint.hash_of(GRAPHS[graph].component):
+            raise BuildError(
+                f"{home} was not exported from {checkpoint.folder} as it is now. Run `make export CHECKPOINT=...` "
+                "again, or name the folder of its graphs."
+            )
+        named = precisions.get(part, manifest.precision)
+        if named != manifest.precision:
+            raise BuildError(
+                f"{home} is in {manifest.precision}, not in {named}. Name the folder of another export, or export it."
+            )
 
 
 def plan_origin(
@@ -109,7 +135,7 @@ def plan_manifest(origin: PlanOrigin, spec: PlanSpec, plan_set: PlanSet, plan: B
     return PlanManifest(
         **{field.name: getattr(origin, field.name) for field in fields(origin)},
         deployment=PlannedDeployment(tuple(map(str, plan_set.sizes)), plan_set.expert_batch),
-        plan_sha256=sha256(plan.path),
+        plan_sha256=sha256_of_file(plan.path),
         plan_bytes=plan.path.stat().st_size,
         profiles=tuple(
             {name: dict(zip(("min", "opt", "max"), shapes, strict=True)) for name, shapes in profile.items()}
@@ -132,4 +158,4 @@ def is_current(folder: Path, origin: PlanOrigin) -> bool:
         return False
     if size >= _SLOW_TO_HASH:
         logger.info("checking %s: %.1f GB", folder / PLAN_FILE, size / 1e9)
-    return sha256(folder / PLAN_FILE) == manifest.plan_sha256
+    return sha256_of_file(folder / PLAN_FILE) == manifest.plan_sha256

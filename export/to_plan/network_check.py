@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from export.errors import ExpectedError
 from export.graphs.axes import Shape
 
 MAX_ELEMENTS = 2**31 - 1
 
 
-class NetworkError(Exception):
+class NetworkError(ExpectedError):
     """A network that must not be built. The message names the layer."""
 
 

@@ -134,6 +134,7 @@ COMMANDS_OF_EXPORT = (
     "plans",
     "compile-check",
     "placement",
+    "torch-program",
 )
 HEAVY = {"torch", "diffusers", "transformers", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "numpy"}
 

@@ -1,6 +1,7 @@
 """What the Makefile makes of variables: on the command line, in the environment, switched off, with two targets at once."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -22,6 +23,10 @@ def commands(*arguments: str, **environment: str) -> str:
         check=True,
     )
     return made.stdout
+
+
+def lines_with(text: str, printed: str) -> list[str]:
+    return [line for line in printed.replace("\\\n", " ").splitlines() if text in line]
 
 
 @pytest.mark.parametrize("name", ["HOST", "HTTP_HOST", "METRICS_HOST", "PORT", "URL", "LOG"])
@@ -54,6 +59,45 @@ def test_an_address_of_ipv6_gets_brackets_in_the_url() -> None:
 def test_a_switch_is_on_with_1_and_off_with_0(target: str, name: str, option: str) -> None:
     assert option in commands(target, f"{name}=1")
     assert not [value for value in ("0", "no", "off", "") if option in commands(target, f"{name}={value}")]
+
+
+def test_plans_are_built_from_the_precisions_that_were_exported() -> None:
+    named = ("PRECISION=fp8", "TEXT_ENCODER_PRECISION=fp32", "VAE_PRECISION=bf16")
+    for line in lines_with("-m export", commands("plans", *named)):
+        assert "--precision fp8 --text-encoder-precision fp32 --vae-precision bf16" in line
+
+
+def test_what_plans_cannot_be_built_for_is_refused_before_the_export() -> None:
+    printed = commands("plans", "SIZES=480x832x81, 720x1280", "LORA_HIGH=file", "CHECKPOINT=model")
+    steps = [line.split("-m export ")[1] for line in lines_with("-m export", printed)]
+    assert [step.split()[0] for step in steps] == ["plans", "merge-lora", "onnx", "plans"]
+    assert steps[0].startswith('plans --check-only --checkpoint "model" ') and "--check-only" not in steps[3]
+    assert steps[3].startswith('plans --checkpoint "model-lora" ')
+    assert all('--sizes "480x832x81, 720x1280"' in steps[index] for index in (0, 3)), "as one argument"
+    assert "--check-only" not in commands("export")
+
+
+def test_an_earlier_merge_is_what_plans_are_checked_against(tmp_path: Path) -> None:
+    """Its serving defaults are the user's own, and give the size that is built by default."""
+    into = tmp_path / "my model-lora"
+    named = ("plans", "CHECKPOINT=model", f"LORA_INTO={into}")
+    into.mkdir()
+    for made, checked in ((False, "model"), (True, str(into))):
+        if made:
+            (into / "model_index.json").touch()
+        assert f'--check-only --checkpoint "{checked}"' in commands(*named, "LORA_HIGH=file").replace("\\\n", " ")
+    assert '--check-only --checkpoint "model"' in commands(*named), "without LoRAs the checkpoint itself is exported"
+
+
+def test_the_environment_sets_none_of_the_makefiles_own_variables() -> None:
+    """Lower-case ones are its own. One that only some targets set would be the environment's for the others."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    own = set(re.findall(r"\$[({](?:call )?([a-z_]+)[),}]", makefile))
+    own -= {"no_proxy", "name"}  # which is meant to be the environment's, and the variable of a loop
+    assert {"check_plans", "must_install"} <= own
+    assert own == own & set(re.findall(r"^([a-z_]+) *:?=", makefile, re.MULTILINE)), "each has a line for every target"
+    for target in ("export", "plans", "serve", "demo", "test", "quality", "gateway"):
+        assert "somewhere.example" not in commands(target, **dict.fromkeys(own, "somewhere.example"))
 
 
 @pytest.mark.parametrize("target", ["serve", "studio", "perf"])

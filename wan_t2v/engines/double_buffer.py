@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from wan_t2v.contract import CACHE_IN, CACHE_OUT
 from wan_t2v.engines.engine import Array, BufferedEngine
-
-IN, OUT = "cache_in_", "cache_out_"
 
 
 class DoubleBufferedCaches:
@@ -21,9 +20,10 @@ class DoubleBufferedCaches:
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the engine. A clip's last call asks for no caches, and releases the spare set."""
-        read = {name.replace(IN, OUT, 1): array for name, array in inputs.items() if name.startswith(IN)}
+        caches = {name.removeprefix(CACHE_IN): array for name, array in inputs.items() if name.startswith(CACHE_IN)}
+        read = {CACHE_OUT + index: array for index, array in caches.items()}
         buffers = self._take(read)
-        last = outputs is not None and not any(name.startswith(OUT) for name in outputs)
+        last = outputs is not None and not any(name.startswith(CACHE_OUT) for name in outputs)
         answer = self._engine(inputs, outputs, buffers=buffers)
         if not last:
             self._spare[:] = [read]

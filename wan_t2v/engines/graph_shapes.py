@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from wan_t2v.field_checks.invalid_field import InvalidField
 
-_MULTIPLE = re.compile(r"(?:(?P<factor>\d+)\*)?(?P<name>[A-Za-z_]\w*)")
+# `latent_height`, `4*latent_height` or `4*(latent_height)`, as exporters write them
+_MULTIPLE = re.compile(r"(?:(?P<factor>\d+)\*)?(?P<open>\()?(?P<name>[A-Za-z_]\w*)(?(open)\))")
 
 
 @dataclass(frozen=True)

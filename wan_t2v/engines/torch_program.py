@@ -38,7 +38,7 @@ class TorchEngine:
             program = move_to_device_pass(program, self._device)
         self._inputs, self._outputs = names["inputs"], names["outputs"]
         # The tracer's guards reject sizes of 1 (a clip one token high), which the operators compute correctly.
-        self._module: Any = _owning_its_answers(program.module(check_guards=False))
+        self._module: Any = _clone_sliced_outputs(program.module(check_guards=False))
         if compile_backend:
             self._module = torch.compile(self._module, backend=compile_backend)
 
@@ -59,7 +59,7 @@ class TorchEngine:
         return {name: results[name] for name in (outputs if outputs is not None else self._outputs)}
 
 
-def _owning_its_answers(module: Any) -> Any:
+def _clone_sliced_outputs(module: Any) -> Any:
     """Clone outputs that are slices as soon as they exist, so that the sliced tensors are freed.
 
     The VAE's caches are the last two frames of tensors that are up to three times as large.

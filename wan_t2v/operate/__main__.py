@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise RunDirectoryError(
                 f"there is no run directory {run.path}: name the server's with --run-directory or {VARIABLE}"
             )
-        return _done(options, run)
+        return _run(options, run)
     except (ProbeFailed, RunDirectoryError) as error:
         reason = str(error)
     except OSError as error:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _done(options: argparse.Namespace, run: RunDirectory) -> int:
+def _run(options: argparse.Namespace, run: RunDirectory) -> int:
     if options.command == "drain":
         if drain(run, wait_s=options.wait_s, tell=_tell):
             _tell("empty: the server can be stopped")

@@ -8,14 +8,14 @@ dead, and need no key for that. Neither knows of a drain.
 import time
 from dataclasses import dataclass, field
 
-from wan_t2v.contract import UNARY
+from wan_t2v.contract import EXPERTS, UNARY
+from wan_t2v.operate.gpu_fault import marked_gpu_fault
 from wan_t2v.operate.own_server import http_status
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids
 from wan_t2v.operate.run_directory import RunDirectory
 
 ITS_LOOP = "denoiser"
-# The denoiser may unload one of them on purpose. The names are not imported from `wan_t2v.experts`, which needs torch.
-SWAPPED = ("high_noise_expert", "low_noise_expert")
+SWAPPED = EXPERTS  # the denoiser may unload one of them on purpose
 
 
 class ProbeFailed(Exception):
@@ -32,9 +32,10 @@ class Probe:
     _began: float = field(default_factory=time.monotonic)
 
     def check_ready(self) -> None:
-        """Raise ProbeFailed unless requests can be served: no drain, every model ready, every process alive."""
+        """Raise ProbeFailed unless requests can be served: no drain, a sound GPU, every model and process there."""
         if self.run.draining:
             raise ProbeFailed("the server is draining")
+        self._check_gpu()
         expected = self._expected_processes()
         # Strict readiness counts only until the first success: it also fails each time an expert is swapped.
         if not expected and not self._answers("/v2/health/ready"):
@@ -47,10 +48,17 @@ class Probe:
                 raise ProbeFailed(f"{model} is not ready")
 
     def check_live(self) -> None:
-        """Raise ProbeFailed if the server does not answer, or has lost a Python process for good."""
+        """Raise ProbeFailed if the server does not answer, or has lost its GPU or a Python process for good."""
         if not self._answers("/v2/health/live"):
             raise ProbeFailed("the server does not answer")
+        self._check_gpu()
         self._check_processes(self._expected_processes())
+
+    def _check_gpu(self) -> None:
+        """Raise ProbeFailed after a GPU fault: Triton stays ready, and every call fails at once."""
+        fault = marked_gpu_fault(self.run)
+        if fault is not None:
+            raise ProbeFailed(f"the GPU failed, and no call succeeds until the server is started again: {fault}")
 
     def _check_processes(self, expected: dict[str, int]) -> None:
         for model in models_short_of(expected, self._living()):

@@ -63,7 +63,7 @@ class Slot:
 
     def report(self, info: SlotInfo) -> None:
         """Replace the slot's report."""
-        assert self._descriptor is not None, "the place was given back"
+        assert self._descriptor is not None, "the slot was freed"
         self.info = info
         os.pwrite(self._descriptor, json.dumps(asdict(info)).encode().ljust(_PADDED), 0)
 
@@ -110,11 +110,21 @@ class RunDirectory:
                 f"run directory {self.path} belongs to the running server with pid {last['pid']}: give each server a "
                 f"directory of its own in the environment variable {VARIABLE} or the model parameter run_directory"
             )
-        self.undrain()
+        if not self._drained_since(ours):
+            self.undrain()
         for name in MARKS:
             self.clear(name, older_than_s=0.0)
         self._forget_last_server()
         self.write_json("server.json", ours)
+
+    def _drained_since(self, server: dict[str, Any]) -> bool:
+        """Whether the drain began after this server's start, such as that of a pod that is deleted while it loads."""
+        try:
+            drained_s = time.time() - (self.path / "drain").stat().st_mtime
+        except FileNotFoundError:
+            return False
+        running_s = time.clock_gettime(time.CLOCK_BOOTTIME) - int(server["started"]) / os.sysconf("SC_CLK_TCK")
+        return 0 <= drained_s < running_s  # negative after the clock was set back: then nothing is known
 
     def _forget_last_server(self) -> None:
         """Remove the key and every JSON file but the launcher's: measured seconds, process counts, limits."""
@@ -157,7 +167,7 @@ class RunDirectory:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if not try_lock(descriptor):
-                    infos.append(_info(os.pread(descriptor, _PADDED, 0)))
+                    infos.append(_parse_info(os.pread(descriptor, _PADDED, 0)))
             finally:
                 os.close(descriptor)
         return infos
@@ -184,7 +194,7 @@ class RunDirectory:
         infos = {}
         for mark in self._marks(name):
             with contextlib.suppress(FileNotFoundError):
-                infos[mark.name.partition("-")[2]] = _info(mark.read_bytes())
+                infos[mark.name.partition("-")[2]] = _parse_info(mark.read_bytes())
         return infos
 
     def clear(self, name: str, *, older_than_s: float) -> int:
@@ -255,7 +265,10 @@ def chosen_path() -> Path:
 
 
 def server_identity(pid: int) -> dict[str, Any] | None:
-    """Identify a process by its id and its start time, since ids are reused. None if there is no such process."""
+    """Identify a process by its id and its start time, since ids are reused. None if there is no such process.
+
+    The start time is in the kernel's ticks since the machine's start.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -263,9 +276,9 @@ def server_identity(pid: int) -> dict[str, Any] | None:
     return {"pid": pid, "started": stat.rpartition(")")[2].split()[19]}  # field 22; the name may hold spaces
 
 
-def _info(reported_at: bytes) -> SlotInfo:
+def _parse_info(raw: bytes) -> SlotInfo:
     try:
-        info = SlotInfo(**json.loads(reported_at))
+        info = SlotInfo(**json.loads(raw))
         numbers = (info.order, info.reported_at, info.left_s or 0.0)
         if isinstance(info.endpoint, str) and all(isinstance(number, int | float) for number in numbers):
             return info

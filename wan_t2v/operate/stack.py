@@ -1,4 +1,4 @@
-"""The stack of a program that is about to become tritonserver. Standard library only."""
+"""The stack of a program that is about to become or to start tritonserver. Standard library only."""
 
 import resource
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wan_t2v.installed_files import InstalledFileError, check_installed
-from wan_t2v.serving.python_backend.parameters import read_manifest
+from wan_t2v.serving.python_backend.parameters import read_graph_manifest, version_beside
 
 
 def check_model_files(folder: Path, names: Iterable[str], *, graphs: Iterable[str]) -> None:
@@ -15,8 +15,8 @@ def check_model_files(folder: Path, names: Iterable[str], *, graphs: Iterable[st
     manifest = check_installed(folder, names)
     for graph in graphs:
         made_from = manifest.graphs.get(graph, {})
-        graph_folder = folder.parent.parent / graph / folder.name
-        graph_manifest = read_manifest(graph_folder)
+        graph_folder = version_beside(folder, graph)
+        graph_manifest = read_graph_manifest(graph_folder)
         if not made_from or any(graph_manifest.get(key) != value for key, value in made_from.items()):
             raise InstalledFileError(
                 f"{folder} and {graph_folder} come from different checkpoints, or an installation broke off. "

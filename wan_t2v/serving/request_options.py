@@ -14,7 +14,7 @@ TIMEOUT, PRIORITY = "timeout", "queue_priority"
 PARAMETERS = (TIMEOUT, PRIORITY, KEY, CALLER)
 LIMITS = "limits"  # requests the limits from the streaming endpoint, instead of a video
 ADMITTED = "let_in"  # from the streaming endpoint to `prepare`; only this server's processes know the value
-FIRST, USUAL, LAST = 1, 5, 9
+FIRST, DEFAULT_PRIORITY, LAST = 1, 5, 9
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RequestOptions:
 
     names: tuple[str, ...] = ()
     timeout_s: float | None = None
-    priority: int = USUAL
+    priority: int = DEFAULT_PRIORITY
     key: RequestKey | None = None
     is_admitted: bool = False
     asks_for_limits: bool = False
@@ -53,7 +53,7 @@ class RequestOptions:
         return cls(
             names=tuple(sorted(CALLER if name.lower() == CALLER else name for name in parameters)),
             timeout_s=timeout_us / 1e6 if timeout_us else None,
-            priority=_integer(parameters, PRIORITY, least=FIRST, most=LAST) or USUAL,
+            priority=_integer(parameters, PRIORITY, least=FIRST, most=LAST) or DEFAULT_PRIORITY,
             key=proxy.key_of(parameters),
             is_admitted=is_admitted,
             asks_for_limits=_flag(parameters, LIMITS),

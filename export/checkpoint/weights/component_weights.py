@@ -5,30 +5,28 @@ Exports with external weights need it, since they never load the weights.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
-from export.checkpoint.config_file import CheckpointError
+from export.checkpoint.config_file import CheckpointError, listed
 from export.checkpoint.meta_module import shell_of
 from export.checkpoint.weights.foreign_weights import foreign_layout
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
+from export.checkpoint.weights.tensor_values import any_bit, are_equal, check_finite, check_no_holes
 
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # UMT5 has one embedding matrix under two names
-_NAMED = 5  # most tensors that a message lists; it counts the others
-_CHUNK_BYTES = 1 << 24
-# Exponent bits by type: all of them are set in an infinity and in NaN.
-_EXPONENTS = {"F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
+_PUBLISHED = "Take the text encoder from the published checkpoint."
 
 
-def check_weights(checkpoint: Path, component: str, *, links_allowed: bool, values: bool) -> None:
-    """Check a component's tensors against its config. With `values`, also refuse infinities and NaN.
+def check_weights(checkpoint: Path, component: str, *, links_allowed: bool, values: bool, dummy: bool) -> None:
+    """Check a component's tensors against its config, and refuse matrices of zeros unless it is a `dummy`.
 
-    Raises CheckpointError.
+    With `values`, also refuse infinities and NaN. Raises CheckpointError.
     """
     stored = weights_of(checkpoint, component, shell_of(checkpoint, component), links_allowed=links_allowed)
+    if not dummy:
+        check_no_holes(str(checkpoint / component), stored)
     if values:
         check_finite(str(checkpoint / component), stored)
 
@@ -72,7 +70,7 @@ def check_tensors(
         if name in stored and stored[name].shape != shape
     ]
     faults = {"missing": missing, "surplus": surplus, "of another shape": shapes}
-    descriptions = [f"{len(names)} {fault}: {_listed(names)}" for fault, names in faults.items() if names]
+    descriptions = [f"{len(names)} {fault}: {listed(names)}" for fault, names in faults.items() if names]
     if descriptions:
         raise CheckpointError(
             f"{where}: the weights do not fit config.json; tensors {'; '.join(descriptions)}. "
@@ -87,55 +85,14 @@ def with_one_embedding(where: str, stored: Mapping[str, StoredTensor]) -> dict[s
     (huggingface/transformers#43992), which makes all prompts equal. Raises CheckpointError if every copy is zeros.
     """
     there = {name: stored[name] for name in EMBEDDINGS if name in stored}
-    good = {name: tensor for name, tensor in there.items() if _any_bit(tensor)}
+    good = {name: tensor for name, tensor in there.items() if any_bit(tensor)}
     if there and not good:
-        raise CheckpointError(f"{where}: {' and '.join(there)} holds only zeros: every prompt would mean the same.")
-    if len(good) == 2 and not _equal(*good.values()):
-        raise CheckpointError(f"{where}: {EMBEDDINGS[0]} and {EMBEDDINGS[1]} should be one matrix and differ.")
+        raise CheckpointError(
+            f"{where}: {' and '.join(there)} holds only zeros: every prompt would mean the same. {_PUBLISHED}"
+        )
+    if len(good) == 2 and not are_equal(*good.values()):
+        raise CheckpointError(
+            f"{where}: {EMBEDDINGS[0]} and {EMBEDDINGS[1]} should be one matrix and differ. {_PUBLISHED}"
+        )
     chosen = next(iter(good.values()), None)
     return {**stored, **(dict.fromkeys(EMBEDDINGS, chosen) if chosen else {})}
-
-
-def check_finite(where: str, stored: Mapping[str, StoredTensor]) -> None:
-    """Refuse weights with an infinity or NaN. Raises CheckpointError with the tensors' names."""
-    wrong = [name for name, tensor in stored.items() if not _is_finite(tensor)]
-    if wrong:
-        raise CheckpointError(
-            f"{where}: {len(wrong)} tensors hold values that are infinite or no numbers: {_listed(wrong)}. "
-            "The checkpoint is damaged, or was converted to a type that its values do not fit in. Download it again."
-        )
-
-
-def _is_finite(tensor: StoredTensor) -> bool:
-    kind, exponent = _EXPONENTS[tensor.dtype]
-    with tensor.path.open("rb") as file:
-        file.seek(tensor.offset)
-        for size in _chunks(tensor.nbytes):
-            bits = np.frombuffer(file.read(size), dtype=kind)
-            if ((bits & kind(exponent)) == exponent).any():
-                return False
-    return True
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _any_bit(tensor: StoredTensor) -> bool:
-    with tensor.path.open("rb") as file:
-        file.seek(tensor.offset)
-        return any(any(file.read(size)) for size in _chunks(tensor.nbytes))
-
-
-def _equal(first: StoredTensor, second: StoredTensor) -> bool:
-    if replace(first, path=Path(), offset=0) != replace(second, path=Path(), offset=0):
-        return False
-    with first.path.open("rb") as one, second.path.open("rb") as other:
-        one.seek(first.offset)
-        other.seek(second.offset)
-        return all(one.read(size) == other.read(size) for size in _chunks(first.nbytes))
-
-
-def _chunks(total: int) -> Iterable[int]:
-    return (min(_CHUNK_BYTES, total - start) for start in range(0, total, _CHUNK_BYTES))

@@ -20,7 +20,7 @@ from export.checkpoint.weights.weight_files import shard_of_tensor, weight_files
 BYTES_OF = {"F32": 4, "F16": 2, "BF16": 2}  # types that Wan's checkpoints are stored in
 MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors format
 OtherType = Callable[[str, str, str, Mapping[str, object]], str]  # path, tensor, type, all names -> message
-_SAMPLE_BYTES = 4096
+SAMPLE_BYTES = 4096
 _METADATA = "__metadata__"
 
 
@@ -44,7 +44,7 @@ def stored_tensors(checkpoint: Path, component: str, *, links_allowed: bool = Fa
     for path in weight_files(checkpoint, component, links_allowed=links_allowed):
         for name, tensor in tensors_of_file(path).items():
             if name in tensors:
-                raise CheckpointError(f"{name} is in two files: {tensors[name].path} and {path}.")
+                raise CheckpointError(f"{name} is in two files: {tensors[name].path} and {path}. Download it again.")
             tensors[name] = tensor
     _check_index(checkpoint, component, tensors)
     return tensors
@@ -59,10 +59,15 @@ def content_sample_sha256(checkpoint: Path, component: str) -> str:
     digest = hashlib.sha256((checkpoint / component / "config.json").read_bytes())
     for name, tensor in sorted(stored_tensors(checkpoint, component, links_allowed=True).items()):
         digest.update(f"{name} {tensor.path.name} {tensor.dtype} {tensor.shape} {tensor.offset}".encode())
-        with tensor.path.open("rb") as file:
-            file.seek(tensor.offset)
-            digest.update(file.read(min(tensor.nbytes, _SAMPLE_BYTES)))
+        digest.update(read_sample(tensor))
     return digest.hexdigest()
+
+
+def read_sample(tensor: StoredTensor, *, start: int = 0) -> bytes:
+    """Read 4 KiB of a tensor's bytes from `start`, or those up to its end."""
+    with tensor.path.open("rb") as file:
+        file.seek(tensor.offset + start)
+        return file.read(min(tensor.nbytes - start, SAMPLE_BYTES))
 
 
 def _check_index(checkpoint: Path, component: str, tensors: dict[str, StoredTensor]) -> None:
@@ -108,8 +113,15 @@ def metadata_of_file(path: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in entries.items()} if isinstance(entries, dict) else {}
 
 
-def header_of(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
-    """Encode a header with these entries: its length and the JSON, padded with spaces to a multiple of eight bytes."""
+def header_of(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """Encode the header of a file with these tensors, each a type and a shape. Their data follow it without gaps.
+
+    It is the JSON's length and the JSON, padded with spaces to a multiple of eight bytes.
+    """
+    entries, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + math.prod(shape) * BYTES_OF[dtype]
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     header = json.dumps({_METADATA: {"format": "pt", **metadata}, **entries}).encode()
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header
@@ -143,7 +155,9 @@ def _tensor(path: Path, name: str, entry: Any, *, start: int, bytes_of: Mapping[
     if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
         raise _damaged(path, f"{name}: shape {shape}, offsets {begin} and {end}")
     if end - begin != math.prod(shape) * itemsize:
-        raise CheckpointError(f"{path}: {name} {shape} {dtype} does not have {end - begin:,} bytes: damaged.")
+        raise CheckpointError(
+            f"{path}: {name} {shape} {dtype} does not have {end - begin:,} bytes: damaged. Download it again."
+        )
     return StoredTensor(path, dtype, shape, start + begin, end - begin)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from export.checkpoint.config_file import (
     DOWNLOAD,
     CheckpointError,
+    check_is_downloaded,
     check_is_no_pointer,
     object_without_repeats,
     read_text,
@@ -72,12 +73,14 @@ def shard_of_tensor(checkpoint: Path, component: str) -> dict[str, str]:
 
 
 def _check_is_here(path: Path, *, links_allowed: bool) -> None:
-    """Refuse a missing file or an LFS pointer, and a link unless `links_allowed`. Raises CheckpointError.
+    """Refuse a missing file, an LFS pointer, half a download, and a link unless `links_allowed`.
 
+    Raises CheckpointError.
     Graphs cannot refer to links: ONNX Runtime refuses symbolic ones, and the ONNX checker refuses hard ones too.
     """
     if not path.is_file():
         raise CheckpointError(_why_missing(path))
+    check_is_downloaded(path)
     try:
         check_is_no_pointer(path)
     except OSError as error:

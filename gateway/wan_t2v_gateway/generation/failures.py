@@ -16,8 +16,9 @@ from wan_t2v_gateway.database.ending import failure
 
 # Texts of gRPC about the connection.
 _CONNECTION_LOST = ("Socket closed", "Connection reset", "Broken pipe", "Stream removed")
-# Triton's texts, and the server's for a response that a dying process left without outputs.
-_DEAD_PROCESS = (*DEAD_PROCESS, "Stub process", "answered without")
+# Triton's texts, and the server's for a response that a dying process left without outputs, and for a GPU fault, after
+# which no process of the server can work.
+_DEAD_PROCESS = (*DEAD_PROCESS, "Stub process", "answered without", "the GPU failed")
 # The server's own texts for a full queue and a drain, then Triton's. A test takes the server's from its exceptions.
 _REFUSES_ALL = ("generations are under way", "takes no new work", *TAKES_NO_REQUEST)
 

@@ -98,8 +98,9 @@ def test_the_probes_ask_the_projects_own_command_and_end_before_kubernetes_ends_
         assert command[command.index("--url") + 1] == "http://127.0.0.1:8000"
         assert float(command[command.index("--timeout-s") + 1]) < probe["timeoutSeconds"]
     liveness = server(values)["livenessProbe"]
-    # a server that hangs holds its videos for ever: their drain must not keep it
-    assert 30 < liveness["terminationGracePeriodSeconds"] < pod(values)["terminationGracePeriodSeconds"]
+    # a server that hangs holds its videos for ever, and one that never started has none: their drain must not keep it
+    for probe in (server(values)["startupProbe"], liveness):
+        assert 30 < probe["terminationGracePeriodSeconds"] < pod(values)["terminationGracePeriodSeconds"]
     assert liveness["failureThreshold"] * liveness["periodSeconds"] >= 60  # a repair takes seconds
 
 

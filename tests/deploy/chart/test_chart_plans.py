@@ -1,12 +1,15 @@
 """The set of plans and its Job: a set that pods serve is never built again from other inputs."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.image import assemble, build_plans
-from tests.deploy.rendering import DEPLOYMENTS, named, notes, objects, pod, rendered, server
+from tests.deploy.rendering import CHART, DEPLOYMENTS, ROOT, helm, named, notes, objects, pod, rendered, server
 
 GPU = "values-gpu-80"
 FP8 = ('placement.experts="fp8"', 'checkpoint.fp8Ranges="a.json"')
@@ -179,6 +182,15 @@ def test_an_empty_affinity_leaves_the_products_in_force(affinity: str) -> None:
         assert pod(GPU, affinity, kind=kind)["affinity"] == pod(GPU, kind=kind)["affinity"]
 
 
+def test_the_job_has_the_labels_by_which_the_page_deletes_it() -> None:
+    page = (ROOT / "docs/run/kubernetes.md").read_text()
+    assert "### Run the Job again" in page, "the messages name it"
+    (selector,) = re.findall(r"delete job --selector (\S+)", page)
+    (job,) = objects(GPU, "Job")
+    wanted = dict(pair.split("=") for pair in selector.split(","))
+    assert wanted.items() <= job["metadata"]["labels"].items()
+
+
 def test_a_new_version_of_the_chart_alone_makes_no_new_job() -> None:
     (job,) = objects(GPU, "Job")
     labels = job["spec"]["template"]["metadata"]["labels"]
@@ -188,6 +200,47 @@ def test_a_new_version_of_the_chart_alone_makes_no_new_job() -> None:
 def test_what_only_the_servers_read_changes_neither_set_nor_job() -> None:
     for setting in ("replicas=3", "drain.waitSeconds=60", 'podLabels={"a":"b"}', "resources.memoryGib=100"):
         assert (assembled_set(GPU, setting), job_name(setting)) == (assembled_set(GPU), job_name()), setting
+
+
+SCALED = {"hpa": "HorizontalPodAutoscaler", "keda": "ScaledObject"}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_without_replicas_no_autoscaler_takes_the_gpu_that_the_job_needs(kind: str) -> None:
+    autoscaling = f'autoscaling.type="{kind}"'
+    (deployment,) = objects(GPU, "Deployment", autoscaling, "replicas=0")
+    assert deployment["spec"]["replicas"] == 0, "a Deployment without the field has one pod"
+    assert not objects(GPU, SCALED[kind], autoscaling, "replicas=0")
+    assert objects(GPU, SCALED[kind], autoscaling, "replicas=1")
+
+
+@pytest.mark.parametrize("others", ["ci/everything-values", "ci/jobs-values"])
+def test_a_release_for_plans_alone_takes_nothing_of_the_serving_one(others: str) -> None:
+    files = [part for name in (others, GPU, "values-plans-only") for part in ("--values", f"{CHART}/{name}.yaml")]
+    done = helm("template", "next", str(CHART), *files, "--set", "engine=tensorrt,plans.job.enabled=true")
+    assert done.returncode == 0, done.stderr
+    made = {entry["kind"]: entry for entry in yaml.safe_load_all(done.stdout) if entry}
+    allowed = {"Deployment", "Job", "NetworkPolicy", "PersistentVolumeClaim", "Secret", "Service", "ServiceAccount"}
+    assert {"Deployment", "Job"} <= made.keys() <= allowed
+    assert made["Deployment"]["spec"]["replicas"] == 0
+
+
+def test_a_release_for_plans_alone_has_names_of_its_own(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("fullnameOverride: video\n")
+    files = [
+        part for file in (CHART / f"{GPU}.yaml", mine, CHART / "values-plans-only.yaml") for part in ("-f", str(file))
+    ]
+    done = helm("template", "next", str(CHART), *files, "--set", "plans.job.enabled=true")
+    assert done.returncode == 0, done.stderr
+    names = {entry["metadata"]["name"] for entry in yaml.safe_load_all(done.stdout) if entry}
+    assert names and all(name.startswith("next-") for name in names), names
+
+
+def test_a_release_for_plans_alone_builds_the_set_of_the_serving_one() -> None:
+    only = yaml.safe_load((CHART / "values-plans-only.yaml").read_text())
+    settings = tuple(f"{name}={json.dumps(value)}" for name, value in only.items())
+    assert assembled_set(GPU, *settings) == assembled_set(GPU) and job_name(*settings) == job_name()
 
 
 def test_the_volume_of_plans_survives_an_uninstall() -> None:

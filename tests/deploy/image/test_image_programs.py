@@ -16,7 +16,6 @@ import pytest
 from deploy.image import assemble, build_plans
 from export import disk_space
 from export.checkpoint.architecture import A14B
-from export.file_hash import sha256
 from export.graphs.registry import GRAPHS
 from export.placement.gpu_memory import GpuMemory, ServingProfile, parse_size
 from export.to_onnx.a14b_dummy import write_dummy
@@ -24,6 +23,7 @@ from export.to_onnx.install import READ_BY, install_model_files
 from tests.deploy.rendering import ROOT, named, pod, server
 from tests.fakes.manifests import plan_manifest
 from tests.waiting import wait_until
+from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
 
 GPU = RunningGpu("NVIDIA H100 80GB HBM3", "9.0", "610.43")
@@ -124,7 +124,7 @@ def test_a_plan_of_an_older_version_is_refused_with_the_remedy(
     manifest.write_text(json.dumps(raw))
     listing = plans / build_plans.PLAN_SET
     files = json.loads(listing.read_text())["files"]
-    listing.write_text(json.dumps({"files": {**files, "text_encoder/1/plan.json": sha256(manifest)}}))
+    listing.write_text(json.dumps({"files": {**files, "text_encoder/1/plan.json": sha256_of_file(manifest)}}))
     assert assembled(plans, tmp_path / "repository") == 1
     told = capsys.readouterr().err
     assert "workspace_gib is missing. Run `make plans` again" in told and "Job" in told
@@ -134,7 +134,8 @@ def test_a_plan_that_changed_is_refused(tmp_path: Path, on_a_gpu: None, capsys: 
     plans = plan_set(tmp_path / "set")
     (plans / "model_repository/low_noise_expert/1/model.plan").write_bytes(b"cut short")
     assert assembled(plans, tmp_path / "repository") == 1
-    assert "low_noise_expert/1/model.plan changed since its set was built" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "low_noise_expert/1/model.plan changed since its set was built" in told and "Run the Job again" in told
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def asked_unary(server: Server, key: str) -> tuple[bytes, dict[str, Any]]:
 def steps_kept(folder: Path) -> int:
     """Of the one checkpoint in the folder; 0 if there is none yet."""
     for path in folder.glob("*.checkpoint"):
-        return CheckpointFile.from_bytes(path.read_bytes()).kept.steps_done
+        return CheckpointFile.from_bytes(path.read_bytes()).saved.steps_done
     return 0
 
 

@@ -88,7 +88,7 @@ def _killed_unary(victim: Victim, harmed: HarmedRepository, held: Held, *, key: 
 def _steps_kept(harmed: HarmedRepository, before: set[Path]) -> list[int]:
     """Return the numbers of finished steps in the new checkpoints."""
     new = set(harmed.checkpoints.glob("*.checkpoint")) - before
-    return [CheckpointFile.from_bytes(path.read_bytes()).kept.steps_done for path in new]
+    return [CheckpointFile.from_bytes(path.read_bytes()).saved.steps_done for path in new]
 
 
 def _told(victim: Victim, key: Mapping[str, Any]) -> str:

@@ -5,16 +5,19 @@ import io
 import json
 import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
+from pathlib import Path
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from embedded import server
-from embedded.errors import StartStopped
+from embedded.errors import ServerError, StartStopped
+from embedded.options import ServerOptions
 
 
 def listened(*kinds: str) -> tuple[dict[str, Any], list[str]]:
@@ -44,6 +47,20 @@ def test_the_end_of_the_start_is_told_apart_from_other_events(
 ) -> None:
     first, others = listened(*events)
     assert (first.get("event"), others) == (told, passed)
+
+
+def test_a_supervisor_that_ends_without_a_message_is_told_with_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "supervisor"
+    silent.write_text("#!/bin/sh\nread options\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(server, "sys", SimpleNamespace(executable=str(silent)))
+    monkeypatch.setattr(server, "check_repository", lambda repository: None)
+    options = ServerOptions(log=tmp_path / "triton.log")
+    message = f"ended without a message; see {options.log}, or start again"
+    with pytest.raises(ServerError, match=re.escape(message)), server.running_server(options):
+        pass
 
 
 def test_a_stop_is_obeyed_while_the_start_goes_on() -> None:

@@ -24,6 +24,7 @@ class Studio:
         self.folder = folder
         self.options: list[ServerOptions] = []
         self.gateways: list[subprocess.Popen[bytes]] = []
+        self.gateway = "import signal; signal.pause()"
         self.happens: Callable[[Callable[[Event], None], Stop], None] = lambda on_event, stop: stop.set()
 
     @contextlib.contextmanager
@@ -36,8 +37,7 @@ class Studio:
         on_event({"event": "ended"})  # as each supervisor does when it is stopped
 
     def start_gateway(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        living = [sys.executable, "-c", "import signal; signal.pause()"]
-        self.gateways.append(subprocess.Popen(living, **options))
+        self.gateways.append(subprocess.Popen([sys.executable, "-c", self.gateway], **options))
         return self.gateways[-1]
 
     def run(self, *arguments: object) -> int:
@@ -69,6 +69,13 @@ def test_a_server_that_failed_for_good_is_a_failure(
 def test_a_stop_is_none(made: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     assert made.run() == 0
     assert "event=" not in capsys.readouterr().err
+
+
+def test_a_gateway_that_ends_is_named_with_its_exit_code(made: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+    made.happens = lambda on_event, stop: None
+    made.gateway = "raise SystemExit(3)"
+    assert made.run() == 1
+    assert "error: the gateway ended with exit code 3; its messages are above\n" in capsys.readouterr().err
 
 
 def test_a_server_that_is_repaired_ends_nothing(made: Studio) -> None:

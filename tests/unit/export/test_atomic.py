@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -5,6 +9,7 @@ import pytest
 from export.atomic import (
     OccupiedFolderError,
     holds_only,
+    remove_abandoned,
     remove_leftovers,
     write_atomically,
     write_folder_atomically,
@@ -49,6 +54,39 @@ def test_a_folder_with_anything_else_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_link_stays_and_the_folder_that_it_names_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "big disk").mkdir()
+    (tmp_path / "checkpoint").symlink_to("big disk/checkpoint")
+    (tmp_path / "big disk/checkpoint").mkdir()
+    for content in ("old", "new"):
+        with write_folder_atomically(tmp_path / "checkpoint", made_here=ours) as partial:
+            assert partial.parent == tmp_path / "big disk", "the disk that has the room"
+            (partial / content).touch()
+    assert (tmp_path / "checkpoint").is_symlink()
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["big disk", "checkpoint"]
+    assert [path.name for path in (tmp_path / "big disk").iterdir()] == ["checkpoint"]
+
+
+def test_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").symlink_to("unmounted/checkpoint")
+    refused = pytest.raises(OccupiedFolderError, match=r"is a link to unmounted/checkpoint, which is not there")
+    with refused, write_folder_atomically(tmp_path / "checkpoint", made_here=ours):
+        pytest.fail("nothing may be written for it")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_mounted_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be renamed, and what is written beside it is on another disk."""
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
+    refused = pytest.raises(OccupiedFolderError, match=r"disk is where a disk is mounted.* Name a folder in it")
+    with refused, write_folder_atomically(tmp_path / "disk", made_here=ours):
+        pytest.fail("nothing may be written for it")
+    with write_folder_atomically(tmp_path / "disk/checkpoint", made_here=ours):
+        pass
+
+
 def test_a_file_is_no_folder_to_replace(tmp_path: Path) -> None:
     target = tmp_path / "notes.txt"
     target.write_text("mine")
@@ -87,3 +125,20 @@ def test_what_killed_processes_left_is_removed(name: str | None, left: list[str]
     remove_leftovers(tmp_path, name)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(left)
     remove_leftovers(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("hours", "left"), [(0, ["dead", "running", "own"]), (2, ["running"])])
+def test_a_partial_file_that_may_have_a_writer_is_left_alone(hours: int, left: list[str], tmp_path: Path) -> None:
+    """Processes of other containers cannot be seen, and may have this process's own number."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    numbers = {"dead": ended.pid, "running": os.getppid(), "own": os.getpid()}
+    for number in numbers.values():
+        file = tmp_path / f".model.onnx.data.{number}.partial"
+        file.touch()
+        os.utime(file, (time.time() - 3600 * hours,) * 2)
+    (tmp_path / f".other.{ended.pid}.partial").touch()
+    os.utime(tmp_path / f".other.{ended.pid}.partial", (0, 0))
+    remove_abandoned(tmp_path / "model.onnx.data")
+    (tmp_path / f".other.{ended.pid}.partial").unlink()
+    assert {path.name for path in tmp_path.iterdir()} == {f".model.onnx.data.{numbers[name]}.partial" for name in left}

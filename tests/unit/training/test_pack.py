@@ -32,6 +32,9 @@ def new_modules() -> Modules:
     torch.manual_seed(0)
     vae = new_vae()
     vae.register_to_config(latents_mean=[0.5] * 16, latents_std=[2.0] * 16)
+    for weight in vae.parameters():
+        if not weight.any():  # as a convolution begins that is trained from zero; zeros look like a broken download
+            torch.nn.init.normal_(weight, std=0.01)
     return Modules(new_tokenizer(), new_text_encoder(), new_expert(), new_expert(), vae)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.manifests import graph_manifest, plan_manifest
+from tests.fakes.manifests import H100, graph_manifest, plan_manifest
 from wan_t2v.manifests import (
     CheckpointHash,
     GraphManifest,
@@ -13,6 +13,8 @@ from wan_t2v.manifests import (
     MergedLora,
     MergedLoras,
     PlanManifest,
+    PlanOrigin,
+    RunningGpu,
     has_origin,
     parse,
     read_manifest,
@@ -97,6 +99,17 @@ def test_a_file_that_is_no_manifest_is_told(text: str, tmp_path: Path) -> None:
 def test_a_key_of_a_later_version_does_no_harm() -> None:
     text = json.dumps({**json.loads(to_json(plan_manifest())), "of_tomorrow": 1})
     assert parse(PlanManifest, text) == plan_manifest()
+
+
+def test_another_driver_makes_no_plan_stale_and_another_gpu_does() -> None:
+    """Else a Job on another node of the same kind would build every plan of a whole set again."""
+    manifest = plan_manifest()
+    origin = PlanOrigin(**{field.name: getattr(manifest, field.name) for field in fields(PlanOrigin)})
+    updated = RunningGpu(H100.name, H100.compute_capability, "610.43")
+    assert has_origin(manifest, replace(origin, gpu=updated))
+    assert not has_origin(manifest, replace(origin, gpu=replace(H100, name="NVIDIA H200")))
+    read = parse(PlanManifest, to_json(plan_manifest(gpu=updated))).gpu
+    assert read is not None and read.driver == "610.43", "it is kept for people"
 
 
 def test_a_graph_of_sampled_hashes_has_the_same_field() -> None:

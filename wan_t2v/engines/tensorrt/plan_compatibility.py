@@ -5,11 +5,17 @@ A plan is machine code: it fits one version of one TensorRT and one kind of GPU,
 
 from dataclasses import dataclass
 
+from wan_t2v.contract import EXPERTS, VAE_DECODERS
 from wan_t2v.manifests import PORTABLE, PlanManifest, RunningGpu
 
 # GPUs on which TensorRT-RTX runs a portable plan, by NVIDIA's documentation. Its runtime refuses Hopper (9.0).
 PORTABLE_CAPABILITIES = ((8, 0), (8, 6), (8, 9))
 PORTABLE_FROM = (12, 0)
+_PRECISION_VARIABLES = {  # of `make plans`, by graph
+    "text_encoder": "TEXT_ENCODER_PRECISION",
+    **dict.fromkeys(EXPERTS, "PRECISION"),
+    **dict.fromkeys(VAE_DECODERS, "VAE_PRECISION"),
+}
 
 
 class PlanMismatch(Exception):
@@ -57,8 +63,12 @@ def check_plan(manifest: PlanManifest, running: Running) -> None:
 
 
 def rebuild_command(manifest: PlanManifest) -> str:
-    """Return the command that rebuilds the plan. Run it on the machine and in the image that will load the plan."""
-    parts = ["make plans", "CHECKPOINT=<diffusers folder>", f"SIZES={','.join(manifest.deployment.sizes)}"]
+    """Return the command that rebuilds the plan. Run it on the machine and in the image that will load the plan.
+
+    It names the precision of this plan's part of the model alone, since the manifest does not have the others.
+    """
+    precision = f"{_PRECISION_VARIABLES[manifest.graph]}={manifest.precision}"
+    parts = ["make plans", "CHECKPOINT=<diffusers folder>", precision, f"SIZES={','.join(manifest.deployment.sizes)}"]
     if manifest.deployment.expert_batch != 1:
         parts.append(f"EXPERT_BATCH={manifest.deployment.expert_batch}")
     if manifest.tf32:

@@ -28,15 +28,3 @@ def tensorrt_module(name: str | None = None) -> Any:
         except ImportError as error:  # also raised when a library of an installed module is missing
             reasons.append(f"{candidate}: {error} ({_INSTALL[candidate]})")
     raise TensorRtMissing("no TensorRT can be imported: " + "; ".join(reasons))
-
-
-def installed_tensorrt_modules() -> tuple[str, ...]:
-    """Names of the modules that can be imported here."""
-    importable = []
-    for name in MODULES:
-        try:
-            tensorrt_module(name)
-            importable.append(name)
-        except TensorRtMissing:
-            continue
-    return tuple(importable)

@@ -30,7 +30,7 @@ DTYPES = {
 }
 
 
-class PlanError(Exception):
+class PlanError(RuntimeError):
     """A plan that cannot be loaded or run here; the message has TensorRT's own error and the remedy."""
 
 
@@ -85,7 +85,7 @@ class TensorRtEngine:
         profile = profile_for({name: tuple(array.shape) for name, array in arrays.items()}, self._profiles)
         with self._lock, _on(self._device):
             context = self._contexts[profile.index]
-            results = self._bound(context, arrays, buffers or {})
+            results = self._bind(context, arrays, buffers or {})
             with self._stream.in_order():
                 if not context.execute_async_v3(self._stream.handle):
                     raise self._error("TensorRT refused to run the plan")
@@ -101,7 +101,7 @@ class TensorRtEngine:
                 raise ValueError(f"{name} is {array.dtype}, the plan takes {expected[name]}")
         return arrays
 
-    def _bound(self, context: Any, arrays: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _bind(self, context: Any, arrays: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Set input shapes and all addresses in the context. Every output needs memory, requested or not."""
         for name, array in arrays.items():
             if not context.set_input_shape(name, tuple(array.shape)):

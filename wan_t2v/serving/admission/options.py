@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, replace
 
 from wan_t2v.serving.admission.estimate import Workload
-from wan_t2v.serving.request_options import USUAL, RequestOptions
+from wan_t2v.serving.request_options import DEFAULT_PRIORITY, RequestOptions
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class QueueOptions:
 
     work: Workload
     deadline: float | None = None
-    priority: int = USUAL
+    priority: int = DEFAULT_PRIORITY
     steps_done: int = 0
 
     @classmethod

@@ -27,7 +27,7 @@ from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.running_generation import RunningGeneration
 from wan_t2v.serving.errors import Draining, OutOfTime, Overloaded
 from wan_t2v.serving.python_backend.parameters import ModelParameters
-from wan_t2v.serving.request_options import USUAL
+from wan_t2v.serving.request_options import DEFAULT_PRIORITY
 
 POLL_S = 0.1
 PRIORITY_S = 60
@@ -165,7 +165,7 @@ class Admission:
     def _info(self, options: QueueOptions) -> SlotInfo:
         now = self._now()
         expected_s = self._estimator.estimate_s(options.work_left)
-        later = (options.priority - USUAL) * self._limits.priority_s
+        later = (options.priority - DEFAULT_PRIORITY) * self._limits.priority_s
         return SlotInfo(self._endpoint, now + later, expected_s, now)
 
     def _check(self, options: QueueOptions) -> None:

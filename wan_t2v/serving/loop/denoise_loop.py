@@ -2,13 +2,15 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
+from wan_t2v.contract import EXPERTS
 from wan_t2v.denoise import Step, denoise, experts_of_steps
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, EngineExpert, Experts
 from wan_t2v.facts import FACTS_FILE, ModelFacts
@@ -27,8 +29,8 @@ from wan_t2v.serving.python_backend.parameters import (
     instance_device,
 )
 from wan_t2v.serving.python_backend.tensors import torch_from_triton
-from wan_t2v.serving.resume.checkpoint_file import SavedState
-from wan_t2v.serving.resume.resume import CheckpointWriter, generation_of
+from wan_t2v.serving.resume.checkpoint_file import GenerationIdentity, SavedState
+from wan_t2v.serving.resume.resume import CheckpointWriter, identify_generation
 from wan_t2v.step_profiles.step_reuse import StepReuse
 
 EXPERT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,7 +42,7 @@ class DenoiseLoop:
     def __init__(self, pb_utils: Any, args: Mapping[str, str], *, at_once: int = 1) -> None:
         parameters = ModelParameters.from_args(args)
         self._device = instance_device(args)
-        check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=(HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT))
+        check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=EXPERTS)
         self._facts = ModelFacts.read(parameters.version_folder)
         self._experts = Experts(
             high_noise_expert=EngineExpert(TritonEngine(pb_utils, HIGH_NOISE_EXPERT, read=torch_from_triton)),
@@ -49,7 +51,7 @@ class DenoiseLoop:
         )
         self._swap = ExpertSwap.of_server(pb_utils, parameters, self._device) if swaps_experts(parameters) else None
         self._expert_type = _expert_type(parameters)
-        self._identities = {name: graph_identity(parameters, name) for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
+        self._identities = {name: graph_identity(parameters, name) for name in EXPERTS}
         self._builds = {
             **{name: graph_build(parameters, name) for name in self._identities},
             "model_facts": self._facts.to_json(),  # of the schedule, and of the switch between the experts
@@ -62,59 +64,71 @@ class DenoiseLoop:
         """Stop the threads of the passes."""
         self._executor.shutdown()
 
-    def latents(
+    def compute_latents(
         self,
         tensors: Mapping[str, Any],
         settings: Settings,
         *,
         is_cancelled: Callable[[], bool],
-        after_step: Callable[[Step], None] = lambda step: None,
-        keeping: CheckpointWriter | None = None,
+        after_step: Callable[[Step], object] = lambda step: None,
+        checkpoint: CheckpointWriter | None = None,
         loading: Loading = contextlib.nullcontext,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Compute the clean latents (1, C, F, h, w) float32, and the report that goes into the metadata.
 
         `tensors` are Triton's: `prompt_embeds`, `negative_prompt_embeds` and perhaps `latents`, the starting noise.
-        With `keeping` the generation resumes from its checkpoint and writes new ones. `loading` is a context around
-        each load of an expert, if only one expert at a time is in memory.
+        With `checkpoint` the generation resumes from it and writes new ones. `loading` is a context around each load
+        of an expert, if only one expert at a time is in memory.
         Raises Cancelled after the step, or between the passes, in which the caller cancelled. Raises ModelCallError if
         an expert fails, and KeyOfAnotherRequest if the checkpoint is of a request with other fields.
         """
         started = time.monotonic()
         given = self._loop_tensors(tensors, settings)
-        schedule = make_schedule(settings, self._facts)
-        reuse = StepReuse(settings.profile, experts_of_steps(schedule, self._experts), guided=settings.guided)
-        generation = (
-            generation_of(settings, given, self._builds, given=tensors.keys() & {"latents"}) if keeping else None
-        )
-        kept = keeping.saved_state(generation) if keeping and generation else None
+        start = self._begin(settings, given, checkpoint, from_request=tensors.keys() & {"latents"})
 
         def finished(step: Step) -> None:
-            if keeping and generation:
-                keeping.save_after(step, generation, schedule=schedule, reuse=reuse)
+            if checkpoint and start.identity:
+                checkpoint.save_after(step, start.identity, schedule=start.schedule, reuse=start.reuse)
             after_step(step)
             if is_cancelled():
                 raise Cancelled(f"cancelled after step {step.index} of {step.count}")
 
         with self._experts_for(is_cancelled, loading) as experts:
             pass_experts = cancellable_experts(experts, is_cancelled) if self._in_turn else experts
-            self._restore(kept, schedule, reuse)
-            latents = self._denoise(
-                given, settings, schedule, kept=kept, reuse=reuse, experts=pass_experts, after_step=finished
-            )
-        report = {**self._report(schedule, reuse, kept), **swap_report(experts)}
-        return latents, {**report, "denoise_ms": _ms_since(started)}
+            latents = self._denoise(given, settings, start, experts=pass_experts, after_step=finished)
+        denoise_ms = 1e3 * (time.monotonic() - started)
+        return latents, {**self._report(start), **swap_report(experts), "denoise_ms": denoise_ms}
 
-    def _report(self, schedule: Schedule, reuse: StepReuse, kept: SavedState | None) -> dict[str, Any]:
-        names = experts_of_steps(schedule, self._experts)
+    def _begin(
+        self,
+        settings: Settings,
+        given: Mapping[str, Tensor],
+        checkpoint: CheckpointWriter | None,
+        *,
+        from_request: Collection[str],
+    ) -> "_Start":
+        """Make the state before the first step, or restore the one of a checkpoint. Raises KeyOfAnotherRequest."""
+        schedule = make_schedule(settings, self._facts)
+        reuse = StepReuse(settings.profile, experts_of_steps(schedule, self._experts), guided=settings.guided)
+        if checkpoint is None:
+            return _Start(schedule, reuse)
+        identity = identify_generation(settings, given, self._builds, given=from_request)
+        saved = checkpoint.saved_state(identity)
+        if saved:
+            schedule.restore({name: tensor.to(self._device) for name, tensor in saved.solver.items()})
+            reuse.restore({name: tensor.to(self._device) for name, tensor in saved.reuse.items()})
+        return _Start(schedule, reuse, identity, saved)
+
+    def _report(self, start: "_Start") -> dict[str, Any]:
+        names = experts_of_steps(start.schedule, self._experts)
         return {
             "graphs": self._identities,
             "steps": {name: names.count(name) for name in self._identities},
-            "timesteps": list(schedule.timesteps),
-            "passes": reuse.passes,
-            "passes_saved": reuse.passes_saved,
+            "timesteps": list(start.schedule.timesteps),
+            "passes": start.reuse.passes,
+            "passes_saved": start.reuse.passes_saved,
             **({"loras": self._loras} if self._loras else {}),
-            **({"resumed_after_step": kept.steps_done} if kept else {}),
+            **({"resumed_after_step": start.saved.steps_done} if start.saved else {}),
         }
 
     @contextlib.contextmanager
@@ -142,16 +156,15 @@ class DenoiseLoop:
         self,
         given: Mapping[str, Tensor],
         settings: Settings,
-        schedule: Schedule,
+        start: "_Start",
         *,
-        kept: SavedState | None,
-        reuse: StepReuse,
         experts: Experts,
         after_step: Callable[[Step], None],
     ) -> Tensor:
+        saved = start.saved
         return denoise(
-            kept.latents.to(self._device) if kept else given["latents"],
-            schedule,
+            saved.latents.to(self._device) if saved else given["latents"],
+            start.schedule,
             experts=experts,
             prompt_embeds=given["prompt_embeds"],
             negative_prompt_embeds=given["negative_prompt_embeds"] if settings.guided else None,
@@ -159,18 +172,19 @@ class DenoiseLoop:
             guidance_scale_2=settings.guidance_scale_2,
             executor=self._executor,
             after_step=after_step,
-            steps_done=kept.steps_done if kept else 0,
-            reuse=reuse,
+            steps_done=saved.steps_done if saved else 0,
+            reuse=start.reuse,
         )
 
-    def _restore(self, kept: SavedState | None, schedule: Schedule, reuse: StepReuse) -> None:
-        if kept:
-            schedule.restore({name: tensor.to(self._device) for name, tensor in kept.solver.items()})
-            reuse.restore({name: tensor.to(self._device) for name, tensor in kept.reuse.items()})
 
+@dataclass(frozen=True)
+class _Start:
+    """Where a generation starts: at step 1, or after the steps of `saved`. `identity` is None without a checkpoint."""
 
-def _ms_since(started: float) -> float:
-    return 1e3 * (time.monotonic() - started)
+    schedule: Schedule
+    reuse: StepReuse
+    identity: GenerationIdentity | None = None
+    saved: SavedState | None = None
 
 
 def _expert_type(parameters: ModelParameters) -> torch.dtype | None:

@@ -25,14 +25,14 @@ def lock_experts(name: str, is_cancelled: Callable[[], bool]) -> socket.socket:
 
     Only one socket can bind an abstract name. It leaves no file, and the kernel frees it when its process dies.
     """
-    while (lock := bound(name)) is None:
+    while (lock := try_bind(name)) is None:
         if is_cancelled():
             raise Cancelled("cancelled while another clip had the experts")
         time.sleep(POLL_S)
     return lock
 
 
-def bound(name: str) -> socket.socket | None:
+def try_bind(name: str) -> socket.socket | None:
     """Bind the lock's socket; None if the lock is held. Raises OSError for any other failure."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from wan_t2v.cancellation import Cancelled
+from wan_t2v.contract import EXPERTS
 from wan_t2v.engines.loader import GRAPH_FILES
 from wan_t2v.experts import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT, Expert, Experts
 from wan_t2v.operate.model_control import READY, UNAVAILABLE, UNLOADING, ModelControl, ModelControlError
@@ -90,13 +90,12 @@ class ExpertSwap:
     @classmethod
     def of_server(cls, pb_utils: Any, parameters: ModelParameters, device: str) -> "ExpertSwap":
         """Make the swap for the experts beside this model, on `device` (`cpu` or `cuda:<n>`)."""
-        repository, version = parameters.version_folder.parents[1], parameters.version_folder.name
         return cls(
             pb_utils.TritonError,
             ModelControl(server_run_directory(parameters).path),
-            plan_sizes(repository, version),
+            plan_sizes(parameters),
             free_bytes=_free_memory(device),
-            processes=lambda name: model_file_processes(os.getppid(), repository / name / version / "model.py"),
+            processes=lambda name: model_file_processes(os.getppid(), parameters.beside(name) / "model.py"),
             lock_name=server_lock_name(),
         )
 
@@ -232,8 +231,7 @@ def _free_memory(device: str) -> Callable[[], int]:
     return lambda: int(torch.cuda.mem_get_info(device)[0])
 
 
-def plan_sizes(repository: Path, version: str) -> dict[str, int]:
-    """Return the bytes of each expert's plan in a model repository, without experts that have no plan."""
-    file = GRAPH_FILES["tensorrt"].name
-    plans = {name: repository / name / version / file for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT)}
+def plan_sizes(parameters: ModelParameters) -> dict[str, int]:
+    """Return the bytes of each expert's plan beside this model, without experts that have no plan."""
+    plans = {name: parameters.beside(name) / GRAPH_FILES["tensorrt"].name for name in EXPERTS}
     return {name: path.stat().st_size for name, path in plans.items() if path.exists()}

@@ -33,10 +33,10 @@ class CachedTextEncoder:
     Outputs stay Triton's tensors in CPU memory: the response cache holds nothing else.
     """
 
-    def __init__(self, pb_utils: Any, *, vocabulary: int, seed: int | None = None) -> None:
+    def __init__(self, pb_utils: Any, *, vocabulary: int) -> None:
         self._pb_utils, self._vocabulary = pb_utils, vocabulary
         self._remote = TritonEngine(pb_utils, MODEL, read=unread, on_cpu=True)
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng()
         self._fillers: OrderedDict[bytes, NDArray[np.int64]] = OrderedDict()
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:

@@ -6,29 +6,27 @@ admits the requests of this endpoint, and here they take the slots that it reser
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from wan_t2v.contract import UNARY
-from wan_t2v.denoise import Step
 from wan_t2v.facts import ModelFacts
 from wan_t2v.operate.load import LOOPS
 from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, SlotInfo
-from wan_t2v.progress import StepClock
 from wan_t2v.request import Settings
 from wan_t2v.serving.admission.estimate import Workload
 from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
-from wan_t2v.serving.admission.running_generation import RunningGeneration
 from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
+from wan_t2v.serving.models.step_recorder import StepRecorder
 from wan_t2v.serving.python_backend.metrics import Metrics
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton
-from wan_t2v.serving.python_backend.tracing import Trace, Tracer
+from wan_t2v.serving.python_backend.tracing import Tracer
 from wan_t2v.serving.request_options import RequestOptions
 from wan_t2v.serving.resume.idempotency import TrustedProxy
 from wan_t2v.serving.resume.kept_steps import kept_steps
@@ -98,11 +96,12 @@ class Denoiser:
         ticket, trace = self._admission.enter(in_queue, reserved_id=generation.id), self._tracer.of_request(request)
         with (
             self._admission.turn(ticket, has_left) as turn,
-            self._resumable.lock(options.key) as keeping,
+            self._resumable.lock(options.key) as checkpoint,
             trace.span("denoise"),
         ):
-            latents, report = self._loop.latents(
-                tensors, settings, is_cancelled=has_left, after_step=self._teller(turn, trace), keeping=keeping
+            recorder = StepRecorder(self._metrics, trace, turn)
+            latents, report = self._loop.compute_latents(
+                tensors, settings, is_cancelled=has_left, after_step=recorder.record, checkpoint=checkpoint
             )
             self._run.mark(FINISHING, generation.id)
         self._metrics.observe_stage("denoise", report["denoise_ms"] / 1e3)
@@ -121,17 +120,6 @@ class Denoiser:
         if "latents" in tensors:
             expected = self._facts.grid.latent_shape(settings.video_shape).tensor_shape
             check_shape("latents", tensors["latents"].shape(), expected)
-
-    def _teller(self, turn: RunningGeneration, trace: Trace) -> Callable[[Step], None]:
-        clock = StepClock()
-
-        def tell(step: Step) -> None:
-            step_s = clock.after(step).step_s
-            self._metrics.count_step(step, step_s)
-            trace.step(step, step_s)
-            turn.report_step(step)
-
-        return tell
 
 
 def _loop_info() -> SlotInfo:

@@ -1,6 +1,5 @@
 """A graph as a Triton model in the Python backend, in place of the TensorRT backend."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,11 @@ from wan_t2v.engines.tensorrt.plan_compatibility import Running, check_plan
 from wan_t2v.engines.tensorrt.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 from wan_t2v.engines.timed import TimedEngine
-from wan_t2v.installed_files import missing, parse_installed
-from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest
-from wan_t2v.manifests import read_manifest as read_plan_manifest
+from wan_t2v.installed_files import missing, parse_installed, sha256_of_file
+from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest, read_manifest
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models.graph_limits import GraphLimits
-from wan_t2v.serving.python_backend.parameters import ModelParameters, instance_device, read_manifest
+from wan_t2v.serving.python_backend.parameters import ModelParameters, instance_device, read_graph_manifest
 from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton, to_triton, torch_from_triton
 
@@ -57,7 +55,8 @@ class GraphModel:
             self._limits.check(calls[index].inputs)
             if index not in answers:
                 together = [other for other, call in enumerate(calls) if call.merges_with(calls[index])]
-                answers.update(zip(together, merged(self._engine, [calls[other] for other in together]), strict=True))
+                outputs = run_merged(self._engine, [calls[other] for other in together])
+                answers.update(zip(together, outputs, strict=True))
             return [to_triton(self._pb_utils, name, array) for name, array in answers[index].items()]
 
         return respond_to_all(self._pb_utils, range(len(requests)), answer)
@@ -87,7 +86,7 @@ class Call:
         return len(next(iter(self.inputs.values())))
 
 
-def merged(engine: Engine, calls: Sequence[Call]) -> list[dict[str, Array]]:
+def run_merged(engine: Engine, calls: Sequence[Call]) -> list[dict[str, Array]]:
     """Run calls that merge as one batch, and return each call's rows of the outputs."""
     if len(calls) == 1:
         return [engine(calls[0].inputs, calls[0].outputs)]
@@ -162,10 +161,10 @@ def matching_module(folder: Path) -> str:
 
     Raises TensorRtMissing, PlanMismatch, or ManifestError.
     """
-    manifest = read_plan_manifest(PlanManifest, folder / PLAN_MANIFEST)
+    manifest = read_manifest(PlanManifest, folder / PLAN_MANIFEST)
     module = manifest.tensorrt.module
     graph = folder / GRAPH_FILES["onnxruntime"].manifest
-    onnx_sha256 = read_manifest(folder)["onnx_sha256"] if graph.exists() else None
+    onnx_sha256 = read_graph_manifest(folder)["onnx_sha256"] if graph.exists() else None
     check_plan(manifest, Running(module, tensorrt_module(module).__version__, running_gpu(), onnx_sha256))
     return module
 
@@ -181,9 +180,8 @@ def installed_graph(folder: Path, engine: str = DEFAULT_ENGINE) -> Path:
         if not needed.exists():
             raise _missing(needed, engine)
     expected = parse_installed(manifest, lambda text: json.loads(text)[file.hash_key], command=file.command)
-    with path.open("rb") as opened:
-        if hashlib.file_digest(opened, "sha256").hexdigest() != expected:
-            raise ValueError(f"{path} is not the file that its manifest describes. Run `{file.command}` again.")
+    if sha256_of_file(path) != expected:
+        raise ValueError(f"{path} is not the file that its manifest describes. Run `{file.command}` again.")
     return path
 
 

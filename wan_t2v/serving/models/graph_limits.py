@@ -35,8 +35,8 @@ class GraphLimits:
     @classmethod
     def of_model(cls, parameters: ModelParameters) -> "GraphLimits":
         """Make the limits from the checkpoint's facts, and for graphs that see a clip from `largest_clip`."""
-        home = parameters.version_folder.parent.parent
-        facts = ModelFacts.read(home / "prepare" / "1")
+        # Plans have one version per clip size, `prepare` only the first.
+        facts = ModelFacts.read(parameters.beside("prepare").with_name("1"))
         only = {"text_length": facts.text_length, "text_dim": facts.text_dim}
         multiple_of = {"latent_height": facts.grid.patch, "latent_width": facts.grid.patch}
         most = dict[str, int]()

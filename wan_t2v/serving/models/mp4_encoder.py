@@ -46,11 +46,11 @@ class Mp4Encoder:
         generation = self._signer.read(bytes_from_triton(tensors["settings"]))
         try:
             with self._tracer.of_request(request).span("encode"):
-                return self._encoded_for(generation, tensors)
+                return self._encode(generation, tensors)
         finally:
             self._run.unmark(FINISHING, generation.id)  # set by the denoiser
 
-    def _encoded_for(self, generation: Generation, tensors: Mapping[str, Any]) -> list[Any]:
+    def _encode(self, generation: Generation, tensors: Mapping[str, Any]) -> list[Any]:
         started, settings = time.monotonic(), generation.settings
         videos = []
         if settings.output_type == "mp4":

@@ -43,7 +43,7 @@ class StreamRequest:
         options: its parameters.
         ticket: its place in the queue.
         caller, responses: cancellation state of its caller, and the responses to it.
-        keeping: writer of its checkpoints; None without an idempotency key.
+        checkpoint: writer of its checkpoints; None without an idempotency key.
         trace: its spans.
         held: resources that are released at its end.
     """
@@ -53,7 +53,7 @@ class StreamRequest:
     ticket: QueueTicket
     caller: CallerLiveness
     responses: ResponseStream
-    keeping: CheckpointWriter | None
+    checkpoint: CheckpointWriter | None
     trace: Trace
     held: contextlib.ExitStack
 

@@ -91,7 +91,7 @@ class ResponseStream:
         return ()
 
     def send_end(self, error: BaseException | None, tensors: Sequence[Any] = ()) -> None:
-        """Send the final response: the tensors, or the error, or if there is neither Triton's mark of the end alone."""
+        """Send the final response: the error, else the tensors, else only Triton's end mark."""
         final = self._pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
         with self._sending:
             self._ended = True

@@ -7,9 +7,8 @@ Many requests run at the same time, each in its own thread; their passes interle
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.field_checks.names import check_parameters
 from wan_t2v.field_checks.ranges import RANGES
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
-from wan_t2v.progress import StepClock
 from wan_t2v.request import RAW_PROFILE_FIELDS, Settings, choose_profile, is_guided
 from wan_t2v.serving.admission.estimate import Workload, expected_workload
 from wan_t2v.serving.admission.options import QueueOptions
@@ -34,6 +32,7 @@ from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.mp4_encoder import encode_video, metadata
 from wan_t2v.serving.models.request_fields import field_value
+from wan_t2v.serving.models.step_recorder import StepRecorder
 from wan_t2v.serving.models.stream_request import CallerLiveness, StreamRequest
 from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, ENCODE, LOAD, PREPARE, ResponseStream
 from wan_t2v.serving.models.stream_watch import StreamWatch
@@ -65,8 +64,8 @@ class TextToVideoStream:
         self._pb_utils = pb_utils
         check_model_files(parameters.version_folder, (PREVIEW_FILE,), graphs=(FIRST,))
         self._preview = PreviewMap.read(parameters.version_folder)
-        check_model_files(_beside(parameters, "prepare"), (DEFAULTS_FILE,), graphs=())
-        self._defaults = ServingDefaults.read(_beside(parameters, "prepare"))
+        check_model_files(parameters.beside("prepare"), (DEFAULTS_FILE,), graphs=())
+        self._defaults = ServingDefaults.read(parameters.beside("prepare"))
         self._prepare = TritonEngine(
             pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={ADMITTED: run.key()}
         )
@@ -107,8 +106,8 @@ class TextToVideoStream:
                 self._send_limits(request, sender)
                 return
             work = expected_workload(_work(request, self._defaults), self._run)
-            keeping = until_refused.enter_context(self._resumable.lock(options.key))
-            in_queue = QueueOptions.of(options, work, steps_done=keeping.steps_done if keeping else 0)
+            checkpoint = until_refused.enter_context(self._resumable.lock(options.key))
+            in_queue = QueueOptions.of(options, work, steps_done=checkpoint.steps_done if checkpoint else 0)
             ticket = self._admission.enter(in_queue)
             held = until_refused.pop_all()
         stream = StreamRequest(
@@ -117,7 +116,7 @@ class TextToVideoStream:
             ticket,
             CallerLiveness(sender.is_cancelled, in_queue),
             ResponseStream(self._pb_utils, sender, ahead=lambda: self._admission.ahead(ticket)),
-            keeping,
+            checkpoint,
             self._tracer.of_request(request),
             held,
         )
@@ -170,12 +169,12 @@ class TextToVideoStream:
         prepared = self._call_prepare(stream, inputs)
         settings = self._signer.read(bytes_from_triton(prepared["settings"])).settings
         with stream.stage(DENOISE):
-            latents, denoised = self._loop.latents(
+            latents, denoised = self._loop.compute_latents(
                 {**inputs, **prepared},
                 settings,
                 is_cancelled=stream.caller.has_left,
-                after_step=self._teller(stream, settings, preview_every=preview_every, turn=turn),
-                keeping=stream.keeping,
+                after_step=self._step_sender(stream, settings, preview_every=preview_every, turn=turn),
+                checkpoint=stream.checkpoint,
                 loading=lambda: stream.responses.within_stage(LOAD),
             )
         reports = [json.loads(bytes_from_triton(prepared["prepare_report"])), denoised]
@@ -190,19 +189,18 @@ class TextToVideoStream:
         with stream.stage(PREPARE):
             return self._prepare(fields)
 
-    def _teller(self, stream: StreamRequest, settings: Settings, *, preview_every: int, turn: RunningGeneration) -> Any:
+    def _step_sender(
+        self, stream: StreamRequest, settings: Settings, *, preview_every: int, turn: RunningGeneration
+    ) -> Callable[[Step], None]:
         """Make the callback after each step: it sends the progress, and every `preview_every` steps a preview."""
-        clock = StepClock()
+        recorder = StepRecorder(self._metrics, stream.trace, turn)
 
-        def tell(step: Step) -> None:
-            progress = clock.after(step)
-            self._metrics.count_step(step, progress.step_s)
-            stream.trace.step(step, progress.step_s)
-            turn.report_step(step)
+        def send_step(step: Step) -> None:
+            progress = recorder.record(step)
             shown = preview_every and step.index % preview_every == 0
             stream.responses.send_step(progress, settings.encoded(self._png_preview(step)) if shown else None)
 
-        return tell
+        return send_step
 
     def _png_preview(self, step: Step) -> bytes:
         return png_from_picture(self._preview.picture(step.clean_estimate.float().cpu().numpy()))
@@ -222,7 +220,7 @@ class TextToVideoStream:
             with stream.stage(ENCODE):
                 videos.append(encode_video(frames.numpy(), settings, is_cancelled=has_left))
         reports.append({"encode_ms": 1e3 * (time.monotonic() - started)})
-        self._tell_stages(reports, frames=len(frames))
+        self._observe_stages(reports, frames=len(frames))
         wanted = {"frames": (frames, latents[:0]), "latents": (NO_FRAMES, latents), "mp4": (NO_FRAMES, latents[:0])}
         returned_frames, returned_latents = wanted[settings.output_type]
         return [
@@ -232,7 +230,7 @@ class TextToVideoStream:
             text_to_triton(self._pb_utils, "metadata", json.dumps(metadata(settings, reports))),
         ]
 
-    def _tell_stages(self, reports: Sequence[Mapping[str, Any]], *, frames: int) -> None:
+    def _observe_stages(self, reports: Sequence[Mapping[str, Any]], *, frames: int) -> None:
         for report in reports:
             for key in report:
                 if key.endswith("_ms"):
@@ -243,29 +241,21 @@ class TextToVideoStream:
 def _work(request: Any, defaults: ServingDefaults) -> Workload:
     """Read the workload from the unchecked request: the queue needs it before `prepare` checks the fields."""
     fields = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
-    given = {
-        tensor.name(): tensor.as_numpy().reshape(-1)[0].item() for tensor in request.inputs() if tensor.name() in fields
-    }
+    given = _field_values(request, fields)
     height, width, num_frames, steps, guidance_scale = (given.get(name, getattr(defaults, name)) for name in fields)
     guided = is_guided(guidance_scale)
-    profile = choose_profile(_profile_fields(request), defaults)[1]
+    profile = choose_profile(_field_values(request, ("step_profile", *RAW_PROFILE_FIELDS)), defaults)[1]
     return Workload(height, width, num_frames, steps, guided=guided, profile=profile)
 
 
-def _profile_fields(request: Any) -> dict[str, Any]:
-    names = ("step_profile", *RAW_PROFILE_FIELDS)
+def _field_values(request: Any, names: Sequence[str]) -> dict[str, Any]:
     return {tensor.name(): field_value(tensor.name(), tensor) for tensor in request.inputs() if tensor.name() in names}
-
-
-def _beside(parameters: ModelParameters, model: str) -> Path:
-    folder = parameters.version_folder
-    return folder.parent.parent / model / folder.name
 
 
 def _preview_every(tensor: Any | None) -> int:
     """Return the number of steps between previews, 0 for none. Raises InvalidField."""
     if tensor is None:
         return 0
-    every = int(tensor.as_numpy().reshape(-1)[0])
+    every = int(field_value("preview_every", tensor))
     RANGES["preview_every"].check("preview_every", every)
     return every

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.contract import MODELS
+from wan_t2v.contract import MODELS, VAE_DECODERS
 from wan_t2v.engines.by_size import EngineByShape, EngineByVersion, version_of_size
 from wan_t2v.engines.double_buffer import DoubleBufferedCaches
 from wan_t2v.engines.engine import Engine
@@ -29,8 +29,7 @@ from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_tr
 from wan_t2v.serving.python_backend.tracing import Tracer
 from wan_t2v.serving.signed_settings import Generation, SettingsSigner, check_shape
 
-FIRST = "vae_decoder_first"
-NEXT = "vae_decoder_next"
+FIRST, NEXT = VAE_DECODERS
 LOCATIONS = ("triton", "in_process")
 NO_FRAMES = torch.empty(0, 0, 0, 3, dtype=torch.uint8)
 
@@ -49,17 +48,17 @@ class VaeDecoder:
         self._signer = SettingsSigner(self._run.key())
         torch.set_num_threads(1)  # frames to bytes is little work; the graphs' engines set their own threads
         self._pb_utils = pb_utils
-        check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=(FIRST, NEXT))
+        check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=VAE_DECODERS)
         self._facts = ModelFacts.read(parameters.version_folder)
         self._first, self._next = self._graphs(parameters, instance_device(args))
         self._latent_frames_per_call = parameters.integer("latent_frames_per_call", least=1)
-        self._identities = {name: graph_identity(parameters, name) for name in (FIRST, NEXT)}
+        self._identities = {name: graph_identity(parameters, name) for name in VAE_DECODERS}
 
     def _graphs(self, parameters: ModelParameters, device: str) -> tuple[Engine, Engine]:
         if parameters.choice("engine_location", LOCATIONS, LOCATIONS[0]) == "triton":
             versions = version_of_size(parameters.optional_video_shapes("version_sizes"), self._facts)
             return self._remote(FIRST, versions), self._remote(NEXT, versions)
-        first, later = (_in_process(parameters, name, device) for name in (FIRST, NEXT))
+        first, later = (_in_process(parameters, name, device) for name in VAE_DECODERS)
         # torch ignores `buffers`, so a spare set of caches would be a third one.
         writes_into_buffers = engine_settings(parameters, device).engine != "torch"
         return first, DoubleBufferedCaches(later) if writes_into_buffers else later
@@ -85,12 +84,12 @@ class VaeDecoder:
         generation = self._signer.read(bytes_from_triton(tensors["settings"]))
         try:
             with self._tracer.of_request(request).span("decode"):
-                return self._decoded_for(generation, tensors["latents_to_decode"], request.is_cancelled)
+                return self._decode(generation, tensors["latents_to_decode"], request.is_cancelled)
         except Exception:
             self._run.unmark(FINISHING, generation.id)  # `mp4_encoder`, which would do it, is not called now
             raise
 
-    def _decoded_for(self, generation: Generation, latents: Any, is_cancelled: Callable[[], bool]) -> list[Any]:
+    def _decode(self, generation: Generation, latents: Any, is_cancelled: Callable[[], bool]) -> list[Any]:
         started, settings = time.monotonic(), generation.settings
         frames = NO_FRAMES
         if settings.output_type != "latents":
@@ -124,7 +123,7 @@ class VaeDecoder:
 def _in_process(parameters: ModelParameters, name: str, device: str) -> EngineByShape:
     """Load every version of a graph that has a file for this engine: plans have one version per clip size."""
     settings = engine_settings(parameters, device)
-    home, file = parameters.version_folder.parent.parent / name, GRAPH_FILES[settings.engine].name
+    home, file = parameters.beside(name).parent, GRAPH_FILES[settings.engine].name
     versions = sorted(int(path.parent.name) for path in home.glob(f"[0-9]*/{file}"))
     own = int(parameters.version_folder.name)  # without any, the error names this version
     return EngineByShape(

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from wan_t2v.contract import GRAPHS
 from wan_t2v.engines.engine import Array
+from wan_t2v.operate.gpu_fault import is_gpu_fault
 from wan_t2v.serving.error_tail import STATUS_OF_CODE, split_tail
 from wan_t2v.serving.errors import InvalidFieldUpstream, MissingOutput, ModelCallError
+from wan_t2v.serving.python_backend.run import report_gpu_fault
 from wan_t2v.serving.python_backend.tensors import to_triton
 
 NEWEST_VERSION = -1  # Triton's value for it
@@ -57,12 +60,12 @@ class TritonEngine:
         response = self._respond(inputs, wanted)
         if response.has_error():
             raise self._error(response.error().message(), response.error().code())
-        respond_to_all = {tensor.name(): tensor for tensor in response.output_tensors()}
-        missing = [name for name in wanted if name not in respond_to_all]
+        tensors = {tensor.name(): tensor for tensor in response.output_tensors()}
+        missing = [name for name in wanted if name not in tensors]
         if missing:
             reason = f"cannot answer at the moment, try again: it answered without {', '.join(missing)}"
             raise MissingOutput(self._model, reason, self._pb_utils.TritonError.UNAVAILABLE)
-        return {name: self._read(respond_to_all[name]) for name in wanted}
+        return {name: self._read(tensors[name]) for name in wanted}
 
     def _respond(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Any:
         options: dict[str, Any] = {"parameters": self._parameters} if self._parameters else {}
@@ -87,6 +90,8 @@ class TritonEngine:
         if tail is not None:  # 2.51 reports every error of a called model as INTERNAL
             named = (name for name, status in STATUS_OF_CODE.items() if status == tail.status)
             code = getattr(self._pb_utils.TritonError, next(named, "INTERNAL"))
+        if self._model in GRAPHS and is_gpu_fault(message):  # other models may quote what a caller wrote
+            return ModelCallError(self._model, report_gpu_fault(message), self._pb_utils.TritonError.UNAVAILABLE)
         if any(text in message for text in _RETRYABLE):
             message, code = f"cannot answer at the moment, try again: {message}", self._pb_utils.TritonError.UNAVAILABLE
         return ModelCallError(self._model, message, code)

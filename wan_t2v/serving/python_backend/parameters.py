@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wan_t2v.installed_files import parse_installed
+from wan_t2v.manifests import GRAPH_MANIFEST
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.shapes import VideoShape
 
@@ -68,11 +69,20 @@ class ModelParameters:
         """Return clip sizes like `video_shapes`; none if the parameter is left out."""
         return self.video_shapes(name) if name in self.values else ()
 
+    def beside(self, model: str) -> Path:
+        """Return the folder of another model's version with the same number."""
+        return version_beside(self.version_folder, model)
+
     def _video_shape(self, name: str, value: str) -> VideoShape:
         try:
             return VideoShape.parse(value)
         except ValueError as error:
             raise ParameterError(f"{self.model}: parameter {name} is {error}") from None
+
+
+def version_beside(version_folder: Path, model: str) -> Path:
+    """Return the folder of another model's version with the same number, in the same model repository."""
+    return version_folder.parent.parent / model / version_folder.name
 
 
 def instance_device(args: Mapping[str, str]) -> str:
@@ -83,8 +93,7 @@ def instance_device(args: Mapping[str, str]) -> str:
 
 def graph_identity(parameters: ModelParameters, graph: str) -> str:
     """Identify the build of a graph beside this model: the first 16 hex digits of its hash, from its manifest."""
-    folder = parameters.version_folder
-    digest: str = read_manifest(folder.parent.parent / graph / folder.name)["onnx_sha256"]
+    digest: str = read_graph_manifest(parameters.beside(graph))["onnx_sha256"]
     return digest[:16]
 
 
@@ -93,7 +102,7 @@ def graph_build(parameters: ModelParameters, graph: str) -> str:
 
     Another engine, precision or plan computes other bytes from the same graph. Returns a SHA-256 in hex.
     """
-    version = parameters.version_folder.parent.parent / graph / parameters.version_folder.name
+    version = parameters.beside(graph)
     described = (*version.glob("*.json"), *version.parent.glob("config.pbtxt"), *version.parent.glob("configs/*.pbtxt"))
     digest = hashlib.sha256()
     for path in sorted(described):
@@ -103,10 +112,12 @@ def graph_build(parameters: ModelParameters, graph: str) -> str:
 
 def graph_loras(parameters: ModelParameters, graph: str) -> list[dict[str, Any]]:
     """Return the LoRAs merged into a graph beside this model, as in its manifest; empty for most graphs."""
-    folder = parameters.version_folder
-    return list(read_manifest(folder.parent.parent / graph / folder.name).get("loras", ()))
+    return list(read_graph_manifest(parameters.beside(graph)).get("loras", ()))
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a graph's version folder. Raises FileNotFoundError naming the command that makes it."""
-    return parse_installed(folder / "manifest.json", lambda text: dict(json.loads(text)))
+def read_graph_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a graph's version folder as JSON.
+
+    Raises FileNotFoundError or InstalledFileError, with the command that makes it.
+    """
+    return parse_installed(folder / GRAPH_MANIFEST, lambda text: dict(json.loads(text)))

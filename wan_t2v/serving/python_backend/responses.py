@@ -5,8 +5,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from wan_t2v.operate.gpu_fault import is_gpu_fault
 from wan_t2v.serving.error_tail import STATUS_OF_CODE, ErrorTail
 from wan_t2v.serving.errors import ModelCallError, ServingError, error_field, triton_code
+from wan_t2v.serving.python_backend.run import report_gpu_fault
 
 # Errors of Triton's Python backend, such as that of a full /dev/shm, name shared memory regions. With the operator's
 # key, other callers' requests can be read there. These are the default names, and those of the embedded server.
@@ -58,4 +60,7 @@ def _message_and_code(pb_utils: Any, error: BaseException) -> tuple[str, Any]:
     if name is not None:
         return str(error), getattr(pb_utils.TritonError, name)
     pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
-    return f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, RuntimeError) and is_gpu_fault(message):  # of torch or of a plan
+        return report_gpu_fault(message), pb_utils.TritonError.UNAVAILABLE
+    return message, pb_utils.TritonError.INTERNAL

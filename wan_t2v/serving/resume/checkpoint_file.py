@@ -28,8 +28,8 @@ class DamagedCheckpoint(Exception):
 
 
 @dataclass(frozen=True)
-class Generation:
-    """Identity of a generation. Only equal `fields` and equal `graphs` together give the same bytes.
+class GenerationIdentity:
+    """Identity of a generation, to resume it by. Only equal `fields` and equal `graphs` together give the same bytes.
 
     `fields` is what the caller chose: the request with its defaults, the seed and the starting noise that it gave.
     `graphs` is what the deployment adds: the builds of the experts, the embeddings, the definitions of profiles.
@@ -56,16 +56,18 @@ class SavedState:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """Content of a file: a state, and the generation that it belongs to in the form of `Generation.as_json`."""
+    """Content of a file: a state, and the generation that it belongs to in the form of
+    `GenerationIdentity.as_json`.
+    """
 
     belongs_to: Mapping[str, Any]
-    kept: SavedState
+    saved: SavedState
 
     def to_bytes(self) -> bytes:
         """Serialise the whole file."""
-        belonging = json.dumps({**self.belongs_to, "steps_done": self.kept.steps_done}).encode()
-        solver, reuse = _named(_STATE, self.kept.solver), _named(_REUSE, self.kept.reuse)
-        arrays = {BELONGS_TO: np.frombuffer(belonging, np.uint8), "latents": self.kept.latents.cpu().numpy()}
+        belonging = json.dumps({**self.belongs_to, "steps_done": self.saved.steps_done}).encode()
+        solver, reuse = _named(_STATE, self.saved.solver), _named(_REUSE, self.saved.reuse)
+        arrays = {BELONGS_TO: np.frombuffer(belonging, np.uint8), "latents": self.saved.latents.cpu().numpy()}
         written = io.BytesIO()
         np.savez(written, **arrays, **solver, **reuse)
         content = written.getvalue()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wan_t2v.operate.file_lock import is_still, try_lock
 from wan_t2v.serving.errors import AlreadyRunning, KeyOfAnotherRequest
-from wan_t2v.serving.resume.checkpoint_file import CheckpointFile, DamagedCheckpoint, Generation, SavedState
+from wan_t2v.serving.resume.checkpoint_file import CheckpointFile, DamagedCheckpoint, GenerationIdentity, SavedState
 from wan_t2v.serving.resume.checkpoint_index import CheckpointIndex
 from wan_t2v.serving.resume.kept_steps import SUFFIX, checkpoint_path
 
@@ -84,7 +84,7 @@ class Checkpoint:
     path: Path
     home: Checkpoints
 
-    def read(self, generation: Generation) -> SavedState | None:
+    def read(self, identity: GenerationIdentity) -> SavedState | None:
         """Read the generation's state; None without a checkpoint, or if another build or deployment wrote it.
 
         A damaged checkpoint is logged and removed, and the generation begins anew. Raises KeyOfAnotherRequest.
@@ -98,16 +98,16 @@ class Checkpoint:
             with contextlib.suppress(OSError):
                 self.home.remove(self.path)
             return None
-        wanted = generation.as_json()
+        wanted = identity.as_json()
         if file.belongs_to["fields"] != wanted["fields"]:
             raise KeyOfAnotherRequest(
                 "idempotency_key was used for a request with other fields. Send that one again, or take another key."
             )
-        return file.kept if file.belongs_to["graphs"] == wanted["graphs"] else None
+        return file.saved if file.belongs_to["graphs"] == wanted["graphs"] else None
 
-    def write(self, generation: Generation, kept: SavedState) -> None:
+    def write(self, identity: GenerationIdentity, saved: SavedState) -> None:
         """Write the generation's state, whole or not at all. Raises OSError, such as for a full disk."""
-        whole = CheckpointFile(generation.as_json(), kept).to_bytes()
+        whole = CheckpointFile(identity.as_json(), saved).to_bytes()
         partial = self.path.with_suffix(".partial")
         try:
             with partial.open("wb") as file:

@@ -22,7 +22,7 @@ from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.python_backend.parameters import ModelParameters
-from wan_t2v.serving.resume.checkpoint_file import Generation, SavedState
+from wan_t2v.serving.resume.checkpoint_file import GenerationIdentity, SavedState
 from wan_t2v.serving.resume.checkpoint_store import Checkpoint, Checkpoints, Limits
 from wan_t2v.serving.resume.idempotency import KEY, RequestKey
 from wan_t2v.serving.resume.kept_steps import publish_folder, read_steps_done
@@ -94,23 +94,23 @@ class CheckpointWriter:
         """Steps that the checkpoint has, unchecked, for an estimate."""
         return read_steps_done(self.checkpoint.path)
 
-    def saved_state(self, generation: Generation) -> SavedState | None:
+    def saved_state(self, identity: GenerationIdentity) -> SavedState | None:
         """Read the generation's last state; None without a checkpoint. Raises KeyOfAnotherRequest."""
-        return self.checkpoint.read(generation)
+        return self.checkpoint.read(identity)
 
-    def save_after(self, step: Step, generation: Generation, *, schedule: Schedule, reuse: StepReuse) -> None:
+    def save_after(self, step: Step, identity: GenerationIdentity, *, schedule: Schedule, reuse: StepReuse) -> None:
         """Write a checkpoint if this step is due. A failed write is only logged, and the generation goes on."""
         if step.index % self.every and step.index < step.count:
             return
         try:
-            self.checkpoint.write(generation, SavedState(step.index, step.latents, schedule.state(), reuse.state()))
+            self.checkpoint.write(identity, SavedState(step.index, step.latents, schedule.state(), reuse.state()))
         except OSError as error:
             logger.warning("no checkpoint after step %d of %d: %s", step.index, step.count, error)
 
 
-def generation_of(
+def identify_generation(
     settings: Settings, tensors: Mapping[str, Tensor], graphs: Mapping[str, str], *, given: Collection[str]
-) -> Generation:
+) -> GenerationIdentity:
     """Identify a generation by all that decides its latents: settings, input tensors, and builds of the experts.
 
     `given` names the tensors that came with the request. What the deployment makes of the other fields counts as a
@@ -121,7 +121,7 @@ def generation_of(
     fields = {**asdict(settings), **{name: digest for name, digest in hashes.items() if name in given}}
     deployed = {name: digest for name, digest in hashes.items() if name not in given}
     deployed |= {"sigmas": fields.pop("sigmas"), "profile": fields.pop("profile")}
-    return Generation(fields, {**graphs, "deployed": json.dumps(deployed)})
+    return GenerationIdentity(fields, {**graphs, "deployed": json.dumps(deployed)})
 
 
 def _sha256(tensor: Tensor) -> str:

@@ -96,6 +96,18 @@ def truncated(name: str) -> Damage:
     return damage
 
 
+def half_downloaded(name: str, length: int) -> Damage:
+    """Leave the first bytes of a file, and holes up to its length, as a downloader that fetches parts does."""
+
+    def damage(folder: Path) -> None:
+        size = (folder / name).stat().st_size
+        with (folder / name).open("r+b") as file:
+            file.truncate(length)
+            file.truncate(size)
+
+    return damage
+
+
 def check_refused(damage: Damage, message: str, folder: Path) -> None:
     """Refused in one line, both with weights inside the graph and with external ones."""
     damage(folder)

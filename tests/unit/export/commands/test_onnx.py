@@ -1,5 +1,6 @@
 """`python -m export onnx` where it must refuse: early, clearly, and with nothing half-written."""
 
+import errno
 import resource
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 
 from export import disk_space
 from export.__main__ import main
+from export.commands.onnx import disk_error
 from export.to_onnx.a14b_dummy import write_dummy
 
 
@@ -67,3 +69,12 @@ def test_no_jobs_at_all_are_refused(command: str, jobs: str, capsys: pytest.Capt
         main([command, "--jobs", jobs])
     assert ended.value.code == 2
     assert f"argument --jobs: '{jobs}', accepted: a whole number from 1 up" in capsys.readouterr().err
+
+
+def test_only_a_checkpoint_that_cannot_be_written_is_said_to_need_that(tmp_path: Path) -> None:
+    def message(path: str) -> str:
+        return disk_error(OSError(errno.EACCES, "Permission denied", str(tmp_path / path)), tmp_path / "checkpoint")
+
+    assert "Graphs of a large checkpoint are written into its folders" in message("checkpoint/transformer/x.onnx")
+    assert message("build/ranges.json").endswith("ranges.json'")
+    assert "Graphs" not in disk_error(OSError(errno.EROFS, "Read-only file system"), tmp_path)

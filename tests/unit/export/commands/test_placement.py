@@ -110,7 +110,7 @@ def test_a_gpu_too_small_for_anything(copied: Path, capsys: pytest.CaptureFixtur
         (["--gpu", "large", "--size", "720x1280"], "GPU 'large', accepted"),
         (["--gpu", "80", "--gpu", "80", "--gpu", "80", "--size", "720x1280"], "3 GPUs, accepted: one or two"),
         (["--gpu", "141", "--size", "720x1280", "--out", "cpu"], "--out 'cpu', accepted"),
-        (["--gpu", "80", "--size", "720x1280", "--checkpoint", "/nowhere"], "transformer/config.json is missing"),
+        (["--gpu", "80", "--size", "720x1280", "--checkpoint", "/nowhere"], "/nowhere is missing: no such folder"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line(
@@ -171,6 +171,36 @@ def test_another_checkpoint_is_read_from_its_configs(
     run("--gpu", "16", "--size", "128x128x17", "--checkpoint", str(checkpoint), "--json", repository=copied)
     placement = json.loads(capsys.readouterr().out)["placement"]
     assert (placement["layout"], placement["vae_engine"], placement["verdict"]) == ("both", "triton_plans", "fits")
+
+
+def test_a_checkpoint_of_another_model_is_refused_as_the_export_does(
+    checkpoint: Path, copied: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Wan2.1 has one expert."""
+    folder = tmp_path_factory.mktemp("models") / "wan"
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = folder / "transformer_2/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_layers": 7}))
+    arguments = ["--gpu", "16", "--size", "128x128x17", "--checkpoint", str(folder)]
+    with pytest.raises(SystemExit):
+        run(*arguments, repository=copied)
+    assert "transformer and transformer_2 differ in their configs" in capsys.readouterr().err
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "transformer_2": [None, None]}))
+    with pytest.raises(SystemExit):
+        run(*arguments, repository=copied)
+    assert "transformer_2 is None, expected WanTransformer3DModel" in capsys.readouterr().err
+
+
+def test_a_size_without_plans_is_told(checkpoint: Path, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for size, refused in (("720x1280", False), ("512x512", True)):
+        run("--gpu", "141", "--size", size, repository=copied)
+        told = (
+            f"no plans for {size}x81: `make plans` refuses such sizes, accepted: 480x832, " in capsys.readouterr().out
+        )
+        assert told == refused
+    run("--gpu", "16", "--size", "512x512", "--checkpoint", str(checkpoint), repository=copied)
+    assert "no plans for" not in capsys.readouterr().out, "the list is A14B's"
 
 
 def test_the_table_in_the_documentation_is_what_the_command_says(

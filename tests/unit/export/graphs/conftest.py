@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from export.to_onnx.a14b_dummy import small_configs, write_dummy
+from export.to_onnx.a14b_dummy import write_dummy
+from tests.fakes.small_configs import small_configs
 from tests.unit.export.graphs.tiny_expert import BLOCKS
 
 

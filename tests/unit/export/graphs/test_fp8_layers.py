@@ -2,7 +2,6 @@
 are told early.
 """
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from export.graphs.fp8_layers import (
     LINEARS_OF_A_BLOCK,
     needed_ranges,
     put_in_fp8,
-    rounded_inputs,
     through_fp8,
 )
-from export.graphs.precision import PrecisionError, attention_is_fp8, blocks_in_fp8
+from export.graphs.precision import attention_is_fp8, blocks_in_fp8
 from export.graphs.quantised_experts import quantise
-from export.quantisation.calibrate import CalibrationSettings, _watch, calibrate
+from export.quantisation.calibrate import CalibrationSettings, calibrate
 from export.quantisation.ranges import Fp8Ranges, read_ranges
 from export.to_onnx.exporter import onnx_from_module
 from tests.unit.export.graphs.tiny_expert import BLOCKS, arrays, call, expert, relative
@@ -84,7 +82,7 @@ def test_the_graph_holds_weights_in_fp8_and_computes_what_torch_computes(
     attention = attention_is_fp8(precision)
     path = onnx_from_module(module, "high_noise_expert", Checkpoint.open(tiny).facts, tmp_path / "m.onnx")
     counts = check_storage(onnx.load(path))
-    assert counts["QuantizeLinear"] == rounded_inputs(1, attention=attention) == rounded
+    assert counts["QuantizeLinear"] == rounded
     assert counts["DequantizeLinear"] == rounded + LINEARS_OF_A_BLOCK
     assert counts["TRT_QuantizedAttention"] == (2 if attention else 0)
     if dtype == torch.float32:
@@ -151,7 +149,7 @@ def test_it_is_what_modelopt_simulates(tiny: Path) -> None:
 
 
 def test_calibration_watches_both_experts_in_the_real_pipeline(checkpoint: Path) -> None:
-    settings = CalibrationSettings(prompts=("a red circle slides left on a white background",), num_inference_steps=2)
+    settings = CalibrationSettings(prompts=("a red circle slides left on a white background",), num_inference_steps=4)
     found = calibrate(Checkpoint.open(checkpoint), settings)
     names = needed_ranges(range(4))  # INT8 reads those of the outer blocks too
     for component in ("transformer", "transformer_2"):
@@ -183,9 +181,3 @@ def test_an_export_in_fp8_without_ranges_ends_before_any_work(
     assert main([*asked, "--folder", str(tmp_path / "export")]) == 1
     assert "FP8 and INT8 need the ranges of activations" in capsys.readouterr().err
     assert not (tmp_path / "export").exists()
-
-
-def test_calibration_without_modelopt_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "modelopt.torch.quantization", None)
-    with pytest.raises(PrecisionError, match="needs NVIDIA's ModelOpt: .* Run `make setup-dev`"):
-        _watch(torch.nn.ModuleDict(), lambda: None)

@@ -35,6 +35,12 @@ def test_a_config_beside_a_file_of_another_name_is_not_its(tmp_path: Path) -> No
         ({"lora_alpha": 8, "use_dora": True}, "use_dora is set, accepted: a plain LoRA"),
         ({"lora_alpha": "8"}, "lora_alpha must be a number"),
         ({"lora_alpha": 8, "alpha_pattern": {"(": 1}}, "alpha_pattern numbers by module"),
+        ({"lora_alpha": 0}, "an alpha is 0, which changes nothing; accepted: other numbers"),
+        ({"lora_alpha": 8, "alpha_pattern": {"to_q": 0.0}}, "an alpha is 0"),
+        *(
+            ({"lora_alpha": 8, "init_lora_weights": init}, f"init_lora_weights is '{init}', .*_for_weight_conversion")
+            for init in ("pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga")
+        ),
     ],
 )
 def test_what_is_not_understood_is_refused(config: dict[str, object], told: str, tmp_path: Path) -> None:
@@ -43,6 +49,11 @@ def test_what_is_not_understood_is_refused(config: dict[str, object], told: str,
     header = {"lora_adapter_metadata": json.dumps({f"transformer.{name}": value for name, value in config.items()})}
     with pytest.raises(CheckpointError, match=f"the header of .*{told}"):
         adapter_config(tmp_path / "lora.safetensors", header)
+
+
+@pytest.mark.parametrize("init", [True, False, None, "gaussian", "eva", "orthogonal", "mica"])
+def test_a_beginning_that_leaves_the_base_weights_is_read(init: object, tmp_path: Path) -> None:
+    assert adapter_config(beside(tmp_path, lora_alpha=8, init_lora_weights=init), {}) is not None
 
 
 def test_a_header_that_is_no_json_is_refused(tmp_path: Path) -> None:

@@ -62,6 +62,19 @@ def test_alpha_scales_products_and_the_bias_of_a_factor_and_nothing_else(tmp_pat
         assert isinstance(second, kind)
 
 
+def test_a_lora_of_a_smaller_wan_is_told_so_and_not_that_blocks_are_missing(tmp_path: Path) -> None:
+    tensors = {}
+    for module in ("self_attn.q", "cross_attn.q"):
+        for block in range(BLOCKS - 1):
+            name = f"diffusion_model.blocks.{block}.{module}"
+            tensors |= {f"{name}.lora_A.weight": torch.ones(4, 96), f"{name}.lora_B.weight": torch.ones(96, 4)}
+    with pytest.raises(
+        LoraError, match=r"missing: .* 6 of another shape: .* Take a LoRA that was trained for this"
+    ) as e:
+        changes(tmp_path, tensors)
+    assert "--some-blocks" not in str(e.value)
+
+
 def without(name: str) -> Callable[[Tensors], None]:
     return lambda tensors: tensors.__delitem__(name)
 

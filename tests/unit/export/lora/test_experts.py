@@ -37,7 +37,9 @@ def test_one_file_for_both_experts_is_refused_unless_said(tmp_path: Path) -> Non
     assert list(files) == ["transformer", "transformer_2"]
 
 
-@pytest.mark.parametrize("name", ["wan_low_noise_lora.safetensors", "my-LOW.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["wan_LowNoise_lora.safetensors", "my-LOW.safetensors", "low/adapter_model.safetensors"]
+)
 def test_a_file_that_is_named_for_the_other_expert_is_refused(name: str, tmp_path: Path) -> None:
     path = str(saved(tmp_path / name, of_diffusers()))
     with pytest.raises(LoraError, match="by its name the file is for the low-noise expert. Give it as LORA_LOW"):
@@ -46,7 +48,7 @@ def test_a_file_that_is_named_for_the_other_expert_is_refused(name: str, tmp_pat
 
 
 def test_names_of_both_or_of_neither_say_nothing(tmp_path: Path) -> None:
-    for name in ("low_vram_high_noise.safetensors", "flow_highlights.safetensors"):
+    for name in ("low_and_high_noise.safetensors", "flow_highlights.safetensors"):
         path = str(saved(tmp_path / name, of_diffusers()))
         assert LoraChoice(path, "none").open_files() and LoraChoice("none", path).open_files()
 

@@ -27,6 +27,11 @@ def test_a_pointer_a_half_file_and_an_empty_one_are_refused(tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(LoraError, match="truncated or damaged"):
         LoraFile.open(path)
+    state = path.with_name(f"{path.name}.aria2")
+    state.touch()
+    with pytest.raises(LoraError, match=r"lora.safetensors is not whole: lora.safetensors.aria2 beside it"):
+        LoraFile.open(path)
+    state.unlink()
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(LoraError, match="pointer file of Git LFS"):
         LoraFile.open(path)

@@ -15,8 +15,8 @@ from export.placement.pick_layout import best_fit, best_of_each_layout, placemen
 from wan_t2v.contract import UNARY
 
 
-def asked(*sizes: str, doors: tuple[str, ...] = (UNARY,), **settings: Any) -> GpuMemory:
-    return GpuMemory(A14B, ServingProfile(unique_sizes(sizes), doors=doors, **settings), {})
+def asked(*sizes: str, endpoints: tuple[str, ...] = (UNARY,), **settings: Any) -> GpuMemory:
+    return GpuMemory(A14B, ServingProfile(unique_sizes(sizes), endpoints=endpoints, **settings), {})
 
 
 def gpus(*sizes: str) -> list[Gpu]:

@@ -42,6 +42,6 @@ def test_the_text_encoder_on_the_cpu_is_offered_first_where_a_gpu_was_asked_for(
 
 
 def test_one_endpoint_alone_is_offered_last() -> None:
-    *_, last = find_alternatives(asked("720x1280", doors=(UNARY, STREAM)), gpus("80"))
+    *_, last = find_alternatives(asked("720x1280", endpoints=(UNARY, STREAM)), gpus("80"))
     assert last.change.startswith("one endpoint only (--door stream)")
     assert last.placement is not None and last.placement.layout is Layout.ONE_AT_A_TIME

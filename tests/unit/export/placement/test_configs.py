@@ -21,11 +21,13 @@ def placed(
     *gpus: str,
     engine: VaeEngine,
     sizes: tuple[str, ...] = ("720x1280",),
-    doors: tuple[str, ...] = (UNARY,),
+    endpoints: tuple[str, ...] = (UNARY,),
     text_encoder_device: str = "gpu",
     **precisions: str,
 ) -> Placement:
-    profile = ServingProfile(unique_sizes(sizes), doors=doors, text_encoder_device=text_encoder_device, **precisions)
+    profile = ServingProfile(
+        unique_sizes(sizes), endpoints=endpoints, text_encoder_device=text_encoder_device, **precisions
+    )
     memory = GpuMemory(A14B, profile, {})
     found = placements(memory, [Gpu.parse(gpu) for gpu in gpus], layout)
     return next(placement for placement in found if placement.vae_engine is engine)
@@ -259,8 +261,8 @@ def with_stream(copied: Path) -> Path:
 
 
 def test_the_streaming_endpoint_swaps_and_decodes_like_the_unary_one(with_stream: Path) -> None:
-    doors = (UNARY, STREAM)
-    swapped = placed(Layout.ONE_AT_A_TIME, "141", engine=VaeEngine.IN_PROCESS, doors=doors)
+    endpoints = (UNARY, STREAM)
+    swapped = placed(Layout.ONE_AT_A_TIME, "141", engine=VaeEngine.IN_PROCESS, endpoints=endpoints)
     config = placed_configs(swapped, with_stream)[STREAM]
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert parameters == {
@@ -279,16 +281,16 @@ def test_the_streaming_endpoint_swaps_and_decodes_like_the_unary_one(with_stream
 def test_guidance_passes_run_together_where_two_gpus_have_the_expert(
     gpus: tuple[str, ...], passes: str, with_stream: Path
 ) -> None:
-    both = placed(Layout.BOTH, *gpus, engine=VaeEngine.IN_PROCESS, doors=(UNARY, STREAM))
+    both = placed(Layout.BOTH, *gpus, engine=VaeEngine.IN_PROCESS, endpoints=(UNARY, STREAM))
     for name, config in placed_configs(both, with_stream).items():
         if name in ("denoiser", STREAM):
             assert config.parameters["guidance_passes"].string_value == passes
 
 
 def test_a_endpoint_that_is_not_served_is_not_loaded(with_stream: Path) -> None:
-    def loaded(*doors: str) -> set[str]:
+    def loaded(*endpoints: str) -> set[str]:
         options = server_options(
-            placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS, doors=doors), with_stream, "x"
+            placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS, endpoints=endpoints), with_stream, "x"
         )
         return {option.partition("=")[2] for option in options if option.startswith("--load-model")}
 

@@ -15,7 +15,7 @@ from wan_t2v.contract import EXPERTS, STREAM, UNARY
 
 
 def placed(layout: Layout, *cards: str) -> Placement:
-    candidates = placements(asked("720x1280", doors=(UNARY, STREAM)), gpus(*cards), layout)
+    candidates = placements(asked("720x1280", endpoints=(UNARY, STREAM)), gpus(*cards), layout)
     return next(placement for placement in candidates if placement.vae_engine is VaeEngine.IN_PROCESS)
 
 

@@ -242,9 +242,16 @@ def test_gpus_by_their_name_or_exactly() -> None:
     assert h100.usable == Gpu.parse("81559MiB").usable
     assert Gpu.parse("80GB") == h100
     assert Gpu.parse("100").usable < 100 * 10**9, "a size that is not known counts as decimal"
-    for wrong in ("0", "H100", "80 GB", "-80", "80.5"):
+    assert Gpu.parse("80 GB") == h100 and Gpu.parse("81559 MiB") == Gpu.parse("81559MiB")
+    for wrong in ("0", "H100", "80  GB", "-80", "80.5"):
         with pytest.raises(SettingsError, match="accepted: gigabytes"):
             Gpu.parse(wrong)
+
+
+@pytest.mark.parametrize("text", ["81559", "46068GB", "1001"])
+def test_a_total_of_nvidia_smi_without_its_unit_is_not_taken_for_gigabytes(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"did you mean {text.removesuffix('GB')}MiB"):
+        Gpu.parse(text)
 
 
 def test_a_folder_that_is_no_checkpoint_is_told(tmp_path: Path) -> None:

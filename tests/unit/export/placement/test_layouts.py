@@ -48,7 +48,7 @@ def test_as_triton_plans_the_vae_holds_seven_sets_of_caches() -> None:
 
 
 def test_an_estimate_must_leave_a_margin_to_fit() -> None:
-    found = decided("720x1280", "141", doors=(UNARY, STREAM))
+    found = decided("720x1280", "141", endpoints=(UNARY, STREAM))
     assert found is not None
     need = found.needed(0)
     quarter = sum(use.estimated for use in found.memory_uses) // 4 - KEPT_FREE_BYTES
@@ -72,7 +72,7 @@ def test_a_process_counts_on_every_gpu_that_it_opens() -> None:
     """The denoiser gets the second expert's answers on that GPU; the server opens all."""
     two = next(
         p
-        for p in placements(asked("480x832", doors=(UNARY, STREAM)), gpus("141", "141"), Layout.EXPERT_EACH)
+        for p in placements(asked("480x832", endpoints=(UNARY, STREAM)), gpus("141", "141"), Layout.EXPERT_EACH)
         if (p.text_encoder, p.vae, p.vae_engine) == (0, 1, VaeEngine.TRITON_PLANS)
     )
     opened = {
@@ -109,18 +109,19 @@ def test_a_measured_context_is_no_estimate() -> None:
 
 def test_two_endpoints_hold_the_vae_twice_in_their_processes() -> None:
     one, both = (
-        first_with(VaeEngine.IN_PROCESS, asked("720x1280", doors=doors), "141") for doors in ((UNARY,), (UNARY, STREAM))
+        first_with(VaeEngine.IN_PROCESS, asked("720x1280", endpoints=endpoints), "141")
+        for endpoints in ((UNARY,), (UNARY, STREAM))
     )
     held = {use.component: use for use in both.memory_uses}
     assert held[STREAM].caches == held["vae_decoder"].caches == 2 * both.memory.largest_cache_set
     assert both.needed(0) - one.needed(0) == held[STREAM].total
-    alone = placements(asked("720x1280", doors=(STREAM,)), gpus("141"), Layout.BOTH)[0]
+    alone = placements(asked("720x1280", endpoints=(STREAM,)), gpus("141"), Layout.BOTH)[0]
     assert not {"denoiser", "vae_decoder"} & {use.component for use in alone.memory_uses}
 
 
 def test_two_endpoints_decode_two_clips_at_a_time_through_triton() -> None:
     one, both = (
-        first_with(VaeEngine.TRITON_PLANS, asked("480x832", doors=d), "141") for d in ((UNARY,), (UNARY, STREAM))
+        first_with(VaeEngine.TRITON_PLANS, asked("480x832", endpoints=d), "141") for d in ((UNARY,), (UNARY, STREAM))
     )
     caches = [sum(use.caches for use in placement.memory_uses) for placement in (one, both)]
     assert caches[1] == 2 * caches[0] == 8 * one.memory.largest_cache_set

@@ -42,14 +42,14 @@ def test_a_48_gb_gpu_holds_fp8_at_480p_one_expert_at_a_time_without_the_text_enc
     assert decided("480x832", "48", experts="fp8", text_encoder_device="gpu") is None
 
 
-@pytest.mark.parametrize("door", [UNARY, STREAM])
-def test_without_the_text_encoder_both_bf16_experts_fit_80_gb_at_480p_for_one_endpoint(door: str) -> None:
+@pytest.mark.parametrize("endpoint", [UNARY, STREAM])
+def test_without_the_text_encoder_both_bf16_experts_fit_80_gb_at_480p_for_one_endpoint(endpoint: str) -> None:
     """Two experts resident beat a swap per video; so it is chosen, and a GPU for the text encoder is not."""
-    found = decided("480x832", "80", doors=(door,))
+    found = decided("480x832", "80", endpoints=(endpoint,))
     assert found is not None
     assert (found.layout, found.verdict) == (Layout.BOTH, Verdict.FITS)
     assert found.text_encoder_on_cpu and "text_encoder" not in {use.component for use in found.memory_uses}
-    swapped = decided("480x832", "80", doors=(door,), text_encoder_device="gpu")
+    swapped = decided("480x832", "80", endpoints=(endpoint,), text_encoder_device="gpu")
     assert swapped is not None and swapped.layout is Layout.ONE_AT_A_TIME
 
 
@@ -85,7 +85,7 @@ def test_two_gpus_share_what_is_not_an_expert() -> None:
 def test_torch_runs_the_vae_where_neither_kind_of_plan_fits() -> None:
     """Preferred are Triton's plans, then plans in the process; torch where a context per size is too much."""
     sizes = ("480x832", "832x480", "720x1280", "1280x720")
-    memory = asked(*sizes, doors=(STREAM,))
+    memory = asked(*sizes, endpoints=(STREAM,))
     torch, plans = (first_with(e, memory, "141") for e in (VaeEngine.TORCH, VaeEngine.IN_PROCESS))
     between = Gpu("x", (torch.needed(0) + plans.needed(0)) // 2)
     pinned = replace(memory, profile=replace(memory.profile, text_encoder_device="gpu"))
@@ -96,7 +96,7 @@ def test_torch_runs_the_vae_where_neither_kind_of_plan_fits() -> None:
 
 
 def test_experts_that_fit_tightly_are_preferred_to_swapping() -> None:
-    memory = asked("720x1280", doors=(UNARY, STREAM), text_encoder_device="gpu")
+    memory = asked("720x1280", endpoints=(UNARY, STREAM), text_encoder_device="gpu")
     resident = first_with(VaeEngine.IN_PROCESS, memory, "80")
     tight = [Gpu("x", resident.needed(0))]
     found = best_fit(best_of_each_layout(memory, tight))
@@ -110,5 +110,5 @@ def test_more_than_two_gpus_are_refused_with_advice() -> None:
 
 def test_who_swaps_the_experts_is_on_their_gpu() -> None:
     """It waits for memory of its own GPU to come free."""
-    found = placements(asked("480x832", doors=(STREAM,)), gpus("80", "80"), Layout.ONE_AT_A_TIME)
+    found = placements(asked("480x832", endpoints=(STREAM,)), gpus("80", "80"), Layout.ONE_AT_A_TIME)
     assert found and all(placement.stream == 0 for placement in found)

@@ -1,6 +1,7 @@
 """Weights in eight bits of an expert whose other weights stay in the checkpoint's shards."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -167,10 +168,16 @@ def test_a_weight_is_rounded_and_transposed_as_in_the_module_whole_or_in_pieces(
 
 def test_an_export_that_fails_leaves_no_file(stored: Stored, tmp_path: Path) -> None:
     path = graph_in(tmp_path)
+    killed, growing = (data_file(path).with_name(f".{data_file(path).name}.{n}.partial") for n in (10**8, 10**9))
+    killed.touch()
+    os.utime(killed, (0, 0))
+    growing.touch()
     with pytest.raises(RuntimeError, match="tracing failed"), write_eight_bit_weights(path, *stored, torch.float32):
         assert data_file(path).exists()
         raise RuntimeError("tracing failed")
     assert not data_file(path).exists() and not path.exists()
+    assert not killed.exists(), "nor does one of before whose process was killed"
+    assert growing.exists(), "another export may be writing it, in a container whose processes cannot be seen"
 
 
 def test_too_little_disk_is_told_before_anything_is_touched(

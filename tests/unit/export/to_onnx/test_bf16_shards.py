@@ -1,6 +1,7 @@
 """FP32 shards copied into BF16 ones: the numbers that diffusers would load, no Casts, little memory, safe to stop."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,12 @@ from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.precision import FOR_LARGE_WEIGHTS, PrecisionError, Precisions
 from export.graphs.registry import GRAPHS
 from export.to_onnx import bf16_shards
-from export.to_onnx.a14b_dummy import small_configs, write_dummy
+from export.to_onnx.a14b_dummy import write_dummy
 from export.to_onnx.bf16_shards import bf16_folder, bf16_shards_need, write_bf16_shards
 from export.to_onnx.export_checkpoint import export_checkpoint
 from export.to_onnx.export_in_place import export_in_place
 from export.to_onnx.graph_export import ExportSettings
+from tests.fakes.small_configs import small_configs
 
 
 def filled(folder: Path) -> Path:
@@ -158,3 +160,15 @@ def test_a_copy_that_lost_its_end_is_written_again(checkpoint: Path) -> None:
     assert bf16_shards_need(checkpoint).needed_bytes > 0
     write_bf16_shards(checkpoint)
     assert shard.read_bytes() == whole
+
+
+def test_a_copy_of_a_killed_process_is_removed(checkpoint: Path) -> None:
+    shard = next((checkpoint / "transformer").glob("*.safetensors"))
+    home = bf16_folder(checkpoint) / "transformer"
+    home.mkdir(parents=True)
+    killed, growing = (home / f".{shard.name}.{number}.partial" for number in (10**8, 10**9))
+    killed.touch()
+    os.utime(killed, (0, 0))
+    growing.touch()
+    write_bf16_shards(checkpoint)
+    assert not killed.exists() and growing.exists(), "another export may be writing it"

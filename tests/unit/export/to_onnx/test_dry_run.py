@@ -14,12 +14,13 @@ from export.checkpoint.weights.safetensors_index import stored_tensors
 from export.graphs.precision import FOR_LARGE_WEIGHTS
 from export.graphs.registry import GRAPHS
 from export.manifest import onnx_file
-from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, small_configs, write_dummy
+from export.to_onnx.a14b_dummy import A14B_CONFIGS, A14B_PARAMETERS, write_dummy
 from export.to_onnx.check import GraphError
 from export.to_onnx.dry_run import dry_run
 from export.to_onnx.export_checkpoint import export_checkpoint
 from export.to_onnx.export_in_place import InPlaceGraph
 from export.to_onnx.graph_export import ExportSettings
+from tests.fakes.small_configs import small_configs
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 from wan_t2v.installed_files import FilesManifest, check_installed
 from wan_t2v.manifests import GraphManifest, read_manifest

@@ -16,10 +16,11 @@ from transformers import UMT5Config, UMT5EncoderModel
 from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.graphs.registry import GRAPHS
 from export.parity.graph_parity import parity_of
-from export.to_onnx.a14b_dummy import small_configs, write_dummy
+from export.to_onnx.a14b_dummy import write_dummy
 from export.to_onnx.check import GraphError, check_shapes
 from export.to_onnx.export_in_place import InPlaceGraph, export_in_place
 from export.to_onnx.exporter import onnx_from_module
+from tests.fakes.small_configs import small_configs
 from wan_t2v.facts import FACTS_FILE
 from wan_t2v.shapes import VideoShape
 

@@ -29,10 +29,10 @@ WAN_MINI = read_architecture(ROOT / "training/wan-mini")
 
 def build(graphs: Path, *sizes: VideoShape, **options: Any) -> list[Any]:
     tools = toolchain(trt, options.pop("target", None))
-    builder = options.pop("builder", None)
+    places = {name: options.pop(name, None) for name in ("builder", "repository")}
     choices = PlanChoices(WAN_MINI, options.pop("workspace_gib", None), vae_tf32=options.pop("vae_tf32", False))
     plan_set = PlanSet(sizes or (CLIP,), **options)
-    return build_plans(graphs, graphs / "plans", plan_set, tools, choices, builder=builder)
+    return build_plans(graphs, graphs / "plans", plan_set, tools, choices, **places)
 
 
 def refused(capsys: pytest.CaptureFixture[str], graphs: Path, *options: str) -> str:

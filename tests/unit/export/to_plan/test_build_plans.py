@@ -8,14 +8,16 @@ import pytest
 from export import disk_space
 from export.__main__ import parser
 from export.commands.plans import build_and_install_plans
-from export.file_hash import sha256
-from export.to_plan.build_plans import _check_precisions, install_plans, toolchain
-from export.to_plan.builder import BuildError, PlanShapes
-from export.to_plan.plan_specs import PlanSpec
+from export.disk_space import DiskNeed
+from export.graphs.registry import GRAPHS
+from export.to_plan import build_plans
+from export.to_plan.build_plans import install_plans, toolchain
+from export.to_plan.builder import BuildError
 from tests.conftest import ROOT
 from tests.unit.export.to_plan.plan_builds import CLIP, GPU, WIDE, Recorded, build, refused, trt
 from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
+from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.manifests import GraphManifest, PlanManifest, RunningGpu, TensorRtVersion, read_manifest
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.shapes import VideoShape
@@ -30,7 +32,7 @@ def test_every_plan_of_wan_mini_is_built_on_a_cpu_and_installed(graphs: Path, tm
     for spec in specs:
         home = repository / spec.graph / "1"
         manifest = read_manifest(PlanManifest, home / "plan.json")
-        assert manifest.plan_sha256 == sha256(home / "model.plan")
+        assert manifest.plan_sha256 == sha256_of_file(home / "model.plan")
         assert (home / "manifest.json").read_bytes() == (graphs / spec.graph / "manifest.json").read_bytes()
         assert (graphs / f"plans/logs/{spec.graph}-1.log").stat().st_size
         graph = read_manifest(GraphManifest, graphs / spec.graph / "manifest.json")
@@ -92,10 +94,10 @@ def test_a_new_plan_is_refused_where_it_does_not_fit(graphs: Path, text_encoder_
 
 def test_a_failed_build_leaves_the_old_plan_and_the_log(graphs: Path, text_encoder_only: None) -> None:
     build(graphs)
-    before = sha256(graphs / "plans/text_encoder/1/model.plan")
+    before = sha256_of_file(graphs / "plans/text_encoder/1/model.plan")
     with pytest.raises(BuildError, match=r"workspace limit.*all that it said: .*logs/text_encoder-1.log"):
         build(graphs, workspace_gib=1e-6)
-    assert sha256(graphs / "plans/text_encoder/1/model.plan") == before
+    assert sha256_of_file(graphs / "plans/text_encoder/1/model.plan") == before
     assert "workspace limit" in (graphs / "plans/logs/text_encoder-1.log").read_text()
 
 
@@ -111,6 +113,25 @@ def test_a_full_disk_is_told_before_the_first_build(
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: usage(10**9, 10**9, 10**6))
     told = refused(capsys, graphs)
     assert f"0.4 GB of disk are needed and 0.0 GB are free (5 plans in {graphs}/plans: 0.4 GB)" in told
+
+
+def test_copies_on_the_disk_of_the_repository_are_counted(
+    graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that is there is replaced by its successor, so one at a time takes more room."""
+    needs: list[DiskNeed] = []
+    monkeypatch.setattr(build_plans, "check_disk_space", needs.extend)
+    repository = tmp_path / "repository"
+    build(graphs, builder=Recorded(), repository=repository)
+    assert [need.folder for need in needs] == [graphs / "plans"], "hard links take no room"
+    monkeypatch.setattr(build_plans, "on_one_disk", lambda *folders: False)
+    build(graphs, builder=Recorded(), repository=repository)
+    assert (needs[-1].folder, needs[-1].needed_bytes) == (repository, needs[0].needed_bytes)
+    for graph in GRAPHS:
+        (repository / graph / "1").mkdir(parents=True)
+        (repository / graph / "1/model.plan").touch()
+    build(graphs, builder=Recorded(), repository=repository)
+    assert 0 < needs[-1].needed_bytes < needs[0].needed_bytes / 2
 
 
 def test_this_machines_gpu_cannot_be_meant_where_there_is_none(
@@ -131,19 +152,3 @@ def test_what_plans_are_for_follows_the_machine(monkeypatch: pytest.MonkeyPatch)
     assert toolchain(fake, None).target == ("current",) == toolchain(trt, None).target
     with pytest.raises(BuildError, match="not for '8.9'"):
         toolchain(fake, "8.9")
-
-
-def test_attention_in_fp8_is_for_one_size(tmp_path: Path) -> None:
-    """With two sizes TensorRT takes it apart, which would be slower than BF16 and nobody would notice."""
-    one, two = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
-    specs = [PlanSpec("high_noise_expert", 1, sizes, PlanShapes(()), None) for sizes in ((one,), (one, two))]
-    _check_precisions(specs, {"high_noise_expert": "fp8"})
-    _check_precisions(specs[:1], {"high_noise_expert": "fp8-attention"})
-    with pytest.raises(BuildError, match="in a plan for one size only. Name one size, or export with PRECISION=fp8"):
-        _check_precisions(specs, {"high_noise_expert": "fp8-attention"})
-
-
-def test_the_form_of_onnx_runtime_is_not_built() -> None:
-    specs = [PlanSpec("low_noise_expert", 1, (VideoShape(17, 128, 128),), PlanShapes(()), None)]
-    with pytest.raises(BuildError, match="in int8: it is ONNX Runtime's form of INT8, and TensorRT's is `int8-bf16`."):
-        _check_precisions(specs, {"low_noise_expert": "int8"})

@@ -121,7 +121,7 @@ def test_a_failure_fails_the_command_and_the_last_line_names_it(
 ) -> None:
     """One exported graph is replaced by one that TensorRT cannot read; its neighbour is left alone."""
     from export.__main__ import main
-    from export.file_hash import sha256
+    from wan_t2v.installed_files import sha256_of_file
 
     folder = tmp_path / "exported"
     for graph in ("text_encoder", "high_noise_expert"):
@@ -129,7 +129,7 @@ def test_a_failure_fails_the_command_and_the_last_line_names_it(
     shutil.copy(exported / "model_facts.json", folder)
     path = small_graphs.unsupported_graph(folder / "high_noise_expert/model.onnx")
     manifest = json.loads(path.with_name("manifest.json").read_text())
-    path.with_name("manifest.json").write_text(json.dumps({**manifest, "onnx_sha256": sha256(path)}))
+    path.with_name("manifest.json").write_text(json.dumps({**manifest, "onnx_sha256": sha256_of_file(path)}))
     code = run(main, "compile-check", folder, checkpoint, tmp_path, "wan-mini high_noise_expert fp32")
     out, err = capsys.readouterr()
     (line, last) = out.strip().splitlines()

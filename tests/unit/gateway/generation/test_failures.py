@@ -68,6 +68,11 @@ def test_the_servers_own_words_for_an_answer_without_outputs_are_known() -> None
     assert kinds_of(as_client_error(failed.value)) == [is_dead_process]
 
 
+def test_the_servers_own_words_for_a_gpu_fault_are_known() -> None:
+    fault = RuntimeError("CUDA error: an illegal memory access was encountered")
+    assert kinds_of(as_client_error(fault)) == [is_dead_process]
+
+
 def test_a_server_that_fell_silent_is_lost() -> None:
     watchdog = Watchdog(IDLE_LIMIT_S, Deadline(None))
     watchdog.record(Heartbeat("prepare", 0.0))

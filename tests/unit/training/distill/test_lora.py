@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from export.checkpoint.folder import Checkpoint
 from export.checkpoint.weights.safetensors_index import stored_tensors
-from export.file_hash import sha256
 from export.lora.changes import changes_of
 from export.lora.experts import LoraChoice
 from export.lora.folder import merge_loras
@@ -21,6 +20,7 @@ from training.distill.waypoints import EXPERT_OF_STEP, STEPS, timestep_of
 from training.learn.modules import new_expert
 from training.learn.sampling import Modules, latent_shape
 from training.pack import load_packed_modules
+from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.shapes import VideoShape
 
 MOST_BYTES = 2_000_000  # both together: they live in the repository
@@ -57,7 +57,7 @@ def test_the_exporter_reads_the_file_whole(tmp_path: Path, checkpoint: Path) -> 
 def test_the_weights_are_those_that_the_card_names(weights: Path, root: Path) -> None:
     card = (root / "training/MODEL_CARD.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+\.safetensors)` \| [\d,]+ bytes \| `(\w{64})` \|$", card, re.MULTILINE))
-    assert rows == {name: sha256(weights / name) for name in FILES}
+    assert rows == {name: sha256_of_file(weights / name) for name in FILES}
     assert all(f"{(weights / name).stat().st_size:,} bytes" in card for name in FILES)
     assert sum((weights / name).stat().st_size for name in FILES) < MOST_BYTES
     assert f"rank {RANK}" in card

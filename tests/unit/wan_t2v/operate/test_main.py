@@ -15,6 +15,7 @@ import pytest
 
 from wan_t2v.operate import drain, probe
 from wan_t2v.operate.__main__ import main
+from wan_t2v.operate.gpu_fault import mark_gpu_fault
 from wan_t2v.operate.run_directory import FINISHING, RUNNING, RunDirectory, SlotInfo
 
 MODELS = ("prepare", "denoiser", "text_to_video", "text_to_video_stream", "high_noise_expert")
@@ -134,6 +135,15 @@ def test_a_draining_server_is_alive_and_not_ready(run: RunDirectory, triton: Fak
     run.drain()
     assert both(triton) == (1, 0)
     assert "the server is draining" in capsys.readouterr().err
+
+
+def test_a_server_whose_gpu_failed_is_neither_ready_nor_alive(run: RunDirectory, triton: FakeTriton, capsys) -> None:
+    """Triton stays ready and no process dies, while every call fails."""
+    assert both(triton) == (0, 0)
+    mark_gpu_fault(run, "an illegal memory access was encountered")
+    assert both(triton) == (1, 1)
+    told = "no call succeeds until the server is started again: an illegal memory access was encountered"
+    assert capsys.readouterr().err.count(told) == 2
 
 
 @pytest.mark.parametrize("model", ["text_to_video", "prepare", "text_to_video_stream"])

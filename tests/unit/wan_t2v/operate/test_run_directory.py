@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from wan_t2v.operate import run_directory as module
@@ -41,6 +42,7 @@ def test_a_new_server_takes_over_from_a_dead_one_and_clears_what_it_left(run_dir
         (run_directory / ".pace.json.0123").touch()
         key = old.key()
         last.kill()
+    switched_on_before_this_process(run_directory / "drain")
     new = RunDirectory.of_server(run_directory, os.getpid())
     assert not new.draining
     assert new.clear(FINISHING, older_than_s=1e9) == 0
@@ -49,6 +51,24 @@ def test_a_new_server_takes_over_from_a_dead_one_and_clears_what_it_left(run_dir
     assert not (run_directory / ".pace.json.0123").exists()
     assert new.key() != key
     assert RunDirectory.of_server(run_directory, os.getpid()).key() == new.key()
+
+
+def switched_on_before_this_process(drain: Path) -> None:
+    began = psutil.Process().create_time()
+    os.utime(drain, (began - 1, began - 1))
+
+
+@pytest.mark.parametrize("folder_is_new", [True, False])
+def test_a_drain_of_a_server_that_still_loads_is_kept(run_directory: Path, *, folder_is_new: bool) -> None:
+    """Else a pod that is deleted while it loads would take new work when its first model has loaded."""
+    run_directory.mkdir(exist_ok=True)
+    if not folder_is_new:
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as last:
+            RunDirectory.of_server(run_directory, last.pid)
+            last.kill()
+    RunDirectory(run_directory).drain()
+    assert RunDirectory.of_server(run_directory, os.getpid()).draining
+    assert RunDirectory.of_server(run_directory, os.getpid()).draining, "nor does a later model clear it"
 
 
 def test_a_key_that_was_never_written_is_made_anew(run_directory: Path) -> None:
@@ -87,6 +107,13 @@ def test_a_mark_keeps_its_report(run_directory: Path) -> None:
     assert run.marked(IN_TRANSIT).keys() == {"1", "2"}
 
 
+def test_a_drain_from_before_the_clock_was_set_back_is_cleared(run_directory: Path) -> None:
+    later = time.time() + 3600
+    RunDirectory(run_directory).drain()
+    os.utime(run_directory / "drain", (later, later))
+    assert not RunDirectory.of_server(run_directory, os.getpid()).draining
+
+
 def test_a_process_that_was_started_again_keeps_the_drain(run_directory: Path) -> None:
     RunDirectory.of_server(run_directory, os.getpid()).drain()
     assert RunDirectory.of_server(run_directory, os.getpid()).draining
@@ -95,7 +122,8 @@ def test_a_process_that_was_started_again_keeps_the_drain(run_directory: Path) -
 def test_a_process_with_the_same_id_is_another_one(monkeypatch: pytest.MonkeyPatch, run_directory: Path) -> None:
     """In a container the server has the same id after each start."""
     RunDirectory.of_server(run_directory, os.getpid()).drain()
-    monkeypatch.setattr(module, "server_identity", lambda pid: {"pid": pid, "started": "later"})
+    later = (time.clock_gettime(time.CLOCK_BOOTTIME) + 1) * os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr(module, "server_identity", lambda pid: {"pid": pid, "started": str(int(later))})
     assert not RunDirectory.of_server(run_directory, os.getpid()).draining
 
 

@@ -119,6 +119,10 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
     "a pointer": (replaced(EXPERT, POINTER), "model.safetensors is a pointer file of Git LFS"),
     "a truncated file": (truncated(EXPERT), "and its header describes .* truncated or damaged"),
     "an empty file": (replaced(EXPERT, b""), "is no safetensors file, or is truncated in its header"),
+    "a download that goes on": (
+        replaced(f"{EXPERT}.aria2", b"\0\1"),
+        "model.safetensors is not whole: diffusion_pytorch_model.safetensors.aria2 beside it",
+    ),
     "a header that is a list": (replaced(EXPERT, b"\x02" + b"\x00" * 7 + b"[]"), "damaged header .it is a JSON list"),
     "a header without offsets": (
         replaced(EXPERT, b"\x08" + b"\x00" * 7 + b'{"a":{}}'),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.manifests import H100, plan_manifest
-from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan, mismatches
+from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan, mismatches, rebuild_command
 from wan_t2v.engines.tensorrt.running_gpu import running_gpu
 from wan_t2v.manifests import PlannedDeployment, RunningGpu
 
@@ -34,7 +34,15 @@ def test_a_plan_fits_where_it_was_built_whatever_the_driver() -> None:
 def test_a_plan_that_does_not_fit_is_refused_with_the_command_that_mends_it(running: Running, reason: str) -> None:
     with pytest.raises(PlanMismatch, match=reason) as refused:
         check_plan(MANIFEST, running)
-    assert str(refused.value).endswith("make plans CHECKPOINT=<diffusers folder> SIZES=480x832x81,720x1280x81")
+    command = "make plans CHECKPOINT=<diffusers folder> PRECISION=bf16 SIZES=480x832x81,720x1280x81"
+    assert str(refused.value).endswith(command)
+
+
+@pytest.mark.parametrize(
+    ("graph", "variable"), [("text_encoder", "TEXT_ENCODER_PRECISION"), ("vae_decoder_next", "VAE_PRECISION")]
+)
+def test_the_command_names_the_precision_of_the_plans_part(graph: str, variable: str) -> None:
+    assert f" {variable}=fp32 " in rebuild_command(plan_manifest(graph=graph, precision="fp32"))
 
 
 def test_all_reasons_are_told_at_once_and_the_batch_is_in_the_command() -> None:

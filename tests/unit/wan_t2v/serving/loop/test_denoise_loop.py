@@ -54,7 +54,7 @@ def test_embeddings_and_latents_have_the_experts_type(
     loop = denoising(repository, FakePbUtils(answer), **parameters)
     embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
     settings = replace(SETTINGS, num_inference_steps=3, guidance_scale=4.0)
-    latents, _ = loop.latents(embeds, settings, is_cancelled=lambda: False)
+    latents, _ = loop.compute_latents(embeds, settings, is_cancelled=lambda: False)
     loop.close()
     assert latents.dtype == torch.float32
     types = {"hidden_states": expected, "timestep": "float32", "encoder_hidden_states": expected}
@@ -74,7 +74,7 @@ def test_the_report_names_the_loras_of_the_experts_manifests(repository: Path, t
     embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
     for served, expected in ((copy, {"high_noise_expert": [lora]}), (repository, None)):
         loop = denoising(served, FakePbUtils(answer))
-        _, report = loop.latents(embeds, replace(SETTINGS, num_inference_steps=2), is_cancelled=lambda: False)
+        _, report = loop.compute_latents(embeds, replace(SETTINGS, num_inference_steps=2), is_cancelled=lambda: False)
         loop.close()
         assert report.get("loras") == expected
 
@@ -93,7 +93,7 @@ def test_in_turn_who_leaves_during_a_pass_stops_the_other_of_the_same_step(repos
     embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
     settings = replace(SETTINGS, num_inference_steps=3, guidance_scale=4.0)
     with pytest.raises(Cancelled, match="before a pass"):
-        loop.latents(embeds, settings, is_cancelled=lambda: len(server.called) == 3)
+        loop.compute_latents(embeds, settings, is_cancelled=lambda: len(server.called) == 3)
     loop.close()
     assert len(server.called) == 3, "of the second step only the first pass ran"
 
@@ -114,12 +114,14 @@ def test_an_interrupted_generation_goes_on_where_it_was_and_ends_in_the_same_lat
         velocity = 0.4 * inputs["hidden_states"] + inputs["timestep"].reshape(-1)[0] / 1000.0
         return FakeResponse([FakeTensor("velocity", velocity)])
 
-    def run(keeping: CheckpointWriter | None, stop_after: int | None = None) -> tuple[torch.Tensor, dict[str, Any]]:
+    def run(checkpoint: CheckpointWriter | None, stop_after: int | None = None) -> tuple[torch.Tensor, dict[str, Any]]:
         def after(step: Step) -> None:
             if step.index == stop_after:
                 raise Interrupted
 
-        return loop.latents(embeds, settings, is_cancelled=lambda: False, after_step=after, keeping=keeping)
+        return loop.compute_latents(
+            embeds, settings, is_cancelled=lambda: False, after_step=after, checkpoint=checkpoint
+        )
 
     loop = denoising(repository, FakePbUtils(answer))
     embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
@@ -151,7 +153,7 @@ def test_a_graph_is_asked_at_fractions_of_timesteps(repository: Path) -> None:
     loop = denoising(repository, FakePbUtils(answer))
     embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
     four = replace(SETTINGS, num_inference_steps=4, flow_shift=5.0, guidance_scale=1.0, solver="euler")
-    _, report = loop.latents(embeds, four, is_cancelled=lambda: False)
+    _, report = loop.compute_latents(embeds, four, is_cancelled=lambda: False)
     loop.close()
     high, low = "high_noise_expert", "low_noise_expert"
     assert [model for model, _ in seen] == [high, high, low, low]
@@ -173,8 +175,8 @@ def test_a_profile_that_a_deployment_changed_begins_anew_and_other_raw_values_ar
     def resumed_after(key: str, name: str, profile: StepProfile, step_cache: float | None = None) -> int:
         settings = replace(steps, step_profile=name, profile=profile, step_cache=step_cache)
         with Checkpoints(tmp_path, Limits(3600.0, 10**9)).lock(key) as checkpoint:
-            keeping = CheckpointWriter(checkpoint, 1)
-            _, report = loop.latents(embeds, settings, is_cancelled=lambda: False, keeping=keeping)
+            writer = CheckpointWriter(checkpoint, 1)
+            _, report = loop.compute_latents(embeds, settings, is_cancelled=lambda: False, checkpoint=writer)
         return int(report.get("resumed_after_step", 0))
 
     assert [resumed_after("a", "fast", profile) for profile in (one, one, other, other)] == [0, 16, 0, 16]
@@ -200,8 +202,8 @@ def test_what_the_deployment_changed_begins_anew_and_other_noise_is_another_requ
             tensors["latents"] = FakeTensor("latents", torch.full((1, 16, 1, 8, 8), noise))
         loop = denoising(copy, FakePbUtils(answer))
         with Checkpoints(tmp_path / "kept", Limits(3600.0, 10**9)).lock(key) as checkpoint:
-            keeping = CheckpointWriter(checkpoint, 1)
-            _, report = loop.latents(tensors, SETTINGS, is_cancelled=lambda: False, keeping=keeping)
+            writer = CheckpointWriter(checkpoint, 1)
+            _, report = loop.compute_latents(tensors, SETTINGS, is_cancelled=lambda: False, checkpoint=writer)
         loop.close()
         return int(report.get("resumed_after_step", 0))
 
@@ -234,8 +236,10 @@ def test_the_sign_of_a_zero_makes_no_other_request_and_no_other_call(repository:
     for zero in (0.0, -0.0):
         embeds = {name: FakeTensor(name, torch.full((1, 4, 8), zero)) for name in names}
         with checkpoints.lock("key") as checkpoint:
-            loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=CheckpointWriter(checkpoint, 2))
-        loop.latents(embeds, SETTINGS, is_cancelled=lambda: False)
+            loop.compute_latents(
+                embeds, SETTINGS, is_cancelled=lambda: False, checkpoint=CheckpointWriter(checkpoint, 2)
+            )
+        loop.compute_latents(embeds, SETTINGS, is_cancelled=lambda: False)
     loop.close()
     assert len(set(seen)) == 1
 
@@ -253,7 +257,9 @@ def test_a_full_disk_does_not_stop_a_video(
     loop = denoising(repository, FakePbUtils(answer))
     embeds = {name: FakeTensor(name, torch.ones(1, 4, 8)) for name in ("prompt_embeds", "negative_prompt_embeds")}
     with Checkpoints(tmp_path, Limits(3600.0, 10**9)).lock("key") as checkpoint:
-        latents, _ = loop.latents(embeds, SETTINGS, is_cancelled=lambda: False, keeping=CheckpointWriter(checkpoint, 1))
+        latents, _ = loop.compute_latents(
+            embeds, SETTINGS, is_cancelled=lambda: False, checkpoint=CheckpointWriter(checkpoint, 1)
+        )
         assert checkpoint.path.exists() is False
     loop.close()
     assert latents.isfinite().all() and "no checkpoint after step 1 of 1" in caplog.text

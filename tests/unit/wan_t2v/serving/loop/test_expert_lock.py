@@ -27,11 +27,11 @@ def test_the_lock_holds_between_processes_and_is_free_when_one_is_killed() -> No
     other = context.Process(target=hold, args=(name, held))
     other.start()
     assert held.wait(60)
-    assert expert_lock.bound(name) is None
+    assert expert_lock.try_bind(name) is None
     other.kill()
     other.join()
     with contextlib.closing(expert_lock.lock_experts(name, never)):
-        assert expert_lock.bound(name) is None, "held again"
+        assert expert_lock.try_bind(name) is None, "held again"
 
 
 def test_the_lock_is_the_servers() -> None:

@@ -142,7 +142,7 @@ def test_a_caller_who_leaves_during_a_load_is_noticed_then_and_the_next_clip_wai
     with pytest.raises(Cancelled, match=f"cancelled while {LOW} was loaded"):
         clip(swap, begun.is_set)
     assert one_loaded.loaded == set(), "the load was still under way"
-    assert expert_lock.bound(swap.lock_name) is None
+    assert expert_lock.try_bind(swap.lock_name) is None
     with pytest.raises(Cancelled, match="another clip had the experts"):
         clip(swap, lambda: True)
     may_end.set()
@@ -251,7 +251,7 @@ def test_the_python_backends_own_model_control_is_not_used(root: Path) -> None:
 def test_the_size_of_a_plan_is_what_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / HIGH / "1").mkdir(parents=True)
     (tmp_path / HIGH / "1/model.plan").write_bytes(b"12345")
-    assert expert_swap.plan_sizes(tmp_path, "1") == {HIGH: 5}
+    assert expert_swap.plan_sizes(ModelParameters("denoiser", tmp_path / "denoiser/1", {})) == {HIGH: 5}
 
 
 @pytest.mark.parametrize(("values", "swaps"), [({}, False), ({"expert_residency": "both"}, False),

@@ -129,6 +129,12 @@ def test_a_graph_takes_no_shape_that_no_clip_has(
         limits.check({tensor: np.empty(shape)})
 
 
+def test_the_limits_of_a_later_version_are_those_of_the_first(repository: Path) -> None:
+    """Plans have one version per clip size; the checkpoint's facts are in the first version of `prepare`."""
+    first, later = (ModelParameters("text_encoder", repository / f"text_encoder/{number}", {}) for number in (1, 2))
+    assert GraphLimits.of_model(later) == GraphLimits.of_model(first)
+
+
 def test_a_failure_is_the_answer_of_each_request_that_it_touches_and_of_no_other() -> None:
     requests = [Request(x=np.full((1, 2), 7.0)), Request(x=np.ones((1, 3)))]
     failed, respond_to_all = model(RecordingEngine(poison=7.0)).execute(requests)

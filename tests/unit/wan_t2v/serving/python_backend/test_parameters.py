@@ -45,6 +45,10 @@ def test_a_choice_is_one_of_the_words_or_the_default() -> None:
         parameters(engine="x").choice("engine", ("torch", "tensorrt"), "torch")
 
 
+def test_another_models_folder_has_the_same_version() -> None:
+    assert parameters(Path("/models/denoiser")).beside("prepare") == Path("/models/prepare/1")
+
+
 def test_a_graph_is_identified_by_its_manifest(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Run `make export`"):
         graph_identity(parameters(tmp_path / "prepare"), "text_encoder")

@@ -15,13 +15,19 @@ import pytest
 import torch
 
 from wan_t2v.serving.errors import AlreadyRunning, KeyOfAnotherRequest
-from wan_t2v.serving.resume.checkpoint_file import FORMAT, CheckpointFile, DamagedCheckpoint, Generation, SavedState
+from wan_t2v.serving.resume.checkpoint_file import (
+    FORMAT,
+    CheckpointFile,
+    DamagedCheckpoint,
+    GenerationIdentity,
+    SavedState,
+)
 from wan_t2v.serving.resume.checkpoint_index import FILE
 from wan_t2v.serving.resume.checkpoint_store import Checkpoints, Limits
 
 ROOMY = Limits(age_s=3600.0, total_bytes=10**9)
 KEY, CALLER = "order-17", "alice"
-FIRST = Generation({"prompt": "a ball", "seed": 7, "guidance_scale": 4.0}, {"high": "ab", "low": "cd"})
+FIRST = GenerationIdentity({"prompt": "a ball", "seed": 7, "guidance_scale": 4.0}, {"high": "ab", "low": "cd"})
 
 
 def kept(steps_done: int = 3) -> SavedState:
