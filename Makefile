@@ -82,6 +82,8 @@ must_install =
 # what is exported: the checkpoint, or the one beside it that LoRAs were merged into
 loras = $(LORA_HIGH)$(LORA_LOW)
 merged = $(if $(loras),$(LORA_INTO),$(CHECKPOINT))
+# whether plans without SIZES get theirs from a merged folder, which keeps serving defaults of its own
+size_from_merge = $(if $(loras),$(if $(SIZES),,yes))
 merge = $(python) -m export merge-lora --checkpoint "$(CHECKPOINT)" --into "$(LORA_INTO)" --scale $(LORA_SCALE) \
 	$(if $(LORA_HIGH),--high "$(LORA_HIGH)") $(if $(LORA_LOW),--low "$(LORA_LOW)") $(LORA_OPTIONS)
 fields = $(if $(NEGATIVE_PROMPT),--negative-prompt "$$NEGATIVE_PROMPT") $(if $(SIZE),--size $(SIZE)) \
@@ -119,8 +121,9 @@ mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with rando
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
 
 export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., BF16_SHARDS=1; LORA_HIGH=file, LORA_LOW=file, LORA_SCALE=1.0)
-	@$(check_plans)
+	@$(if $(size_from_merge),,$(call check_plans,$(CHECKPOINT)))
 	@$(if $(loras),$(merge))
+	@$(if $(size_from_merge),$(call check_plans,$(merged)))
 	@$(python) -m export onnx --checkpoint "$(merged)" --repository "$(REPOSITORY)" $(precision) \
 		$(if $(call on,$(BF16_SHARDS)),--bf16-shards) $(must_install)
 
@@ -148,10 +151,7 @@ installed: $(if $(named),export,setup)
 parity: export ## compare the exported graphs with the checkpoint's modules, the experts also along a generation
 	@$(python) -m export parity --checkpoint "$(merged)" $(precision)
 
-# an earlier merge has the serving defaults that the new one will have, and so the size that is built by default
-merged_before = $(if $(loras),$(shell test -f "$(LORA_INTO)/model_index.json" && echo yes))
-plans: check_plans = $(python) -m export plans --check-only \
-	--checkpoint "$(if $(merged_before),$(LORA_INTO),$(CHECKPOINT))" $(plan_options)
+plans: check_plans = $(python) -m export plans --check-only --checkpoint "$(1)" $(plan_options)
 plans: setup-dev export ## exported graphs to TensorRT plans (PRECISION=..., SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., VAE_TF32=1, PLANS_INTO=repository)
 	@$(python) -m export plans --checkpoint "$(merged)" $(plan_options) \
 		$(if $(PLANS_INTO),--repository "$(PLANS_INTO)")

@@ -76,7 +76,7 @@ def remove_abandoned(target: Path) -> None:
     other containers and machines cannot be seen.
     """
     for path in _leftovers(target.parent, target.name):
-        with contextlib.suppress(FileNotFoundError):  # its writer has just renamed it
+        with contextlib.suppress(OSError):  # it was renamed just now, or is another user's
             if time.time() - path.stat().st_mtime > _SILENT_SECONDS and not _is_other_process(path.suffixes[-2][1:]):
                 path.unlink()
 

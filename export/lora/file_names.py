@@ -11,15 +11,11 @@ _RUN = re.compile(r"[A-Za-z0-9]+")
 _WORD = re.compile(  # HIGHNoise_v2 -> HIGH, Noise, v, 2; also LOWnoise -> LOW, noise; T2VLOW -> T2V, LOW
     r"(?:HIGH|HI|LOW|LO)(?=noise)|(?:[TI]2V|[ti]2v)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+"
 )
-# Nouns that make another word with `high` or `low`, also apart: low_poly. Any other word may follow the expert's as a
-# description of the file: high_rank128, low_step2000.
+# Nouns that make another word with `high` or `low`, as in low_poly. Any other may describe the file: high_rank128.
 _COMPOUND = "res|resolution|definition|quality|fidelity|poly|key"
-# Nouns that do so only in one run of letters: HighContrast.
-_JOINED = (
-    f"{_COMPOUND}|detail|details|detailed|light|lights|lighting|contrast|saturation|exposure|angle|shot|speed|fps|"
-    "motion|vram|ram|memory|rank|step|steps|strength|end|fantasy|fashion|heel|heels|school|waist|rise|cut"
-)
-_BARE = {word: re.compile(rf"\b{word}\b(?! ({_COMPOUND})\b|\+({_JOINED})\b)") for word in ("high", "low")}
+# Within one run of letters most nouns make another word, as in HighContrast. These describe the file.
+_DESCRIBES = "noise|lora|wan|[ti]2v|v|rank|steps?|epoch|fp|bf|model|expert|high|low|[0-9]+"
+_BARE = {word: re.compile(rf"\b{word}(?= (?!({_COMPOUND})\b)|\+({_DESCRIBES})\b|$)") for word in ("high", "low")}
 _NOISE = {
     word: re.compile(rf"\b({word}|{short}|{word}[ +](and[ +])?{other})[ +]?noise")
     for word, short, other in (("high", "hi", "low"), ("low", "lo", "high"))
@@ -37,11 +33,12 @@ def expert_by_name(path: Path) -> str | None:
     """Return `high` or `low` if the file's name says one of them. None if it says neither or both.
 
     A word with `noise` counts before one without. For a name that a program gave, such as `adapter_model.safetensors`,
-    its folder's name counts too.
+    its folder's name counts too, if it has such a word with `noise` or ends in one.
     """
-    text = " | ".join(map(_words, _names(path)))
+    stem, *folders = map(_words, _names(path))
+    texts = (stem, *(folder if _has_noise(folder) else folder.rpartition(" ")[2] for folder in folders))
     for patterns in (_NOISE, _BARE):
-        spelt = [word for word, pattern in patterns.items() if pattern.search(text)]
+        spelt = [word for word, pattern in patterns.items() if any(map(pattern.search, texts))]
         if spelt:
             return spelt[0] if len(spelt) == 1 else None
     return None
@@ -53,6 +50,10 @@ def _names(path: Path) -> Iterator[str]:
         yield name
         if not _FIXED_NAME.fullmatch(name):
             return
+
+
+def _has_noise(words: str) -> bool:
+    return any(pattern.search(words) for pattern in _NOISE.values())
 
 
 def _words(name: str) -> str:

@@ -77,16 +77,14 @@ def test_what_plans_cannot_be_built_for_is_refused_before_the_export() -> None:
     assert "--check-only" not in commands("export")
 
 
-def test_an_earlier_merge_is_what_plans_are_checked_against(tmp_path: Path) -> None:
-    """Its serving defaults are the user's own, and give the size that is built by default."""
-    into = tmp_path / "my model-lora"
-    named = ("plans", "CHECKPOINT=model", f"LORA_INTO={into}")
-    into.mkdir()
-    for made, checked in ((False, "model"), (True, str(into))):
-        if made:
-            (into / "model_index.json").touch()
-        assert f'--check-only --checkpoint "{checked}"' in commands(*named, "LORA_HIGH=file").replace("\\\n", " ")
-    assert '--check-only --checkpoint "model"' in commands(*named), "without LoRAs the checkpoint itself is exported"
+def test_a_size_that_only_the_merged_folder_knows_is_checked_after_the_merge() -> None:
+    """It keeps serving defaults of its own; one of an earlier merge may be out of date."""
+    printed = commands("plans", "LORA_HIGH=file", "CHECKPOINT=model").replace("\\\n", " ")
+    steps = [line.split("-m export ")[1] for line in lines_with("-m export", printed)]
+    assert [step.split()[0] for step in steps] == ["merge-lora", "plans", "onnx", "plans"]
+    assert steps[1].startswith('plans --check-only --checkpoint "model-lora" ')
+    without = commands("plans", "CHECKPOINT=model").replace("\\\n", " ")
+    assert 'plans --check-only --checkpoint "model" ' in without
 
 
 def test_the_environment_sets_none_of_the_makefiles_own_variables() -> None:
