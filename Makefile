@@ -76,8 +76,8 @@ precision = $(if $(PRECISION),--precision $(PRECISION)) \
 # what `plans` takes besides folders; it is checked before the export, which takes minutes for A14B
 plan_options = $(precision) --expert-batch $(EXPERT_BATCH) $(if $(SIZES),--sizes "$(SIZES)") \
 	$(if $(WORKSPACE_GIB),--workspace-gib $(WORKSPACE_GIB)) $(if $(call on,$(VAE_TF32)),--vae-tf32)
-# set for some targets below, and empty for the others: without this line the environment would set them
-check_plans =
+check_plans = $(if $(filter plans,$(MAKECMDGOALS)),$(python) -m export plans --check-only --checkpoint "$(1)" $(plan_options))
+# set for some targets below, and empty for the others: without this line the environment would set it
 must_install =
 # what is exported: the checkpoint, or the one beside it that LoRAs were merged into
 loras = $(LORA_HIGH)$(LORA_LOW)
@@ -151,7 +151,6 @@ installed: $(if $(named),export,setup)
 parity: export ## compare the exported graphs with the checkpoint's modules, the experts also along a generation
 	@$(python) -m export parity --checkpoint "$(merged)" $(precision)
 
-plans: check_plans = $(python) -m export plans --check-only --checkpoint "$(1)" $(plan_options)
 plans: setup-dev export ## exported graphs to TensorRT plans (PRECISION=..., SIZES=480x832x81,..., EXPERT_BATCH=1, WORKSPACE_GIB=..., VAE_TF32=1, PLANS_INTO=repository)
 	@$(python) -m export plans --checkpoint "$(merged)" $(plan_options) \
 		$(if $(PLANS_INTO),--repository "$(PLANS_INTO)")

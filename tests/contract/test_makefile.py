@@ -75,6 +75,7 @@ def test_what_plans_cannot_be_built_for_is_refused_before_the_export() -> None:
     assert steps[3].startswith('plans --checkpoint "model-lora" ')
     assert all('--sizes "480x832x81, 720x1280"' in steps[index] for index in (0, 3)), "as one argument"
     assert "--check-only" not in commands("export")
+    assert "--check-only" in commands("export", "plans"), "whichever target makes the export"
 
 
 def test_a_size_that_only_the_merged_folder_knows_is_checked_after_the_merge() -> None:
