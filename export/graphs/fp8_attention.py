@@ -18,8 +18,9 @@ from onnxscript.values import Op, Opset
 from torch import Tensor
 
 from export.graphs.fp8_layers import E4M3_MAX, dequantized, through_fp8, to_fp8
+from export.graphs.precision import QUANTIZED_ATTENTION
 
-DOMAIN, QUANTIZED_ATTENTION = "trt", "TRT_QuantizedAttention"
+DOMAIN = "trt"
 SOFTMAX_SCALE = 1.0 / E4M3_MAX  # a softmax is at most 1
 _INPUTS = ("query", "key", "value", "mask", "softmax_scale")  # of the operator; the mask is never given
 _ATTRIBUTES = {"scale": OpSchema.AttrType.FLOAT, "normalization_quantize_to_type": OpSchema.AttrType.INT}

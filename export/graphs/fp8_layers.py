@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 E4M3_MAX = 448.0
 ATTENTION_INPUTS = ("query", "key", "value")
-LINEARS_OF_A_BLOCK = 10  # query, key, value and output of two attentions, two layers of the feed-forward
 WEIGHT, INPUT = "weight", "input"
 _STORED = torch.float8_e4m3fn
 

@@ -45,6 +45,8 @@ INT8_IO_PRECISION = {"int8": "fp32", "int8-bf16": "bf16"}
 IN_PLANS = {  # what TensorRT builds
     part: tuple(name for name in supported if (part, name) not in NOT_IN_PLANS) for part, supported in SUPPORTED.items()
 }
+QUANTIZED_ATTENTION = "TRT_QuantizedAttention"  # TensorRT's operator for attention in FP8
+LINEARS_OF_A_BLOCK = 10  # query, key, value and output of two attentions, two layers of the feed-forward
 _OUTER_BLOCKS, _OUTER_BLOCKS_OF_A_SMALL_EXPERT, _SMALL_EXPERT = 3, 1, 12
 _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _OPTIONS = {"experts": "--precision", "text_encoder": "--text-encoder-precision", "vae": "--vae-precision"}

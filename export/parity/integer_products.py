@@ -8,8 +8,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK
-from export.graphs.precision import blocks_in_int8
+from export.graphs.precision import LINEARS_OF_A_BLOCK, blocks_in_int8
 from export.parity.graph_parity import ParityError
 
 INTEGER_PRODUCTS = ("MatMulIntegerToFloat", "MatMulInteger", "QLinearMatMul")

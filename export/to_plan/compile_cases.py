@@ -5,10 +5,12 @@ The graphs of the small checkpoint are complete. A14B's have its true widths, bu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from export.checkpoint import architecture
 from export.graphs.precision import FP8_IO_PRECISION, PART_OF, attention_is_fp8, blocks_in_eight_bits
 from wan_t2v.contract import EXPERTS, VAE_DECODERS
+from wan_t2v.facts import ModelFacts
 from wan_t2v.shapes import VideoShape
 
 SMALL, A14B = "wan-mini", "A14B"
@@ -40,6 +42,14 @@ class CompileCase:
     def __str__(self) -> str:
         sizes = " + ".join(map(str, self.sizes))
         return f"{self.model} {self.graph} {self.precision}{' ' if sizes else ''}{sizes}"
+
+
+def compile_facts(model: str, small: ModelFacts) -> ModelFacts:
+    """Return the small checkpoint's facts, for A14B with A14B's text sizes. Both models have the same latent grid."""
+    if model == SMALL:
+        return small
+    large = architecture.A14B
+    return replace(small, text_length=large.text_length, text_dim=large.expert.text_dim)
 
 
 def quantised_blocks(model: str, precision: str, count: int) -> range:

@@ -27,12 +27,11 @@ from export.bounded_pool import run_bounded
 from export.checkpoint.architecture import Architecture
 from export.checkpoint.folder import Checkpoint
 from export.graphs.axes import axes_of
-from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK
-from export.graphs.precision import attention_is_fp8, is_int8, needs_ranges
+from export.graphs.precision import LINEARS_OF_A_BLOCK, attention_is_fp8, is_int8, needs_ranges
 from export.manifest import manifest_of, onnx_file
 from export.placement.gpu_memory import TEXT_BATCH
 from export.to_plan.builder import Attention, BuildError, BuildSettings, PlanShapes, build_in_memory
-from export.to_plan.compile_cases import A14B_BLOCKS, SMALL, CompileCase, quantised_blocks
+from export.to_plan.compile_cases import A14B_BLOCKS, SMALL, CompileCase, compile_facts, quantised_blocks
 from export.to_plan.engine_layers import FP8, INT8, check_fp8_attention, check_linears, linears_of, read_layers
 from export.to_plan.network_check import NetworkError
 from export.to_plan.weight_sizes import check_plan_bytes
@@ -116,11 +115,9 @@ class CompileGate:
         return compile_graph(case.model, case.graph, case.precision, self.checkpoint, folder / "model.onnx")
 
     def _compile(self, case: CompileCase, source: Path, *, before: float) -> CaseResult:
-        from export.to_plan.compile_modules import compile_facts
-
         architecture = self.checkpoint.architecture
         blocks = architecture.expert.layers if case.model == SMALL else A14B_BLOCKS
-        facts = compile_facts(case.model, self.checkpoint)
+        facts = compile_facts(case.model, self.checkpoint.facts)
         return compile_case(case, source, facts, blocks=blocks, architecture=architecture, before=before)
 
 

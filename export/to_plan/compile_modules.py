@@ -7,7 +7,6 @@ differ: TensorRT stores equal weights once, which would make the plan smaller th
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -16,7 +15,6 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import nn
 
-from export.checkpoint.architecture import WANS_TEXT_LENGTH
 from export.checkpoint.folder import Checkpoint
 from export.checkpoint.meta_module import shell_of
 from export.graphs.fp8_layers import needed_ranges, put_in_fp8
@@ -26,8 +24,14 @@ from export.graphs.registry import GRAPHS
 from export.to_onnx.a14b_dummy import A14B_CONFIGS
 from export.to_onnx.exporter import onnx_from_module, save
 from export.to_onnx.weightless_graph import weightless_graph
-from export.to_plan.compile_cases import A14B_BLOCKS, A14B_LAYERS, A14B_VOCABULARY, SMALL, quantised_blocks
-from wan_t2v.facts import ModelFacts
+from export.to_plan.compile_cases import (
+    A14B_BLOCKS,
+    A14B_LAYERS,
+    A14B_VOCABULARY,
+    SMALL,
+    compile_facts,
+    quantised_blocks,
+)
 
 WEIGHTS_FILE = "random.weights"
 _CUTS: Mapping[str, Mapping[str, int]] = {
@@ -45,17 +49,9 @@ _TORCH_TYPES = {
 }
 
 
-def compile_facts(model: str, checkpoint: Checkpoint) -> ModelFacts:
-    """Return the small checkpoint's facts, for A14B with A14B's text sizes. Both models have the same latent grid."""
-    facts = checkpoint.facts
-    if model == SMALL:
-        return facts
-    return replace(facts, text_length=WANS_TEXT_LENGTH, text_dim=A14B_CONFIGS["transformer/config.json"]["text_dim"])
-
-
 def compile_graph(model: str, graph: str, precision: str, checkpoint: Checkpoint, path: Path) -> Path:
     """Export a graph in `precision` to `path`, and return `path`. A14B's weights are in a file beside it."""
-    facts = compile_facts(model, checkpoint)
+    facts = compile_facts(model, checkpoint.facts)
     component = GRAPHS[graph].component
     if model == SMALL:
         module = checkpoint.module(component, precision)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.graphs.fp8_attention import QUANTIZED_ATTENTION
+from export.graphs.precision import QUANTIZED_ATTENTION
 from export.to_plan.network_check import NetworkError
 
 _TYPES: Mapping[int, str] = {

@@ -13,13 +13,8 @@ from diffusers import WanTransformer3DModel
 
 from export.__main__ import main
 from export.checkpoint.folder import Checkpoint, CheckpointError
-from export.graphs.fp8_layers import (
-    LINEARS_OF_A_BLOCK,
-    needed_ranges,
-    put_in_fp8,
-    through_fp8,
-)
-from export.graphs.precision import attention_is_fp8, blocks_in_fp8
+from export.graphs.fp8_layers import needed_ranges, put_in_fp8, through_fp8
+from export.graphs.precision import LINEARS_OF_A_BLOCK, attention_is_fp8, blocks_in_fp8
 from export.graphs.quantised_experts import quantise
 from export.quantisation.calibrate import CalibrationSettings, calibrate
 from export.quantisation.ranges import Fp8Ranges, read_ranges
@@ -81,15 +76,35 @@ def test_the_graph_holds_weights_in_fp8_and_computes_what_torch_computes(
     quantise(module, precision, ranges)
     attention = attention_is_fp8(precision)
     path = onnx_from_module(module, "high_noise_expert", Checkpoint.open(tiny).facts, tmp_path / "m.onnx")
-    counts = check_storage(onnx.load(path))
+    model = onnx.load(path)
+    counts = check_storage(model)
     assert counts["QuantizeLinear"] == rounded
     assert counts["DequantizeLinear"] == rounded + LINEARS_OF_A_BLOCK
     assert counts["TRT_QuantizedAttention"] == (2 if attention else 0)
+    if attention:
+        check_attention(model)
     if dtype == torch.float32:
         quantised = module(*inputs, return_dict=False)[0].numpy()
         found = OnnxRuntimeEngine(path)(arrays(*inputs))["velocity"]
         assert relative(found, quantised) < 2e-3  # what lies between two FP8 numbers may fall to either side
         assert 5e-3 < relative(plain, quantised) < 0.2
+
+
+def check_attention(model: onnx.ModelProto) -> None:
+    """Query and key are scaled before they are rounded, and nothing is computed after."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    attentions = [node for node in model.graph.node if node.op_type == "TRT_QuantizedAttention"]
+    assert len(attentions) == 2
+    for node in attentions:
+        for name, scaled in zip(node.input[:3], (True, True, False), strict=True):
+            rounded = makers[makers[name].input[0]]
+            assert (makers[name].op_type, rounded.op_type) == ("DequantizeLinear", "QuantizeLinear")
+            assert (makers[rounded.input[0]].op_type == "Mul") == scaled
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        assert attributes == {"scale": 1.0, "normalization_quantize_to_type": onnx.TensorProto.FLOAT8E4M3FN}
+        assert node.input[3] == ""
+        assert float(onnx.numpy_helper.to_array(constants[node.input[4]])) == pytest.approx(1 / 448, rel=4e-3)
 
 
 def check_storage(model: onnx.ModelProto) -> Counter[str]:
@@ -106,29 +121,6 @@ def check_storage(model: onnx.ModelProto) -> Counter[str]:
         assert (dequantize.op_type, product.op_type) == ("DequantizeLinear", "MatMul")
         assert product.input[1] == dequantize.output[0]
     return Counter(node.op_type for node in model.graph.node)
-
-
-def test_query_and_key_are_scaled_before_they_are_rounded_and_nothing_is_computed_after(
-    tiny: Path, tmp_path: Path
-) -> None:
-    module = expert(tiny, torch.bfloat16)
-    quantise(module, "fp8-attention", ranges_of(expert(tiny)))
-    model = onnx.load(
-        onnx_from_module(module, "high_noise_expert", Checkpoint.open(tiny).facts, tmp_path / "attention.onnx")
-    )
-    makers = {name: node for node in model.graph.node for name in node.output}
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    attentions = [node for node in model.graph.node if node.op_type == "TRT_QuantizedAttention"]
-    assert len(attentions) == 2
-    for node in attentions:
-        for name, scaled in zip(node.input[:3], (True, True, False), strict=True):
-            rounded = makers[makers[name].input[0]]
-            assert (makers[name].op_type, rounded.op_type) == ("DequantizeLinear", "QuantizeLinear")
-            assert (makers[rounded.input[0]].op_type == "Mul") == scaled
-        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-        assert attributes == {"scale": 1.0, "normalization_quantize_to_type": onnx.TensorProto.FLOAT8E4M3FN}
-        assert node.input[3] == ""
-        assert float(onnx.numpy_helper.to_array(constants[node.input[4]])) == pytest.approx(1 / 448, rel=4e-3)
 
 
 def test_it_is_what_modelopt_simulates(tiny: Path) -> None:

@@ -10,7 +10,6 @@ from diffusers import WanTransformer3DModel
 
 from export.__main__ import main
 from export.checkpoint.folder import Checkpoint
-from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK
 from export.graphs.int8_layers import (
     ONNX_RUNTIME,
     TENSORRT,
@@ -20,7 +19,7 @@ from export.graphs.int8_layers import (
     put_in_int8,
     through_int8,
 )
-from export.graphs.precision import blocks_in_int8
+from export.graphs.precision import LINEARS_OF_A_BLOCK, blocks_in_int8
 from export.parity.graph_parity import ParityError
 from export.parity.integer_products import check_integer_products, integer_products
 from export.to_onnx.exporter import onnx_from_module

@@ -76,7 +76,7 @@ def ranges(checkpoint: Path) -> Mapping[str, Mapping[str, float]]:
     return calibrate(Checkpoint.open(checkpoint), CalibrationSettings(prompts, num_inference_steps=6)).ranges
 
 
-QUICK = ("fp32", "int8")
+QUICK = ("fp32",)
 ON_A_CPU = [
     pytest.param(precision, marks=() if precision in QUICK else pytest.mark.nightly)
     for precision in SUPPORTED["experts"]
@@ -121,7 +121,12 @@ def test_a_broken_pass_shows_in_its_step_and_its_band(calls: list[ReferencePass]
 
 
 def test_the_command_writes_figures_and_a_picture_and_refuses_what_is_beyond(
-    checkpoint: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    checkpoint: Path,
+    exported: Path,
+    tmp_path: Path,
+    calls: list[ReferencePass],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "graphs"
     folder.mkdir()
@@ -136,6 +141,8 @@ def test_the_command_writes_figures_and_a_picture_and_refuses_what_is_beyond(
     assert Image.open(folder / "trajectory.png").size > (600, 300)
     strict = dataclasses.replace(limit_of("fp32", 0.0), relative=1e-12)
     monkeypatch.setattr("export.parity.report.limit_of", lambda *_: strict)
+    monkeypatch.setattr("export.parity.teacher_forced.reference_run", lambda *_: calls)
+    monkeypatch.setattr("export.parity.graph_parity.parity_of", lambda *_, **__: [])
     assert main(asked) == 1
     assert "graph fp32: median error" in capsys.readouterr().err
 

@@ -16,8 +16,9 @@ from torch import nn
 
 from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
-from export.graphs.fp8_layers import LINEARS_OF_A_BLOCK, Fp8Linear
+from export.graphs.fp8_layers import Fp8Linear
 from export.graphs.int8_layers import ONNX_RUNTIME, TENSORRT, Int8Linear
+from export.graphs.precision import LINEARS_OF_A_BLOCK
 from export.graphs.quantised_experts import quantise
 from export.parity.integer_products import check_integer_products
 from export.quantisation import weights

@@ -65,7 +65,6 @@ def test_a_graph_above_the_copies_casts_no_weight(checkpoint: Path) -> None:
     folder = write_bf16_shards(checkpoint)
     above = export_in_place(Checkpoint.open(checkpoint), "high_noise_expert", "bf16", weights_folder=folder)
     assert above.external_data.casts == 0 and above.path.parent == folder / "transformer"
-    assert export_in_place(Checkpoint.open(checkpoint), "high_noise_expert", "bf16").external_data.casts > 0
 
 
 @pytest.mark.nightly  # three exports, each in processes of its own

@@ -1,5 +1,7 @@
 """The torch engine computes what ONNX Runtime computes from the same checkpoint."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +17,27 @@ from wan_t2v.facts import ModelFacts
 WITHOUT_CACHES = ("text_encoder", "high_noise_expert", "vae_decoder_first")
 
 
-def engine(programs: Path, graph: str, **options: str) -> BufferedEngine:
-    return TorchEngine(programs / graph / "1/model.pt2", **options)
+@pytest.fixture(scope="module")
+def engine(programs: Path) -> Callable[[str], BufferedEngine]:
+    """Loads each graph when the first test needs it: a decoder's takes seconds."""
+    return functools.cache(lambda graph: TorchEngine(programs / graph / "1/model.pt2"))
 
 
 @pytest.mark.parametrize("graph", WITHOUT_CACHES)
-def test_it_agrees_with_onnx_runtime(graph: str, programs: Path, repository: Path) -> None:
-    check_agrees(graph, engine(programs, graph), repository)
+def test_it_agrees_with_onnx_runtime(graph: str, engine: Callable[[str], BufferedEngine], repository: Path) -> None:
+    check_agrees(graph, engine(graph), repository)
 
 
-def test_both_vae_graphs_give_the_same_clips(programs: Path, repository: Path) -> None:
-    first, later = (engine(programs, name) for name in ("vae_decoder_first", "vae_decoder_next"))
+def test_both_vae_graphs_give_the_same_clips(engine: Callable[[str], BufferedEngine], repository: Path) -> None:
+    first, later = engine("vae_decoder_first"), engine("vae_decoder_next")
     check_decodes(first, later, repository)
     check_decodes(first, DoubleBufferedCaches(later), repository)
 
 
-def test_every_answer_has_memory_of_its_own(programs: Path, repository: Path) -> None:
+def test_every_answer_has_memory_of_its_own(engine: Callable[[str], BufferedEngine], repository: Path) -> None:
     """Caches that were views would keep tensors alive that are three times as large, for a whole clip."""
     facts = ModelFacts.read(repository / "vae_decoder/1")
-    first, later = (engine(programs, name) for name in ("vae_decoder_first", "vae_decoder_next"))
+    first, later = engine("vae_decoder_first"), engine("vae_decoder_next")
     latents = example_inputs("vae_decoder_first", facts, batch=1, size=4)
     for answer in (caches := first(latents), later({**latents, **as_inputs(caches)})):
         for name, tensor in answer.items():
@@ -46,7 +50,8 @@ def as_inputs(answer: dict[str, Any]) -> dict[str, Any]:
 
 def test_compiled_it_computes_the_same(programs: Path, repository: Path) -> None:
     """`eager` runs what torch.compile captured without generating code: the path without the minutes."""
-    check_agrees("text_encoder", engine(programs, "text_encoder", compile_backend="eager"), repository)
+    compiled = TorchEngine(programs / "text_encoder/1/model.pt2", compile_backend="eager")
+    check_agrees("text_encoder", compiled, repository)
 
 
 @pytest.mark.parametrize("wanted", [False, True])
@@ -57,17 +62,17 @@ def test_fp32_is_tf32_only_where_that_was_chosen(wanted: bool, programs: Path) -
     try:
         for flag in flags:
             flag.allow_tf32 = not wanted
-        TorchEngine(programs / "vae_decoder_first/1/model.pt2", tf32=wanted)
+        TorchEngine(programs / "text_encoder/1/model.pt2", tf32=wanted)
         assert [flag.allow_tf32 for flag in flags] == [wanted, wanted]
     finally:
         for flag, value in zip(flags, before, strict=True):
             flag.allow_tf32 = value
 
 
-def test_only_what_is_asked_for_is_returned(programs: Path, repository: Path) -> None:
+def test_only_what_is_asked_for_is_returned(engine: Callable[[str], BufferedEngine], repository: Path) -> None:
     facts = ModelFacts.read(repository / "vae_decoder/1")
     inputs = example_inputs("vae_decoder_first", facts, batch=1, size=2)
-    made = engine(programs, "vae_decoder_first")
+    made = engine("vae_decoder_first")
     assert list(made(inputs, ["frames"])) == ["frames"]
     with pytest.raises(ValueError, match=r"inputs are \['x'\], accepted: \['latents'\]"):
         made({"x": torch.zeros(1)})
@@ -81,4 +86,4 @@ def test_a_file_that_is_no_program_is_refused(tmp_path: Path) -> None:
 
 def test_a_compile_backend_that_does_not_exist_is_refused(programs: Path) -> None:
     with pytest.raises(Exception, match="backend"):
-        engine(programs, "text_encoder", compile_backend="gcc")
+        TorchEngine(programs / "text_encoder/1/model.pt2", compile_backend="gcc")
