@@ -64,7 +64,7 @@ def is_expected(error: Exception) -> bool:
     """
     if isinstance(error, ExpectedError):
         return True
-    from wan_t2v.denoise import NonFiniteVelocity
+    from wan_t2v.denoise import NonFiniteLatents, NonFiniteVelocity
     from wan_t2v.engines.tensorrt.profiles import ShapeError
     from wan_t2v.engines.tensorrt.tensorrt_module import TensorRtMissing
     from wan_t2v.engines.tensorrt.tensorrt_plan import PlanError
@@ -72,7 +72,7 @@ def is_expected(error: Exception) -> bool:
     from wan_t2v.manifests import ManifestError
 
     of_plans = (PlanError, ShapeError, TensorRtMissing)
-    return isinstance(error, (*of_plans, InstalledFileError, ManifestError, NonFiniteVelocity))
+    return isinstance(error, (*of_plans, InstalledFileError, ManifestError, NonFiniteLatents, NonFiniteVelocity))
 
 
 def parser() -> argparse.ArgumentParser:

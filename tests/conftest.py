@@ -1,5 +1,6 @@
 """What all tests share: where things are."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(ROOT / "tests/server"):
             item.add_marker(pytest.mark.server)
     items.sort(key=lambda item: item.path.is_relative_to(ROOT / "tests/server/requests"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what collecting made out of later garbage collections, which are a sixth of an export's time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

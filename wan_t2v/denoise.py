@@ -42,6 +42,10 @@ class NonFiniteVelocity(ArithmeticError):
     """An expert's velocity has NaN or infinite values, so the video would be noise. The message names the step."""
 
 
+class NonFiniteLatents(ArithmeticError):
+    """The last step's result has NaN or infinite values, though its velocity had none."""
+
+
 @torch.inference_mode()  # otherwise autograd records every operation of the solver
 def denoise(
     latents: Tensor,
@@ -62,7 +66,7 @@ def denoise(
     `guidance_scale` holds while the high-noise expert runs, `guidance_scale_2` while the low-noise expert runs.
     `after_step` is called after each step and may raise `Cancelled` to stop. To resume a generation, pass the latents
     after `steps_done` steps, and a schedule and a `reuse` restored to that step. Without `reuse` every pass is
-    computed. Raises NonFiniteVelocity.
+    computed. Raises NonFiniteVelocity or NonFiniteLatents.
     """
     reuse = reuse or _exact_reuse(schedule, experts, guided=negative_prompt_embeds is not None, steps_done=steps_done)
     for index, timestep in enumerate(schedule.timesteps[steps_done:], start=steps_done + 1):
@@ -79,9 +83,10 @@ def denoise(
             )
             reuse.keep(step, latents, velocities)
         velocity = velocities.guided(guidance_scale if name == HIGH_NOISE_EXPERT else guidance_scale_2)
-        _check_finite(velocity, f"step {index} of {len(schedule.timesteps)}, timestep {timestep}: {name}")
+        _check_velocity(velocity, f"step {index} of {len(schedule.timesteps)}, timestep {timestep}: {name}")
         latents = schedule.step(velocity, timestep, latents)
         after_step(_make_step(index, timestep, name, schedule=schedule, latents=latents, reuse=reuse))
+    _check_latents(latents)
     return latents
 
 
@@ -111,11 +116,24 @@ def _make_step(
     )
 
 
-def _check_finite(velocity: Tensor, where: str) -> None:
+def _check_velocity(velocity: Tensor, where: str) -> None:
     """Raise NonFiniteVelocity for NaN or infinity. Once per step only: on a GPU the check waits for the passes."""
-    if not bool(torch.isfinite(velocity).all()):
-        wrong = velocity.numel() - int(torch.isfinite(velocity).sum())
+    if wrong := _count_non_finite(velocity):
         raise NonFiniteVelocity(
             f"{where} gave a velocity in which {wrong} of {velocity.numel()} values are no finite numbers. "
             "Overflow in its precision does that: compare it with the checkpoint by `make parity`."
         )
+
+
+def _check_latents(latents: Tensor) -> None:
+    """Raise NonFiniteLatents for NaN or infinity. Those of every other step show in the next step's velocity."""
+    if wrong := _count_non_finite(latents):
+        raise NonFiniteLatents(
+            f"the last step gave latents in which {wrong} of {latents.numel()} values are no finite numbers. "
+            "Velocities that nearly overflow do that: compare the experts with the checkpoint by `make parity`."
+        )
+
+
+def _count_non_finite(values: Tensor) -> int:
+    finite = torch.isfinite(values)
+    return 0 if bool(finite.all()) else values.numel() - int(finite.sum())

@@ -21,6 +21,7 @@ FACTS_FILE = "model_facts.json"
 DEFAULTS_FILE = "serving_defaults.json"
 TOKENIZER_FILE = "tokenizer.json"
 _PROFILE_NAME = re.compile(r"[a-z0-9_]{1,64}")
+_LEAST_FIRST_SIGMA = 0.99
 SOLVERS = ("unipc", "euler")
 _TYPE_NAMES = {int: "an integer", float: "a number", str: "a text"}
 
@@ -80,7 +81,7 @@ class ServingDefaults:
     """Values of request fields that a request leaves out. Sizes in pixels, `fps` in frames per second.
 
     `step_profiles` are those that a request may name besides `exact`. `sigmas` are the noise levels of the solver
-    `euler` at the default steps and shift, from 1 or less down to 0; if empty, they are computed.
+    `euler` at the default steps and shift, from 1 down to 0; if empty, they are computed.
     """
 
     height: int
@@ -157,11 +158,20 @@ def _profiles(value: Any) -> dict[str, StepProfile]:
 
 
 def _sigmas(value: Any) -> tuple[float, ...]:
-    """Parse noise levels. Raises ValueError unless they fall from 1 or less to 0."""
-    numbers = isinstance(value, list) and all(type(one) in (int, float) and math.isfinite(one) for one in value)
+    """Parse noise levels. Raises ValueError unless they fall from 1 to 0."""
+    numbers = isinstance(value, list) and all(type(one) is int or _is_finite_float(one) for one in value)
     if not numbers or len(value) < 2 or value[0] > 1 or value[-1] != 0 or any(a <= b for a, b in pairwise(value)):
-        raise ValueError(f"sigmas is {value!r}, accepted: a list of numbers that fall from 1 or less to 0")
+        raise ValueError(f"sigmas is {value!r}, accepted: a list of numbers that fall from 1 to 0")
+    if value[0] < _LEAST_FIRST_SIGMA:
+        raise ValueError(
+            f"sigmas begins at {value[0]!r}, accepted: {_LEAST_FIRST_SIGMA} to 1, since a generation starts from noise "
+            "that is not scaled"
+        )
     return tuple(float(one) for one in value)
+
+
+def _is_finite_float(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)
 
 
 _PARSERS: Mapping[str, Callable[[Any], Any]] = {"step_profiles": _profiles, "solver": _solver, "sigmas": _sigmas}

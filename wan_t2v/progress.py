@@ -16,7 +16,8 @@ class Progress:
         step, num_inference_steps: index of the step, from 1, and number of steps.
         timestep, expert: timestep of the step, and the expert that ran it.
         step_s: seconds that the step took.
-        left_s: estimated seconds for the remaining steps, from the mean duration of the computed passes.
+        left_s: estimated seconds for the remaining steps, from the mean duration of the computed passes. Until one is
+            computed it is the estimate of the admission.
         reused: whether the step reused an earlier step's result, so that no expert ran.
     """
 
@@ -46,15 +47,13 @@ class StepClock:
     def __post_init__(self) -> None:
         self._started = self._last = self.now()
 
-    def after(self, step: Step) -> Progress:
-        """Return the progress after `step`, which has just ended."""
+    def after(self, step: Step, *, expected_left_s: float | None = None) -> Progress:
+        """Return the progress after `step`, which has just ended. `expected_left_s` is the admission's estimate."""
         ended = self.now()
         step_s, self._last = ended - self._last, ended
         self._steps += 1  # not the step's index: a resumed generation starts later
         self._passes += step.passes
-        elapsed_s = ended - self._started
-        by_steps_s = elapsed_s / self._steps * (step.count - step.index)
-        left_s = elapsed_s / self._passes * step.passes_left if self._passes else by_steps_s
+        left_s = self._left_s(step, elapsed_s=ended - self._started, expected_left_s=expected_left_s or 0.0)
         return Progress(
             step=step.index,
             num_inference_steps=step.count,
@@ -64,3 +63,13 @@ class StepClock:
             left_s=round(left_s, 3),
             reused=step.reused,
         )
+
+    def _left_s(self, step: Step, *, elapsed_s: float, expected_left_s: float) -> float:
+        """Estimate the seconds left after a step.
+
+        A resumed generation may begin with reused steps, of milliseconds each. The steps to come are not that short.
+        """
+        if self._passes:
+            return elapsed_s / self._passes * step.passes_left
+        steps_left = step.count - step.index
+        return max(expected_left_s, elapsed_s / self._steps * steps_left) if steps_left else 0.0

@@ -213,6 +213,10 @@ def _check_profile(settings: Settings, fields: Mapping[str, Any]) -> None:
     if fields.get("guidance_skip") and not settings.guided:
         came = f"{fields['guidance_skip']:g} with guidance_scale {settings.guidance_scale:g}"
         raise InvalidField("guidance_skip", came, "0 where no negative pass runs, or a guidance_scale above 1")
+    if not settings.profile.reuses_steps and not settings.guided:
+        came = f"{settings.step_profile}, which skips negative passes, with guidance_scale {settings.guidance_scale:g}"
+        accepted = f"{EXACT_NAME} where no negative pass runs, or a guidance_scale above 1"
+        raise InvalidField("step_profile", came, accepted)
 
 
 def _check_latents(shape: Sequence[int] | None, video: VideoShape, grid: LatentGrid) -> None:

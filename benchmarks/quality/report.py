@@ -53,9 +53,11 @@ def write_plot(path: Path, rows: Mapping[str, Mapping[str, Any]], *, title: str)
 def points_by_precision(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float]]]:
     """Group (share of exact's time, PSNR) by precision and profile, without those whose frames equal exact's.
 
-    Rows are named `profile`, `precision` or `precision, profile`.
+    Rows are named `profile`, `precision` or `precision, profile`. A profile may be fields, such as `step_cache=0.05,
+    guidance_skip=0.1`; no precision has a `=`.
     """
-    others = {name.partition(", ")[0] for name in rows if ", " in name}
+    firsts = (name.partition(", ")[0] for name in rows if ", " in name)
+    others = {first for first in firsts if "=" not in first}
     points: dict[str, dict[str, tuple[float, float]]] = {}
     for name, row in rows.items():
         first, _, rest = name.partition(", ")

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         profiles = options.profiles or list(ServingDefaults.read(options.repository / "prepare/1").step_profiles)
-        judged = None if options.prompts else fixed_prompts(options.count)
+        judged = None if options.prompts else fixed_prompts(options.count or PROMPTS)
         prompts = [(one.text, one.seed) for one in judged] if judged else _lines(options.prompts)[: options.count]
         with _connect(options, profiles) as ways:
             runs = measure(ways, prompts, keep_frames=judged is not None)
@@ -105,6 +105,12 @@ def _precision_and_place(text: str) -> tuple[str, str]:
     return precision, place
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted: an integer, 1 or more")
+    return int(text)
+
+
 def _lines(path: Path) -> list[tuple[str, int]]:
     """Read one prompt per line, with the line's number as its seed. Raises OSError or ValueError."""
     found = [(line.strip(), number) for number, line in enumerate(path.read_text(encoding="utf-8").splitlines())]
@@ -151,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         help="another precision to measure: the folder of its graphs, a server's gRPC address, or openvino; repeatable",
     )
     parser.add_argument("--prompts", type=Path, help="file with a prompt per line (default: wan-mini's held-out list)")
-    parser.add_argument("--count", type=int, default=PROMPTS, help="number of prompts, from the top")
+    parser.add_argument("--count", type=_count, help="number of prompts, from the top (default: all)")
     parser.add_argument("--out", type=Path, default=Path("out/quality"), help="folder")
     return parser
 

@@ -16,9 +16,11 @@ from pathlib import Path
 import torch
 
 from export.checkpoint.folder import Checkpoint
+from export.errors import ExpectedError
 from training.distill.lora import write_lora
-from training.distill.stage import DistillStage
+from training.distill.stage import KEPT_BACK, DistillStage
 from training.distill.trajectories import Teacher, trajectories_of
+from training.distill.waypoints import times_through_waypoints
 from training.learn.device import compute_device
 from training.learn.loop import OtherSettingsError, Plan, Setting, Training, check_settings
 from training.learn.sampling import latent_shape
@@ -30,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 FILES = {HIGH_NOISE_EXPERT: "high_noise.safetensors", LOW_NOISE_EXPERT: "low_noise.safetensors"}
 RATE = 6e-3
+
+
+class UnusableSettingsError(ExpectedError):
+    """Settings with which no distillation can run; the message names the option."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,24 @@ class Settings:
     minutes: float | None = None
     seed: int = 0
 
+    def check(self) -> None:
+        """Raise UnusableSettingsError, before hours of the teacher."""
+        if self.trajectories <= KEPT_BACK:
+            accepted = f"more than {KEPT_BACK}, which are kept back for validation"
+            raise UnusableSettingsError(f"--trajectories {self.trajectories}: accepted: {accepted}")
+        try:
+            times_through_waypoints(self.teacher_steps)
+        except ValueError as error:
+            raise UnusableSettingsError(f"--teacher-steps {self.teacher_steps}: {error}") from None
+
 
 def distill(settings: Settings) -> DistillStage:
     """Generate the teacher's trajectories, train the LoRAs, and return the stage with averaged weights.
 
-    Raises OtherSettingsError for a snapshot of other settings.
+    Raises OtherSettingsError for a snapshot of other settings, and ExpectedError for settings or a checkpoint that
+    cannot be used.
     """
+    settings.check()
     checkpoint, device = Checkpoint.open(settings.checkpoint), compute_device()
     modules = load_packed_modules(settings.checkpoint)
     work = settings.work / _identity(checkpoint)
@@ -98,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stage = distill(settings)
     except KeyboardInterrupt:
         return 130
-    except OtherSettingsError as error:
+    except (OtherSettingsError, ExpectedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for expert, name in FILES.items():

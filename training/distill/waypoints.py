@@ -35,10 +35,10 @@ def times_through_waypoints(steps: int) -> tuple[NDArray[np.float64], tuple[int,
 
     Raises ValueError if there are too few steps for separate waypoints.
     """
-    times = official_sigmas(steps)
+    times = official_sigmas(max(steps, STEPS))
     inner = [unshift(sigma) for sigma in SIGMAS[1:-1]]
     positions = tuple(int(np.abs(times - time).argmin()) for time in inner)
-    if len({0, *positions}) <= len(inner):
+    if steps < STEPS or len({0, *positions}) <= len(inner):
         raise ValueError(f"{steps} steps of the teacher are too few to pass through each waypoint, take 8 or more")
     times[list(positions)] = inner
     return times, positions

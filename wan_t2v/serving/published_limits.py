@@ -13,20 +13,16 @@ from wan_t2v.field_checks.ranges import RANGES, NumberRange
 from wan_t2v.field_checks.sizes import ServedSizes, size_ranges
 from wan_t2v.field_checks.texts import MAX_PROMPT_BYTES
 from wan_t2v.operate.run_directory import REQUEST_LIMITS, RunDirectory
-from wan_t2v.request import (
-    CHOICES,
-    FIXED_DEFAULTS,
-    GUIDED_ABOVE,
-    RAW_PROFILE_FIELDS,
-    known_profiles,
-)
+from wan_t2v.request import CHOICES, FIXED_DEFAULTS, GUIDED_ABOVE, known_profiles
 from wan_t2v.serving.errors import AdmissionError
-from wan_t2v.step_profiles.profile import EXACT, EXACT_NAME, LEAST_STEPS
+from wan_t2v.shapes import VideoShape
+from wan_t2v.step_profiles.profile import EXACT_NAME, LEAST_STEPS
 
 VERSION = 1
 _TYPES = {Dtype.BYTES: "text", Dtype.INT32: "integer", Dtype.INT64: "integer", Dtype.FP32: "number"}
 _PROMPTS = ("prompt", "negative_prompt")
 _SIZES = ("height", "width", "num_frames")
+_FRAMES_FIRST = ("num_frames", "height", "width")  # as VideoShape has them
 
 
 class LimitsNotPublished(AdmissionError):
@@ -62,8 +58,16 @@ def read_limits(run: RunDirectory) -> dict[str, Any]:
     """Read the document that was published last. Raises LimitsNotPublished."""
     document = run.read_json(REQUEST_LIMITS)
     if not document:
-        raise LimitsNotPublished("limits: the model prepare is being started; try again later")
+        raise LimitsNotPublished("the model prepare is being started; try again later")
     return document
+
+
+def read_served_sizes(run: RunDirectory) -> ServedSizes:
+    """Read the sizes that the deployment serves from the document. Raises LimitsNotPublished."""
+    document = read_limits(run)
+    listed = tuple(VideoShape(*(size[name] for name in _FRAMES_FIRST)) for size in document["sizes"])
+    largest = VideoShape(*(document["fields"][name]["maximum"] for name in _FRAMES_FIRST))
+    return ServedSizes(largest, listed, document["work"]["maximum_token_passes"])
 
 
 def _fields(defaults: ServingDefaults, facts: ModelFacts, served: ServedSizes) -> dict[str, dict[str, Any]]:
@@ -90,7 +94,7 @@ def _fields(defaults: ServingDefaults, facts: ModelFacts, served: ServedSizes) -
 
 def _range_entry(accepted: NumberRange) -> dict[str, Any]:
     return {
-        "above" if accepted.minimum_excluded else "minimum": accepted.minimum,
+        "minimum": accepted.minimum,
         **({} if accepted.maximum is None else {"maximum": accepted.maximum}),
         **({} if accepted.step == 1 else {"step": accepted.step}),
         **({"unit": accepted.unit} if accepted.unit else {}),
@@ -106,8 +110,11 @@ def _side(clip: Any, name: str) -> int:
 
 
 def _defaults(defaults: ServingDefaults) -> dict[str, Any]:
-    """Return the default of each field that has one: a seed is drawn, and a prompt is required."""
+    """Return the default of each field that has one.
+
+    A seed is drawn, and a prompt is required. The raw values of a profile are by default those of the profile that the
+    request names.
+    """
     of_checkpoint = {spec.name: getattr(defaults, spec.name, None) for spec in STREAM_REQUEST}
-    raw = {name: getattr(EXACT, name) for name in RAW_PROFILE_FIELDS}
-    known = {**of_checkpoint, **FIXED_DEFAULTS, **raw, "step_profile": EXACT_NAME, "preview_every": 0}
+    known = {**of_checkpoint, **FIXED_DEFAULTS, "step_profile": EXACT_NAME, "preview_every": 0}
     return {name: value for name, value in known.items() if value is not None}

@@ -9,7 +9,7 @@ from torch import Tensor
 class EulerSchedule:
     """Euler solver over given noise levels, for experts that were distilled to a few steps.
 
-    `sigmas` fall from 1 or less to 0, one more than there are steps. Timesteps may be fractions: experts were distilled
+    `sigmas` fall from 1 to 0, one more than there are steps. Timesteps may be fractions: experts were distilled
     at 937.5. The formula is that of diffusers' FlowMatchEulerDiscreteScheduler: `latents + (next - sigma) * velocity`.
     """
 

@@ -49,18 +49,22 @@ class StepProfile:
         """Return the number of warm-up steps in a generation of `steps` steps."""
         return part_of(self.warm_up, steps)
 
-    def expected_share(self, *, guided: bool) -> float:
-        """Estimate the share of the passes that a generation computes, to predict its duration.
+    def reusable_steps(self, steps: int, *, done: int = 0) -> int:
+        """Return the fewest steps that may reuse a result, of `steps` steps without the first `done`.
 
-        It assumes that half of the reusable steps reuse a result, and that half of all steps are low-noise ones.
+        Warm-up and the high-noise expert's first steps overlap. The low-noise expert's first steps are counted as
+        neither warm-up nor last steps: where a request's switch lies is not known here.
         """
-        skipped = self.guidance_skip / 4 if guided else 0.0
-        reuse = (1.0 - self.warm_up) * EXPECTED_REUSE if self.reuses_steps else 0.0
-        return (1.0 - reuse) * (1.0 - skipped)
+        first = max(self.warm_up_steps(steps), self.after_switch)
+        return max(0, steps - max(first, done) - self.after_switch - self.last_steps)
+
+    def most_reused(self, reusable: int) -> int:
+        """Return how many of `reusable` steps in a row can reuse a result: between runs of them one is computed."""
+        return reusable - reusable // ((self.static_reuse or self.longest_reuse) + 1)
 
     @classmethod
     def parse(cls, raw: Any) -> "StepProfile":
-        """Read a profile of `serving_defaults.json`. Raises ValueError naming the value that is wrong."""
+        """Read a named profile of `serving_defaults.json`. Raises ValueError naming the value that is wrong."""
         if not isinstance(raw, Mapping):
             raise ValueError(f"{raw!r}, accepted: an object with any of {', '.join(_names())}")
         if unknown := sorted(raw.keys() - _names()):
@@ -74,8 +78,12 @@ class StepProfile:
     def _check_together(self) -> None:
         if self.step_cache and self.static_reuse:
             raise ValueError("step_cache and static_reuse are both set, accepted: one of them, the other 0")
-        if self.warm_up_steps(LEAST_STEPS) + self.after_switch + self.last_steps >= LEAST_STEPS:
-            raise ValueError(f"warm_up, after_switch and last_steps leave nothing of {LEAST_STEPS} steps to reuse")
+        if not self.reusable_steps(LEAST_STEPS):
+            raise ValueError(
+                f"warm_up, after_switch (of both experts) and last_steps leave nothing of {LEAST_STEPS} steps to reuse"
+            )
+        if self.is_exact:
+            raise ValueError("no pass is left out, accepted: a step_cache, static_reuse or guidance_skip above 0")
 
 
 def part_of(share: float, steps: int) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tests.fakes.pb_utils import FakeExpert
 from wan_t2v.cancellation import Cancelled
-from wan_t2v.denoise import NonFiniteVelocity, Step, denoise, experts_of_steps
+from wan_t2v.denoise import NonFiniteLatents, NonFiniteVelocity, Step, denoise, experts_of_steps
 from wan_t2v.experts import Experts
 from wan_t2v.facts import ModelFacts
 from wan_t2v.guidance import compute_velocities
@@ -137,6 +137,24 @@ def test_a_velocity_that_is_no_number_ends_the_generation_in_its_step(facts: Mod
     with pytest.raises(NonFiniteVelocity, match=r"step 3 of 8, timestep 972: high_noise_expert .* 1 of 64 values"):
         run(facts, high, low, negative=None)
     assert len(high.calls) == 3, "no pass ran after it"
+
+
+def test_last_latents_that_are_no_numbers_end_the_generation_though_every_velocity_is_one(facts: ModelFacts) -> None:
+    """At flow_shift=1e-44, which was accepted, all of them were NaN after the last of 12 steps."""
+    greatest = torch.finfo(torch.float32).max
+
+    class NearlyOverflowing(FakeExpert):
+        def __call__(self, latents: Tensor, timestep: int, text_embeddings: Tensor) -> Tensor:
+            velocity = super().__call__(latents, timestep, text_embeddings)
+            velocity[0, 0, 0, 0, 0] = -greatest if len(self.calls) == 1 else greatest
+            return velocity
+
+    low = NearlyOverflowing(1.0)
+    with pytest.raises(
+        NonFiniteLatents, match="the last step gave latents in which 1 of 64 values are no finite numbers"
+    ):
+        run(facts, FakeExpert(1.0), low, negative=None)
+    assert len(low.calls) == 2
 
 
 def test_a_profile_leaves_passes_out_and_each_step_says_so(facts: ModelFacts) -> None:

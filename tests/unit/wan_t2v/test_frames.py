@@ -1,17 +1,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from wan_t2v.frames import decode_frames, uint8_frames
+from wan_t2v.frames import NonFiniteFrames, decode_frames, uint8_frames
 
 
 class FakeDecoder:
     """Frames whose value is their number in the clip over 100, and one cache: the frames decoded so far."""
 
-    def __init__(self, first: bool) -> None:
-        self.first = first
+    def __init__(self, first: bool, *, dtype: torch.dtype = torch.float32) -> None:
+        self.first, self.dtype = first, dtype
         self.asked: list[Sequence[str] | None] = []
 
     def __call__(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
@@ -19,7 +20,8 @@ class FakeDecoder:
         so_far = 0 if self.first else int(inputs["cache_in_0"])
         count = 1 if self.first else 4 * inputs["latents"].shape[2]
         frames = torch.arange(so_far, so_far + count).view(1, 1, -1, 1, 1).expand(1, 3, -1, 2, 2) / 100
-        return {"frames": frames, **({} if outputs else {"cache_out_0": torch.tensor(so_far + count)})}
+        caches = {"cache_out_0": torch.tensor(so_far + count), "cache_out_31": torch.zeros(1, 1, 2, 2, 2)}
+        return {"frames": frames.to(self.dtype).clone(), **({} if outputs else caches)}
 
 
 @pytest.mark.parametrize("per_call", [1, 2, 3, 4, 10])
@@ -42,3 +44,53 @@ def test_the_last_call_asks_for_no_caches() -> None:
 def test_pixels_are_clamped_and_rounded() -> None:
     frames = torch.tensor([-1.5, -1.0, 0.0, 0.5, 1.0, 3.0]).view(1, 1, 1, 1, 6).expand(1, 3, 1, 1, 6)
     assert uint8_frames(frames)[0, 0, :, 0].tolist() == [0, 0, 128, 191, 255, 255]
+
+
+class Overflowing(FakeDecoder):
+    """One value of an output is replaced in the call with this number."""
+
+    def __init__(self, first: bool, output: str, value: float, *, call: int = 1, dtype: torch.dtype) -> None:
+        super().__init__(first, dtype=dtype)
+        self.output, self.value, self.call = output, value, call
+
+    def __call__(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        made = super().__call__(inputs, outputs)
+        if len(self.asked) == self.call:
+            made[self.output].view(-1)[-1] = self.value
+        return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("first", "call", "where"),
+    [
+        (True, 1, "vae_decoder_first, latent frame 1 of 6"),
+        (False, 1, "vae_decoder_next, latent frames 2 to 4 of 6"),
+        (False, 2, "vae_decoder_next, latent frames 5 to 6 of 6"),
+    ],
+)
+def test_frames_that_are_no_numbers_end_the_decoding_and_name_the_graph(
+    first: bool, call: int, where: str, value: float, dtype: torch.dtype
+) -> None:
+    """As bytes they would be black or white, and an MP4 would be made of them."""
+    good, broken = FakeDecoder(not first, dtype=dtype), Overflowing(first, "frames", value, call=call, dtype=dtype)
+    decoders = (broken, good) if first else (good, broken)
+    with pytest.raises(NonFiniteFrames, match=f"{where}: the decoder computed values that are no finite numbers"):
+        list(decode_frames(torch.zeros(1, 16, 6, 1, 1), *decoders, latent_frames_per_call=3))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_the_last_convolution_reads_is_checked_since_an_engine_may_clamp_nan_to_a_number(first: bool) -> None:
+    broken = Overflowing(first, "cache_out_31", float("nan"), dtype=torch.float32)
+    decoders = (broken, FakeDecoder(False)) if first else (FakeDecoder(True), broken)
+    with pytest.raises(NonFiniteFrames, match="vae_decoder_first, " if first else "vae_decoder_next, "):
+        list(decode_frames(torch.zeros(1, 16, 6, 1, 1), *decoders, latent_frames_per_call=3))
+
+
+def test_frames_of_numpy_are_checked_too() -> None:
+    def first(inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        return {"frames": np.full((1, 3, 1, 2, 2), np.nan, np.float32)}
+
+    with pytest.raises(NonFiniteFrames):
+        list(decode_frames(torch.zeros(1, 16, 1, 1, 1), first, first, latent_frames_per_call=4))

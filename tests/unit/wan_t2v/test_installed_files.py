@@ -66,6 +66,10 @@ def test_an_integer_stands_for_a_number_and_true_for_neither(folder: Path, check
         ("sigmas", [0.5, 1.0, 0.0], r"sigmas is \[0.5, 1.0, 0.0\], accepted: a list of numbers that fall from 1"),
         ("sigmas", [1.0, 0.5], "sigmas is"),
         ("sigmas", [1.5, 0.0], "sigmas is"),
+        ("sigmas", [10**400, 0], r"sigmas is \[1000"),
+        ("sigmas", [1, -(10**400), 0], r"sigmas is \[1, -1000"),
+        ("sigmas", [0.5, 0.25, 0], "sigmas begins at 0.5, accepted: 0.99 to 1, since a generation starts from noise"),
+        ("sigmas", [0.989, 0.0], "sigmas begins at 0.989"),
         ("sigmas", "1, 0", "sigmas is '1, 0'"),
         ("sigmas", [float("nan"), 0.0], "sigmas is"),
         ("sigmas", [True, 0], "sigmas is"),
@@ -80,6 +84,11 @@ def test_an_integer_stands_for_a_number_and_true_for_neither(folder: Path, check
             {"fast": {"step_cache": 2}},
             "step_profiles: fast: step_cache is 2, accepted: a number from 0",
         ),
+        (
+            "step_profiles",
+            {"fast": {}},
+            "step_profiles: fast: no pass is left out, accepted: a step_cache, static_reuse",
+        ),
     ],
 )
 def test_what_a_deployment_may_add_is_checked_by_name(name: str, value: object, message: str, checkpoint: Path) -> None:
@@ -93,6 +102,8 @@ def test_what_a_deployment_may_add_may_be_left_out(checkpoint: Path) -> None:
     steps = {"num_inference_steps": {"value": 2}}
     given = ServingDefaults.from_entries({**entries, **steps, "sigmas": {"value": [1, 0.625, 0]}})
     assert (given.sigmas, list(given.step_profiles)) == ((1.0, 0.625, 0.0), ["quality", "balanced", "fast"])
+    nearly_one = ServingDefaults.from_entries({**entries, **steps, "sigmas": {"value": [0.99, 0.625, 0]}})
+    assert nearly_one.sigmas == (0.99, 0.625, 0.0)
     for name in ("solver", "step_profiles"):
         del entries[name]
     given = ServingDefaults.from_entries(entries)

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 
 from wan_t2v.denoise import Step
@@ -46,6 +47,24 @@ def test_a_reused_step_costs_next_to_nothing_and_the_time_left_counts_passes() -
     assert clock.after(step(3, passes=2, passes_left=1.0)).left_s == 1.0
 
 
-def test_of_a_generation_that_goes_on_with_a_reused_step_the_steps_tell_the_time_left() -> None:
+def test_of_a_generation_that_goes_on_with_a_reused_step_the_admission_tells_the_time_left() -> None:
+    """A reused step of 20 ms told 0.58 s, and the next one, of 20 s, told 480."""
+    times = iter((100.0, 100.02, 120.02))
+    clock = StepClock(lambda: next(times))
+    reused = clock.after(step(11, passes=0, passes_left=50.0, count=40), expected_left_s=470.0)
+    assert (reused.step_s, reused.left_s) == (0.02, 470.0)
+    assert clock.after(step(12, passes=2, passes_left=48.0, count=40), expected_left_s=7.0).left_s == 480.48
+
+
+@pytest.mark.parametrize("expected_left_s", [None, 0.0, 1.0])
+def test_where_the_admission_knows_nothing_or_too_little_the_reused_steps_tell_it(
+    expected_left_s: float | None,
+) -> None:
     times = iter((100.0, 101.0))
-    assert StepClock(lambda: next(times)).after(step(2, passes=0, passes_left=3.0)).left_s == 2.0
+    progress = StepClock(lambda: next(times)).after(step(2, passes=0, passes_left=3.0), expected_left_s=expected_left_s)
+    assert progress.left_s == 2.0
+
+
+def test_after_the_last_step_nothing_is_left_even_if_it_was_reused() -> None:
+    times = iter((100.0, 101.0))
+    assert StepClock(lambda: next(times)).after(step(4, passes=0), expected_left_s=9.0).left_s == 0.0

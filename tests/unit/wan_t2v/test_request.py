@@ -15,9 +15,9 @@ from wan_t2v.step_profiles.profile import EXACT, StepProfile
 
 GRID = LatentGrid(channels=16, time_stride=4, space_stride=8, patch=2)
 FAST = StepProfile(step_cache=0.1, guidance_skip=0.25)
-DEFAULTS = ServingDefaults(
-    128, 128, 17, 40, 4.0, 3.0, 12.0, 16, "blurred", {"fast": FAST, "static": StepProfile(static_reuse=1)}
-)
+SKIPS = StepProfile(guidance_skip=0.5)
+PROFILES = {"fast": FAST, "static": StepProfile(static_reuse=1), "skips": SKIPS}
+DEFAULTS = ServingDefaults(128, 128, 17, 40, 4.0, 3.0, 12.0, 16, "blurred", PROFILES)
 ANY = ServedSizes(largest=VideoShape(81, 256, 256))
 LISTED = ServedSizes(VideoShape(81, 1280, 1280), (VideoShape(81, 480, 832), VideoShape(81, 720, 1280)))
 
@@ -77,11 +77,14 @@ def test_settings_survive_json() -> None:
         ({"num_frames": 85}, "num_frames: got 85; accepted: 4k+1 (1, 5, ...) up to 81. Nearest: 81."),
         ({"num_inference_steps": 0}, "num_inference_steps: got 0; accepted: an integer from 1 to 1000. Nearest: 1."),
         ({"num_inference_steps": 1001}, "an integer from 1 to 1000. Nearest: 1000."),
-        ({"guidance_scale": float("nan")}, "guidance_scale: got nan; accepted: a finite number, 0 or more."),
-        ({"guidance_scale_2": float("inf")}, "guidance_scale_2: got inf; accepted: a finite number, 0 or more."),
-        ({"guidance_scale": -1.0}, "guidance_scale: got -1.0; accepted: a finite number, 0 or more. Nearest: 0.0."),
-        ({"flow_shift": 0.0}, "flow_shift: got 0.0; accepted: a number above 0, at most 100."),
-        ({"flow_shift": 101.0}, "flow_shift: got 101.0; accepted: a number above 0, at most 100. Nearest: 100.0."),
+        ({"guidance_scale": float("nan")}, "guidance_scale: got nan; accepted: a number from 0 to 100."),
+        ({"guidance_scale_2": float("inf")}, "guidance_scale_2: got inf; accepted: a number from 0 to 100."),
+        ({"guidance_scale": -1.0}, "guidance_scale: got -1.0; accepted: a number from 0 to 100. Nearest: 0.0."),
+        ({"guidance_scale": 1e38}, "guidance_scale: got 1e+38; accepted: a number from 0 to 100. Nearest: 100.0."),
+        ({"guidance_scale_2": 101.0}, "guidance_scale_2: got 101.0; accepted: a number from 0 to 100. Nearest: 100.0."),
+        ({"flow_shift": 0.0}, "flow_shift: got 0.0; accepted: a number from 0.01 to 100. Nearest: 0.01."),
+        ({"flow_shift": 1e-44}, "flow_shift: got 1e-44; accepted: a number from 0.01 to 100. Nearest: 0.01."),
+        ({"flow_shift": 101.0}, "flow_shift: got 101.0; accepted: a number from 0.01 to 100. Nearest: 100.0."),
         ({"seed": -1}, "seed: got -1; accepted: an integer from 0 to 9223372036854775807. Nearest: 0."),
         ({"fps": 0}, "fps: got 0; accepted: an integer from 1 to 120. Nearest: 1."),
         ({"output_type": "latent"}, "output_type: got 'latent'; accepted: mp4 or frames or latents. Nearest: latents."),
@@ -106,7 +109,9 @@ def test_a_bad_field_is_refused_with_advice(fields: dict[str, Any], message: str
         ("num_frames", 10**6),
         ("num_inference_steps", 1001),
         ("guidance_scale", -1.0),
+        ("guidance_scale_2", 1e38),
         ("flow_shift", 101.0),
+        ("flow_shift", 0.0),
         ("seed", -1),
         ("fps", 0),
         ("output_type", "latent"),
@@ -181,6 +186,8 @@ def test_what_is_long_is_neither_compared_nor_repeated(monkeypatch: pytest.Monke
         ({"step_profile": "exact"}, "exact", EXACT),
         ({"step_cache": 0.0, "guidance_skip": 0.0}, "exact", EXACT),
         ({"step_profile": "fast"}, "fast", FAST),
+        ({"step_profile": "fast", "guidance_scale": 1.0}, "fast", FAST),
+        ({"step_profile": "skips"}, "skips", SKIPS),
         ({"step_profile": "fast", "guidance_skip": 0.0}, "fast", StepProfile(step_cache=0.1)),
         ({"step_cache": 0.02}, "custom", StepProfile(step_cache=0.02)),
         ({"guidance_skip": 0.5}, "custom", StepProfile(guidance_skip=0.5)),
@@ -195,8 +202,11 @@ def test_a_profile_is_named_or_given_in_raw_values(fields: dict[str, Any], name:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"step_profile": "fats"}, "step_profile: got 'fats'; accepted: exact or fast or static. Nearest: fast."),
-        ({"step_profile": "custom"}, "step_profile: got 'custom'; accepted: exact or fast or static"),
+        (
+            {"step_profile": "fats"},
+            "step_profile: got 'fats'; accepted: exact or fast or static or skips. Nearest: fast.",
+        ),
+        ({"step_profile": "custom"}, "step_profile: got 'custom'; accepted: exact or fast or static or skips"),
         ({"step_cache": 1.5}, "step_cache: got 1.5; accepted: a number from 0 to 1. Nearest: 1.0."),
         ({"step_cache": float("nan")}, "step_cache: got nan; accepted: a number from 0 to 1."),
         ({"guidance_skip": -0.1}, "guidance_skip: got -0.1; accepted: a number from 0 to 1. Nearest: 0.0."),
@@ -209,6 +219,10 @@ def test_a_profile_is_named_or_given_in_raw_values(fields: dict[str, Any], name:
         (
             {"guidance_skip": 0.2, "guidance_scale": 1.0},
             "guidance_skip: got 0.2 with guidance_scale 1; accepted: 0 where",
+        ),
+        (
+            {"step_profile": "skips", "guidance_scale": 1.0},
+            "step_profile: got skips, which skips negative passes, with guidance_scale 1; accepted: exact where",
         ),
     ],
 )

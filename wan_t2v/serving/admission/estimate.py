@@ -2,19 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from wan_t2v.field_checks.ranges import MAX_STEPS
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import Settings
-from wan_t2v.shapes import VideoShape
-from wan_t2v.step_profiles.profile import EXACT, StepProfile
+from wan_t2v.step_profiles.profile import EXACT, EXPECTED_REUSE, StepProfile
 
 FILE = "pace.json"
 SHARES_FILE = "computed_shares.json"
-LARGEST_FILE = "largest_clip.json"
 SMOOTHING = 0.3  # weight of the newest generation in a mean
 # An estimate can reject requests, and then nothing new is measured. So a measurement expires.
 VALID_S = 600.0
@@ -58,24 +55,6 @@ class Workload:
         return f"{self.num_inference_steps} steps of {self.height}x{self.width}x{self.num_frames}"
 
 
-NO_WORKLOAD = Workload(1, 1, 1, 1, guided=False)
-
-
-def publish_largest(run: RunDirectory, clips: Iterable[VideoShape]) -> None:
-    """Publish the size of the largest served clip to the endpoints."""
-    run.write_json(LARGEST_FILE, {"pixels": max(clip.frames * clip.height * clip.width for clip in clips)})
-
-
-def expected_workload(work: Workload, run: RunDirectory) -> Workload:
-    """Return the workload, or NO_WORKLOAD if it is larger than any served clip: `prepare` will reject such a request.
-
-    Until then it may wait in the queue, and its seconds must not count for the requests behind it.
-    """
-    largest = (run.read_json(LARGEST_FILE) or {}).get("pixels")
-    too_large = isinstance(largest, int) and work.size > largest
-    return NO_WORKLOAD if too_large or work.num_inference_steps > MAX_STEPS else work
-
-
 @dataclass(frozen=True)
 class Measured:
     """Means of recent generations of one size: seconds per computed step, and seconds after the last step.
@@ -90,17 +69,49 @@ class Measured:
     at: float
 
 
+@dataclass(frozen=True)
+class ComputedShares:
+    """Mean shares of recent generations of one step profile, which depend little on the number of steps.
+
+    Attributes:
+        reused: share of the reusable steps that reused a result.
+        passes: passes of the computed steps, as a share of those with a negative pass in each.
+    """
+
+    reused: float
+    passes: float
+
+    @classmethod
+    def expected(cls, work: Workload) -> "ComputedShares":
+        """Guess the shares before any are measured; half of the steps are taken to be low-noise ones."""
+        skipped = work.profile.guidance_skip / 4 if work.guided else 0.0
+        return cls(EXPECTED_REUSE if work.profile.reuses_steps else 0.0, 1.0 - skipped)
+
+    @classmethod
+    def measured(cls, work: Workload, *, passes: int, reused_steps: int) -> "ComputedShares":
+        """Return the shares of a whole generation."""
+        steps = work.num_inference_steps
+        reused = reused_steps / max(1, work.profile.reusable_steps(steps))
+        return cls(min(1.0, reused), passes / ((steps - reused_steps) * work.passes))
+
+    def computed_steps(self, work: Workload, *, done: int) -> float:
+        """Estimate the computed steps after the first `done`; one with a skipped pass counts as a part of a step."""
+        reusable = work.profile.reusable_steps(work.num_inference_steps, done=done)
+        reused = min(self.reused * reusable, work.profile.most_reused(reusable))
+        return (max(0, work.num_inference_steps - done) - reused) * self.passes
+
+
 class DurationEstimator:
     """Measured seconds, kept in the run directory for every process of both endpoints. `now` is a steady clock."""
 
     def __init__(self, run: RunDirectory, now: Callable[[], float] = time.monotonic) -> None:
         self._run, self._now = run, now
 
-    def estimate_s(self, work: Workload) -> float | None:
+    def estimate_s(self, work: Workload, *, steps_done: int = 0) -> float | None:
         """Estimate the seconds that a generation takes once it runs; None if nothing was measured lately.
 
-        The estimate scales the nearest measured size in proportion to the pixels. It is too short for much larger
-        clips, since attention grows faster.
+        A generation that is resumed goes on after `steps_done` steps. The estimate scales the nearest measured size in
+        proportion to the pixels. It is too short for much larger clips, since attention grows faster.
         """
         known = [entry for entry in self._entries().values() if self._now() - entry.at < VALID_S]
         if not known:
@@ -108,8 +119,7 @@ class DurationEstimator:
         nearest = min(known, key=lambda entry: (abs(math.log(entry.size / work.size)), entry.passes != work.passes))
         size = work.size / nearest.size
         step_s = nearest.step_s * size * work.passes / nearest.passes
-        passes_s = step_s * max(0, work.num_inference_steps) * self._computed_share(work)
-        return passes_s + (nearest.after_s or 0.0) * size
+        return step_s * self._computed_steps(work, done=steps_done) + (nearest.after_s or 0.0) * size
 
     def record(self, work: Workload, *, step_s: float, after_s: float | None) -> None:
         """Record a generation's seconds per computed step, and the seconds after its last step if they are known."""
@@ -125,27 +135,28 @@ class DurationEstimator:
             newest = sorted(valid, key=lambda item: item[1].at)[-MOST_SIZES:]
             self._run.write_json(FILE, {name: vars(entry) for name, entry in newest})
 
-    def record_passes(self, work: Workload, computed: int) -> None:
-        """Record how many passes a whole generation computed, for later ones with its profile."""
+    def record_passes(self, work: Workload, *, passes: int, reused_steps: int) -> None:
+        """Record what a whole generation computed, for later ones with its profile."""
         if work.profile.is_exact:
             return
-        share = computed / (work.num_inference_steps * work.passes)
+        new = ComputedShares.measured(work, passes=passes, reused_steps=reused_steps)
         with self._run.exclusive():
             shares = self._shares()
-            known = shares.pop(work.profile_name, share)  # inserted last again, since the newest are kept
-            shares[work.profile_name] = _mix(known, share)
-            self._run.write_json(SHARES_FILE, dict(list(shares.items())[-MOST_PROFILES:]))
+            known = shares.pop(work.profile_name, new)  # inserted last again, since the newest are kept
+            mean = ComputedShares(_mix(known.reused, new.reused), _mix(known.passes, new.passes))
+            newest = list({**shares, work.profile_name: mean}.items())[-MOST_PROFILES:]
+            self._run.write_json(SHARES_FILE, {name: vars(entry) for name, entry in newest})
 
-    def _computed_share(self, work: Workload) -> float:
-        """Estimate the share of passes that are computed: as measured for the profile, else as it predicts."""
+    def _computed_steps(self, work: Workload, *, done: int) -> float:
         if work.profile.is_exact:
-            return 1.0
-        return self._shares().get(work.profile_name, work.profile.expected_share(guided=work.guided))
+            return float(max(0, work.num_inference_steps - done))
+        shares = self._shares().get(work.profile_name) or ComputedShares.expected(work)
+        return shares.computed_steps(work, done=done)
 
-    def _shares(self) -> dict[str, float]:
+    def _shares(self) -> dict[str, ComputedShares]:
         """Read the shares by profile, without the entries that are damaged."""
-        found = self._run.read_json(SHARES_FILE) or {}
-        return {name: share for name, share in found.items() if isinstance(share, float) and 0.0 < share <= 1.0}
+        found = {name: _parse_shares(entry) for name, entry in (self._run.read_json(SHARES_FILE) or {}).items()}
+        return {name: entry for name, entry in found.items() if entry is not None}
 
     def _entries(self) -> dict[str, Measured]:
         """Read the measurements by size and passes, without the entries that are damaged."""
@@ -161,6 +172,14 @@ def _parse_measured(entry: Any) -> Measured | None:
     except TypeError:
         return None
     return measured if positive else None
+
+
+def _parse_shares(entry: Any) -> ComputedShares | None:
+    try:
+        shares = ComputedShares(**entry)
+        return shares if 0.0 <= shares.reused <= 1.0 and 0.0 < shares.passes <= 1.0 else None
+    except TypeError:
+        return None
 
 
 def _mix(known: float, new: float) -> float:

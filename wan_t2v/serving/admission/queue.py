@@ -164,7 +164,7 @@ class Admission:
 
     def _info(self, options: QueueOptions) -> SlotInfo:
         now = self._now()
-        expected_s = self._estimator.estimate_s(options.work_left)
+        expected_s = self._estimator.estimate_s(options.work, steps_done=options.steps_done)
         later = (options.priority - DEFAULT_PRIORITY) * self._limits.priority_s
         return SlotInfo(self._endpoint, now + later, expected_s, now)
 

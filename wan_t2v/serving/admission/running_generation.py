@@ -20,17 +20,23 @@ class RunningGeneration:
     def __init__(self, slot: Slot, options: QueueOptions, *, now: Callable[[], float]) -> None:
         self._slot, self._options, self._now = slot, options, now
         self._began = self._first_step = self._last_step = now()
-        self._passes, self._first_passes, self._steps = 0, 0, 0
+        self._passes, self._first_passes, self._steps, self._reused_steps = 0, 0, 0, 0
         self._ended: float | None = None
 
     def report_step(self, step: "Step") -> None:
         """Record a finished step, and report the seconds left in the slot."""
         self._passes += step.passes
         self._steps += 1
+        self._reused_steps += step.reused
         self._last_step = self._now()
         if self._steps == 1:
             self._first_step, self._first_passes = self._last_step, step.passes
         self._slot.report(replace(self._slot.info, left_s=self._left_s(step), reported_at=self._last_step))
+
+    @property
+    def expected_left_s(self) -> float | None:
+        """Seconds left by the last report, at first that of the admission; None if unknown."""
+        return self._slot.info.left_at(self._now())
 
     def _left_s(self, step: "Step") -> float | None:
         """Estimate the seconds left after this step.
@@ -75,4 +81,4 @@ class RunningGeneration:
             after_s = self._ended - self._last_step if self._ended is not None and sees_the_end else None
             estimator.record(work, step_s=step_s, after_s=after_s)
         if is_whole:
-            estimator.record_passes(work, self._passes)
+            estimator.record_passes(work, passes=self._passes, reused_steps=self._reused_steps)

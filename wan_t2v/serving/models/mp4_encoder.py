@@ -77,11 +77,12 @@ def metadata(settings: Settings, reports: Sequence[Mapping[str, Any]]) -> dict[s
     graphs = {name: digest for report in reports for name, digest in report.get("graphs", {}).items()}
     stages = {key: round(value, 1) for report in reports for key, value in report.items() if key.endswith("_ms")}
     tokens = {name: reports[0][name] for name in ("prompt", "negative_prompt")}
+    has_negative_pass = 2 in reports[1]["passes"]  # a guided request with guidance_skip=1 may have none
     return {
         "settings": asdict(settings),
         "tokens": tokens,
         "prompt_truncated": tokens["prompt"]["truncated"],
-        "negative_prompt_ignored": bool(settings.negative_prompt) and not settings.guided,
+        "negative_prompt_ignored": bool(settings.negative_prompt) and not has_negative_pass,
         "steps": reports[1]["steps"],
         "timesteps": reports[1]["timesteps"],
         "passes": reports[1]["passes"],

@@ -6,20 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wan_t2v.contract import REQUEST
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE, ModelFacts, ServingDefaults
-from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.field_checks.names import check_parameters
 from wan_t2v.field_checks.sizes import ServedSizes, check_size
-from wan_t2v.request import Settings, resolve_settings
+from wan_t2v.request import Settings
 from wan_t2v.serving.admission.ensemble_gate import EnsembleGate
-from wan_t2v.serving.admission.estimate import publish_largest
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.cached_text_encoder import CachedTextEncoder
-from wan_t2v.serving.models.request_fields import field_value
+from wan_t2v.serving.models.request_fields import FieldChecks
 from wan_t2v.serving.published_limits import limits_document, publish_limits
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity
 from wan_t2v.serving.python_backend.responses import respond_to_all
@@ -42,26 +37,25 @@ class Prepare:
         folder = parameters.version_folder
         check_model_files(folder, (FACTS_FILE, DEFAULTS_FILE, TOKENIZER_FILE), graphs=("text_encoder",))
         self._pb_utils = pb_utils
-        self._facts = ModelFacts.read(folder)
-        self._defaults = ServingDefaults.read(folder)
-        self._tokenizer = PromptTokenizer(folder, text_length=self._facts.text_length)
-        self._served = ServedSizes(
+        facts, defaults = ModelFacts.read(folder), ServingDefaults.read(folder)
+        self._tokenizer = PromptTokenizer(folder, text_length=facts.text_length)
+        served = ServedSizes(
             largest=parameters.video_shape("largest_clip"),
             listed=parameters.video_shapes("served_clips"),
             token_passes=parameters.integer("max_token_passes", least=1),
         )
         check_size(
-            VideoShape(self._defaults.num_frames, self._defaults.height, self._defaults.width),
-            self._facts.grid,
-            self._served,
+            VideoShape(defaults.num_frames, defaults.height, defaults.width),
+            facts.grid,
+            served,
         )
+        self._checks = FieldChecks(defaults, facts.grid, served)
         self._text_encoder = CachedTextEncoder(pb_utils, vocabulary=self._tokenizer.vocabulary)
         self._identities = {"text_encoder": graph_identity(parameters, "text_encoder")}
         self._gate = EnsembleGate(pb_utils, parameters)
         run = server_run_directory(parameters)
         self._signer = SettingsSigner(run.key())
-        publish_largest(run, self._served.listed or (self._served.largest,))
-        publish_limits(run, limits_document(defaults=self._defaults, facts=self._facts, served=self._served))
+        publish_limits(run, limits_document(defaults=defaults, facts=facts, served=served))
         self._tracer = Tracer.of_process(parameters.model)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -101,26 +95,8 @@ class Prepare:
 
     def _settings(self, request: Any, options: RequestOptions) -> Settings:
         check_parameters(options.names, fields=_NAMES, parameters=PARAMETERS)
-        tensors = {tensor.name(): tensor for tensor in request.inputs()}
-        latents = tensors.pop("latents", None)
-        fields = {name: field_value(name, tensor) for name, tensor in tensors.items()}
-        if latents is not None:
-            _check_finite(latents.as_numpy())
-        return resolve_settings(
-            fields,
-            latents_shape=None if latents is None else latents.as_numpy().shape,
-            defaults=self._defaults,
-            grid=self._facts.grid,
-            served=self._served,
-            fallback_seed=options.key.seed if options.key else secrets.randbelow(2**32),
-        )
-
-
-def _check_finite(latents: NDArray[Any]) -> None:
-    """Reject starting noise with NaN or infinite values. Raises InvalidField."""
-    wrong = latents.size - int(np.isfinite(latents).sum())
-    if wrong:
-        raise InvalidField("latents", f"{wrong} values of {latents.size} that are not finite", "finite numbers")
+        seed = options.key.seed if options.key else secrets.randbelow(2**32)
+        return self._checks.settings({tensor.name(): tensor for tensor in request.inputs()}, fallback_seed=seed)
 
 
 def _token_report(tokens: Tokens) -> dict[str, Any]:

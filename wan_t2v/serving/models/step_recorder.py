@@ -20,7 +20,7 @@ class StepRecorder:
 
     def record(self, step: Step) -> Progress:
         """Record a step that has just ended, and return the progress after it."""
-        progress = self._clock.after(step)
+        progress = self._clock.after(step, expected_left_s=self.turn.expected_left_s)
         self.metrics.count_step(step, progress.step_s)
         self.trace.step(step, progress.step_s)
         self.turn.report_step(step)

@@ -18,26 +18,26 @@ from torch import Tensor
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import MODELS, STREAM, STREAM_REQUEST
 from wan_t2v.denoise import Step
-from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
+from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, ModelFacts, ServingDefaults
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.field_checks.names import check_parameters
 from wan_t2v.field_checks.ranges import RANGES
 from wan_t2v.preview import PREVIEW_FILE, PreviewMap, png_from_picture
-from wan_t2v.request import RAW_PROFILE_FIELDS, Settings, choose_profile, is_guided
-from wan_t2v.serving.admission.estimate import Workload, expected_workload
+from wan_t2v.request import Settings
+from wan_t2v.serving.admission.estimate import Workload
 from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
 from wan_t2v.serving.admission.running_generation import RunningGeneration
 from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.mp4_encoder import encode_video, metadata
-from wan_t2v.serving.models.request_fields import field_value
+from wan_t2v.serving.models.request_fields import FieldChecks, field_value
 from wan_t2v.serving.models.step_recorder import StepRecorder
 from wan_t2v.serving.models.stream_request import CallerLiveness, StreamRequest
 from wan_t2v.serving.models.stream_responses import DECODE, DENOISE, ENCODE, LOAD, PREPARE, ResponseStream
 from wan_t2v.serving.models.stream_watch import StreamWatch
 from wan_t2v.serving.models.vae_decoder import FIRST, NO_FRAMES, VaeDecoder
-from wan_t2v.serving.published_limits import read_limits
+from wan_t2v.serving.published_limits import read_limits, read_served_sizes
 from wan_t2v.serving.python_backend.metrics import Metrics
 from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import ModelParameters
@@ -64,8 +64,9 @@ class TextToVideoStream:
         self._pb_utils = pb_utils
         check_model_files(parameters.version_folder, (PREVIEW_FILE,), graphs=(FIRST,))
         self._preview = PreviewMap.read(parameters.version_folder)
-        check_model_files(parameters.beside("prepare"), (DEFAULTS_FILE,), graphs=())
-        self._defaults = ServingDefaults.read(parameters.beside("prepare"))
+        beside = parameters.beside("prepare")
+        check_model_files(beside, (DEFAULTS_FILE, FACTS_FILE), graphs=())
+        self._defaults, self._grid = ServingDefaults.read(beside), ModelFacts.read(beside).grid
         self._prepare = TritonEngine(
             pb_utils, "prepare", read=unread, outputs=_PREPARED, parameters={ADMITTED: run.key()}
         )
@@ -105,7 +106,7 @@ class TextToVideoStream:
             if options.asks_for_limits:
                 self._send_limits(request, sender)
                 return
-            work = expected_workload(_work(request, self._defaults), self._run)
+            work = Workload.of(self._check(request))
             checkpoint = until_refused.enter_context(self._resumable.lock(options.key))
             in_queue = QueueOptions.of(options, work, steps_done=checkpoint.steps_done if checkpoint else 0)
             ticket = self._admission.enter(in_queue)
@@ -123,6 +124,15 @@ class TextToVideoStream:
         self._metrics.count_admission()
         self._watch.add(stream.responses)
         self._threads.submit(self._serve, stream)
+
+    def _check(self, request: Any) -> Settings:
+        """Check the fields before the request takes a place in the queue. `prepare` checks and signs them in its turn.
+
+        Raises InvalidField, and LimitsNotPublished before `prepare` has told which sizes are served.
+        """
+        inputs = {tensor.name(): tensor for tensor in request.inputs()}
+        _preview_every(inputs.pop("preview_every", None))
+        return FieldChecks(self._defaults, self._grid, read_served_sizes(self._run)).settings(inputs, fallback_seed=0)
 
     def _send_limits(self, request: Any, sender: Any) -> None:
         """Send the limits immediately, even while the server drains or all slots are taken."""
@@ -236,20 +246,6 @@ class TextToVideoStream:
                 if key.endswith("_ms"):
                     self._metrics.observe_stage(key.removesuffix("_ms"), report[key] / 1e3)
         self._metrics.count_frames(frames)
-
-
-def _work(request: Any, defaults: ServingDefaults) -> Workload:
-    """Read the workload from the unchecked request: the queue needs it before `prepare` checks the fields."""
-    fields = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
-    given = _field_values(request, fields)
-    height, width, num_frames, steps, guidance_scale = (given.get(name, getattr(defaults, name)) for name in fields)
-    guided = is_guided(guidance_scale)
-    profile = choose_profile(_field_values(request, ("step_profile", *RAW_PROFILE_FIELDS)), defaults)[1]
-    return Workload(height, width, num_frames, steps, guided=guided, profile=profile)
-
-
-def _field_values(request: Any, names: Sequence[str]) -> dict[str, Any]:
-    return {tensor.name(): field_value(tensor.name(), tensor) for tensor in request.inputs() if tensor.name() in names}
 
 
 def _preview_every(tensor: Any | None) -> int:

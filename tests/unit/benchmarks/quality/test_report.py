@@ -34,6 +34,15 @@ def test_points_are_grouped_by_the_precision_before_the_comma() -> None:
     }
 
 
+def test_a_profile_of_several_fields_is_no_precision() -> None:
+    row = {"ratio": 0.5, "psnr_db": 40.0}
+    fields = "step_cache=0.05, guidance_skip=0.1"
+    assert points_by_precision(dict.fromkeys((fields, "int8", f"int8, {fields}"), row)) == {
+        "precision of exact": {fields: (0.5, 40.0)},
+        "int8": {"exact": (0.5, 40.0), fields: (0.5, 40.0)},
+    }
+
+
 def test_the_page_shows_the_last_run_as_it_was_printed(root: Path) -> None:
     page = (root / "docs/use/speed.md").read_text(encoding="utf-8")
     path = max((root / "benchmarks/quality/results").glob("*.json"))

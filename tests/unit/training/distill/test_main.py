@@ -26,3 +26,26 @@ def test_other_settings_are_refused_in_one_line(
         assert module.main(["--checkpoint", str(checkpoint), "--work", str(tmp_path), option, value]) == 1
         message = capsys.readouterr().err
         assert message.startswith("error: ") and told in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--teacher-steps", "5", "--teacher-steps 5: 5 steps of the teacher are too few to pass through each waypoint"),
+        ("--teacher-steps", "0", "--teacher-steps 0: 0 steps of the teacher are too few"),
+        ("--trajectories", "32", "--trajectories 32: accepted: more than 32, which are kept back for validation"),
+        ("--checkpoint", "nowhere", "nowhere"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line_before_anything_is_loaded(
+    option: str,
+    value: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "load_packed_modules", lambda folder: pytest.fail("the checkpoint is loaded already"))
+    assert module.main(["--work", str(tmp_path), option, value]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and told in message and message.count("\n") == 1

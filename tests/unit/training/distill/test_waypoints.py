@@ -26,6 +26,7 @@ def test_the_teacher_passes_through_each_waypoint_and_else_keeps_servings_levels
     assert times[list(positions)] == pytest.approx([unshift(sigma) for sigma in SIGMAS[1:-1]])
 
 
-def test_too_few_steps_of_the_teacher_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 steps of the teacher are too few"):
-        times_through_waypoints(2)
+@pytest.mark.parametrize("steps", [-1, 0, 2, 5])
+def test_too_few_steps_of_the_teacher_are_refused(steps: int) -> None:
+    with pytest.raises(ValueError, match=f"{steps} steps of the teacher are too few"):
+        times_through_waypoints(steps)

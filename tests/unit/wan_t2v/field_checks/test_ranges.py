@@ -20,6 +20,17 @@ def test_a_range_says_what_it_accepts(accepted: NumberRange, words: str) -> None
     assert str(accepted) == words
 
 
+@pytest.mark.parametrize(("value", "nearest"), [(10**400, 100), (-(10**400), 0)])
+@pytest.mark.parametrize("accepted", [NumberRange(0.0, 100.0), NumberRange(0, 100)])
+def test_an_integer_that_no_float_can_hold_is_refused_like_any_other(
+    accepted: NumberRange, value: int, nearest: int
+) -> None:
+    """In `serving_defaults.json` it was an OverflowError."""
+    with pytest.raises(InvalidField, match=f"fps: got {'-' if value < 0 else ''}1000.*accepted: a") as refusal:
+        accepted.check("fps", value)
+    assert refusal.value.nearest == nearest
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_no_range_accepts_what_is_not_finite(value: float) -> None:
     with pytest.raises(InvalidField) as refusal:

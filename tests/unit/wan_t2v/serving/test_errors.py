@@ -10,7 +10,9 @@ import pytest
 import wan_t2v.serving
 from tests.fakes.pb_utils import FakeTritonError
 from wan_t2v.cancellation import Cancelled
+from wan_t2v.denoise import NonFiniteLatents, NonFiniteVelocity
 from wan_t2v.field_checks.invalid_field import InvalidField
+from wan_t2v.frames import NonFiniteFrames
 from wan_t2v.serving.errors import OUTCOMES, ServingError, outcome, triton_code
 from wan_t2v.serving.resume.checkpoint_file import DamagedCheckpoint
 
@@ -44,6 +46,11 @@ def test_code_and_outcome_are_ones_that_exist(kind: type[ServingError]) -> None:
     assert outcome(error) in OUTCOMES
     if outcome(error).startswith("refused_"):
         assert triton_code(error) != "INTERNAL", "whoever is refused is told why"
+
+
+@pytest.mark.parametrize("kind", [NonFiniteVelocity, NonFiniteLatents, NonFiniteFrames])
+def test_an_overflow_is_the_servers_fault_wherever_it_is_noticed(kind: type[Exception]) -> None:
+    assert (triton_code(kind()), outcome(kind())) == (None, "failed")
 
 
 def test_the_errors_of_the_steps_are_told_and_others_are_not() -> None:

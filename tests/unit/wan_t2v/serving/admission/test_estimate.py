@@ -9,19 +9,14 @@ import pytest
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.serving.admission.estimate import (
     FILE,
-    LARGEST_FILE,
     MOST_PROFILES,
     MOST_SIZES,
-    NO_WORKLOAD,
     SHARES_FILE,
     SMOOTHING,
     VALID_S,
     DurationEstimator,
     Workload,
-    expected_workload,
-    publish_largest,
 )
-from wan_t2v.shapes import VideoShape
 from wan_t2v.step_profiles.profile import StepProfile
 
 SMALL = Workload(64, 64, 16, 10, guided=True)
@@ -63,15 +58,6 @@ def test_old_measurements_turn_nobody_away(run: RunDirectory) -> None:
     assert estimator.estimate_s(SMALL) is None
 
 
-def test_what_is_never_served_is_no_work(run: RunDirectory) -> None:
-    served = Workload(64, 96, 17, 40, guided=True)
-    assert expected_workload(replace(served, width=2**30), run).width == 2**30, "nobody told yet what is served"
-    publish_largest(run, [VideoShape(17, 96, 64), VideoShape(5, 96, 96)])
-    assert expected_workload(served, run) is served
-    for wrong in ({"width": 2**30}, {"num_frames": 21}, {"num_inference_steps": 10**9}):
-        assert expected_workload(replace(served, **wrong), run) is NO_WORKLOAD
-
-
 def test_only_the_newest_sizes_are_kept_and_old_ones_are_not(run: RunDirectory) -> None:
     now = [0.0]
     estimator = DurationEstimator(run, now=lambda: now[0])
@@ -98,33 +84,62 @@ def test_what_is_damaged_is_left_out(entry: object, run: RunDirectory) -> None:
     assert estimator.estimate_s(SMALL) is None
     estimator.record(SMALL, step_s=2.0, after_s=3.0)
     assert estimator.estimate_s(SMALL) == pytest.approx(23.0)
-    (run.path / LARGEST_FILE).write_text('{"pixels": "many"}')
-    assert expected_workload(SMALL, run) == SMALL
 
 
 CACHED = replace(SMALL, profile=StepProfile(step_cache=0.1, warm_up=0.2))
+FAST = StepProfile(step_cache=0.1, longest_reuse=4)
 
 
 def test_a_profile_is_expected_to_compute_what_it_did_lately(run: RunDirectory) -> None:
     estimator = DurationEstimator(run)
     estimator.record(SMALL, step_s=2.0, after_s=3.0)
-    assert estimator.estimate_s(CACHED) == pytest.approx(20.0 * 0.6 + 3.0), "nothing was measured: half of what may be"
-    estimator.record_passes(CACHED, 8)
-    assert estimator.estimate_s(CACHED) == pytest.approx(20.0 * 0.4 + 3.0)
-    estimator.record_passes(CACHED, 18)
-    assert estimator.estimate_s(CACHED) == pytest.approx(20.0 * (0.4 + SMOOTHING * 0.5) + 3.0)
+    assert estimator.estimate_s(CACHED) == pytest.approx(2.0 * (10 - 2) + 3.0), "nothing measured: half of the four"
+    estimator.record_passes(CACHED, passes=14, reused_steps=3)
+    assert estimator.estimate_s(CACHED) == pytest.approx(2.0 * (10 - 3) + 3.0)
+    estimator.record_passes(CACHED, passes=20, reused_steps=0)
+    assert estimator.estimate_s(CACHED) == pytest.approx(2.0 * (10 - 3 * (1.0 - SMOOTHING)) + 3.0)
     other = replace(CACHED, profile=StepProfile(step_cache=0.2))
-    assert estimator.estimate_s(other) == pytest.approx(20.0 * 0.6 + 3.0), "another profile was not measured"
-    estimator.record_passes(SMALL, 5)
+    assert estimator.estimate_s(other) == pytest.approx(2.0 * (10 - 2) + 3.0), "another profile was not measured"
+    estimator.record_passes(SMALL, passes=5, reused_steps=0)
     assert estimator.estimate_s(SMALL) == pytest.approx(23.0), "exact ones compute all"
+
+
+def test_a_profile_measured_in_few_steps_is_known_in_many_and_the_other_way_round(run: RunDirectory) -> None:
+    """`fast` computed 18 of 32 passes in 16 steps. Then 112 of 200 were expected of it, and 100 s refused as too few."""
+    computed = {16: 18, 40: 34, 100: 78}  # passes of `fast`, by steps, as wan-mini needs them
+    fast = {steps: replace(SMALL, num_inference_steps=steps, profile=FAST) for steps in computed}
+    for measured in (16, 100):
+        estimator = DurationEstimator(run)
+        run.write_json(SHARES_FILE, {})
+        estimator.record(SMALL, step_s=2.0, after_s=0.0)
+        estimator.record_passes(
+            fast[measured], passes=computed[measured], reused_steps=measured - computed[measured] // 2
+        )
+        for steps, passes in computed.items():
+            assert estimator.estimate_s(fast[steps]) == pytest.approx(passes * 1.0, rel=0.07), (measured, steps)
+
+
+def test_skipped_negative_passes_and_a_start_from_a_checkpoint_count_in_the_estimate(run: RunDirectory) -> None:
+    estimator = DurationEstimator(run)
+    estimator.record(SMALL, step_s=2.0, after_s=0.0)
+    skips = replace(CACHED, num_inference_steps=40, profile=StepProfile(step_cache=0.1, guidance_skip=0.5))
+    assert estimator.estimate_s(skips) == pytest.approx(2.0 * (40 - 14) * (1 - 0.5 / 4))
+    assert estimator.estimate_s(replace(skips, guided=False)) == pytest.approx(1.0 * (40 - 14))
+    estimator.record_passes(skips, passes=46, reused_steps=14)
+    assert estimator.estimate_s(skips) == pytest.approx(46.0)
+    assert estimator.estimate_s(skips, steps_done=20) == pytest.approx(2.0 * (20 - 16 / 2) * 46 / 52)
+    assert estimator.estimate_s(skips, steps_done=40) == 0.0
+    assert estimator.estimate_s(SMALL, steps_done=4) == pytest.approx(2.0 * 6)
 
 
 def test_only_the_newest_profiles_are_kept_and_damaged_shares_are_not_read(run: RunDirectory) -> None:
     estimator = DurationEstimator(run)
     estimator.record(SMALL, step_s=2.0, after_s=0.0)
     for number in range(MOST_PROFILES + 1):
-        estimator.record_passes(replace(SMALL, profile=StepProfile(step_cache=(number + 1) / 100)), 10)
+        work = replace(SMALL, profile=StepProfile(step_cache=(number + 1) / 100))
+        estimator.record_passes(work, passes=10, reused_steps=0)
     shares = run.read_json(SHARES_FILE) or {}
     assert len(shares) == MOST_PROFILES and not any("step_cache=0.01," in name for name in shares)
-    run.write_json(SHARES_FILE, {CACHED.profile_name: "much"})
-    assert estimator.estimate_s(CACHED) == pytest.approx(20.0 * 0.6)
+    for damaged in ("much", 0.5, {"reused": 0.5}, {"reused": "x", "passes": 1.0}, {"reused": 0.5, "passes": 0.0}):
+        run.write_json(SHARES_FILE, {CACHED.profile_name: damaged})
+        assert estimator.estimate_s(CACHED) == pytest.approx(2.0 * (10 - 2))

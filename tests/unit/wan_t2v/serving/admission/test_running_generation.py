@@ -33,7 +33,8 @@ def test_a_whole_generation_tells_what_its_profile_computed_and_one_taken_up_in_
         for index in range(steps):
             turn.report_step(done_step(index + 1, passes=2 * (index % 2)))
         turn.finish()
-    assert (run.read_json(SHARES_FILE) or {}) == ({cached.profile_name: 0.5} if known else {})
+    shares = {"reused": 1.0, "passes": 1.0}  # five steps reused, of the four that surely may
+    assert (run.read_json(SHARES_FILE) or {}) == ({cached.profile_name: shares} if known else {})
 
 
 class StoppedClock(Clock):
@@ -74,6 +75,18 @@ def test_what_was_expected_is_told_until_a_pace_is_known(run: RunDirectory) -> N
     DurationEstimator(run, StoppedClock()).record(SHORT, step_s=STEP_S, after_s=0.0)
     _, left = estimate_after(run, 1)
     assert left[0] == 0.0  # the load took longer than the whole was expected to
+
+
+def test_the_admissions_estimate_is_known_before_any_step(run: RunDirectory) -> None:
+    clock = StoppedClock()
+    endpoint = Admission(run, endpoint=STREAM, limits=AdmissionLimits(1, 1), now=clock)
+    with endpoint.turn(endpoint.enter(options()), STAYS) as turn:
+        assert turn.expected_left_s is None, "nothing was measured"
+    DurationEstimator(run, clock).record(SHORT, step_s=STEP_S, after_s=0.0)
+    with endpoint.turn(endpoint.enter(options()), STAYS) as turn:
+        assert turn.expected_left_s == pytest.approx(10 * STEP_S)
+        clock.ahead += STEP_S
+        assert turn.expected_left_s == pytest.approx(9 * STEP_S)
 
 
 def test_a_request_for_no_steps_is_refused_as_that_and_not_as_a_fault(run: RunDirectory) -> None:
