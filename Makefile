@@ -36,8 +36,8 @@ URL = $(if $(findstring :,$(HOST:[%=)),[$(HOST)],$(HOST)):$(GRPC_PORT)
 LOG =
 IMAGE ?= wan-t2v:0.1.0
 
-# fields of a request; an empty one is left to the server
-PROMPT ?= a red ball rolls left
+# fields of a request; an empty one is left to the server. PROMPT is not from the environment, where zsh has its own
+PROMPT = a red ball rolls left
 NEGATIVE_PROMPT ?=
 # as they were typed: make would take a dollar sign in them for a variable
 override PROMPT := $(value PROMPT)

@@ -12,12 +12,14 @@ from embedded.options import ServerOptions
 from embedded.server import running_server
 from wan_t2v.contract import MODELS_OF_ENDPOINT, STREAM
 
+_STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; unknown arguments go to `wan-t2v generate`. Returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m embedded.demo", description=__doc__)
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--out", type=Path, default=Path("out/demo.mp4"))
+    parser.add_argument("--out", type=_file, default="out/demo.mp4", help="a file (default: %(default)s)")
     parser.add_argument(
         "--log", type=Path, default=Path("build/demo-server.log"), help="Triton's log (default: %(default)s)"
     )
@@ -30,9 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         with running_server(server_options) as server:
             print(f"server ready at {server.grpc_url}, generating ...", file=sys.stderr)
             command = [sys.executable, "-m", "wan_t2v_client.cli.main", "generate", "--json", "--url", server.grpc_url]
-            finished = subprocess.run(
-                [*command, "--out", str(options.out), *request], stdout=subprocess.PIPE, text=True
-            )
+            finished = subprocess.run([*command, "--out", options.out, *request], stdout=subprocess.PIPE, text=True)
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -42,6 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
         video = json.loads(finished.stdout)
         print(json.dumps({key: video[key] for key in video if key != "metadata"}))
     return finished.returncode
+
+
+def _file(text: str) -> str:
+    """Parse the path of the video; it stays a text, of which a slash at the end means a folder to the client."""
+    if text in _STANDARD_OUTPUT:
+        raise argparse.ArgumentTypeError(f"{text!r} would mix the video with the demo's own output; a file is needed")
+    return text
 
 
 if __name__ == "__main__":

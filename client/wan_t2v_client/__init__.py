@@ -47,8 +47,10 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name of `__all__` on first use. Raises AttributeError for any other name."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:  # a type checker would take any name for one that this function finds
+
+    def __getattr__(name: str) -> Any:
+        """Import a name of `__all__` on first use. Raises AttributeError for any other name."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

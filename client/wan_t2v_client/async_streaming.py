@@ -5,41 +5,36 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
-
-from wan_t2v_client.deadline import Deadline
-from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error, client_error_from_rpc
+from wan_t2v_client.deadline import AnswerDeadline, Deadline
+from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault
 from wan_t2v_client.fields import EncodedRequest, encode_fields
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.limits import ANSWER_LIMIT_S, QUESTION, Limits, explain_refusal
-from wan_t2v_client.progress import Heartbeat, Message, Progress, read_message
+from wan_t2v_client.limits import QUESTION, Limits, explain_refusal
+from wan_t2v_client.progress import Heartbeat, Message, Progress, ended_without_word, message_of_stream
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
-from wan_t2v_client.streaming import CLOSE_LIMIT_S, STREAM_MODEL
-from wan_t2v_client.transport.connection import Connection
+from wan_t2v_client.streaming import CLOSE_LIMIT_S, message_for_stream
+from wan_t2v_client.transport.async_channel import AsyncChannel
 from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Limit, Watchdog
 
 
 async def stream_generation_asyncio(
-    client: Any,
+    channel: AsyncChannel,
     fields: Mapping[str, Any],
     *,
-    connection: Connection,
     deadline_s: float | None = None,
     idle_limit_s: float = IDLE_LIMIT_S,
     on_heartbeat: Callable[[Heartbeat], None] = lambda beat: None,
     retry: RetryPolicy = NO_RETRY,
 ) -> AsyncGenerator[Progress | Generation, None]:
-    """Do what `wan_t2v_client.streaming.stream_generation` does, over an open asyncio client of tritonclient."""
+    """Do what `wan_t2v_client.streaming.stream_generation` does, over a channel that the calls share."""
     request = encode_fields(fields)
     deadline = Deadline(deadline_s)
     retries = Retries(retry, deadline)
     while True:
         watchdog = Watchdog(idle_limit_s, deadline)
         try:
-            async with contextlib.aclosing(
-                _one_try(client, request, headers=connection.headers, watchdog=watchdog)
-            ) as messages:
+            async with contextlib.aclosing(_one_try(channel, request, watchdog=watchdog)) as messages:
                 async for message in messages:
                     if isinstance(message, Heartbeat):
                         on_heartbeat(message)
@@ -47,90 +42,74 @@ async def stream_generation_asyncio(
                         yield message
             return
         except ClientError as error:
-            explained = await asyncio.to_thread(explain, error, connection.url)
+            explained = await asyncio.to_thread(explain, error, channel.connection.url)
             wait_s = retries.wait_s(explained, progressed=watchdog.progressed)
-        await asyncio.sleep(wait_s)
+        await channel.pause(wait_s)
 
 
-async def ask_limits_asyncio(client: Any, *, connection: Connection, deadline_s: float | None = None) -> Limits:
+async def ask_limits_asyncio(channel: AsyncChannel, *, deadline_s: float | None = None) -> Limits:
     """Do what `wan_t2v_client.streaming.ask_limits` does."""
-    watchdog = Watchdog(IDLE_LIMIT_S, Deadline(ANSWER_LIMIT_S if deadline_s is None else deadline_s))
-    answers = _one_try(client, QUESTION, headers=connection.headers, watchdog=watchdog)
+    deadline = AnswerDeadline(deadline_s)
+    answers = _one_try(channel, QUESTION, watchdog=Watchdog(IDLE_LIMIT_S, deadline))
     try:
         async with contextlib.aclosing(answers) as messages:
             async for message in messages:
                 if isinstance(message, Limits):
                     return message
     except ClientError as error:
-        raise explain_refusal(await asyncio.to_thread(explain, error, connection.url)) from None
+        explained = await asyncio.to_thread(explain, error, channel.connection.url)
+        raise explain_refusal(deadline.explain(explained)) from None
     raise ServerFault("the server ended the stream without its limits")
 
 
 async def _one_try(
-    client: Any, request: EncodedRequest, *, headers: Mapping[str, str], watchdog: Watchdog
+    channel: AsyncChannel, request: EncodedRequest, *, watchdog: Watchdog
 ) -> AsyncGenerator[Message, None]:
     finished = asyncio.Event()
-    answers = client.stream_infer(
-        _request(request, watchdog.deadline.timeout_us(), finished),
-        stream_timeout=watchdog.deadline.timeout_s(),
-        headers=dict(headers),
+    call = channel.stub().ModelStreamInfer(
+        _requests(message_for_stream(request, watchdog.deadline), finished),
+        timeout=watchdog.deadline.timeout_s(),
+        metadata=channel.connection.metadata,
     )
+    responses = aiter(call)
     try:
         while not finished.is_set():
-            message = await _next(answers, watchdog.limit())
+            message = await _next(responses, watchdog.limit(), channel=channel)
             if isinstance(message, Generation | Limits):
                 finished.set()
-                await _read_to_end(answers)
+                await _read_to_end(responses, channel)
             else:
                 watchdog.record(message)
             yield message
     except EndedByServer as end:
         finished.set()
-        await _read_to_end(answers)
+        await _read_to_end(responses, channel)
         raise end.error from None
     finally:
-        answers.cancel()
+        call.cancel()
         finished.set()  # cancel() does not end gRPC's sending task of a finished call, which would wait for ever
 
 
-async def _request(
-    request: EncodedRequest, timeout_us: int | None, finished: asyncio.Event
-) -> AsyncIterator[dict[str, Any]]:
+async def _requests(request: Any, finished: asyncio.Event) -> AsyncIterator[Any]:
     """Yield the one request, then keep the client's side of the stream open until the call is finished."""
-    parameters = {**request.parameters, "triton_enable_empty_final_response": True}
-    yield {"model_name": STREAM_MODEL, "inputs": request.inputs, "timeout": timeout_us, "parameters": parameters}
+    yield request
     await finished.wait()
 
 
-async def _next(answers: Any, limit: Limit) -> Message:
+async def _next(responses: AsyncIterator[Any], limit: Limit, *, channel: AsyncChannel) -> Message:
     try:
         async with asyncio.timeout(limit.seconds):
-            result, error = await anext(answers)
+            response = await channel.answer(anext(responses, None))
     except TimeoutError:
         raise limit.error from None
-    except grpc.RpcError as failure:
-        check_cancelled()
-        raise client_error_from_rpc(failure) from None
-    except StopAsyncIteration:
-        raise ServerFault("the server ended the stream without a video and without an error") from None
-    if error is not None:
-        raise EndedByServer(client_error(error))
-    try:
-        return read_message(result)
-    except ServerFault as fault:
-        raise EndedByServer(fault) from None
+    if response is None:
+        raise ended_without_word()
+    return message_of_stream(response)
 
 
-def check_cancelled() -> None:
-    """Raise CancelledError if this task was cancelled: gRPC drops that if the call fails at the same moment."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-async def _read_to_end(answers: Any) -> None:
+async def _read_to_end(responses: AsyncIterator[Any], channel: AsyncChannel) -> None:
     """Read to the stream's end, so that the server does not count a finished request as cancelled."""
-    with contextlib.suppress(TimeoutError, grpc.RpcError):
+    with contextlib.suppress(TimeoutError, ClientError):
         async with asyncio.timeout(CLOSE_LIMIT_S):
-            async for _ in answers:
+            while await channel.answer(anext(responses, None)) is not None:
                 pass

@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import InferResult, service_pb2
 
 from wan_t2v_client.async_streaming import ask_limits_asyncio, stream_generation_asyncio
-from wan_t2v_client.deadline import Deadline, check_seconds
-from wan_t2v_client.errors import client_error
+from wan_t2v_client.deadline import AnswerDeadline, Deadline, check_seconds
+from wan_t2v_client.errors import ClientError
 from wan_t2v_client.fields import encode_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
 from wan_t2v_client.limits import Limits
@@ -17,6 +17,7 @@ from wan_t2v_client.model_list import models_from_statistics
 from wan_t2v_client.progress import Heartbeat, Progress
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.text_to_video import UNARY_MODEL
+from wan_t2v_client.transport.async_channel import AsyncChannel
 from wan_t2v_client.transport.connection import Connection
 from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
@@ -29,21 +30,18 @@ class AsyncTextToVideo:
     """
 
     def __init__(self, connection: Connection | None = None, *, retry: RetryPolicy = NO_RETRY) -> None:
-        self._connection, self._retry = connection or Connection(), retry
-        self._client: Any = None  # opened by the first call, since a channel belongs to the running event loop
+        self._channel, self._retry = AsyncChannel(connection or Connection()), retry
 
     async def __aenter__(self) -> "AsyncTextToVideo":
-        self._open()
+        self._channel.stub()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; running calls are cancelled."""
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        """Close the connection for good: running calls are cancelled, and later ones raise RequestRefused."""
+        await self._channel.close()
 
     async def generate(
         self,
@@ -86,9 +84,8 @@ class AsyncTextToVideo:
         """
         check_seconds("idle_limit_s", idle_limit_s)
         return stream_generation_asyncio(
-            self._open(),
+            self._channel,
             {"prompt": prompt, **fields},
-            connection=self._connection,
             deadline_s=deadline_s,
             idle_limit_s=idle_limit_s,
             on_heartbeat=on_heartbeat,
@@ -105,35 +102,34 @@ class AsyncTextToVideo:
         retries = Retries(self._retry, deadline)
         while True:
             try:
-                answer = await self._open().infer(
-                    UNARY_MODEL,
-                    request.inputs,
-                    headers=dict(self._connection.headers),
-                    client_timeout=deadline.timeout_s(),
-                    timeout=deadline.timeout_us(),
-                    parameters=request.parameters or None,
-                )
-                return generation_from_answer(answer)
-            except InferenceServerException as error:
-                explained = await asyncio.to_thread(explain, client_error(error), self._connection.url)
-                wait_s = retries.wait_s(explained)
-            await asyncio.sleep(wait_s)
+                message = request.message(UNARY_MODEL, timeout_us=deadline.timeout_us())
+                answer = await self._ask("ModelInfer", message, timeout_s=deadline.timeout_s())
+                return generation_from_answer(InferResult(answer))
+            except ClientError as error:
+                wait_s = retries.wait_s(error)
+            await self._channel.pause(wait_s)
 
     async def limits(self, *, deadline_s: float | None = None) -> Limits:
-        """Read what the server serves: sizes, ranges, choices and defaults of fields. Raises as `generate` does."""
-        return await ask_limits_asyncio(self._open(), connection=self._connection, deadline_s=deadline_s)
+        """Read what the server serves: sizes, ranges, choices and defaults of fields.
+
+        Waits 10 s for the answer if `deadline_s` is None. Raises as `generate` does.
+        """
+        return await ask_limits_asyncio(self._channel, deadline_s=deadline_s)
 
     async def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
-        """List each loaded model with its version and how often it ran. Raises as `generate` does."""
+        """List each loaded model with its version and how often it ran. Waits and raises as `limits` does."""
+        deadline, message = AnswerDeadline(deadline_s), service_pb2.ModelStatisticsRequest()
         try:
-            answer = await self._open().get_inference_statistics(
-                as_json=True, headers=dict(self._connection.headers), client_timeout=Deadline(deadline_s).timeout_s()
-            )
-        except InferenceServerException as error:
-            raise await asyncio.to_thread(explain, client_error(error), self._connection.url) from None
+            answer = await self._ask("ModelStatistics", message, timeout_s=deadline.timeout_s())
+        except ClientError as error:
+            raise deadline.explain(error) from None
         return models_from_statistics(answer)
 
-    def _open(self) -> Any:
-        if self._client is None:
-            self._client = self._connection.open_asyncio()
-        return self._client
+    async def _ask(self, method: str, message: Any, *, timeout_s: float | None) -> Any:
+        """Call a method of Triton's gRPC service. Raises ClientError."""
+        connection = self._channel.connection
+        call = getattr(self._channel.stub(), method)(message, timeout=timeout_s, metadata=connection.metadata)
+        try:
+            return await self._channel.answer(call)
+        except ClientError as error:
+            raise await asyncio.to_thread(explain, error, connection.url) from None

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable
 from numbers import Real
 
-from wan_t2v_client.errors import RequestRefused
+from wan_t2v_client.errors import ClientError, DeadlineExceeded, RequestRefused
 
 LONGEST_S = 1e8  # three years; clocks and protocols overflow far beyond that
+ANSWER_LIMIT_S = 10.0  # of a question that the server answers at once
 
 
 def check_seconds(name: str, value: float, *, least: float = 0.0, longest: float = LONGEST_S) -> None:
@@ -40,6 +41,20 @@ class Deadline:
         """Return the microseconds that are left, at least 1, for Triton's `timeout`; None without a deadline."""
         left_s = self.left_s()
         return None if math.isinf(left_s) else max(1, int(left_s * 1e6))
+
+
+class AnswerDeadline(Deadline):
+    """The deadline of a question about the server: ANSWER_LIMIT_S if the caller gave none. Raises RequestRefused."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._limit_s = ANSWER_LIMIT_S if seconds is None else seconds
+        super().__init__(self._limit_s)
+
+    def explain(self, error: ClientError) -> ClientError:
+        """Return the error; in place of a passed deadline, which gRPC names by its code, one that says so."""
+        if not isinstance(error, DeadlineExceeded):
+            return error
+        return DeadlineExceeded(f"the server did not answer within {self._limit_s:g} s")
 
 
 def timeout(seconds: float) -> float | None:

@@ -9,6 +9,7 @@ The server writes it: wan_t2v/serving/error_tail.py.
 import re
 from dataclasses import dataclass
 
+_LONGEST_S = 1e8  # a longer time is no estimate, and cannot be slept
 _TAIL = re.compile(r" \[(?P<status>[A-Z_]+)(?P<values>(?: [a-z_]+=[^ \]]+)*)\]\Z")
 
 
@@ -32,6 +33,7 @@ def split_tail(message: str) -> tuple[str, ErrorTail | None]:
 
 def _seconds(values: dict[str, str]) -> float | None:
     try:
-        return float(values["retry_after_s"])
+        seconds = float(values["retry_after_s"])
     except (KeyError, ValueError):  # a newer server may use another form
         return None
+    return seconds if 0.0 <= seconds <= _LONGEST_S else None

@@ -5,7 +5,7 @@ from typing import Any
 
 from tritonclient.utils import InferenceServerException
 
-from wan_t2v_client.error_tail import split_tail
+from wan_t2v_client.error_tail import ErrorTail, split_tail
 
 
 class ClientError(Exception):
@@ -28,7 +28,7 @@ class RequestRefused(ClientError):
 
 
 class WrongEndpoint(RequestRefused):
-    """The server at the address is not a gRPC endpoint, so it cannot serve any request."""
+    """What answers at the address is no gRPC endpoint, or its certificate does not verify: no request can be served."""
 
 
 class Unavailable(ClientError):
@@ -95,8 +95,7 @@ def client_error(error: InferenceServerException) -> ClientError:
     """Convert Triton's error to one of this module, with a message of one line and without Triton's prefixes."""
     message = " ".join((error.message() or str(error)).split())
     message, tail = split_tail(message.removeprefix("in ensemble 'text_to_video', "))
-    status = f"StatusCode.{tail.status}" if tail else str(error.status() or "")
-    kind = _kind(status, message)
+    kind = _kind(tail, str(error.status() or ""), message)
     if issubclass(kind, Unavailable):
         return kind(message, retry_after_s=tail.retry_after_s if tail else None)
     if kind is RequestRefused:
@@ -104,8 +103,16 @@ def client_error(error: InferenceServerException) -> ClientError:
     return kind(message)
 
 
-def _kind(status: str, message: str) -> type[ClientError]:
-    """Choose the error class by text and status; in a stream, Triton's own messages have no status."""
+def _kind(tail: ErrorTail | None, status: str, message: str) -> type[ClientError]:
+    """Choose the error class by the server's own code, or else by text and status.
+
+    The text may hold words of the caller's, so it never wins over the server's code; INTERNAL is none, since the server
+    passes Triton's errors on with it. In a stream, Triton's own messages have no status.
+    """
+    if tail is not None:
+        status = f"StatusCode.{tail.status}"
+        if status in _BY_STATUS:
+            return _BY_STATUS[status]
     if any(text in message for text in (*_PASSING, _UNLOADED)):
         return Unavailable
     if status:
@@ -114,5 +121,10 @@ def _kind(status: str, message: str) -> type[ClientError]:
 
 
 def client_error_from_rpc(error: Any) -> ClientError:
-    """Convert a gRPC error likewise: tritonclient's asyncio stream raises unwrapped ones."""
+    """Convert a gRPC error likewise."""
     return client_error(InferenceServerException(msg=error.details() or "", status=str(error.code())))
+
+
+def client_closed() -> RequestRefused:
+    """Make the error of a call through a closed client."""
+    return RequestRefused("the client is closed")

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import tritonclient.grpc
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import serialize_byte_tensor
 
 from wan_t2v_client.errors import RequestRefused
 
@@ -60,15 +62,43 @@ PARAMETERS = {
     "queue_priority": Field("INT64", "1 goes first, 9 last (default: 5)"),
 }
 _NUMPY = {"BYTES": np.object_, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
+_CHOICES = {bool: "bool_param", int: "int64_param", str: "string_param"}  # of Triton's message InferParameter
+_LARGEST_FP32 = float(np.finfo(np.float32).max)  # as a float: numpy 2 would compare in single precision
 _LONGEST_NAME = 64
 _MOST_QUOTED = 200
+
+
+class Tensor(NamedTuple):
+    """An input as it is sent: name, type by Triton's name, and values."""
+
+    name: str
+    datatype: str
+    array: NDArray[Any]
+
+    def content(self) -> bytes:
+        """Return the values in Triton's raw form."""
+        return bytes(serialize_byte_tensor(self.array).item() if self.datatype == "BYTES" else self.array.tobytes())
 
 
 class EncodedRequest(NamedTuple):
     """A request as it is sent: inputs and parameters."""
 
-    inputs: list[tritonclient.grpc.InferInput]
-    parameters: dict[str, Any]
+    inputs: list[Tensor]
+    parameters: Mapping[str, bool | int | str]
+
+    def message(self, model: str, *, timeout_us: int | None, **parameters: bool) -> Any:
+        """Make the protobuf message for a model; `parameters` are added to the request's own.
+
+        tritonclient's own functions would refuse parameters that are Triton's, which differ between its releases.
+        """
+        message = service_pb2.ModelInferRequest(model_name=model)
+        for tensor in self.inputs:
+            message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+            message.raw_input_contents.append(tensor.content())
+        timeout = {} if timeout_us is None else {"timeout": timeout_us}
+        for name, value in {**self.parameters, **parameters, **timeout}.items():
+            setattr(message.parameters[name], _CHOICES[type(value)], value)
+        return message
 
 
 def encode_fields(fields: Mapping[str, Any]) -> EncodedRequest:
@@ -82,7 +112,7 @@ def encode_fields(fields: Mapping[str, Any]) -> EncodedRequest:
     )
 
 
-def _inputs(fields: Mapping[str, Any]) -> list[tritonclient.grpc.InferInput]:
+def _inputs(fields: Mapping[str, Any]) -> list[Tensor]:
     given = {name: value for name, value in fields.items() if value is not None}
     unknown = sorted(given.keys() - FIELDS.keys())
     if unknown:
@@ -98,13 +128,13 @@ def unknown_field(name: str) -> str:
     return f"unknown field {name!r}" + (f" (is {near[0]} meant?)" if near else "")
 
 
-def _parameter(name: str, value: Any) -> Any:
-    """Convert a parameter's value for tritonclient. Raises RequestRefused for a value that its type cannot hold."""
+def _parameter(name: str, value: Any) -> int | str:
+    """Convert a parameter's value to the type that is sent. Raises RequestRefused for one that its type cannot hold."""
     try:
         plain = plain_value(PARAMETERS[name].datatype, value)
+        return plain.decode() if isinstance(plain, bytes) else int(plain)
     except (OverflowError, ValueError, TypeError) as error:
         raise not_sendable(name, value, error) from None
-    return value if isinstance(plain, bytes) else plain
 
 
 def not_sendable(name: str, value: Any, error: Exception) -> RequestRefused:
@@ -114,7 +144,7 @@ def not_sendable(name: str, value: Any, error: Exception) -> RequestRefused:
     return RequestRefused(f"{name}: got {shown}, which cannot be sent ({str(error)[:_MOST_QUOTED]})")
 
 
-def input_from_field(name: str, value: Any) -> tritonclient.grpc.InferInput:
+def input_from_field(name: str, value: Any) -> Tensor:
     """Make one field's input. Raises RequestRefused for a value that its type cannot hold."""
     datatype = FIELDS[name].datatype
     try:
@@ -122,9 +152,7 @@ def input_from_field(name: str, value: Any) -> tritonclient.grpc.InferInput:
         array = np.asarray(plain, dtype=_NUMPY[datatype])
     except (OverflowError, ValueError, TypeError) as error:
         raise not_sendable(name, value, error) from None
-    tensor = tritonclient.grpc.InferInput(name, list(array.shape), datatype)
-    tensor.set_data_from_numpy(array)
-    return tensor
+    return Tensor(name, datatype, array)
 
 
 def plain_value(datatype: str, value: Any) -> bytes | int | float:
@@ -141,7 +169,7 @@ def plain_value(datatype: str, value: Any) -> bytes | int | float:
         raise TypeError("a number is needed")
     if datatype == "FP32":
         number = float(value)
-        if math.isfinite(number) and abs(number) > np.finfo(np.float32).max:
+        if math.isfinite(number) and abs(number) > _LARGEST_FP32:
             raise OverflowError("does not fit float32")
         return number
     whole, bits = operator.index(value), int(datatype.removeprefix("INT"))

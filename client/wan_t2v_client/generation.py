@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import tritonclient.grpc
 from numpy.typing import NDArray
+from tritonclient.grpc import InferResult
 
 from wan_t2v_client.errors import ServerFault
 
@@ -26,7 +26,7 @@ class Generation:
     metadata: dict[str, Any]
 
 
-def generation_from_answer(answer: tritonclient.grpc.InferResult) -> Generation:
+def generation_from_answer(answer: InferResult) -> Generation:
     """Parse a response; outputs that were not requested are empty in it. Raises ServerFault if it cannot be parsed."""
     try:
         video, frames, latents = (answer.as_numpy(name) for name in ("video", "frames", "denoised_latents"))

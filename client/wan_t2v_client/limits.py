@@ -1,6 +1,8 @@
 """The limits of requests, as the server publishes them: `docs/use/request.md` explains the document."""
 
 import json
+import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -13,7 +15,6 @@ from wan_t2v_client.generation import UNREADABLE, unreadable
 
 VERSION = 1
 QUESTION = EncodedRequest([], {"limits": True})
-ANSWER_LIMIT_S = 10.0
 _NOT_KNOWN = "limits: got an unknown field"  # error of a server that publishes no limits
 
 
@@ -27,7 +28,7 @@ class FieldLimits:
         step: distance between accepted integers, counted from `minimum`.
         choices: the accepted values; empty if the values are not a closed list.
         maximum_bytes, read_tokens: longest accepted text, and the number of its tokens that the model reads.
-        default: value of a request without the field; None for a seed, which is drawn.
+        default: value of a request without the field; None for one that has none, such as a seed, which is drawn.
     """
 
     type: str
@@ -47,7 +48,7 @@ class FieldLimits:
         if self.choices:
             return value in self.choices
         if self.maximum_bytes is not None:
-            return len(str(value).encode()) <= self.maximum_bytes
+            return self._takes_text(str(value), most=self.maximum_bytes)
         if self.type not in ("integer", "number"):
             return True
         return self._is_in_range(value) and (self.step == 1 or (value - (self.minimum or 0)) % self.step == 0)
@@ -66,12 +67,21 @@ class FieldLimits:
         ]
         return " ".join(parts)
 
-    def _is_in_range(self, value: float) -> bool:
-        if self.type == "number":  # the client sends single precision
-            value = float(np.float32(value))
-        if self.above is not None and not value > self.above:
+    def _takes_text(self, text: str, *, most: int) -> bool:
+        """Whether a text is not too long, as it is and in the form in which the server reads it, and says something."""
+        if self.required and not text.strip():
             return False
-        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
+        return len(text.encode()) <= most and len(unicodedata.normalize("NFKC", text)) <= most
+
+    def _is_in_range(self, value: float) -> bool:
+        least = -math.inf if self.minimum is None else self.minimum
+        most = math.inf if self.maximum is None else self.maximum
+        if self.type == "number":  # the client sends single precision, in which 0.01 is a little less
+            with np.errstate(over="ignore"):  # a number too large for it becomes infinite
+                value, least, most = (float(np.float32(one)) for one in (value, least, most))
+            if not math.isfinite(value):
+                return False
+        return least <= value <= most and (self.above is None or value > self.above)
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,16 @@
 """The models of a server, from Triton's statistics."""
 
-from collections.abc import Mapping
 from typing import Any
 
 
-def models_from_statistics(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List each loaded model with its version and how often it ran."""
+def models_from_statistics(answer: Any) -> list[dict[str, Any]]:
+    """List each loaded model of Triton's message with its version and how often it ran."""
     return [
         {
-            "name": model["name"],
-            "version": model["version"],
-            "requests": int(model.get("inference_stats", {}).get("success", {}).get("count", 0)),
-            "executions": int(model.get("execution_count", 0)),
+            "name": model.name,
+            "version": model.version,
+            "requests": model.inference_stats.success.count,
+            "executions": model.execution_count,
         }
-        for model in answer.get("model_stats", [])
+        for model in answer.model_stats
     ]

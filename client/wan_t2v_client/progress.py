@@ -4,9 +4,10 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any
 
-import tritonclient.grpc
+from tritonclient.grpc import InferResult
+from tritonclient.utils import InferenceServerException
 
-from wan_t2v_client.errors import ServerFault
+from wan_t2v_client.errors import EndedByServer, ServerFault, client_error
 from wan_t2v_client.generation import UNREADABLE, Generation, generation_from_answer, unreadable
 from wan_t2v_client.limits import Limits, limits_from_answer
 
@@ -54,7 +55,17 @@ Message = Progress | Heartbeat | Generation | Limits
 LAST = (Generation, Limits)
 
 
-def read_message(answer: tritonclient.grpc.InferResult) -> Message:
+def message_of_stream(response: Any) -> Message:
+    """Parse one response of the stream. Raises EndedByServer for an error, and for one that cannot be parsed."""
+    if response.error_message:
+        raise EndedByServer(client_error(InferenceServerException(msg=response.error_message)))
+    try:
+        return read_message(InferResult(response.infer_response))
+    except ServerFault as fault:
+        raise EndedByServer(fault) from None
+
+
+def read_message(answer: InferResult) -> Message:
     """Parse one message: a step's progress, a heartbeat or, at the end, the generation or the limits.
 
     Raises ServerFault for a final response with none of them, and for one that cannot be parsed.
@@ -68,11 +79,16 @@ def read_message(answer: tritonclient.grpc.InferResult) -> Message:
     if answer.as_numpy("limits") is not None:
         return limits_from_answer(answer)
     if answer.as_numpy("metadata") is None:
-        raise ServerFault("the server ended the stream without a video and without an error")
+        raise ended_without_word()
     return generation_from_answer(answer)
 
 
-def _read_running(answer: tritonclient.grpc.InferResult) -> Progress | Heartbeat | None:
+def ended_without_word() -> ServerFault:
+    """Make the error of a stream that ended without a last message."""
+    return ServerFault("the server ended the stream without a video and without an error")
+
+
+def _read_running(answer: InferResult) -> Progress | Heartbeat | None:
     text = answer.as_numpy("progress")
     if text is not None:
         preview = answer.as_numpy("preview")

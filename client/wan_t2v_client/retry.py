@@ -1,11 +1,12 @@
 """Retries: only while the server is unavailable, with growing waits, never past the deadline."""
 
+import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from wan_t2v_client.deadline import Deadline
-from wan_t2v_client.errors import ClientError, Unavailable
+from wan_t2v_client.deadline import Deadline, check_seconds
+from wan_t2v_client.errors import ClientError, RequestRefused, Unavailable
 
 _MOST_DOUBLINGS = 64  # beyond any wait; a thousand would overflow a float
 
@@ -16,7 +17,7 @@ def _tell_nobody(error: Unavailable, wait_s: float) -> None:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Number of tries of a call, and the waits in between.
+    """Number of tries of a call, and the waits in between. Raises RequestRefused for what cannot be waited or counted.
 
     Each wait is twice the one before, and its later half is random, so that callers who failed together do not retry
     together ("equal jitter" of "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). A server's
@@ -39,10 +40,23 @@ class RetryPolicy:
     on_wait: Callable[[Unavailable, float], None] = field(default=_tell_nobody, repr=False)
     random: Callable[[], float] = field(default=random.random, repr=False)
 
+    def __post_init__(self) -> None:
+        if not _is_positive(self.attempts):
+            raise RequestRefused(f"attempts: got {self.attempts!r:.40}; accepted: a whole number from 1 on")
+        check_seconds("first_wait_s", self.first_wait_s)
+        check_seconds("longest_wait_s", self.longest_wait_s)
+
     def wait_s(self, failures: int, retry_after_s: float | None) -> float:
         """Return the seconds to wait after the `failures`-th failure, counted from 1."""
         backoff_s: float = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
         return (retry_after_s or 0.0) + backoff_s * (1 + self.random()) / 2
+
+
+def _is_positive(number: object) -> bool:
+    try:
+        return operator.index(number) > 0  # type: ignore[arg-type]
+    except TypeError:
+        return False
 
 
 NO_RETRY = RetryPolicy(attempts=1)

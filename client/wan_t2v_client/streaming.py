@@ -1,31 +1,29 @@
 """One streaming call: messages as they arrive, the video last. Closing the iterator stops the work on the server."""
 
-import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from tritonclient.utils import InferenceServerException
+import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2_grpc
 
-from wan_t2v_client.deadline import Deadline
-from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error
+from wan_t2v_client.deadline import AnswerDeadline, Deadline
+from wan_t2v_client.errors import ClientError, EndedByServer, ServerFault, client_error_from_rpc
 from wan_t2v_client.fields import EncodedRequest, encode_fields
 from wan_t2v_client.generation import Generation
-from wan_t2v_client.limits import ANSWER_LIMIT_S, QUESTION, Limits, explain_refusal
-from wan_t2v_client.progress import LAST, Heartbeat, Message, Progress, read_message
+from wan_t2v_client.limits import QUESTION, Limits, explain_refusal
+from wan_t2v_client.progress import LAST, Heartbeat, Message, Progress, ended_without_word, message_of_stream
 from wan_t2v_client.retry import NO_RETRY, Retries, RetryPolicy
 from wan_t2v_client.transport.connection import Connection
 from wan_t2v_client.transport.endpoint_probe import explain
 from wan_t2v_client.watchdog import IDLE_LIMIT_S, Watchdog
 
+Responses = queue.SimpleQueue[Any]  # protobuf messages, and last a ClientError
 CLOSE_LIMIT_S = 5.0  # for the stream's end after the final response or error
 STREAM_MODEL = "text_to_video_stream"
-_UNREACHED = "StatusCode.UNAVAILABLE"
-Messages = queue.SimpleQueue[tuple[Any, InferenceServerException | None]]
 
 
 def stream_generation(
@@ -64,95 +62,95 @@ def stream_generation(
 
 def ask_limits(connection: Connection, *, deadline_s: float | None = None) -> Limits:
     """Request the limits, without retries. Raises RequestRefused, Unavailable, DeadlineExceeded or ServerFault."""
-    watchdog = Watchdog(IDLE_LIMIT_S, Deadline(ANSWER_LIMIT_S if deadline_s is None else deadline_s))
+    deadline = AnswerDeadline(deadline_s)
     try:
-        with closing(_one_try(connection, QUESTION, watchdog=watchdog)) as messages:
+        with closing(_one_try(connection, QUESTION, watchdog=Watchdog(IDLE_LIMIT_S, deadline))) as messages:
             for message in messages:
                 if isinstance(message, Limits):
                     return message
     except ClientError as error:
-        raise explain_refusal(explain(error, connection.url)) from None
+        raise explain_refusal(deadline.explain(explain(error, connection.url))) from None
     raise ServerFault("the server ended the stream without its limits")
 
 
+def message_for_stream(request: EncodedRequest, deadline: Deadline) -> Any:
+    """Make the request's message. It asks for a last response also of a model that ends without outputs."""
+    timeout_us = deadline.timeout_us()
+    return request.message(STREAM_MODEL, timeout_us=timeout_us, triton_enable_empty_final_response=True)
+
+
 def _one_try(connection: Connection, request: EncodedRequest, *, watchdog: Watchdog) -> Generator[Message, None, None]:
-    messages: Messages = queue.SimpleQueue()
-    client = connection.open()
+    deadline = watchdog.deadline
+    stream = _Stream(connection, message_for_stream(request, deadline), timeout_s=deadline.timeout_s())
     finished = False  # then it must not be cancelled: tritonserver 2.51 can keep the socket for ever
     try:
-        _start_stream(
-            client,
-            lambda result, error: messages.put((result, error)),
-            stream_timeout=watchdog.deadline.timeout_s(),
-            headers=dict(connection.headers),
-        )
-        try:
-            client.async_stream_infer(
-                STREAM_MODEL,
-                request.inputs,
-                enable_empty_final_response=True,
-                timeout=watchdog.deadline.timeout_us(),
-                parameters=request.parameters or None,
-            )
-        except InferenceServerException:  # the stream broke before it was used
-            messages.put((None, InferenceServerException(msg="the server cannot be reached", status=_UNREACHED)))
-        for message in _read_messages(messages, watchdog):
+        for message in _read_messages(stream.responses, watchdog):
             finished = isinstance(message, LAST)
             yield message
     except EndedByServer as end:
         finished = True
         raise end.error from None
     finally:
-        _close(client, finished=finished)
+        stream.close(finished=finished)
 
 
-def _start_stream(client: Any, callback: Callable[..., None], **options: Any) -> None:
-    """Start the stream from a daemon thread: tritonclient's own thread is one then, and lets a process exit."""
-    started: Future[None] = Future()
+class _Stream:
+    """A call of the streaming endpoint on a channel of its own, and the thread that puts its responses in a queue.
 
-    def start() -> None:
-        try:
-            started.set_result(client.start_stream(callback, **options))
-        except BaseException as error:
-            started.set_exception(error)
-
-    threading.Thread(target=start, daemon=True).start()
-    started.result()
-
-
-def _close(client: Any, *, finished: bool) -> None:
-    """End the stream: cancel it, or if it is finished wait up to CLOSE_LIMIT_S for the server to end it.
-
-    The caller waits no longer than twice that. On a busy machine gRPC was seen never to report the end of a cancelled
-    call, for which tritonclient waits without a limit.
+    The thread is a daemon, so that a call whose end gRPC never reports lets the process exit.
     """
-    ending = threading.Thread(target=_end, args=[client], kwargs={"cancel": not finished}, daemon=True)
-    ending.start()
-    ending.join(CLOSE_LIMIT_S)
-    if ending.is_alive():
-        threading.Thread(target=_end, args=[client], kwargs={"cancel": True}, daemon=True).start()
-        ending.join(CLOSE_LIMIT_S)
+
+    def __init__(self, connection: Connection, request: Any, *, timeout_s: float | None) -> None:
+        self.responses: Responses = queue.SimpleQueue()
+        self._sent_all = threading.Event()
+        self._channel = connection.open_channel()
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._call = stub.ModelStreamInfer(self._requests(request), timeout=timeout_s, metadata=connection.metadata)
+        self._reader = threading.Thread(target=self._read, name="wan-t2v stream", daemon=True)
+        self._reader.start()
+
+    def close(self, *, finished: bool) -> None:
+        """Close the stream: cancel it, or if it is finished wait up to CLOSE_LIMIT_S for the server to end it.
+
+        The caller waits no longer than twice that. On a busy machine gRPC was seen never to report the end of a
+        cancelled call, for which its channel waits without a limit.
+        """
+        if finished:
+            self._sent_all.set()
+            self._reader.join(CLOSE_LIMIT_S)
+        closing = threading.Thread(target=self._cancel, daemon=True)
+        closing.start()
+        closing.join(CLOSE_LIMIT_S)
+
+    def _cancel(self) -> None:
+        self._call.cancel()  # does nothing to a call that has ended
+        self._sent_all.set()  # after it: a cancelled call is not first told that no more will be sent
+        self._channel.close()
+
+    def _requests(self, request: Any) -> Iterator[Any]:
+        """Yield the one request, then keep the client's side of the stream open until the call is finished."""
+        yield request
+        self._sent_all.wait()
+
+    def _read(self) -> None:
+        try:
+            for response in self._call:
+                self.responses.put(response)
+            self.responses.put(ended_without_word())
+        except grpc.RpcError as failure:
+            self.responses.put(client_error_from_rpc(failure))
 
 
-def _end(client: Any, *, cancel: bool) -> None:
-    with contextlib.suppress(AttributeError):  # the other thread has closed the stream meanwhile
-        client.stop_stream(cancel_requests=cancel)
-    client.close()
-
-
-def _read_messages(messages: Messages, watchdog: Watchdog) -> Generator[Message, None, None]:
+def _read_messages(responses: Responses, watchdog: Watchdog) -> Generator[Message, None, None]:
     while True:
         limit = watchdog.limit()
         try:
-            result, error = messages.get(timeout=limit.seconds)
+            response = responses.get(timeout=limit.seconds)
         except queue.Empty:
             raise limit.error from None
-        if error is not None:
-            raise EndedByServer(client_error(error))
-        try:
-            message = read_message(result)
-        except ServerFault as fault:
-            raise EndedByServer(fault) from None
+        if isinstance(response, ClientError):
+            raise EndedByServer(response)
+        message = message_of_stream(response)
         if isinstance(message, Generation | Limits):
             yield message
             return

@@ -5,10 +5,11 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
 
-from tritonclient.utils import InferenceServerException
+import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import InferResult, service_pb2, service_pb2_grpc
 
-from wan_t2v_client.deadline import Deadline, check_seconds
-from wan_t2v_client.errors import client_error
+from wan_t2v_client.deadline import AnswerDeadline, Deadline, check_seconds
+from wan_t2v_client.errors import ClientError, client_closed, client_error_from_rpc
 from wan_t2v_client.fields import encode_fields
 from wan_t2v_client.generation import Generation, generation_from_answer
 from wan_t2v_client.limits import Limits
@@ -31,7 +32,7 @@ class TextToVideo:
 
     def __init__(self, connection: Connection | None = None, *, retry: RetryPolicy = NO_RETRY) -> None:
         self._connection, self._retry = connection or Connection(), retry
-        self._client = self._connection.open()
+        self._channel, self._closed = self._connection.open_channel(), False
 
     def __enter__(self) -> "TextToVideo":
         return self
@@ -40,8 +41,9 @@ class TextToVideo:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
+        """Close the connection for good. Later calls raise RequestRefused."""
+        self._closed = True
+        self._channel.close()
 
     def generate(
         self,
@@ -79,6 +81,7 @@ class TextToVideo:
         **fields: Any,
     ) -> Generator[Progress | Generation, None, None]:
         """Yield a Progress after each step and the Generation last; see `wan_t2v_client.streaming`."""
+        self._check_open()
         check_seconds("idle_limit_s", idle_limit_s)
         return stream_generation(
             self._connection,
@@ -99,29 +102,39 @@ class TextToVideo:
         retries = Retries(self._retry, deadline)
         while True:
             try:
-                answer = self._client.infer(
-                    UNARY_MODEL,
-                    request.inputs,
-                    headers=dict(self._connection.headers),
-                    client_timeout=deadline.timeout_s(),
-                    timeout=deadline.timeout_us(),
-                    parameters=request.parameters or None,
-                )
-                return generation_from_answer(answer)
-            except InferenceServerException as error:
-                wait_s = retries.wait_s(explain(client_error(error), self._connection.url))
+                message = request.message(UNARY_MODEL, timeout_us=deadline.timeout_us())
+                answer = self._ask("ModelInfer", message, timeout_s=deadline.timeout_s())
+                return generation_from_answer(InferResult(answer))
+            except ClientError as error:
+                wait_s = retries.wait_s(error)
             time.sleep(wait_s)
 
     def limits(self, *, deadline_s: float | None = None) -> Limits:
-        """Read what the server serves: sizes, ranges, choices and defaults of fields. Raises as `generate` does."""
+        """Read what the server serves: sizes, ranges, choices and defaults of fields.
+
+        Waits 10 s for the answer if `deadline_s` is None. Raises as `generate` does.
+        """
+        self._check_open()
         return ask_limits(self._connection, deadline_s=deadline_s)
 
     def models(self, *, deadline_s: float | None = None) -> list[dict[str, Any]]:
-        """List each loaded model with its version and how often it ran."""
+        """List each loaded model with its version and how often it ran. Waits and raises as `limits` does."""
+        deadline, message = AnswerDeadline(deadline_s), service_pb2.ModelStatisticsRequest()
         try:
-            answer = self._client.get_inference_statistics(
-                as_json=True, headers=dict(self._connection.headers), client_timeout=Deadline(deadline_s).timeout_s()
-            )
-        except InferenceServerException as error:
-            raise explain(client_error(error), self._connection.url) from None
+            answer = self._ask("ModelStatistics", message, timeout_s=deadline.timeout_s())
+        except ClientError as error:
+            raise deadline.explain(error) from None
         return models_from_statistics(answer)
+
+    def _ask(self, method: str, message: Any, *, timeout_s: float | None) -> Any:
+        """Call a method of Triton's gRPC service. Raises ClientError."""
+        self._check_open()
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        try:
+            return getattr(stub, method)(message, timeout=timeout_s, metadata=self._connection.metadata)
+        except grpc.RpcError as failure:
+            raise explain(client_error_from_rpc(failure), self._connection.url) from None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise client_closed()

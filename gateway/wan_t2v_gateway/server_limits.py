@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wan_t2v_client import AsyncTextToVideo, ClientError, Connection, Limits
-from wan_t2v_client.async_streaming import check_cancelled
+from wan_t2v_client.transport.async_channel import check_cancelled
 
 from wan_t2v_gateway.api.errors import ApiError
 from wan_t2v_gateway.database import switches
@@ -80,9 +80,9 @@ class LimitsReader:
         try:
             async with AsyncTextToVideo(self._connection) as client:
                 limits = await client.limits(deadline_s=ANSWER_LIMIT_S)
-        except Exception as error:  # no failure of the server may end the gateway
+        except (Exception, asyncio.CancelledError) as error:  # no failure of the server or of gRPC may end the gateway
             check_cancelled()
-            self._reason = str(error)
+            self._reason = str(error) or type(error).__name__
             _log.info("the server's limits cannot be read: %s", error)
             return False
         if self._kept != limits.document:

@@ -61,7 +61,7 @@ def test_the_defaults_in_the_table_are_those_that_are_served(root: Path) -> None
 def test_every_make_variable_of_a_request_is_on_its_page_and_reaches_the_command(root: Path) -> None:
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     block = makefile.split("# fields of a request")[1].split("python :=")[0]
-    variables = set(re.findall(r"^([A-Z_0-9]+) \?=", block, re.MULTILINE))
+    variables = set(re.findall(r"^([A-Z_0-9]+) \??=", block, re.MULTILINE))
     assert variables == {
         "PROMPT",
         "NEGATIVE_PROMPT",

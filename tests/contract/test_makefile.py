@@ -35,6 +35,20 @@ def test_an_address_is_not_taken_from_the_environment(name: str) -> None:
         assert "somewhere.example" not in commands(target, **{name: "somewhere.example"})
 
 
+@pytest.mark.parametrize(("named", "expected"), [([], "a red ball rolls left"), (["PROMPT=a $5 ball"], "a $5 ball")])
+def test_a_prompt_is_not_taken_from_the_environment(named: list[str], expected: str) -> None:
+    """The shell zsh has a variable of that name, its own prompt."""
+    shown = subprocess.run(
+        ["make", "--silent", "--eval", 'shown: ; @printf "%s" "$$PROMPT"', "shown", *named],
+        cwd=ROOT,
+        env={**os.environ, "PROMPT": "%n@%m %1~ %# "},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == expected
+
+
 def test_an_address_on_the_command_line_is_taken() -> None:
     assert "--host somewhere.example" in commands("serve", "HOST=somewhere.example")
     assert "--url somewhere.example:8001" in commands("generate", "HOST=somewhere.example")

@@ -29,15 +29,16 @@ def collect_stream(
     return asyncio.run(read())
 
 
-def unary(api: str, url: str, retry: RetryPolicy) -> Generation:
+def unary(api: str, url: str, retry: RetryPolicy | None = None, **options: Any) -> Generation:
     """One call of the unary endpoint."""
+    retry_option = {} if retry is None else {"retry": retry}
     if api == "blocking":
-        with TextToVideo(Connection(url), retry=retry) as server:
-            return server.generate_unary("a ball")
+        with TextToVideo(Connection(url), **retry_option) as server:
+            return server.generate_unary("a ball", **options)
 
     async def ask() -> Generation:
-        async with AsyncTextToVideo(Connection(url), retry=retry) as server:
-            return await server.generate_unary("a ball")
+        async with AsyncTextToVideo(Connection(url), **retry_option) as server:
+            return await server.generate_unary("a ball", **options)
 
     return asyncio.run(ask())
 

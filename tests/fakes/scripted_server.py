@@ -68,7 +68,12 @@ class Nothing:
     """The last answer of a model that ended without outputs and without an error."""
 
 
-Script = Sequence[Step | Beat | Refusal | Pause | Video | Nothing]
+@dataclass(frozen=True)
+class End:
+    """End the call as if it were done, without a last answer."""
+
+
+Script = Sequence[Step | Beat | Refusal | Pause | Video | Nothing | End]
 MADE: Script = (Step(1), Step(2), Video())
 
 
@@ -104,6 +109,8 @@ class ScriptedServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         context.add_callback(left.set)
         try:
             for act in script:
+                if isinstance(act, End):
+                    return
                 if isinstance(act, Refusal):
                     yield service_pb2.ModelStreamInferResponse(error_message=act.told)
                     continue

@@ -96,13 +96,18 @@ def add_patience_options(command: argparse.ArgumentParser) -> None:
                        help="tries while the server is unavailable; 1 for no retry (default: %(default)s)")  # fmt: skip
     group.add_argument("--retry-after-progress", action="store_true",
                        help="retry even after finished steps, which are then computed twice")  # fmt: skip
-    group.add_argument("--idle-limit-s", type=_seconds(), default=IDLE_LIMIT_S, metavar="SECONDS",
-                       help="longest silence of a running video (default: %(default)s, or five steps)")  # fmt: skip
+    group.add_argument("--idle-limit-s", type=_seconds(), metavar="SECONDS",
+                       help=f"longest silence of a running video (default: {IDLE_LIMIT_S}, or five steps)")  # fmt: skip
 
 
 def retry_from(options: argparse.Namespace) -> RetryPolicy:
     """Make the retry policy that the options describe."""
     return RetryPolicy(attempts=options.attempts, after_progress=options.retry_after_progress)
+
+
+def idle_limit_from(options: argparse.Namespace) -> float:
+    """Return the longest silence, which has no default in the options: so they tell whether it was given."""
+    return IDLE_LIMIT_S if options.idle_limit_s is None else float(options.idle_limit_s)
 
 
 def positive(text: str) -> int:

@@ -13,6 +13,7 @@ from wan_t2v_client.cli.arguments import (
     add_request_options,
     connection_from,
     fields_from,
+    idle_limit_from,
     positive,
     retry_from,
 )
@@ -71,7 +72,7 @@ async def _videos(report: Report, folder: BatchFolder, connection: Connection, *
             folder=folder,
             concurrency=options.concurrency,
             deadline_s=options.deadline_s,
-            idle_limit_s=options.idle_limit_s,
+            idle_limit_s=idle_limit_from(options),
             on_outcome=show,
         )
 

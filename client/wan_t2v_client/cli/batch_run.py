@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from wan_t2v_client.async_text_to_video import AsyncTextToVideo
 from wan_t2v_client.cli.batch_file import BatchRequest
 from wan_t2v_client.cli.batch_folder import BatchFolder
-from wan_t2v_client.errors import ClientError, WrongEndpoint
+from wan_t2v_client.errors import ClientError, ServerFault, WrongEndpoint
 from wan_t2v_client.watchdog import IDLE_LIMIT_S
 
 
@@ -62,7 +62,8 @@ async def make_videos(
     """Make the unfinished videos, at most `concurrency` at a time. `on_outcome` is called for each as it ends.
 
     A failed request is recorded in the report and the others continue. Cancelling stops the work on the server.
-    Raises OSError if a video cannot be written, and WrongEndpoint: the next videos would fail as well.
+    Raises OSError if a video cannot be written, and WrongEndpoint: the next videos would fail as well. Raises
+    ServerFault if a video has no outcome all the same.
     """
     waiting = iter(report.unfinished())
 
@@ -78,6 +79,8 @@ async def make_videos(
                 group.create_task(make_some())
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
+    if missing := report.unfinished():  # a task group takes a task that ends as cancelled for a success
+        raise ServerFault(f"{len(missing)} of {len(report.requests)} videos were cancelled, and not by this command")
 
 
 async def _make(

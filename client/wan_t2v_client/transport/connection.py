@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tritonclient.grpc
+import grpc  # type: ignore[import-untyped]
 
 from wan_t2v_client.deadline import check_seconds
 from wan_t2v_client.errors import RequestRefused
@@ -24,7 +24,7 @@ class Connection:
         url: `host:port`, without a scheme; or an address that gRPC resolves itself, such as `dns:///host:port`.
         tls: whether to encrypt.
         ca_file: PEM file of root certificates, in place of the system's.
-        key_file, certificate_file: PEM files that authenticate this client.
+        key_file, certificate_file: PEM files that authenticate this client. Names of files may also be texts.
         headers: sent with every call, such as `{"authorization": "Bearer ..."}`. Case does not matter in their names.
         keepalive_s: seconds between pings during a call; less than the default only where the server allows it, see
             `wan_t2v_client.transport.keepalive`.
@@ -40,6 +40,8 @@ class Connection:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "headers", {str(name).lower(): value for name, value in self.headers.items()})
+        for name in ("ca_file", "key_file", "certificate_file"):
+            object.__setattr__(self, name, _path(name, getattr(self, name)))
 
     def check(self) -> None:
         """Raise RequestRefused for settings that cannot work, before anything is sent."""
@@ -52,27 +54,42 @@ class Connection:
         """Return the names of headers that look secret but would be sent unencrypted."""
         return [] if self.tls or self.url.startswith("unix") else secret_headers(self.headers)
 
-    def open(self) -> tritonclient.grpc.InferenceServerClient:
-        """Make a gRPC client; it connects at the first call. Raises RequestRefused if the settings cannot work."""
-        return self._open(tritonclient.grpc.InferenceServerClient)
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The headers as gRPC takes them."""
+        return tuple(self.headers.items())
+
+    def open_channel(self) -> grpc.Channel:
+        """Make a gRPC channel; it connects at the first call. Raises RequestRefused if the settings cannot work."""
+        return self._open(grpc)
+
+    def open_channel_asyncio(self) -> grpc.aio.Channel:
+        """Make a gRPC channel for asyncio. It belongs to the running event loop. Raises RequestRefused."""
+        return self._open(grpc.aio)
 
     def open_asyncio(self) -> Any:
-        """Make a gRPC client for asyncio. It belongs to the running event loop. Raises RequestRefused."""
+        """Make tritonclient's asyncio client likewise, for what this library does not ask. Raises RequestRefused."""
         import tritonclient.grpc.aio
 
-        return self._open(tritonclient.grpc.aio.InferenceServerClient)
-
-    def _open(self, client: Any) -> Any:
         self.check()
+        credentials = self._credentials() if self.tls else None
+        return tritonclient.grpc.aio.InferenceServerClient(
+            self.url, creds=credentials, channel_args=self._channel_arguments()
+        )
+
+    def _open(self, kind: Any) -> Any:
+        self.check()
+        if not self.tls:
+            return kind.insecure_channel(self.url, options=self._channel_arguments())
+        return kind.secure_channel(self.url, self._credentials(), options=self._channel_arguments())
+
+    def _channel_arguments(self) -> list[tuple[str, Any]]:
+        return [*channel_arguments(self.keepalive_s), *proxy_arguments(self.url)]
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        files = (self.ca_file, self.key_file, self.certificate_file)
         try:
-            return client(
-                self.url,
-                ssl=self.tls,
-                root_certificates=_text(self.ca_file),
-                private_key=_text(self.key_file),
-                certificate_chain=_text(self.certificate_file),
-                channel_args=[*channel_arguments(self.keepalive_s), *proxy_arguments(self.url)],
-            )
+            return grpc.ssl_channel_credentials(*(None if path is None else path.read_bytes() for path in files))
         except OSError as error:
             raise RequestRefused(f"cannot read {error.filename}: {error.strerror}") from None
 
@@ -103,5 +120,8 @@ class Connection:
             context.load_cert_chain(self.certificate_file, self.key_file, password="")  # gRPC accepts no password
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+def _path(name: str, value: Any) -> Path | None:
+    try:
+        return None if value is None else Path(value)
+    except TypeError:
+        raise RequestRefused(f"{name}: got a {type(value).__name__}; accepted: the path of a file") from None

@@ -1,12 +1,8 @@
 """The asyncio client: many calls in one thread, and cancelling a task reaches the server."""
 
 import asyncio
-import contextlib
-import threading
-from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-import grpc
 import pytest
 from wan_t2v_client import (
     AsyncTextToVideo,
@@ -14,16 +10,16 @@ from wan_t2v_client import (
     Generation,
     Progress,
     RequestRefused,
+    RetryPolicy,
     ServerFault,
     TextToVideo,
     Unavailable,
     async_streaming,
     streaming,
 )
-from wan_t2v_client.watchdog import Limit
 
 from tests.fakes.call_client import APIS, collect_stream
-from tests.fakes.scripted_server import MADE, VIDEO, Nothing, Pause, Refusal, Step, serving
+from tests.fakes.scripted_server import MADE, VIDEO, End, Nothing, Pause, Refusal, Script, Step, serving
 
 Calls = Callable[[AsyncTextToVideo], Awaitable[None]]
 
@@ -128,21 +124,6 @@ def test_a_server_that_does_not_end_a_refused_call_is_left(api: str, monkeypatch
         assert server.cancelled.wait(10)
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_stream_whose_end_grpc_never_reports_does_not_hold_the_caller(
-    finished: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "CLOSE_LIMIT_S", 0.1)
-    never = threading.Event()
-    client = SimpleNamespace(stop_stream=lambda cancel_requests: never.wait(), close=never.wait)
-    caller = threading.Thread(target=streaming._close, args=[client], kwargs={"finished": finished}, daemon=True)
-    caller.start()
-    caller.join(60)
-    held = caller.is_alive()
-    never.set()
-    assert not held
-
-
 @pytest.mark.parametrize("api", APIS)
 def test_a_stream_that_ends_without_a_word_is_a_fault(api: str) -> None:
     """Triton's last response has no outputs then, and is sent because the client asks for it."""
@@ -154,6 +135,13 @@ def test_a_stream_that_ends_without_a_word_is_a_fault(api: str) -> None:
     assert server.finished == 1 and not server.cancelled.is_set()
 
 
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("script", [[End()], [Step(1), End()]])
+def test_a_call_that_the_server_ends_without_a_last_answer_is_a_fault(api: str, script: Script) -> None:
+    with serving(script) as server, pytest.raises(ServerFault, match="without a video and without an error"):
+        collect_stream(api, server.url, deadline_s=600.0)
+
+
 def test_the_blocking_client_is_unchanged_by_an_event_loop() -> None:
     async def ask() -> bytes | None:
         return await asyncio.to_thread(lambda: TextToVideo(Connection(server.url)).generate("a ball").video)
@@ -162,20 +150,60 @@ def test_the_blocking_client_is_unchanged_by_an_event_loop() -> None:
         assert asyncio.run(ask()) == VIDEO
 
 
-def test_a_task_that_is_cancelled_as_its_call_fails_ends_as_cancelled() -> None:
-    """gRPC drops such a cancellation, and the caller would try again."""
+def test_a_call_that_grpc_cancels_by_itself_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does where the request cannot be sent. A task group would take a cancelled call for a finished one."""
 
-    class Failing:
-        async def __anext__(self) -> None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(60)
-            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
+    async def broken(*_: object) -> AsyncIterator[None]:
+        raise ValueError("no such request")
+        yield
 
-    async def cancel_as_it_fails() -> None:
-        task = asyncio.create_task(async_streaming._next(Failing(), Limit(60.0, Unavailable("silent"))))
-        await asyncio.sleep(0)
-        task.cancel()
-        await task
+    async def calls(client: AsyncTextToVideo) -> None:
+        with pytest.raises(ServerFault, match="gRPC cancelled the call"):
+            await client.generate("a ball")
 
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(cancel_as_it_fails())
+    monkeypatch.setattr(async_streaming, "_requests", broken)
+    with serving(MADE) as server:
+        run(server.url, calls)
+
+
+@pytest.mark.parametrize("endpoint", ["generate", "generate_unary"])
+def test_closing_cancels_a_call_in_the_pause_before_the_next_try(endpoint: str) -> None:
+    async def calls() -> None:
+        pausing = asyncio.Event()
+        policy = RetryPolicy(first_wait_s=3600, longest_wait_s=3600, on_wait=lambda error, wait_s: pausing.set())
+        client = AsyncTextToVideo(Connection(server.url), retry=policy)
+        task = asyncio.create_task(getattr(client, endpoint)("a ball"))
+        await pausing.wait()
+        await client.close()
+        await asyncio.wait([task], timeout=60)
+        assert task.cancelled()
+
+    with serving([Refusal()]) as server:
+        asyncio.run(calls())
+        assert len(server.requests) == 1
+
+
+def test_closing_cancels_running_calls_and_stops_their_work() -> None:
+    async def calls() -> None:
+        begun = asyncio.Event()
+        client = AsyncTextToVideo(Connection(server.url))
+        task = asyncio.create_task(client.generate("a ball", on_progress=lambda progress: begun.set()))
+        await begun.wait()
+        await client.close()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(server.cancelled.wait, 60)
+
+    with serving([Step(1), Pause()]) as server:
+        asyncio.run(calls())
+
+
+def test_a_closed_client_refuses_every_call() -> None:
+    async def calls() -> None:
+        async with AsyncTextToVideo(Connection("127.0.0.1:1")) as client:
+            pass
+        for call in (client.generate("x"), client.generate_unary("x"), client.models(), client.limits()):
+            with pytest.raises(RequestRefused, match="^the client is closed$"):
+                await call
+
+    asyncio.run(calls())

@@ -2,10 +2,14 @@
 
 import asyncio
 import math
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from wan_t2v_client import AsyncTextToVideo, Connection, RequestRefused, TextToVideo
+from wan_t2v_client import AsyncTextToVideo, Connection, DeadlineExceeded, RequestRefused, TextToVideo, deadline
 from wan_t2v_client.deadline import LONGEST_S, Deadline
 
 from tests.fakes.client_process import run_refused
@@ -62,3 +66,35 @@ def test_the_longest_times_can_be_sent() -> None:
         for ask in (client.generate, client.generate_unary):
             assert ask("x", deadline_s=LONGEST_S).video == VIDEO
         assert all(request.parameters["timeout"].int64_param > 9e13 for request in server.requests)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("deadline_s", [None, 0.2])
+def test_a_question_has_a_deadline_of_its_own_and_its_error_speaks_of_no_video(
+    silent: str, deadline_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline, "ANSWER_LIMIT_S", 0.1)
+    said = f"^{re.escape(f'the server did not answer within {deadline_s or 0.1} s')}$"
+
+    async def ask_asyncio() -> None:
+        async with AsyncTextToVideo(Connection(silent)) as server:
+            for ask in (server.limits, server.models):
+                with pytest.raises(DeadlineExceeded, match=said):
+                    await ask(deadline_s=deadline_s)
+
+    with TextToVideo(Connection(silent)) as server:
+        for ask in (server.limits, server.models):
+            with pytest.raises(DeadlineExceeded, match=said):
+                ask(deadline_s=deadline_s)
+    asyncio.run(ask_asyncio())
+
+
+def test_the_page_tells_the_deadline_of_questions(root: Path) -> None:
+    page = (root / "docs/use/client.md").read_text(encoding="utf-8")
+    assert f"wait {deadline.ANSWER_LIMIT_S:.0f} s for the answer" in " ".join(page.split())

@@ -7,8 +7,9 @@ import pytest
 from wan_t2v_client import RequestRefused
 from wan_t2v_client.cli.batch_file import requests_from_file
 from wan_t2v_client.cli.main import main
-from wan_t2v_client.fields import FIELDS, Field, encode_fields, input_from_field, unknown_field
+from wan_t2v_client.fields import FIELDS, PARAMETERS, Field, encode_fields, input_from_field, unknown_field
 
+from tests.fakes.call_client import APIS, collect_stream, unary
 from tests.fakes.scripted_server import MADE, serving
 
 
@@ -21,7 +22,7 @@ def sharpness(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_field_of_the_table_is_an_input_and_an_option(sharpness: str, tmp_path: Path) -> None:
     (sent,), _ = encode_fields({sharpness: 0.5})
-    assert (sent.name(), sent.datatype(), sent.shape()) == (sharpness, "FP32", [1])
+    assert (sent.name, sent.datatype, sent.array.shape) == (sharpness, "FP32", (1,))
     command = ["generate", "a ball", "--out", str(tmp_path / "x.mp4")]
     with serving(MADE) as server:
         assert main([*command, "--url", server.url, "--edge-sharpness", "0.5"]) == 0
@@ -64,8 +65,8 @@ def test_a_value_that_cannot_be_sent_is_refused_and_not_wrapped_round(name: str,
 
 
 def test_fields_are_sent_in_their_types() -> None:
-    assert input_from_field("seed", 2**63 - 1).datatype() == "INT64"
-    assert input_from_field("latents", np.zeros((1, 16, 1, 2, 2))).shape() == [1, 16, 1, 2, 2]
+    assert input_from_field("seed", 2**63 - 1).datatype == "INT64"
+    assert input_from_field("latents", np.zeros((1, 16, 1, 2, 2))).array.shape == (1, 16, 1, 2, 2)
 
 
 def test_an_unknown_name_is_compared_only_if_it_is_short() -> None:
@@ -74,8 +75,36 @@ def test_an_unknown_name_is_compared_only_if_it_is_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"queue_priority": 2**63}, {"queue_priority": 1.5}, {"idempotency_key": "\udcff"}]
+    "parameters",
+    [
+        {"queue_priority": 2**63},
+        {"queue_priority": 1.5},
+        {"queue_priority": b"1"},
+        {"idempotency_key": "\udcff"},
+        {"idempotency_key": b"\xff"},
+        {"idempotency_key": 7},
+    ],
 )
 def test_parameters_that_cannot_be_sent_are_refused(parameters: dict) -> None:
     with pytest.raises(RequestRefused, match="which cannot be sent"):
         encode_fields({"prompt": "x", **parameters})
+
+
+@pytest.mark.parametrize("name", [*FIELDS, *PARAMETERS])
+def test_a_value_of_another_type_is_sent_or_refused(name: str) -> None:
+    for value in (b"bytes", "text", 1, 1.5, True, 1j, [1, "x"], {}, object(), np.int64(1), np.str_("text")):
+        try:
+            request = encode_fields({"prompt": "x", name: value})
+        except RequestRefused as refusal:
+            assert str(refusal).startswith(f"{name}: got ")
+        else:
+            request.message("text_to_video", timeout_us=None)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_parameter_may_be_bytes_as_a_field_may(api: str) -> None:
+    with serving(MADE) as server:
+        collect_stream(api, server.url, idempotency_key=b"a key")
+        unary(api, server.url, idempotency_key=b"a key")
+    sent = [request.parameters["idempotency_key"].string_param for request in server.requests]
+    assert sent == ["a key", "a key"]

@@ -1,6 +1,7 @@
 """The server's limits through the client, and what it says where there are none."""
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from wan_t2v_client.limits import FieldLimits, Limits
 from tests.fakes.published_limits import published
 from tests.fakes.scripted_server import MADE, serving
 from wan_t2v.shapes import VideoShape
+
+LONG_AFTER_NFKC = "\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}"  # three bytes, and 18 characters
 
 
 def ask(url: str, **options: Any) -> Limits:
@@ -68,9 +71,11 @@ def test_an_older_server_a_newer_one_and_none_are_told_apart() -> None:
         (FieldLimits("integer", minimum=1, maximum=81, step=4), (1, 5, 81), (0, 2, 85)),
         (FieldLimits("integer", minimum=16, maximum=256, step=16), (16, 256), (8, 24, 272)),
         (FieldLimits("number", above=0.0, maximum=100.0), (0.1, 100.0, 100.000001), (0.0, 1e-50, 100.5, -1.0)),
-        (FieldLimits("number", minimum=0.0), (0.0, 1e30), (-0.1,)),
+        (FieldLimits("number", minimum=0.0), (0.0, 1e30), (-0.1, 1e39, math.inf, math.nan)),
+        (FieldLimits("number", minimum=0.01, maximum=0.7), (0.01, 0.00999999978, 0.7), (0.00999999, 0.7000001)),
         (FieldLimits("text", choices=("unipc", "euler")), ("euler",), ("", "heun")),
-        (FieldLimits("text", maximum_bytes=4), ("", "四"), ("四四",)),
+        (FieldLimits("text", maximum_bytes=4), ("", "四"), ("四四", LONG_AFTER_NFKC)),
+        (FieldLimits("text", required=True, maximum_bytes=4), ("x", " x "), ("", " \n", "\u3000")),
     ],
 )
 def test_a_field_accepts_what_was_published(

@@ -1,5 +1,6 @@
 """Trying again: only while the server is unavailable, later each time, never past the deadline."""
 
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -182,3 +183,21 @@ def test_a_server_that_starts_late_is_found(api: str) -> None:
 
 def test_any_number_of_attempts_has_a_wait() -> None:
     assert RetryPolicy(attempts=10_000).wait_s(5_000, None) <= 60.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("attempts", value) for value in (0, -3, 2.5, "3", math.inf)],
+        *[(name, value) for name in ("first_wait_s", "longest_wait_s") for value in (-1.0, math.nan, math.inf, 1e30)],
+    ],
+)
+def test_a_policy_that_cannot_be_kept_is_refused_when_it_is_made(name: str, value: object) -> None:
+    with pytest.raises(RequestRefused, match=f"^{name}: got "):
+        RetryPolicy(**{name: value})
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e30", "-5"])
+def test_a_servers_estimate_that_cannot_be_waited_for_is_none(seconds: str) -> None:
+    error = client_error(InferenceServerException(msg=f"busy [UNAVAILABLE retry_after_s={seconds}]"))
+    assert isinstance(error, Unavailable) and error.retry_after_s is None

@@ -1,6 +1,8 @@
 """The threads of a streaming call."""
 
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from wan_t2v_client import Connection, TextToVideo, streaming
@@ -9,23 +11,47 @@ from tests.fakes.scripted_server import Pause, Step, Video, serving
 
 
 def test_no_thread_of_a_stream_keeps_the_process_from_exiting() -> None:
-    """tritonclient waits for its thread without a limit, and so would the interpreter."""
+    """The interpreter would wait for it without a limit."""
     before = set(threading.enumerate())
     with serving([Step(1), Pause()]) as server, TextToVideo(Connection(server.url)) as client:
         stream = client.stream("a red ball")
         next(stream)
-        reading = [one for one in threading.enumerate() if one not in before and "_process_response" in one.name]
+        reading = [one for one in threading.enumerate() if one not in before and one.name == "wan-t2v stream"]
         assert len(reading) == 1 and reading[0].daemon
         stream.close()
 
 
-def test_what_start_stream_raises_reaches_the_caller() -> None:
-    class Broken:
-        def start_stream(self, callback: object, **options: object) -> None:
-            raise ValueError("no such header")
+@pytest.mark.parametrize("never_closes", [True, False])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_stream_whose_end_grpc_never_reports_does_not_hold_the_caller(
+    finished: bool, never_closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a call that cannot be read to its end, nor a channel whose closing waits for it."""
+    never = threading.Event()
 
-    with pytest.raises(ValueError, match="no such header"):
-        streaming._start_stream(Broken(), print)
+    class Call:
+        def __iter__(self) -> "Call":
+            return self
+
+        def __next__(self) -> Any:
+            never.wait()
+            raise StopIteration
+
+        def cancel(self) -> None:
+            pass
+
+    channel = SimpleNamespace(close=never.wait if never_closes else lambda: None)
+    stub = SimpleNamespace(ModelStreamInfer=lambda requests, **options: Call())
+    monkeypatch.setattr(streaming, "CLOSE_LIMIT_S", 0.1)
+    monkeypatch.setattr(streaming.service_pb2_grpc, "GRPCInferenceServiceStub", lambda channel: stub)
+    monkeypatch.setattr(Connection, "open_channel", lambda connection: channel)
+    stream = streaming._Stream(Connection(), request=None, timeout_s=None)
+    caller = threading.Thread(target=stream.close, kwargs={"finished": finished}, daemon=True)
+    caller.start()
+    caller.join(60)
+    held = caller.is_alive()
+    never.set()
+    assert not held
 
 
 def test_a_stream_gives_what_the_server_made() -> None:

@@ -86,3 +86,31 @@ def test_the_log_is_a_second_demos_to_choose(monkeypatch: pytest.MonkeyPatch) ->
     assert demo.main(["x"]) == demo.main(["--log", "second.log", "x"]) == 3
     assert logs == [Path("build/demo-server.log"), Path("second.log")]
     assert not [command for command in sent if "--log" in command], "it is no option of the client"
+
+
+@pytest.mark.parametrize("out", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_a_video_on_standard_output_is_refused_before_the_server_starts(
+    out: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo's own JSON object goes there."""
+    monkeypatch.setattr(demo, "running_server", lambda options: pytest.fail("the server was started"))
+    with pytest.raises(SystemExit) as end:
+        demo.main(["--out", out, "x"])
+    assert end.value.code == 2 and f"'{out}' would mix the video with" in capsys.readouterr().err
+
+
+def test_the_client_is_given_the_files_name_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the slash of a folder, which the client refuses."""
+    sent = []
+
+    def run(command: list[str], **streams: object) -> subprocess.CompletedProcess[str]:
+        sent.append(command)
+        return subprocess.CompletedProcess(command, returncode=2, stdout="")
+
+    monkeypatch.setattr(
+        demo, "running_server", lambda options: contextlib.nullcontext(SimpleNamespace(grpc_url="127.0.0.1:9"))
+    )
+    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
+    monkeypatch.setattr(demo, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=0, default_int_handler=None))
+    assert demo.main(["--out", "folder/", "x"]) == 2
+    assert sent[0][sent[0].index("--out") + 1] == "folder/"

@@ -123,7 +123,7 @@ def test_a_server_that_returns_with_other_limits_is_heard(start: Start, monkeypa
         schema = gateway.http.get("/openapi.json").json()["components"]["schemas"]["VideoRequest"]["properties"]
         height = {"minimum": 16, "maximum": 128, "multipleOf": 16, "default": 64}
         assert schema["height"] | height == schema["height"]
-        assert schema["step_profile"]["enum"] == ["exact", "fast"] and schema["flow_shift"]["exclusiveMinimum"] == 0
+        assert schema["step_profile"]["enum"] == ["exact", "fast"] and schema["flow_shift"]["minimum"] == 0.01
 
 
 def test_reading_ends_when_it_is_cancelled_although_the_call_fails_at_that_moment(
@@ -150,3 +150,30 @@ def test_reading_ends_when_it_is_cancelled_although_the_call_fails_at_that_momen
         return task
 
     assert asyncio.run(stop()).cancelled()
+
+
+def test_reading_goes_on_after_a_call_that_grpc_cancelled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def limits(client: Any, *, deadline_s: float) -> None:
+        nonlocal asked
+        asked += 1
+        raise asyncio.CancelledError
+
+    async def recall(reader: server_limits.LimitsReader) -> None:
+        pass
+
+    async def read_until_asked_again() -> bool:
+        database: Any = None
+        task = asyncio.create_task(server_limits.LimitsReader(Connection(NOWHERE), database).keep_reading())
+        while asked < 2 and not task.done():
+            await asyncio.sleep(0)
+        goes_on = not task.done()
+        task.cancel()
+        await asyncio.wait({task})
+        return goes_on
+
+    monkeypatch.setattr(server_limits, "AWAY_S", 0.0)
+    monkeypatch.setattr(server_limits.LimitsReader, "recall", recall)
+    monkeypatch.setattr(server_limits.AsyncTextToVideo, "limits", limits)
+    assert asyncio.run(read_until_asked_again())

@@ -1,5 +1,6 @@
 """Batches: every line checked first, some videos at a time, what is finished stays and is not made again."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wan_t2v_client import RequestRefused
+from wan_t2v_client import AsyncTextToVideo, RequestRefused
 from wan_t2v_client.cli.batch_file import requests_from_file
 from wan_t2v_client.cli.batch_folder import BatchFolder
 from wan_t2v_client.cli.main import main
@@ -169,6 +170,22 @@ def test_one_that_fails_is_told_and_the_others_are_made(tmp_path: Path, capsys) 
         assert len(files(tmp_path)) == 2
         assert batch(server, prompts) == 0, "the next time they are made"
         assert "2 made, 1 skipped" in capsys.readouterr().out
+
+
+def test_a_batch_whose_videos_were_cancelled_by_nobody_has_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task group takes a task that ends as cancelled for a success."""
+
+    async def cancelled(client: AsyncTextToVideo, **fields: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(AsyncTextToVideo, "generate", cancelled)
+    with serving(MADE) as server:
+        assert batch(server, written(tmp_path, PROMPTS)) == 5
+    told = capsys.readouterr()
+    assert "0 made, 0 skipped, 0 failed, 2 unfinished" in told.out
+    assert told.err == "wan-t2v: 2 of 2 videos were cancelled, and not by this command\n"
 
 
 def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_limits_are_printed_as_a_table_and_as_json(capsys: pytest.CaptureFixture
     assert "fps 16 from 1 to 120 frames per second" in shown
     assert "prompt required at most 65536 bytes" in shown
     assert "solver unipc unipc or euler" in shown
-    assert "flow_shift 12.0 above 0 to 100" in shown
+    assert "flow_shift 12.0 from 0.01 to 100.0" in shown
     assert "height x width x frames: 480x832x81" in shown
     assert "fewer than 16 steps: only with the step_profile exact" in shown
 

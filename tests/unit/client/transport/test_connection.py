@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from wan_t2v_client import Connection, RequestRefused
 
 from tests.fakes.client_process import assert_one_line, run_command, run_refused
 
@@ -41,3 +42,16 @@ def test_grpc_logs_nothing_beside_the_commands_line(tmp_path: Path) -> None:
         listening.shutdown(socket.SHUT_RDWR)
     assert code == 3
     assert_one_line(errors)
+
+
+def test_names_of_files_may_be_texts(tmp_path: Path) -> None:
+    connection = Connection(NOWHERE, tls=True, ca_file=str(tmp_path / "ca.pem"))
+    assert connection.ca_file == tmp_path / "ca.pem"
+    with pytest.raises(RequestRefused, match="ca.pem is not a file"):
+        connection.check()
+
+
+@pytest.mark.parametrize("name", ["ca_file", "key_file", "certificate_file"])
+def test_what_is_no_name_of_a_file_is_refused(name: str) -> None:
+    with pytest.raises(RequestRefused, match=f"^{name}: got a int; accepted: the path of a file$"):
+        Connection(NOWHERE, tls=True, **{name: 7})

@@ -8,7 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from wan_t2v_client import Unavailable
 from wan_t2v_client.cli.main import main
+from wan_t2v_client.errors import WrongEndpoint
+from wan_t2v_client.transport.endpoint_probe import explain
 
 from tests.fakes.client_process import run_refused
 from tests.fakes.scripted_server import Refusal, serving
@@ -90,3 +93,28 @@ def test_a_grpc_endpoint_that_is_unavailable_is_not_taken_for_http(capsys: pytes
     with serving([Refusal()]) as server:
         assert main(["generate", "x", "--url", server.url, "--attempts", "1", "--out", "/dev/null"]) == 3
     assert main(["generate", "x", "--url", NOWHERE, "--attempts", "1", "--out", "/dev/null"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            "SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: certificate has expired: OK",
+            "certificate has expired",
+        ),
+        ("error:1000007d:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED", "unknown reason"),
+        (
+            "Custom verification check failed with error: UNAUTHENTICATED: Hostname Verification Check failed.",
+            "another name",
+        ),
+    ],
+)
+def test_a_certificate_that_does_not_verify_is_told_with_its_reason(message: str, reason: str) -> None:
+    """Older releases of gRPC give no reason."""
+    error = explain(Unavailable(f"failed to connect to all addresses; last error: {message}"), NOWHERE)
+    assert isinstance(error, WrongEndpoint) and reason in str(error)
+
+
+def test_what_a_proxy_tells_of_the_connection_behind_it_is_left_as_it_is() -> None:
+    told = Unavailable("upstream connect error; TLS_error:|SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED")
+    assert explain(told, NOWHERE) is told

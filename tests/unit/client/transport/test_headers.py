@@ -78,9 +78,29 @@ def test_without_the_header_it_is_refused(
     assert "who are you?" in capsys.readouterr().err
 
 
-def test_without_tls_or_with_another_authority_there_is_no_connection(url: str) -> None:
+def test_without_tls_there_is_no_connection(url: str) -> None:
     assert run(url) == 3
-    assert run(url, "--tls") == 3
+
+
+@pytest.mark.parametrize("command", [["models"], ["generate", "x", "--out", "/dev/null"], ["batch", "prompts.txt"]])
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_certificate_that_does_not_verify_is_refused_at_once(
+    url: str,
+    certificate: tuple[Path, Path],
+    command: list[str],
+    trusted: bool,
+    *,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of an unknown authority, and a known one that is for another name."""
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("a ball\na cube\n")
+    authority = ["--ca-file", str(certificate[1])] if trusted else []
+    errors = run_refused(capsys, *command, "--url", url.replace("localhost", "127.0.0.1"), "--tls", *authority)
+    assert "whose certificate does not verify" in errors and "--ca-file" in errors
+    assert ("another name" if trusted else "self signed certificate") in errors
 
 
 @pytest.mark.parametrize(
