@@ -14,17 +14,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import uvicorn
+import psycopg
 
 from wan_t2v_gateway.app import gateway_app
-from wan_t2v_gateway.connections import BoundedConnection
 from wan_t2v_gateway.database import owners
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.generation.marking import MarkingError
+from wan_t2v_gateway.http_server import HttpServer
 from wan_t2v_gateway.keys_command import add_keys_options, run_keys
 from wan_t2v_gateway.operator_command import add_queue_options, add_usage_options, run_queue, run_usage
 from wan_t2v_gateway.settings import Settings
+from wan_t2v_gateway.storage.store import UnknownStore
 from wan_t2v_gateway.tracing import TracingError
 
 VARIABLES = "WAN_T2V_GATEWAY_"  # environment variables for values with passwords: any user can read arguments
@@ -32,6 +34,8 @@ _DEFAULTS = Settings()
 _DAY_S, _GIB = 24 * 3600.0, 2**30
 _MOST_DAYS = 36_500.0  # a century: later dates are of no use, and Postgres has a last one
 _MOST_GIB = 2.0**32  # in bytes within a bigint
+_MOST_WORKERS = 1000
+_LONGEST_REDIRECT_S = 7 * _DAY_S  # buckets sign for no longer
 _COMMANDS: tuple[tuple[str, Any, Any, str], ...] = (
     ("keys", run_keys, add_keys_options, "make, list and withdraw keys"),
     ("queue", run_queue, add_queue_options, "pause the queue, and let it go on"),
@@ -47,15 +51,25 @@ def main(arguments: list[str] | None = None) -> int:
     settings = _settings(options)
     if settings.redirect_s and not settings.store_url:
         parser.error("--redirects: files in a folder have no address of their own; it needs --store-url")
+    if not _can_be_read(settings.database_url):  # the reason may have the password in it
+        parser.error("--database-url: accepted: such as postgresql://USER:PASSWORD@HOST:5432/NAME")
     before = signal.signal(signal.SIGTERM, _end)  # until uvicorn installs its own handler
     try:
         with _with_database(settings) as settings:
             return options.run(settings.database_url, options) if options.command else _serve(settings, options)
-    except (LocalPostgresError, MarkingError, TracingError) as error:
+    except (LocalPostgresError, DatabaseUnavailable, MarkingError, TracingError, UnknownStore) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _can_be_read(database_url: str) -> bool:
+    try:
+        psycopg.conninfo.conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError:
+        return False
+    return True
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -83,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wan-t2v-gateway", description=__doc__)
     parser.add_argument("--url", default=_DEFAULTS.server_url, help="the server's gRPC address (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_whole(65_535), default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument("--data", type=Path, default=_DEFAULTS.data, help="local database and files (%(default)s)")
     parser.add_argument(
         "--database-url",
@@ -91,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"URL of a Postgres (or {VARIABLES}DATABASE_URL; default: a local one in --data)",
     )
     _add_file_options(parser)
-    parser.add_argument("--workers", type=int, default=1, help="videos generated at a time (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=_whole(_MOST_WORKERS), default=1, help="videos generated at a time (default: %(default)s)"
+    )
     parser.add_argument("--resumes", action="store_true", help="the server keeps checkpoints, so that jobs can resume")
     parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
     parser.add_argument(
@@ -113,7 +129,7 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--redirects",
-        type=float,
+        type=_seconds(_LONGEST_REDIRECT_S),
         default=0.0,
         metavar="SECONDS",
         help="redirect callers to signed URLs of the bucket, valid for this time",
@@ -138,6 +154,29 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="most GiB of all owners' videos together; beyond it the oldest expire (default: %(default)g)",
     )
+
+
+def _whole(most: int) -> Callable[[str], int]:
+    """Make the parser of a whole number from 0."""
+
+    def parse(text: str) -> int:
+        if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted: a whole number from 0 to {most}")
+
+    return parse
+
+
+def _seconds(most: float) -> Callable[[str], float]:
+    """Make the parser of a time in seconds, from 0."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if 0 <= float(text) <= most:
+                return float(text)
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted: a number of seconds from 0 to {most:.0f}")
+
+    return parse
 
 
 def _kept(most: float) -> Callable[[str], float]:
@@ -173,16 +212,7 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
     if not settings.resumes:
         print("the server keeps no generations: a job that is interrupted starts again", file=sys.stderr)
     print(f"http://{options.host}:{options.port}/ (server: {settings.server_url})", file=sys.stderr)
-    config = uvicorn.Config(
-        app,
-        options.host,
-        options.port,
-        loop="asyncio",  # BoundedConnection uses an attribute of asyncio's transports
-        http=BoundedConnection,
-        log_level="warning",
-        timeout_graceful_shutdown=2,
-    )
-    server = uvicorn.Server(config)
+    server = HttpServer(app, options.host, options.port)
     # At its end uvicorn raises the signal again, which must not prevent the stop of the database.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda signum, frame: None)

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from wan_t2v_client import AsyncTextToVideo, Connection
@@ -31,13 +32,14 @@ from wan_t2v_gateway.webhooks import Deliverer
 
 
 def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
-    """Make the application. `settings.database_url` must be set. Raises MarkingError, TracingError."""
+    """Make the application. `settings.database_url` must be set. Raises MarkingError, TracingError, UnknownStore."""
 
     marker, tracer = marker_of(settings), Tracer.to(settings.traces_url)
+    store = Store(settings.store_url, folder=settings.data / "files")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(settings, marker, tracer, open_access=open_access) as gateway:
+        async with _running(settings, marker, tracer, store=store, open_access=open_access) as gateway:
             app.state.gateway = gateway
             yield
 
@@ -45,7 +47,7 @@ def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
         title="Wan2.2 text-to-video, as jobs",
         version="1",
         lifespan=lifespan,
-        redoc_url=None,
+        openapi_url=None,  # api/page.py serves the document, and none of FastAPI's pages
         description='`size` is WIDTHxHEIGHT. Errors are `{"error": {message, type, param, code}}`.',
     )
     add_error_handlers(app)
@@ -57,7 +59,7 @@ def gateway_app(settings: Settings, *, open_access: bool) -> FastAPI:
 
 @asynccontextmanager
 async def _running(
-    settings: Settings, marker: Marker | None, tracer: Tracer, *, open_access: bool
+    settings: Settings, marker: Marker | None, tracer: Tracer, *, store: Store, open_access: bool
 ) -> AsyncIterator[Gateway]:
     """Start database, queue, workers and lost-jobs check, and stop them in reverse order at the end."""
     database = Database(settings.database_url)
@@ -71,7 +73,6 @@ async def _running(
         await database.apply_schema()
         await apply_queue_schema(database, app)
         await owners.ensure_local(database)
-        store = Store(settings.store_url, folder=settings.data / "files")
         stack.push_async_callback(asyncio.to_thread, tracer.close)
         services = Services(settings, database, Queue(app), store, tracer=tracer)
         client = await stack.enter_async_context(AsyncTextToVideo(connection))
@@ -79,17 +80,28 @@ async def _running(
         await limits.recall()
         listener = Listener(settings.database_url)
         runner = VideoRunner(services, client, connection=connection, marker=marker)
+        if marker is not None and settings.workers:
+            services.measurements.certificate_end = lambda: marker.expires_at.timestamp()
         tasks = {"run_video": runner, "deliver_webhook": Deliverer(services)}
+        gateway = Gateway(services, limits, listener, open_access)
         background = [
             asyncio.create_task(keep_working(app, settings, tasks)),
             asyncio.create_task(watch_for_lost_jobs(app, services)),
             asyncio.create_task(listener.listen()),
             asyncio.create_task(limits.keep_reading()),
         ]
+        stop = asyncio.create_task(_stop_at(gateway.stopping, background))
         try:
-            yield Gateway(services, limits, listener, open_access)
+            yield gateway
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            gateway.stopping.set()
+            await stop
             await runner.close()
+
+
+async def _stop_at(stopping: asyncio.Event, background: Sequence[asyncio.Task[Any]]) -> None:
+    """End the background tasks as soon as the gateway stops, while callers may still get the rest of a file."""
+    await stopping.wait()
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)

@@ -1,10 +1,11 @@
 """Metrics in Prometheus' text format: measurements of this process, and counts from the database."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 PREFIX = "wan_t2v_gateway_"
+_EXPIRATION = "certificate_expiration_timestamp_seconds"
 STATES = ("queued", "in_progress", "completed", "failed", "cancelled")
 
 
@@ -49,18 +50,25 @@ def _cancel() -> Histogram:
 
 @dataclass
 class Measurements:
-    """Measurements of one gateway process."""
+    """Measurements of one gateway process.
+
+    Attributes:
+        certificate_end: Unix time at which the certificate for marking expires; None for a process that signs nothing.
+    """
 
     queued: Histogram = field(default_factory=_queued)
     finishing: Histogram = field(default_factory=_finishing)
     cancel: Histogram = field(default_factory=_cancel)
     webhook_attempts: Counter[str] = field(default_factory=lambda: Counter({"delivered": 0, "failed": 0}))
+    certificate_end: Callable[[], float] | None = None
 
     def lines(self) -> list[str]:
         """Format all measurements for Prometheus."""
         attempts = [sample("webhook_attempts_total", n, result=result) for result, n in self.webhook_attempts.items()]
         lines = [line for histogram in (self.queued, self.finishing, self.cancel) for line in histogram.lines()]
-        return [*lines, *head("webhook_attempts_total", "counter", "deliveries tried, by result"), *attempts]
+        lines += [*head("webhook_attempts_total", "counter", "deliveries tried, by result"), *attempts]
+        lines += head(_EXPIRATION, "gauge", "Unix time at which the certificate for marking expires")
+        return lines if self.certificate_end is None else [*lines, sample(_EXPIRATION, self.certificate_end())]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from wan_t2v_gateway.database.ending import Ending
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.metrics import Measurements
+from wan_t2v_gateway.name_lookups import NameLookups
 from wan_t2v_gateway.queue.tasks import Queue
 from wan_t2v_gateway.settings import Settings
 from wan_t2v_gateway.storage.store import StorageUnavailable, Store
@@ -35,7 +36,7 @@ EXPIRED: LiteralString = (
 
 @dataclass(frozen=True)
 class Services:
-    """Database, queue, store, settings, measurements and tracer of this process."""
+    """Database, queue, store, settings, measurements, tracer and name look-ups of this process."""
 
     settings: Settings
     database: Database
@@ -43,6 +44,7 @@ class Services:
     store: Store
     measurements: Measurements = field(default_factory=Measurements)
     tracer: Tracer = field(default_factory=Tracer)
+    names: NameLookups = field(default_factory=NameLookups)
 
     async def end(self, video_id: str, end: Ending, *, attempt: int | None = None) -> Video | None:
         """Record the end of a job. Returns None if it had ended before, or if another attempt has begun."""

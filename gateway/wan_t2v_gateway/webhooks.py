@@ -1,7 +1,7 @@
 """Deliver webhooks: signed, with the same bytes and id at each attempt, retried for a day.
 
-A receiver is any caller's host. It gets a fixed time, no thread of its own, and nobody reads what it sends after the
-response's head.
+A receiver is any caller's host. It gets a fixed time, no thread but for the look-up of its name, and nobody reads what
+it sends after the response's head. The queue gives an owner's receivers some of the places, not all.
 """
 
 import asyncio
@@ -65,8 +65,9 @@ class Deliverer:
         """Send the webhook. Returns the response's status, or a description of the failure."""
         try:
             secret = await webhook_secret(self._services.database, row["owner"])
+            hosts, names = self._services.settings.webhook_hosts, self._services.names
             async with asyncio.timeout(_DELIVERY_S):
-                addresses = await public_addresses(row["url"], self._services.settings.webhook_hosts)
+                addresses = await public_addresses(row["url"], hosts, names=names, owner=row["owner"])
                 return await post(row, addresses[0], secret)
         except TimeoutError:
             return f"TimeoutError: no response within {_DELIVERY_S:g} s"

@@ -29,9 +29,10 @@ GPU_METRICS = {
         "energy_consumption",
     )
 }
-# docs/pod-metrics.md of kube-state-metrics, and what Prometheus itself says of a target.
+# docs/pod-metrics.md of kube-state-metrics, what Prometheus itself says of a target, and the job gateway's.
 OTHER_METRICS = {
     "up": set(),
+    "wan_t2v_gateway_certificate_expiration_timestamp_seconds": set(),
     "kube_pod_container_status_ready": {"container"},
     "kube_pod_container_status_restarts_total": {"container"},
 }

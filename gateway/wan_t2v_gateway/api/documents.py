@@ -23,7 +23,7 @@ def video_document(video: Video, place: dict[str, Any] | None = None) -> dict[st
         "expires_at": _seconds(video.expires_at),
         "prompt": video.fields.get("prompt"),
         "remixed_from_video_id": video.remixed_from,
-        "seconds": None if frames is None else f"{frames / MODEL_FPS:g}",
+        "seconds": None if frames is None else f"{frames / settings.get('fps', MODEL_FPS):g}",
         "size": size,
         "error": video.error,
         "sha256": video.sha256,

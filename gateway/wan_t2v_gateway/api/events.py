@@ -117,6 +117,8 @@ async def _events(gateway: Gateway, video: Video, last_id: int) -> AsyncIterator
             if time.monotonic() - written > _SIGN_OF_LIFE_S:
                 written = time.monotonic()
                 yield ": still here\n\n"
+            if gateway.stopping.is_set():  # its caller comes again, and is answered by another gateway or a later one
+                return
             await listener.changed(video.id, event, _LOOK_S)
     finally:
         listener.leave(video.id, event)

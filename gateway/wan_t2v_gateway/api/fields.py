@@ -52,7 +52,7 @@ def video_request(given: Mapping[str, Any], limits: Limits) -> VideoRequest:
     fields = {name: _value(name, given[name]) for name in OFFERED if name in given}
     if not str(fields.get("prompt", "")).strip():
         raise InvalidField("prompt", given.get("prompt"), "a text")
-    fields |= _size(given) | _frames(given, limits)
+    fields |= _size(given) | _frames(given, limits, fps=fields.get("fps", MODEL_FPS))
     check_fields(fields, limits)
     # Drawn now, so that every attempt makes the same video; of 31 bits, so that callers can keep it as an int32.
     fields.setdefault("seed", secrets.randbelow(2**31))
@@ -138,8 +138,8 @@ def _size(given: Mapping[str, Any]) -> dict[str, int]:
     return {"width": int(width), "height": int(height)}
 
 
-def _frames(given: Mapping[str, Any], limits: Limits) -> dict[str, int]:
-    """Convert `seconds` to the nearest accepted number of frames, at the model's 16 frames per second."""
+def _frames(given: Mapping[str, Any], limits: Limits, *, fps: int) -> dict[str, int]:
+    """Convert `seconds` of the played video to the nearest accepted number of frames."""
     if "seconds" not in given:
         return {}
     if "num_frames" in given:
@@ -152,4 +152,4 @@ def _frames(given: Mapping[str, Any], limits: Limits) -> dict[str, int]:
     except (TypeError, ValueError, OverflowError):
         raise InvalidField("seconds", came, "a number of seconds above 0, such as 5") from None
     least, step = int(limits.fields["num_frames"].minimum or 1), limits.fields["num_frames"].step
-    return {"num_frames": max(least, step * round((seconds * MODEL_FPS - least) / step) + least)}
+    return {"num_frames": max(least, step * round((seconds * fps - least) / step) + least)}

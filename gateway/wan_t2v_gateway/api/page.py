@@ -1,9 +1,13 @@
-"""The page at `/` and its modules. It loads nothing from other sites; its content security policy enforces that."""
+"""The page at `/`, its modules and the OpenAPI document.
+
+The page loads nothing from other sites; its content security policy enforces that. Its origin keeps the caller's key.
+So no other page is served here, such as FastAPI's documentation, which runs scripts of another site.
+"""
 
 from pathlib import Path
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, JSONResponse
 
 from wan_t2v_gateway.api.errors import ApiError
 
@@ -20,6 +24,7 @@ _HEADERS = {
 }
 
 
+@router.head("/")
 @router.get("/", response_class=FileResponse)
 async def index() -> FileResponse:
     """Return the page."""
@@ -33,3 +38,9 @@ async def asset(name: str) -> FileResponse:
         raise ApiError(404, "there is no such file")
     path = _FILES[name]
     return FileResponse(path, media_type=_TYPES[path.suffix], headers=_HEADERS)
+
+
+@router.get("/openapi.json", response_class=JSONResponse)
+async def openapi(request: Request) -> JSONResponse:
+    """Return the OpenAPI document, with the server's limits if they are known."""
+    return JSONResponse(request.app.openapi(), headers=_HEADERS)

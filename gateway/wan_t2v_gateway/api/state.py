@@ -1,5 +1,6 @@
 """Dependencies of every route: the gateway's parts, and the owner who calls."""
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -14,6 +15,7 @@ from wan_t2v_gateway.database.owners import LOCAL, Owner
 from wan_t2v_gateway.server_limits import LimitsReader
 from wan_t2v_gateway.services import Services
 
+_OTHER_SITE = "requests of other sites' pages are refused; let the site's server call, with a key"
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -24,6 +26,7 @@ class Gateway:
     Attributes:
         open_access: while no key exists, every caller is the local owner.
         streams: number of open event streams by owner.
+        stopping: set when the gateway stops; no new connection is taken then, and event streams end.
     """
 
     services: Services
@@ -31,6 +34,7 @@ class Gateway:
     listener: Listener
     open_access: bool
     streams: Counter[str] = field(default_factory=Counter)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def gateway_of(request: Request) -> Gateway:
@@ -55,10 +59,10 @@ async def owner_of(request: Request) -> Owner:
 def _check_browser(request: Request) -> None:
     """Raise ApiError 403 for another site's page in a local browser, also after DNS rebinding of its host name."""
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise ApiError(403, "requests of other sites' pages are refused; make a key to allow them")
+        raise ApiError(403, _OTHER_SITE)
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
     if origin is not None and _address(origin) != host:
-        raise ApiError(403, "requests of other sites' pages are refused; make a key to allow them")
+        raise ApiError(403, _OTHER_SITE)
     if _host_name(host) not in _LOCAL_NAMES:
         raise ApiError(
             403, f"host: got {host[:100]!r}; accepted without a key: localhost, 127.0.0.1, ::1", param="host"

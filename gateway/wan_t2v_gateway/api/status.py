@@ -16,12 +16,14 @@ _JOBS = (
 )
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> str:
     """Answer `ok` if this process is alive."""
     return "ok\n"
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(gateway: TheGateway) -> str:
     """Answer `ready` if database and server answer, and the server's limits are known."""

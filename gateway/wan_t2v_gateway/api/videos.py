@@ -71,7 +71,8 @@ async def _create(
     key = _idempotency_key(request)
     webhook_url = checked.webhook_url or owner.webhook_url
     if checked.webhook_url:
-        await check_webhook_url(checked.webhook_url, services.settings.webhook_hosts)
+        hosts, names = services.settings.webhook_hosts, services.names
+        await check_webhook_url(checked.webhook_url, hosts, names=names, owner=owner.name)
     new = NewVideo(
         id=f"video_{secrets.token_hex(12)}",
         owner=owner.name,
@@ -114,7 +115,7 @@ async def list_videos(
         limit=limit + 1,
         newest_first=order == "desc",
     )
-    if after is not None and not found and await videos.find(gateway.services.database, after, owner.sees) is None:
+    if after is not None and not found and not await videos.has_place(gateway.services.database, after, owner.sees):
         raise ApiError(400, f"after: got {after[:100]!r}; accepted: the id of a video that is there", param="after")
     data = [video_document(video) for video in found[:limit]]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}

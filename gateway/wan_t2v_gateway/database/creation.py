@@ -104,7 +104,7 @@ async def _lane(connection: AsyncConnection[DictRow], new: NewVideo) -> int | No
         "SELECT lanes.lane FROM generate_series(0, %s) AS lanes (lane) LEFT JOIN videos ON owner = %s "
         "AND videos.lane = lanes.lane AND status IN ('queued', 'in_progress') GROUP BY lanes.lane "
         "ORDER BY count(videos.id), lanes.lane LIMIT 1",
-        [max(0, new.allowance.most_running - 1), new.owner],
+        [new.allowance.most_running - 1, new.owner],
     )
     row = await cursor.fetchone()
     return None if row is None else int(row["lane"])

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -13,9 +13,18 @@ from wan_t2v_gateway.database.call_limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.progress import CHANNEL
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
-from wan_t2v_gateway.database.usage import SPENT
+from wan_t2v_gateway.database.usage import COUNTS, SPENT
 
-QueueWebhook = Callable[[AsyncConnection[DictRow], str], Awaitable[int]]
+# connection, webhook's id, owner -> id of the queue's job
+QueueWebhook = Callable[[AsyncConnection[DictRow], str, str], Awaitable[int]]
+
+_NEVER_BEGUN_KEPT = 1000  # per owner: no limit counts such jobs, so an owner could fill the database with them
+# They have neither files nor seconds of generation.
+_FORGET_NEVER_BEGUN: LiteralString = (
+    "WITH gone AS (DELETE FROM videos WHERE id = ANY(ARRAY(SELECT id FROM videos WHERE owner = %s "
+    "AND status = 'cancelled' AND attempt = 0 ORDER BY completed_at DESC OFFSET %s)) RETURNING id) "
+    "DELETE FROM webhooks USING gone WHERE video_id = gone.id"
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ async def end(
         video = video_from_row(row)
         await connection.execute(
             f"INSERT INTO work (owner, status, seconds) SELECT owner, status, {SPENT} FROM videos "  # noqa: S608
-            "WHERE id = %s",
+            f"WHERE id = %s AND {COUNTS}",
             [video_id],
         )
         await connection.execute(
@@ -74,6 +83,8 @@ async def end(
         )
         if video.webhook_url:
             await _add_webhook(connection, video, queue_webhook)
+        if video.attempt == 0:
+            await connection.execute(_FORGET_NEVER_BEGUN, [video.owner, _NEVER_BEGUN_KEPT])
         await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, video_id])
         return video
 
@@ -101,4 +112,4 @@ async def _add_webhook(connection: AsyncConnection[DictRow], video: Video, queue
         "INSERT INTO webhooks (id, video_id, owner, url, body) VALUES (%s, %s, %s, %s, %s)",
         [webhook_id, video.id, video.owner, video.webhook_url, json.dumps(body)],
     )
-    await queue_webhook(connection, webhook_id)
+    await queue_webhook(connection, webhook_id, video.owner)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from wan_t2v_gateway.database.pool import CONNECT
 from wan_t2v_gateway.database.progress import CHANNEL
 
 _log = logging.getLogger(__name__)
@@ -51,9 +52,7 @@ class Listener:
         """Listen until cancelled; reconnect whenever the connection breaks."""
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, connect_timeout=5
-                ) as connection:
+                async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, **CONNECT) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     async for notification in connection.notifies():
                         for event in self._watchers.get(notification.payload, ()):

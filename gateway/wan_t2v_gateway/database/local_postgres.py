@@ -3,6 +3,7 @@
 Postgres refuses to run as root. If this process is root, Postgres runs as `nobody`, who then owns the data folder.
 """
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -10,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 _USER = "gateway"
 _START_LIMIT_S = 60
+_LISTEN_LIMIT_S, _LISTEN_PAUSE_S = 3.0, 0.1  # Postgres listens soon after it has written its process id
 _QUICK = "-c fsync=off -c full_page_writes=off -c synchronous_commit=off"
 
 
@@ -127,8 +130,34 @@ def _start(programs: Path, data: Path, port: int, *, options: str) -> None:
 
 
 def _is_running(programs: Path, data: Path) -> bool:
+    """Whether the database runs. Raises LocalPostgresError if its process id is another program's.
+
+    After a crash of the machine it may be. Then pg_ctl says that the database runs, and Postgres refuses to start.
+    """
+    give_up_at = time.monotonic() + _LISTEN_LIMIT_S
+    while _has_process(programs, data):
+        if _listens(data):
+            return True
+        if time.monotonic() > give_up_at:
+            file = data / "postmaster.pid"
+            raise LocalPostgresError(
+                f"{file} names process {_process(data)[0]}, and nothing listens on the database's port: "
+                "if that process is another program, the database did not stop cleanly; delete this file and try again"
+            )
+        time.sleep(_LISTEN_PAUSE_S)
+    return False
+
+
+def _has_process(programs: Path, data: Path) -> bool:
     command = _as_owner(programs / "pg_ctl", "-D", data, "status")
     return subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0
+
+
+def _listens(data: Path) -> bool:
+    with contextlib.suppress(OSError, IndexError, ValueError):  # a file that is not written to its end, or gone
+        socket.create_connection(("127.0.0.1", int(_process(data)[3])), timeout=1.0).close()
+        return True
+    return False
 
 
 def _programs(folder: Path) -> Path:

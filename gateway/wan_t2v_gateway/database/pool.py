@@ -1,6 +1,7 @@
 """Connections to Postgres, with a time limit on each call."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool
 
 from wan_t2v_gateway.database.call_limit import DatabaseUnavailable, limited
@@ -21,6 +22,34 @@ _CONNECTION_LIMIT_S = 1.5
 _START_LIMIT_S, _START_PAUSE_S = 30.0, 0.5
 _TRANSACTION_LIMIT_S = 15.0  # also for a transaction whose caller has given up
 PART_ROWS = 1000  # that one statement deletes well within CALL_LIMIT_S
+CONNECT: dict[str, Any] = {"connect_timeout": 5, "target_session_attrs": "read-write"}
+# What passes: the database is away, or a failover has left it read-only, which psycopg counts as an internal error.
+AWAY = (TimeoutError, psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
+
+
+def unavailable(error: BaseException) -> DatabaseUnavailable:
+    """Make the DatabaseUnavailable of an error of AWAY."""
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return DatabaseUnavailable("the database can only be read at the moment")
+    return DatabaseUnavailable(f"the database does not answer ({type(error).__name__})")
+
+
+async def check_writable(connection: AsyncConnection[Any]) -> None:
+    """Raise OperationalError for a broken connection, and close one of a database that can only be read.
+
+    A pool gives no connection that fails this, and opens another. After a failover a former primary's connections may
+    work on, read-only.
+    """
+    await connection.set_autocommit(True)
+    try:
+        cursor = connection.cursor(row_factory=tuple_row)
+        row = await (await cursor.execute("SHOW transaction_read_only", prepare=False)).fetchone()
+    finally:
+        with contextlib.suppress(psycopg.Error):  # of a connection that is closed
+            await connection.set_autocommit(False)
+    if row == ("on",):
+        await connection.close()
+        raise psycopg.OperationalError("the database can only be read")
 
 
 class Database:
@@ -35,8 +64,8 @@ class Database:
             timeout=_CONNECTION_LIMIT_S,
             open=False,
             reconnect_timeout=5,
-            kwargs={"row_factory": dict_row, "connect_timeout": 5},
-            check=AsyncConnectionPool.check_connection,
+            kwargs={"row_factory": dict_row, **CONNECT},
+            check=check_writable,
         )
 
     async def __aenter__(self) -> "Database":
@@ -83,8 +112,8 @@ class Database:
         try:
             async with asyncio.timeout(limit_s), self._pool.connection() as connection:
                 yield connection
-        except (TimeoutError, psycopg.OperationalError) as error:
-            raise DatabaseUnavailable(f"the database does not answer ({type(error).__name__})") from error
+        except AWAY as error:
+            raise unavailable(error) from error
 
     @limited
     async def rows(self, query: LiteralString, arguments: Sequence[Any] | Mapping[str, Any] = ()) -> list[DictRow]:

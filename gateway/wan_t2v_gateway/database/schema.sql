@@ -50,6 +50,17 @@ CREATE INDEX IF NOT EXISTS videos_completed ON videos (completed_at DESC, id) IN
 CREATE INDEX IF NOT EXISTS videos_expiring ON videos (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS videos_without_expiry ON videos (completed_at)
     WHERE expires_at IS NULL AND completed_at IS NOT NULL;  -- ended by an older gateway
+CREATE INDEX IF NOT EXISTS videos_never_begun ON videos (owner, completed_at)
+    WHERE status = 'cancelled' AND attempt = 0;
+
+-- Places in the list of the last videos that each owner removed: who lists and removes asks for what comes after them.
+CREATE TABLE IF NOT EXISTS removed_videos (
+    id text PRIMARY KEY,
+    owner text NOT NULL,
+    created_at timestamptz NOT NULL,    -- of the video
+    removed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS removed_videos_by_owner ON removed_videos (owner, removed_at);
 
 CREATE TABLE IF NOT EXISTS video_events (
     id bigserial PRIMARY KEY,
@@ -69,6 +80,7 @@ CREATE TABLE IF NOT EXISTS webhooks (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     delivered_at timestamptz
 );
+CREATE INDEX IF NOT EXISTS webhooks_by_video ON webhooks (video_id);
 CREATE TABLE IF NOT EXISTS webhook_attempts (
     webhook_id text NOT NULL REFERENCES webhooks ON DELETE CASCADE,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -82,7 +94,7 @@ CREATE TABLE IF NOT EXISTS work (
     id bigserial PRIMARY KEY,
     owner text NOT NULL,
     status text NOT NULL,
-    seconds double precision NOT NULL,  -- of generation, without pauses between attempts
+    seconds double precision NOT NULL,  -- of generation, without pauses between attempts and the server's queue
     ended_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX IF NOT EXISTS work_by_owner ON work (owner, ended_at);
@@ -96,7 +108,7 @@ DO $$ BEGIN
         ALTER TABLE owners ADD COLUMN most_running integer;
         ALTER TABLE owners ADD COLUMN class text NOT NULL DEFAULT 'standard';
         ALTER TABLE videos ADD COLUMN lane integer;            -- of an owner with most_running: see database/creation.py
-        ALTER TABLE videos ADD COLUMN attempt_at timestamptz;  -- start of the running attempt
+        ALTER TABLE videos ADD COLUMN attempt_at timestamptz;  -- since when the attempt works; NULL while it waits
         ALTER TABLE videos ADD COLUMN worked_s double precision NOT NULL DEFAULT 0;  -- of attempts that were put back
     END IF;
     IF NOT EXISTS (

@@ -9,8 +9,10 @@ from psycopg.rows import DictRow
 from wan_t2v_gateway.database.pool import Database
 
 QUEUE_RETRY_S = 30  # an owner's full queue may have room again after a video or two
-# SQL: seconds of generation that a job has used so far
+_NEVER_RETRY_S = 24 * 3600  # no job's end makes room: an administrator may
+# SQL: seconds of generation that a job has used so far, and whether its end is worth a row of `work`
 SPENT: LiteralString = "worked_s + coalesce(extract(epoch FROM clock_timestamp() - attempt_at), 0)::float8"
+COUNTS: LiteralString = "(status = 'completed' OR worked_s > 0 OR attempt_at IS NOT NULL)"
 _USAGE: LiteralString = (  # no caller's text is in this query
     "SELECT owners.name AS owner, class, most_queued, most_running, most_seconds_a_day, jobs.*, past.* FROM owners "  # noqa: S608
     "CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE status = 'queued') AS queued, "
@@ -53,6 +55,8 @@ async def check_allowance(connection: AsyncConnection[DictRow], owner: str, allo
     )
     row = await cursor.fetchone()
     assert row is not None
+    if allowance.most_running == 0:
+        raise TooManyJobs("none of your jobs may run (limit 0)", _NEVER_RETRY_S)
     most = allowance.most_queued
     if most is not None and row["queued"] >= most:
         raise TooManyJobs(f"{row['queued']} of your jobs wait (limit {most}); try again when one began", QUEUE_RETRY_S)

@@ -6,7 +6,27 @@ from wan_t2v_gateway.database.call_limit import limited
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.records import COLUMNS, Video, video_from_row
 from wan_t2v_gateway.database.switches import is_paused
-from wan_t2v_gateway.database.usage import SPENT
+from wan_t2v_gateway.database.usage import COUNTS, SPENT
+
+_PLACES_KEPT = 1000  # of removed videos, per owner
+# The place of a video in the list, also of one that was removed lately.
+_PLACE: LiteralString = (
+    "SELECT created_at, id FROM (SELECT created_at, id, owner FROM videos WHERE id = %(after)s "
+    "UNION ALL SELECT created_at, id, owner FROM removed_videos WHERE id = %(after)s LIMIT 1) AS place "
+    "WHERE %(owner)s::text IS NULL OR owner = %(owner)s"
+)
+_FORGET_PLACES: LiteralString = (  # some more than one removal adds
+    "DELETE FROM removed_videos WHERE id = ANY(ARRAY(SELECT id FROM removed_videos WHERE id = ANY(ARRAY("
+    "SELECT id FROM removed_videos WHERE owner = %s ORDER BY removed_at DESC OFFSET %s LIMIT 10)) "
+    "ORDER BY id FOR UPDATE SKIP LOCKED))"
+)
+# Seconds until the place is free that the next job gets once `jobs` have begun; no row if none runs.
+_WAIT: LiteralString = (
+    "SELECT (left_s + jobs / places * typical_s)::float8 AS wait_s FROM (SELECT %(jobs)s::bigint AS jobs, "
+    "%(typical_s)s::float8 AS typical_s, count(*) OVER () AS places, row_number() OVER (ORDER BY started_at, id) - 1 "
+    "AS place, greatest(0, %(typical_s)s - extract(epoch FROM clock_timestamp() - started_at)::float8) AS left_s "
+    "FROM videos WHERE status = 'in_progress') AS running WHERE place = mod(jobs, places)"
+)
 
 
 async def find(database: Database, video_id: str, owner: str | None) -> Video | None:
@@ -18,6 +38,11 @@ async def find(database: Database, video_id: str, owner: str | None) -> Video | 
     return None if row is None else video_from_row(row)
 
 
+async def has_place(database: Database, video_id: str, owner: str | None) -> bool:
+    """Whether a video is in the list of this owner, or was until it was removed lately."""
+    return await database.row(_PLACE, {"after": video_id, "owner": owner}) is not None
+
+
 async def page(
     database: Database, *, owner: str | None, status: str | None, after: str | None, limit: int, newest_first: bool
 ) -> list[Video]:
@@ -26,8 +51,7 @@ async def page(
     query: Any = (
         f"SELECT {COLUMNS} FROM videos WHERE (%(owner)s::text IS NULL OR owner = %(owner)s) "  # noqa: S608
         "AND (%(status)s::text IS NULL OR status = %(status)s) AND (%(after)s::text IS NULL OR "
-        f"(created_at, id) {beyond} (SELECT created_at, id FROM videos WHERE id = %(after)s "
-        "AND (%(owner)s::text IS NULL OR owner = %(owner)s))) "
+        f"(created_at, id) {beyond} ({_PLACE})) "
         f"ORDER BY created_at {order}, id {order} LIMIT %(limit)s"
     )
     arguments: Any = {"owner": owner, "status": status, "after": after, "limit": limit}
@@ -57,8 +81,20 @@ async def place(database: Database, video: Video) -> dict[str, Any]:
     first = await ahead(database, video)
     if await is_paused(database):
         return {"ahead": first, "wait_s": None, "paused": True}
+    return {"ahead": first, "wait_s": await _wait_s(database, first), "paused": False}
+
+
+async def _wait_s(database: Database, jobs: int) -> float | None:
+    """Estimate the seconds until `jobs` waiting ones have begun and a place is free; None before the first video.
+
+    There are as many places as jobs that run, at least one, and each job takes the typical time. So places become free
+    in the order in which their jobs began, again and again.
+    """
     typical_s = await typical_seconds(database)
-    return {"ahead": first, "wait_s": None if typical_s is None else round(first * typical_s, 1), "paused": False}
+    if typical_s is None:
+        return None
+    row = await database.row(_WAIT, {"jobs": jobs, "typical_s": typical_s})
+    return round(row["wait_s"] if row else jobs * typical_s, 1)
 
 
 async def cancel_age_s(database: Database, video_id: str) -> float | None:
@@ -97,15 +133,20 @@ async def ask_to_cancel(database: Database, video_id: str) -> None:
 async def remove(database: Database, video_id: str) -> list[str]:
     """Delete the record with prompt, events and webhooks. Its seconds of generation stay in the usage.
 
-    Returns the folders in which its attempts stored files.
+    Its place in the list is kept for a while. Returns the folders in which its attempts stored files.
     """
     async with database.transaction() as connection:
         await connection.execute("DELETE FROM webhooks WHERE video_id = %s", [video_id])
         cursor = await connection.execute(
             "WITH gone AS (DELETE FROM videos WHERE id = %s RETURNING *), "  # noqa: S608
             f"spent AS (INSERT INTO work (owner, status, seconds) SELECT owner, 'cancelled', {SPENT} FROM gone "
-            "WHERE status IN ('queued', 'in_progress')) SELECT folders FROM gone",
+            f"WHERE status IN ('queued', 'in_progress') AND {COUNTS}), "
+            "placed AS (INSERT INTO removed_videos (id, owner, created_at) SELECT id, owner, created_at FROM gone) "
+            "SELECT owner, folders FROM gone",
             [video_id],
         )
         row = await cursor.fetchone()
-        return [] if row is None else list(row["folders"])
+        if row is None:
+            return []
+        await connection.execute(_FORGET_PLACES, [row["owner"], _PLACES_KEPT])
+        return list(row["folders"])

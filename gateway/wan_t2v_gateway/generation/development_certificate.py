@@ -1,15 +1,15 @@
 """A certificate for development: its own authority and signer, made once and kept in a folder."""
 
-import importlib
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from wan_t2v_gateway.generation.marking import Certificate, Marker, MarkingError
+from wan_t2v_gateway.generation.marking import Certificate, Marker, MarkingError, library
 from wan_t2v_gateway.settings import Settings
 
 _NAME = "wan-t2v development, not trusted"
-_LIFE = timedelta(days=365)
+_LIFE, _RENEWED_BEFORE_END = timedelta(days=365), timedelta(days=30)
 
 
 def marker_of(settings: Settings) -> Marker | None:
@@ -17,20 +17,24 @@ def marker_of(settings: Settings) -> Marker | None:
     if not settings.mark:
         return None
     if settings.mark == "development":
-        return Marker(development_certificate(settings.data / "marking"), kind="development")
+        return Marker(lambda: development_certificate(settings.data / "marking"), kind="development")
     folder = Path(settings.mark)
-    return Marker(Certificate.read(folder / "chain.pem", folder / "key.pem"), kind="own")
+    return Marker(lambda: Certificate.read(folder / "chain.pem", folder / "key.pem"), kind="own")
 
 
 def development_certificate(folder: Path) -> Certificate:
-    """Return the certificate in the folder; make a new one if it is missing or expires soon. It is not trusted."""
+    """Return the certificate in the folder; make a new one unless it lasts for a while. It is not trusted."""
     chain, key = folder / "development-chain.pem", folder / "development-key.pem"
-    if not (chain.exists() and key.exists() and _is_fresh(chain)):
-        folder.mkdir(parents=True, exist_ok=True)
-        made = _make()
-        _write(key, made.key)
-        _write(chain, made.chain)
-    return Certificate.read(chain, key)
+    with contextlib.suppress(MarkingError):  # none yet, or one that two gateways wrote at the same time
+        kept = Certificate.read(chain, key)
+        kept.check()
+        if kept.validity()[1] - datetime.now(UTC) > _RENEWED_BEFORE_END:
+            return kept
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _make()
+    _write(key, made.key)
+    _write(chain, made.chain)
+    return made
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -38,25 +42,11 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _is_fresh(chain: Path) -> bool:
-    x509 = _module("cryptography.x509")
-    certificate = x509.load_pem_x509_certificate(chain.read_bytes())
-    return bool(certificate.not_valid_after_utc - datetime.now(UTC) > timedelta(days=7))
-
-
-def _module(name: str) -> Any:
-    """Import a module of `cryptography`, which only the extra `marking` installs. Raises MarkingError."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise MarkingError("a development certificate needs the extra `marking`") from None
-
-
 def _make() -> Certificate:
     """Make an authority, let it sign one signer, and discard its key."""
-    serialization = _module("cryptography.hazmat.primitives.serialization")
-    ec = _module("cryptography.hazmat.primitives.asymmetric.ec")
-    x509 = _module("cryptography.x509")
+    serialization = library("cryptography.hazmat.primitives.serialization")
+    ec = library("cryptography.hazmat.primitives.asymmetric.ec")
+    x509 = library("cryptography.x509")
     authority_key, signer_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = _certificate(x509, _NAME + " (authority)", authority_key, authority_key, _NAME + " (authority)")
     signer = _certificate(x509, _NAME, signer_key, authority_key, _NAME + " (authority)")
@@ -89,7 +79,7 @@ def _certificate(x509: Any, name: str, key: Any, issuers_key: Any, issuer: str) 
     )
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical)
-    return builder.sign(issuers_key, _module("cryptography.hazmat.primitives.hashes").SHA256())
+    return builder.sign(issuers_key, library("cryptography.hazmat.primitives.hashes").SHA256())
 
 
 def _named(x509: Any, name: str) -> Any:

@@ -9,10 +9,12 @@ from wan_t2v_client.errors import AlreadyRunning
 
 from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.generation.failures import refuses_all
+from wan_t2v_gateway.generation.marking import CertificateExpired
 from wan_t2v_gateway.queue.tasks import TryAgain
 from wan_t2v_gateway.settings import Settings
 from wan_t2v_gateway.storage.store import FileRefused, StorageUnavailable
 
+Reason = Unavailable | StorageUnavailable | CertificateExpired
 _LONGEST_PAUSE_S = 60.0
 _HELD_ATTEMPTS = 3  # of a job after which the worker takes no other during the job's whole pause
 _SHORT_HOLD_S = 3.0  # after later attempts
@@ -59,7 +61,7 @@ class Pauses:
             if refused.held_s:
                 self._next_job_at = max(self._next_job_at, time.monotonic() + refused.held_s + _UNTIL_QUEUED_S)
 
-    def try_again(self, video: Video, error: Unavailable | StorageUnavailable, *, lost_s: float) -> Refused:
+    def try_again(self, video: Video, error: Reason, *, lost_s: float) -> Refused:
         """Make the exception that returns the job to the queue. Raises ServerFault if the job has waited too long."""
         waited_s = video.outage_s + lost_s
         if waited_s > self._settings.longest_outage_s:
@@ -68,14 +70,14 @@ class Pauses:
         held_s = _held_s(video, error, pause_s)
         return Refused(str(error), pause_s, outage_s=lost_s + pause_s, held_s=held_s)
 
-    def _pause_s(self, video: Video, error: Unavailable | StorageUnavailable) -> float:
+    def _pause_s(self, video: Video, error: Reason) -> float:
         asked_s = (isinstance(error, Unavailable) and error.retry_after_s) or 0.0
         growing_s = self._settings.retry_s * 2.0 ** min(video.attempt - 1, 16)
         own_s = 1.0 if isinstance(error, AlreadyRunning) else growing_s
         return float(min(_LONGEST_PAUSE_S, max(asked_s, own_s)))
 
 
-def _held_s(video: Video, error: Unavailable | StorageUnavailable, pause_s: float) -> float:
+def _held_s(video: Video, error: Reason, pause_s: float) -> float:
     """Return the part of a job's pause in which no other begins.
 
     A later job would be refused too, and overtake this one when there is room again. But if the refusal may be this

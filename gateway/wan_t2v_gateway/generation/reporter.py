@@ -6,6 +6,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import psycopg
 from wan_t2v_client import Heartbeat, Progress
 
 from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
@@ -79,13 +80,15 @@ class Reporter:
             "percent": min(99, int(100 * share)),
             "preview": progress.preview is not None,
         }
-        self._add(Update("step", data, progress.preview))
+        self._add(Update("step", data, progress.preview, worked_s=progress.step_s))
 
     def record_stage(self, heartbeat: Heartbeat) -> None:
         """Queue the update of a heartbeat, which has the request's stage."""
-        self.admitted = self.admitted or heartbeat.stage != _QUEUE
+        waits = heartbeat.stage == _QUEUE
+        self.admitted = self.admitted or not waits
         data = {"stage": heartbeat.stage, "stage_s": heartbeat.stage_s}
-        self._add(Update("stage", data if heartbeat.ahead is None else {**data, "server_ahead": heartbeat.ahead}))
+        data = data if heartbeat.ahead is None else {**data, "server_ahead": heartbeat.ahead}
+        self._add(Update("stage", data, waits=waits, worked_s=heartbeat.stage_s))
 
     def _add(self, update: Update) -> None:
         self._waiting.append(update)
@@ -106,5 +109,7 @@ class Reporter:
                     _log.warning("progress of %s waits: %s", self._video.id, error)
                     await asyncio.sleep(1.0)
                     continue
+                except psycopg.Error as error:  # the video goes on without this update
+                    _log.error("progress of %s is not recorded: %s", self._video.id, error)
                 if self._waiting and self._waiting[0] is update:
                     del self._waiting[0]

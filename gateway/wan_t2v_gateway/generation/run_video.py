@@ -30,7 +30,7 @@ from wan_t2v_gateway.database.ending import Ending, failure
 from wan_t2v_gateway.database.progress import begin, count_crash, put_back
 from wan_t2v_gateway.database.records import Video
 from wan_t2v_gateway.generation.failures import failure_of, is_dead_process, is_lost
-from wan_t2v_gateway.generation.marking import Marker
+from wan_t2v_gateway.generation.marking import CertificateExpired, Marker
 from wan_t2v_gateway.generation.pauses import Pauses, Refused
 from wan_t2v_gateway.generation.process_deaths import ProcessDeaths
 from wan_t2v_gateway.generation.readiness import is_ready
@@ -89,8 +89,13 @@ class VideoRunner:
             self._uploads.forget(video)
 
     async def takes_jobs(self) -> bool:
-        """Whether the next job may begin: no pause after a refusal is running, and the server is ready."""
-        return self._pauses.are_over() and await is_ready(self._connection) and self._pauses.are_over()
+        """Whether the next job may begin: no pause after a refusal runs, files can be signed, the server is ready."""
+        if not self._pauses.are_over() or not await self._can_sign():
+            return False
+        return await is_ready(self._connection) and self._pauses.are_over()
+
+    async def _can_sign(self) -> bool:
+        return self._marker is None or await asyncio.to_thread(self._marker.can_sign)
 
     async def close(self) -> None:
         """Finish what the jobs left behind, once no job runs any more."""
@@ -107,7 +112,7 @@ class VideoRunner:
                 await self._store(video, generation)
             self._pauses.end()
             self._services.measurements.finishing.observe(time.monotonic() - received)
-        except (Unavailable, StorageUnavailable) as error:
+        except (Unavailable, StorageUnavailable, CertificateExpired) as error:
             worked = reporter.progressed and isinstance(error, Unavailable)
             raise self._pauses.try_again(video, error, lost_s=0.0 if worked else time.monotonic() - began) from None
 

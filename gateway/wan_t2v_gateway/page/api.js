@@ -18,13 +18,28 @@ function headers(more = {}) {
   return key.get() ? { authorization: `Bearer ${key.get()}`, ...more } : more;
 }
 
+// A number as it is spelt: text, which the interface takes as well, where JavaScript would round it. Seeds have 63 bits.
+export function exact(text) {
+  return Math.abs(Number(text)) <= Number.MAX_SAFE_INTEGER ? Number(text) : text;
+}
+
+// Not crypto.randomUUID, which browsers lack on pages over plain HTTP from another machine.
+export function randomKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+// `read` has the text of a number; older browsers do not tell it.
+function parse(text) {
+  return JSON.parse(text, (name, value, read) => (typeof value === 'number' && read?.source ? exact(read.source) : value));
+}
+
 export async function call(method, path, body, more = {}) {
   const answer = await fetch(path, {
     method,
     headers: headers({ ...(body ? { 'content-type': 'application/json' } : {}), ...more }),
     body: body && JSON.stringify(body),
   });
-  const told = await answer.json().catch(() => ({}));
+  const told = await answer.text().then(parse).catch(() => ({}));
   if (!answer.ok) throw new ApiError(answer.status, told.error || { message: `the gateway answered ${answer.status}` });
   return told;
 }

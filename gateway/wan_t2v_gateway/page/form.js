@@ -1,6 +1,6 @@
 // The form: the request's fields, errors at their field, and the same request as curl and Python.
 
-import { ApiError, call, key } from './api.js';
+import { ApiError, call, exact, key, randomKey } from './api.js';
 
 export function setUpForm(form, onCreated) {
   const keyField = form.querySelector('#key');
@@ -12,7 +12,7 @@ export function setUpForm(form, onCreated) {
     const button = form.querySelector('[type=submit]');
     button.disabled = true;
     try {
-      onCreated(await call('POST', '/v1/videos', request(form), { 'idempotency-key': crypto.randomUUID() }));
+      onCreated(await call('POST', '/v1/videos', request(form), { 'idempotency-key': randomKey() }));
     } catch (error) {
       showError(form, error);
     }
@@ -60,8 +60,8 @@ function request(form) {
   const fields = {};
   for (const [name, value] of new FormData(form)) {
     if (value.trim() === '') continue;
-    const number = ['numeric', 'decimal'].includes(form.elements[name].inputMode) && name !== 'seconds' && Number.isFinite(Number(value));
-    fields[name] = number ? Number(value) : value;
+    const number = ['numeric', 'decimal'].includes(form.elements[name].inputMode) && name !== 'seconds';
+    fields[name] = number ? exact(value) : value;
   }
   return fields;
 }

@@ -12,11 +12,25 @@ const queueLine = document.querySelector('#queue');
 const cards = new Map();
 let limitsShown = false;
 
-function show(video, place) {
-  if (cards.get(video.id)?.element.isConnected) return;
-  const card = new Card(video, { onRemix: remix, onError: (error) => { status.textContent = error.message; } });
-  cards.set(video.id, card);
-  list[place](card.element);
+// Shows videos of the list, the newest first. Each comes before the next of them, since created_at has whole seconds.
+function show(videos, before = null) {
+  for (const video of [...videos].reverse()) {
+    if (!cards.has(video.id)) {
+      const card = new Card(video, { onRemix: remix, onError: tell });
+      cards.set(video.id, card);
+      list.insertBefore(card.element, before ?? firstOlder(video));
+    }
+    const { element } = cards.get(video.id);
+    if (element.isConnected) before = element; // else it was deleted after the list was read
+  }
+}
+
+function firstOlder(video) {
+  return [...list.children].find((element) => cards.get(element.dataset.id).video.created_at < video.created_at) ?? null;
+}
+
+function tell(error) {
+  status.textContent = error.message;
 }
 
 function remix(video) {
@@ -35,9 +49,9 @@ function remix(video) {
 
 async function load(after) {
   const page = await call('GET', `/v1/videos?limit=20${after ? `&after=${after}` : ''}`);
-  page.data.forEach((video) => show(video, 'append'));
+  show(page.data);
   more.hidden = !page.has_more;
-  more.onclick = () => load(page.last_id);
+  more.onclick = () => load(page.last_id).catch(tell);
 }
 
 // Shows videos that another tab or program requested, and whether the server is ready.
@@ -46,7 +60,7 @@ async function look() {
     const before = [...cards.keys()];
     const page = await call('GET', '/v1/videos?limit=20');
     removeGone(before, page);
-    page.data.reverse().forEach((video) => show(video, 'prepend'));
+    show(page.data);
     showQueue(await call('GET', '/v1/queue'));
     await readLimits();
     const ready = await fetch('/readyz');
@@ -86,6 +100,6 @@ function showQueue(queue) {
   queueLine.classList.toggle('paused', queue.paused);
 }
 
-setUpForm(form, (video) => show(video, 'prepend'));
+setUpForm(form, (video) => show([video], list.firstChild));
 readLimits().catch(() => {});
-load().catch((error) => { status.textContent = error.message; }).then(() => setTimeout(look, 3000));
+load().catch(tell).then(() => setTimeout(look, 3000));

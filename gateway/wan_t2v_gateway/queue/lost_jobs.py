@@ -11,12 +11,13 @@ from typing import LiteralString
 
 import procrastinate
 from procrastinate.exceptions import ProcrastinateException
+from procrastinate.jobs import Job
 
-from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable, limited
 from wan_t2v_gateway.database.creation import lane_name
 from wan_t2v_gateway.database.ending import Ending, failure
 from wan_t2v_gateway.database.pool import Database
-from wan_t2v_gateway.database.progress import count_crash
+from wan_t2v_gateway.database.progress import count_crash, give_back
 from wan_t2v_gateway.database.usage import forget_old_work
 from wan_t2v_gateway.queue.patient_manager import OWN_TRY
 from wan_t2v_gateway.queue.tasks import GENERATE
@@ -113,14 +114,25 @@ async def give_back_stalled(app: procrastinate.App, services: Services, database
         return 0
     given = 0
     for job in stalled:
-        own_try = {"job_id": job.id, "worker_id": job.worker_id, "attempts": job.attempts}
-        if not await services.database.rows(_GIVE_BACK, own_try):
+        if not await _give_back(services.database, job):
             continue  # another gateway was first, or the job has ended
         given += 1
         _log.warning("job %s of a silent worker goes back to the queue", job.id)
         if job.task_name == GENERATE:
             await _count_death(services, str(job.task_kwargs.get("video_id")))
     return given
+
+
+@limited
+async def _give_back(database: Database, job: Job) -> bool:
+    """Queue a job again. No worker takes it before its record says so too, since both are one transaction."""
+    async with database.transaction() as connection:
+        own_try = {"job_id": job.id, "worker_id": job.worker_id, "attempts": job.attempts}
+        if not (await connection.execute(_GIVE_BACK, own_try)).rowcount:
+            return False
+        if job.task_name == GENERATE:
+            await give_back(connection, str(job.task_kwargs.get("video_id")), job.worker_id)
+        return True
 
 
 async def _count_death(services: Services, video_id: str) -> None:
@@ -167,4 +179,5 @@ async def _put_back(services: Services, video_id: str) -> bool:
         lane = lane_name(video["owner"], video["lane"])
         job = await services.queue.add_video(connection, video_id, video["turn"], lane)
         await connection.execute("UPDATE videos SET queue_job = %s WHERE id = %s", [job, video_id])
+        await give_back(connection, video_id, None)
     return True

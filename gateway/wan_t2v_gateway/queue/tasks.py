@@ -1,21 +1,28 @@
 """The queue's tasks, and their retries."""
 
 import asyncio
+import contextlib
+import zlib
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import procrastinate
+from procrastinate.exceptions import ConnectorException
 from procrastinate.job_context import JobContext
 from procrastinate.jobs import Job
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+from psycopg_pool import AsyncConnectionPool
 
-from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable, limited
+from wan_t2v_gateway.database.pool import AWAY, CONNECT, check_writable, unavailable
 from wan_t2v_gateway.queue.patient_manager import PatientJobManager
 
 VIDEOS, WEBHOOKS = "videos", "webhooks"
 GENERATE, DELIVER = "generate", "deliver"
+DELIVERY_LANES = 4  # per owner: deliveries at a time, by all gateways together
 
 
 class TryAgain(Exception):
@@ -35,12 +42,16 @@ class TryAgain(Exception):
 
 
 class Retries(BaseRetryStrategy):
-    """Retry a task that raised TryAgain, that a stopping worker cancelled, or that lost the database."""
+    """Retry a task that raised TryAgain, that a stopping worker cancelled, or that lost the database.
+
+    A delivery that failed goes after those that failed less often. A video keeps its turn.
+    """
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         """Decide on a retry; None ends the task as failed."""
         if isinstance(exception, TryAgain):
-            return RetryDecision(retry_at=exception.at)
+            priority = job.priority - 1 if job.task_name == DELIVER else None
+            return RetryDecision(retry_at=exception.at, priority=priority)
         if isinstance(exception, asyncio.CancelledError | DatabaseUnavailable):
             return RetryDecision(retry_in={"seconds": 0})
         return None
@@ -54,7 +65,8 @@ def queue_app(database_url: str) -> procrastinate.App:
         max_size=8,
         timeout=5,
         reconnect_timeout=5,  # else the pause between tries grows to minutes, and workers are silent as long
-        kwargs={"connect_timeout": 5},
+        kwargs=CONNECT,
+        pool_factory=_writable_pool,
     )
     app = procrastinate.App(connector=connector)
     app.job_manager = PatientJobManager(connector, pausable=VIDEOS)
@@ -70,8 +82,12 @@ def queue_app(database_url: str) -> procrastinate.App:
     return app
 
 
+def _writable_pool(**options: Any) -> AsyncConnectionPool:
+    return AsyncConnectionPool(**{**options, "check": check_writable})
+
+
 class Queue:
-    """The gateway's operations on the queue."""
+    """The gateway's operations on the queue. They raise DatabaseUnavailable while the database is unreachable."""
 
     def __init__(self, app: procrastinate.App) -> None:
         self.app = app
@@ -80,9 +96,13 @@ class Queue:
         """Queue a job in the caller's transaction; lower turns go first, and one job per lane runs. Returns its id."""
         return await self._add(connection, GENERATE, priority=-turn, lock=lane, video_id=video_id)
 
-    async def add_webhook(self, connection: AsyncConnection[DictRow], webhook_id: str) -> int:
-        """Queue a delivery in the caller's transaction. Returns the id of the queue's job."""
-        return await self._add(connection, DELIVER, priority=0, webhook_id=webhook_id)
+    async def add_webhook(self, connection: AsyncConnection[DictRow], webhook_id: str, owner: str) -> int:
+        """Queue a delivery in the caller's transaction, in one of its owner's lanes. Returns the id of the queue's job.
+
+        So receivers of one owner that do not answer hold a few of the workers' places, and not all.
+        """
+        lane = f"{owner}/{zlib.crc32(webhook_id.encode()) % DELIVERY_LANES}/{WEBHOOKS}"  # no lane of videos
+        return await self._add(connection, DELIVER, priority=0, lock=lane, webhook_id=webhook_id)
 
     async def _add(
         self,
@@ -95,8 +115,22 @@ class Queue:
     ) -> int:
         queue = VIDEOS if task == GENERATE else WEBHOOKS
         deferrer = self.app.configure_task(task, queue=queue, priority=priority, lock=lock, connection=connection)
-        return await deferrer.defer_async(**arguments)
+        with _telling_outages():
+            return await deferrer.defer_async(**arguments)
 
+    @limited
     async def cancel(self, job: int) -> bool:
         """Remove a waiting job, or abort it at the worker that runs it. Returns False if it had ended."""
-        return await self.app.job_manager.cancel_job_by_id_async(job, abort=True, delete_job=True)
+        with _telling_outages():
+            return await self.app.job_manager.cancel_job_by_id_async(job, abort=True, delete_job=True)
+
+
+@contextlib.contextmanager
+def _telling_outages() -> Iterator[None]:
+    """Raise DatabaseUnavailable for an outage, which procrastinate reports as an error like any other."""
+    try:
+        yield
+    except ConnectorException as error:
+        if isinstance(error.__cause__, AWAY):
+            raise unavailable(error.__cause__) from error
+        raise

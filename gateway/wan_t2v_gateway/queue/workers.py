@@ -14,7 +14,7 @@ from wan_t2v_gateway.settings import Settings
 _log = logging.getLogger(__name__)
 _PAUSE_S = 1.0
 _FORGET_WORKER_S = 3600.0  # a worker that only hung must still find its own row
-_DELIVERIES = 8  # webhooks at a time
+_DELIVERIES = 16  # webhooks at a time: four owners' lanes
 _STOP_LIMIT_S = 5.0  # for jobs to return to the queue
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,8 @@ NAMES = {"video": "video.mp4", "thumbnail": "thumbnail.png", "spritesheet": "spr
 TYPES = {"video": "video/mp4", "thumbnail": "image/png", "spritesheet": "image/png"}
 
 _PART_BYTES = 2**20
-_ANSWER_LIMIT_S = 5.0
+_ANSWER_LIMIT_S = 5.0  # obstore itself repeats for minutes
+_PART_LIMIT_S = 15.0  # for the first part of a file, also over a slow line
 
 
 class StorageUnavailable(Exception):
@@ -24,6 +26,10 @@ class StorageUnavailable(Exception):
 
 class FileRefused(StorageUnavailable):
     """The store answers, and refused this file."""
+
+
+class UnknownStore(Exception):
+    """The store's URL cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,17 @@ class FileInfo:
 
 
 class Store:
-    """Files of videos, by folder and variant. A folder is of one attempt: `<video id>/<attempt>`."""
+    """Files of videos, by folder and variant. A folder is of one attempt: `<video id>/<attempt>`.
+
+    The constructor raises UnknownStore.
+    """
 
     def __init__(self, url: str, *, folder: Path) -> None:
         if url:
-            self._store = from_url(url)
+            try:
+                self._store = from_url(url)
+            except (BaseError, ValueError) as error:
+                raise UnknownStore(f"--store-url: {_first_line(error)}; accepted: such as s3://bucket") from None
         else:
             folder.mkdir(parents=True, exist_ok=True)
             self._store = LocalStore(folder, automatic_cleanup=True)  # of folders that became empty
@@ -55,49 +67,68 @@ class Store:
     async def _answers(self, folder: str, variant: str) -> bool:
         """Whether the store tells that a file is there, or is not."""
         try:
-            async with asyncio.timeout(_ANSWER_LIMIT_S):  # obstore repeats for minutes
-                await self.info(folder, variant)
-        except (StorageUnavailable, TimeoutError):
+            await self.info(folder, variant)
+        except StorageUnavailable:
             return False
         return True
 
     async def info(self, folder: str, variant: str) -> FileInfo | None:
         """Return size and ETag of a file; None if it is missing. Raises StorageUnavailable."""
         try:
-            meta = await obstore.head_async(self._store, _path(folder, variant))
+            async with _limited("does not answer", _ANSWER_LIMIT_S):
+                meta = await obstore.head_async(self._store, _path(folder, variant))
         except FileNotFoundError:
             return None
-        except (BaseError, OSError) as error:
-            raise StorageUnavailable(f"the store does not answer: {_first_line(error)}") from None
         return FileInfo(meta["size"], (meta["e_tag"] or f"{folder}-{meta['size']}").strip('"'))
 
     async def read(self, folder: str, variant: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes from `start` to `end` (exclusive), in parts of at most 1 MiB. Raises StorageUnavailable."""
         path = _path(folder, variant)
         for begin in range(start, end, _PART_BYTES):
+            limit_s = _PART_LIMIT_S if begin == start else None  # later, a caller has the file's head already
             try:
-                data = await obstore.get_range_async(self._store, path, start=begin, end=min(end, begin + _PART_BYTES))
-            except (BaseError, OSError) as error:
+                async with _limited("does not return a file", limit_s):
+                    part = await obstore.get_range_async(
+                        self._store, path, start=begin, end=min(end, begin + _PART_BYTES)
+                    )
+            except FileNotFoundError as error:
                 raise StorageUnavailable(f"the store does not return a file: {_first_line(error)}") from None
-            yield bytes(data)
+            yield bytes(part)
 
     async def signed_address(self, folder: str, variant: str, seconds: float) -> str:
         """Sign a URL by which a file can be fetched from the bucket for `seconds`. Raises StorageUnavailable."""
         try:
             path, store = _path(folder, variant), cast(Any, self._store)
-            return str(await obstore.sign_async(store, "GET", path, timedelta(seconds=seconds)))
-        except (BaseError, OSError, ValueError, TypeError) as error:
+            async with _limited("signs no address", _ANSWER_LIMIT_S):  # it may have to fetch credentials
+                return str(await obstore.sign_async(store, "GET", path, timedelta(seconds=seconds)))
+        except (ValueError, TypeError) as error:
             raise StorageUnavailable(f"the store signs no address: {_first_line(error)}") from None
 
     async def remove(self, folder: str) -> None:
         """Delete all files of a folder; missing ones count as deleted. Raises StorageUnavailable."""
         for variant in NAMES:
             try:
-                await obstore.delete_async(self._store, _path(folder, variant))
+                async with _limited("does not delete", _ANSWER_LIMIT_S):
+                    await obstore.delete_async(self._store, _path(folder, variant))
             except FileNotFoundError:
                 continue
-            except (BaseError, OSError) as error:
-                raise StorageUnavailable(f"the store does not delete: {_first_line(error)}") from None
+
+
+@asynccontextmanager
+async def _limited(failure: str, limit_s: float | None) -> AsyncIterator[None]:
+    """Raise StorageUnavailable, with what the store fails to do, for its errors and its silence.
+
+    A FileNotFoundError is an answer, and passes.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except FileNotFoundError:
+        raise
+    except TimeoutError:
+        raise StorageUnavailable(f"the store {failure}: no answer in time") from None
+    except (BaseError, OSError) as error:
+        raise StorageUnavailable(f"the store {failure}: {_first_line(error)}") from None
 
 
 def _path(folder: str, variant: str) -> str:

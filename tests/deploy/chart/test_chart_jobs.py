@@ -61,6 +61,17 @@ def test_the_worker_ends_after_the_server_it_works_for() -> None:
     assert containers()["worker"]["restartPolicy"] == "Always"
 
 
+def test_a_front_has_the_time_to_stop_that_it_takes() -> None:
+    from wan_t2v_gateway.generation.uploads import _STOP_LIMIT_S as FOR_UPLOADS_S
+    from wan_t2v_gateway.http_server import _STOP_LIMIT_S as FOR_FILES_S
+    from wan_t2v_gateway.queue.workers import _STOP_LIMIT_S as FOR_JOBS_S
+
+    waited_s = containers()["front"]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    grace_s = front()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert waited_s > 0 and FOR_FILES_S >= 20
+    assert grace_s > waited_s + FOR_FILES_S + FOR_UPLOADS_S + FOR_JOBS_S
+
+
 @pytest.mark.parametrize("which", ["front", "worker"])
 def test_secrets_are_referred_to_and_the_profile_is_restricted(which: str) -> None:
     container = containers()[which]
@@ -80,7 +91,7 @@ def test_both_ways_lead_to_the_front_and_not_to_its_metrics() -> None:
     (rule,) = route["spec"]["rules"]
     paths = [match["path"]["value"] for match in rule["matches"]]
     assert paths == [path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]]
-    assert "/v1" in paths and "/metrics" not in paths and rule["timeouts"] == {"request": "0s"}
+    assert "/v1" in paths and not {"/metrics", "/docs"} & {*paths} and rule["timeouts"] == {"request": "0s"}
     assert ("/", "Exact") in {(match["path"]["value"], match["path"]["type"]) for match in rule["matches"]}
 
 

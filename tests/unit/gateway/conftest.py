@@ -62,21 +62,23 @@ def limits_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def start(
-    database_url: str, limits_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Any]]:
-    """Start a gateway; several may share the database.
-
-    It waits longer for what it asks than for callers' sake: on a busy machine an answer must not depend on that.
-    """
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let gateways wait longer than for callers' sake: on a busy machine an answer must not depend on that."""
     from wan_t2v_gateway import server_limits
     from wan_t2v_gateway.database import call_limit, pool
-
-    from tests.unit.gateway.running import running_gateway
+    from wan_t2v_gateway.storage import store
 
     monkeypatch.setattr(call_limit, "CALL_LIMIT_S", PATIENT_S)
     monkeypatch.setattr(pool, "_CONNECTION_LIMIT_S", PATIENT_S)
     monkeypatch.setattr(server_limits, "ANSWER_LIMIT_S", PATIENT_S)
+    monkeypatch.setattr(store, "_ANSWER_LIMIT_S", PATIENT_S)
+    monkeypatch.setattr(store, "_PART_LIMIT_S", PATIENT_S)
+
+
+@pytest.fixture
+def start(database_url: str, limits_url: str, tmp_path: Path, patience: None) -> Iterator[Callable[..., Any]]:
+    """Start a gateway; several may share the database."""
+    from tests.unit.gateway.running import running_gateway
 
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from wan_t2v_gateway.__main__ import _parser, _settings, main
+from wan_t2v_gateway.database import pool
 from wan_t2v_gateway.settings import Settings
 
 
@@ -35,6 +36,48 @@ def test_an_amount_that_keeps_nothing_or_has_no_end_is_refused(
     with pytest.raises(SystemExit):
         settings(f"{option}={value}")
     assert f"argument {option}: got {value!r}; accepted: a number above 0, at most " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "accepted"),
+    [
+        ("--workers", "-1", "a whole number from 0 to 1000"),
+        ("--workers", "1.5", "a whole number from 0 to 1000"),
+        ("--port", "99999", "a whole number from 0 to 65535"),
+        ("--redirects", "nan", "a number of seconds from 0 to 604800"),
+        ("--redirects", "-1", "a number of seconds from 0 to 604800"),
+    ],
+)
+def test_a_number_that_cannot_be_used_is_refused_at_once(
+    option: str, value: str, accepted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        settings(f"{option}={value}")
+    assert f"argument {option}: got {value!r}; accepted: {accepted}\n" in capsys.readouterr().err
+
+
+def test_a_database_url_that_cannot_be_read_is_refused_without_its_password(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--database-url", "postgres//gateway:secret@host", "keys", "list"])
+    told = capsys.readouterr().err
+    assert "--database-url: accepted: such as postgresql://USER" in told and "secret" not in told
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["queue", "show"], ["usage"]])
+def test_a_database_that_is_away_ends_a_command_with_one_line(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_CONNECTION_LIMIT_S", 0.01)
+    assert main(["--database-url", "postgresql://127.0.0.1:1/x", *command]) == 1
+    assert capsys.readouterr().err == "error: the database does not answer (PoolTimeout)\n"
+
+
+def test_a_store_that_is_none_ends_the_start_with_one_line(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--database-url", database_url, "--data", str(tmp_path), "--store-url", "nonsense"]
+    assert main(options) == 1
+    assert "error: --store-url: relative URL without a base; accepted: such as s3://bucket\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--keep-days", "--keep-gib"])

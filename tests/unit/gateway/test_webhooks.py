@@ -18,7 +18,7 @@ import h11
 import psycopg
 import pytest
 from wan_t2v_gateway import webhooks
-from wan_t2v_gateway.queue.workers import _DELIVERIES
+from wan_t2v_gateway.queue.tasks import DELIVERY_LANES
 
 from tests.fakes.scripted_server import MADE, serving
 from tests.unit.gateway.running import running_gateway
@@ -195,16 +195,24 @@ def test_a_head_without_end_fails_in_time(start: Start, database_url: str, monke
         assert receiver.left.wait(60)
 
 
-def test_receivers_that_hold_every_delivery_delay_no_video_and_no_stop(database_url: str, tmp_path: Path) -> None:
+def test_receivers_that_hold_every_delivery_of_an_owner_delay_nothing_of_others_and_no_stop(
+    database_url: str, tmp_path: Path, owner: Any
+) -> None:
     """`running_gateway` fails if it does not stop."""
+    settings = {"database_url": database_url, "data": tmp_path, "webhook_hosts": ("127.0.0.1",)}
     with (
         serving(MADE) as server,
-        receiving(OK, b"x", 0.05) as receiver,
-        running_gateway(
-            database_url=database_url, data=tmp_path, server_url=server.url, webhook_hosts=("127.0.0.1",)
-        ) as gateway,
+        receiving(OK, b"x", 0.05) as held,
+        receiving(HEAD) as receiver,
+        running_gateway(**settings, server_url=server.url) as gateway,
     ):
-        for _ in range(_DELIVERIES):
-            gateway.post(webhook_url=receiver.url)
-        wait_until(lambda: len(receiver.requests) >= _DELIVERIES)
-        gateway.until(gateway.post(), "completed")
+        many, few = owner("many"), owner("few")
+
+        def holds_every_delivery() -> bool:
+            gateway.post(many, webhook_url=held.url)
+            return len(held.requests) == DELIVERY_LANES
+
+        wait_until(holds_every_delivery)
+        gateway.post(few, webhook_url=receiver.url)
+        wait_until(lambda: receiver.requests)
+        assert len(held.requests) == DELIVERY_LANES

@@ -20,7 +20,7 @@ IDS = (
 )  # fmt: skip
 PATHS = (
     "/v2/health/live", "/v1/videos/x/y", "/v1", "/page/..%2fapp.py", "/page/" + "x" * 300 + ".js", "/page/%00.js", "/*",
-    "/docs/x", "/.env", "/page/.js", "/v1/queue/stop", "/metrics/x", "http://other.example/v1/videos", "/" + "a/" * 5000,
+    "/docs", "/.env", "/page/.js", "/v1/queue/stop", "/metrics/x", "http://other.example/v1/videos", "/" + "a/" * 5000,
 )  # fmt: skip
 METHODS = ("PUT", "PATCH", "BREW", "TRACE", "PROPFIND", "OPTIONS", "get", "M" * 1000)
 QUERIES: dict[str, tuple[str, ...]] = {
@@ -72,7 +72,9 @@ def _queries(random: np.random.Generator) -> Call:
 
 
 def _methods(random: np.random.Generator) -> Call:
-    path = any_of(CREATE, f"{CREATE}/x", "/v1/models", "/healthz", "/", "/v1/queue", "/metrics", "/docs")(random)
+    path = any_of(CREATE, f"{CREATE}/x", "/v1/models", "/healthz", "/", "/v1/queue", "/metrics", "/openapi.json")(
+        random
+    )
     return Call(any_of(*METHODS)(random), path, JSON, RIGHT)
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from wan_t2v_gateway.api.errors import InvalidField
 from wan_t2v_gateway.api.webhook_address import PrivateAddress, check_webhook_url, public_addresses
+from wan_t2v_gateway.name_lookups import NameLookups
 
 PRIVATE = {
     "private": ("10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "[fc00::1]"),
@@ -22,22 +23,26 @@ PRIVATE = {
 PUBLIC = ("1.1.1.1", "[2606:4700:4700::1111]", "[::ffff:1.1.1.1]", "[64:ff9b::101:101]", "[2002:101:101::1]")
 
 
+def addresses(url: str, *allowed_hosts: str) -> list[str]:
+    return asyncio.run(public_addresses(url, allowed_hosts, names=NameLookups(), owner="anna"))
+
+
 @pytest.mark.parametrize(("kind", "host"), [(kind, host) for kind, hosts in PRIVATE.items() for host in hosts])
 def test_an_address_that_is_not_of_one_public_host_is_refused(kind: str, host: str) -> None:
     with pytest.raises(PrivateAddress, match="is "):
-        asyncio.run(public_addresses(f"http://{host}/", ()))
+        addresses(f"http://{host}/")
 
 
 @pytest.mark.parametrize("host", PUBLIC)
 def test_a_public_address_is_accepted(host: str) -> None:
-    assert asyncio.run(public_addresses(f"https://{host}:8443/hook?x=1", ()))
+    assert addresses(f"https://{host}:8443/hook?x=1")
 
 
 def test_a_private_host_is_accepted_by_name() -> None:
-    assert asyncio.run(public_addresses("http://127.0.0.1:1/", ("127.0.0.1",))) == ["127.0.0.1"]
+    assert addresses("http://127.0.0.1:1/", "127.0.0.1") == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize("user", ["me", "me:secret", ":secret", ":", ""])
 def test_a_url_with_a_user_or_a_password_is_refused(user: str) -> None:
     with pytest.raises(InvalidField, match="no user or password"):
-        asyncio.run(check_webhook_url(f"http://{user}@1.1.1.1/", ()))
+        asyncio.run(check_webhook_url(f"http://{user}@1.1.1.1/", (), names=NameLookups(), owner="anna"))

@@ -15,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 from wan_t2v_gateway.database import local_postgres as module
-from wan_t2v_gateway.database.local_postgres import local_postgres
+from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
 
 USER = """
 import sys
@@ -101,6 +101,25 @@ def test_users_who_come_at_once_share_one(folder: Path) -> None:
         (url,) = set(pool.map(stack.enter_context, users))
         assert answers(url)
     assert not answers(url)
+
+
+def test_a_process_id_that_belongs_to_another_program_is_told_with_its_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash of the machine. Postgres would not start either."""
+    monkeypatch.setattr(module, "_LISTEN_LIMIT_S", 0.2)
+    with local_postgres(folder, durable=False):
+        file = folder / "postgres/postmaster.pid"
+        lines = file.read_text().split("\n")
+    other = subprocess.Popen(["sleep", "600"], user=module._NOBODY if os.geteuid() == 0 else None)
+    try:
+        file.write_text("\n".join([str(other.pid), *lines[1:]]))
+        with pytest.raises(LocalPostgresError, match=f"postmaster.pid names process {other.pid}, .*delete this file"):
+            local_postgres(folder, durable=False).__enter__()
+    finally:
+        other.kill()
+        other.wait()
+        file.unlink()
 
 
 def test_the_database_holds_no_lock(folder: Path) -> None:

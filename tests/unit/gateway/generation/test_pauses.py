@@ -10,7 +10,7 @@ from wan_t2v_client import Unavailable
 from wan_t2v_gateway.generation import pauses
 from wan_t2v_gateway.generation.failures import refuses_all
 from wan_t2v_gateway.generation.pauses import _HELD_ATTEMPTS, _SHORT_HOLD_S, Pauses, Refused
-from wan_t2v_gateway.queue.tasks import Retries
+from wan_t2v_gateway.queue.tasks import GENERATE, Retries
 from wan_t2v_gateway.settings import Settings
 from wan_t2v_gateway.storage.store import FileRefused, StorageUnavailable
 
@@ -93,7 +93,7 @@ def test_the_queue_counts_the_pause_from_the_same_time(clock: list[float]) -> No
     with worker.after_return(pause):
         pass
     assert pause.at >= before + timedelta(seconds=pause.seconds)
-    decision = Retries().get_retry_decision(exception=pause, job=SimpleNamespace())  # type: ignore[arg-type]
+    decision = Retries().get_retry_decision(exception=pause, job=SimpleNamespace(task_name=GENERATE))  # type: ignore[arg-type]
     assert decision is not None and decision.retry_at == pause.at
 
 

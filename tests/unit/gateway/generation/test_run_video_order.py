@@ -99,5 +99,5 @@ def test_the_files_of_a_cancelled_job_go_also_if_the_gateway_stops_before_its_en
 def test_a_refusal_while_the_server_is_asked_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     over = iter([True, False])
     monkeypatch.setattr(run_video, "is_ready", Events().awaited("asked", True))
-    made = runner(_pauses=SimpleNamespace(are_over=lambda: next(over)), _connection=None)
+    made = runner(_pauses=SimpleNamespace(are_over=lambda: next(over)), _connection=None, _marker=None)
     assert asyncio.run(made.takes_jobs()) is False

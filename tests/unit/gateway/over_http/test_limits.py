@@ -42,6 +42,11 @@ def test_an_owner_runs_no_more_than_allowed_and_the_next_begins_when_one_ends(st
         assert server.prompts()[3] == "many 3"  # of the lane that became free
 
 
+def test_an_owner_who_may_run_no_job_gets_none(start: Start, owner: Any) -> None:
+    refused = post(start(workers=0), owner("anna", most_running=0))
+    assert (refused.status_code, "none of your jobs may run (limit 0)" in refused.text) == (429, True)
+
+
 def test_a_day_of_work_is_used_up_also_by_deleted_videos(start: Start, owner: Any, database_url: str) -> None:
     with serving(MADE) as server:
         gateway = start(server_url=server.url, **QUICK)

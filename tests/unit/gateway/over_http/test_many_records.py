@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from wan_t2v_gateway.database.creation import _INSERT
+from wan_t2v_gateway.database.ending import _FORGET_NEVER_BEGUN
 
 from gateway.benchmark.database_cost import SCANS
 from gateway.benchmark.measure import RECORDS
@@ -34,6 +35,16 @@ def test_wait_list_and_the_next_turn_are_found_by_an_index(many: Any) -> None:
 def test_a_new_job_is_put_into_its_turn_by_an_index(many: Any) -> None:
     arguments = {**dict.fromkeys(re.findall(r"%\((\w+)\)s", _INSERT)), "owner": "local"}
     assert "Seq Scan" not in plan(many, _INSERT, arguments)
+
+
+def test_a_removed_videos_webhooks_and_an_owners_jobs_that_never_began_are_found_by_an_index(many: Any) -> None:
+    many.execute(
+        "INSERT INTO webhooks (id, video_id, owner, url, body) SELECT number, number, 'a', '', '' "
+        "FROM generate_series(1, 20000) AS number"
+    )
+    many.execute("VACUUM ANALYZE webhooks")
+    assert "Seq Scan" not in plan(many, "DELETE FROM webhooks WHERE video_id = 'x'")
+    assert "Seq Scan" not in plan(many, _FORGET_NEVER_BEGUN, ["local", 1000])
 
 
 def test_watchers_share_looks_that_began_after_they_came() -> None:

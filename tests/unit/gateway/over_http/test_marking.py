@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import av
 import pytest
 from wan_t2v_gateway.__main__ import main
-from wan_t2v_gateway.generation.marking import Marker
+from wan_t2v_gateway.generation.marking import CertificateExpired, Marker
 from wan_t2v_gateway.storage.store import StorageUnavailable, Store
 
 from tests.fakes.scripted_server import Step, Video, serving
 from tests.unit.gateway.stepwise import mp4
+from tests.waiting import wait_until
 
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("c2pa") is None, reason="c2pa-python is not installed (gateway[marking])"
@@ -58,7 +60,7 @@ def test_a_changed_file_is_found_out(tmp_path: Path) -> None:
 
     certificate = development_certificate(tmp_path)
     assert development_certificate(tmp_path) == certificate  # kept
-    signed = bytearray(Marker(certificate, kind="development").sign(mp4(), title="x", model="m"))
+    signed = bytearray(Marker(lambda: certificate, kind="development").sign(mp4(), title="x", model="m"))
     signed[-20] ^= 1
     with c2pa.Reader("video/mp4", io.BytesIO(bytes(signed))) as reader:
         assert json.loads(reader.json())["validation_state"] == "Invalid"
@@ -91,6 +93,54 @@ def test_each_attempt_signs_a_file_of_its_own_and_the_record_is_of_the_last(
     assert content == signed[1] and video["sha256"] == hashlib.sha256(content).hexdigest()
     files = [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} == {"2"}
+
+
+@needs_library
+def test_no_job_begins_while_nothing_can_be_signed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    renewed = threading.Event()
+
+    def can_sign(self: Marker) -> bool:
+        asked.append(renewed.is_set())
+        return asked[-1]
+
+    monkeypatch.setattr(Marker, "can_sign", can_sign)
+    with serving((Step(1), Video(mp4()))) as server:
+        gateway = start(server_url=server.url, mark="development", poll_s=0.05)
+        video_id = gateway.post()
+        questions = len(asked)
+        wait_until(lambda: len(asked) > questions + 1)
+        assert gateway.video(video_id)["status"] == "queued" and not server.requests
+        renewed.set()
+        assert gateway.until(video_id, "completed", "failed")["status"] == "completed"
+
+
+@needs_library
+def test_a_job_whose_certificate_expires_while_it_runs_goes_back_to_the_queue(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign, expired = Marker.sign, iter([True])
+
+    def expired_once(self: Marker, *arguments: Any, **named: Any) -> bytes:
+        if next(expired, False):
+            raise CertificateExpired("expired")
+        return sign(self, *arguments, **named)
+
+    monkeypatch.setattr(Marker, "sign", expired_once)
+    with serving((Step(1), Video(mp4()))) as server:
+        gateway = start(server_url=server.url, mark="development", retry_s=0.05, poll_s=0.05)
+        video = gateway.until(gateway.post(), "completed", "failed")
+    assert (video["status"], video["attempts"]) == ("completed", 2)
+
+
+@needs_library
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_that_signs_tells_when_its_certificate_expires(start: Start, tmp_path: Path, workers: int) -> None:
+    from wan_t2v_gateway.generation.development_certificate import development_certificate
+
+    told = start(mark="development", workers=workers).http.get("/metrics").text
+    ends = development_certificate(tmp_path / "marking").validity()[1].timestamp()
+    assert (f"\nwan_t2v_gateway_certificate_expiration_timestamp_seconds {ends}\n" in told) == bool(workers)
 
 
 def test_what_nobody_foresaw_fails_the_job_and_is_not_tried_for_ever(

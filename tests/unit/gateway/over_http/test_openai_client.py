@@ -72,3 +72,10 @@ def test_polling_ends_when_somebody_cancels(start: Callable[..., Any]) -> None:
         gateway.http.post(f"/v1/videos/{video.id}/cancel")
         assert server.cancelled.wait(10)
         assert client.videos.poll(video.id, poll_interval_ms=20).status == "cancelled"
+
+
+def test_a_loop_over_the_list_may_delete_what_it_is_given(start: Callable[..., Any]) -> None:
+    gateway = start(workers=0)
+    client, made = client_of(gateway), {gateway.post() for _ in range(5)}
+    deleted = {client.videos.delete(video.id).id for video in client.videos.list(limit=2)}
+    assert deleted == made and gateway.http.get("/v1/videos").json()["data"] == []

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from procrastinate.jobs import Job, Status
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.progress import begin
 from wan_t2v_gateway.queue.lost_jobs import AnsweringDatabase, give_back_stalled, put_back_lost
 from wan_t2v_gateway.queue.tasks import VIDEOS, Queue, queue_app
 from wan_t2v_gateway.services import Services
@@ -92,6 +93,22 @@ def test_a_silent_workers_job_is_given_back_once_the_database_has_answered_as_lo
     run(test())
 
 
+def test_its_seconds_count_until_it_reported_last_and_its_video_waits_again(
+    video: str, database_url: str, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with checking_gateway(database_url, tmp_path) as (app, services):
+            await silent_worker(app, services)
+            await begin(services.database, video)
+            await services.database.rows("UPDATE videos SET worked_s = 5, attempt_at = '2026-01-01 10:00Z'")
+            await services.database.rows("UPDATE procrastinate_workers SET last_heartbeat = '2026-01-01 10:20Z'")
+            assert await give_back_stalled(app, services, await long_answering(services)) == 1
+            row = await services.database.row("SELECT status, worked_s, attempt_at FROM videos")
+            assert row == {"status": "queued", "worked_s": 1205.0, "attempt_at": None}
+
+    run(test())
+
+
 def test_a_job_whose_workers_died_too_often_fails(video: str, database_url: str, tmp_path: Path) -> None:
     async def test() -> None:
         async with checking_gateway(database_url, tmp_path) as (app, services):
@@ -159,9 +176,12 @@ def test_two_gateways_put_back_each_lost_video_once(start: Start, database_url: 
         ):
             await first.database.rows("DELETE FROM procrastinate_jobs")
             await first.database.rows("UPDATE videos SET created_at = created_at - interval '1 minute'")
+            await first.database.rows("UPDATE videos SET status = 'in_progress', attempt_at = now()")
             assert sum(await asyncio.gather(put_back_lost(first), put_back_lost(second))) == 20
             row = await first.database.row("SELECT count(*) AS jobs FROM procrastinate_jobs")
             assert row == {"jobs": 20}
+            waiting = "SELECT id FROM videos WHERE status = 'queued' AND attempt_at IS NULL"
+            assert len(await first.database.rows(waiting)) == 20
 
     run(test())
 
