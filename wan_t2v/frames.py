@@ -11,6 +11,7 @@ from wan_t2v.engines.reads import wait_for_reads
 
 _FIRST, _NEXT = VAE_DECODERS
 _LAST_CACHE = cache_names(CACHE_OUT)[-1]  # of the last convolution, so what it reads
+_LAST_OUTPUTS = ("frames", _LAST_CACHE)
 
 
 class NonFiniteFrames(ArithmeticError):
@@ -23,16 +24,16 @@ def decode_frames(
     """Yield the clip's frames in order, in pieces (T, height, width, 3) uint8.
 
     `latents` (1, C, F, h, w) are on the VAE's own scale. The first latent frame gives one frame, each later one four.
-    Each call hands the decoder's causal caches to the next one; the last call does not request them. Raises
+    Each call hands the decoder's causal caches to the next one; the last call requests one of them, to check it. Raises
     NonFiniteFrames.
     """
     count = latents.shape[2]
-    state = decoder_first({"latents": latents[:, :, :1]}, None if count > 1 else ["frames"])
+    state = decoder_first({"latents": latents[:, :, :1]}, None if count > 1 else _LAST_OUTPUTS)
     yield _pop_frames(state, f"{_FIRST}, latent frame 1 of {count}")
     for start in range(1, count, latent_frames_per_call):
         chunk = latents[:, :, start : start + latent_frames_per_call].contiguous()
         last = start + latent_frames_per_call >= count
-        state = decoder_next({"latents": chunk, **_as_inputs(state)}, ["frames"] if last else None)
+        state = decoder_next({"latents": chunk, **_as_inputs(state)}, _LAST_OUTPUTS if last else None)
         yield _pop_frames(state, f"{_NEXT}, latent frames {start + 1} to {start + chunk.shape[2]} of {count}")
 
 
@@ -48,10 +49,10 @@ def _pop_frames(outputs: dict[str, Array], where: str) -> Tensor:
     """Take the frames out of a call's outputs, as uint8. Raises NonFiniteFrames.
 
     The graphs end by clamping, which turns NaN into -1 in some engines, such as OpenVINO. So what the last convolution
-    reads is checked too, in every call but the last, which does not return it.
+    reads is checked too.
     """
     frames = outputs.pop("frames")
-    ends = [_extremes(values) for values in (frames, outputs.get(_LAST_CACHE)) if values is not None]
+    ends = [_extremes(values) for values in (frames, outputs[_LAST_CACHE])]
     pixels = uint8_frames(frames)  # waits for what was enqueued so far, so that the check below waits for nothing
     if not all(bool(torch.isfinite(pair).all()) for pair in ends):
         raise NonFiniteFrames(

@@ -40,7 +40,8 @@ def clean_prompt(text: str) -> str:
 
     The same steps as diffusers' WanPipeline; ftfy is pinned because results depend on it. Raises ValueError.
     """
-    text = _unescape(_unescape(ftfy.fix_text(text))).strip()
+    lines = re.sub(r"\n+", "\n", text)  # ftfy mends each line alone, also thousands of empty ones
+    text = _unescape(_unescape(ftfy.fix_text(lines))).strip()
     return re.sub(r"\s+", " ", text).strip()
 
 

@@ -164,7 +164,7 @@ def plain_value(datatype: str, value: Any) -> bytes | int | float:
     if datatype == "BYTES":
         if not isinstance(value, str | bytes):
             raise TypeError("a text is needed")
-        return value.encode() if isinstance(value, str) else value
+        return value.encode() if isinstance(value, str) else bytes(value)  # a subclass would be sent as its repr
     if isinstance(value, bool | str | bytes):
         raise TypeError("a number is needed")
     if datatype == "FP32":

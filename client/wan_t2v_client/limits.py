@@ -71,17 +71,28 @@ class FieldLimits:
         """Whether a text is not too long, as it is and in the form in which the server reads it, and says something."""
         if self.required and not text.strip():
             return False
-        return len(text.encode()) <= most and len(unicodedata.normalize("NFKC", text)) <= most
+        try:
+            return len(text.encode()) <= most and len(unicodedata.normalize("NFKC", text)) <= most
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return False
 
     def _is_in_range(self, value: float) -> bool:
         least = -math.inf if self.minimum is None else self.minimum
         most = math.inf if self.maximum is None else self.maximum
         if self.type == "number":  # the client sends single precision, in which 0.01 is a little less
-            with np.errstate(over="ignore"):  # a number too large for it becomes infinite
-                value, least, most = (float(np.float32(one)) for one in (value, least, most))
+            value, least, most = map(_in_single_precision, (value, least, most))
             if not math.isfinite(value):
                 return False
         return least <= value <= most and (self.above is None or value > self.above)
+
+
+def _in_single_precision(value: float) -> float:
+    """Round as the client does when it sends a number. One that is too large becomes infinite."""
+    with np.errstate(over="ignore"):
+        try:
+            return float(np.float32(value))
+        except OverflowError:  # an integer beyond double precision
+            return math.inf
 
 
 @dataclass(frozen=True)

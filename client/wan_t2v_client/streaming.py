@@ -1,6 +1,7 @@
 """One streaming call: messages as they arrive, the video last. Closing the iterator stops the work on the server."""
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -107,7 +108,12 @@ class _Stream:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._call = stub.ModelStreamInfer(self._requests(request), timeout=timeout_s, metadata=connection.metadata)
         self._reader = threading.Thread(target=self._read, name="wan-t2v stream", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except BaseException:  # Ctrl-C, or no thread is to be had: the server would work on for nobody
+            self._call.cancel()
+            self._sent_all.set()
+            raise
 
     def close(self, *, finished: bool) -> None:
         """Close the stream: cancel it, or if it is finished wait up to CLOSE_LIMIT_S for the server to end it.
@@ -115,6 +121,8 @@ class _Stream:
         The caller waits no longer than twice that. On a busy machine gRPC was seen never to report the end of a
         cancelled call, for which its channel waits without a limit.
         """
+        if sys.is_finalizing():  # no other thread runs any more; the connection ends with the process
+            return
         if finished:
             self._sent_all.set()
             self._reader.join(CLOSE_LIMIT_S)

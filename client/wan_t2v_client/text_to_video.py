@@ -133,6 +133,7 @@ class TextToVideo:
         try:
             return getattr(stub, method)(message, timeout=timeout_s, metadata=self._connection.metadata)
         except grpc.RpcError as failure:
+            self._check_open()  # closed by another thread meanwhile
             raise explain(client_error_from_rpc(failure), self._connection.url) from None
 
     def _check_open(self) -> None:

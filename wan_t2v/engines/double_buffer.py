@@ -19,13 +19,12 @@ class DoubleBufferedCaches:
         self._spare: list[dict[str, Array]] = []  # at most one; single list operations need no lock
 
     def __call__(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run the engine. A clip's last call asks for no caches, and releases the spare set."""
+        """Run the engine. A clip's last call names the outputs that it wants, and releases the spare set."""
         caches = {name.removeprefix(CACHE_IN): array for name, array in inputs.items() if name.startswith(CACHE_IN)}
         read = {CACHE_OUT + index: array for index, array in caches.items()}
         buffers = self._take(read)
-        last = outputs is not None and not any(name.startswith(CACHE_OUT) for name in outputs)
         answer = self._engine(inputs, outputs, buffers=buffers)
-        if not last:
+        if outputs is None:
             self._spare[:] = [read]
         return answer
 

@@ -42,10 +42,12 @@ class AsyncChannel:
         Raises CancelledError only if this task was cancelled or the channel closed. gRPC raises it also where it ends a
         call by itself, and a task group would take that for a success.
         """
+        before = _cancellations()
         try:
             return await call
         except grpc.RpcError as failure:
-            check_cancelled()
+            if _cancellations() > before:  # gRPC drops it if the call fails at the same moment
+                raise asyncio.CancelledError from None
             raise client_error_from_rpc(failure) from None
         except asyncio.CancelledError:
             check_cancelled()
@@ -58,11 +60,17 @@ class AsyncChannel:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closed.wait()
+        if self._closed.is_set():  # also where the wait ended at the same moment
             raise asyncio.CancelledError
 
 
 def check_cancelled() -> None:
     """Raise CancelledError if this task was cancelled: gRPC drops that if the call fails at the same moment."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if _cancellations():
         raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    """Return how often this task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

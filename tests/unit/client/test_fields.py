@@ -90,6 +90,12 @@ def test_parameters_that_cannot_be_sent_are_refused(parameters: dict) -> None:
         encode_fields({"prompt": "x", **parameters})
 
 
+@pytest.mark.parametrize("prompt", ["a ball", b"a ball", np.str_("a ball"), np.bytes_(b"a ball")])
+def test_texts_of_every_type_are_sent_as_they_are(prompt: str | bytes) -> None:
+    message = encode_fields({"prompt": prompt}).message("text_to_video", timeout_us=None)
+    assert message.raw_input_contents[0] == b"\x06\x00\x00\x00a ball"
+
+
 @pytest.mark.parametrize("name", [*FIELDS, *PARAMETERS])
 def test_a_value_of_another_type_is_sent_or_refused(name: str) -> None:
     for value in (b"bytes", "text", 1, 1.5, True, 1j, [1, "x"], {}, object(), np.int64(1), np.str_("text")):

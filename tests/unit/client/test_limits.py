@@ -71,10 +71,10 @@ def test_an_older_server_a_newer_one_and_none_are_told_apart() -> None:
         (FieldLimits("integer", minimum=1, maximum=81, step=4), (1, 5, 81), (0, 2, 85)),
         (FieldLimits("integer", minimum=16, maximum=256, step=16), (16, 256), (8, 24, 272)),
         (FieldLimits("number", above=0.0, maximum=100.0), (0.1, 100.0, 100.000001), (0.0, 1e-50, 100.5, -1.0)),
-        (FieldLimits("number", minimum=0.0), (0.0, 1e30), (-0.1, 1e39, math.inf, math.nan)),
+        (FieldLimits("number", minimum=0.0), (0.0, 1e30), (-0.1, 1e39, 10**400, math.inf, math.nan)),
         (FieldLimits("number", minimum=0.01, maximum=0.7), (0.01, 0.00999999978, 0.7), (0.00999999, 0.7000001)),
         (FieldLimits("text", choices=("unipc", "euler")), ("euler",), ("", "heun")),
-        (FieldLimits("text", maximum_bytes=4), ("", "四"), ("四四", LONG_AFTER_NFKC)),
+        (FieldLimits("text", maximum_bytes=4), ("", "四"), ("四四", LONG_AFTER_NFKC, "\ud800")),
         (FieldLimits("text", required=True, maximum_bytes=4), ("x", " x "), ("", " \n", "\u3000")),
     ],
 )

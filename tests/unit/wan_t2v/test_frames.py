@@ -21,7 +21,8 @@ class FakeDecoder:
         count = 1 if self.first else 4 * inputs["latents"].shape[2]
         frames = torch.arange(so_far, so_far + count).view(1, 1, -1, 1, 1).expand(1, 3, -1, 2, 2) / 100
         caches = {"cache_out_0": torch.tensor(so_far + count), "cache_out_31": torch.zeros(1, 1, 2, 2, 2)}
-        return {"frames": frames.to(self.dtype).clone(), **({} if outputs else caches)}
+        answer = {"frames": frames.to(self.dtype).clone(), **caches}
+        return {name: answer[name] for name in outputs or answer}
 
 
 @pytest.mark.parametrize("per_call", [1, 2, 3, 4, 10])
@@ -35,10 +36,12 @@ def test_frames_come_in_order_whatever_the_chunk(latent_frames: int, per_call: i
     assert frames[:, 0, 0, 0].tolist() == [round((n / 200 + 0.5) * 255) for n in range(count)]
 
 
-def test_the_last_call_asks_for_no_caches() -> None:
-    first, later = FakeDecoder(True), FakeDecoder(False)
+def test_the_last_call_asks_for_no_cache_but_the_one_that_is_checked() -> None:
+    first, later, alone = FakeDecoder(True), FakeDecoder(False), FakeDecoder(True)
     list(decode_frames(torch.zeros(1, 16, 5, 1, 1), first, later, latent_frames_per_call=2))
-    assert (first.asked, later.asked) == ([None], [None, ["frames"]])
+    list(decode_frames(torch.zeros(1, 16, 1, 1, 1), alone, later, latent_frames_per_call=2))
+    last = ("frames", "cache_out_31")
+    assert (first.asked, later.asked, alone.asked) == ([None], [None, last], [last])
 
 
 def test_pixels_are_clamped_and_rounded() -> None:
@@ -88,9 +91,17 @@ def test_what_the_last_convolution_reads_is_checked_since_an_engine_may_clamp_na
         list(decode_frames(torch.zeros(1, 16, 6, 1, 1), *decoders, latent_frames_per_call=3))
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_so_is_what_it_reads_in_the_last_call(count: int) -> None:
+    broken = Overflowing(count == 1, "cache_out_31", float("nan"), dtype=torch.float32)
+    decoders = (broken, FakeDecoder(False)) if count == 1 else (FakeDecoder(True), broken)
+    with pytest.raises(NonFiniteFrames):
+        list(decode_frames(torch.zeros(1, 16, count, 1, 1), *decoders, latent_frames_per_call=3))
+
+
 def test_frames_of_numpy_are_checked_too() -> None:
     def first(inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
-        return {"frames": np.full((1, 3, 1, 2, 2), np.nan, np.float32)}
+        return {"frames": np.full((1, 3, 1, 2, 2), np.nan, np.float32), "cache_out_31": np.zeros(1, np.float32)}
 
     with pytest.raises(NonFiniteFrames):
         list(decode_frames(torch.zeros(1, 16, 1, 1, 1), first, first, latent_frames_per_call=4))

@@ -24,7 +24,8 @@ def test_tokens_equal_those_of_the_checkpoints_own_tokenizer(prompt: str, reposi
 def test_prompts_are_cleaned_as_diffusers_does() -> None:
     from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
-    for text in [" a &amp;amp; b ", "schÃ¶n", "a\n\n b\t c", "plain", "&lt;b&gt;", "  "]:
+    lines = "Ã\n\n\n\xa0schÃ¶n\n\n<b>&eacute;\n\n&eacute;\r\n\r\n\u2028\n\nâ€\n\n\n\x9d&lt;\n\n"
+    for text in [" a &amp;amp; b ", "schÃ¶n", "a\n\n b\t c", "plain", "&lt;b&gt;", "  ", lines]:
         assert clean_prompt(text) == prompt_clean(text)
 
 

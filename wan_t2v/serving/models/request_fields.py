@@ -32,9 +32,7 @@ class FieldChecks:
     def settings(self, tensors: Mapping[str, Any], *, fallback_seed: int) -> Settings:
         """Return the settings of a request's tensors, by name. Raises InvalidField for the first wrong one."""
         latents = tensors["latents"].as_numpy() if "latents" in tensors else None
-        if latents is not None:
-            _check_finite(latents)
-        return resolve_settings(
+        settings = resolve_settings(
             {name: field_value(name, tensor) for name, tensor in tensors.items() if name != "latents"},
             latents_shape=None if latents is None else latents.shape,
             defaults=self.defaults,
@@ -42,6 +40,9 @@ class FieldChecks:
             served=self.served,
             fallback_seed=fallback_seed,
         )
+        if latents is not None:  # of the right shape by now, so no more than a clip's
+            _check_finite(latents)
+        return settings
 
 
 def field_value(name: str, tensor: Any) -> str | int | float:

@@ -101,6 +101,7 @@ def test_every_graph_is_reported_with_its_cost(rows_and_folder: tuple[list[dict[
     assert {row["graph"] for row in rows} == TWO.keys() and len(rows) == len(TWO)
     for row in rows:
         assert row.keys() > KEYS and all(row[key] for key in KEYS)
+        assert row["casts_of_weights"], "both graphs have another type than the shards"
 
 
 def test_the_manifests_say_precision_and_where_the_graph_stands(

@@ -90,7 +90,7 @@ def test_the_admissions_estimate_is_known_before_any_step(run: RunDirectory) -> 
 
 
 def test_a_request_for_no_steps_is_refused_as_that_and_not_as_a_fault(run: RunDirectory) -> None:
-    """At the streaming endpoint the field is checked after the turn began."""
+    """The estimate of no steps must not fail in the place of the check."""
     none = replace(SHORT, num_inference_steps=0, profile=StepProfile(step_cache=0.1))
     endpoint = admission(run, 1, 1)
     with (
