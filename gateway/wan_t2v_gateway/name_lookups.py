@@ -34,7 +34,11 @@ class NameLookups:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(places.release)
 
-        threading.Thread(target=run, name="name look-up", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="name look-up", daemon=True).start()
+        except RuntimeError as error:  # the process has too many threads; `run` will not release the place
+            places.release()
+            raise OSError(f"no thread for a name look-up: {error}") from error
         return await asyncio.wrap_future(answer)
 
 

@@ -37,7 +37,10 @@ def with_defaults(limits: Limits, defaults: Mapping[str, Any]) -> Limits:
 
 
 def limits_document(limits: Limits | None, offered: Sequence[str]) -> dict[str, Any] | None:
-    """Make the limits for `GET /v1/models`: only of `offered` fields, with sizes as WIDTHxHEIGHT; None if unknown."""
+    """Make the limits for `GET /v1/models`: only of `offered` fields, with sizes as WIDTHxHEIGHT; None if unknown.
+
+    `longest_seconds` is that of a video with the model's frames per second.
+    """
     if limits is None:
         return None
     height, width, frames = (limits.fields[name].maximum for name in _SIZES)

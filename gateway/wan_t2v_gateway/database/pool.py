@@ -18,6 +18,8 @@ from wan_t2v_gateway.database.call_limit import DatabaseUnavailable, limited
 
 _log = logging.getLogger(__name__)
 _SCHEMA_LOCK = 7_240_114
+_SCHEMA = ("schema.sql", "webhook_indexes.sql")  # a transaction each
+SCHEMA_LIMIT_S = 600.0  # for indexes of millions of rows, and the wait for another gateway that builds them
 _CONNECTION_LIMIT_S = 1.5
 _START_LIMIT_S, _START_PAUSE_S = 30.0, 0.5
 _TRANSACTION_LIMIT_S = 15.0  # also for a transaction whose caller has given up
@@ -100,11 +102,12 @@ class Database:
         await self._pool.close(timeout=2)
 
     async def apply_schema(self) -> None:
-        """Create missing tables and columns."""
-        text = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
-        async with self.transaction() as connection:
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_SCHEMA_LOCK])
-            await connection.execute(text)
+        """Create missing tables, columns and indexes."""
+        for part in _SCHEMA:
+            text = Path(__file__).with_name(part).read_text(encoding="utf-8")
+            async with self.transaction(SCHEMA_LIMIT_S) as connection:
+                await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_SCHEMA_LOCK])
+                await connection.execute(text)
 
     @asynccontextmanager
     async def transaction(self, limit_s: float = _TRANSACTION_LIMIT_S) -> AsyncIterator[AsyncConnection[DictRow]]:

@@ -25,7 +25,8 @@ _UNDER_WAY: LiteralString = (
 _WRITE: LiteralString = (
     "UPDATE videos SET status = 'in_progress', progress = progress - 'given_back' || %s, "  # noqa: S608
     "preview = coalesce(%s, preview), started_at = coalesce(started_at, clock_timestamp()), "
-    "attempt_at = CASE WHEN NOT %s THEN coalesce(attempt_at, clock_timestamp() - %s * interval '1 second') END "
+    "attempt_at = CASE WHEN NOT %s THEN coalesce(attempt_at, clock_timestamp() - "
+    "CASE WHEN progress ? 'given_back' THEN 0 ELSE %s END * interval '1 second') END "
     f"WHERE {_UNDER_WAY}"
 )
 
@@ -47,7 +48,7 @@ class Update:
     """An update of a running job: an event, and perhaps a new preview (PNG).
 
     While a job `waits` in the server's queue, its seconds do not count. Those before its first update after that do, if
-    the update is about them: `worked_s`.
+    the update is about them: `worked_s`. After a give-back they do not, since those of the attempt are booked already.
     """
 
     kind: str

@@ -1,6 +1,7 @@
--- Applied at every start, under a lock. It only adds, so that an older gateway's statements still work. But one that does
--- not know videos.folder must not run beside a newer one, nor after it: it looks for files in the id's folder only, so it
--- does not find those of a newer gateway, and leaves them in the store when it removes their record.
+-- Applied at every start, under a lock; webhook_indexes.sql follows. It only adds, so that an older gateway's statements
+-- still work. But one that does not know videos.folder must not run beside a newer one, nor after it: it looks for files
+-- in the id's folder only, so it does not find those of a newer gateway, and leaves them in the store when it removes
+-- their record.
 CREATE TABLE IF NOT EXISTS owners (
     name text PRIMARY KEY,
     key_hash text UNIQUE,
@@ -80,13 +81,11 @@ CREATE TABLE IF NOT EXISTS webhooks (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     delivered_at timestamptz
 );
-CREATE INDEX IF NOT EXISTS webhooks_by_video ON webhooks (video_id);
 CREATE TABLE IF NOT EXISTS webhook_attempts (
     webhook_id text NOT NULL REFERENCES webhooks ON DELETE CASCADE,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
     result text NOT NULL
 );
-CREATE INDEX IF NOT EXISTS webhook_attempts_by_webhook ON webhook_attempts (webhook_id);
 CREATE TABLE IF NOT EXISTS switches (name text PRIMARY KEY, value jsonb NOT NULL);
 
 -- The owners' usage, kept when a video is removed: it has no prompt.

@@ -136,7 +136,6 @@ async def remove(database: Database, video_id: str) -> list[str]:
     Its place in the list is kept for a while. Returns the folders in which its attempts stored files.
     """
     async with database.transaction() as connection:
-        await connection.execute("DELETE FROM webhooks WHERE video_id = %s", [video_id])
         cursor = await connection.execute(
             "WITH gone AS (DELETE FROM videos WHERE id = %s RETURNING *), "  # noqa: S608
             f"spent AS (INSERT INTO work (owner, status, seconds) SELECT owner, 'cancelled', {SPENT} FROM gone "
@@ -146,6 +145,8 @@ async def remove(database: Database, video_id: str) -> list[str]:
             [video_id],
         )
         row = await cursor.fetchone()
+        # After the record, whose end may be adding one. All write to `videos` before `webhooks`: no circle of waits.
+        await connection.execute("DELETE FROM webhooks WHERE video_id = %s", [video_id])
         if row is None:
             return []
         await connection.execute(_FORGET_PLACES, [row["owner"], _PLACES_KEPT])

@@ -123,7 +123,10 @@ class Marker:
             raise MarkingError(f"the certificate for marking is not accepted: {error}") from None
 
     def sign(self, video: bytes, *, title: str, model: str) -> bytes:
-        """Return the file with a signed C2PA manifest in it. Raises CertificateExpired."""
+        """Return the file with a signed C2PA manifest in it. Raises CertificateExpired.
+
+        The certificate is read again, since it may have been renewed while the video was made.
+        """
         label = " (development certificate)" if self.kind == "development" else ""
         manifest = {
             "claim_generator_info": [{"name": f"wan-t2v-gateway{label}", "version": "0.1.0"}],
@@ -145,12 +148,13 @@ class Marker:
             ],
         }
         signed = io.BytesIO()
+        self.can_sign()
         certificate = self._certificate  # the one of this signature, whatever is read meanwhile
         try:
             with self._signer(certificate) as signer, self._c2pa.Builder(json.dumps(manifest)) as builder:
                 builder.sign(signer, "video/mp4", io.BytesIO(video), signed)
         except self._c2pa.C2paError:
-            if not certificate.is_valid():  # it expired while the video was made
+            if not certificate.is_valid():  # it expired while the video was made, and was not renewed
                 certificate.check()
             raise
         return signed.getvalue()

@@ -39,8 +39,9 @@ export function showLimits(form, limits) {
   const { height, width, num_frames: frames } = limits.fields;
   form.querySelector('#sizes').replaceChildren(...limits.sizes.map((size) => new Option(size, size)));
   form.elements.size.placeholder = `${width.default}x${height.default} (${limits.sizes.join(', ') || `to ${limits.largest_size}`})`;
-  const seconds = (count) => (count * limits.longest_seconds / limits.most_frames).toFixed(1);
-  form.elements.seconds.placeholder = `${seconds(frames.default)} (to ${seconds(limits.most_frames)})`;
+  const rate = limits.most_frames / limits.longest_seconds;
+  const seconds = (count) => (count / rate).toFixed(1);
+  form.elements.seconds.placeholder = `${seconds(frames.default)} (to ${seconds(limits.most_frames)} at ${rate} frames a second)`;
 }
 
 function showChoices(select, field) {

@@ -5,11 +5,13 @@ of them wins, and put back under a lock on its record.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import LiteralString
 
 import procrastinate
+import psycopg
 from procrastinate.exceptions import ProcrastinateException
 from procrastinate.jobs import Job
 
@@ -25,6 +27,7 @@ from wan_t2v_gateway.services import Services
 
 _log = logging.getLogger(__name__)
 _EXPIRY_LOOKS = 20  # heartbeats between looks for expired videos, a minute: such a look scans all
+_MOST_FAILURES = 5  # per look for videos without a job: a database that is away answers none. The look is at random
 _LOST_AFTER_S = 30  # age at which an unfinished video without a queue job is put back
 _NOW: LiteralString = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now"
 _GIVE_BACK: LiteralString = (
@@ -68,10 +71,6 @@ async def watch_for_lost_jobs(app: procrastinate.App, services: Services) -> Non
     """Check for lost jobs every few seconds, and less often for what has expired, until cancelled."""
     pause_s, database = services.settings.heartbeat_s, AnsweringDatabase(services.settings.stalled_s / 2)
 
-    async def lost() -> None:
-        await give_back_stalled(app, services, database)
-        await put_back_lost(services)
-
     expiring = (
         services.remove_excess,
         services.remove_expired,
@@ -79,7 +78,9 @@ async def watch_for_lost_jobs(app: procrastinate.App, services: Services) -> Non
         lambda: forget_ended_jobs(services.database),
     )
     async with asyncio.TaskGroup() as group:  # a loop for each: one that takes long or fails must not stop the others
-        group.create_task(_repeat(lost, pause_s, on_failure=database.record_failure))
+        stalled = functools.partial(give_back_stalled, app, services, database)
+        group.create_task(_repeat(stalled, pause_s, on_failure=database.record_failure))
+        group.create_task(_repeat(lambda: put_back_lost(services), pause_s))
         for look in expiring:
             group.create_task(_repeat(look, _EXPIRY_LOOKS * pause_s))
 
@@ -146,23 +147,35 @@ async def _count_death(services: Services, video_id: str) -> None:
 async def put_back_lost(services: Services) -> int:
     """Queue unfinished videos without a job in the queue, and end those with a request to cancel.
 
-    Returns how many were queued.
+    Returns how many were queued. A video for which that fails does not hold back the others.
     """
     rows = await services.database.rows(
         "SELECT videos.id, cancel_requested_at IS NOT NULL AS cancelled FROM videos "
         "LEFT JOIN procrastinate_jobs AS jobs ON jobs.id = queue_job AND jobs.status IN ('todo', 'doing') "
         "WHERE videos.status IN ('queued', 'in_progress') AND jobs.id IS NULL "
-        "AND created_at < now() - %s * interval '1 second' LIMIT 100",
+        "AND created_at < now() - %s * interval '1 second' ORDER BY random() LIMIT 100",
         [_LOST_AFTER_S],
     )
-    put_back = 0
+    put_back, failed = 0, 0
     for row in rows:
-        if row["cancelled"]:
-            await services.end(row["id"], Ending("cancelled"))
-        elif await _put_back(services, row["id"]):
-            _log.warning("video %s had no job in the queue; it has one again", row["id"])
-            put_back += 1
+        try:
+            put_back += await _put_back_or_end(services, row["id"], cancelled=row["cancelled"])
+        except (DatabaseUnavailable, ProcrastinateException, psycopg.Error) as error:
+            _log.warning("video %s has no job in the queue, and could not get one or end: %s", row["id"], error)
+            failed += 1
+            if failed == _MOST_FAILURES:
+                break
     return put_back
+
+
+async def _put_back_or_end(services: Services, video_id: str, *, cancelled: bool) -> bool:
+    """Return whether the video was queued."""
+    if cancelled:
+        await services.end(video_id, Ending("cancelled"))
+    elif await _put_back(services, video_id):
+        _log.warning("video %s had no job in the queue; it has one again", video_id)
+        return True
+    return False
 
 
 async def _put_back(services: Services, video_id: str) -> bool:

@@ -37,20 +37,20 @@ _HEARTBEAT: LiteralString = (
 )
 # `procrastinate_fetch_job_v2` with one change: a paused job does not block later jobs of its lane, except in the last
 # three seconds of its pause. Else a job that is refused again and again would block its lane. In those seconds it does,
-# since the clocks of gateways and database differ, and a later job may take long.
+# since the clocks of gateways and database differ, and a later job may take long. The two looks at a lane are apart, so
+# that each has its index: as one they read the table for every job of a lane that is busy.
 # Two jobs of a lane that are taken at once violate an index, so that one fetch fails.
 _FETCH: LiteralString = """
 WITH candidate AS (
     SELECT id FROM procrastinate_jobs AS jobs
     WHERE status = 'todo' AND (%(queues)s::varchar[] IS NULL OR queue_name = ANY(%(queues)s::varchar[]))
     AND (scheduled_at IS NULL OR scheduled_at <= now())
-    AND (lock IS NULL OR NOT EXISTS (
-        SELECT FROM procrastinate_jobs AS others WHERE others.lock = jobs.lock AND (
-            others.status = 'doing' OR (
-                others.status = 'todo'
-                AND (others.scheduled_at IS NULL OR others.scheduled_at <= now() + interval '3 seconds')
-                AND (others.priority > jobs.priority OR (others.priority = jobs.priority AND others.id < jobs.id))
-            )
+    AND (lock IS NULL OR (
+        NOT EXISTS (SELECT FROM procrastinate_jobs AS others WHERE others.lock = jobs.lock AND others.status = 'doing')
+        AND NOT EXISTS (
+            SELECT FROM procrastinate_jobs AS others WHERE others.lock = jobs.lock AND others.status = 'todo'
+            AND (others.scheduled_at IS NULL OR others.scheduled_at <= now() + interval '3 seconds')
+            AND (others.priority > jobs.priority OR (others.priority = jobs.priority AND others.id < jobs.id))
         )
     ))
     ORDER BY priority DESC, id LIMIT 1 FOR UPDATE OF jobs SKIP LOCKED
@@ -77,7 +77,8 @@ _RETRY: LiteralString = (
 class PatientJobManager(JobManager):
     """A JobManager that waits while the database is away, and whose queue `pausable` can be paused.
 
-    A job of that queue begins only while `takes_jobs` holds, which says whether this process can do one now.
+    A job of that queue begins only while `takes_jobs` holds, which says whether this process can do one now. A job that
+    leaves its lane wakes its worker, for the next of the lane: nothing else would before the worker's next poll.
     """
 
     def __init__(self, connector: BaseAsyncConnector, *, pausable: str) -> None:
@@ -86,9 +87,19 @@ class PatientJobManager(JobManager):
         self.takes_jobs: Callable[[], Awaitable[bool]] = _always
         self._known = defaultdict[int | None, set[int | None]](set)  # jobs under way, by worker
         self._unheard = set[int]()  # workers whose last fetch may have been given a job unheard
+        self._wake: dict[str, NotificationCallback] = {}  # of the worker of each queue
+        self._left_lanes = 0  # jobs so far
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
         """Fetch a job; None also while the queue is paused or the database is away. The worker then asks again."""
+        left = None
+        job = None
+        while job is None and left != self._left_lanes:  # after a fetch the worker forgets what woke it meanwhile
+            left = self._left_lanes
+            job = await self._fetch(queues, worker_id)
+        return job
+
+    async def _fetch(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
         try:
             if queues and self._pausable in queues and not await self._may_begin():
                 return None
@@ -127,7 +138,7 @@ class PatientJobManager(JobManager):
                 _FINISH, **_own_try(job), status=status.value, delete_job=delete_job
             )
         )
-        self._known[job.worker_id].discard(job.id)
+        await self._left(job)
 
     async def retry_job(
         self,
@@ -144,7 +155,15 @@ class PatientJobManager(JobManager):
                 _RETRY, **_own_try(job), retry_at=at, priority=priority, queue=queue, lock=lock
             )
         )
+        await self._left(job)
+
+    async def _left(self, job: Job) -> None:
         self._known[job.worker_id].discard(job.id)
+        if job.lock is None or job.id is None:
+            return
+        self._left_lanes += 1
+        if job.queue in self._wake:
+            await self._wake[job.queue](channel="", notification={"type": "job_inserted", "job_id": job.id})
 
     async def unregister_worker(self, worker_id: int) -> None:
         """Remove a worker that ended; a failure is only logged, since a worker stops also without a database."""
@@ -161,6 +180,7 @@ class PatientJobManager(JobManager):
         self, *, on_notification: NotificationCallback, queues: Iterable[str] | None = None
     ) -> None:
         """Listen for new jobs, and reconnect whenever the connection breaks; polling covers the gap."""
+        self._wake |= dict.fromkeys(queues or (), on_notification)
         while True:
             try:
                 await super().listen_for_jobs(on_notification=on_notification, queues=queues)

@@ -75,6 +75,21 @@ def test_a_look_up_that_nobody_waits_for_any_more_keeps_its_place(slow: SlowName
     asyncio.run(asyncio.wait_for(test(), LIMIT_S))
 
 
+def test_a_look_up_that_gets_no_thread_is_an_error_and_keeps_no_place(slow: SlowNames) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def test() -> None:
+        names = NameLookups()
+        for _ in range(_LOOKUPS):
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="can't start new thread"):
+                patch.setattr(threading.Thread, "start", fail)
+                await addresses(names, "anna", "receiver.example")
+        assert await addresses(names, "anna", "receiver.example") == ["1.1.1.1"]
+
+    asyncio.run(asyncio.wait_for(test(), LIMIT_S))
+
+
 def test_a_name_that_is_not_found_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> list[Any]:
         raise socket.gaierror(-3, "Temporary failure in name resolution")

@@ -67,3 +67,22 @@ def test_of_an_owners_jobs_that_were_cancelled_before_they_began_the_last_ones_s
     videos, webhooks, work = asyncio.run(cancel_all())
     assert videos == {bens, begun, *never_begun[-2:], waiting} and webhooks == videos - {waiting}
     assert work == {"anna"}  # for the job that began
+
+
+def test_one_end_forgets_few_of_a_large_stock_so_that_it_ends_in_time(
+    start: Start, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stock from before the bound: all at once would exceed the time of the call, which then never succeeds."""
+    monkeypatch.setattr(ending, "_NEVER_BEGUN_KEPT", 2)
+    video_id = start(workers=0).post()
+
+    async def cancel() -> int:
+        async with Database(database_url) as database:
+            await database.rows(
+                "INSERT INTO videos (id, owner, model, fields, turn, status, completed_at) SELECT 'old ' || n, "
+                "(SELECT owner FROM videos), '', '{}', 0, 'cancelled', now() FROM generate_series(1, 250) AS n"
+            )
+            assert await end(database, video_id, Ending("cancelled"), queue_webhook=no_webhook) is not None
+            return len(await database.rows("SELECT id FROM videos"))
+
+    assert asyncio.run(cancel()) == 151

@@ -42,9 +42,9 @@ async def status(database: Database) -> str:
     return str(row["status"])
 
 
-async def lose_worker(database: Database, video: Video) -> None:
+async def lose_worker(database: Database, video: Video, worker: int | None = None) -> None:
     async with database.transaction() as connection:
-        await give_back(connection, video.id, None)
+        await give_back(connection, video.id, worker)
 
 
 def test_the_time_in_the_servers_queue_does_not_count(run: Any) -> None:
@@ -75,6 +75,18 @@ def test_a_worker_that_was_only_silent_goes_on_until_another_begins(run: Any) ->
         assert second is not None and second.progress == {}
         assert not await write(database, video, STEP)
         assert not await claim_folder(database, video, "a folder")
+
+    run(test)
+
+
+def test_its_seconds_that_were_booked_when_it_was_given_back_are_not_booked_again(run: Any) -> None:
+    async def test(database: Database, video: Video) -> None:
+        (worker,) = await database.rows("INSERT INTO procrastinate_workers DEFAULT VALUES RETURNING id")
+        await lose_worker(database, video, worker["id"])
+        booked = await spent_s(database)
+        assert HOUR_S <= booked < 2 * HOUR_S
+        assert await write(database, video, STEP)
+        assert booked <= await spent_s(database) < 2 * HOUR_S
 
     run(test)
 

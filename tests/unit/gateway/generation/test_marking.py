@@ -68,6 +68,13 @@ def test_a_renewed_certificate_counts_without_a_restart(
     assert marker.sign(mp4(), title="x", model="m")
 
 
+def test_a_certificate_that_was_renewed_while_a_video_was_made_signs_it(fresh: Certificate, old: Certificate) -> None:
+    files = [old]
+    marker = marker_of_then(files)
+    files.append(fresh)
+    assert marker.sign(mp4(), title="x", model="m") and marker.expires_at == fresh.validity()[1]
+
+
 def test_a_renewal_that_cannot_be_used_leaves_the_certificate_before(
     fresh: Certificate, old: Certificate, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -130,7 +130,7 @@ def test_the_form_shows_what_the_server_published(open_page: Any, server: Stepwi
     assert profile.locator("option").all_inner_texts() == ["exact (default)", "fast"]
     assert page.get_by_label("Frames a second").get_attribute("placeholder") == "16 (1 to 120)"
     assert page.get_by_label("Seed").get_attribute("placeholder") == "random"
-    assert page.get_by_label("Seconds").get_attribute("placeholder") == "1.1 (to 5.1)"
+    assert page.get_by_label("Seconds").get_attribute("placeholder") == "1.1 (to 5.1 at 16 frames a second)"
     assert page.get_by_label("Size (width x height)").get_attribute("placeholder") == "64x64 (to 256x256)"
     profile.select_option("fast")
     submit(page)

@@ -1,8 +1,10 @@
 """The lost-jobs check: whose jobs it gives back, and when."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import procrastinate
 import psycopg
 import pytest
 from procrastinate.jobs import Job, Status
+from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.progress import begin
+from wan_t2v_gateway.queue import lost_jobs
 from wan_t2v_gateway.queue.lost_jobs import AnsweringDatabase, give_back_stalled, put_back_lost
 from wan_t2v_gateway.queue.tasks import VIDEOS, Queue, queue_app
 from wan_t2v_gateway.services import Services
@@ -21,7 +25,7 @@ from wan_t2v_gateway.storage.store import Store
 from tests.unit.gateway.running import running_gateway
 from tests.unit.gateway.severed_database import severable
 from tests.unit.gateway.stepwise import serving_stepwise
-from tests.waiting import wait_until
+from tests.waiting import LIMIT_S, wait_until
 
 Start = Callable[..., Any]
 SILENT_S = 15.0
@@ -212,3 +216,49 @@ def test_an_outage_longer_than_workers_may_be_silent_starts_no_second_attempt(
         assert len(server.requests) == 1
         assert direct.execute("SELECT crashes FROM videos").fetchone() == (0,)
         assert direct.execute("SELECT FROM procrastinate_jobs").rowcount == 0
+
+
+def test_a_video_that_cannot_end_holds_back_no_other(
+    start: Start, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise DatabaseUnavailable("too slow")
+
+    front = start(workers=0)
+    cancelled, *_ = (front.post() for _ in range(4))
+
+    async def test() -> None:
+        async with checking_gateway(database_url, tmp_path) as (_, services):
+            await services.database.rows("DELETE FROM procrastinate_jobs")
+            await services.database.rows("UPDATE videos SET created_at = created_at - interval '1 minute'")
+            await services.database.rows("UPDATE videos SET cancel_requested_at = now() WHERE id = %s", [cancelled])
+            monkeypatch.setattr(Services, "end", fail)
+            assert await put_back_lost(services) == 3
+
+    run(test())
+
+
+def test_dead_workers_jobs_are_given_back_although_no_lost_video_can_be_put_back(
+    video: str, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = itertools.count()
+    answered = asyncio.Event()
+
+    async def fail(services: Services) -> int:
+        raise DatabaseUnavailable("too slow")
+
+    async def look(app: procrastinate.App, services: Services, database: AnsweringDatabase) -> None:
+        if database.record_answer(float(next(answers))) >= 5.0:
+            answered.set()
+
+    async def test() -> None:
+        async with checking_gateway(database_url, tmp_path) as (app, services):
+            services = replace(services, settings=replace(services.settings, heartbeat_s=0.01))
+            watch = asyncio.create_task(lost_jobs.watch_for_lost_jobs(app, services))
+            await asyncio.wait_for(answered.wait(), LIMIT_S)
+            watch.cancel()
+            await asyncio.wait({watch})
+
+    monkeypatch.setattr(lost_jobs, "put_back_lost", fail)
+    monkeypatch.setattr(lost_jobs, "give_back_stalled", look)
+    run(test())

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from procrastinate.exceptions import ConnectorException
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.queue.patient_manager import _FETCH
 from wan_t2v_gateway.queue.schema import apply_queue_schema
 from wan_t2v_gateway.queue.tasks import GENERATE, VIDEOS, WEBHOOKS, queue_app
 
@@ -155,5 +156,47 @@ def test_of_two_jobs_of_a_lane_that_are_taken_at_once_one_runs(run: Any, databas
                     await asyncio.sleep(0.01)
             await other.commit()
             assert await late is None
+
+    run(test)
+
+
+def test_a_job_that_leaves_its_lane_while_the_next_is_asked_for_is_not_overlooked(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a fetch without a job the worker forgets what woke it meanwhile."""
+
+    async def test(queue: Lanes) -> None:
+        for name in ("a1", "a2"):
+            await queue.add(name, lane="a")
+        first, execute = await queue.take(), queue.connector.execute_query_all_async
+
+        async def answer_late(*arguments: Any, **named: Any) -> Any:
+            rows = await execute(*arguments, **named)
+            monkeypatch.undo()
+            await queue.pause(first, 3600.0)
+            return rows
+
+        monkeypatch.setattr(queue.connector, "execute_query_all_async", answer_late)
+        assert await queue.taken() == "a2"
+
+    run(test)
+
+
+def test_a_fetch_does_not_read_the_table_for_every_job_of_a_busy_lane(run: Any) -> None:
+    async def test(queue: Lanes) -> None:
+        await queue.connector.execute_query_async(
+            "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, args, status) "
+            "SELECT 'videos', 'generate', 'lane ' || mod(n, 4), '{}', 'todo' FROM generate_series(1, 2000) AS n"
+        )
+        while await queue.take():
+            pass
+        explain: Any = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_FETCH}"
+        plans = []
+        for _ in ("before Postgres has analyzed the table", "after"):
+            (row,) = await queue.connector.execute_query_all_async(explain, queues=[VIDEOS], worker_id=1)
+            plans.append(row["QUERY PLAN"][0]["Plan"])
+            await queue.connector.execute_query_async("ANALYZE procrastinate_jobs")
+        assert max(plan["Shared Hit Blocks"] for plan in plans) < 500
+        assert "gateway_jobs_by_lane" in str(plans[0])
 
     run(test)

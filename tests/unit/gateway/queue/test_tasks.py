@@ -12,10 +12,12 @@ from psycopg.rows import dict_row
 from wan_t2v_gateway.database import call_limit
 from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.queue.patient_manager import PatientJobManager
 from wan_t2v_gateway.queue.schema import apply_queue_schema
 from wan_t2v_gateway.queue.tasks import DELIVERY_LANES, VIDEOS, WEBHOOKS, Queue, Retries, TryAgain, queue_app
 
 from tests.unit.gateway.severed_database import severable
+from tests.waiting import LIMIT_S
 
 Test = Callable[[Queue, Database], Coroutine[Any, Any, None]]
 
@@ -125,5 +127,48 @@ def test_an_error_that_does_not_pass_is_no_outage(database_url: str) -> None:
         with pytest.raises(ConnectorException):
             async with database.transaction() as connection:
                 await queue.add_video(connection, "video_1", 2**40, None)
+
+    run(database_url, test)
+
+
+@pytest.mark.parametrize("outcome", [None, TryAgain("500", 3600.0)])
+def test_a_burst_of_an_owners_deliveries_does_not_wait_for_the_workers_polls(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, outcome: TryAgain | None
+) -> None:
+    """Whether each is delivered or tried again later: a job that leaves its lane tells the worker of it."""
+    tried: set[str] = set()
+    done, idle = asyncio.Event(), asyncio.Event()
+    fetch = PatientJobManager.fetch_job
+
+    async def note_idle(self: PatientJobManager, **arguments: Any) -> Any:
+        job = await fetch(self, **arguments)
+        (idle.clear if job else idle.set)()
+        return job
+
+    async def deliver(context: Any, webhook_id: str) -> None:
+        await idle.wait()  # the worker has found no other job
+        tried.add(webhook_id)
+        if len(tried) == 3 * DELIVERY_LANES:
+            done.set()
+        if outcome is not None:
+            raise outcome
+
+    async def test(queue: Queue, database: Database) -> None:
+        monkeypatch.setattr(PatientJobManager, "fetch_job", note_idle)
+        await add(queue, database, "anna", 3 * DELIVERY_LANES)
+        worker = asyncio.create_task(
+            queue.app.run_worker_async(
+                queues=[WEBHOOKS],
+                concurrency=4 * DELIVERY_LANES,
+                fetch_job_polling_interval=3600.0,
+                additional_context={"deliver_webhook": deliver},
+                install_signal_handlers=False,
+            )
+        )
+        try:
+            await asyncio.wait_for(done.wait(), LIMIT_S)
+        finally:
+            worker.cancel()
+            await asyncio.wait({worker})
 
     run(database_url, test)
