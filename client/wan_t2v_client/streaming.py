@@ -118,7 +118,7 @@ class _Stream:
     def close(self, *, finished: bool) -> None:
         """Close the stream: cancel it, or if it is finished wait up to CLOSE_LIMIT_S for the server to end it.
 
-        The caller waits no longer than twice that. On a busy machine gRPC was seen never to report the end of a
+        The caller waits no longer than three times that. On a busy machine gRPC was seen never to report the end of a
         cancelled call, for which its channel waits without a limit.
         """
         if sys.is_finalizing():  # no other thread runs any more; the connection ends with the process
@@ -129,6 +129,7 @@ class _Stream:
         closing = threading.Thread(target=self._cancel, daemon=True)
         closing.start()
         closing.join(CLOSE_LIMIT_S)
+        self._reader.join(CLOSE_LIMIT_S)  # a thread that is stopped inside gRPC could keep the interpreter from ending
 
     def _cancel(self) -> None:
         self._call.cancel()  # does nothing to a call that has ended
