@@ -35,7 +35,8 @@ class TritonWheel:
         """Make the server's environment. Raises ServerError if PATH cannot hold this environment's path.
 
         The stub takes its standard library from the `python3` first on PATH and libpython from the first folder on
-        LD_LIBRARY_PATH. If the two are of different builds, `import torch` crashes inside the stub.
+        LD_LIBRARY_PATH. If the two are of different builds, `import torch` crashes inside the stub. Folders that are
+        on LD_LIBRARY_PATH already come last, since a GPU's driver may be found in one of them only.
         """
         programs = str(Path(sys.executable).parent)
         if os.pathsep in programs:
@@ -43,7 +44,7 @@ class TritonWheel:
         return {
             **os.environ,
             "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
-            "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.library_folders())),
+            "LD_LIBRARY_PATH": os.pathsep.join([*map(str, self.library_folders()), *inherited_library_path()]),
             "HF_HUB_OFFLINE": "1",
         }
 
@@ -71,6 +72,11 @@ def installed_wheel() -> TritonWheel:
         caches=triton / "caches",
         libraries=package.parent / "nvidia_pytriton.libs",
     )
+
+
+def inherited_library_path() -> list[str]:
+    """Return the folders on LD_LIBRARY_PATH. An empty entry would mean the current folder."""
+    return [folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
 
 
 def _libpython_folder() -> Path:

@@ -1,7 +1,8 @@
-"""FP8 and BF16 matrix products: the first linear layer of an expert's feed-forward, with each kind of scale."""
+"""FP8, INT8 and BF16 matrix products: the first linear layer of an expert's feed-forward, with each kind of scale."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,6 +46,8 @@ def fp8(scale: Scale) -> Iterator[Row]:
             return {"seconds": seconds, "flops": operations}
 
         yield from attempt({**about, "precision": "bf16"}, in_bf16)
+        in_int8 = partial(_in_int8, scale, activations, weights, product)
+        yield from attempt({**about, "precision": "int8"}, in_int8)
         for per_row in (False, True):
             for fast_sum in (True, False):
 
@@ -60,6 +63,22 @@ def fp8(scale: Scale) -> Iterator[Row]:
 
                 kind = {"precision": "fp8", "scales": "per row" if per_row else "per tensor", "fast_sum": fast_sum}
                 yield from attempt({**about, **kind}, in_fp8)
+
+
+def _in_int8(scale: Scale, activations: Tensor, weights: Tensor, reference: Callable[[], Tensor]) -> Row:
+    """Time the product alone, with its sums in INT32. Activations have one scale, weights one per row."""
+    left_peak, right_peak = activations.abs().max().float(), weights.abs().amax(dim=1, keepdim=True).float()
+    left, right = _to_int8(activations, left_peak), _to_int8(weights, right_peak)
+    expected = reference().float()
+    product = torch._int_mm(left, right.t()).float() * (left_peak * right_peak.t() / 127**2)
+    difference = (product - expected).norm() / expected.norm()
+    seconds = median_seconds(lambda: torch._int_mm(left, right.t()), scale.device, repeats=4 * scale.repeats)
+    operations = 2 * activations.numel() * len(weights)
+    return {"relative_difference": float(difference), "seconds": seconds, "flops": operations}
+
+
+def _to_int8(matrix: Tensor, peak: Tensor) -> Tensor:
+    return (matrix.float() * (127 / peak)).round().to(torch.int8)
 
 
 def _in_fp8(

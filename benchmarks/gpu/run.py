@@ -32,6 +32,7 @@ LIMIT_S = 530.0  # for all parts together
 STOP_S = 15.0  # between SIGTERM and SIGKILL of a part
 USER = 1000
 NO_FIGURES = ("process", "log")  # rows of the server part without measurements: its environment and its log
+WITH_SERVER = ("server", "whole")
 LOG_LINES = 40
 REHEARSAL_PATIENCE = 5
 LINE_CHARACTERS = 200
@@ -65,6 +66,7 @@ PARTS = (  # most important first, since time may run out
     Part("vae", "benchmarks.gpu.vae_part:vae", 150),
     Part("tensorrt", "benchmarks.gpu.tensorrt_part:tensorrt", 240),
     Part("expert_compiled", "benchmarks.gpu.torch_parts:expert_compiled", 120),
+    Part("whole", "benchmarks.gpu.whole_part:whole", 420),
 )
 
 
@@ -84,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = [replace(part, limit_s=REHEARSAL_PATIENCE * part.limit_s) for part in wanted]
     extra = [*["--rehearse"] * options.rehearse, "--repository", str(options.repository)]
     extra += ["--keep", str(options.keep)] if options.keep else []
+    extra += ["--whole", str(options.whole)]
     parts = measure_parts(wanted, out, about, limit_s=options.limit, extra=extra)
     print(table(parts), file=sys.stderr)
     print(json.dumps({"out": str(out), **{name: part["status"] for name, part in parts.items()}}))
@@ -100,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         "--repository", type=Path, default=Path("model_repository"), help="model repository of the server's part"
     )
     parser.add_argument("--keep", type=Path, help="folder for the server's logs and videos (default: not kept)")
+    parser.add_argument(
+        "--whole", type=Path, default=Path("build/gpu-whole"), help="folder for 45 GB of random weights"
+    )
     parser.add_argument(
         "--rehearse",
         action="store_true",
@@ -223,7 +229,8 @@ def _measure_one(options: argparse.Namespace) -> int:
 
     part = next(part for part in PARTS if part.name == options.part)
     scale = rehearsal_scale() if options.rehearse else full_scale()
-    chosen = {"repository": options.repository, "keep": options.keep} if part.name == "server" else {}
+    chosen = {"repository": options.repository, "keep": options.keep} if part.name in WITH_SERVER else {}
+    chosen |= {"folder": options.whole} if part.name == "whole" else {}
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(1))  # runs the clean-up of a running server
     with options.out.open("w", encoding="utf-8") as file:
         for row in part.rows()(scale, **chosen):

@@ -20,7 +20,7 @@ from embedded.options import ServerOptions, command_line, environment
 from embedded.ports import check_listening
 from embedded.process.confinement import confine
 from embedded.tensor_check import MODEL, check_tensors, unload
-from embedded.wheel import installed_wheel
+from embedded.wheel import inherited_library_path, installed_wheel
 from wan_t2v.operate.file_lock import try_lock
 from wan_t2v.operate.model_control import ControlAddress
 from wan_t2v.operate.own_server import http_status, without_proxy
@@ -54,7 +54,7 @@ class TritonProcess:
                 command_line(options, wheel, folder, shm_prefix=belongings.shm_prefix),
                 env={
                     **without_proxy(wheel.environment()),
-                    "LD_LIBRARY_PATH": os.pathsep.join(map(str, folder.libraries)),
+                    "LD_LIBRARY_PATH": os.pathsep.join([*map(str, folder.libraries), *inherited_library_path()]),
                     **environment(options),
                     # overrides the caller's environment: servers must not share a run directory
                     VARIABLE: str(belongings.run_directory),

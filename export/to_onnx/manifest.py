@@ -17,6 +17,7 @@ from wan_t2v.manifests import CheckpointHash, GraphManifest, GraphOrigin, Merged
 
 _SHAPE_A_GRAPH = (  # with all of export/graphs: the sources that determine a graph
     "checkpoint/meta_module.py",
+    "weightless_module.py",
     "to_onnx/exporter.py",
     "to_onnx/weightless_graph.py",
     "to_onnx/external_data.py",

@@ -1,7 +1,7 @@
-"""Trace a module without its weights, which takes under 2 GB of memory for an expert of A14B.
+"""Trace a module without its weights to an ONNX graph.
 
-Parameters are fake tensors, which have a type and a shape but no values. The optimiser therefore cannot fold a traced
-graph's weights into new constants. `external_data.py` then sets each weight's location in the checkpoint.
+Its parameters have no values, so the optimiser cannot fold a traced graph's weights into new constants.
+`external_data.py` then sets each weight's location in the checkpoint.
 """
 
 import logging
@@ -10,20 +10,17 @@ from contextlib import contextmanager
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-import torch
 from onnxscript import optimizer, rewriter
 from onnxscript.rewriter import onnx_fusions
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor
 
-from export.checkpoint.meta_module import is_fp32_island
-from export.graphs.precision import torch_dtype
-from export.graphs.registry import GRAPHS, ExampleCall
+from export.graphs.registry import ExampleCall
 from export.to_onnx.exporter import trace
+from export.weightless_module import weightless_module
 from wan_t2v.facts import ModelFacts
 
 OPTIMIZER_ROUNDS = 2  # as in the exporter's own optimiser
-EIGHT_BITS = (torch.float8_e4m3fn, torch.int8)
 
 
 def weightless_graph(shell: nn.Module, graph: str, facts: ModelFacts, precision: str) -> tuple[ir.Model, ExampleCall]:
@@ -32,28 +29,13 @@ def weightless_graph(shell: nn.Module, graph: str, facts: ModelFacts, precision:
     For FP8 and INT8 the module must be quantised already. Returns the model and the traced call. Every weight is an
     initializer with the name of the export form's parameter, without `const_value`.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
-        _fill_with_fakes(shell, torch_dtype(precision))
-    exportable = GRAPHS[graph].module(shell).eval()
-    with mode:
-        call = GRAPHS[graph].example(facts, exportable)
-        model = trace(exportable, call, optimize=False).model
+    weightless = weightless_module(shell, graph, facts, precision)
+    with weightless.mode:
+        model = trace(weightless.module, weightless.call, optimize=False).model
     _make_opaque(model)
     with _quiet_optimizer():
         _optimize(model)
-    return model, call
-
-
-def _fill_with_fakes(module: nn.Module, dtype: torch.dtype) -> None:
-    """Replace every parameter by a fake tensor of the type that `from_pretrained(torch_dtype=dtype)` gives."""
-    fakes: dict[int, nn.Parameter] = {}  # by id, so that tied parameters stay tied
-    for prefix, child in module.named_modules():
-        for name, parameter in child.named_parameters(recurse=False):
-            island = is_fp32_island(module, f"{prefix}.{name}")
-            kept_type = parameter.dtype if parameter.dtype in EIGHT_BITS else dtype
-            fake = torch.empty(parameter.shape, dtype=torch.float32 if island else kept_type, device="cpu")
-            setattr(child, name, fakes.setdefault(id(parameter), nn.Parameter(fake, requires_grad=False)))
+    return model, weightless.call
 
 
 def _make_opaque(model: ir.Model) -> None:

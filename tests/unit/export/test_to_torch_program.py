@@ -1,20 +1,16 @@
 """Torch programs: the comparison with the module, and what ends the command with one line."""
 
-import io
 import json
 import shutil
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from export import disk_space, to_torch_program
-from export.checkpoint.folder import Checkpoint
 from export.graphs.registry import ExampleCall
 from export.parity.graph_parity import ParityError
 from wan_t2v.installed_files import sha256_of_file
@@ -57,18 +53,6 @@ def test_a_damaged_program_is_not_current(tmp_path: Path) -> None:
 def arguments(checkpoint: Path, tmp_path: Path) -> list[str]:
     """Options for a program of wan-mini's text encoder."""
     return ["--checkpoint", str(checkpoint), "--repository", str(tmp_path / "repository"), "--graph", "text_encoder"]
-
-
-def test_experts_that_do_not_fit_in_memory_are_refused_before_anything_is_loaded(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(Checkpoint, "weights_bytes", lambda self, component: 57_150_000_000)
-    places = ["--checkpoint", str(checkpoint), "--repository", str(tmp_path / "repository")]
-    assert to_torch_program.main(places) == 1
-    told = capsys.readouterr().err
-    assert "transformer holds 57.1 GB of weights" in told or "transformer holds 57.2 GB of weights" in told
-    assert told.endswith("--graph text_encoder --graph vae_decoder_first --graph vae_decoder_next.\n")
-    assert not (tmp_path / "repository").exists()
 
 
 def test_leftovers_of_a_killed_process_go_before_the_disk_is_checked(
@@ -117,31 +101,3 @@ def test_a_damaged_record_of_merged_loras_is_told_in_one_line(
     places = ["--checkpoint", str(merged), "--repository", str(tmp_path / "repository")]
     assert to_torch_program.main([*places, "--graph", "text_encoder"]) == 1
     assert "merged_loras.json: not valid JSON" in capsys.readouterr().err
-
-
-class FullDisk(io.BytesIO):
-    """A file on a disk that is full after the first kilobyte."""
-
-    def write(self, data: Any) -> int:
-        if self.tell() > 1000:
-            raise OSError(28, "No space left on device")
-        return super().write(data)
-
-
-class SignalledFile(io.BytesIO):
-    """A file during whose writing SIGTERM comes."""
-
-    def write(self, data: Any) -> int:
-        handler: Any = signal.getsignal(signal.SIGTERM)
-        handler(signal.SIGTERM, None)
-        return super().write(data)
-
-
-@pytest.mark.parametrize(("file", "raised"), [(FullDisk(), OSError), (SignalledFile(), KeyboardInterrupt)])
-def test_a_write_that_fails_or_is_interrupted_does_not_end_the_process(
-    file: io.BytesIO, raised: type[BaseException]
-) -> None:
-    """torch's writer aborts on an exception in a write."""
-    program = torch.export.export(Twice(), (torch.ones(2, 3),))
-    with pytest.raises(raised):
-        to_torch_program._save(program, file, "{}")

@@ -1,0 +1,117 @@
+"""Programs whose weights stay in the checkpoint's files: the same numbers as programs that have them inside."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from export import to_torch_program
+from export.checkpoint import folder as checkpoint_folder
+from export.checkpoint.folder import Checkpoint
+from export.graphs.precision import IN_ONNX_RUNTIME, Precisions
+from export.graphs.registry import GRAPHS
+from export.parity.graph_parity import ParityError, Tolerance
+from export.to_torch_program import _check, write_programs
+from tests.unit.export.to_onnx.test_weightless_graph import filled
+from wan_t2v.engines.torch_program import TorchEngine
+
+EXPERT = "high_noise_expert"
+PROGRAM = "1/model.pt2"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return filled(tmp_path_factory.mktemp("weightless") / "checkpoint", torch.bfloat16, "200KB")
+
+
+@pytest.fixture
+def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (to_torch_program, checkpoint_folder):
+        monkeypatch.setattr(module, "MAX_WEIGHTS_BYTES", 1000)
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(shards: Path, tmp_path: Path, everything_is_large: None) -> Write:
+    """Writes programs of a checkpoint into a repository of this test, and returns the repository."""
+
+    def into_repository(*graphs: str, checkpoint: Path = shards, precisions: Precisions = IN_ONNX_RUNTIME) -> Path:
+        return write_programs(
+            Checkpoint.open(checkpoint), tmp_path / "repository", graphs=graphs, precisions=precisions
+        )
+
+    return into_repository
+
+
+@pytest.mark.parametrize("graph", ["text_encoder", EXPERT, "vae_decoder_next"])
+def test_a_program_without_weights_computes_what_the_module_computes(graph: str, write: Write, shards: Path) -> None:
+    path = write(graph) / graph / PROGRAM
+    checkpoint, origin = Checkpoint.open(shards), GRAPHS[graph]
+    module = origin.module(checkpoint.module(origin.component)).eval()
+    assert _check(graph, module, origin.example(checkpoint.facts, module), path) < 1e-5
+    assert path.stat().st_size < 2_000_000, "weights were copied into the program"
+
+
+def test_an_expert_in_bf16_keeps_its_islands_in_fp32(write: Write, shards: Path) -> None:
+    """The same bits as the loaded module: the engine converts as `from_pretrained` does."""
+    path = write(EXPERT, precisions=Precisions("bf16", "fp32", "fp32")) / EXPERT / PROGRAM
+    checkpoint, origin = Checkpoint.open(shards), GRAPHS[EXPERT]
+    module = origin.module(checkpoint.module(origin.component, "bf16")).eval()
+    call = origin.example(checkpoint.facts, module)
+    inputs = [torch.randn(array.shape, generator=torch.Generator().manual_seed(1)).to(array) for array in call.inputs]
+    with torch.no_grad():
+        expected = module(*inputs)
+    found = TorchEngine(path)(dict(zip(call.input_names, inputs, strict=True)))["velocity"]
+    assert found.dtype == torch.bfloat16 and torch.equal(found, expected)
+
+
+def test_shards_are_linked_and_the_checkpoint_can_be_exported_afterwards(write: Write, shards: Path) -> None:
+    home = write(EXPERT) / EXPERT / "1"
+    names = sorted(path.name for path in (shards / "transformer").glob("*.safetensors"))
+    assert len(names) > 1, "the checkpoint should be in shards"
+    assert sorted(path.name for path in home.glob("*.safetensors")) == names
+    assert all((home / name).samefile(shards / "transformer" / name) for name in names)
+    Checkpoint.open(shards).check(external_weights=True)  # it refuses hard links
+
+
+def test_a_current_program_is_kept_and_gets_its_shards_again(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = write(EXPERT) / EXPERT / "1"
+    monkeypatch.setattr(to_torch_program, "_write", None)
+    next(home.glob("*.safetensors")).unlink()
+    write(EXPERT)
+    TorchEngine(home / "model.pt2")
+
+
+def test_shards_of_an_earlier_checkpoint_go_with_its_program(write: Write, shards: Path, tmp_path: Path) -> None:
+    home = write(EXPERT) / EXPERT / "1"
+    before = {path.name for path in home.glob("*.safetensors")}
+    single = shutil.copytree(shards, tmp_path / "single")
+    tensors = {}
+    for path in (single / "transformer").glob("*.safetensors*"):
+        tensors.update(load_file(path) if path.suffix == ".safetensors" else {})
+        path.unlink()
+    save_file(tensors, single / "transformer/diffusion_pytorch_model.safetensors")
+    write(EXPERT, checkpoint=single)
+    assert {path.name for path in home.glob("*.safetensors")} == {"diffusion_pytorch_model.safetensors"}
+    assert "diffusion_pytorch_model.safetensors" not in before
+
+
+def test_the_manifest_says_that_its_hash_is_of_samples(write: Write) -> None:
+    manifest = json.loads((write(EXPERT) / EXPERT / "1/program.json").read_text())
+    assert manifest["checkpoint_sampled"] is True and len(manifest["checkpoint_sha256"]) == 64
+
+
+def test_a_component_that_fits_in_memory_is_compared_all_the_same(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A14B's VAE, beside experts that do not fit."""
+    monkeypatch.setattr(to_torch_program, "MAX_WEIGHTS_BYTES", 10**9)
+    monkeypatch.setattr(to_torch_program, "TOLERANCES", {"vae_decoder_first": Tolerance(-1.0, "none")})
+    with pytest.raises(ParityError, match="vae_decoder_first: the program differs from its module"):
+        write("vae_decoder_first")
