@@ -5,9 +5,9 @@
 
 Writes `model.pt2` and its manifest `program.json` beside each installed graph. The program is the export form that the
 ONNX file is made from, traced by `torch.export` with the same dynamic axes. Serving therefore needs neither diffusers
-nor transformers nor this package. Weights are inside the program, in the chosen precision (default: FP32). Those of a
-large checkpoint stay in its files, and links to them lie beside the program. The engine converts the weights to the
-chosen precision as it loads them.
+nor transformers nor this package. Weights are inside the program, in the chosen precision (default: FP32). Those of an
+expert that is too large to be traced with them stay in the checkpoint's files, and links to these lie beside the
+program. The engine converts such weights to the chosen precision as it loads them.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from export.atomic import remove_leftovers, write_atomically
-from export.checkpoint.folder import MAX_WEIGHTS_BYTES, Checkpoint, CheckpointKind
+from export.checkpoint.folder import MAX_WEIGHTS_BYTES, Checkpoint, CheckpointError
 from export.disk_space import DiskNeed, check_disk_space
 from export.graphs.precision import IN_ONNX_RUNTIME, PART_OF, Precisions, torch_dtype
 from export.graphs.registry import GRAPHS, ExampleCall
@@ -54,32 +54,51 @@ def write_programs(
     *,
     graphs: Sequence[str] = tuple(GRAPHS),
     precisions: Precisions = IN_ONNX_RUNTIME,
+    external_weights: bool | None = None,
 ) -> Path:
     """Write the programs of these graphs into `repository` and return it. Programs that are current are kept.
 
-    What a killed process left of a program is removed first, so a repository has one writer at a time.
-    Raises CheckpointError for weights that do not fit their config, DiskSpaceError before the first program, and
-    ParityError for a program that differs from its module by more than its tolerance.
+    `external_weights` says whether weights stay in the checkpoint's files; None: only those of experts that are too
+    large. What a killed process left of a program is removed first, so a repository has one writer at a time.
+    Raises CheckpointError for weights that do not fit their config, or that are too large to be inside, DiskSpaceError
+    before the first program, and ParityError for a program that differs from its module by more than its tolerance.
     """
+    external = {graph: _is_external(checkpoint, graph, external_weights) for graph in graphs}
     checkpoint.check()
     folders = {graph: repository / graph / VERSION for graph in graphs}
     stale = {}
     for graph, folder in folders.items():
         for name in (FILE.name, FILE.manifest):
             remove_leftovers(folder, name)
-        made_from = _origin(checkpoint, graph, precisions.of(graph))
+        made_from = _origin(checkpoint, graph, precisions.of(graph), external=external[graph])
         if _is_current(folder, made_from) and link_weights(checkpoint, graph, folder / FILE.name):
             logger.info("%s is current", folder / FILE.name)
         else:
             stale[graph] = made_from
-    needed = _program_bytes(checkpoint, stale, precisions)
+    needed = _program_bytes(checkpoint, stale, precisions, external)
     check_disk_space([DiskNeed(repository, needed, f"{len(stale)} torch programs")])
     for graph, made_from in stale.items():
-        _write(graph, checkpoint, folders[graph], made_from)
+        _write(graph, checkpoint, folders[graph], made_from, external=external[graph])
     return repository
 
 
-def _program_bytes(checkpoint: Checkpoint, graphs: Iterable[str], precisions: Precisions) -> float:
+def _is_external(checkpoint: Checkpoint, graph: str, wanted: bool | None) -> bool:
+    """Whether the graph's weights stay in the checkpoint's files. Raises CheckpointError if they must and may not."""
+    component = GRAPHS[graph].component
+    stored = checkpoint.weights_bytes(component)
+    must = PART_OF[graph] == "experts" and stored > MAX_WEIGHTS_BYTES
+    if must and wanted is False:
+        raise CheckpointError(
+            f"{checkpoint.folder / component} holds {stored / 1e9:.1f} GB of weights, all of which would be in memory "
+            f"for a torch program; accepted for an expert: up to {MAX_WEIGHTS_BYTES / 1e9:.1f} GB. Leave them in the "
+            "checkpoint's files: `--weights external`."
+        )
+    return must if wanted is None else wanted
+
+
+def _program_bytes(
+    checkpoint: Checkpoint, graphs: Iterable[str], precisions: Precisions, external: Mapping[str, bool]
+) -> float:
     """Estimate the bytes of the programs of these graphs."""
     architecture = checkpoint.architecture
     parameters = {
@@ -90,35 +109,29 @@ def _program_bytes(checkpoint: Checkpoint, graphs: Iterable[str], precisions: Pr
     needed = 0.0
     for graph in graphs:
         inside = DISK_FACTOR * parameters[PART_OF[graph]] * torch_dtype(precisions.of(graph)).itemsize
-        needed += EXAMPLE_BYTES + (0.0 if checkpoint.kind is CheckpointKind.LARGE else inside)
+        needed += EXAMPLE_BYTES + (0.0 if external[graph] else inside)
     return needed
 
 
-def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[str, Any]) -> None:
+def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[str, Any], *, external: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE.name
+    path, origin, precision = folder / FILE.name, GRAPHS[graph], made_from["precision"]
     (folder / FILE.manifest).unlink(missing_ok=True)  # a program without a manifest is unverified
-    if checkpoint.kind is CheckpointKind.LARGE:
-        write_weightless_program(graph, checkpoint, path, precision=made_from["precision"])
-        logger.info("wrote %s; its weights lie beside it", path)
-    if checkpoint.weights_bytes(GRAPHS[graph].component) <= MAX_WEIGHTS_BYTES:
-        _write_checked(graph, checkpoint, path, precision=made_from["precision"])
+    if external:
+        write_weightless_program(graph, checkpoint, path, precision=precision)
+        logger.info("wrote %s; its weights stay in %s", path, checkpoint.folder / origin.component)
+    if not external or checkpoint.weights_bytes(origin.component) <= MAX_WEIGHTS_BYTES:
+        module = origin.module(checkpoint.module(origin.component, precision)).eval()
+        call = origin.example(checkpoint.facts, module)
+        if not external:
+            write_program(module, call, path)
+        logger.info("%s: relative error against its module %.1e", path, _check(graph, module, call, path))
     sealed = {**made_from, FILE.hash_key: sha256_of_file(path)}
     with write_atomically(folder / FILE.manifest) as partial:
         partial.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_checked(graph: str, checkpoint: Checkpoint, path: Path, *, precision: str) -> None:
-    """Compare a program with its module, which fits in memory. First write one with its weights if there is none."""
-    origin = GRAPHS[graph]
-    module = origin.module(checkpoint.module(origin.component, precision)).eval()
-    call = origin.example(checkpoint.facts, module)
-    if checkpoint.kind is CheckpointKind.SMALL:
-        write_program(module, call, path)
-    logger.info("%s: relative error against its module %.1e", path, _check(graph, module, call, path))
-
-
-def _origin(checkpoint: Checkpoint, graph: str, precision: str) -> dict[str, Any]:
+def _origin(checkpoint: Checkpoint, graph: str, precision: str, *, external: bool) -> dict[str, Any]:
     """Return the manifest's part that is known before the export. While it is unchanged, the program is current."""
     here, digest = Path(__file__).parent, hashlib.sha256()
     for path in [*sorted((here / "graphs").glob("*.py")), *(here / name for name in _SOURCES)]:
@@ -131,6 +144,7 @@ def _origin(checkpoint: Checkpoint, graph: str, precision: str) -> dict[str, Any
         "precision": precision,
         "checkpoint_sha256": weights.sha256,
         **({"checkpoint_sampled": True} if weights.sampled else {}),
+        **({"external_weights": True} if external else {}),
         "exporter_sha256": digest.hexdigest(),
         "torch": version("torch"),
         "diffusers": version("diffusers"),

@@ -2,8 +2,7 @@
 
     python -m benchmarks.gpu.whole_part --out FOLDER        trace the programs ahead, on a machine without a GPU
 
-Placement decides the configs, as for a deployment. Only the engine of the experts and of the text encoder differs: they
-run in the Python backend in place of a plan.
+Placement decides the configs, as for a deployment without plans: experts and VAE in torch, the text encoder on the CPU.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.processes import gpu_processes
-from benchmarks.gpu.scale import Scale, full_scale
+from benchmarks.gpu.scale import A14B, Scale, full_scale
 from benchmarks.gpu.server_part import log_messages, on_gpu
 from benchmarks.gpu.timing import Row, Skipped, attempt
 from wan_t2v.contract import EXPERTS, STREAM
@@ -31,7 +30,7 @@ CONFIG = "whole"  # name of the config set
 STEPS = 4
 CALL_LIMIT_S = 200.0
 NEEDED_BYTES = 45e9  # one expert, which is the other one too, the text encoder, the VAE
-IN_TORCH = (*EXPERTS, "text_encoder")
+LOGGED = (*EXPERTS, "text_encoder", STREAM)  # the last one runs the VAE
 _NOT_COPIED = ("__pycache__", "*.onnx", "*.pt2", "*.plan", "*.json", "*.safetensors")
 
 
@@ -87,7 +86,7 @@ def _video(url: str, size: VideoShape, *, intervals: Path, guided: bool, keep: P
         span = (started, time.monotonic_ns())
     if keep:
         (keep / f"whole-{size}{'-guided' if guided else ''}.mp4").write_bytes(answer.video or b"")
-    passes = {name: read_intervals_of(intervals, name, span) for name in (*IN_TORCH, "vae")}
+    passes = {name: read_intervals_of(intervals, name, span) for name in (*EXPERTS, "text_encoder", "vae")}
     spent = [end - start for name in EXPERTS for start, end in passes[name]]
     everything = [interval for found in passes.values() for interval in found]
     return {
@@ -151,13 +150,11 @@ def prepare(scale: Scale, repository: Path, folder: Path, *, whole: bool) -> Pat
         from export.graphs.precision import Precisions
         from export.to_onnx.export_checkpoint import export_checkpoint
         from export.to_onnx.graph_export import ExportSettings
-        from export.to_onnx.install import install_model_files, set_default_size
+        from export.to_onnx.install import install_without_graphs, set_default_size
         from export.to_torch_program import write_programs
     except ImportError as error:
         raise Skipped(f"{error}: pip install diffusers transformers onnx onnxscript") from error
-    from wan_t2v.contract import GRAPHS
     from wan_t2v.installed_files import FILES_MANIFEST
-    from wan_t2v.manifests import GRAPH_MANIFEST
     from wan_t2v.preview import PREVIEW_FILE, PreviewMap
 
     precisions = Precisions("bf16", "bf16", "fp32")
@@ -171,18 +168,16 @@ def prepare(scale: Scale, repository: Path, folder: Path, *, whole: bool) -> Pat
         settings = ExportSettings(precisions, external_weights=True, dummy=True)
         export_checkpoint(checkpoint, exported, settings)
     shutil.copytree(repository, models, ignore=shutil.ignore_patterns(*_NOT_COPIED), dirs_exist_ok=True)
-    install_model_files(exported, models)
+    install_without_graphs(exported, models)
     set_default_size(models, scale.sizes[0])
-    for graph in GRAPHS:
-        shutil.copyfile(exported / graph / GRAPH_MANIFEST, models / graph / "1" / GRAPH_MANIFEST)
-    write_programs(checkpoint, models, precisions=precisions)
+    write_programs(checkpoint, models, precisions=precisions, external_weights=True)
     if whole:
         complete(checkpoint.folder)
     return folder
 
 
 def _write_configs(scale: Scale, models: Path, intervals: Path) -> tuple[int, tuple[str, ...]]:
-    """Write the config set of a placement on this GPU, with these graphs in torch.
+    """Write the config set of a placement on this GPU, and have every graph log when it ran.
 
     Returns the bytes of Triton's CUDA pool and the models to load.
     """
@@ -199,16 +194,12 @@ def _write_configs(scale: Scale, models: Path, intervals: Path) -> tuple[int, tu
         path = models / model / "configs" / f"{CONFIG}.pbtxt"
         source = path if path.exists() else models / model / "config.pbtxt"
         config = text_format.Parse(source.read_text(encoding="utf-8"), ModelConfig())
-        if model in IN_TORCH:
-            config.backend = "python"
-            config.parameters["engine"].string_value = "torch"
-            config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
-            for group in config.instance_group:
-                del group.profile[:]
-        if model in (*IN_TORCH, STREAM):
+        if model in LOGGED:
             config.parameters["interval_log"].string_value = str(intervals)
         if model == STREAM:
             config.parameters["tf32"].string_value = "1"
+        for tensor in (*config.input, *config.output):
+            tensor.dims[:] = [scale.dims.text_dim if length == A14B.text_dim else length for length in tensor.dims]
         if not on_gpu(scale):
             config.parameters["threads"].string_value = "0"
             for group in config.instance_group:
@@ -220,13 +211,19 @@ def _write_configs(scale: Scale, models: Path, intervals: Path) -> tuple[int, tu
 
 
 def _placement(scale: Scale, checkpoint: Path) -> Any:
-    """Return the best placement of the streaming endpoint on this GPU, with the VAE in torch. Raises SettingsError."""
+    """Return the best placement of the streaming endpoint on this GPU without plans. Raises SettingsError."""
     from export.checkpoint.component_configs import read_architecture
     from export.placement.gpu_memory import GpuMemory, ServingProfile, SettingsError, VaeEngine
     from export.placement.gpus import Gpu
     from export.placement.pick_layout import best_fit, best_of_each_layout
 
-    profile = ServingProfile(scale.sizes, endpoints=(STREAM,), text_encoder_device="gpu", vae_engine=VaeEngine.TORCH)
+    profile = ServingProfile(
+        scale.sizes,
+        endpoints=(STREAM,),
+        text_encoder_device="cpu",
+        vae_engine=VaeEngine.TORCH,
+        experts_in_torch=True,
+    )
     size = f"{torch.cuda.mem_get_info()[1] // 2**20} MiB" if on_gpu(scale) else "141"
     memory = GpuMemory(read_architecture(checkpoint), profile, {})
     placement = best_fit(best_of_each_layout(memory, [Gpu.parse(size)]))

@@ -40,6 +40,12 @@ def add_placement(commands: Any, repository: Path) -> None:
         default="auto",
         help="what runs the VAE: Triton's plans, those plans or torch in the process that decodes (default: auto)",
     )
+    parser.add_argument(
+        "--experts-engine",
+        choices=("tensorrt", "torch"),
+        default="tensorrt",
+        help="what runs the experts: TensorRT plans, or torch programs where no plan can be built (default: tensorrt)",
+    )
     parser.add_argument("--checkpoint", type=Path, help="folder with the model's configs (default: A14B's, built in)")
     parser.add_argument("--repository", type=Path, default=repository, help="model repository (default: %(default)s)")
     parser.add_argument("--out", metavar="NAME", help="write the configs, as <model>/configs/NAME.pbtxt")

@@ -6,6 +6,7 @@ from typing import Any
 
 from export.graphs.precision import PART_OF, SUPPORTED, Precisions, needs_ranges
 
+_PLACES = {"auto": None, "inside": False, "external": True}
 _OPTIONS = {"--precision": "experts", "--text-encoder-precision": "text_encoder", "--vae-precision": "vae"}
 
 
@@ -20,6 +21,19 @@ def add_torch_program(commands: Any, *, checkpoint: Path, repository: Path) -> N
     )
     parser.add_argument(
         "--graph", action="append", choices=tuple(PART_OF), help="graph to trace; again for more (default: all five)"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=_PLACES,
+        default="auto",
+        help="where weights go: inside the programs, or external, in the checkpoint's own files (default: those of "
+        "experts above 0.9 GB are external)",
+    )
+    parser.add_argument(
+        "--exported",
+        type=Path,
+        help="folder that `make export` wrote for a checkpoint that it did not install: model files and manifests are "
+        "installed from it, so that the server needs no plans",
     )
     for option, part in _OPTIONS.items():
         parser.add_argument(
@@ -37,5 +51,15 @@ def _torch_program(options: argparse.Namespace) -> None:
     from export.to_torch_program import write_programs
 
     checkpoint = Checkpoint.open(options.checkpoint)
+    if options.exported is not None:
+        from export.to_onnx.install import install_without_graphs
+
+        install_without_graphs(options.exported, options.repository)
     precisions = Precisions(options.experts, options.text_encoder, options.vae)
-    write_programs(checkpoint, options.repository, graphs=options.graph or tuple(PART_OF), precisions=precisions)
+    write_programs(
+        checkpoint,
+        options.repository,
+        graphs=options.graph or tuple(PART_OF),
+        precisions=precisions,
+        external_weights=_PLACES[options.weights],
+    )

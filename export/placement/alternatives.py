@@ -40,14 +40,22 @@ def find_alternatives(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Alternativ
         alternatives.append(
             _resident(f"two GPUs of {gpus[0].name}, ", [profile, *smaller], memory=memory, gpus=[gpus[0]] * 2)
         )
-    alternatives.append(_swapped([profile, *smaller], memory, gpus))
+    if not profile.experts_in_torch:
+        alternatives.append(_swapped([profile, *smaller], memory, gpus))
     if len(profile.endpoints) > 1:
         alternatives.append(_one_endpoint(memory, gpus))
     return alternatives
 
 
 def _smaller(profile: ServingProfile) -> list[ServingProfile]:
-    """Return the profile in smaller precisions: experts in FP8 (after BF16, from FP32), then also the VAE in BF16."""
+    """Return the profile in smaller precisions: experts in FP8 (after BF16, from FP32), then also the VAE in BF16.
+
+    Experts in torch have no FP8.
+    """
+    if profile.experts_in_torch:
+        experts = ["bf16"] if profile.experts == "fp32" else []
+        smaller = [replace(profile, experts=precision) for precision in experts]
+        return [*smaller, *([replace(profile, experts="bf16", vae="bf16")] if profile.vae == "fp32" else [])]
     in_eight_bits = needs_ranges(profile.experts)
     experts = [] if in_eight_bits else ["bf16", "fp8"] if profile.experts == "fp32" else ["fp8"]
     smaller = [replace(profile, experts=precision) for precision in experts]

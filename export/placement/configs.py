@@ -29,10 +29,11 @@ PRECISION_OF = {
 MERGE_DELAY_US = 20_000
 PINNED_BYTES = 256 * MIB  # Triton's default
 TEXT_ENCODER_THREADS = 8  # on the CPU: the chart's CPU request per pod; torch's default is every core of the node
-PROGRAM_PARTS = {
-    "text_encoder": "text-encoder",
-    **dict.fromkeys(VAE_DECODERS, "vae"),
-}  # `export.to_torch_program`
+PRECISION_OPTIONS = {  # of `export.to_torch_program`
+    "text_encoder": "--text-encoder-precision",
+    **dict.fromkeys(EXPERTS, "--precision"),
+    **dict.fromkeys(VAE_DECODERS, "--vae-precision"),
+}
 ENGINE_OF = {VaeEngine.IN_PROCESS: "tensorrt", VaeEngine.TORCH: "torch"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -90,6 +91,8 @@ def _merged_rows(placement: Placement, repository: Path) -> dict[str, int]:
 
     Their plans were built for it, and the expert is on one GPU. Two GPUs run the passes at the same time instead.
     """
+    if placement.profile.experts_in_torch:
+        return {}
     rows = rows_of_experts(repository)
     return {name: rows[name] for name, gpus in placement.expert_gpus.items() if rows[name] > 1 and len(gpus) == 1}
 
@@ -110,7 +113,9 @@ def _place(config: Any, placement: Placement, merged: Mapping[str, int]) -> None
     if model in PRECISION_OF:
         _set_types(config, TRITON_TYPES[io_precision(getattr(profile, PRECISION_OF[model]))])
     several = len(profile.sizes) > 1
-    if model in EXPERTS and several:
+    if model in EXPERTS and profile.experts_in_torch:
+        config.backend = "python"
+    elif model in EXPERTS and several:
         config.instance_group[0].profile.extend(str(index) for index in range(len(profile.sizes)))
         # Triton's default allocates the largest profile's memory for the context of every profile.
         _set_parameter(config, "execution_context_allocation_strategy", "ON_PROFILE_CHANGE")
@@ -159,6 +164,9 @@ def _parameters(model: str, placement: Placement, *, merges: bool) -> Iterator[t
             yield "engine", ENGINE_OF[placement.vae_engine]
         if len(profile.sizes) > 1:
             yield "version_sizes", ",".join(map(str, profile.sizes))
+    if model in EXPERTS and profile.experts_in_torch:
+        yield "engine", "torch"
+        yield "FORCE_CPU_ONLY_INPUT_TENSORS", "no"
     if model == "text_encoder" and placement.text_encoder_on_cpu:
         yield "engine", "torch"
         yield "threads", str(TEXT_ENCODER_THREADS)
@@ -204,12 +212,13 @@ def server_options(placement: Placement, repository: Path, name: str) -> list[st
 def torch_graphs(placement: Placement) -> list[str]:
     """Return the graphs that this placement runs in torch. Each needs a torch program in the model repository."""
     encoder = ["text_encoder"] if placement.text_encoder_on_cpu else []
-    return [*encoder, *(VAE_DECODERS if placement.vae_engine is VaeEngine.TORCH else ())]
+    experts = EXPERTS if placement.profile.experts_in_torch else ()
+    return [*encoder, *experts, *(VAE_DECODERS if placement.vae_engine is VaeEngine.TORCH else ())]
 
 
 def programs_command(placement: Placement, repository: Path) -> str:
     """Return the command that makes the torch programs of `torch_graphs`."""
     profile, graphs = placement.profile, torch_graphs(placement)
-    precisions = {PROGRAM_PARTS[graph]: getattr(profile, PRECISION_OF[graph]) for graph in graphs}
-    options = [f"--graph {graph}" for graph in graphs] + [f"--{part}-precision {p}" for part, p in precisions.items()]
+    precisions = {PRECISION_OPTIONS[graph]: getattr(profile, PRECISION_OF[graph]) for graph in graphs}
+    options = [f"--graph {graph}" for graph in graphs] + [f"{option} {p}" for option, p in precisions.items()]
     return f"python -m export.to_torch_program --checkpoint FOLDER --repository {repository} {' '.join(options)}"

@@ -49,6 +49,7 @@ def _read_options(options: argparse.Namespace) -> tuple[GpuMemory, list[Gpu]]:
         endpoints=_endpoints(options.door, options.repository),
         text_encoder_device=None if options.text_encoder == "auto" else options.text_encoder,
         vae_engine=None if options.vae_engine == "auto" else VaeEngine(options.vae_engine),
+        experts_in_torch=options.experts_engine == "torch",
     )
     memory = GpuMemory(_architecture(options.checkpoint), profile, measured_contexts(options.repository, profile))
     return memory, [Gpu.parse(text) for text in options.gpu]

@@ -12,7 +12,15 @@ from functools import cached_property
 
 from export.checkpoint.architecture import Architecture, Convolution
 from export.errors import ExpectedError
-from export.graphs.precision import IN_PLANS, NOT_IN_PLANS, SUPPORTED, UNSUPPORTED, blocks_in_eight_bits, io_precision
+from export.graphs.precision import (
+    IN_PLANS,
+    NOT_IN_PLANS,
+    SUPPORTED,
+    UNSUPPORTED,
+    blocks_in_eight_bits,
+    io_precision,
+    needs_ranges,
+)
 from export.graphs.sizes import FRAMES
 from wan_t2v.contract import UNARY
 from wan_t2v.shapes import LatentGrid, LatentShape, VideoShape
@@ -26,12 +34,6 @@ INDEX_BYTES = 8
 
 # A CUDA context with its loaded kernels, per process and per GPU that the process opens. Estimate.
 PROCESS_BYTES = GIB
-# Ratio of torch's activations to a plan's: torch allocates every operator's result, cuDNN takes a workspace, and the
-# allocator of torch keeps freed memory in fragments. Estimate. benchmarks/results/gpu-NVIDIA-H200-2026-11-28.json has
-# 4.0 to 4.6 (peak without weights and two cache sets), but its caches kept larger tensors alive, up to two more sets.
-# The engine frees those now, so the ratio must be measured again.
-TORCH_ACTIVATIONS = 2
-
 _REFUSED = UNSUPPORTED | NOT_IN_PLANS
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 VALUE_BYTES = {name: _BYTES[io_precision(name)] for name in SUPPORTED["experts"]}  # of an activation between layers
@@ -68,7 +70,8 @@ class SettingsError(ExpectedError, ValueError):
 class ServingProfile:
     """Clip sizes, precision per part and endpoints to serve. Each endpoint runs one clip at a time.
 
-    `text_encoder_device` and `vae_engine` are the operator's choice. With None, placement chooses.
+    `text_encoder_device` and `vae_engine` are the operator's choice. With None, placement chooses. `experts_in_torch`
+    runs the experts as torch programs in place of plans.
     """
 
     sizes: tuple[VideoShape, ...]
@@ -78,6 +81,7 @@ class ServingProfile:
     endpoints: tuple[str, ...] = (UNARY,)
     text_encoder_device: str | None = None
     vae_engine: VaeEngine | None = None
+    experts_in_torch: bool = False
 
     def __post_init__(self) -> None:
         """Raises SettingsError."""
@@ -90,6 +94,11 @@ class ServingProfile:
                 accepted = ", ".join(IN_PLANS[part])
                 name = part.replace("_", " ")
                 raise SettingsError(f"precision of the {name} is {precision!r}{reason}, accepted: {accepted}")
+        if self.experts_in_torch and needs_ranges(self.experts):
+            raise SettingsError(
+                f"precision of the experts is {self.experts!r}, which torch programs do not have, "
+                "accepted with --experts-engine torch: bf16, fp16, fp32"
+            )
 
 
 @dataclass(frozen=True)
@@ -145,11 +154,11 @@ class GpuMemory:
         text = text_length * expert.text_dim * value
         return PlanMemory(
             weights=weights,
-            context=sum(self._expert_activations(latents) for latents in self.latents),
+            context=sum(self.expert_activations(latents) for latents in self.latents),
             bindings=max(2 * elements(latents) * value for latents in self.latents) + text + FP32,
         )
 
-    def _expert_activations(self, latents: LatentShape) -> int:
+    def expert_activations(self, latents: LatentShape) -> int:
         """Estimate an expert's activations: the larger of a block's two peaks.
 
         Attention: six tensors of a token's width (residual, normed input, query, key, value, result) and two in FP32
@@ -193,25 +202,11 @@ class GpuMemory:
             bindings += sets * self.cache_set(latents)
         return PlanMemory(
             weights=len(self.latents) * self.architecture.vae.decoder_parameters * value,
-            context=sum(self._vae_activations(latents, first=first) for latents in self.latents),
+            context=sum(self.vae_activations(latents, first=first) for latents in self.latents),
             bindings=bindings,
         )
 
-    @property
-    def vae_in_torch(self) -> PlanMemory:
-        """Memory of both VAE graphs as torch programs in one process. Each program serves all sizes.
-
-        `context` is counted once: the programs share torch's allocator.
-        """
-        value = VALUE_BYTES[self.profile.vae]
-        peaks = [self._vae_activations(latents, first=first) for latents in self.latents for first in (True, False)]
-        return PlanMemory(
-            weights=2 * self.architecture.vae.decoder_parameters * value,
-            context=TORCH_ACTIVATIONS * max(peaks),
-            bindings=0,
-        )
-
-    def _vae_activations(self, latents: LatentShape, *, first: bool) -> int:
+    def vae_activations(self, latents: LatentShape, *, first: bool) -> int:
         """Estimate a VAE graph's activations: the largest working set of any of its operators.
 
         A convolution holds the shortcut, its input with two cached frames, and its output. A spatial upsampling holds

@@ -14,6 +14,7 @@ from functools import cached_property
 from export.placement.cuda_pool import caches_in_pool, pool_bytes
 from export.placement.gpu_memory import PROCESS_BYTES, GpuMemory, PlanMemory, ServingProfile, VaeEngine
 from export.placement.gpus import KEPT_FREE_BYTES, Gpu
+from export.placement.torch_memory import expert_in_torch, vae_in_torch
 from wan_t2v.contract import EXPERTS, STREAM, UNARY, VAE_DECODERS
 
 MARGIN = 0.25  # FITS needs this share of the estimated bytes free, the 4 GiB reserve included
@@ -105,9 +106,16 @@ class Placement:
             yield _use_of_plan("one expert at a time", 0, plans[EXPERTS[0]])
         else:
             for expert, gpus in self.expert_gpus.items():
-                yield from (_use_of_plan(expert, gpu, plans[expert]) for gpu in gpus)
+                yield from (self._expert(expert, gpu) for gpu in gpus)
         if not self.vae_engine.in_process:
             yield from (_use_of_plan(name, self.vae, plans[name]) for name in VAE_DECODERS)
+
+    def _expert(self, expert: str, gpu: int) -> MemoryUse:
+        """Return the memory of a resident expert. As a torch program it has a process of its own."""
+        if not self.profile.experts_in_torch:
+            return _use_of_plan(expert, gpu, self.memory.plans[expert])
+        use = _use_of_plan(expert, gpu, expert_in_torch(self.memory))
+        return replace(use, other=PROCESS_BYTES, estimated=use.estimated + PROCESS_BYTES)
 
     def _processes(self) -> Iterator[MemoryUse]:
         working = self.memory.denoiser_working_set
@@ -130,7 +138,7 @@ class Placement:
             return process
         held = [self.memory.plans[name] for name in VAE_DECODERS]
         if self.vae_engine is VaeEngine.TORCH:
-            held = [self.memory.vae_in_torch]
+            held = [vae_in_torch(self.memory)]
         plans = [_use_of_plan(process.component, self.vae, plan) for plan in held]
         return replace(
             process,

@@ -36,19 +36,25 @@ def _preference(placement: Placement) -> tuple[int, bool, int, int]:
     return -placement.verdict, fits and placement.text_encoder_on_cpu, engine, -placement.least_free
 
 
-def layouts(gpus: Sequence[Gpu]) -> list[Layout]:
-    """Return the layouts that this number of GPUs allows, best first. Raises SettingsError for 0 or more than 2."""
+def layouts(gpus: Sequence[Gpu], *, experts_in_torch: bool = False) -> list[Layout]:
+    """Return the layouts that this number of GPUs allows, best first. Torch programs are not swapped.
+
+    Raises SettingsError for 0 or more than 2 GPUs.
+    """
     if not 1 <= len(gpus) <= 2:
         raise SettingsError(
             f"{len(gpus)} GPUs, accepted: one or two. One clip uses at most two (guidance has two passes); "
             "for more, run a server for each one or two."
         )
-    return [layout for layout in Layout if layout is not Layout.EXPERT_EACH or len(gpus) == 2]
+    impossible = {Layout.EXPERT_EACH} if len(gpus) == 1 else set[Layout]()
+    impossible |= {Layout.ONE_AT_A_TIME} if experts_in_torch else set()
+    return [layout for layout in Layout if layout not in impossible]
 
 
 def best_of_each_layout(memory: GpuMemory, gpus: Sequence[Gpu]) -> list[Placement]:
     """Return the best arrangement of each layout, in order of preference, whether it fits or not."""
-    return [placements(memory, gpus, layout)[0] for layout in layouts(gpus)]
+    allowed = layouts(gpus, experts_in_torch=memory.profile.experts_in_torch)
+    return [placements(memory, gpus, layout)[0] for layout in allowed]
 
 
 def best_fit(candidates: Sequence[Placement]) -> Placement | None:

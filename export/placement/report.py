@@ -41,6 +41,8 @@ def report_lines(
     yield ""
     yield f"layout: {shown.description}: {VERDICTS[shown.verdict]}"
     yield from (f"  not {reason}" for reason in _passed_over(tried, shown))
+    if shown.profile.experts_in_torch:
+        yield "experts in torch: asked for; each has a process of its own, and no plan is needed"
     yield f"text encoder {text_encoder_reason(shown)}"
     yield f"VAE {shown.vae_engine.description}: {vae_reason(shown)}"
     yield from _without_plans(shown)
@@ -193,6 +195,7 @@ def placement_json(placement: Placement) -> dict[str, Any]:
             "text_encoder": profile.text_encoder,
             "vae": profile.vae,
         },
+        **({"experts_engine": "torch"} if profile.experts_in_torch else {}),
         "sizes": [str(size) for size in profile.sizes],
         "doors": list(profile.endpoints),
         "gpus": [

@@ -45,6 +45,16 @@ def install_model_files(folder: Path, repository: Path) -> None:
             _copy(folder / name, repository / model / VERSION / name)
 
 
+def install_without_graphs(folder: Path, repository: Path) -> None:
+    """Copy model files and the graphs' manifests, for a repository whose graphs run as torch programs.
+
+    Raises FileNotFoundError for an unfinished export.
+    """
+    install_model_files(folder, repository)
+    for graph in PART_OF:
+        _copy(folder / graph / GRAPH_MANIFEST, repository / graph / VERSION / GRAPH_MANIFEST)
+
+
 def set_default_size(repository: Path, size: VideoShape) -> None:
     """Make `size` the default clip size of requests, and update the manifest's hash of the defaults.
 

@@ -19,6 +19,7 @@ from embedded.server import Server, running_server
 from tests.server.calls import SMALL, inputs, unary
 from tests.server.statistics import executions
 from tests.stress.faults.harmed_repository import HarmedRepository, harmed_repository
+from tests.waiting import wait_until
 from wan_t2v.operate.processes import stub_pids
 from wan_t2v.serving.resume.checkpoint_file import CheckpointFile
 
@@ -111,8 +112,8 @@ def kill_after(step: int, victim: Server, harmed: HarmedRepository) -> None:
         Stream(victim, f"order-{step}", FIELDS) as stream,
     ):
         stream.until_step(step)
-        while step == len(TIMESTEPS) and first_frames(victim) == decoded:  # the decoder's second call is held
-            time.sleep(0.05)
+        if step == len(TIMESTEPS):  # the decoder's second call is held
+            wait_until(lambda: first_frames(victim) > decoded)
         os.kill(min(stub_pids(victim.pid)[STREAM]), signal.SIGKILL)
 
 
@@ -154,9 +155,8 @@ def test_after_a_kill_at_the_unary_endpoint_the_same_key_goes_on_there(
     with running_server(keeping) as victim, ThreadPoolExecutor(1) as pool:
         with harmed.failing("hold", latents=LATENTS, below=TIMESTEPS[2]):
             first = pool.submit(asked_unary, victim, "one")
-            while steps_kept(harmed.checkpoints) < 3:
-                assert not first.done()
-                time.sleep(0.05)
+            wait_until(lambda: first.done() or steps_kept(harmed.checkpoints) >= 3)
+            assert not first.done()
             for denoiser in stub_pids(victim.pid)["denoiser"]:
                 os.kill(denoiser, signal.SIGKILL)
             with pytest.raises(tritonclient.utils.InferenceServerException):

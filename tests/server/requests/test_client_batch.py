@@ -54,7 +54,7 @@ def test_asyncio_calls_give_the_bytes_of_blocking_ones_and_tell_every_step(serve
 
 
 def test_a_cancelled_task_stops_its_work(server: Server) -> None:
-    before = executions_when_idle(server.grpc_url, *EXPERTS)
+    before = executions_when_idle(server, *EXPERTS)
 
     async def stopped_after_a_step() -> None:
         async with AsyncTextToVideo(Connection(server.grpc_url)) as client:
@@ -66,7 +66,7 @@ def test_a_cancelled_task_stops_its_work(server: Server) -> None:
                 await task
 
     asyncio.run(stopped_after_a_step())
-    passes = sum(executions_when_idle(server.grpc_url, *EXPERTS).values()) - sum(before.values())
+    passes = sum(executions_when_idle(server, *EXPERTS).values()) - sum(before.values())
     assert 0 < passes < 2 * LONG["num_inference_steps"] / 4
 
 

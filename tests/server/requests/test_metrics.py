@@ -22,7 +22,7 @@ def test_one_finished_one_refused_and_one_cancelled_are_counted(server: Server, 
     stream = client.stream("a red ball", num_inference_steps=400)
     next(stream)
     stream.close()
-    executions_when_idle(server.grpc_url, "high_noise_expert")
+    executions_when_idle(server, "high_noise_expert")
     after = samples(server)
 
     def rise(name: str, **labels: str) -> float:

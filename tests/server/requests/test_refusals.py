@@ -36,11 +36,11 @@ SMALL = {"num_frames": 1, "height": 16, "width": 16, "num_inference_steps": 1}
 def test_a_bad_field_is_refused_before_any_work(
     fields: dict[str, Any], message: str, server: Server, client: TextToVideo
 ) -> None:
-    before = executions_when_idle(server.grpc_url, "text_encoder", "high_noise_expert")
+    before = executions_when_idle(server, "text_encoder", "high_noise_expert")
     with pytest.raises(RequestRefused) as refusal:
         client.generate_unary(**{"prompt": "a ball", **SMALL, **fields})
     assert message in str(refusal.value)
-    assert executions_when_idle(server.grpc_url, "text_encoder", "high_noise_expert") == before
+    assert executions_when_idle(server, "text_encoder", "high_noise_expert") == before
 
 
 def test_a_missing_prompt_gets_our_message_and_not_the_ensembles(server: Server) -> None:

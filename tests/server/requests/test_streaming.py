@@ -62,11 +62,11 @@ def test_previews_come_as_often_as_asked_and_are_pictures_of_the_latents(client:
 
 
 def test_who_stops_reading_stops_the_work(server: Server, client: TextToVideo) -> None:
-    before = executions_when_idle(server.grpc_url, *EXPERTS)
+    before = executions_when_idle(server, *EXPERTS)
     stream = client.stream("a red ball", **LONG)
     seen = [next(stream) for _ in range(3)]
     stream.close()
-    after = executions_when_idle(server.grpc_url, *EXPERTS)
+    after = executions_when_idle(server, *EXPERTS)
     assert all(isinstance(told, Progress) for told in seen)
     passes = sum(after.values()) - sum(before.values())
     assert passes < 2 * LONG["num_inference_steps"] / 4, "the rest of the loop did not run"
@@ -89,13 +89,13 @@ def test_who_waits_is_told_so_and_how_many_go_first(client: TextToVideo) -> None
 
 def test_a_deadline_stops_the_work(server: Server, client: TextToVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Deadline, "timeout_us", lambda self: None)  # told beforehand the server would refuse it
-    before = sum(executions_when_idle(server.grpc_url, *EXPERTS).values())
+    before = sum(executions_when_idle(server, *EXPERTS).values())
     passes = 0
     for deadline_s in (1.0, 4.0, 16.0):  # a busy machine may need more than the first to come to a step
         if passes == 0:
             with pytest.raises(DeadlineExceeded):
                 client.generate("a red ball", deadline_s=deadline_s, **LONG)
-            passes = sum(executions_when_idle(server.grpc_url, *EXPERTS).values()) - before
+            passes = sum(executions_when_idle(server, *EXPERTS).values()) - before
     assert 0 < passes < 2 * LONG["num_inference_steps"]
 
 
@@ -104,10 +104,10 @@ def test_a_deadline_that_cannot_be_met_is_refused_before_any_work(
     door: str, server: Server, client: TextToVideo
 ) -> None:
     client.generate("a red ball", **SMALL)  # so that the seconds of a step are known
-    before = executions_when_idle(server.grpc_url, *EXPERTS)
+    before = executions_when_idle(server, *EXPERTS)
     with pytest.raises(DeadlineExceeded, match="cannot be met: 90 steps of 256x256x81"):
         getattr(client, door)("a red ball", deadline_s=20.0, **LARGEST)
-    assert executions_when_idle(server.grpc_url, *EXPERTS) == before
+    assert executions_when_idle(server, *EXPERTS) == before
 
 
 @pytest.mark.parametrize(
@@ -182,14 +182,14 @@ def test_the_command_keeps_previews_and_tells_the_result(server: Server, tmp_pat
 def test_an_exception_in_the_callers_own_code_stops_the_work_and_comes_through(
     server: Server, client: TextToVideo
 ) -> None:
-    before = executions_when_idle(server.grpc_url, *EXPERTS)
+    before = executions_when_idle(server, *EXPERTS)
 
     def give_up(progress: Progress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         client.generate("a red ball", on_progress=give_up, **LONG)
-    passes = sum(executions_when_idle(server.grpc_url, *EXPERTS).values()) - sum(before.values())
+    passes = sum(executions_when_idle(server, *EXPERTS).values()) - sum(before.values())
     assert passes < 2 * LONG["num_inference_steps"] / 4
 
 

@@ -32,22 +32,22 @@ def test_both_endpoints_give_the_same_bytes_through_it(proxied: str, client: Tex
 
 
 def test_a_caller_who_leaves_it_stops_the_work(proxied: str, server: Server) -> None:
-    before = executions_when_idle(server.grpc_url, *EXPERTS)
+    before = executions_when_idle(server, *EXPERTS)
     with TextToVideo(Connection(proxied)) as through, closing(through.stream("a red ball", **LONG)) as stream:
         next(news for news in stream if isinstance(news, Progress))
-    passes = sum(executions_when_idle(server.grpc_url, *EXPERTS).values()) - sum(before.values())
+    passes = sum(executions_when_idle(server, *EXPERTS).values()) - sum(before.values())
     assert passes < 2 * LONG["num_inference_steps"] / 2, "the rest of the loop did not run"
 
 
 @pytest.mark.parametrize("model", ["prepare", "denoiser", "mp4_encoder", "text_encoder"])
 def test_an_inner_model_is_not_called_through_it(model: str, proxied: str, server: Server) -> None:
-    before = executions_when_idle(server.grpc_url, model)
+    before = executions_when_idle(server, model)
     with (
         tritonclient.grpc.InferenceServerClient(proxied) as through,
         pytest.raises(InferenceServerException, match="only the model text_to_video is served here"),
     ):
         through.infer(model, inputs(SMALL))
-    assert executions_when_idle(server.grpc_url, model) == before
+    assert executions_when_idle(server, model) == before
 
 
 def test_a_stream_goes_on_after_a_message_for_an_inner_model(proxied: str) -> None:

@@ -17,7 +17,7 @@ from export.graphs.registry import GRAPHS
 from export.parity.graph_parity import ParityError, Tolerance
 from export.to_torch_program import _check, write_programs
 from tests.unit.export.to_onnx.test_weightless_graph import filled
-from wan_t2v.engines.torch_program import TorchEngine
+from wan_t2v.engines.torch_program import TorchEngine, weights_beside
 
 EXPERT = "high_noise_expert"
 PROGRAM = "1/model.pt2"
@@ -28,22 +28,20 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return filled(tmp_path_factory.mktemp("weightless") / "checkpoint", torch.bfloat16, "200KB")
 
 
-@pytest.fixture
-def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (to_torch_program, checkpoint_folder):
-        monkeypatch.setattr(module, "MAX_WEIGHTS_BYTES", 1000)
-
-
 Write = Callable[..., Path]
 
 
 @pytest.fixture
-def write(shards: Path, tmp_path: Path, everything_is_large: None) -> Write:
+def write(shards: Path, tmp_path: Path) -> Write:
     """Writes programs of a checkpoint into a repository of this test, and returns the repository."""
 
     def into_repository(*graphs: str, checkpoint: Path = shards, precisions: Precisions = IN_ONNX_RUNTIME) -> Path:
         return write_programs(
-            Checkpoint.open(checkpoint), tmp_path / "repository", graphs=graphs, precisions=precisions
+            Checkpoint.open(checkpoint),
+            tmp_path / "repository",
+            graphs=graphs,
+            precisions=precisions,
+            external_weights=True,
         )
 
     return into_repository
@@ -102,16 +100,37 @@ def test_shards_of_an_earlier_checkpoint_go_with_its_program(write: Write, shard
     assert "diffusion_pytorch_model.safetensors" not in before
 
 
-def test_the_manifest_says_that_its_hash_is_of_samples(write: Write) -> None:
-    manifest = json.loads((write(EXPERT) / EXPERT / "1/program.json").read_text())
-    assert manifest["checkpoint_sampled"] is True and len(manifest["checkpoint_sha256"]) == 64
-
-
 def test_a_component_that_fits_in_memory_is_compared_all_the_same(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A14B's VAE, beside experts that do not fit."""
-    monkeypatch.setattr(to_torch_program, "MAX_WEIGHTS_BYTES", 10**9)
     monkeypatch.setattr(to_torch_program, "TOLERANCES", {"vae_decoder_first": Tolerance(-1.0, "none")})
     with pytest.raises(ParityError, match="vae_decoder_first: the program differs from its module"):
         write("vae_decoder_first")
+
+
+@pytest.fixture
+def large_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (to_torch_program, checkpoint_folder):
+        monkeypatch.setattr(module, "MAX_WEIGHTS_BYTES", 1000)
+
+
+def test_only_experts_are_left_in_their_files_by_themselves(large_experts: None, shards: Path, tmp_path: Path) -> None:
+    """The other programs must run where the checkpoint is not mounted, as in the chart's pods."""
+    graphs = (EXPERT, "text_encoder")
+    write_programs(Checkpoint.open(shards), tmp_path, graphs=graphs)
+    manifests = {graph: json.loads((tmp_path / graph / "1/program.json").read_text()) for graph in graphs}
+    assert manifests[EXPERT]["checkpoint_sampled"] is True and manifests[EXPERT]["external_weights"] is True
+    assert "external_weights" not in manifests["text_encoder"]
+    assert weights_beside(tmp_path / "text_encoder" / PROGRAM) is None
+    TorchEngine(tmp_path / EXPERT / PROGRAM)
+
+
+def test_a_large_expert_inside_a_program_is_refused_before_anything_is_loaded(
+    large_experts: None, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--checkpoint", str(shards), "--repository", str(tmp_path / "repository"), "--weights", "inside"]
+    assert to_torch_program.main([*places, "--graph", EXPERT]) == 1
+    told = capsys.readouterr().err
+    assert "transformer holds" in told and told.endswith("in the checkpoint's files: `--weights external`.\n")
+    assert not (tmp_path / "repository").exists()

@@ -26,7 +26,7 @@ def test_a_disk_that_is_too_small_is_skipped_before_anything_is_written(
     assert run.status_of(rows) == "skipped" and not folder.exists()
 
 
-def test_the_configs_are_a_placements_with_the_graphs_in_torch(scale: Scale, root: Path, tmp_path: Path) -> None:
+def test_the_configs_are_those_of_a_deployment_without_plans(scale: Scale, root: Path, tmp_path: Path) -> None:
     write_random_checkpoint(tmp_path / "checkpoint", scale)
     models = shutil.copytree(root / "model_repository", tmp_path / "model_repository")
     pool, loaded = whole_part._write_configs(scale, models, tmp_path / "intervals")

@@ -5,15 +5,11 @@ from dataclasses import replace
 import pytest
 
 from export.placement.cuda_pool import LEAST_POOL_BYTES
-from export.placement.gpu_memory import (
-    GIB,
-    PROCESS_BYTES,
-    TORCH_ACTIVATIONS,
-    VaeEngine,
-)
+from export.placement.gpu_memory import GIB, PROCESS_BYTES, VaeEngine
 from export.placement.gpus import KEPT_FREE_BYTES, REPORTED_MIB, Gpu
 from export.placement.layouts import Layout, Verdict
 from export.placement.pick_layout import placements
+from export.placement.torch_memory import TORCH_ACTIVATIONS, vae_in_torch
 from tests.unit.export.placement.arrangements import asked, decided, first_with, gpus
 from wan_t2v.contract import STREAM, UNARY
 
@@ -96,7 +92,7 @@ def test_torch_holds_its_program_once_for_all_sizes_where_plans_are_one_per_size
     assert inside[2].weights == 4 * inside[1].weights
     assert inside[1].context < inside[2].context and inside[1].caches == inside[2].caches
     one = asked("720x1280").plans["vae_decoder_next"].context
-    assert memory.vae_in_torch.context == TORCH_ACTIVATIONS * one
+    assert vae_in_torch(memory).context == TORCH_ACTIVATIONS * one
 
 
 def test_a_measured_context_is_no_estimate() -> None:

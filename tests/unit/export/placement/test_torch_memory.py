@@ -1,0 +1,93 @@
+"""Experts as torch programs in place of plans: memory, layouts, configs and the command that makes the programs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
+
+from export.__main__ import main
+from export.placement.alternatives import find_alternatives
+from export.placement.configs import placed_configs, programs_command, server_options, torch_graphs
+from export.placement.gpu_memory import PROCESS_BYTES, SettingsError, VaeEngine
+from export.placement.layouts import Layout, Placement
+from export.placement.pick_layout import best_of_each_layout
+from export.placement.report import report_lines
+from export.placement.torch_memory import TORCH_ACTIVATIONS
+from tests.unit.export.placement.arrangements import asked, decided, gpus
+from wan_t2v.contract import EXPERTS
+
+WITHOUT_TENSORRT = {"experts_in_torch": True, "text_encoder_device": "cpu", "vae_engine": VaeEngine.TORCH}
+
+
+@pytest.fixture
+def placement() -> Placement:
+    found = decided("480x832", "141", **WITHOUT_TENSORRT)
+    assert found is not None and found.layout is Layout.BOTH
+    return found
+
+
+def test_each_expert_has_a_process_and_torchs_activations(placement: Placement) -> None:
+    plans = decided("480x832", "141")
+    assert plans is not None
+    for expert in EXPERTS:
+        torch, plan = (next(u for u in p.memory_uses if u.component == expert) for p in (placement, plans))
+        assert torch.weights == plan.weights and torch.bindings == plan.bindings
+        assert torch.context == TORCH_ACTIVATIONS * plan.context
+        assert (torch.other, torch.estimated) == (PROCESS_BYTES, torch.context + PROCESS_BYTES)
+
+
+def test_one_program_serves_all_sizes(placement: Placement) -> None:
+    several = asked("480x832", "720x1280", **WITHOUT_TENSORRT)
+    (both, *_) = best_of_each_layout(several, gpus("141"))
+    one = next(u for u in best_of_each_layout(asked("720x1280", **WITHOUT_TENSORRT), gpus("141"))[0].memory_uses)
+    assert next(u for u in both.memory_uses if u.component == one.component).context == one.context
+
+
+@pytest.mark.parametrize(("sizes", "layouts"), [(("80",), 1), (("80", "80"), 2)])
+def test_programs_are_not_swapped(sizes: tuple[str, ...], layouts: int) -> None:
+    memory = asked("720x1280", **WITHOUT_TENSORRT)
+    tried = best_of_each_layout(memory, gpus(*sizes))
+    assert len(tried) == layouts and Layout.ONE_AT_A_TIME not in {placement.layout for placement in tried}
+    changes = [alternative.change for alternative in find_alternatives(memory, gpus(*sizes))]
+    assert changes and not [change for change in changes if "fp8" in change or "one expert at a time" in change]
+
+
+def test_the_experts_run_in_the_python_backend_on_the_gpu(placement: Placement, root: Path) -> None:
+    configs = placed_configs(placement, root / "model_repository")
+    for expert in EXPERTS:
+        config = configs[expert]
+        told = {name: value.string_value for name, value in config.parameters.items()}
+        assert config.backend == "python" and not config.instance_group[0].profile
+        assert config.instance_group[0].kind == ModelInstanceGroup.KIND_GPU
+        assert told == {"engine": "torch", "FORCE_CPU_ONLY_INPUT_TENSORS": "no"}
+    assert "vae_decoder_first" not in configs and "--load-model=vae_decoder_first" not in server_options(
+        placement, root / "model_repository", "x"
+    )
+
+
+def test_the_programs_command_names_every_graph_and_precision(placement: Placement) -> None:
+    assert set(torch_graphs(placement)) == {"text_encoder", *EXPERTS, "vae_decoder_first", "vae_decoder_next"}
+    command = programs_command(placement, Path("models"))
+    assert command.endswith("--text-encoder-precision bf16 --precision bf16 --vae-precision fp32")
+
+
+def test_the_report_says_that_no_plan_is_needed(placement: Placement) -> None:
+    lines = list(report_lines([placement], placement, []))
+    assert "experts in torch: asked for; each has a process of its own, and no plan is needed" in lines
+
+
+def test_precisions_that_torch_programs_do_not_have_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SettingsError, match="accepted with --experts-engine torch: bf16, fp16, fp32"):
+        asked("720x1280", experts="fp8", experts_in_torch=True)
+    with pytest.raises(SystemExit):
+        main(["placement", "--gpu", "141", "--size", "720x1280", "--precision", "fp8", "--experts-engine", "torch"])
+    assert "torch programs do not have" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_programs_that_it_needs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repository = ["--repository", str(root / "model_repository")]
+    engines = ["--experts-engine", "torch", "--text-encoder", "cpu", "--vae-engine", "torch"]
+    assert main(["placement", "--gpu", "141", "--size", "480x832", *engines, *repository, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["placement"]["experts_engine"] == "torch" and set(EXPERTS) <= set(told["programs"])
