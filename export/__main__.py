@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     add_parity(commands, checkpoint=CHECKPOINT, folder_of=_folder)
     add_plans(commands, checkpoint=CHECKPOINT, folder_of=_folder)
     add_placement(commands, REPOSITORY)
-    add_torch_program(commands, checkpoint=CHECKPOINT, repository=REPOSITORY)
+    add_torch_program(commands, checkpoint=CHECKPOINT, repository=REPOSITORY, folder_of=_folder)
     return whole
 
 

@@ -30,7 +30,7 @@ from export.graphs.precision import IN_ONNX_RUNTIME, PART_OF, Precisions, torch_
 from export.graphs.registry import GRAPHS, ExampleCall
 from export.parity.graph_parity import TOLERANCES, ParityError, largest_error
 from export.program_file import write_program
-from export.weightless_program import link_weights, write_weightless_program
+from export.weightless_program import link_weights, remove_links, write_weightless_program
 from wan_t2v.engines.loader import GRAPH_FILES
 from wan_t2v.engines.torch_program import TorchEngine
 from wan_t2v.installed_files import sha256_of_file
@@ -124,6 +124,7 @@ def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[
         module = origin.module(checkpoint.module(origin.component, precision)).eval()
         call = origin.example(checkpoint.facts, module)
         if not external:
+            remove_links(path)
             write_program(module, call, path)
         logger.info("%s: relative error against its module %.1e", path, _check(graph, module, call, path))
     sealed = {**made_from, FILE.hash_key: sha256_of_file(path)}
@@ -144,7 +145,7 @@ def _origin(checkpoint: Checkpoint, graph: str, precision: str, *, external: boo
         "precision": precision,
         "checkpoint_sha256": weights.sha256,
         **({"checkpoint_sampled": True} if weights.sampled else {}),
-        **({"external_weights": True} if external else {}),
+        "external_weights": external,
         "exporter_sha256": digest.hexdigest(),
         "torch": version("torch"),
         "diffusers": version("diffusers"),

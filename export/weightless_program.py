@@ -53,8 +53,18 @@ def _put_beside(folder: Path, tensors: Mapping[str, StoredTensor]) -> ProgramWei
 
 
 def _link(source: Path, folder: Path) -> None:
-    with write_atomically(folder / source.name) as partial:
+    """Write a link to `source` into `folder`, unless it is there."""
+    link = folder / source.name
+    if link.exists() and link.samefile(source):
+        return
+    with write_atomically(link) as partial:
         partial.symlink_to(source.resolve())
+
+
+def remove_links(path: Path) -> None:
+    """Remove the links of the program at `path`, which is about to be replaced by one with its weights inside."""
+    for name in _files_beside(path):
+        (path.parent / name).unlink(missing_ok=True)
 
 
 def _files_beside(path: Path) -> set[str]:
@@ -67,7 +77,7 @@ def _files_beside(path: Path) -> set[str]:
 
 
 def link_weights(checkpoint: Checkpoint, graph: str, path: Path) -> bool:
-    """Link the files that the program at `path` reads again, if one is missing or differs.
+    """Link the checkpoint's files that the program at `path` reads again, if a link is missing or names another file.
 
     Returns whether they are those that the program was made for, also if its weights are inside it.
     """
@@ -75,17 +85,9 @@ def link_weights(checkpoint: Checkpoint, graph: str, path: Path) -> bool:
         weights = weights_beside(path)
         if weights is None:
             return True
-        if not _are_right(weights, path.parent):
-            for name in weights.files:
-                _link(checkpoint.folder / GRAPHS[graph].component / name, path.parent)
-        return _are_right(weights, path.parent)
-    except (OSError, ValueError):
-        return False
-
-
-def _are_right(weights: ProgramWeights, folder: Path) -> bool:
-    try:
-        weights.check(folder)
+        for name in weights.files:
+            _link(checkpoint.folder / GRAPHS[graph].component / name, path.parent)
+        weights.check(path.parent)
     except (OSError, ValueError):
         return False
     return True

@@ -1,6 +1,7 @@
 """Command line of `python -m export torch-program`."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ _PLACES = {"auto": None, "inside": False, "external": True}
 _OPTIONS = {"--precision": "experts", "--text-encoder-precision": "text_encoder", "--vae-precision": "vae"}
 
 
-def add_torch_program(commands: Any, *, checkpoint: Path, repository: Path) -> None:
-    """Add the command to the parsers of `python -m export`."""
+def add_torch_program(
+    commands: Any, *, checkpoint: Path, repository: Path, folder_of: Callable[[argparse.Namespace], Path]
+) -> None:
+    """Add the command to the parsers of `python -m export`. `folder_of` returns the folder for exported graphs."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "torch-program", help="trace graphs to programs for the engine `torch`"
     )
@@ -31,10 +34,13 @@ def add_torch_program(commands: Any, *, checkpoint: Path, repository: Path) -> N
     )
     parser.add_argument(
         "--exported",
+        nargs="?",
         type=Path,
-        help="folder that `make export` wrote for a checkpoint that it did not install: model files and manifests are "
-        "installed from it, so that the server needs no plans",
+        const=True,  # the one that belongs to the checkpoint
+        help="install model files and manifests too, for a server without plans: from this folder of `make export` "
+        "(default: the one under build/)",
     )
+    parser.add_argument("--default-size", help="with --exported: clip size of requests that name none, as 480x832x81")
     for option, part in _OPTIONS.items():
         parser.add_argument(
             option,
@@ -43,18 +49,24 @@ def add_torch_program(commands: Any, *, checkpoint: Path, repository: Path) -> N
             default="fp32",
             help=f"precision of the {part.replace('_', ' ')} (default: %(default)s)",
         )
-    parser.set_defaults(command=_torch_program)
+    parser.set_defaults(command=lambda options: _torch_program(options, folder_of))
 
 
-def _torch_program(options: argparse.Namespace) -> None:
+def _torch_program(options: argparse.Namespace, folder_of: Callable[[argparse.Namespace], Path]) -> None:
     from export.checkpoint.folder import Checkpoint
+    from export.placement.gpu_memory import check_size, parse_size
+    from export.to_onnx.install import check_same_checkpoint, install_without_graphs, set_default_size
     from export.to_torch_program import write_programs
 
     checkpoint = Checkpoint.open(options.checkpoint)
-    if options.exported is not None:
-        from export.to_onnx.install import install_without_graphs
-
-        install_without_graphs(options.exported, options.repository)
+    default_size = parse_size(options.default_size) if options.default_size else None
+    if default_size is not None:
+        check_size(default_size, checkpoint.facts.grid)
+    folder = options.exported
+    if folder is True:
+        folder = folder_of(argparse.Namespace(checkpoint=options.checkpoint, folder=None))
+    if folder is not None:
+        check_same_checkpoint(folder, checkpoint)
     precisions = Precisions(options.experts, options.text_encoder, options.vae)
     write_programs(
         checkpoint,
@@ -63,3 +75,7 @@ def _torch_program(options: argparse.Namespace) -> None:
         precisions=precisions,
         external_weights=_PLACES[options.weights],
     )
+    if folder is not None:
+        install_without_graphs(folder, options.repository)
+        if default_size is not None:
+            set_default_size(options.repository, default_size)

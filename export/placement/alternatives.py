@@ -53,9 +53,9 @@ def _smaller(profile: ServingProfile) -> list[ServingProfile]:
     Experts in torch have no FP8.
     """
     if profile.experts_in_torch:
-        experts = ["bf16"] if profile.experts == "fp32" else []
-        smaller = [replace(profile, experts=precision) for precision in experts]
-        return [*smaller, *([replace(profile, experts="bf16", vae="bf16")] if profile.vae == "fp32" else [])]
+        half = replace(profile, experts="bf16" if profile.experts == "fp32" else profile.experts)
+        options = [half, *([replace(half, vae="bf16")] if profile.vae == "fp32" else [])]
+        return [option for option in options if option != profile]
     in_eight_bits = needs_ranges(profile.experts)
     experts = [] if in_eight_bits else ["bf16", "fp8"] if profile.experts == "fp32" else ["fp8"]
     smaller = [replace(profile, experts=precision) for precision in experts]

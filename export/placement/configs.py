@@ -221,4 +221,6 @@ def programs_command(placement: Placement, repository: Path) -> str:
     profile, graphs = placement.profile, torch_graphs(placement)
     precisions = {PRECISION_OPTIONS[graph]: getattr(profile, PRECISION_OF[graph]) for graph in graphs}
     options = [f"--graph {graph}" for graph in graphs] + [f"{option} {p}" for option, p in precisions.items()]
+    if profile.experts_in_torch:  # nothing else installs what the models read besides their graphs
+        options += ["--exported", f"--default-size {profile.sizes[0]}"]
     return f"python -m export.to_torch_program --checkpoint FOLDER --repository {repository} {' '.join(options)}"

@@ -124,7 +124,7 @@ class GpuMemory:
         """Latent shape of each size. Raises SettingsError for a size that the latent grid does not divide."""
         grid = self.architecture.grid
         for size in self.profile.sizes:
-            _check_size(size, grid)
+            check_size(size, grid)
         return [grid.latent_shape(size) for size in self.profile.sizes]
 
     @property
@@ -264,7 +264,8 @@ def elements(latents: LatentShape) -> int:
     return latents.channels * latents.frames * latents.height * latents.width
 
 
-def _check_size(size: VideoShape, grid: LatentGrid) -> None:
+def check_size(size: VideoShape, grid: LatentGrid) -> None:
+    """Refuse a size that the latent grid does not divide. Raises SettingsError with the nearest ones."""
     multiple, stride = grid.size_multiple_px, grid.time_stride
     for name, pixels in (("height", size.height), ("width", size.width)):
         if pixels < multiple or pixels % multiple:

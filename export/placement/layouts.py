@@ -106,16 +106,24 @@ class Placement:
             yield _use_of_plan("one expert at a time", 0, plans[EXPERTS[0]])
         else:
             for expert, gpus in self.expert_gpus.items():
-                yield from (self._expert(expert, gpu) for gpu in gpus)
+                for gpu in gpus:
+                    yield from self._expert(expert, gpu)
         if not self.vae_engine.in_process:
             yield from (_use_of_plan(name, self.vae, plans[name]) for name in VAE_DECODERS)
 
-    def _expert(self, expert: str, gpu: int) -> MemoryUse:
-        """Return the memory of a resident expert. As a torch program it has a process of its own."""
+    def _expert(self, expert: str, gpu: int) -> Iterator[MemoryUse]:
+        """Yield the memory of a resident expert.
+
+        As a torch program it has a process of its own, which opens the GPUs that its callers' latents lie on.
+        """
         if not self.profile.experts_in_torch:
-            return _use_of_plan(expert, gpu, self.memory.plans[expert])
+            yield _use_of_plan(expert, gpu, self.memory.plans[expert])
+            return
         use = _use_of_plan(expert, gpu, expert_in_torch(self.memory))
-        return replace(use, other=PROCESS_BYTES, estimated=use.estimated + PROCESS_BYTES)
+        yield replace(use, other=PROCESS_BYTES, estimated=use.estimated + PROCESS_BYTES)
+        callers = {UNARY: 0, STREAM: self.stream}
+        for other in sorted({callers[endpoint] for endpoint in self.profile.endpoints} - {gpu}):
+            yield MemoryUse(expert, other, other=PROCESS_BYTES, estimated=PROCESS_BYTES)
 
     def _processes(self) -> Iterator[MemoryUse]:
         working = self.memory.denoiser_working_set

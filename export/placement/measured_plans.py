@@ -30,6 +30,8 @@ def measured_contexts(repository: Path, profile: ServingProfile) -> dict[str, in
     """
     contexts = {}
     for graph, part in PART_OF.items():
+        if part == "experts" and profile.experts_in_torch:
+            continue
         manifests = {path: _read(path) for path in sorted(repository.glob(f"{graph}/*/{PLAN_MANIFEST}"))}
         precisions = {manifest.get("precision") for manifest in manifests.values()}
         sizes = sorted(size for manifest in manifests.values() for size in manifest.get("sizes", []))

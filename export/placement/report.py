@@ -42,7 +42,7 @@ def report_lines(
     yield f"layout: {shown.description}: {VERDICTS[shown.verdict]}"
     yield from (f"  not {reason}" for reason in _passed_over(tried, shown))
     if shown.profile.experts_in_torch:
-        yield "experts in torch: asked for; each has a process of its own, and no plan is needed"
+        yield "experts in torch: asked for; each has a process of its own and needs no plan"
     yield f"text encoder {text_encoder_reason(shown)}"
     yield f"VAE {shown.vae_engine.description}: {vae_reason(shown)}"
     yield from _without_plans(shown)

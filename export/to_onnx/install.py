@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from export.atomic import write_atomically
+from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.graphs.precision import PART_OF
+from export.graphs.registry import GRAPHS
 from export.manifest import ONNX
 from wan_t2v.facts import DEFAULTS_FILE, FACTS_FILE, TOKENIZER_FILE
 from wan_t2v.installed_files import FILES_MANIFEST, FilesManifest, sha256_of_file
@@ -43,6 +45,22 @@ def install_model_files(folder: Path, repository: Path) -> None:
     for model, names in READ_BY.items():
         for name in names:
             _copy(folder / name, repository / model / VERSION / name)
+
+
+def check_same_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Refuse an export `folder` of other weights than the checkpoint's. Raises FileNotFoundError or CheckpointError."""
+    if not (folder / FILES_MANIFEST).exists():
+        raise FileNotFoundError(
+            f"{folder / FILES_MANIFEST} is missing: no export, or one that did not finish. "
+            f"Run `make export CHECKPOINT={checkpoint.folder}` first, or name its folder."
+        )
+    exported = FilesManifest.read(folder).graphs
+    for graph, origin in GRAPHS.items():
+        if exported.get(graph, {}).get("checkpoint_sha256") != checkpoint.hash_of(origin.component).sha256:
+            raise CheckpointError(
+                f"{folder} was exported from other weights than {checkpoint.folder / origin.component} has. "
+                f"Run `make export CHECKPOINT={checkpoint.folder}` again, or name the checkpoint of that export."
+            )
 
 
 def install_without_graphs(folder: Path, repository: Path) -> None:

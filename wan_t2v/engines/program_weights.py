@@ -6,6 +6,8 @@ read from mapped files straight to the engine's device, so the host's memory nev
 
 import hashlib
 import math
+import mmap
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import Tensor
 
 STORED_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SAMPLE_BYTES = 4096
-COMMAND = "python -m export.to_torch_program"
+COMMAND = "python -m export.to_torch_program --checkpoint FOLDER"
 
 
 @dataclass(frozen=True)
@@ -79,36 +81,61 @@ class ProgramWeights:
         for name, described in self.files.items():
             path = folder / name
             if not path.exists():
-                raise FileNotFoundError(
-                    f"{path} is missing, which holds weights of the program. Run `{COMMAND}` again."
-                )
+                raise _missing(path)
             if _describe(path, _of_file(name, self.tensors), nbytes=described.nbytes) != described:
                 raise ValueError(
-                    f"{path} is not the file that the program was made for: it was changed, or copied in part. "
-                    f"Run `{COMMAND}` again."
+                    f"{path.resolve()} is not the file that the program in {folder} was made for: it was changed, or "
+                    f"copied in part. Run `{COMMAND}` again."
                 )
 
     def read(self, folder: Path, parameters: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
         """Read the values of `parameters` to `device`, in each parameter's type. On the CPU they stay in mapped files.
 
-        Raises ValueError for a parameter that no file has, or has in another shape.
+        Parameters of one stored tensor share their values, as a tied embedding does. Raises ValueError for a parameter
+        that no file has, or has in another shape.
         """
-        mapped = {
-            name: torch.from_file(str(folder / name), shared=False, size=file.nbytes, dtype=torch.uint8)
-            for name, file in self.files.items()
-        }
-        return {name: self._read(name, mapped, wanted=wanted, device=device) for name, wanted in parameters.items()}
+        mapped = {name: _mapped(folder / name) for name in self.files}
+        read: dict[tuple[StoredWeight, torch.dtype], Tensor] = {}
+        values = {}
+        for name, wanted in parameters.items():
+            weight = self._place_of(name, wanted)
+            key = weight, wanted.dtype
+            if key not in read:
+                read[key] = _values(mapped[weight.file], weight).to(device=device, dtype=wanted.dtype)
+            values[name] = read[key]
+        return values
 
-    def _read(self, name: str, mapped: Mapping[str, Tensor], *, wanted: Tensor, device: torch.device) -> Tensor:
+    def _place_of(self, name: str, wanted: Tensor) -> StoredWeight:
         weight = self.tensors.get(name)
         if weight is None or weight.shape != tuple(wanted.shape):
             found = "no file has it" if weight is None else f"its file has the shape {weight.shape}"
             raise ValueError(f"{name} of the program has the shape {tuple(wanted.shape)}, and {found}")
-        values = mapped[weight.file][weight.offset : weight.offset + weight.nbytes]
-        dtype = STORED_TYPES[weight.dtype]
-        if weight.offset % dtype.itemsize:  # a view of another type must be aligned; not every writer pads its header
-            values = values.clone()
-        return values.view(dtype).reshape(weight.shape).to(device=device, dtype=wanted.dtype)
+        return weight
+
+
+def _missing(path: Path) -> FileNotFoundError:
+    if path.is_symlink():
+        fault = (
+            f"{path} is a link to {path.readlink()}, which is not there: the checkpoint was moved, or is not mounted"
+        )
+    else:
+        fault = f"{path} is missing"
+    return FileNotFoundError(f"{fault}. It holds weights of the program beside it. Run `{COMMAND}` again.")
+
+
+def _mapped(path: Path) -> Tensor:
+    """Map a file read-only, as bytes. A private writable mapping would need as much free memory as the file has."""
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's note that the bytes cannot be written
+        return torch.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=torch.uint8)
+
+
+def _values(mapped: Tensor, weight: StoredWeight) -> Tensor:
+    """Return a view of a stored tensor, or a copy where a view of its type would not be aligned."""
+    values, dtype = mapped[weight.offset : weight.offset + weight.nbytes], STORED_TYPES[weight.dtype]
+    if weight.offset % dtype.itemsize:  # not every writer pads its header
+        values = values.clone()
+    return values.view(dtype).reshape(weight.shape)
 
 
 def _of_file(name: str, tensors: Mapping[str, StoredWeight]) -> list[StoredWeight]:

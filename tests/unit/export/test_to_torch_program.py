@@ -84,7 +84,7 @@ def test_what_stops_a_program_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(to_torch_program, "_write", stop)

@@ -20,6 +20,7 @@ from tests.unit.export.to_onnx.test_weightless_graph import filled
 from wan_t2v.engines.torch_program import TorchEngine, weights_beside
 
 EXPERT = "high_noise_expert"
+ENCODER = "text_encoder"  # the graph that is traced fastest
 PROGRAM = "1/model.pt2"
 
 
@@ -70,43 +71,61 @@ def test_an_expert_in_bf16_keeps_its_islands_in_fp32(write: Write, shards: Path)
 
 
 def test_shards_are_linked_and_the_checkpoint_can_be_exported_afterwards(write: Write, shards: Path) -> None:
-    home = write(EXPERT) / EXPERT / "1"
-    names = sorted(path.name for path in (shards / "transformer").glob("*.safetensors"))
+    home = write(ENCODER) / ENCODER / "1"
+    names = sorted(path.name for path in (shards / "text_encoder").glob("*.safetensors"))
     assert len(names) > 1, "the checkpoint should be in shards"
     assert sorted(path.name for path in home.glob("*.safetensors")) == names
-    assert all((home / name).samefile(shards / "transformer" / name) for name in names)
+    assert all((home / name).samefile(shards / "text_encoder" / name) for name in names)
     Checkpoint.open(shards).check(external_weights=True)  # it refuses hard links
 
 
 def test_a_current_program_is_kept_and_gets_its_shards_again(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = write(EXPERT) / EXPERT / "1"
+    home = write(ENCODER) / ENCODER / "1"
     monkeypatch.setattr(to_torch_program, "_write", None)
     next(home.glob("*.safetensors")).unlink()
-    write(EXPERT)
+    write(ENCODER)
     TorchEngine(home / "model.pt2")
 
 
+def test_links_follow_a_copy_of_the_checkpoint(
+    write: Write, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = write(ENCODER) / ENCODER / "1"
+    monkeypatch.setattr(to_torch_program, "_write", None)
+    copied = shutil.copytree(shards, tmp_path / "copied")
+    write(ENCODER, checkpoint=copied)
+    links = list(home.glob("*.safetensors"))
+    assert links and all(link.samefile(copied / "text_encoder" / link.name) for link in links)
+
+
+def test_weights_that_are_wanted_inside_are_put_there(write: Write, shards: Path, tmp_path: Path) -> None:
+    home = write(ENCODER) / ENCODER / "1"
+    assert list(home.glob("*.safetensors"))
+    write_programs(Checkpoint.open(shards), tmp_path / "repository", graphs=[ENCODER])
+    assert weights_beside(home / "model.pt2") is None and not list(home.glob("*.safetensors"))
+
+
 def test_shards_of_an_earlier_checkpoint_go_with_its_program(write: Write, shards: Path, tmp_path: Path) -> None:
-    home = write(EXPERT) / EXPERT / "1"
+    home = write(ENCODER) / ENCODER / "1"
     before = {path.name for path in home.glob("*.safetensors")}
     single = shutil.copytree(shards, tmp_path / "single")
     tensors = {}
-    for path in (single / "transformer").glob("*.safetensors*"):
+    for path in (single / "text_encoder").glob("*.safetensors*"):
         tensors.update(load_file(path) if path.suffix == ".safetensors" else {})
         path.unlink()
-    save_file(tensors, single / "transformer/diffusion_pytorch_model.safetensors")
-    write(EXPERT, checkpoint=single)
-    assert {path.name for path in home.glob("*.safetensors")} == {"diffusion_pytorch_model.safetensors"}
-    assert "diffusion_pytorch_model.safetensors" not in before
+    save_file(tensors, single / "text_encoder/model.safetensors")
+    write(ENCODER, checkpoint=single)
+    assert {path.name for path in home.glob("*.safetensors")} == {"model.safetensors"}
+    assert "model.safetensors" not in before
 
 
 def test_a_component_that_fits_in_memory_is_compared_all_the_same(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A14B's VAE, beside experts that do not fit."""
-    monkeypatch.setattr(to_torch_program, "TOLERANCES", {"vae_decoder_first": Tolerance(-1.0, "none")})
-    with pytest.raises(ParityError, match="vae_decoder_first: the program differs from its module"):
-        write("vae_decoder_first")
+    monkeypatch.setattr(to_torch_program, "TOLERANCES", {ENCODER: Tolerance(-1.0, "none")})
+    with pytest.raises(ParityError, match="text_encoder: the program differs from its module"):
+        write(ENCODER)
 
 
 @pytest.fixture
@@ -121,7 +140,7 @@ def test_only_experts_are_left_in_their_files_by_themselves(large_experts: None,
     write_programs(Checkpoint.open(shards), tmp_path, graphs=graphs)
     manifests = {graph: json.loads((tmp_path / graph / "1/program.json").read_text()) for graph in graphs}
     assert manifests[EXPERT]["checkpoint_sampled"] is True and manifests[EXPERT]["external_weights"] is True
-    assert "external_weights" not in manifests["text_encoder"]
+    assert manifests["text_encoder"]["external_weights"] is False
     assert weights_beside(tmp_path / "text_encoder" / PROGRAM) is None
     TorchEngine(tmp_path / EXPERT / PROGRAM)
 

@@ -160,9 +160,9 @@ def test_the_loras_are_in_the_origin_of_every_graph_of_an_expert(merged: Path, h
     (lora,) = origins["high_noise_expert"].loras or ()
     assert (lora.file, lora.scale, len(lora.sha256)) == (high.name, 0.5, 64)
     assert GraphExport("high_noise_expert", Checkpoint.open(MINI), merged, settings)._origin.loras is None
-    program = to_torch_program._origin(checkpoint, "high_noise_expert", "fp32")
+    program = to_torch_program._origin(checkpoint, "high_noise_expert", "fp32", external=False)
     assert program["loras"][0]["sha256"] == lora.sha256
-    assert "loras" not in to_torch_program._origin(checkpoint, "text_encoder", "fp32")
+    assert "loras" not in to_torch_program._origin(checkpoint, "text_encoder", "fp32", external=False)
 
 
 def test_the_same_merge_is_kept_and_another_one_is_made_again(merged: Path, high: Path, low: Path) -> None:

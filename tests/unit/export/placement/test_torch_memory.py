@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
-from export.__main__ import main
+from export.__main__ import main, parser
 from export.placement.alternatives import find_alternatives
 from export.placement.configs import placed_configs, programs_command, server_options, torch_graphs
 from export.placement.gpu_memory import PROCESS_BYTES, SettingsError, VaeEngine
 from export.placement.layouts import Layout, Placement
-from export.placement.pick_layout import best_of_each_layout
+from export.placement.pick_layout import best_of_each_layout, placements
 from export.placement.report import report_lines
 from export.placement.torch_memory import TORCH_ACTIVATIONS
 from tests.unit.export.placement.arrangements import asked, decided, gpus
@@ -44,6 +44,15 @@ def test_one_program_serves_all_sizes(placement: Placement) -> None:
     assert next(u for u in both.memory_uses if u.component == one.component).context == one.context
 
 
+def test_an_expert_opens_the_gpus_of_its_callers(placement: Placement) -> None:
+    """The denoiser's latents lie on the first GPU, and CUDA takes memory there for each process that opens them."""
+    each = placements(asked("480x832", **WITHOUT_TENSORRT), gpus("141", "141"), Layout.EXPERT_EACH)[0]
+    uses = [use for use in each.memory_uses if use.component in EXPERTS]
+    assert [(use.component, use.gpu, use.weights > 0) for use in uses] == [
+        (EXPERTS[0], 0, True), (EXPERTS[1], 1, True), (EXPERTS[1], 0, False)]  # fmt: skip
+    assert uses[2].total == uses[2].estimated == PROCESS_BYTES
+
+
 @pytest.mark.parametrize(("sizes", "layouts"), [(("80",), 1), (("80", "80"), 2)])
 def test_programs_are_not_swapped(sizes: tuple[str, ...], layouts: int) -> None:
     memory = asked("720x1280", **WITHOUT_TENSORRT)
@@ -69,12 +78,15 @@ def test_the_experts_run_in_the_python_backend_on_the_gpu(placement: Placement, 
 def test_the_programs_command_names_every_graph_and_precision(placement: Placement) -> None:
     assert set(torch_graphs(placement)) == {"text_encoder", *EXPERTS, "vae_decoder_first", "vae_decoder_next"}
     command = programs_command(placement, Path("models"))
-    assert command.endswith("--text-encoder-precision bf16 --precision bf16 --vae-precision fp32")
+    precisions = "--text-encoder-precision bf16 --precision bf16 --vae-precision fp32"
+    assert command.endswith(f"{precisions} --exported --default-size 480x832x81")
+    options = parser().parse_args(["torch-program", *command.split()[3:]])
+    assert options.exported is True and options.default_size == "480x832x81"
 
 
-def test_the_report_says_that_no_plan_is_needed(placement: Placement) -> None:
+def test_the_report_says_that_they_need_no_plan(placement: Placement) -> None:
     lines = list(report_lines([placement], placement, []))
-    assert "experts in torch: asked for; each has a process of its own, and no plan is needed" in lines
+    assert "experts in torch: asked for; each has a process of its own and needs no plan" in lines
 
 
 def test_precisions_that_torch_programs_do_not_have_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

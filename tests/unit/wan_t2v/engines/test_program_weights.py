@@ -49,8 +49,35 @@ def test_good_files_pass(weights: ProgramWeights, tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(weights: ProgramWeights, tmp_path: Path) -> None:
     (tmp_path / "two.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"two\.safetensors is missing.*export\.to_torch_program"):
+    with pytest.raises(
+        FileNotFoundError, match=r"two\.safetensors is missing\. It holds weights.*export\.to_torch_program"
+    ):
         weights.check(tmp_path)
+
+
+def test_a_link_to_nowhere_is_named_with_its_target(weights: ProgramWeights, tmp_path: Path) -> None:
+    """The file is there for `ls`; the checkpoint's disk is not mounted."""
+    (tmp_path / "two.safetensors").unlink()
+    (tmp_path / "two.safetensors").symlink_to("/nowhere/two.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"is a link to /nowhere/two\.safetensors, which is not there"):
+        weights.check(tmp_path)
+
+
+def test_parameters_of_one_stored_tensor_share_their_memory(weights: ProgramWeights, tmp_path: Path) -> None:
+    """As a tied embedding does: 2.1 GB for A14B's text encoder."""
+    tied = replace(weights, tensors={**weights.tensors, "net.again": weights.tensors["net.large"]})
+    values = tied.read(tmp_path, dict.fromkeys(("net.large", "net.again"), empty(40, 100, dtype=torch.bfloat16)), CPU)
+    assert values["net.large"].data_ptr() == values["net.again"].data_ptr()
+
+
+def test_a_file_may_be_larger_than_the_memory(tmp_path: Path) -> None:
+    """A mapping that could be written would need all of it."""
+    path, size = tmp_path / "sparse.safetensors", 1 << 42
+    with path.open("wb") as file:
+        file.truncate(size)
+    place = StoredWeight(path.name, "F32", (3,), size - 12)
+    weights = ProgramWeights.of_files(tmp_path, {"last": place})
+    assert torch.equal(weights.read(tmp_path, {"last": empty(3)}, CPU)["last"], torch.zeros(3))
 
 
 @pytest.mark.parametrize("fault", ["truncated", "another checkpoint's"])
