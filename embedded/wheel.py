@@ -12,7 +12,7 @@ from embedded.errors import ServerError
 
 # glibc's malloc keeps freed memory up to this size for later requests. By default it returns large blocks to the
 # system, which makes each of their pages anew at the next request: 7,000 page faults for a set of the VAE's caches. A
-# process stays at least this much larger than it must be. Variables of the caller's environment win.
+# process may stay this much larger than it must be, or more where its heap is fragmented. The caller's variables win.
 KEPT_BYTES = 256 * 2**20
 _KEEP_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(KEPT_BYTES))
 

@@ -5,7 +5,7 @@
 
 Writes `model.pt2` and its manifest `program.json` beside each installed graph. The program is the export form that the
 ONNX file is made from, traced by `torch.export` with the same dynamic axes. Serving therefore needs neither diffusers
-nor transformers nor this package. Weights are inside the program, in the chosen precision (default: FP32). Those of an
+nor transformers nor this package. Weights are inside the program, in the chosen precision. Those of an
 expert that is too large to be traced with them stay in the checkpoint's files, and links to these lie beside the
 program. The engine converts such weights to the chosen precision as it loads them.
 """

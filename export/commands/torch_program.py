@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export.graphs.precision import PART_OF, SUPPORTED, Precisions, needs_ranges
+from export.commands.onnx import chosen_precisions
+from export.graphs.precision import PART_OF, SUPPORTED, needs_ranges
 
 _PLACES = {"auto": None, "inside": False, "external": True}
 _OPTIONS = {"--precision": "experts", "--text-encoder-precision": "text_encoder", "--vae-precision": "vae"}
@@ -46,28 +47,29 @@ def add_torch_program(
             option,
             dest=part,
             choices=[name for name in SUPPORTED[part] if not needs_ranges(name)],
-            default="fp32",
-            help=f"precision of the {part.replace('_', ' ')} (default: %(default)s)",
+            help=f"precision of the {part.replace('_', ' ')} (default: small checkpoints fp32, A14B as it is served)",
         )
     parser.set_defaults(command=lambda options: _torch_program(options, folder_of))
 
 
 def _torch_program(options: argparse.Namespace, folder_of: Callable[[argparse.Namespace], Path]) -> None:
     from export.checkpoint.folder import Checkpoint
-    from export.placement.gpu_memory import check_size, parse_size
+    from export.placement.gpu_memory import SettingsError, check_size, parse_size
     from export.to_onnx.install import check_same_checkpoint, install_without_graphs, set_default_size
     from export.to_torch_program import write_programs
 
     checkpoint = Checkpoint.open(options.checkpoint)
     default_size = parse_size(options.default_size) if options.default_size else None
     if default_size is not None:
+        if options.exported is None:
+            raise SettingsError("--default-size is installed with the model files: name --exported too")
         check_size(default_size, checkpoint.facts.grid)
     folder = options.exported
     if folder is True:
         folder = folder_of(argparse.Namespace(checkpoint=options.checkpoint, folder=None))
     if folder is not None:
         check_same_checkpoint(folder, checkpoint)
-    precisions = Precisions(options.experts, options.text_encoder, options.vae)
+    precisions = chosen_precisions(options, checkpoint.default_precisions)
     write_programs(
         checkpoint,
         options.repository,

@@ -53,7 +53,9 @@ def report_lines(
 
 
 def _without_plans(placement: Placement) -> Iterator[str]:
-    """Yield one line if there are sizes for which `make plans` builds nothing."""
+    """Yield one line if there are sizes for which `make plans` builds nothing, and a plan would have a size."""
+    if placement.profile.experts_in_torch and placement.vae_engine is VaeEngine.TORCH:
+        return
     text_dim = placement.memory.architecture.expert.text_dim
     refused = [str(size) for size in placement.profile.sizes if not is_listed(size, text_dim)]
     if refused:

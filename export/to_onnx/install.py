@@ -85,7 +85,7 @@ def set_default_size(repository: Path, size: VideoShape) -> None:
     changed = {field: value for field, value in wanted.items() if defaults[field]["value"] != value}
     if not changed:
         return
-    source = "the first size that plans were built for"
+    source = "the first size that is served"
     defaults |= {field: {"value": value, "source": source} for field, value in changed.items()}
     with write_atomically(home / DEFAULTS_FILE) as partial:
         partial.write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")

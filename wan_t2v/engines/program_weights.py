@@ -18,7 +18,10 @@ from torch import Tensor
 
 STORED_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SAMPLE_BYTES = 4096
-COMMAND = "python -m export.to_torch_program --checkpoint FOLDER"
+AGAIN = (
+    "Run `python -m export.to_torch_program --checkpoint FOLDER` again with the options that made the program: "
+    "others make other programs."
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class ProgramWeights:
             if _describe(path, _of_file(name, self.tensors), nbytes=described.nbytes) != described:
                 raise ValueError(
                     f"{path.resolve()} is not the file that the program in {folder} was made for: it was changed, or "
-                    f"copied in part. Run `{COMMAND}` again."
+                    f"copied in part. {AGAIN}"
                 )
 
     def read(self, folder: Path, parameters: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -120,7 +123,7 @@ def _missing(path: Path) -> FileNotFoundError:
         )
     else:
         fault = f"{path} is missing"
-    return FileNotFoundError(f"{fault}. It holds weights of the program beside it. Run `{COMMAND}` again.")
+    return FileNotFoundError(f"{fault}. It holds weights of the program beside it. {AGAIN}")
 
 
 def _mapped(path: Path) -> Tensor:

@@ -35,7 +35,11 @@ def exported(checkpoint: Path, repository: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def arguments(checkpoint: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command for an empty repository, with programs that are written in no time."""
-    monkeypatch.setattr(to_torch_program, "_write", lambda *_, **__: None)
+
+    def write(graph: str, checkpoint: Checkpoint, folder: Path, *_: object, **__: object) -> None:
+        folder.mkdir(parents=True)
+
+    monkeypatch.setattr(to_torch_program, "_write", write)
     places = ["--checkpoint", str(checkpoint), "--repository", str(tmp_path / "models"), "--exported", str(exported)]
     return ["torch-program", *places]
 
@@ -68,7 +72,7 @@ def test_an_export_of_another_checkpoint_is_refused_and_nothing_is_installed(
     [
         (["--exported", "/nowhere"], "/nowhere/manifest.json is missing: no export, or one that did not finish"),
         (["--default-size", "65x96"], "not a multiple of 16"),
-        (["--default-size", "large"], "size"),
+        (["--default-size", "large"], "large"),
     ],
 )
 def test_what_cannot_be_installed_is_told_before_any_program_is_written(
@@ -76,3 +80,11 @@ def test_what_cannot_be_installed_is_told_before_any_program_is_written(
 ) -> None:
     assert main([*arguments, *change]) == 1
     assert told in capsys.readouterr().err and not (tmp_path / "models").exists()
+
+
+def test_a_default_size_without_what_it_belongs_to_is_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments[:-2], "--default-size", "64x96x9"]) == 1
+    assert "--default-size is installed with the model files: name --exported too" in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
