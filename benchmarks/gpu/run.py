@@ -26,7 +26,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.timing import Row, round_figure
+from benchmarks.gpu.results import table, with_rates
+from benchmarks.gpu.timing import Row
 
 LIMIT_S = 530.0  # for all parts together
 STOP_S = 15.0  # between SIGTERM and SIGKILL of a part
@@ -35,7 +36,6 @@ NO_FIGURES = ("process", "log")  # rows of the server part without measurements:
 WITH_SERVER = ("server", "whole")
 LOG_LINES = 40
 REHEARSAL_PATIENCE = 5
-LINE_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Part:
     """One kind of measurement: a `module:function` that yields rows, and its time limit.
 
     `unprivileged`: if this process is root, the part runs as an unprivileged user, as the server's pod does.
+    `by_name`: the part runs only if `--parts` names it, since it takes longer than all others may.
     """
 
     name: str
     source: str
     limit_s: float
     unprivileged: bool = False
+    by_name: bool = False
 
     def rows(self) -> Callable[..., Iterator[Row]]:
         """Import and return the function."""
@@ -66,7 +68,7 @@ PARTS = (  # most important first, since time may run out
     Part("vae", "benchmarks.gpu.vae_part:vae", 150),
     Part("tensorrt", "benchmarks.gpu.tensorrt_part:tensorrt", 240),
     Part("expert_compiled", "benchmarks.gpu.torch_parts:expert_compiled", 120),
-    Part("whole", "benchmarks.gpu.whole_part:whole", 420),
+    Part("whole", "benchmarks.gpu.whole_part:whole", 1200, by_name=True),
 )
 
 
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     about = _about(rehearse=options.rehearse)
     out = options.out or Path(f"benchmarks/results/gpu-{about['gpu'].replace(' ', '-')}-{about['date']}.json")
-    wanted = [part for part in PARTS if not options.parts or part.name in options.parts]
+    wanted = wanted_parts(options.parts)
     if options.rehearse:  # a rehearsal runs on shared cores and is not in a hurry
         wanted = [replace(part, limit_s=REHEARSAL_PATIENCE * part.limit_s) for part in wanted]
     extra = [*["--rehearse"] * options.rehearse, "--repository", str(options.repository)]
@@ -93,11 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(part["status"] == "failed" for part in parts.values()) else 0
 
 
+def wanted_parts(names: Sequence[str] | None) -> list[Part]:
+    """Return the parts of these names, without names all but those that must be named. The order is that of PARTS."""
+    return [part for part in PARTS if (part.name in names if names else not part.by_name)]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.run", description=(__doc__ or "").splitlines()[0])
     names = [part.name for part in PARTS]
     parser.add_argument("--out", type=Path, help="file to write (default: benchmarks/results/gpu-<GPU>-<date>.json)")
-    parser.add_argument("--parts", nargs="+", choices=names, help="only these (default: all)")
+    parser.add_argument("--parts", nargs="+", choices=names, help="only these (default: all but whole)")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for everything (default: %(default)s)")
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), help="model repository of the server's part"
@@ -135,7 +142,7 @@ def measure_parts(
         command = [sys.executable, "-m", "benchmarks.gpu.run", "--part", part.name, *extra]
         results[part.name] = part_in_process(command, limit, user=unprivileged_user() if part.unprivileged else None)
         print(f"{part.name}: {results[part.name]['status']} in {results[part.name]['seconds']} s", file=sys.stderr)
-        _write(out, {**about, "parts": _with_rates(results)})
+        _write(out, {**about, "parts": with_rates(results)})
     return results
 
 
@@ -237,32 +244,6 @@ def _measure_one(options: argparse.Namespace) -> int:
             file.write(json.dumps(row) + "\n")
             file.flush()
     return 0
-
-
-def table(parts: dict[str, dict[str, Any]]) -> str:
-    """Format the results: one line per part and one per row, with its figures or the reason for none."""
-    lines = []
-    for name, part in parts.items():
-        lines.append(f"{name}: {part['status']} {part['reason']}")
-        for row in part["rows"]:
-            line = " ".join(f"{key}={value}" for key, value in row.items() if key != "traceback")
-            lines.append(f"  {line[:LINE_CHARACTERS]}")
-    return "\n".join(lines)
-
-
-def _with_rates(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Add to each row its FLOP rate and its share of the best matrix product on the same GPU."""
-    products = [row for row in parts.get("matrix_rate", {}).get("rows", []) if "seconds" in row]
-    best = max((row["flops"] / row["seconds"] for row in products), default=None)
-
-    def with_rate(row: Row) -> Row:
-        if "flops" not in row or "seconds" not in row:
-            return row
-        rate = row["flops"] / row["seconds"]
-        share = {} if best is None else {"of_matrix_rate": round_figure(rate / best)}
-        return {**row, "tflop_per_s": round_figure(rate / 1e12), **share}
-
-    return {name: {**part, "rows": [with_rate(row) for row in part["rows"]]} for name, part in parts.items()}
 
 
 def _about(*, rehearse: bool) -> dict[str, Any]:

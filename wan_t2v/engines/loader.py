@@ -19,7 +19,9 @@ class GraphFile:
 _ONNX = GraphFile("model.onnx", "manifest.json", "onnx_sha256", "make export")
 GRAPH_FILES = {
     "onnxruntime": _ONNX,
-    "torch": GraphFile("model.pt2", "program.json", "program_sha256", "python -m export.to_torch_program"),
+    "torch": GraphFile(
+        "model.pt2", "program.json", "program_sha256", "python -m export.to_torch_program --checkpoint FOLDER"
+    ),
     "tensorrt": GraphFile("model.plan", "plan.json", "plan_sha256", "make plans"),
     "openvino": _ONNX,
 }

@@ -127,5 +127,5 @@ def _readable(path: Path) -> Iterator[None]:
     except (RuntimeError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} cannot be read by torch {torch.__version__}: {error}. "
-            "Make it again: python -m export.to_torch_program"
+            "Make it again: python -m export.to_torch_program --checkpoint FOLDER"
         ) from error

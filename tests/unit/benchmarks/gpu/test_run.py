@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import run
+from benchmarks.gpu import results, run
 from benchmarks.gpu.timing import Row
 
 WRITES_ONE_ROW = "import sys; open(sys.argv[sys.argv.index('--out') + 1], 'w').write('{\"x\": 1}\\n')"
@@ -70,7 +70,7 @@ def test_a_later_run_keeps_the_parts_of_the_same_gpu(gpu_name: str, kept: bool, 
 
 def test_the_table_has_a_line_for_every_row() -> None:
     row = {"size": "720x1280x81", "error": "RuntimeError: no memory", "traceback": ["far too long"]}
-    lines = run.table({"vae": {"status": "failed", "reason": "", "rows": [row]}}).splitlines()
+    lines = results.table({"vae": {"status": "failed", "reason": "", "rows": [row]}}).splitlines()
     assert lines == ["vae: failed ", "  size=720x1280x81 error=RuntimeError: no memory"]
 
 
@@ -106,3 +106,10 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path: Path, capsys: p
     assert run.main(["--out", str(tmp_path / "out.json")]) == 0
     assert "no GPU" in json.loads(capsys.readouterr().out)["skipped"]
     assert not (tmp_path / "out.json").exists()
+
+
+def test_whole_videos_are_measured_only_by_name() -> None:
+    """They take longer than all other parts may together."""
+    everything = [part.name for part in run.PARTS]
+    assert [part.name for part in run.wanted_parts(None)] == [name for name in everything if name != "whole"]
+    assert [part.name for part in run.wanted_parts(["whole", "vae"])] == ["vae", "whole"]
