@@ -10,12 +10,6 @@ from pathlib import Path
 
 from embedded.errors import ServerError
 
-# glibc's malloc keeps freed memory up to this size for later requests. By default it returns large blocks to the
-# system, which makes each of their pages anew at the next request: 7,000 page faults for a set of the VAE's caches. A
-# process may stay this much larger than it must be, or more where its heap is fragmented. The caller's variables win.
-KEPT_BYTES = 256 * 2**20
-_KEEP_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(KEPT_BYTES))
-
 
 @dataclass(frozen=True)
 class TritonWheel:
@@ -48,7 +42,6 @@ class TritonWheel:
         if os.pathsep in programs:
             raise ServerError(f"the environment's path {programs} holds a colon, which PATH cannot: move it elsewhere")
         return {
-            **_KEEP_MEMORY,
             **os.environ,
             "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
             "LD_LIBRARY_PATH": os.pathsep.join([*map(str, self.library_folders()), *inherited_library_path()]),

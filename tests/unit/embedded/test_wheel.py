@@ -20,10 +20,3 @@ def test_a_drivers_folder_stays_on_the_library_path_after_the_servers_own(
     wheel = installed_wheel()
     own = [str(folder) for folder in wheel.library_folders()]
     assert wheel.environment()["LD_LIBRARY_PATH"].split(os.pathsep) == [*own, *last]
-
-
-def test_freed_memory_is_kept_unless_the_caller_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
-    environment = installed_wheel().environment()
-    assert environment["MALLOC_MMAP_THRESHOLD_"] == "268435456" and environment["MALLOC_TRIM_THRESHOLD_"] == "65536"
