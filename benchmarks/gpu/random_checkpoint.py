@@ -1,7 +1,7 @@
 """Checkpoint of A14B's shapes with random weights, which are the same numbers on every machine.
 
 Values are uniform, so a matrix product keeps its input's size, norms are near one, and the decoder's last convolution
-is weak, so frames are nearly grey and cost the video encoder about what real ones do.
+is weak, so frames are nearly grey: noise would cost the video encoder more than real frames do.
 """
 
 import copy

@@ -22,6 +22,7 @@ from benchmarks.gpu.processes import gpu_processes
 from benchmarks.gpu.scale import A14B, Scale, full_scale
 from benchmarks.gpu.server_part import log_messages, on_gpu
 from benchmarks.gpu.timing import Row, Skipped, attempt
+from benchmarks.harness.intervals import covered_ns, gaps_ns, read_intervals
 from wan_t2v.contract import EXPERTS, STREAM
 from wan_t2v.shapes import VideoShape
 
@@ -73,8 +74,6 @@ def _video(url: str, size: VideoShape, *, intervals: Path, guided: bool, keep: P
     """Generate one video after one of two steps, which warms up the libraries and the allocators of this size."""
     from wan_t2v_client import Connection, TextToVideo
 
-    from benchmarks.harness.intervals import covered_ns, gaps_ns
-
     fields: dict[str, Any] = {"height": size.height, "width": size.width, "num_frames": size.frames, "seed": SEED}
     fields |= {} if guided else {"guidance_scale": 1.0, "guidance_scale_2": 1.0}
     with TextToVideo(Connection(url)) as client:
@@ -103,8 +102,7 @@ def _video(url: str, size: VideoShape, *, intervals: Path, guided: bool, keep: P
 
 def read_intervals_of(folder: Path, name: str, span: tuple[int, int]) -> list[tuple[int, int]]:
     """Read the intervals in `span` of the graphs whose name begins with `name`."""
-    lines = [line for path in folder.glob(f"{name}*.txt") for line in path.read_text(encoding="ascii").splitlines()]
-    found = [(int(start), int(end)) for start, end in (line.split() for line in lines)]
+    found = read_intervals(folder, graph=name)
     return [(start, end) for start, end in found if start < span[1] and end > span[0]]
 
 
@@ -132,6 +130,7 @@ def _running_server(scale: Scale, models: Path, folder: Path, *, log: Path) -> A
 
 def _prepare(scale: Scale, repository: Path, folder: Path) -> Row:
     started = time.monotonic()
+    folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if on_gpu(scale) and free < NEEDED_BYTES:
         raise Skipped(f"{free / 1e9:.0f} GB are free beside {folder}, and {NEEDED_BYTES / 1e9:.0f} are needed")

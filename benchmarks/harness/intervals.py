@@ -6,9 +6,9 @@ from pathlib import Path
 Interval = tuple[int, int]  # start and end, nanoseconds of the monotonic clock
 
 
-def read_intervals(folder: Path) -> list[Interval]:
-    """Read all intervals that the engines logged in `folder`."""
-    lines = (line for path in folder.glob("*.txt") for line in path.read_text(encoding="ascii").splitlines())
+def read_intervals(folder: Path, *, graph: str = "") -> list[Interval]:
+    """Read all intervals that the engines logged in `folder`, or those of the graphs whose name begins with `graph`."""
+    lines = (line for path in folder.glob(f"{graph}*.txt") for line in path.read_text(encoding="ascii").splitlines())
     return [(int(start), int(end)) for start, end in (line.split() for line in lines)]
 
 
