@@ -59,6 +59,15 @@ def test_the_client_tries_again_when_the_server_says() -> None:
     assert str(unavailable) == "2 wait"
 
 
+@pytest.mark.parametrize("name", ["x" * 3_000_000, "x y] is not ready", "a\nb", "[UNAVAILABLE]", ""])
+def test_a_name_of_the_callers_own_does_not_reach_the_tail(name: str) -> None:
+    error = InvalidField(name, "a value", "a known name")
+    told = error_response(FakePbUtils(), error).error().message()
+    assert told.endswith(" [INVALID_ARGUMENT]") and len(told) < 400
+    assert of_server.split_tail(told) == (str(error), of_server.ErrorTail("INVALID_ARGUMENT"))
+    assert of_client.split_tail(told)[0] == str(error)
+
+
 def test_a_later_server_may_say_more() -> None:
     tail = of_client.split_tail("2 wait [UNAVAILABLE retry_after_s=7 zone=b]")[1]
     assert tail == of_client.ErrorTail("UNAVAILABLE", retry_after_s=7)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wan_t2v.contract import UNARY
-from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, RUNNING, WAITING, RunDirectory
+from wan_t2v.operate.run_directory import FINISHING, IN_TRANSIT, PREPARING, RUNNING, WAITING, RunDirectory
 
 # Kind of slot that each `denoiser` process holds while it lives. It reports when it last started or ended work.
 LOOPS = "loop"
@@ -40,8 +40,8 @@ class Load:
 def load_of(run: RunDirectory, now: Callable[[], float] = time.monotonic) -> Load:
     """Return the current load of the server that owns this run directory."""
     with run.exclusive():
-        running, waiting = run.occupied(RUNNING), run.occupied(WAITING)
-        queued = len(waiting) + in_transit(run)
+        running = run.occupied(RUNNING)
+        queued = len(run.occupied(WAITING)) + len(run.occupied(PREPARING)) + in_transit(run)
         finishing = run.clear(FINISHING, older_than_s=FINISHING_LIMIT_S)
         draining = run.draining
     left = [info.left_at(now()) for info in running]

@@ -7,6 +7,7 @@ a file for a request that no process holds. Standard library only; needs a local
 import contextlib
 import itertools
 import json
+import math
 import os
 import re
 import secrets
@@ -22,12 +23,13 @@ from wan_t2v.operate.model_control import FILE as CONTROL_FILE
 
 VARIABLE = "WAN_T2V_RUN_DIR"
 DEFAULT = Path("/run/wan-t2v")
-RUNNING, WAITING = "running", "waiting"
+RUNNING, WAITING, PREPARING = "running", "waiting", "preparing"
 IN_TRANSIT, FINISHING = "in_transit", "finishing"
 MARKS = (IN_TRANSIT, FINISHING)
 REQUEST_LIMITS = "request_limits.json"  # of the models that run now
 _PADDED = 512  # bytes per report, so that each overwrites the one before
 _MARK = re.compile(r"\d{20}-")
+_ENDED = ("Z", "X", "x")  # states of a process that only waits for its parent to read its exit code
 
 
 class RunDirectoryError(Exception):
@@ -149,13 +151,11 @@ class RunDirectory:
             os.close(descriptor)
 
     def acquire(self, kind: str, info: SlotInfo) -> Slot:
-        """Lock the first free slot of a kind; if none is free, make one."""
+        """Lock the first free slot of a kind; if none is free, make one. Raises OSError, such as for a full disk."""
         for index in itertools.count():
             with contextlib.suppress(IsADirectoryError):  # a folder that is not ours
-                descriptor = os.open(self.path / f"{kind}-{index}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                if try_lock(descriptor):
-                    return Slot(descriptor, info)
-                os.close(descriptor)
+                if slot := _lock_slot(self.path / f"{kind}-{index}", info):
+                    return slot
         raise AssertionError("there is always one more")
 
     def occupied(self, kind: str) -> list[SlotInfo]:
@@ -248,6 +248,17 @@ class RunDirectory:
         _write_whole(self.path / name, json.dumps(content))
 
 
+def _lock_slot(path: Path, info: SlotInfo) -> Slot | None:
+    """Lock a slot's file and write its report; None if it is held. A failure leaves it free."""
+    with contextlib.ExitStack() as unless_locked:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        unless_locked.callback(os.close, descriptor)
+        slot = Slot(descriptor, info) if try_lock(descriptor) else None
+        if slot is not None:
+            unless_locked.pop_all()
+        return slot
+
+
 def _write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Write a file, whole or not at all. The server's user must be able to read what root wrote, such as a probe."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -265,7 +276,7 @@ def chosen_path() -> Path:
 
 
 def server_identity(pid: int) -> dict[str, Any] | None:
-    """Identify a process by its id and its start time, since ids are reused. None if there is no such process.
+    """Identify a process by its id and its start time, since ids are reused. None if it does not exist or has ended.
 
     The start time is in the kernel's ticks since the machine's start.
     """
@@ -273,7 +284,8 @@ def server_identity(pid: int) -> dict[str, Any] | None:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    return {"pid": pid, "started": stat.rpartition(")")[2].split()[19]}  # field 22; the name may hold spaces
+    fields = stat.rpartition(")")[2].split()  # from the third on; the name before may hold spaces
+    return None if fields[0] in _ENDED else {"pid": pid, "started": fields[19]}
 
 
 def _parse_info(raw: bytes) -> SlotInfo:
@@ -284,4 +296,4 @@ def _parse_info(raw: bytes) -> SlotInfo:
             return info
     except (ValueError, TypeError):
         pass
-    return SlotInfo("unknown")  # read during a write, or damaged; the slot is held all the same
+    return SlotInfo("unknown", order=math.inf)  # damaged: the slot is held, but goes before no other

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 _TAIL = re.compile(r" \[(?P<status>[A-Z_]+)(?: field=(?P<field>[a-z0-9_,]+))?(?: retry_after_s=(?P<seconds>\d+))?\]\Z")
 
+_NAMES = re.compile(r"[a-z0-9_,]{1,200}")
+
 STATUS_OF_CODE = {
     "INVALID_ARG": "INVALID_ARGUMENT",
     "UNSUPPORTED": "UNIMPLEMENTED",
@@ -35,7 +37,10 @@ class ErrorTail:
     retry_after_s: int | None = None
 
     def __str__(self) -> str:
-        field = "" if self.field is None else f" field={self.field.replace(' ', '')}"
+        names = "" if self.field is None else self.field.replace(" ", "")
+        field = (
+            f" field={names}" if _NAMES.fullmatch(names) else ""
+        )  # else a caller's own text, which the message quotes
         seconds = "" if self.retry_after_s is None else f" retry_after_s={self.retry_after_s}"
         return f" [{self.status}{field}{seconds}]"
 

@@ -139,6 +139,12 @@ def test_a_velocity_that_is_no_number_ends_the_generation_in_its_step(facts: Mod
     assert len(high.calls) == 3, "no pass ran after it"
 
 
+def test_large_velocities_whose_sum_overflows_are_numbers_all_the_same(facts: ModelFacts) -> None:
+    greatest = float(torch.finfo(torch.float32).max)
+    high, low = FakeExpert(greatest / 4), FakeExpert(1.0)
+    assert len(run(facts, high, low, negative=None, count=1)) == 1
+
+
 def test_last_latents_that_are_no_numbers_end_the_generation_though_every_velocity_is_one(facts: ModelFacts) -> None:
     """At flow_shift=1e-44, which was accepted, all of them were NaN after the last of 12 steps."""
     greatest = torch.finfo(torch.float32).max

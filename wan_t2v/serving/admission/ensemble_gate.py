@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wan_t2v.contract import UNARY
-from wan_t2v.operate.run_directory import IN_TRANSIT, RunDirectory, SlotInfo
+from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import Settings
 from wan_t2v.serving.admission.estimate import Workload
 from wan_t2v.serving.admission.options import QueueOptions
@@ -16,7 +16,7 @@ from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.request_options import RequestOptions
 from wan_t2v.serving.resume.idempotency import TrustedProxy
-from wan_t2v.serving.resume.kept_steps import kept_steps
+from wan_t2v.serving.resume.kept_steps import check_key, kept_steps
 from wan_t2v.serving.signed_settings import Generation
 
 DEFAULT_TIMEOUT_S = 14_400
@@ -40,42 +40,38 @@ class EnsembleGate:
     def admit(self, request: Any) -> Iterator["PendingAdmission"]:
         """Parse the request's parameters; `settle` then admits it, once its settings are known.
 
-        A failure within this context removes the request's mark and counts its end. Raises InvalidField.
+        A failure within this context frees the request's place and counts its end. Raises InvalidField.
         """
         pending: PendingAdmission | None = None
         try:
             options = RequestOptions.from_triton(request, self._proxy, run_key=self._key)
-            pending = PendingAdmission(options, self._run, self._metrics, self._default_timeout_s)
-            yield pending
+            with contextlib.ExitStack() as until_prepared:
+                pending = PendingAdmission(options, self._run, self._metrics, self._default_timeout_s, until_prepared)
+                yield pending
         except Exception as error:
-            if pending is not None and pending.reserved_id:
-                self._run.unmark(IN_TRANSIT, pending.reserved_id)
             if pending is None or not pending.options.is_admitted:
                 self._metrics.count_end(error)
             raise
 
 
-@dataclass
+@dataclass(frozen=True)
 class PendingAdmission:
-    """A request before its admission.
-
-    `reserved_id` names its mark in the run directory, and `place` is that mark's report; empty before it has one.
-    """
+    """A request before its admission. `until_prepared` holds its place while its prompts are encoded."""
 
     options: RequestOptions
     run: RunDirectory
     metrics: Metrics
     default_timeout_s: float
-    reserved_id: str = ""
-    place: SlotInfo | None = None
+    until_prepared: contextlib.ExitStack
 
     def settle(self, settings: Settings) -> Generation:
-        """Admit the request, or raise AdmissionError.
+        """Admit the request. Raises AdmissionError, or InvalidField for a key that this server cannot keep.
 
         Triton does not tell an ensemble's models of a cancellation, so a request of this endpoint must have a deadline.
         """
         if self.options.is_admitted:
             return Generation.of(settings)
+        check_key(self.run, self.options.key)
         queue_options = QueueOptions.of(
             self.options,
             Workload.of(settings),
@@ -85,14 +81,7 @@ class PendingAdmission:
         generation = Generation.of(settings, queue_options.deadline)
         limits = AdmissionLimits.read_published(self.run)
         if limits is not None:  # else the denoiser is still loading, and admits the request itself
-            self.place = Admission(self.run, endpoint=UNARY, limits=limits).reserve(queue_options, generation.id)
-            self.reserved_id = generation.id
+            admission = Admission(self.run, endpoint=UNARY, limits=limits)
+            self.until_prepared.enter_context(admission.preparing(queue_options, generation.id))
             self.metrics.count_admission()
         return generation
-
-    def renew(self) -> None:
-        """Mark the request as in transit from now on, at its place: the prompts may have taken long to encode."""
-        if self.place is not None:
-            with self.run.exclusive():
-                self.run.unmark(IN_TRANSIT, self.reserved_id)
-                self.run.mark(IN_TRANSIT, self.reserved_id, self.place)

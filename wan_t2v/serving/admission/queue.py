@@ -16,6 +16,7 @@ from wan_t2v.contract import UNARY
 from wan_t2v.operate.load import in_transit
 from wan_t2v.operate.run_directory import (
     IN_TRANSIT,
+    PREPARING,
     RUNNING,
     WAITING,
     RunDirectory,
@@ -79,16 +80,23 @@ class Admission:
         self._estimator = DurationEstimator(run, now)
         self._freed = threading.Condition()
 
-    def reserve(self, options: QueueOptions, generation_id: str) -> SlotInfo:
-        """Admit a request that reaches the denoiser through Triton's own queue, and return its place.
+    @contextmanager
+    def preparing(self, options: QueueOptions, generation_id: str) -> Iterator[None]:
+        """Admit a request, and hold its place while its prompts are encoded within the context.
 
-        Raises AdmissionError.
+        At the end the request is marked as in transit to the denoiser, through Triton's own queue; a failure frees its
+        place. Raises AdmissionError.
         """
         with self._run.exclusive():
             self._check(options)
-            place = self._info(options)
-            self._run.mark(IN_TRANSIT, generation_id, place)
-            return place
+            slot = self._run.acquire(PREPARING, self._info(options))
+        try:
+            yield
+            with self._run.exclusive():
+                self._run.mark(IN_TRANSIT, generation_id, slot.info)
+                slot.free()  # under the same lock, so that a request is never counted twice
+        finally:
+            slot.free()
 
     def enter(self, options: QueueOptions, *, reserved_id: str = "") -> "QueueTicket":
         """Join the queue. Raises AdmissionError.
@@ -112,9 +120,10 @@ class Admission:
             return len(self._run.occupied(RUNNING)) + len(before)
 
     def _queued(self) -> list[SlotInfo]:
-        """Return the reports of the requests that wait here, and of those in Triton's own queue."""
+        """Return the reports of the requests that wait here, are prepared, or are in Triton's own queue."""
         in_transit(self._run)  # removes the marks of requests that have ended
-        return [*self._run.occupied(WAITING), *self._run.marked(IN_TRANSIT).values()]
+        held = [info for kind in (WAITING, PREPARING) for info in self._run.occupied(kind)]
+        return [*held, *self._run.marked(IN_TRANSIT).values()]
 
     @contextmanager
     def turn(self, ticket: "QueueTicket", is_cancelled: Callable[[], bool]) -> Iterator[RunningGeneration]:

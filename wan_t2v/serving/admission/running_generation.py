@@ -1,6 +1,7 @@
 """A running generation's seconds: those that are left, and the measured ones for later estimates."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ class RunningGeneration:
         self._last_step = self._now()
         if self._steps == 1:
             self._first_step, self._first_passes = self._last_step, step.passes
-        self._slot.report(replace(self._slot.info, left_s=self._left_s(step), reported_at=self._last_step))
+        with suppress(OSError):  # a failed report must not fail the video
+            self._slot.report(replace(self._slot.info, left_s=self._left_s(step), reported_at=self._last_step))
 
     @property
     def expected_left_s(self) -> float | None:

@@ -5,7 +5,7 @@ in turn cost only a call's latency, and a cancelled step ends after one pass.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.experts import Expert, Experts
 from wan_t2v.serving.python_backend.parameters import ModelParameters
+from wan_t2v.serving.started_pool import started_pool
 
 TOGETHER, IN_TURN = "together", "in_turn"
 
@@ -25,7 +26,7 @@ def passes_in_turn(parameters: ModelParameters) -> bool:
 
 def pass_executor(in_turn: bool, at_once: int) -> Executor:
     """Make the executor of a step's negative pass, for `at_once` loops."""
-    return InlineExecutor() if in_turn else ThreadPoolExecutor(at_once, thread_name_prefix="negative-pass")
+    return InlineExecutor() if in_turn else started_pool(at_once, "negative-pass")
 
 
 class InlineExecutor(Executor):

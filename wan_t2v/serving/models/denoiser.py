@@ -4,6 +4,7 @@ Each process runs one request at a time. Further ones wait in Triton's own queue
 admits the requests of this endpoint, and here they take the slots that it reserved.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from wan_t2v.request import Settings
 from wan_t2v.serving.admission.estimate import Workload
 from wan_t2v.serving.admission.options import QueueOptions
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
+from wan_t2v.serving.loop.cancellation_checks import ask_at_most_every
 from wan_t2v.serving.loop.denoise_loop import DenoiseLoop
 from wan_t2v.serving.models.step_recorder import StepRecorder
 from wan_t2v.serving.python_backend.metrics import Metrics
@@ -32,6 +34,8 @@ from wan_t2v.serving.resume.idempotency import TrustedProxy
 from wan_t2v.serving.resume.kept_steps import kept_steps
 from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner, check_shape
+
+ASK_S = 0.25  # between questions to Triton whether the caller has cancelled
 
 
 class Denoiser:
@@ -70,7 +74,7 @@ class Denoiser:
         self._tracer.close()
 
     def _answer_and_count(self, request: Any) -> list[Any]:
-        self._living.report(_loop_info())
+        self._report_work()
         error: BaseException | None = None
         try:
             return self._answer(request)
@@ -78,8 +82,13 @@ class Denoiser:
             error = failed
             raise
         finally:
-            self._living.report(_loop_info())
+            self._report_work()
             self._metrics.count_end(error)
+
+    def _report_work(self) -> None:
+        """Tell `load_of` that this process has just started or ended work. A failed report must not cost the video."""
+        with contextlib.suppress(OSError):
+            self._living.report(_loop_info())
 
     def _answer(self, request: Any) -> list[Any]:
         tensors = {tensor.name(): tensor for tensor in request.inputs()}
@@ -90,10 +99,14 @@ class Denoiser:
         steps_done = kept_steps(self._run, options.key)
         in_queue = QueueOptions(Workload.of(settings), generation.deadline, options.priority, steps_done)
 
-        def has_left() -> bool:  # Triton tells an ensemble's models of no cancellation
-            return bool(request.is_cancelled()) or in_queue.is_late(time.monotonic())
+        # Triton hands a cancellation to an ensemble's next model only, and to ask is a call to the server's process.
+        cancelled = ask_at_most_every(ASK_S, request.is_cancelled)
 
-        ticket, trace = self._admission.enter(in_queue, reserved_id=generation.id), self._tracer.of_request(request)
+        def has_left() -> bool:
+            return cancelled() or in_queue.is_late(time.monotonic())
+
+        trace = self._tracer.of_request(request)
+        ticket = self._admission.enter(in_queue, reserved_id=generation.id)
         with (
             self._admission.turn(ticket, has_left) as turn,
             self._resumable.lock(options.key) as checkpoint,
@@ -103,7 +116,8 @@ class Denoiser:
             latents, report = self._loop.compute_latents(
                 tensors, settings, is_cancelled=has_left, after_step=recorder.record, checkpoint=checkpoint
             )
-            self._run.mark(FINISHING, generation.id)
+            with contextlib.suppress(OSError):  # a mark that cannot be set must not cost the video
+                self._run.mark(FINISHING, generation.id)
         self._metrics.observe_stage("denoise", report["denoise_ms"] / 1e3)
         none = latents[:0]
         returns_latents = settings.output_type == "latents"

@@ -69,9 +69,7 @@ class Prepare:
 
     def _answer(self, request: Any) -> list[Any]:
         with self._tracer.of_request(request).span("prepare"), self._gate.admit(request) as pending:
-            outputs = self._embed_prompts(pending.settle(self._settings(request, pending.options)))
-            pending.renew()
-            return outputs
+            return self._embed_prompts(pending.settle(self._settings(request, pending.options)))
 
     def _embed_prompts(self, generation: Generation) -> list[Any]:
         started, settings = time.monotonic(), generation.settings

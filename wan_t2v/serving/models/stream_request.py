@@ -45,7 +45,6 @@ class StreamRequest:
         caller, responses: cancellation state of its caller, and the responses to it.
         checkpoint: writer of its checkpoints; None without an idempotency key.
         trace: its spans.
-        held: resources that are released at its end.
     """
 
     request: Any
@@ -55,7 +54,6 @@ class StreamRequest:
     responses: ResponseStream
     checkpoint: CheckpointWriter | None
     trace: Trace
-    held: contextlib.ExitStack
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -8,7 +8,6 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -48,6 +47,7 @@ from wan_t2v.serving.request_options import ADMITTED, LIMITS, PARAMETERS, Reques
 from wan_t2v.serving.resume.idempotency import TrustedProxy
 from wan_t2v.serving.resume.resume import ResumableGenerations
 from wan_t2v.serving.signed_settings import SettingsSigner
+from wan_t2v.serving.started_pool import started_pool
 
 _NAMES = tuple(field.name for field in STREAM_REQUEST)
 _PREPARED = tuple(output.name for output in MODELS["prepare"].outputs)
@@ -78,7 +78,7 @@ class TextToVideoStream:
         self._metrics = Metrics(pb_utils, endpoint=STREAM)
         self._tracer = Tracer.of_process(parameters.model)
         self._admission = Admission(run, endpoint=STREAM, limits=limits)
-        self._threads = ThreadPoolExecutor(limits.in_flight + limits.queued, thread_name_prefix="generation")
+        self._threads = started_pool(limits.in_flight + limits.queued, "generation")
         self._watch = StreamWatch(pb_utils, run, self._metrics)
 
     def execute(self, requests: Sequence[Any]) -> None:
@@ -110,20 +110,23 @@ class TextToVideoStream:
             checkpoint = until_refused.enter_context(self._resumable.lock(options.key))
             in_queue = QueueOptions.of(options, work, steps_done=checkpoint.steps_done if checkpoint else 0)
             ticket = self._admission.enter(in_queue)
+            until_refused.callback(ticket.slot.free)
+            stream = StreamRequest(
+                request,
+                options,
+                ticket,
+                CallerLiveness(sender.is_cancelled, in_queue),
+                ResponseStream(self._pb_utils, sender, ahead=lambda: self._admission.ahead(ticket)),
+                checkpoint,
+                self._tracer.of_request(request),
+            )
+            until_refused.callback(self._watch.discard, stream.responses)
+            self._metrics.count_admission()
+            self._watch.add(stream.responses)
             held = until_refused.pop_all()
-        stream = StreamRequest(
-            request,
-            options,
-            ticket,
-            CallerLiveness(sender.is_cancelled, in_queue),
-            ResponseStream(self._pb_utils, sender, ahead=lambda: self._admission.ahead(ticket)),
-            checkpoint,
-            self._tracer.of_request(request),
-            held,
-        )
-        self._metrics.count_admission()
-        self._watch.add(stream.responses)
-        self._threads.submit(self._serve, stream)
+            until_refused.callback(held.close)
+            self._threads.submit(self._serve, stream, held)
+            until_refused.pop_all()
 
     def _check(self, request: Any) -> Settings:
         """Check the fields before the request takes a place in the queue. `prepare` checks and signs them in its turn.
@@ -145,11 +148,11 @@ class TextToVideoStream:
         tensor = text_to_triton(self._pb_utils, "limits", json.dumps(document))
         ResponseStream(self._pb_utils, sender, ahead=int).send_end(None, [tensor])
 
-    def _serve(self, stream: StreamRequest) -> None:
+    def _serve(self, stream: StreamRequest, held: contextlib.ExitStack) -> None:
         """Run one request from the queue to its final response. Without that one, a caller would wait for ever."""
         caller, responses = stream.caller, stream.responses
         try:
-            with stream.held, self._admission.turn(stream.ticket, caller.has_left) as turn:
+            with held, self._admission.turn(stream.ticket, caller.has_left) as turn:
                 self._watch.look()
                 left = responses.send_ahead(self._generate(stream, turn))
                 self._end(responses, None, left)  # before the slot is freed, since a drain waits for slots

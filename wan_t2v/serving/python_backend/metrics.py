@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from wan_t2v.contract import EXPERTS
 from wan_t2v.operate.load import Load
 from wan_t2v.operate.shared_memory import SharedMemoryUse
 from wan_t2v.serving.errors import OUTCOMES, outcome
+from wan_t2v.serving.started_pool import started_pool
 
 if TYPE_CHECKING:
     from wan_t2v.denoise import Step
@@ -89,7 +90,7 @@ class Metrics:
         }
         self._buckets = {spec.name: list(spec.buckets) for spec in METRICS}
         self._metrics: dict[tuple[str, str], Any] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._thread = started_pool(1, "metrics")
         for name in OUTCOMES:  # from 0 on: Prometheus' increase() does not see the first event of a new series
             self._increment("wan_t2v_generations_ended_total", 0, outcome=name)
         for name in EXPERTS:

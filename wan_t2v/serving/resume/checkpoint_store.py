@@ -71,7 +71,7 @@ class Checkpoints:
 
     def _remove_unless_locked(self, path: Path) -> bool:
         """Remove a checkpoint unless it is locked. Returns whether it was removed."""
-        with contextlib.suppress(AlreadyRunning), _hold_lock(path.with_suffix(_LOCK), ""):
+        with contextlib.suppress(AlreadyRunning, OSError), _hold_lock(path.with_suffix(_LOCK), ""):
             self.remove(path)
             return True
         return False
@@ -133,14 +133,15 @@ def _hold_lock(path: Path, key: str) -> Iterator[None]:
                 try:
                     yield
                 finally:
-                    path.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # a lock file that stays is free once it is closed
+                        path.unlink(missing_ok=True)
                 return
 
 
 def _list_checkpoints(folder: Path) -> Iterator[tuple[str, int, float]]:
     """Yield name, bytes and time of each checkpoint, and remove locks and partial files of killed processes."""
     for entry in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):  # another process removed it meanwhile
+        with contextlib.suppress(OSError):  # another process removed it meanwhile, or it cannot be removed
             if entry.name.endswith((SUFFIX, FORMER_SUFFIX)):
                 status = entry.stat()
                 yield entry.name, status.st_size, status.st_mtime

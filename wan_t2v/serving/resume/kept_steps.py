@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.operate.run_directory import RunDirectory
-from wan_t2v.serving.resume.idempotency import RequestKey
+from wan_t2v.serving.resume.idempotency import KEY, RequestKey
 
 SUFFIX = ".checkpoint"
 BELONGS_TO = "belongs_to"  # the array that says which generation a checkpoint belongs to
@@ -25,6 +26,18 @@ def checkpoint_path(folder: Path, key: str, caller: str = "") -> Path:
 def publish_folder(run: RunDirectory, folder: Path | None) -> None:
     """Publish the checkpoint folder, or that there is none, to the models that keep no checkpoints themselves."""
     run.write_json(_FOLDER_FILE, {"folder": None if folder is None else str(folder)})
+
+
+def check_key(run: RunDirectory, key: RequestKey | None) -> None:
+    """Raise InvalidField for a key if it is published that this server keeps no checkpoints."""
+    published = run.read_json(_FOLDER_FILE)
+    if key is not None and published is not None and published.get("folder") is None:
+        raise key_without_folder(key)
+
+
+def key_without_folder(key: RequestKey) -> InvalidField:
+    """Make the error of a key at a server that keeps no checkpoints."""
+    return InvalidField(KEY, key.key, "none: this server keeps no checkpoints (parameter checkpoint_folder)")
 
 
 def kept_steps(run: RunDirectory, key: RequestKey | None) -> int:

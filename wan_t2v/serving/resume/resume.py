@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 
 from wan_t2v.denoise import Step
-from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.request import Settings
 from wan_t2v.schedule import Schedule
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.resume.checkpoint_file import GenerationIdentity, SavedState
 from wan_t2v.serving.resume.checkpoint_store import Checkpoint, Checkpoints, Limits
-from wan_t2v.serving.resume.idempotency import KEY, RequestKey
-from wan_t2v.serving.resume.kept_steps import publish_folder, read_steps_done
+from wan_t2v.serving.resume.idempotency import RequestKey
+from wan_t2v.serving.resume.kept_steps import key_without_folder, publish_folder, read_steps_done
 from wan_t2v.step_profiles.step_reuse import StepReuse
 
 logger = logging.getLogger(__name__)
@@ -67,15 +66,26 @@ class ResumableGenerations:
     def lock(self, key: RequestKey | None) -> Iterator["CheckpointWriter | None"]:
         """Lock the checkpoint of a request's key; yields None for a request without a key.
 
+        A folder that cannot be written is logged and yields None too: it costs the checkpoint and not the video.
         Raises InvalidField if this server keeps no checkpoints, AlreadyRunning if the key is in use.
         """
         if key is None:
             yield None
         elif self._checkpoints is None:
-            raise InvalidField(KEY, key.key, "none: this server keeps no checkpoints (parameter checkpoint_folder)")
+            raise key_without_folder(key)
         else:
-            with self._checkpoints.lock(key.key, key.caller) as checkpoint:
-                yield CheckpointWriter(checkpoint, self._every)
+            with contextlib.ExitStack() as held:
+                yield self._lock_if_possible(self._checkpoints, key, held)
+
+    def _lock_if_possible(
+        self, checkpoints: Checkpoints, key: RequestKey, held: contextlib.ExitStack
+    ) -> "CheckpointWriter | None":
+        try:
+            checkpoint = held.enter_context(checkpoints.lock(key.key, key.caller))
+        except OSError as error:
+            logger.warning("a request with an idempotency key keeps no checkpoint: %s", error)
+            return None
+        return CheckpointWriter(checkpoint, self._every)
 
     def publish(self, run: RunDirectory) -> None:
         """Publish the folder to `prepare`, which admits the unary endpoint's requests."""

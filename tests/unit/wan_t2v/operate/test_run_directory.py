@@ -198,3 +198,35 @@ def test_an_occupied_slot_counts_whatever_its_file_says(content: bytes, tmp_path
     load = load_of(run)
     assert (load.in_flight, load.left_s) == (1, None)
     slot.free()
+
+
+def test_a_slot_that_cannot_be_written_is_free_again(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory.of_server(run_directory, os.getpid())
+    descriptors = psutil.Process().num_fds()
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space left"):
+        full.setattr(os, "pwrite", _no_space)
+        run.acquire(WAITING, SlotInfo("a"))
+    assert not run.occupied(WAITING) and psutil.Process().num_fds() == descriptors
+    run.acquire(WAITING, SlotInfo("a")).free()
+
+
+def _no_space(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_slot_with_a_damaged_report_goes_before_no_other(run_directory: Path) -> None:
+    run = RunDirectory.of_server(run_directory, os.getpid())
+    slot = run.acquire(WAITING, SlotInfo("a", order=5.0))
+    (run_directory / "waiting-0").write_bytes(b"")
+    (damaged,) = run.occupied(WAITING)
+    assert damaged.endpoint == "unknown" and damaged.order > 1e300
+    slot.free()
+
+
+def test_a_process_that_has_ended_owns_no_directory_though_nobody_has_read_its_exit_code(run_directory: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as last:
+        RunDirectory.of_server(run_directory, last.pid)
+        last.kill()
+        os.waitid(os.P_PID, last.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+        assert server_identity(last.pid) is None
+        RunDirectory.of_server(run_directory, os.getpid())

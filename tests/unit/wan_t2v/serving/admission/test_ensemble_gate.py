@@ -69,6 +69,14 @@ def test_who_does_not_know_the_key_is_not_let_past(guess: object, run: RunDirect
     assert load_of(run).queued == 1
 
 
+def test_a_key_that_the_server_cannot_keep_is_refused_before_it_takes_a_place(run: RunDirectory) -> None:
+    request = FakeRequest(parameters=json.dumps({"idempotency_key": KEY}))
+    publish_folder(run, None)
+    with pytest.raises(InvalidField, match="this server keeps no checkpoints"):
+        pass_through(endpoint(), request)
+    assert load_of(run).queued == 0 and ended("refused_invalid") == 1
+
+
 def test_a_failure_after_it_gives_the_place_back(run: RunDirectory) -> None:
     with pytest.raises(ZeroDivisionError), endpoint().admit(FakeRequest()) as pending:
         pending.settle(SETTINGS)

@@ -49,6 +49,12 @@ def options(work: Workload = SHORT, *, within_s: float | None = None, priority: 
     return QueueOptions(work, None if within_s is None else time.monotonic() + within_s, priority)
 
 
+def send(admission: Admission, options: QueueOptions, generation_id: str) -> None:
+    """Admit a request of the unary endpoint whose prompts take no time, and send it on to the denoiser."""
+    with admission.preparing(options, generation_id):
+        pass
+
+
 class Held:
     """A generation in a thread of its own that runs until it is released."""
 
@@ -193,7 +199,7 @@ def test_a_drain_refuses_new_and_waiting_requests_and_lets_running_ones_end(run:
     with pytest.raises(Draining, match="takes no new work"):
         endpoint.enter(options())
     with pytest.raises(Draining):
-        endpoint.reserve(options(), "1")
+        send(endpoint, options(), "1")
     running.end()
     assert running.error is None
     run.undrain()
@@ -202,10 +208,10 @@ def test_a_drain_refuses_new_and_waiting_requests_and_lets_running_ones_end(run:
 
 def test_what_is_on_its_way_to_the_denoiser_counts_and_is_taken_over(run: RunDirectory) -> None:
     endpoint = admission(run, 1, 1, endpoint=UNARY)
-    endpoint.reserve(options(), "1")
-    endpoint.reserve(options(), "2")
+    send(endpoint, options(), "1")
+    send(endpoint, options(), "2")
     with pytest.raises(Overloaded, match=r"0 generations are under way \(limit 1\) and 2 wait"):
-        endpoint.reserve(options(), "3")
+        send(endpoint, options(), "3")
     with endpoint.turn(endpoint.enter(options(), reserved_id="1"), STAYS):
         assert (load_of(run).in_flight, load_of(run).queued) == (1, 1)
 

@@ -1,5 +1,7 @@
 """What a running generation tells of its seconds: to those who wait now, and to the estimates for later ones."""
 
+import errno
+import os
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ from tests.unit.wan_t2v.serving.admission.test_queue import SHORT, STAYS, STREAM
 from wan_t2v.denoise import Step
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.operate.load import load_of
-from wan_t2v.operate.run_directory import RunDirectory
+from wan_t2v.operate.run_directory import RunDirectory, Slot
 from wan_t2v.serving.admission.estimate import SHARES_FILE, DurationEstimator
 from wan_t2v.serving.admission.queue import Admission, AdmissionLimits
 from wan_t2v.step_profiles.profile import StepProfile
@@ -98,3 +100,17 @@ def test_a_request_for_no_steps_is_refused_as_that_and_not_as_a_fault(run: RunDi
         endpoint.turn(endpoint.enter(options(none)), STAYS),
     ):
         raise InvalidField("num_inference_steps", 0, "at least 1")
+
+
+def test_a_report_that_cannot_be_written_does_not_cost_the_video(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = admission(run, 1, 1)
+    with endpoint.turn(endpoint.enter(options()), STAYS) as turn:
+        monkeypatch.setattr(Slot, "report", _no_space)
+        turn.report_step(done_step(1, passes=2))
+        turn.finish()
+
+
+def _no_space(slot: Slot, info: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

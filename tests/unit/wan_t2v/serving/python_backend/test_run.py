@@ -9,13 +9,13 @@ import pytest
 from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTritonError
 from wan_t2v.engines.tensorrt.tensorrt_plan import PlanError
 from wan_t2v.operate.gpu_fault import marked_gpu_fault
-from wan_t2v.operate.run_directory import RunDirectory
+from wan_t2v.operate.run_directory import RunDirectory, RunDirectoryError
 from wan_t2v.serving.errors import ModelCallError
 from wan_t2v.serving.python_backend import run
 from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.responses import error_response
-from wan_t2v.serving.python_backend.run import server_run_directory
+from wan_t2v.serving.python_backend.run import server_pid, server_run_directory
 
 FAULT = "an illegal memory access was encountered"
 TOLD = "cannot answer at the moment, try again: the GPU failed, and the server must be started again"
@@ -87,3 +87,28 @@ def test_a_late_process_of_a_dead_server_marks_no_later_one(opened: RunDirectory
     opened.write_json("server.json", {"pid": os.getpid(), "started": "1"})
     assert failed_call("text_encoder", FAULT).code == "UNAVAILABLE"
     assert marked_gpu_fault(opened) is None
+
+
+def stub_command_line(folder: Path, server: int) -> Path:
+    words = [
+        "/opt/tritonserver/backends/python/triton_python_backend_stub",
+        "/m/prepare/1/model.py",
+        "region",
+        "1",
+        "1",
+    ]
+    (folder / "cmdline").write_text("\0".join([*words, str(server), "/opt", "336", "prepare_0_0", "DEFAULT", ""]))
+    return folder / "cmdline"
+
+
+def test_a_process_whose_server_has_ended_gives_the_directory_to_no_other(tmp_path: Path) -> None:
+    """Its parent is init then, which lives for ever: no server could have the directory after it."""
+    assert server_pid(stub_command_line(tmp_path, os.getppid())) == os.getppid()
+    with pytest.raises(RunDirectoryError, match=rf"the server {os.getpid()} that started this process has ended"):
+        server_pid(stub_command_line(tmp_path, os.getpid()))
+
+
+@pytest.mark.parametrize("words", ["python\0-m\0pytest\0a\0b\0c\0", "triton_python_backend_stub\0short\0", ""])
+def test_another_command_line_tells_nothing(words: str, tmp_path: Path) -> None:
+    (tmp_path / "cmdline").write_text(words)
+    assert server_pid(tmp_path / "cmdline") == os.getppid()

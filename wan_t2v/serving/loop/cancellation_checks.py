@@ -1,0 +1,23 @@
+"""How often a caller is asked for."""
+
+import math
+import time
+from collections.abc import Callable
+
+
+def ask_at_most_every(
+    seconds: float, is_cancelled: Callable[[], bool], now: Callable[[], float] = time.monotonic
+) -> Callable[[], bool]:
+    """Wrap `is_cancelled` so that it is called at most once per so many seconds, and never again after a true.
+
+    In between, the last answer holds. `now` is a steady clock.
+    """
+    last, asked = False, -math.inf
+
+    def answer() -> bool:
+        nonlocal last, asked
+        if not last and now() - asked >= seconds:
+            last, asked = bool(is_cancelled()), now()
+        return last
+
+    return answer
