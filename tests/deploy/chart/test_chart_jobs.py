@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.deploy.rendering import ALL_VALUES, ROOT, named, objects, pod, render
 
 JOBS = "ci/jobs-values"
 NAME = "wan-wan-t2v-jobs"
+EXTRA_OF = {"traces_url": "tracing", "mark": "marking"}  # the gateway's options that need packages of an extra
 
 
 def front(*settings: str) -> dict[str, Any]:
@@ -167,3 +169,18 @@ def test_the_gateways_image_is_built_from_what_there_is() -> None:
     scripts = (ROOT / "gateway/pyproject.toml").read_text().split("[project.scripts]")[1]
     (entry,) = re.findall(r'^ENTRYPOINT \["(\S+)"\]$', path.read_text(), re.MULTILINE)
     assert f"{entry} = " in scripts
+
+
+def test_the_gateways_image_has_what_the_charts_options_need() -> None:
+    """Without an option's packages the gateway ends at once, and its pods crash in a loop."""
+    extras = tomllib.loads((ROOT / "gateway/pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(EXTRA_OF.values()) == extras.keys() - {"test"}, "an extra without an option in EXTRA_OF"
+    options = [_parser().parse_args(container["args"]) for container in containers().values()]
+    needed = {extra for name, extra in EXTRA_OF.items() if any(getattr(given, name) for given in options)}
+    dockerfile = (ROOT / "deploy/gateway.Dockerfile").read_text()
+    (installed,) = re.findall(
+        r"pip install --constraint /src/constraints\.txt .*/src/gateway(?:\[([\w,]+)\])?", dockerfile
+    )
+    assert needed and needed <= set(installed.split(","))
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert {package for extra in needed for package in extras[extra]} <= set(pins)
