@@ -183,7 +183,7 @@ def test_behind_tls_or_a_proxy_nothing_listens_in_the_open() -> None:
     assert "--metrics-address=0.0.0.0" in arguments, "else Triton tells metrics where HTTP is, and nobody can read them"
     (service,) = objects("ci/everything-values", "Service")
     assert {port["name"]: port["targetPort"] for port in service["spec"]["ports"]} == {
-        "grpc": "grpc-auth",
+        "grpc": 9001,
         "metrics": "metrics",
     }
     proxy = named(pod("ci/everything-values")["initContainers"], "auth-proxy")

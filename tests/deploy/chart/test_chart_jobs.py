@@ -117,8 +117,8 @@ def test_the_query_asks_for_what_the_gateway_tells() -> None:
 def test_the_network_policy_lets_the_front_reach_servers_and_what_is_named() -> None:
     (policy,) = [entry for entry in objects(JOBS, "NetworkPolicy") if entry["metadata"]["name"] == NAME]
     ports = [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
-    assert ports == ["grpc", 53, 53, 5432, 443]
-    assert [rule["ports"][0]["port"] for rule in policy["spec"]["ingress"]] == ["jobs", "grpc"]
+    assert ports == [8001, 53, 53, 5432, 443]
+    assert [rule["ports"][0]["port"] for rule in policy["spec"]["ingress"]] == [8080, 8001]
 
 
 @pytest.mark.parametrize(

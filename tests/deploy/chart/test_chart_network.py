@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.deploy.rendering import ALL_VALUES, notes, objects, template
+from tests.deploy.rendering import ALL_VALUES, notes, objects, pod, template
 
 JOBS = "ci/jobs-values"
 NOBODY = ("networkPolicy.clients=[]", "networkPolicy.monitoring=[]")
@@ -15,7 +15,32 @@ def test_the_network_policy_lets_callers_and_monitoring_in_and_nothing_out() -> 
     (policy,) = objects("values-cpu", "NetworkPolicy")
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"] and policy["spec"]["egress"] == []
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["ingress"]]
-    assert ports == [["grpc", "http"], ["metrics"]]
+    assert ports == [[8001, "http"], ["metrics"]]
+
+
+def named_ports(values: str) -> set[str]:
+    """Names by which Services and NetworkPolicies call ports of pods."""
+    services = [port["targetPort"] for found in objects(values, "Service") for port in found["spec"]["ports"]]
+    policies = [found["spec"] for found in objects(values, "NetworkPolicy")]
+    rules = [rule for spec in policies for rule in (*spec["ingress"], *spec["egress"])]
+    ports = [*services, *(entry["port"] for rule in rules for entry in rule["ports"])]
+    return {port for port in ports if isinstance(port, str)}
+
+
+@pytest.mark.parametrize("values", ALL_VALUES)
+def test_a_port_of_a_sidecar_is_called_by_its_number(values: str) -> None:
+    """Kubernetes resolves such a name since 1.33 alone, and some network plugins never do."""
+    sidecars = [found for found in pod(values)["initContainers"] if found.get("restartPolicy") == "Always"]
+    assert bool(sidecars) == (values in ("ci/everything-values", JOBS))
+    assert not named_ports(values) & {port["name"] for sidecar in sidecars for port in sidecar["ports"]}
+
+
+def test_the_proxys_port_is_the_one_that_callers_reach() -> None:
+    proxy = 'authProxy={"enabled":true,"image":"proxy","port":9443}'
+    (service,) = [found for found in objects(JOBS, "Service", proxy) if found["metadata"]["name"] == "wan-wan-t2v"]
+    assert service["spec"]["ports"][0]["targetPort"] == 9443
+    to_the_server = rules("wan-wan-t2v", "ingress", proxy)[0], rules("wan-wan-t2v-jobs", "egress", proxy)[0]
+    assert [rule["ports"] for rule in to_the_server] == [[{"protocol": "TCP", "port": 9443}]] * 2
 
 
 def rules(name: str, direction: str, *settings: str) -> list[dict[str, object]]:
@@ -34,20 +59,20 @@ def test_no_peers_are_nobody_and_not_everybody(empty: tuple[str, ...]) -> None:
     """For Kubernetes a rule without `from`, or with an empty one, lets every source in."""
     assert rules("wan-wan-t2v", "ingress", *empty) == []
     (to_the_server,) = rules("wan-wan-t2v-jobs", "ingress", *empty)
-    assert to_the_server["ports"] == [{"protocol": "TCP", "port": "grpc"}] and to_the_server["from"]
+    assert to_the_server["ports"] == [{"protocol": "TCP", "port": 8001}] and to_the_server["from"]
 
 
 def test_peers_of_one_list_are_let_in_without_the_other() -> None:
     for empty in ("jobs.clients=[]", "networkPolicy.monitoring=[]"):
         to_the_front, _ = rules("wan-wan-t2v-jobs", "ingress", empty)
-        assert to_the_front["ports"] == [{"protocol": "TCP", "port": "jobs"}]
+        assert to_the_front["ports"] == [{"protocol": "TCP", "port": 8080}]
         assert isinstance(to_the_front["from"], list) and len(to_the_front["from"]) == 1
 
 
 @pytest.mark.parametrize("empty", ["jobs.egress=[]", "jobs.egress=null"])
 def test_without_egress_of_its_own_the_front_reaches_servers_alone(empty: str) -> None:
     (to_servers,) = rules("wan-wan-t2v-jobs", "egress", empty)
-    assert to_servers["to"] and to_servers["ports"] == [{"protocol": "TCP", "port": "grpc"}]
+    assert to_servers["to"] and to_servers["ports"] == [{"protocol": "TCP", "port": 8001}]
 
 
 def test_an_empty_list_of_egress_lets_nothing_out() -> None:

@@ -1,4 +1,10 @@
-{{/* What the NetworkPolicies let through, for the notes. */}}
+{{/* Ports and peers of the pods. */}}
+{{/* Port of a server's pod on which callers reach gRPC. It is a number, and so is that of the jobs: a name may be a sidecar's
+port, which Kubernetes before 1.33 does not resolve for Services, nor do some load balancers and network plugins. */}}
+{{- define "wan-t2v.grpcPort" -}}
+{{- if .Values.authProxy.enabled }}{{ include "wan-t2v.number" (list . "authProxy.port") }}{{ else }}8001{{ end -}}
+{{- end -}}
+
 {{/* Whether pods of other namespaces, or addresses, are among these peers of the NetworkPolicy. */}}
 {{- define "wan-t2v.fromElsewhere" -}}
 {{- range . -}}
