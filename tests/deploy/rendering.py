@@ -15,6 +15,17 @@ DEPLOYMENTS = ("values-cpu", "values-gpu-80", "values-gpu-2x80", "values-gpu-141
 ALL_VALUES = (*DEPLOYMENTS, "ci/everything-values", "ci/hpa-values", "ci/jobs-values")
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """A loader that refuses a key that stands twice in a map, as strict readers of manifests do."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", node.start_mark)
+        return dict(super().construct_mapping(node, deep))
+
+
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run helm; a missing one is an error, since `make setup-dev` installs it."""
     return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False)
@@ -42,7 +53,12 @@ def rendered(values: str, *settings: str) -> list[dict[str, Any]]:
     """All objects. Not to be changed: they are kept for the next test."""
     done = template(values, *settings)
     assert done.returncode == 0, done.stderr
-    return [found for found in yaml.safe_load_all(done.stdout) if found]
+    return loaded(done.stdout)
+
+
+def loaded(manifests: str) -> list[dict[str, Any]]:
+    """The objects of rendered text. No key may stand twice."""
+    return [found for found in yaml.load_all(manifests, UniqueKeys) if found]  # noqa: S506 - a safe loader
 
 
 def objects(values: str, kind: str, *settings: str) -> list[dict[str, Any]]:

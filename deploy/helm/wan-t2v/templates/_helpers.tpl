@@ -11,8 +11,8 @@
 {{- end -}}
 
 {{- define "wan-t2v.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "wan-t2v.labels" -}}
@@ -20,6 +20,24 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{/* Entries of several maps as one map, so that no key stands twice; a later map's value counts. (`merge` drops empty ones.) */}}
+{{- define "wan-t2v.entries" -}}
+{{- $entries := dict -}}
+{{- range . -}}
+{{- range $key, $value := . -}}
+{{- $_ := set $entries $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $entries -}}
+{{- end -}}
+
+{{/* Labels with the operator's own. What Services and other objects select by stays the chart's. */}}
+{{- define "wan-t2v.labelsWith" -}}
+{{- $chart := include "wan-t2v.labels" (index . 0) | fromYaml -}}
+{{- $selector := include "wan-t2v.selector" (index . 0) | fromYaml -}}
+{{- include "wan-t2v.entries" (list $chart (index . 1) $selector) -}}
 {{- end -}}
 
 {{- define "wan-t2v.image" -}}
@@ -88,15 +106,15 @@ affinity:
   {{- end }}
 {{- end }}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- if and (include "wan-t2v.onGpu" .) .Values.gpu.runtimeClassName }}
-runtimeClassName: {{ .Values.gpu.runtimeClassName }}
+runtimeClassName: {{ .Values.gpu.runtimeClassName | quote }}
 {{- end }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}

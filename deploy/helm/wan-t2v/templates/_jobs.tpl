@@ -13,8 +13,8 @@
 - name: WAN_T2V_GATEWAY_DATABASE_URL
   valueFrom:
     secretKeyRef:
-      name: {{ required "jobs.databaseSecret.name: name the Secret with the URL of a Postgres" .Values.jobs.databaseSecret.name }}
-      key: {{ .Values.jobs.databaseSecret.key }}
+      name: {{ required "jobs.databaseSecret.name: name the Secret with the URL of a Postgres" .Values.jobs.databaseSecret.name | quote }}
+      key: {{ .Values.jobs.databaseSecret.key | quote }}
 - name: WAN_T2V_GATEWAY_STORE_URL
   value: {{ required "jobs.storeUrl: name the bucket, such as s3://videos; pods share no folder" .Values.jobs.storeUrl | quote }}
 {{- end -}}
@@ -22,7 +22,7 @@
 {{- define "wan-t2v.jobsEnvironmentFrom" -}}
 {{- with .Values.jobs.storeSecret }}
 - secretRef:
-    name: {{ . }}
+    name: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -83,7 +83,7 @@ livenessProbe:
 {{- fail "jobs: the workers send no administrator's key, which inference in server.restrictedProtocols asks for; remove it from the list" }}
 {{- end }}
 - name: jobs-worker
-  image: {{ include "wan-t2v.jobsImage" . }}
+  image: {{ include "wan-t2v.jobsImage" . | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   # A sidecar, so that it ends after the server and can store the running video while the pod drains. While the server
   # drains, it is not ready and the worker takes no job; one that it has just taken returns to the queue.

@@ -76,7 +76,7 @@ template:
       cluster-autoscaler.kubernetes.io/safe-to-evict: "false"
   spec:
     restartPolicy: Never
-    serviceAccountName: {{ include "wan-t2v.fullname" . }}
+    serviceAccountName: {{ include "wan-t2v.fullname" . | quote }}
     automountServiceAccountToken: false
     enableServiceLinks: false
     securityContext:
@@ -86,7 +86,7 @@ template:
     initContainers:
       # Runs before the plans, whose step lists every file of the set.
       - name: programs
-        image: {{ include "wan-t2v.image" $ }}
+        image: {{ include "wan-t2v.image" $ | quote }}
         imagePullPolicy: {{ $.Values.image.pullPolicy }}
         workingDir: /opt/wan-t2v
         command: [python3, -m, export.to_torch_program]
@@ -118,7 +118,7 @@ template:
     {{- end }}
     containers:
       - name: plans
-        image: {{ include "wan-t2v.image" . }}
+        image: {{ include "wan-t2v.image" . | quote }}
         imagePullPolicy: {{ .Values.image.pullPolicy }}
         workingDir: /opt/wan-t2v
         command: [python3, -m, deploy.image.build_plans]
@@ -163,10 +163,10 @@ template:
     volumes:
       - name: checkpoint
         persistentVolumeClaim:
-          claimName: {{ required "checkpoint.existingClaim: name the volume that holds the checkpoint, or set plans.job.enabled to false" .Values.checkpoint.existingClaim }}
+          claimName: {{ required "checkpoint.existingClaim: name the volume that holds the checkpoint, or set plans.job.enabled to false" .Values.checkpoint.existingClaim | quote }}
       - name: plans
         persistentVolumeClaim:
-          claimName: {{ include "wan-t2v.planClaim" . }}
+          claimName: {{ include "wan-t2v.planClaim" . | quote }}
       - name: tmp
         emptyDir:
           sizeLimit: {{ include "wan-t2v.number" (list . "resources.tmpGib") }}Gi
