@@ -22,6 +22,11 @@ BIG = 'placement={"gpus":["%s"],"sizes":["720x1280x81"],"experts":"%s","vae":"fp
         ("values-gpu-80", 'replicas="two"', "/replicas"),
         ("values-gpu-80", "drain.waitSeconds=0", "/drain/waitSeconds"),
         ("values-gpu-80", "drain.marginSeconds=10", "/drain/marginSeconds"),
+        (
+            "values-cpu",
+            "gateway.idleTimeoutSeconds=100000",
+            "/gateway/idleTimeoutSeconds",
+        ),  # no duration of Gateway API
         ("values-gpu-80", "probes.timeoutSeconds=2", "/probes/timeoutSeconds"),
         ("values-gpu-80", 'image.digest="latest"', "/image/digest"),
         ("values-gpu-80", 'server.restrictedProtocols=["models"]', "/server/restrictedProtocols/0"),

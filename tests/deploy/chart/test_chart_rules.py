@@ -84,6 +84,14 @@ def test_alerts_can_be_left_out_by_name() -> None:
     assert all(group["rules"] for group in kept)
 
 
+@pytest.mark.parametrize("scaling", ["none", "keda"])
+def test_nobody_misses_a_server_where_none_is_wanted(scaling: str) -> None:
+    """The first plans are built without pods, for hours; with 0 there is no autoscaler either."""
+    for replicas, left_out in (("0", {"WanT2vAbsent"}), ("1", set()), ("null", set())):
+        kept = in_the_chart(f'autoscaling.type="{scaling}"', f"replicas={replicas}", "monitoring.rules.without=null")
+        assert {rule.get("alert") for rule in kept} == {rule.get("alert") for rule in rules()} - left_out
+
+
 @needs_promtool
 def test_the_alerts_own_tests_pass_with_the_charts_rules(tmp_path: Path) -> None:
     """Labels that are selected by must not be lost on the way; the tests' series carry the release's instead of a job."""
