@@ -35,6 +35,7 @@ TARGET_LABELS = {
     "instance",
     "namespace",
     "pod",
+    "endpoint",
     "app_kubernetes_io_instance",
 }  # given by Prometheus, or by the PodMonitor
 CHOSEN = {"$job": ".*", "$instance": ".*", "$step_tflop": "3357", "$rate_tflops": "989"}
