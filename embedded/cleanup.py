@@ -17,6 +17,7 @@ from embedded.errors import ServerError
 from embedded.private_regions import close_regions
 from wan_t2v.operate import file_lock
 from wan_t2v.operate.file_lock import is_still, try_lock
+from wan_t2v.operate.shared_memory import remove_regions
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's folder
 SHM_PREFIX = "wan_t2v_"
@@ -83,17 +84,11 @@ class Belongings:
     def remove(self) -> None:
         """Remove the folder, the shared memory and the locks."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        remove_shared_memory(self.shm_prefix)
+        remove_regions(SHARED_MEMORY, self.shm_prefix)
         name = self.shm_prefix.removeprefix(SHM_PREFIX).removesuffix("_")
         (SHARED_MEMORY / f"{LOCK_PREFIX}{name}").unlink(missing_ok=True)
         for lock in self.locks:
             os.close(lock)
-
-
-def remove_shared_memory(prefix: str) -> None:
-    """Remove the shared memory that a server with this prefix left."""
-    for region in SHARED_MEMORY.glob(f"{prefix}*"):
-        region.unlink(missing_ok=True)
 
 
 def remove_leftovers(temporary: Path) -> None:
@@ -106,7 +101,7 @@ def remove_leftovers(temporary: Path) -> None:
     for lock in SHARED_MEMORY.glob(f"{LOCK_PREFIX}*"):
         with _lock_if_abandoned(lock, os.O_RDWR) as abandoned:
             if abandoned:
-                remove_shared_memory(f"{SHM_PREFIX}{lock.name.removeprefix(LOCK_PREFIX)}_")
+                remove_regions(SHARED_MEMORY, f"{SHM_PREFIX}{lock.name.removeprefix(LOCK_PREFIX)}_")
                 lock.unlink(missing_ok=True)
 
 

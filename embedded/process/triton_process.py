@@ -11,7 +11,7 @@ from typing import IO
 
 from tritonclient.utils import InferenceServerException
 
-from embedded.cleanup import Belongings, remove_shared_memory
+from embedded.cleanup import SHARED_MEMORY, Belongings
 from embedded.errors import ServerError
 from embedded.folder import ServerFolder
 from embedded.grpc_client import own_client
@@ -26,6 +26,7 @@ from wan_t2v.operate.model_control import ControlAddress
 from wan_t2v.operate.own_server import http_status, without_proxy
 from wan_t2v.operate.processes import group_lives, stub_pids
 from wan_t2v.operate.run_directory import VARIABLE
+from wan_t2v.operate.shared_memory import remove_regions
 
 ANSWER_LIMIT_S = 2.0
 KILLED_LIMIT_S = 5.0
@@ -119,7 +120,7 @@ class TritonProcess:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         self._wait_for_the_group()
-        remove_shared_memory(self.belongings.shm_prefix)
+        remove_regions(SHARED_MEMORY, self.belongings.shm_prefix)
 
     def _wait_for_the_group(self) -> None:
         """Wait until the Python processes are gone: they outlive tritonserver and may still make shared memory."""

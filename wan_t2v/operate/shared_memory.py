@@ -46,6 +46,12 @@ def free_bytes(folder: Path = FOLDER) -> int:
     return system.f_bavail * system.f_frsize
 
 
+def remove_regions(folder: Path, prefix: str) -> None:
+    """Remove the regions that a server whose regions' names begin with `prefix` left in `folder`."""
+    for region in folder.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
 def _occupied(path: Path) -> int:
     try:
         return path.stat().st_blocks * 512  # POSIX counts blocks of 512 bytes, whatever the file system has

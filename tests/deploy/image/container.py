@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedded.cleanup import remove_shared_memory
+from deploy.image.serve import REGION_PREFIX
 from embedded.process.confinement import end_with_parent
 from embedded.wheel import installed_wheel
 from tests.deploy.rendering import ROOT
+from wan_t2v.operate.shared_memory import FOLDER, remove_regions
 
 LOOPBACK = "127.0.0.1"
 NEWER = (
@@ -104,10 +105,10 @@ class Container:
             ours = [
                 f"--backend-directory={wheel.assemble_backends(Path(folder))}",
                 f"--cache-directory={wheel.caches}",
-                f"--backend-config=python,shm-region-prefix-name={prefix}",
+                f"{REGION_PREFIX}{prefix}",
                 *(f"--{protocol}-address={LOOPBACK}" for protocol in ("http", "grpc", "metrics")),
             ]
-            known = [argument for argument in self.manifest["args"] if not argument.startswith(NEWER)]
+            known = [argument for argument in self.manifest["args"] if not argument.startswith((*NEWER, REGION_PREFIX))]
             command = [*self.manifest["command"], *known]
             process = subprocess.Popen(
                 [*(self.here(argument) for argument in command), *ours],
@@ -125,4 +126,4 @@ class Container:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait(STOP_LIMIT_S)
-                remove_shared_memory(prefix)
+                remove_regions(FOLDER, prefix)

@@ -8,7 +8,8 @@ gives a container and this machine does not:
 * the working directory, /opt/wan-t2v in the image, is the repository's root, and `python3` this environment's;
 * the key of the Secret is one of the test's;
 * tritonserver is told where the wheel keeps what the image has at its default places, and not told what only the
-  image's newer one knows (`container.NEWER`).
+  image's newer one knows (`container.NEWER`);
+* its shared memory has a prefix of the test's, since other servers have theirs in the same /dev/shm.
 
 values-cpu.yaml runs whole. Of the GPU deployments, whose server needs a GPU, it is held that probes and drain are the same.
 """

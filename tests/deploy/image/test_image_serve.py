@@ -6,19 +6,26 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.image import serve
-from tests.deploy.rendering import ROOT, server
+from tests.deploy.rendering import ALL_VALUES, ROOT, server
 from tests.waiting import wait_until
+from wan_t2v.operate.shared_memory import FOLDER
 from wan_t2v.operate.stack import STACK_BYTES
+from wan_t2v.serving.python_backend.responses import _REGION
 
 TRITON = """#!{python}
 import resource, sys
 print(resource.getrlimit(resource.RLIMIT_STACK)[0], *sys.argv[1:])
+"""
+# Tells which files are in the shared memory when it starts.
+LOOKING = """#!{python}
+import pathlib
+print(*sorted(path.name for path in pathlib.Path({folder!r}).glob("{pattern}")))
 """
 # Like tritonserver while it loads: no handler, but for Python's own of SIGINT. With `handles` it exits as if asked.
 LOADING = """#!{python}
@@ -56,6 +63,39 @@ def test_the_servers_command_runs_triton_with_a_deep_stack(tmp_path: Path) -> No
     assert (done.returncode, told) == (0, " ".join(options))
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     assert int(stack) == (STACK_BYTES if hard == resource.RLIM_INFINITY else min(hard, STACK_BYTES))
+
+
+@pytest.fixture
+def regions() -> Iterator[tuple[str, str]]:
+    """Two regions in the machine's shared memory; the name of the second begins otherwise."""
+    name = f"wan_t2v_test_serve_{os.getpid()}_region"
+    found = (name, f"other_{name}")
+    for region in found:
+        (FOLDER / region).touch()
+    yield found
+    for region in found:
+        (FOLDER / region).unlink(missing_ok=True)
+
+
+def test_what_a_server_before_it_left_in_shared_memory_is_removed(tmp_path: Path, regions: tuple[str, str]) -> None:
+    mine, others = regions
+    program = LOOKING.format(python=sys.executable, folder=str(FOLDER), pattern=f"*{mine}")
+    variables = environment(tmp_path, program)
+    for options, left in (([], {mine, others}), ([f"{serve.REGION_PREFIX}{mine.removesuffix('region')}"], {others})):
+        done = subprocess.run(command(*options), cwd=ROOT, env=variables, capture_output=True, text=True)
+        assert set(done.stdout.split()) == left, done.stderr
+
+
+@pytest.mark.parametrize("values", ALL_VALUES)
+def test_the_charts_server_names_its_regions_and_no_answer_does(values: str) -> None:
+    """The pod's shared memory outlives its containers."""
+    prefix = serve.region_prefix(server(values)["args"])
+    assert prefix and _REGION.fullmatch(f"/{prefix}1b9ef882-2349-4ec8-bbc6-44ad595917d4")
+
+
+def test_without_a_prefix_nobody_elses_regions_are_removed() -> None:
+    assert serve.region_prefix(["--model-repository=/repository", serve.REGION_PREFIX]) == ""
+    assert serve.region_prefix([f"{serve.REGION_PREFIX}a", f"{serve.REGION_PREFIX}b"]) == "b"
 
 
 def test_the_servers_command_outside_the_image_says_so(tmp_path: Path) -> None:

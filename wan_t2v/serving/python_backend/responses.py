@@ -11,8 +11,8 @@ from wan_t2v.serving.errors import ModelCallError, ServingError, error_field, tr
 from wan_t2v.serving.python_backend.run import report_gpu_fault
 
 # Errors of Triton's Python backend, such as that of a full /dev/shm, name shared memory regions. With the operator's
-# key, other callers' requests can be read there. These are the default names, and those of the embedded server.
-_REGION = re.compile(r"/?(?:triton_python_backend_shm_region_|wan_t2v_\d+_)[\w-]+")
+# key, other callers' requests can be read there. These are the default names, the embedded server's and the chart's.
+_REGION = re.compile(r"/?(?:triton_python_backend_shm_region_|wan_t2v_(?:\d+|pod)_)[\w-]+")
 
 
 def respond_to_all(pb_utils: Any, requests: Sequence[Any], answer: Callable[[Any], list[Any]]) -> list[Any]:

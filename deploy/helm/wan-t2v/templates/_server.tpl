@@ -17,6 +17,8 @@
 - --disable-auto-complete-config
 {{- end }}
 - --cache-config=local,size={{ mul (include "wan-t2v.number" (list . "server.textCacheMib")) 1048576 }}
+# the pod's own, so that a restarted container removes what the last one left
+- --backend-config=python,shm-region-prefix-name=wan_t2v_pod_
 - --exit-on-error=true
 - --strict-readiness=true
 - --exit-timeout-secs={{ include "wan-t2v.number" (list . "server.exitTimeoutSeconds") }}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from wan_t2v.operate.shared_memory import SharedMemoryUse, free_bytes, use_of
+from wan_t2v.operate.shared_memory import SharedMemoryUse, free_bytes, remove_regions, use_of
 
 MIB = 2**20
 
@@ -30,3 +30,10 @@ def test_room_is_what_an_unprivileged_user_may_still_write(tmp_path: Path, monke
     system = SimpleNamespace(f_frsize=4096, f_blocks=1000, f_bfree=300, f_bavail=200)
     monkeypatch.setattr(os, "statvfs", lambda _: system)
     assert free_bytes(tmp_path) == 200 * 4096
+
+
+def test_regions_of_one_server_are_removed_and_no_others(tmp_path: Path) -> None:
+    for name in ("mine_1", "mine_2", "not_mine_1"):
+        (tmp_path / name).touch()
+    remove_regions(tmp_path, "mine_")
+    assert [path.name for path in tmp_path.iterdir()] == ["not_mine_1"]

@@ -59,6 +59,7 @@ def test_every_code_has_a_name_that_grpc_knows() -> None:
     [
         "/triton_python_backend_shm_region_1b9ef882-2349-4ec8-bbc6-44ad595917d4",
         "/wan_t2v_29122_and7_ryv_1b9ef882-2349-4ec8-bbc6-44ad595917d4",
+        "/wan_t2v_pod_1b9ef882-2349-4ec8-bbc6-44ad595917d4",
     ],
 )
 @pytest.mark.parametrize("kind", [RuntimeError, lambda text: ModelCallError("prepare", text, "INTERNAL")])
