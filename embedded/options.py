@@ -9,6 +9,7 @@ from embedded.folder import ServerFolder
 from embedded.ports import Listener, addresses, choose_ports, url_host
 from embedded.tensor_check import MODEL as TENSOR_CHECK
 from embedded.wheel import TritonWheel
+from wan_t2v.operate.model_control import restriction_options
 
 LOOPBACK = "127.0.0.1"
 TEXT_CACHE_BYTES = 16 * 2**20  # about 250 prompts of wan-mini, 4 of A14B
@@ -99,11 +100,6 @@ KEEPALIVE = (
 )
 
 
-# Loading a model runs code as the server's user. Knowing a shared memory region's name allows reading and writing it.
-RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
-RESTRICTION_OPTIONS = ("grpc-restricted-protocol", "http-restricted-api")
-
-
 def _models_to_load(options: ServerOptions) -> tuple[str, ...]:
     return (*options.models, TENSOR_CHECK) if options.models else ("*",)
 
@@ -144,5 +140,4 @@ def command_line(options: ServerOptions, wheel: TritonWheel, folder: ServerFolde
             "--trace-config=rate=1",
         ]
     # Restricted on loopback too: other users of the machine can reach it, and so can any web page in its browsers.
-    command += [f"--{option}={','.join(RESTRICTED)}:admin-key={options.admin_key}" for option in RESTRICTION_OPTIONS]
-    return command
+    return command + restriction_options(options.admin_key)

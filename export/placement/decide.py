@@ -18,6 +18,7 @@ from export.placement.measured_plans import check_programs, measured_contexts
 from export.placement.pick_layout import best_fit, best_of_each_layout
 from export.placement.report import report_json, report_lines, shortage
 from wan_t2v.contract import STREAM, UNARY
+from wan_t2v.operate.model_control import KEY_VARIABLE, restriction_options
 
 
 def decide(options: argparse.Namespace) -> None:
@@ -109,6 +110,8 @@ def _print(
     if deployed:
         print("\nStart Triton with its usual options and:")
         print("\n".join(f"  {option}" for option in deployed["options"]))
+        print(f"and, so that nobody else loads models, a key of yours in the environment's {KEY_VARIABLE}:")
+        print("\n".join(f"  {option}" for option in restriction_options(f"${KEY_VARIABLE}")))
         print("\n".join(f"wrote {path}" for path in deployed["written"]) or "(--out NAME writes these configs)")
 
 

@@ -1,4 +1,4 @@
-"""Triton's model control over HTTP: load and unload models of one server, and ask which are loaded.
+"""Triton's model control over HTTP: load and unload models of one server, ask which are loaded, and who may.
 
 A file of the run directory has the server's address and the administrator's key. Only the server's user can read it;
 the embedded server's launcher writes it. Without that file the address is Triton's default on this machine. The key
@@ -15,10 +15,18 @@ from typing import Any
 
 FILE = "model_control.json"
 KEY_VARIABLE = "WAN_T2V_ADMIN_KEY"
-KEY_HEADER = "admin-key"  # as `--http-restricted-api=model-repository:admin-key=...` names it
+KEY_HEADER = "admin-key"
+# Loading a model runs code as the server's user. Knowing a shared memory region's name allows reading and writing it.
+RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
+RESTRICTION_OPTIONS = ("grpc-restricted-protocol", "http-restricted-api")
 LOAD_LIMIT_S = 1800.0  # for 30 GB from a slow disk
 CALL_LIMIT_S = 30.0
 READY, UNLOADING, UNAVAILABLE = "READY", "UNLOADING", "UNAVAILABLE"
+
+
+def restriction_options(key: str) -> list[str]:
+    """Return tritonserver's options that keep the protocols of RESTRICTED to callers with the administrator's key."""
+    return [f"--{option}={','.join(RESTRICTED)}:{KEY_HEADER}={key}" for option in RESTRICTION_OPTIONS]
 
 
 class ModelControlError(Exception):

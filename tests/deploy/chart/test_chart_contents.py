@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.deploy.rendering import ALL_VALUES, CHART, DEPLOYMENTS, ROOT, named, objects, pod, rendered, server
+from wan_t2v.operate.model_control import RESTRICTED
 from wan_t2v.serving.resume.resume import VARIABLE
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -163,7 +164,7 @@ def test_control_and_shared_memory_need_the_key_of_a_secret(values: str) -> None
     for option in ("--grpc-restricted-protocol=", "--http-restricted-api="):
         (restricted,) = [argument for argument in arguments if argument.startswith(option)]
         protocols, _, key = restricted.partition("=")[2].partition(":")
-        assert {"model-repository", "shared-memory"} <= set(protocols.split(","))
+        assert set(protocols.split(",")) == set(RESTRICTED)
         assert key == "admin-key=$(WAN_T2V_ADMIN_KEY)"
     reference = named(server(values)["env"], "WAN_T2V_ADMIN_KEY")["valueFrom"]["secretKeyRef"]
     made = {secret["metadata"]["name"] for secret in objects(values, "Secret")}

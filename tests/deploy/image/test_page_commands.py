@@ -12,11 +12,12 @@ import pytest
 
 from deploy.image import assemble
 from tests.deploy.rendering import ROOT
+from wan_t2v.operate.model_control import restriction_options
 
 # Runs the command that follows the image, with the environment of its `-e`. Without `--entrypoint` NVIDIA's prints first.
 DOCKER = """#!/bin/bash
 while [ "$1" != wan-t2v:0.1.0 ]; do
-    [ "$1" = -e ] && export "$2"
+    [ "$1" = -e ] && export "$2"  # of a name alone docker takes the value from the environment, as bash does
     [ "$1" = --entrypoint ] && entrypoint=$2
     shift
 done
@@ -34,6 +35,8 @@ if sys.argv[2].startswith("deploy.image."):
 else:
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
+KEY = "0123abcd"
+OPENSSL = f"#!/bin/bash\necho {KEY}\n"
 JQ = """#!{python}
 import json, sys
 print(json.dumps(json.load(sys.stdin)[sys.argv[-1].lstrip(".")]))
@@ -52,6 +55,7 @@ def ran(commands: str, folder: Path) -> list[list[str]]:
     written(tools / "docker", DOCKER)
     written(tools / "python3", PYTHON.format(python=sys.executable, log=str(log)))
     written(tools / "jq", JQ.format(python=sys.executable))
+    written(tools / "openssl", OPENSSL)
     assemble.copy_models(ROOT / "model_repository", folder / "model_repository")
     environment = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(folder)}
     done = subprocess.run(["bash", "-c", commands], cwd=folder, env=environment, capture_output=True, text=True)
@@ -59,13 +63,29 @@ def ran(commands: str, folder: Path) -> list[list[str]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
-def test_the_server_gets_the_options_that_the_repository_was_assembled_for(tmp_path: Path) -> None:
+def commands_of_the_page() -> str:
     page = (ROOT / "docs/run/production.md").read_text()
     (block,) = re.findall(r"\n( +OPTIONS=.*?)\n\n", page, re.DOTALL)
-    init, server = ran(textwrap.dedent(block).replace("/tmp/", f"{tmp_path}/"), tmp_path)
+    return textwrap.dedent(block)
+
+
+def test_the_server_gets_the_options_that_the_repository_was_assembled_for(tmp_path: Path) -> None:
+    init, server = ran(commands_of_the_page().replace("/tmp/", f"{tmp_path}/"), tmp_path)
     options = json.loads(assemble.parser().parse_args(init[1:]).expected_options)
     assert options[0] == "--model-config-name=placed" and server[-len(options) :] == options
     assert f"--model-repository={tmp_path}/repository" in server
+    assert set(restriction_options(KEY)) <= set(server), "who reaches the port could load models, which runs code"
+
+
+def test_what_the_page_serves_is_published_on_loopback_alone() -> None:
+    published = re.findall(r" (?:-p|--publish)[ =](\S+)", commands_of_the_page())
+    assert published == ["127.0.0.1:8001:8001"]
+
+
+def test_without_a_key_the_page_serves_nothing(tmp_path: Path) -> None:
+    without = commands_of_the_page().replace("openssl rand -hex 24", "true").replace("/tmp/", f"{tmp_path}/")
+    with pytest.raises(AssertionError, match="WAN_T2V_ADMIN_KEY: parameter null or not set"):
+        ran(without, tmp_path)
 
 
 def test_the_image_has_the_folder_that_the_servers_processes_share() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from export.commands.placement import add_placement
 from wan_t2v.contract import STREAM
+from wan_t2v.operate.model_control import restriction_options
 
 
 def run(*arguments: str, repository: Path) -> None:
@@ -66,6 +67,14 @@ def test_it_writes_the_configs_only_when_asked(copied: Path, capsys: pytest.Capt
     assert f"wrote {copied / 'denoiser/configs/one-141.pbtxt'}" in printed
     assert "--model-config-name=one-141" in printed
     assert "In this order" not in printed
+
+
+def test_it_prints_what_keeps_model_control_to_the_operator(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that swaps experts has it on, and loading a model runs code."""
+    run("--gpu", "80", "--size", "720x1280", "--door", "unary", repository=copied)
+    printed = capsys.readouterr().out.splitlines()
+    assert "  --model-control-mode=explicit" in printed
+    assert {f"  {option}" for option in restriction_options("$WAN_T2V_ADMIN_KEY")} <= {*printed}
 
 
 def test_json_holds_the_same(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
