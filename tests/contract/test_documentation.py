@@ -142,3 +142,21 @@ def test_every_metric_is_in_the_table_with_its_type(root: Path) -> None:
 
     rows = re.findall(r"^\| `(wan_t2v_\w+)` \| (\w+) \|", (root / "docs/use/streaming.md").read_text(), re.MULTILINE)
     assert rows == [(spec.name, spec.kind.lower()) for spec in METRICS]
+
+
+def tables(page: str) -> list[list[str]]:
+    """The lines of every table: those that begin with a bar and follow each other, outside blocks of code."""
+    blocks = re.split(r"\n\s*\n", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+    rows = [[line for line in block.splitlines() if line.startswith("|")] for block in blocks]
+    return [lines for lines in rows if lines]
+
+
+def test_every_table_has_its_header(root: Path) -> None:
+    """A blank line cuts a table in two, and the rows after it are shown as text."""
+    for path in documents(root):
+        for lines in tables(path.read_text(encoding="utf-8")):
+            assert len(lines) > 2 and re.fullmatch(r"\|( ?:?-+:? ?\|)+", lines[1]), f"{path.name}: {lines[0]}"
+
+
+def test_a_table_that_is_cut_in_two_is_noticed() -> None:
+    assert tables("a\n\n| b |\n|---|\n| c |\n\n| d |\n\n```\n| e |\n```\n") == [["| b |", "|---|", "| c |"], ["| d |"]]

@@ -14,6 +14,8 @@ from export.commands.placement import add_placement
 from wan_t2v.contract import STREAM
 from wan_t2v.operate.model_control import restriction_options
 
+PAGES = ("operating", "production")
+
 
 def run(*arguments: str, repository: Path) -> None:
     parser = argparse.ArgumentParser()
@@ -67,6 +69,17 @@ def test_it_writes_the_configs_only_when_asked(copied: Path, capsys: pytest.Capt
     assert f"wrote {copied / 'denoiser/configs/one-141.pbtxt'}" in printed
     assert "--model-config-name=one-141" in printed
     assert "In this order" not in printed
+
+
+def test_the_pages_say_how_many_generations_run(copied: Path, root: Path) -> None:
+    run("--gpu", "141", "--size", "480x832", "--out", "one-141", repository=copied)
+    most = r'"max_in_flight",?\s+value \{\s+string_value: "(\d+)"'
+    configs = [copied / "denoiser" / name for name in ("configs/one-141.pbtxt", "config.pbtxt")]
+    ((placed,), (own,)) = (re.findall(most, config.read_text()) for config in configs)
+    operating, production = (" ".join((root / f"docs/run/{page}.md").read_text().split()) for page in PAGES)
+    assert f"placement writes `max_in_flight` {placed}, since" in operating
+    assert f"configs without a placement have `max_in_flight` {own} and" in operating
+    assert f"by placement's `max_in_flight` {placed} (" in production
 
 
 def test_it_prints_what_keeps_model_control_to_the_operator(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
