@@ -16,7 +16,9 @@ time. The last line printed is JSON:
 
 import argparse
 import asyncio
+import contextlib
 import json
+import math
 import sys
 import tempfile
 from collections import Counter
@@ -60,10 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     add_server_options(parser)
     parser.add_argument("--requests", type=int, default=60, help="number of requests (default: %(default)s)")
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--rate", type=float, help="mean arrivals per second")
+    rate.add_argument("--rate", type=_positive, help="mean arrivals per second")
     rate.add_argument(
         "--utilisation",
-        type=float,
+        type=_positive,
         default=0.7,
         help="share of time in which the server is busy (default: %(default)s)",
     )
@@ -73,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, default=20, help="denoising steps (default: %(default)s)")
     parser.add_argument(
-        "--cancel-ratio", type=float, default=0.2, help="share of requests that are cancelled (default: %(default)s)"
+        "--cancel-ratio",
+        type=_share,
+        default=0.2,
+        help="share of requests that are cancelled (default: %(default)s)",
     )
     parser.add_argument("--preview-every", type=int, default=0, help="steps between previews (default: none)")
     parser.add_argument(
@@ -87,6 +92,20 @@ def _mix(text: str) -> dict[VideoShape, float]:
         return mix_from_text(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}; accepted: a number above 0")
+
+
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}; accepted: a number from 0 to 1")
 
 
 async def _run(url: str, traffic: Traffic, options: argparse.Namespace) -> tuple[Traffic, list[Outcome]]:

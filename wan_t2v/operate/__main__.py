@@ -4,6 +4,7 @@ Runs beside the server, on its machine or in its container, as its user.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from wan_t2v.operate.load import load_of
 from wan_t2v.operate.own_server import AddressError, http_address
 from wan_t2v.operate.probe import Probe, ProbeFailed
 from wan_t2v.operate.run_directory import VARIABLE, RunDirectory, RunDirectoryError, chosen_path
+
+MOST_S = 1_000_000  # 11 days; the kernel's poll, with which a socket waits, can take 24
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     drain = commands.add_parser("drain", parents=[where], help="take no new work, and wait until the server is empty")
-    drain.add_argument("--wait-s", type=float, default=0.0, help="longest wait in seconds (default: %(default)g)")
+    drain.add_argument("--wait-s", type=_seconds, default=0.0, help="longest wait in seconds (default: %(default)g)")
     commands.add_parser("undrain", parents=[where], help="take new work again")
     commands.add_parser("status", parents=[where], help="print the server's load as JSON")
     probe = commands.add_parser("probe", parents=[where], help="exit code 0 if the server is ready, or alive")
@@ -78,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         default="http://127.0.0.1:8000",
         help="Triton's HTTP address; no proxy is used (default: %(default)s)",
     )
-    probe.add_argument("--timeout-s", type=float, default=4.0, help="limit of the whole probe (default: %(default)g)")
+    probe.add_argument(
+        "--timeout-s", type=_seconds, default=4.0, help="limit of the whole probe (default: %(default)g)"
+    )
     return parser
 
 
@@ -87,6 +92,14 @@ def _address(text: str) -> str:
         return http_address(text)
     except AddressError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    """Parse a time in seconds; neither nan nor inf is one."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= MOST_S:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}; accepted: a number of seconds from 0 to {MOST_S}")
 
 
 def _tell(text: str) -> None:

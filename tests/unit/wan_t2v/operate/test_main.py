@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from wan_t2v.operate import drain, probe
-from wan_t2v.operate.__main__ import main
+from wan_t2v.operate.__main__ import MOST_S, main
 from wan_t2v.operate.gpu_fault import mark_gpu_fault
 from wan_t2v.operate.run_directory import FINISHING, RUNNING, RunDirectory, SlotInfo
 
@@ -55,6 +55,23 @@ def test_it_gives_up_at_the_limit_and_leaves_the_switch_on(
     assert "not empty after 0.2 s" in capsys.readouterr().out
     assert run.draining
     del place
+
+
+@pytest.mark.parametrize("command", ["drain --wait-s", "probe live --timeout-s"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e300", "a minute", ""])
+def test_a_time_that_never_ends_or_is_none_is_refused(
+    command: str, value: str, run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *words, option = command.split()
+    with pytest.raises(SystemExit) as end:
+        main([*words, f"{option}={value}"])
+    refused = f"argument {option}: got {value!r}; accepted: a number of seconds from 0 to 1000000\n"
+    assert end.value.code == 2 and capsys.readouterr().err.endswith(refused)
+    assert not run.draining
+
+
+def test_the_longest_time_that_is_accepted_is_one_for_a_socket(run: RunDirectory, triton: "FakeTriton") -> None:
+    assert main(["probe", "live", "--url", triton.url, "--timeout-s", f"{MOST_S}"]) == 0
 
 
 def test_status_is_one_json_object(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
