@@ -30,30 +30,35 @@ class OrphanedProcesses:
 
     def __init__(self, run_directory: Path, now: Callable[[], float] = time.monotonic) -> None:
         self._run_directory, self._now = run_directory, now
-        self._activity: dict[int, _Activity] = {}
+        # not by id alone, which the kernel gives to another process later; these know their start time
+        self._activity: dict[psutil.Process, _Activity] = {}
 
     @property
     def pids(self) -> set[int]:
         """Orphans that may still live."""
-        return set(self._activity)
+        return {process.pid for process in self._activity if process.is_running()}
 
     def add(self, pids: Iterable[int]) -> None:
         """Add processes whose model is being reloaded."""
-        self._activity.update({pid: _Activity(-IDLE_CPU_S, self._now()) for pid in pids})
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._activity[psutil.Process(pid)] = _Activity(-IDLE_CPU_S, self._now())
 
     def end_idle(self) -> None:
         """Kill the orphans that have been idle for IDLE_S."""
-        for pid, seen in list(self._activity.items()):
+        for process, seen in list(self._activity.items()):
             try:
-                process = psutil.Process(pid)
+                if not _lives(process):
+                    del self._activity[process]
+                    continue
                 times = process.cpu_times()
                 cpu_s = times.user + times.system
                 if cpu_s - seen.cpu_s >= IDLE_CPU_S or self._holds_a_slot(process):
-                    self._activity[pid] = _Activity(cpu_s, self._now())
+                    self._activity[process] = _Activity(cpu_s, self._now())
                 elif self._now() - seen.at >= IDLE_S:
                     process.send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
-                del self._activity[pid]
+                del self._activity[process]
 
     def _holds_a_slot(self, process: psutil.Process) -> bool:
         files = [Path(file.path) for file in process.open_files()]
@@ -61,6 +66,11 @@ class OrphanedProcesses:
             file.parent == self._run_directory and file.name.startswith((f"{RUNNING}-", f"{WAITING}-"))
             for file in files
         )
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process lives; a zombie does not, and only root may read what it has open."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 class Regions:

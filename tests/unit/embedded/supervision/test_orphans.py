@@ -5,9 +5,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from embedded.supervision.orphans import IDLE_S, OrphanedProcesses, Regions
+from tests.waiting import wait_until
 
 HOLD = (
     "import pathlib, sys\nfrom wan_t2v.operate.run_directory import RUNNING, RunDirectory, SlotInfo\n"
@@ -46,6 +48,38 @@ def test_it_works_on_as_long_as_it_holds_a_place_and_ends_when_it_idles(
     assert process.wait(10) == -9
     orphans.end_idle()
     assert orphans.pids == set()
+
+
+def test_another_process_that_got_the_id_of_one_is_left_alone(
+    process: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, began = [0.0], psutil.Process._get_ident
+    orphans = OrphanedProcesses(tmp_path / "where it holds no place", now=lambda: clock[0])
+    with monkeypatch.context() as earlier:
+        earlier.setattr(psutil.Process, "_get_ident", lambda one: (one.pid, began(one)[1] - 100.0))
+        orphans.add([process.pid])
+    monkeypatch.setattr(psutil.Process, "open_files", refuse)
+    for _ in range(4):
+        orphans.end_idle()
+        clock[0] += IDLE_S
+    assert process.poll() is None and orphans.pids == set()
+
+
+def test_one_that_ended_but_was_not_waited_for_yet_is_forgotten(
+    process: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users but root may not read what a zombie has open."""
+    monkeypatch.setattr(psutil.Process, "open_files", refuse)
+    orphans = OrphanedProcesses(tmp_path)
+    orphans.add([process.pid])
+    process.kill()
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+    orphans.end_idle()
+    assert orphans.pids == set()
+
+
+def refuse(process: psutil.Process) -> None:
+    raise psutil.AccessDenied(process.pid)
 
 
 def test_one_that_is_gone_is_forgotten(tmp_path: Path) -> None:
