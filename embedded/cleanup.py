@@ -76,7 +76,7 @@ class Belongings:
         except OSError as error:
             raise ServerError(
                 f"the server's folder {self.folder} was removed, and is not to be made again "
-                f"({error.strerror}): set TMPDIR to a folder that nobody cleans"
+                f"({error.strerror}): free some space there, and set TMPDIR to a folder that nobody cleans"
             ) from None
         os.close(self.locks[0])
         self.locks = (lock, self.locks[1])
@@ -130,8 +130,12 @@ def _lock_if_abandoned(path: Path, flags: int) -> Iterator[bool]:
 def _lock_and_mark(folder: Path) -> int:
     """Lock a folder, then mark it: without the mark, `remove_leftovers` ignores it."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    file_lock.lock(lock)
-    (folder / MARK).touch(mode=0o600)
+    try:
+        file_lock.lock(lock)
+        (folder / MARK).touch(mode=0o600)
+    except OSError:  # such as a full disk, after which this is tried again for as long as that lasts
+        os.close(lock)
+        raise
     return lock
 
 

@@ -11,8 +11,7 @@ _ERROR = re.compile(r"^(?:E\d{4} .*?\] |error: )(.*)$", re.MULTILINE)
 
 def first_error(log: Path) -> str | None:
     """Return the log's first relevant error, without time stamp, quotes and traceback; None if there is none."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    for message in _ERROR.findall(text):
+    for message in _ERROR.findall(_text(log)):
         if not any(harmless in message for harmless in _HARMLESS):
             return _plain(message)
     return None
@@ -20,8 +19,15 @@ def first_error(log: Path) -> str | None:
 
 def was_told_to_stop(log: Path) -> bool:
     """Whether the server received SIGTERM or SIGINT. Its exit code does not tell: running work can make it non-zero."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    return _STOPPED.search(text) is not None
+    return _STOPPED.search(_text(log)) is not None
+
+
+def _text(log: Path) -> str:
+    """Read the log; empty if that is not possible, such as since somebody removed it."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _plain(message: str) -> str:

@@ -12,6 +12,8 @@ import stat
 import struct
 from pathlib import Path
 
+from embedded.process.libc import libc_function
+
 PRIVATE_MODE = 0o600
 _PUBLIC_MODE = 0o644
 _PR_SET_NO_NEW_PRIVS = 38
@@ -38,11 +40,10 @@ def keep_regions_private() -> bool:
     instructions = _filter(architecture, fchmod)
     kept = ctypes.create_string_buffer(instructions, len(instructions))
     program = _Program(len(instructions) // 8, ctypes.addressof(kept))
-    libc = ctypes.CDLL(None)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))) != 0:
+    if libc_function("prctl")(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))) != 0:
         return False
     numbers = map(ctypes.c_long, (seccomp, _SECCOMP_SET_MODE_FILTER, _SPEC_ALLOW))
-    return int(libc.syscall(*numbers, ctypes.byref(program))) == 0
+    return libc_function("syscall")(*numbers, ctypes.byref(program)) == 0
 
 
 def close_regions(folder: Path, prefix: str) -> None:

@@ -1,1 +1,1 @@
-"""One tritonserver process: its kernel settings, its start and its end."""
+"""Processes: what stops ours, the kernel settings of those that they start, and one tritonserver's start and end."""

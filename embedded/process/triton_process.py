@@ -18,7 +18,7 @@ from embedded.grpc_client import own_client
 from embedded.log import first_error
 from embedded.options import ServerOptions, command_line, environment
 from embedded.ports import check_listening
-from embedded.process.confinement import confine
+from embedded.process.confinement import confine, prepare_fork
 from embedded.tensor_check import MODEL, check_tensors, unload
 from embedded.wheel import inherited_library_path, installed_wheel
 from wan_t2v.operate.file_lock import try_lock
@@ -47,11 +47,16 @@ class TritonProcess:
     def start(cls, options: ServerOptions, belongings: Belongings, *, log_wait_s: float = 0.0) -> "TritonProcess":
         """Start tritonserver; wait up to `log_wait_s` for a log that the last one still holds. Raises ServerError."""
         wheel = installed_wheel()
-        folder = ServerFolder.link(belongings.folder, wheel, repository=options.repository)
-        control = ControlAddress(options.hosts["http"], options.http_port, options.admin_key)
-        control.publish(belongings.run_directory)
+        try:
+            folder = ServerFolder.link(belongings.folder, wheel, repository=options.repository)
+            control = ControlAddress(options.hosts["http"], options.http_port, options.admin_key)
+            control.publish(belongings.run_directory)
+        except OSError as error:
+            raise ServerError(
+                f"the server's files cannot be made in {belongings.folder} ({error.strerror}): free some space there"
+            ) from None
         with _open_log(options.log, wait_s=log_wait_s) as log:
-            process = subprocess.Popen(
+            process = _start(
                 command_line(options, wheel, folder, shm_prefix=belongings.shm_prefix),
                 env={
                     **without_proxy(wheel.environment()),
@@ -60,12 +65,8 @@ class TritonProcess:
                     # overrides the caller's environment: servers must not share a run directory
                     VARIABLE: str(belongings.run_directory),
                 },
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=belongings.locks,  # locked while any of its processes lives
-                start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops the server
-                preexec_fn=confine,
+                log=log,
+                locks=belongings.locks,
             )
         return cls(options, folder, belongings, process)
 
@@ -127,6 +128,30 @@ class TritonProcess:
         deadline = time.monotonic() + KILLED_LIMIT_S
         while group_lives(self.pid) and time.monotonic() < deadline:
             time.sleep(KILLED_POLL_S)
+
+
+def _start(
+    command: list[str], *, env: dict[str, str], log: IO[bytes], locks: tuple[int, int]
+) -> "subprocess.Popen[bytes]":
+    """Start tritonserver. Raises ServerError, such as while the machine has too little memory for a fork."""
+    prepare_fork()
+    try:
+        return subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=locks,  # locked while any of its processes lives
+            start_new_session=True,  # Ctrl-C reaches only the supervisor, which stops the server
+            preexec_fn=confine,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ServerError(
+            f"tritonserver cannot be started ({reason}): free some memory, allow more processes (ulimit -u), or, "
+            "if a file is missing, run `make setup`"
+        ) from None
 
 
 def _open_log(log: Path, *, wait_s: float = 0.0) -> IO[bytes]:

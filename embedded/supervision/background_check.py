@@ -5,21 +5,34 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "check")
+
+
 @dataclass
 class BackgroundCheck:
     """One check at a time; the next one begins only after the last one has ended."""
 
     check: Callable[[], None]
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "check"))
+    _pool: ThreadPoolExecutor = field(default_factory=_one_thread)
     _running: Future[None] | None = None
 
     def begin(self) -> None:
-        """Begin the check unless one is running. Raises the exception of the last check, if it failed."""
-        if self._running is not None:
-            if not self._running.done():
-                return
-            self._running.result()
-        self._running = self._pool.submit(self.check)
+        """Begin the check unless one is running. Raises the exception of the last check instead, if it failed.
+
+        Raises RuntimeError if no thread can be started.
+        """
+        last = self._running
+        if last is not None and not last.done():
+            return
+        self._running = None
+        if last is not None:
+            last.result()
+        try:
+            self._running = self._pool.submit(self.check)
+        except RuntimeError:
+            self._pool = _one_thread()  # the old one keeps the check, and would run it beside the next
+            raise
 
     def leave(self, *, wait: bool) -> None:
         """End the thread. Use `wait` only if the server is dead: else a running check may take minutes."""

@@ -23,8 +23,10 @@ from embedded.folder import temporary_folder
 from embedded.log import was_told_to_stop
 from embedded.options import ServerOptions
 from embedded.process.open_files import LEAST, raise_limit
+from embedded.process.stop_signals import stop_signals
 from embedded.process.triton_process import TritonProcess
 from embedded.supervision.background_check import BackgroundCheck
+from embedded.supervision.check_failures import CheckFailures
 from embedded.supervision.hang import HANG_S, Crash, Hang
 from embedded.supervision.memory_restart import MemoryRestart
 from embedded.supervision.model_watchdog import ModelWatchdog
@@ -50,6 +52,7 @@ class Supervisor:
     _belongings: Belongings | None = None
     _triton: TritonProcess | None = None
     _serving: bool = False
+    _log_wait_s: float = 0.0
 
     def run(self) -> int:
         """Serve until told to stop. Returns an exit code; the server's processes and files are removed in any case."""
@@ -80,6 +83,7 @@ class Supervisor:
         """End the server and all of its processes; kill one that never served, since no caller waits for it."""
         if self._triton is not None:
             (self._triton.end if self._serving else self._triton.kill)()
+            self._triton = None  # its id may be another process group's by the next time
 
     def _serve(self) -> None:
         """Run a server, and a new one whenever it dies. Raises ServerError if the first does not start."""
@@ -88,11 +92,13 @@ class Supervisor:
         restarts = Restarts()
         while not self.stopping:
             restarts.record_ready()
-            self._watch()
+            failures = CheckFailures(self.report)
+            self._watch(failures)
             if self.stopping:
                 return
             restarts.record_death()
-            self._after_death(restarts.pause_s)
+            with failures.passed_over("the dead server's end"):
+                self._after_death(restarts.pause_s)
             while not self._restart(restarts):
                 restarts.record_failure()
 
@@ -113,10 +119,13 @@ class Supervisor:
         self._wait(restarts.pause_s)
         try:
             if not self.stopping:
+                if not self._own.are_there:
+                    self._own.remake_folder()
                 self._start()
-        except ServerError as error:
+        except Exception as error:  # whatever it is: a server that was ready once is never given up
             self._end_triton()
-            self.report({"event": "not started again", "error": str(error)})
+            reason = str(error) if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
+            self.report({"event": "not started again", "error": reason})
             return False
         self._tell_ready("started again")
         return True
@@ -124,9 +133,9 @@ class Supervisor:
     def _start(self) -> None:
         """Start a server, and wait until it is ready and checked, or told to stop. Raises ServerError."""
         self._serving = False
-        # killed processes of the last server hold its log until the kernel has ended them, long on a busy machine
-        log_wait_s = 0.0 if self._triton is None else LOG_WAIT_S
-        self._triton = triton = TritonProcess.start(self.options, self._own, log_wait_s=log_wait_s)
+        self._triton = triton = TritonProcess.start(self.options, self._own, log_wait_s=self._log_wait_s)
+        # its processes, once killed, hold the log until the kernel has ended them, long on a busy machine
+        self._log_wait_s = LOG_WAIT_S
         limit_s = self.options.start_limit_s
         deadline = time.monotonic() + limit_s
         still = StillStart(self.options.log, lambda: activity_of(triton.pid))
@@ -162,40 +171,49 @@ class Supervisor:
         process = {"pid": self._triton.pid, "run_directory": str(self._run_directory)}
         self.report({"event": event, **_hosts(options), **ports, **process})
 
-    def _watch(self) -> None:
-        """Watch the server until told to stop, or until it is dead."""
+    def _watch(self, failures: CheckFailures) -> None:
+        """Watch the server until told to stop, or until it is dead. A check that fails does not end it."""
         triton = self._triton
-        if triton is None:
-            return
-        watchdog = ModelWatchdog(self.options, triton.pid, run_directory=self._run_directory, report=self.report)
-        models = BackgroundCheck(watchdog.check)  # a check waits while a model loads
-        try:
-            self._look(triton, models)
-        finally:
-            models.leave(wait=not self.stopping)  # it must not touch the next server at this address
+        while triton is not None and triton.exit_code is None and not self.stopping:
+            with failures.passed_over("processes"):
+                watchdog = ModelWatchdog(
+                    self.options, triton.pid, run_directory=self._run_directory, report=self.report
+                )
+                models = BackgroundCheck(watchdog.check)  # a check waits while a model loads
+                try:
+                    self._look(triton, models, failures)
+                finally:
+                    models.leave(wait=not self.stopping)  # it must not touch the next server at this address
+            if triton.exit_code is None:
+                self._pause(WATCH_S)
 
-    def _look(self, triton: TritonProcess, models: BackgroundCheck) -> None:
+    def _look(self, triton: TritonProcess, models: BackgroundCheck, failures: CheckFailures) -> None:
         hang, crash = Hang(triton.answers), Crash(self.options.log)
         stopped = StoppedProcesses(triton.pid, self.report)
         memory = MemoryRestart(lambda: shared_memory_of(triton.pid), RunDirectory(self._run_directory))
         while not self.stopping and triton.exit_code is None:
-            stopped.end_python()
-            if why := _hangs(crash, stopped, hang):
-                self.report({"event": "server hangs", "why": why})
-                triton.kill()  # SIGTERM would hang as well
-                return
-            if not self._own.are_there:
-                self.report({"event": "folder removed", "folder": str(self._own.folder)})
-                triton.kill()  # its processes keep slots there, and start from there
-                self._own.remake_folder()
-                return
-            if memory.is_due():
-                self.report({"event": "restarted for its memory", **memory.found})
-                triton.kill()  # no request runs; a new one gets a retryable error
-                return
-            if not hang.is_silent:  # a silent server would only block the check
-                models.begin()
-            self._own.close_regions()
+            with failures.passed_over("stopped processes"):
+                stopped.end_python()
+            with failures.passed_over("hang"):
+                if why := _hangs(crash, stopped, hang):
+                    self.report({"event": "server hangs", "why": why})
+                    triton.kill()  # SIGTERM would hang as well
+                    return
+            with failures.passed_over("folder"):
+                if not self._own.are_there:
+                    self.report({"event": "folder removed", "folder": str(self._own.folder)})
+                    triton.kill()  # its processes keep slots there, and start from there
+                    return
+            with failures.passed_over("memory"):
+                if memory.is_due():
+                    self.report({"event": "restarted for its memory", **memory.found})
+                    triton.kill()  # no request runs; a new one gets a retryable error
+                    return
+            with failures.passed_over("models"):
+                if not hang.is_silent:  # a silent server would only block the check
+                    models.begin()
+            with failures.passed_over("shared memory"):
+                self._own.close_regions()
             self._pause(WATCH_S)
 
     def _after_death(self, pause_s: float) -> None:
@@ -207,7 +225,7 @@ class Supervisor:
         if triton is None:
             return
         triton.kill()
-        code = triton.exit_code
+        code, self._triton = triton.exit_code, None
         if was_told_to_stop(log) or RunDirectory(self._run_directory).draining:
             raise ServerError(f"the server ended by itself, exit code {code} (log: {log})")
         with contextlib.suppress(OSError):  # the log was removed
@@ -243,8 +261,9 @@ def _hosts(options: ServerOptions) -> dict[str, str]:
 
 
 def _print(event: dict[str, Any]) -> None:
-    """Print an event and its end of line in one call: two threads report."""
-    print(f"{json.dumps(event)}\n", end="", flush=True)
+    """Print an event and its end of line in one call: two threads report. A caller that is gone ends nothing here."""
+    with contextlib.suppress(BrokenPipeError):  # its other pipe is closed too, which stops the supervisor
+        print(f"{json.dumps(event)}\n", end="", flush=True)
 
 
 def died_log(log: Path) -> Path:
@@ -262,8 +281,8 @@ def main() -> int:
     def stop(signum: int, frame: Any) -> None:
         supervisor.stopping = True
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for number in stop_signals():
+        signal.signal(number, stop)
     return supervisor.run()
 
 

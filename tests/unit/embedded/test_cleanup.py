@@ -1,5 +1,6 @@
 """A server's folder and shared memory are removed when no process holds them, and nobody else's are."""
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -145,6 +146,29 @@ def test_a_folder_that_somebody_removed_is_noticed_and_made_again(gone: str, tem
     own.run_directory.mkdir()
     assert own.are_there
     own.remove()
+
+
+def test_a_folder_that_cannot_be_made_again_keeps_no_file_open(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk that is tried again for as long as that lasts."""
+    own = Belongings.acquire(temporary)
+
+    def no_space(path: Path, **_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "touch", no_space)
+        before = open_files()
+        for _ in range(3):
+            with pytest.raises(ServerError, match="No space left on device"):
+                own.remake_folder()
+        assert open_files() == before and not own.are_there
+    own.remove()
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:

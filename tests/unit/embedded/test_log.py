@@ -13,6 +13,12 @@ FAILURE = (
 )
 
 
+def test_a_log_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
+    """Such as since somebody removed it, or put something else in its place."""
+    for log in (tmp_path / "none", tmp_path):
+        assert first_error(log) is None and not was_told_to_stop(log)
+
+
 def test_the_first_error_that_matters_is_found_and_told_in_one_plain_line(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     log.write_text(HARMLESS + FAILURE, encoding="utf-8")

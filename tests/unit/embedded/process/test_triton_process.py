@@ -1,17 +1,85 @@
-"""What one tritonserver has to itself: its log and its ports."""
+"""What one tritonserver has to itself, its log and its ports, and a start for which the machine has too little."""
 
+import errno
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from embedded.cleanup import Belongings
 from embedded.errors import ServerError
+from embedded.options import ServerOptions
 from embedded.ports import check_listening
-from embedded.process import triton_process
+from embedded.process import libc, triton_process
+from embedded.process.triton_process import TritonProcess
+from wan_t2v.operate.model_control import ControlAddress
+
+
+@pytest.fixture
+def belongings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Belongings]:
+    """Those of a program in tritonserver's place, which ends at once."""
+    monkeypatch.setattr(triton_process, "installed_wheel", lambda: SimpleNamespace(environment=lambda: {}))
+    linked = SimpleNamespace(link=lambda path, wheel, repository: SimpleNamespace(libraries=()))
+    monkeypatch.setattr(triton_process, "ServerFolder", linked)
+    monkeypatch.setattr(triton_process, "command_line", lambda *_, **__: ["/bin/true"])
+    belongings = Belongings.acquire(tmp_path)
+    yield belongings
+    belongings.remove()
+
+
+NO_FORK = [
+    (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "Resource temporarily unavailable"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+    (subprocess.SubprocessError("Exception occurred in preexec_fn."), "Exception occurred in preexec_fn."),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), NO_FORK)
+def test_a_machine_without_memory_for_a_fork_is_told_with_the_remedy(
+    error: Exception, reason: str, belongings: Belongings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot_fork(*_: object, **__: object) -> None:
+        raise error
+
+    options = ServerOptions(log=tmp_path / "server.log")
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", cannot_fork)
+        with pytest.raises(ServerError) as told:
+            TritonProcess.start(options, belongings)
+    assert str(told.value).startswith(f"tritonserver cannot be started ({reason}): free some memory, ")
+    assert TritonProcess.start(options, belongings).process.wait() == 0, "the log is free for the next try"
+
+
+def test_a_disk_that_is_full_at_the_start_is_told(
+    belongings: Belongings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(address: ControlAddress, run_directory: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ControlAddress, "publish", no_space)
+    with pytest.raises(ServerError, match=r"cannot be made in .* \(No space left on device\): free some space there$"):
+        TritonProcess.start(ServerOptions(log=tmp_path / "server.log"), belongings)
+
+
+def test_the_child_of_a_fork_asks_no_loader(
+    belongings: Belongings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the child, a lock of the loader that another thread held stays locked for ever."""
+    parent, load = os.getpid(), libc.ctypes.CDLL
+
+    def load_in_parent(name: str | None) -> object:
+        assert os.getpid() == parent, "the child of a fork would load a library"
+        return load(name)
+
+    monkeypatch.setattr(libc.ctypes, "CDLL", load_in_parent)
+    libc.libc_function.cache_clear()
+    assert TritonProcess.start(ServerOptions(log=tmp_path / "server.log"), belongings).process.wait() == 0
 
 
 def test_a_log_that_another_server_writes_is_left_alone(tmp_path: Path) -> None:

@@ -1,122 +1,26 @@
 """When a dead server gets a follower, and when it was the last."""
 
+import contextlib
+import errno
+import os
+import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from embedded.cleanup import Belongings
 from embedded.errors import ServerError
-from embedded.options import ServerOptions
 from embedded.supervision import supervisor
-from embedded.supervision.hang import HANG_S, Crash, Hang
-from embedded.supervision.restarts import PAUSES_S, STEADY_S, Restarts
+from embedded.supervision.hang import HANG_S, Crash
+from embedded.supervision.restarts import PAUSES_S, STEADY_S
 from embedded.supervision.supervisor import Supervisor
+from tests.fakes.fake_triton import ABORTS, SEGFAULT, STARTS_FOR_EVER, FakeTriton, World
 from wan_t2v.operate.run_directory import RunDirectory
-
-SEGFAULT = -11
-STARTS_FOR_EVER = -1.0
-ABORTS = -2.0
-
-
-@dataclass
-class FakeTriton:
-    """Lives for so long on the test's clock; 0 is a start that fails."""
-
-    lives_s: float
-    world: "World"
-    started_at: float
-    pid: int = 1
-    dies_at: float = 0.0
-    exit_code: int | None = None
-    ended_by: str = ""
-
-    def check(self) -> None:
-        pass
-
-    def answers(self) -> bool:
-        return self.world.now - self.started_at < self.world.hangs_after_s
-
-    def first_error(self) -> str | None:
-        return None
-
-    def is_ready(self) -> bool:
-        self.dies_at = self.world.now + self.lives_s
-        if self.lives_s == STARTS_FOR_EVER:
-            return False
-        if self.lives_s in (0, ABORTS):
-            self.exit_code = SEGFAULT if self.lives_s else 1
-            raise ServerError("the server did not start")
-        return True
-
-    def end(self, how: str = "end") -> None:
-        self.ended_by = how
-        self.exit_code = SEGFAULT if self.exit_code is None else self.exit_code
-
-    def kill(self) -> None:
-        self.end("kill")
-
-
-@dataclass
-class World:
-    """A clock, and servers that live for `lives_s` in turn; after the last the supervisor is told to stop."""
-
-    lives_s: Sequence[float]
-    now: float = 0.0
-    hangs_after_s: float = 1e9
-    removed_at: float = 1e9
-    stopped_at: float = 1e9
-    events: list[dict[str, Any]] = field(default_factory=list)
-    started: list[FakeTriton] = field(default_factory=list)
-    watchdog: Any = field(default_factory=lambda: SimpleNamespace(check=lambda: None))
-    in_background: bool = False
-    still_starts: int = 0
-
-    def start(self, *args: Any, **options: Any) -> FakeTriton:
-        assert (options["log_wait_s"] > 0) == bool(self.started), "only its own last server may still hold the log"
-        self.started.append(FakeTriton(self.lives_s[len(self.started)], self, self.now))
-        return self.started[-1]
-
-    def pause(self, keeper: Supervisor, seconds: float) -> None:
-        self.now += 1.0
-        triton = self.started[-1]
-        if triton.exit_code is None and self.now >= triton.dies_at:
-            triton.exit_code = SEGFAULT
-            keeper.stopping = len(self.started) == len(self.lives_s)
-
-    def end_python(self) -> None:
-        """Nobody stops a process of it."""
-
-    def is_still(self) -> bool:
-        return len(self.started) <= self.still_starts
-
-    def server_is_one(self) -> bool:
-        return len(self.started) == 1 and self.now >= self.stopped_at
-
-    def folder_is_there(self, own: Belongings) -> bool:
-        return self.now < self.removed_at or len(self.started) > 1
-
-    def run(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-        monkeypatch.setattr(supervisor.TritonProcess, "start", self.start)
-        monkeypatch.setattr(supervisor, "ModelWatchdog", lambda *args, **options: self.watchdog)
-        if not self.in_background:
-            at_once = SimpleNamespace(begin=self.watchdog.check, leave=lambda wait: None)
-            monkeypatch.setattr(supervisor, "BackgroundCheck", lambda check: at_once)
-        monkeypatch.setattr(supervisor, "StillStart", lambda log, activity: SimpleNamespace(is_seen=self.is_still))
-        monkeypatch.setattr(supervisor, "StoppedProcesses", lambda pid, report: self)
-        monkeypatch.setattr(Belongings, "are_there", property(self.folder_is_there))
-        monkeypatch.setattr(supervisor, "Restarts", lambda: Restarts(lambda: self.now))
-        monkeypatch.setattr(supervisor, "Hang", lambda answers: Hang(answers, lambda: self.now))
-        monkeypatch.setattr(supervisor.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(Supervisor, "_pause", lambda keeper, seconds: self.pause(keeper, seconds))
-        log = tmp_path / "server.log"
-        log.touch()
-        Supervisor(ServerOptions(log=log), report=self.events.append).run()
-        return [event["event"] for event in self.events]
 
 
 def test_a_server_that_died_gets_a_follower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -150,6 +54,23 @@ def test_a_server_that_served_for_a_while_starts_the_pauses_anew(
 def test_a_follower_that_does_not_start_is_followed_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     events = World([2 * STEADY_S, 0, 0, 0, 0, 5.0]).run(monkeypatch, tmp_path)
     assert events == ["ready", "server died", *["not started again"] * 4, "started again"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ServerError("no fork"), OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_follower_that_cannot_even_be_started_is_followed_too(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World([2 * STEADY_S, 0, 5.0], start_errors=[None, error, None, error, error])
+    kills: list[FakeTriton] = []
+    monkeypatch.setattr(FakeTriton, "kill", lambda triton: (triton.end("kill"), kills.append(triton)))
+    assert world.run(monkeypatch, tmp_path) == ["ready", "server died", *["not started again"] * 4, "started again"]
+    assert str(error) in world.events[2]["error"]
+    once = [kills.count(triton) for triton in world.started[:2]]
+    assert once == [1, 1], "by the next time their process groups' ids may be others'"
 
 
 @pytest.mark.parametrize("aborted", [1, 2])
@@ -217,6 +138,44 @@ def test_a_server_that_hangs_in_its_crash_is_killed_though_it_answers(
     monkeypatch.setattr(FakeTriton, "answers", answers)
     assert world.run(monkeypatch, tmp_path) == ["ready", "server hangs", "server died", "started again"]
     assert world.events[1]["why"] == "in its crash" and world.started[1].started_at < 60.0
+
+
+def fails(*args: object, **options: object) -> Any:
+    raise psutil.AccessDenied(7)
+
+
+CHECKS: dict[str, Callable[[pytest.MonkeyPatch, World], None]] = {
+    "stopped processes": lambda patch, world: patch.setattr(World, "end_python", fails),
+    "hang": lambda patch, world: patch.setattr(FakeTriton, "answers", fails),
+    "folder": lambda patch, world: patch.setattr(World, "folder_is_there", fails),
+    "memory": lambda patch, world: patch.setattr(
+        supervisor, "MemoryRestart", lambda use, run: SimpleNamespace(is_due=fails)
+    ),
+    "models": lambda patch, world: setattr(world, "watchdog", SimpleNamespace(check=fails)),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_check_that_fails_is_told_once_and_ends_no_server(
+    check: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = World([50.0])
+    checks = dict.fromkeys(CHECKS, 0)
+    if check != "models":
+        world.watchdog = SimpleNamespace(check=lambda: checks.update(models=checks["models"] + 1))
+    CHECKS[check](monkeypatch, world)
+    assert world.run(monkeypatch, tmp_path) == ["ready", "check failed"]
+    assert world.events[1] == {"event": "check failed", "check": check, "error": "AccessDenied: (pid=7)"}
+    assert world.now >= 50.0, "the server was watched to its end"
+    assert check == "models" or checks["models"] > 40, "the checks after it go on"
+
+
+def test_a_watchdog_that_cannot_be_made_is_made_later(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world, checked_at = World([50.0]), list[float]()
+    world.watchdog = SimpleNamespace(check=lambda: checked_at.append(world.now))
+    world.watchdog_errors = [OSError(errno.ENFILE, "Too many open files in system")]
+    assert world.run(monkeypatch, tmp_path) == ["ready", "check failed"]
+    assert len(checked_at) > 40
 
 
 def test_a_server_that_answers_late_now_and_then_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -293,3 +252,28 @@ def test_a_server_whose_folder_was_removed_is_followed_with_a_new_one(
     assert world.run(monkeypatch, tmp_path) == ["ready", "folder removed", "server died", "started again"]
     assert world.started[0].ended_by == "kill"
     assert not Path(world.events[1]["folder"]).exists(), "the new one is removed at the end"
+
+
+def test_a_folder_that_cannot_be_made_again_yet_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Such as on a full disk."""
+    world, remake_folder = World([200.0, 5.0], removed_at=50.0), Belongings.remake_folder
+    tries = iter([ServerError("No space left on device"), OSError(errno.EIO, "Input/output error"), None])
+
+    def remake(own: Belongings) -> None:
+        if error := next(tries):
+            raise error
+        remake_folder(own)
+
+    monkeypatch.setattr(Belongings, "remake_folder", remake)
+    events = ["ready", "folder removed", "server died", *["not started again"] * 2, "started again"]
+    assert world.run(monkeypatch, tmp_path) == events
+
+
+def test_events_that_no_caller_reads_any_more_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", nobody)
+        supervisor._print({"event": "died"})
+        with contextlib.suppress(BrokenPipeError):
+            nobody.close()
