@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.harness.machine import provenance
 from benchmarks.plot import write_plot
+from embedded.process.stop_signals import interrupted_by_signals
 from export.atomic import write_atomically
 
 VERSION = 1  # of the results file's format
@@ -60,14 +61,12 @@ BENCHMARKS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks and write the results. Returns an exit code: 1 if one gave no result, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the part that runs ends too
     try:
-        return _run_all(options)
+        with interrupted_by_signals():  # so that the part that runs ends too
+            return _run_all(options)
     except KeyboardInterrupt:
         print(f"stopped; the parts that had ended are in {options.out}", file=sys.stderr)
         return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run_all(options: argparse.Namespace) -> int:

@@ -2,14 +2,15 @@
 
 import argparse
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
-from embedded.server import running_server
+from embedded.process.confinement import end_with_parent, prepare_fork
+from embedded.process.stop_signals import interrupted_by_signals
+from embedded.server import running_server, say
 from wan_t2v.contract import MODELS_OF_ENDPOINT, STREAM
 
 _STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
@@ -26,15 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     options, request = parser.parse_known_args(arguments)
     models = MODELS_OF_ENDPOINT[STREAM]  # the command calls only this endpoint
     server_options = ServerOptions(repository=options.repository, log=options.log, models=models)
-    print("starting the server ...", file=sys.stderr)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the client's process ends too
+    say("starting the server ...")
     try:
-        with running_server(server_options) as server:
-            print(f"server ready at {server.grpc_url}, generating ...", file=sys.stderr)
-            command = [sys.executable, "-m", "wan_t2v_client.cli.main", "generate", "--json", "--url", server.grpc_url]
-            finished = subprocess.run([*command, "--out", options.out, *request], stdout=subprocess.PIPE, text=True)
+        with interrupted_by_signals(), running_server(server_options) as server:
+            say(f"server ready at {server.grpc_url}, generating ...")
+            finished = _generate(["--url", server.grpc_url, "--out", options.out, *request])
     except ServerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -42,6 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
         video = json.loads(finished.stdout)
         print(json.dumps({key: video[key] for key in video if key != "metadata"}))
     return finished.returncode
+
+
+def _generate(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Run the client's command, which ends with this process."""
+    command = [sys.executable, "-m", "wan_t2v_client.cli.main", "generate", "--json", *arguments]
+    prepare_fork()
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent)
 
 
 def _file(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`make serve`: run the embedded server in the foreground until Ctrl-C or SIGTERM."""
+"""`make serve`: run the embedded server in the foreground until Ctrl-C, SIGTERM, or SIGHUP of a closed terminal."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from embedded.errors import ServerError, StartStopped
 from embedded.options import LOOPBACK, ServerOptions
-from embedded.server import CommandEnd, running_server
+from embedded.server import CommandEnd, running_server, say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,20 +29,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = ServerOptions(**{**raw, "models": tuple(raw["models"])})
     end, failed = CommandEnd(), False
     end.heed_signals()
-    print(f"starting the server (log: {options.log}) ...", file=sys.stderr)
+    say(f"starting the server (log: {options.log}) ...")
     try:
         with running_server(options, on_event=end.tell, stop=end.stop) as server:
-            print(
-                f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}", file=sys.stderr
-            )
-            print(f"run directory (python -m wan_t2v.operate): {server.run_directory}", file=sys.stderr)
+            say(f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}")
+            say(f"run directory (python -m wan_t2v.operate): {server.run_directory}")
             end.stop.wait()
-            print("stopping ...", file=sys.stderr)
+            say("stopping ...")
             failed = end.by_itself
     except StartStopped:
-        print("stopped before it was ready", file=sys.stderr)
+        say("stopped before it was ready")
     except ServerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     return 1 if failed else 0
 

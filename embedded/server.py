@@ -1,6 +1,7 @@
 """Run an embedded server as a context: `with running_server() as server: ... server.grpc_url ...`."""
 
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -20,8 +21,10 @@ from embedded.errors import ServerError, StartStopped
 from embedded.folder import check_repository, temporary_folder
 from embedded.options import ServerOptions
 from embedded.ports import url_host
+from embedded.process.stop_signals import stop_signals
 
 STOP_POLL_S = 0.1
+NOBODY_READS = (errno.EPIPE, errno.EIO)  # of a pipe's other end, and of a terminal that was closed
 
 
 @dataclass(frozen=True)
@@ -87,18 +90,29 @@ class CommandEnd:
     by_itself: bool = False
 
     def heed_signals(self) -> None:
-        """Let Ctrl-C and SIGTERM set `stop`."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Let Ctrl-C, SIGTERM and SIGHUP set `stop`."""
+        for number in stop_signals():
             signal.signal(number, lambda signum, frame: self.stop.set())
 
     def tell(self, event: dict[str, Any]) -> None:
         """Print an event of the supervisor to standard error. Sets `stop` if the server ended by itself."""
         if event["event"] == "ended" and self.stop.is_set():
             return  # the expected end of a stop
-        if event["event"] in ("failed", "ended"):  # before it is printed, which fails if nobody reads any more
+        if event["event"] in ("failed", "ended"):  # before it is printed, which waits for whoever reads
             self.by_itself = True
             self.stop.set()
-        print(" ".join(f"{key}={value}" for key, value in event.items()), file=sys.stderr)
+        say(" ".join(f"{key}={value}" for key, value in event.items()))
+
+
+def say(text: str) -> None:
+    """Print a line to standard error. It is lost if it cannot be written: no server depends on who reads that."""
+    try:
+        print(text, file=sys.stderr)
+    except OSError as error:
+        if error.errno in NOBODY_READS:  # at exit Python would try once more, and change the exit code
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stderr.fileno())
+            os.close(null)
 
 
 @contextlib.contextmanager

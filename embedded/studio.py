@@ -10,7 +10,8 @@ from pathlib import Path
 from embedded.errors import ServerError, StartStopped
 from embedded.options import LOOPBACK, ServerOptions
 from embedded.ports import Listener, choose_ports
-from embedded.server import CommandEnd, Stop, running_server
+from embedded.process.confinement import end_with_parent, prepare_fork
+from embedded.server import CommandEnd, Stop, running_server, say
 
 CHECKPOINTS = "WAN_T2V_CHECKPOINT_DIR"
 STOP_LIMIT_S = 30
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except StartStopped:
         return 0
     except ServerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
 
 
@@ -55,7 +56,7 @@ def _make_folder(folder: Path) -> Path:
 
 def _run(options: argparse.Namespace, end: CommandEnd) -> int:
     """Run the server, and the gateway once it is ready. Returns an exit code."""
-    print("starting the server and the gateway ...", file=sys.stderr)
+    say("starting the server and the gateway ...")
     server_options = ServerOptions(repository=options.repository, log=options.log, traces_url=options.traces_url)
     with running_server(server_options, on_event=end.tell, stop=end.stop) as server:
         code = _gateway(server.grpc_url, options, end.stop)
@@ -66,14 +67,15 @@ def _gateway(url: str, options: argparse.Namespace, stop: Stop) -> int:
     """Run the gateway until `stop` is set or it ends by itself. The server is stopped after it."""
     command = [sys.executable, "-m", "wan_t2v_gateway", "--url", url, "--resumes"]
     command += ["--port", str(options.port), "--data", str(options.data), "--traces-url", options.traces_url]
+    prepare_fork()
     # in its own session, so that Ctrl-C reaches it only through us, as one SIGTERM
-    gateway = subprocess.Popen(command, start_new_session=True)
+    gateway = subprocess.Popen(command, start_new_session=True, preexec_fn=end_with_parent)
     try:
         while not stop.wait(POLL_S):
             if (code := gateway.poll()) is not None:
-                print(f"error: the gateway ended with exit code {code}; its messages are above", file=sys.stderr)
+                say(f"error: the gateway ended with exit code {code}; its messages are above")
                 return 1
-        print("stopping ...", file=sys.stderr)
+        say("stopping ...")
         return 0
     finally:
         gateway.terminate()

@@ -28,6 +28,7 @@ from typing import Any
 
 from benchmarks.gpu.results import table, with_rates
 from benchmarks.gpu.timing import Row
+from embedded.process.stop_signals import interrupted_by_signals
 
 LIMIT_S = 530.0  # for all parts together
 STOP_S = 15.0  # between SIGTERM and SIGKILL of a part
@@ -89,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     extra = [*["--rehearse"] * options.rehearse, "--repository", str(options.repository)]
     extra += ["--keep", str(options.keep)] if options.keep else []
     extra += ["--whole", str(options.whole)]
-    parts = measure_parts(wanted, out, about, limit_s=options.limit, extra=extra)
+    with interrupted_by_signals():  # so that the part that runs ends too
+        parts = measure_parts(wanted, out, about, limit_s=options.limit, extra=extra)
     print(table(parts), file=sys.stderr)
     print(json.dumps({"out": str(out), **{name: part["status"] for name, part in parts.items()}}))
     return 1 if any(part["status"] == "failed" for part in parts.values()) else 0

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--video", type=Path, help="MP4 that every job stores (default: a small one)")
     parser.add_argument("--quick", action="store_true", help="short trial run without meaningful figures")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the database is stopped
+    _stop_at_signals()
     video, part = measure.video_of(options.video), 20 if options.quick else 1
     load_before = os.getloadavg()[0]
     result: dict[str, Any] = {"machine": _machine(), "load_before": round(load_before, 2), "quick": options.quick}
@@ -46,6 +46,13 @@ def main() -> int:
     plot(result, options.out / "gateway.png")
     print(options.out / "gateway.json")
     return 0
+
+
+def _stop_at_signals() -> None:
+    """End by SystemExit at SIGTERM and SIGHUP, so that the database is stopped. An ignored one (nohup) stays so."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def _machine() -> dict[str, Any]:

@@ -53,15 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--redirects: files in a folder have no address of their own; it needs --store-url")
     if not _can_be_read(settings.database_url):  # the reason may have the password in it
         parser.error("--database-url: accepted: such as postgresql://USER:PASSWORD@HOST:5432/NAME")
-    before = signal.signal(signal.SIGTERM, _end)  # until uvicorn installs its own handler
     try:
-        with _with_database(settings) as settings:
+        with _ended_by_signals(), _with_database(settings) as settings:
             return options.run(settings.database_url, options) if options.command else _serve(settings, options)
     except (LocalPostgresError, DatabaseUnavailable, MarkingError, TracingError, UnknownStore) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _can_be_read(database_url: str) -> bool:
@@ -87,6 +84,22 @@ def _settings(options: argparse.Namespace) -> Settings:
         webhook_hosts=tuple(options.webhook_host),
         traces_url=options.traces_url,
     )
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end a command, until uvicorn installs its own handler, and SIGHUP do whatever SIGTERM does.
+
+    A terminal that closes sends SIGHUP, which would leave the local database running. nohup's stays ignored.
+    """
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _end)}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -189,7 +189,7 @@ def test_everything_is_done_in_a_quarter_of_an_hour() -> None:
     assert sum(part.expected_s for part in BENCHMARKS) < 15 * 60
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopping_the_suite_lets_its_part_clean_up_first(number: signal.Signals, tmp_path: Path) -> None:
     part = (
         "import pathlib, signal\n"
@@ -201,8 +201,9 @@ def test_stopping_the_suite_lets_its_part_clean_up_first(number: signal.Signals,
         "    (folder / 'cleaned-up').touch()\n"
     )
     program = (
-        "import sys\n"
+        "import signal, sys\n"
         "from benchmarks import suite\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # this test may be run by nohup\n"
         f"suite.Benchmark.command = lambda part, repository, quick: [sys.executable, '-c', {part!r}]\n"
         f"sys.exit(suite.main(['--out', {str(tmp_path)!r}, '--quick', '--parts', 'load']))\n"
     )

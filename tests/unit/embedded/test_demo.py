@@ -4,7 +4,6 @@ import contextlib
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +12,14 @@ import pytest
 
 from embedded import demo
 from embedded.options import ServerOptions
+from tests.waiting import has_ended, wait_until
 
 DEMO = """
-import contextlib, subprocess, sys
+import contextlib, signal, subprocess, sys
 from types import SimpleNamespace
 from embedded import demo
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may be run by nohup
 
 @contextlib.contextmanager
 def running_server(options):
@@ -40,7 +42,7 @@ sys.exit(demo.main(["x"]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_server_and_the_client(number: int, root: Path) -> None:
     """In a process of its own: a signal to this one could end the whole run."""
     command = [sys.executable, "-c", DEMO]
@@ -50,9 +52,16 @@ def test_a_signal_stops_the_server_and_the_client(number: int, root: Path) -> No
         process.send_signal(number)
         said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "stopped\n")
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while client.status() != psutil.STATUS_ZOMBIE:  # killed, and perhaps not reaped by whoever adopted it
-            time.sleep(0.05)
+    wait_until(lambda: has_ended(client))
+
+
+def test_the_client_ends_with_a_demo_that_is_killed(root: Path) -> None:
+    program = DEMO.replace('["sleep", "600"], ', '["sleep", "600"], preexec_fn=options["preexec_fn"], ')
+    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        client = psutil.Process(int(process.stdout.readline()))
+        process.kill()
+    wait_until(lambda: has_ended(client))
 
 
 def test_a_request_that_is_refused_ends_the_demo_with_the_clients_code_and_no_object(
@@ -64,7 +73,6 @@ def test_a_request_that_is_refused_ends_the_demo_with_the_clients_code_and_no_ob
         demo, "running_server", lambda options: contextlib.nullcontext(SimpleNamespace(grpc_url="127.0.0.1:9"))
     )
     monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=lambda *_, **__: refused, PIPE=subprocess.PIPE))
-    monkeypatch.setattr(demo, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=0, default_int_handler=None))
     assert demo.main(["--frames", "16", "x"]) == 2
     assert capsys.readouterr().out == ""
 
@@ -82,7 +90,6 @@ def test_the_log_is_a_second_demos_to_choose(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(demo, "running_server", running_server)
     monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
-    monkeypatch.setattr(demo, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=0, default_int_handler=None))
     assert demo.main(["x"]) == demo.main(["--log", "second.log", "x"]) == 3
     assert logs == [Path("build/demo-server.log"), Path("second.log")]
     assert not [command for command in sent if "--log" in command], "it is no option of the client"
@@ -111,6 +118,5 @@ def test_the_client_is_given_the_files_name_as_it_was_typed(monkeypatch: pytest.
         demo, "running_server", lambda options: contextlib.nullcontext(SimpleNamespace(grpc_url="127.0.0.1:9"))
     )
     monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=run, PIPE=subprocess.PIPE))
-    monkeypatch.setattr(demo, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=0, default_int_handler=None))
     assert demo.main(["--out", "folder/", "x"]) == 2
     assert sent[0][sent[0].index("--out") + 1] == "folder/"

@@ -1,6 +1,9 @@
 """`make serve`: its exit code tells how it ended."""
 
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,3 +45,36 @@ def test_a_server_that_failed_for_good_is_a_failure_and_a_stop_is_none(
     assert logs == [Path("second.log")]
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("event=")]
     assert told == ([] if happens is None else [" ".join(f"{key}={value}" for key, value in happens.items())])
+
+
+SERVE = """
+import contextlib, sys
+from types import SimpleNamespace
+from embedded import serve
+
+@contextlib.contextmanager
+def running_server(options, *, on_event, stop):
+    addresses = dict.fromkeys(("grpc_url", "http_url", "metrics_url", "run_directory"), "")
+    if sys.argv[1] == "failed":
+        on_event({"event": "failed"})
+    else:
+        stop.set()
+    yield SimpleNamespace(**addresses)
+
+serve.running_server = running_server
+sys.exit(serve.main([]))
+"""
+
+
+@pytest.mark.parametrize(("happens", "code"), [("failed", 1), ("stopped", 0)])
+@pytest.mark.parametrize("opened", [os.pipe, os.openpty], ids=["pipe", "terminal"])
+def test_the_exit_code_is_the_same_if_nobody_reads_any_more(
+    opened: Callable[[], tuple[int, int]], happens: str, code: int, root: Path
+) -> None:
+    """As of `make serve 2>&1 | head -1`, or after its terminal was closed."""
+    reader, writer = opened()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with os.fdopen(writer, "wb") as nobody:
+        command = [sys.executable, "-c", SERVE, happens]
+        assert subprocess.run(command, cwd=root, env=environment, stderr=nobody, check=False).returncode == code

@@ -1,14 +1,15 @@
 """What the launcher makes of its supervisor's events."""
 
-import contextlib
+import errno
 import io
 import json
 import os
 import queue
 import re
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -23,13 +24,17 @@ from embedded.options import ServerOptions
 def listened(*kinds: str) -> tuple[dict[str, Any], list[str]]:
     """How the start ended, and the events that were passed on."""
     passed: list[str] = []
+    return heard(lambda event: passed.append(event["event"]), *kinds), passed
+
+
+def heard(on_event: Callable[[dict[str, Any]], None], *kinds: str) -> dict[str, Any]:
+    """How the start ended, once all events were passed on."""
     lines = io.BytesIO(b"".join(json.dumps({"event": kind}).encode() + b"\n" for kind in kinds))
-    first = server._listen(lines, lambda event: passed.append(event["event"]))
-    told = first.get(timeout=60)
+    told = server._listen(lines, on_event).get(timeout=60)
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and thread.name.endswith("(listen)"):
             thread.join(60)
-    return told, passed
+    return told
 
 
 @pytest.mark.parametrize(
@@ -103,16 +108,49 @@ def test_the_end_after_a_stop_is_not_the_servers_own(capsys: pytest.CaptureFixtu
 
 
 def test_a_server_that_failed_for_good_ends_a_command_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of `make serve 2>&1 | head -1`, after any number of events."""
     end = server.CommandEnd()
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w", buffering=1) as nobody, monkeypatch.context() as patched:
         patched.setattr(sys, "stderr", nobody)
-        with pytest.raises(BrokenPipeError):
-            end.tell({"event": "failed"})
-        with contextlib.suppress(BrokenPipeError):
-            nobody.close()
+        heard(end.tell, "ready", "died", "repaired", "failed")
     assert end.by_itself and end.stop.wait(0)
+
+
+def test_a_line_that_a_full_disk_loses_is_followed_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter([OSError(errno.ENOSPC, "No space left on device"), None])
+    written: list[str] = []
+
+    class Log(io.StringIO):
+        def write(self, text: str) -> int:
+            if error := next(lines, None):
+                raise error
+            return written.append(text) or len(text)
+
+    monkeypatch.setattr(sys, "stderr", Log())
+    server.say("lost")
+    server.say("kept")
+    assert "".join(written).endswith("kept\n")
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_heeds_its_signals(number: signal.Signals, handlers: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    end = server.CommandEnd()
+    end.heed_signals()
+    handler: Any = signal.getsignal(number)
+    handler(number, None)
+    assert end.stop.is_set() and not end.by_itself
 
 
 class Handled:

@@ -1,6 +1,7 @@
 """`make studio`: its exit code tells how it ended, and wrong settings are told before the server's long start."""
 
 import contextlib
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,11 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from embedded import studio
 from embedded.options import ServerOptions
 from embedded.server import CommandEnd, Stop
+from tests.waiting import has_ended, wait_until
 
 Event = dict[str, Any]
 
@@ -106,3 +109,43 @@ def test_data_that_cannot_be_written_is_told_before_the_start(made: Studio, caps
     told = f"error: the folder {made.folder}/data/generations cannot be written (Not a directory): choose another "
     assert capsys.readouterr().err == f"{told}with --data (make: DATA=...)\n"
     assert not made.options
+
+
+STUDIO = """
+import contextlib, os, signal, subprocess, sys
+from types import SimpleNamespace
+from embedded import studio
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may be run by nohup
+
+@contextlib.contextmanager
+def running_server(options, *, on_event, stop):
+    yield SimpleNamespace(grpc_url="127.0.0.1:9")
+
+def start_gateway(command, **options):
+    gateway = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, **options)
+    print(gateway.pid, flush=True)
+    return gateway
+
+os.environ[studio.CHECKPOINTS] = sys.argv[1]
+studio.running_server = running_server
+studio.subprocess = SimpleNamespace(Popen=start_gateway, TimeoutExpired=subprocess.TimeoutExpired)
+sys.exit(studio.main(["--port", "0", "--data", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_the_gateway_ends_with_the_studio_however_that_ends(
+    number: signal.Signals, code: int, root: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", STUDIO, str(tmp_path)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        gateway = psutil.Process(int(process.stdout.readline()))
+        process.send_signal(number)
+        process.wait(60)
+    assert process.returncode == code
+    wait_until(lambda: has_ended(gateway))

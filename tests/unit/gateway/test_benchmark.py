@@ -1,8 +1,13 @@
 """`make bench-gateway` measures what it says, and draws it."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gateway.benchmark import measure
 from gateway.benchmark.plot import plot
@@ -58,3 +63,31 @@ def test_the_page_on_scale_tells_the_figures_of_the_last_run(root: Path) -> None
         f"results/{path.name}",
     ):
         assert told in page, told
+
+
+BENCHMARK = """
+import signal, sys
+from gateway.benchmark import __main__ as benchmark
+
+def measure(video):
+    try:
+        print("the database runs", flush=True)
+        signal.pause()
+    finally:
+        print("it was stopped", flush=True)
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # this test may be run by nohup
+benchmark.measure.video_of = measure
+sys.argv = ["benchmark"]
+benchmark.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_database_too(number: signal.Signals, root: Path) -> None:
+    command = [sys.executable, "-c", BENCHMARK]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "the database runs\n"
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (128 + number, "it was stopped\n")

@@ -1,5 +1,8 @@
-"""The command's options, and its commands without a name."""
+"""The command's options, its commands without a name, and its end by a signal."""
 
+import signal
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -98,3 +101,43 @@ def test_a_key_without_an_owner_is_refused_with_the_whole_command(
     assert capsys.readouterr().err == (
         f"error: keys {action} needs the owner's name: wan-t2v-gateway keys {action} NAME\n"
     )
+
+
+GATEWAY = """
+import contextlib, signal, sys
+from types import SimpleNamespace
+from fastapi import FastAPI
+from wan_t2v_gateway import __main__ as gateway
+
+@contextlib.contextmanager
+def with_database(settings):
+    try:
+        yield settings
+    finally:
+        print("database stopped", flush=True)
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    print("serving", flush=True)
+    yield
+
+def gateway_app(settings, open_access):
+    app = FastAPI(lifespan=lifespan)
+    app.state.gateway = SimpleNamespace(stopping=SimpleNamespace(set=lambda: None))
+    return app
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # this test may be run by nohup
+gateway._with_database, gateway.gateway_app = with_database, gateway_app
+sys.exit(gateway.main(["--port", "0"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_database_too(number: signal.Signals, root: Path) -> None:
+    """SIGHUP comes from a terminal that closes; Postgres would run on without the gateway."""
+    command = [sys.executable, "-c", GATEWAY]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "serving\n"
+        process.send_signal(number)
+        said, errors = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "database stopped\n"), errors

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from benchmarks.gpu import results, run
 from benchmarks.gpu.timing import Row
+from tests.waiting import wait_until
 
 WRITES_ONE_ROW = "import sys; open(sys.argv[sys.argv.index('--out') + 1], 'w').write('{\"x\": 1}\\n')"
 
@@ -83,6 +86,31 @@ def test_a_part_that_is_stopped_may_stop_its_server_first(tmp_path: Path) -> Non
     )
     assert run.part_in_process([sys.executable, "-c", code], 5)["status"] == "stopped"
     assert ended.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_part_ends_with_a_benchmark_that_is_stopped(number: signal.Signals, root: Path, tmp_path: Path) -> None:
+    part = (
+        "import pathlib, signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "try:\n    (folder / 'started').touch(); signal.pause()\n"
+        "finally:\n    (folder / 'ended').touch()"
+    )
+    program = (
+        "import signal, sys\nfrom benchmarks.gpu import run\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # this test may be run by nohup\n"
+        "run._about, in_process = lambda rehearse: {}, run.part_in_process\n"
+        f"run.part_in_process = lambda *_, **__: in_process([sys.executable, '-c', {part!r}], 600)\n"
+        f"run.main(['--rehearse', '--parts', 'vae', '--out', {str(tmp_path / 'out.json')!r}])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stderr=subprocess.DEVNULL) as running:
+        try:
+            wait_until((tmp_path / "started").exists)
+            running.send_signal(number)
+            running.wait(60)
+        finally:
+            running.kill()
+    assert (tmp_path / "ended").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
