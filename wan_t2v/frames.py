@@ -23,9 +23,9 @@ def decode_frames(
 ) -> Iterator[Tensor]:
     """Yield the clip's frames in order, in pieces (T, height, width, 3) uint8.
 
-    `latents` (1, C, F, h, w) are on the VAE's own scale. The first latent frame gives one frame, each later one four.
-    Each call hands the decoder's causal caches to the next one; the last call requests one of them, to check it. Raises
-    NonFiniteFrames.
+    `latents` (1, C, F, h, w) are on the VAE's own scale, in the type that the decoders take. The first latent frame
+    gives one frame, each later one four. Each call hands the decoder's causal caches to the next one; the last call
+    requests one of them, to check it. Raises NonFiniteFrames.
     """
     count = latents.shape[2]
     state = decoder_first({"latents": latents[:, :, :1]}, None if count > 1 else _LAST_OUTPUTS)

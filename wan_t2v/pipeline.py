@@ -32,11 +32,22 @@ class Engines:
     vae_decoder_next: Engine
 
 
-def mp4_from_settings(settings: Settings, facts: ModelFacts, *, tokenizer: PromptTokenizer, engines: Engines) -> bytes:
-    """Generate a video: prompts to embeddings, noise to clean latents, latents to frames to an MP4's bytes."""
+def mp4_from_settings(
+    settings: Settings,
+    facts: ModelFacts,
+    *,
+    tokenizer: PromptTokenizer,
+    engines: Engines,
+    expert_type: torch.dtype | None = None,
+    vae_type: torch.dtype = torch.float32,
+) -> bytes:
+    """Generate a video: prompts to embeddings, noise to clean latents, latents to frames to an MP4's bytes.
+
+    `expert_type` is the experts' input type if it is not the text encoder's, `vae_type` that of the VAE's graphs.
+    """
     texts = (settings.prompt, settings.negative_prompt)
     prompt_embeds, negative_embeds = (
-        torch.as_tensor(text_embeddings(tokenizer(text), engines.text_encoder)) for text in texts
+        torch.as_tensor(text_embeddings(tokenizer(text), engines.text_encoder), dtype=expert_type) for text in texts
     )
     experts = Experts(
         EngineExpert(engines.high_noise_expert), EngineExpert(engines.low_noise_expert), facts.boundary_timestep
@@ -56,6 +67,6 @@ def mp4_from_settings(settings: Settings, facts: ModelFacts, *, tokenizer: Promp
             after_step=lambda step: None,
             reuse=StepReuse(settings.profile, experts_of_steps(schedule, experts), guided=settings.guided),
         )
-    vae_latents = vae_from_diffusion(latents, facts.latents_mean, facts.latents_std)
+    vae_latents = vae_from_diffusion(latents, facts.latents_mean, facts.latents_std).to(vae_type)
     pieces = decode_frames(vae_latents, engines.vae_decoder_first, engines.vae_decoder_next, latent_frames_per_call=4)
     return mp4_from_frames(torch.cat(list(pieces)).numpy(), fps=settings.fps)

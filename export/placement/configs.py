@@ -159,11 +159,7 @@ def _parameters(model: str, placement: Placement, *, merges: bool) -> Iterator[t
         parallel = len(placement.expert_gpus[EXPERTS[0]]) > 1
         yield "guidance_passes", "together" if parallel or merges else "in_turn"
     if model in ("vae_decoder", STREAM):
-        if placement.vae_engine.in_process:
-            yield "engine_location", "in_process"
-            yield "engine", ENGINE_OF[placement.vae_engine]
-        if len(profile.sizes) > 1:
-            yield "version_sizes", ",".join(map(str, profile.sizes))
+        yield from _decoding_parameters(placement)
     if model in EXPERTS and profile.experts_in_torch:
         yield "engine", "torch"
         yield "FORCE_CPU_ONLY_INPUT_TENSORS", "no"
@@ -172,6 +168,16 @@ def _parameters(model: str, placement: Placement, *, merges: bool) -> Iterator[t
         yield "threads", str(TEXT_ENCODER_THREADS)
     if model == "prepare":
         yield "served_clips", ",".join(map(str, profile.sizes))
+
+
+def _decoding_parameters(placement: Placement) -> Iterator[tuple[str, str]]:
+    if placement.vae_engine.in_process:
+        yield "engine_location", "in_process"
+        yield "engine", ENGINE_OF[placement.vae_engine]
+    if placement.profile.vae != "fp32":
+        yield "vae_precision", placement.profile.vae
+    if len(placement.profile.sizes) > 1:
+        yield "version_sizes", ",".join(map(str, placement.profile.sizes))
 
 
 def _set_parameter(config: Any, key: str, value: str) -> None:

@@ -6,12 +6,15 @@ It reads and writes at the addresses that it was given, so a wrong binding shows
 import ctypes
 import enum
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+
+from wan_t2v.engines.tensorrt.tensorrt_plan import DTYPES
 
 __version__ = "0.fake"
 
@@ -37,13 +40,18 @@ class ExecutionContextAllocationStrategy(enum.Enum):
 
 
 def plan(
-    path: Path, tensors: Mapping[str, tuple[str, list[int]]], profiles: list[dict[str, list[list[int]]]] | None = None
+    path: Path,
+    tensors: Mapping[str, tuple[str, list[int]]],
+    profiles: list[dict[str, list[list[int]]]] | None = None,
+    *,
+    outputs: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a plan: inputs by name to (type, shape with -1 for free axes), and for each profile min, opt and max.
 
-    The output `out_<name>` is twice the input of that name.
+    `outputs` names for each output the input that it is twice of; by default `out_<name>` is of each input.
     """
-    path.write_text(json.dumps({"tensors": tensors, "profiles": profiles or []}))
+    doubled = outputs or {f"out_{name}": name for name in tensors}
+    path.write_text(json.dumps({"tensors": tensors, "profiles": profiles or [], "outputs": doubled}))
     return path
 
 
@@ -65,13 +73,14 @@ class Engine:
 
     def __init__(self, described: dict[str, Any], logger: ILogger) -> None:
         self.inputs: dict[str, Any] = described["tensors"]
+        self.outputs: dict[str, str] = described["outputs"]
         self.profiles: list[dict[str, Any]] = described["profiles"]
         self.logger = logger
         self.contexts: list[Context] = []
 
     @property
     def num_io_tensors(self) -> int:
-        return 2 * len(self.inputs)
+        return len(self.inputs) + len(self.outputs)
 
     @property
     def num_optimization_profiles(self) -> int:
@@ -81,17 +90,17 @@ class Engine:
         return self.device_memory_size_v2 - index
 
     def get_tensor_name(self, index: int) -> str:
-        names = [*self.inputs, *(f"out_{name}" for name in self.inputs)]
-        return names[index]
+        return [*self.inputs, *self.outputs][index]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        return DataType[self.inputs[name.removeprefix("out_")][0]]
+        return DataType[self.inputs[self.outputs.get(name, name)][0]]
 
     def get_tensor_shape(self, name: str) -> list[int]:
-        return self.inputs[name.removeprefix("out_")][1]
+        shape: list[int] = self.inputs[self.outputs.get(name, name)][1]
+        return shape
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[list[int]]:
         return self.profiles[index][name]
@@ -124,7 +133,7 @@ class Context:
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.shapes[name.removeprefix("out_")]
+        return self.shapes[self.engine.outputs.get(name, name)]
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -136,11 +145,14 @@ class Context:
             self.engine.logger.log(ILogger.Severity.ERROR, "out of memory")
             return False
         time.sleep(0.001)  # lets another thread in, as a real run does
-        for name, shape in self.shapes.items():
-            for index in range(int(np.prod(shape))):  # float32 is enough for what is tested
-                source, target = (
-                    ctypes.c_float.from_address(self.addresses[tensor] + 4 * index) for tensor in (name, f"out_{name}")
-                )
-                target.value = 2 * source.value
+        for output, source in self.engine.outputs.items():
+            torch.mul(_memory_of(self, source), 2, out=_memory_of(self, output))
         self.runs += 1
         return True
+
+
+def _memory_of(context: Context, name: str) -> torch.Tensor:
+    """What is at the address of an input or output."""
+    shape, dtype = context.get_tensor_shape(name), DTYPES[context.engine.get_tensor_dtype(name).name]
+    memory = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(context.addresses[name])
+    return torch.frombuffer(memory, dtype=dtype).view(shape)

@@ -36,6 +36,10 @@ class FakeTensor:
     def as_numpy(self) -> np.ndarray:
         return np.asarray(self._array)
 
+    def array(self) -> Any:
+        """As numpy, which has no BF16: that stays torch's."""
+        return self._array if getattr(self._array, "dtype", None) == torch.bfloat16 else self.as_numpy()
+
     def is_cpu(self) -> bool:
         return True
 
@@ -166,7 +170,7 @@ class FakePbUtils:
             ) -> None:
                 self.version = model_version
                 self.model, self.outputs = model_name, requested_output_names
-                self.inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
+                self.inputs = {tensor.name(): tensor.array() for tensor in inputs}
 
             def exec(self) -> FakeResponse:
                 outer.called.append(self.model)

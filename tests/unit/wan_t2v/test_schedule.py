@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS
+from tests.unit.wan_t2v.serving.models.decoders import SETTINGS
 from wan_t2v.facts import ModelFacts
 from wan_t2v.schedule import Schedule, make_schedule
 

@@ -20,6 +20,7 @@ from wan_t2v.schedule import Schedule, make_schedule
 from wan_t2v.serving.loop.expert_swap import ExpertSwap, Loading, swap_report, swaps_experts
 from wan_t2v.serving.loop.pass_order import cancellable_experts, pass_executor, passes_in_turn
 from wan_t2v.serving.model_files import check_model_files
+from wan_t2v.serving.python_backend.graph_types import GRAPH_TYPES
 from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import (
     ModelParameters,
@@ -32,8 +33,6 @@ from wan_t2v.serving.python_backend.tensors import torch_from_triton
 from wan_t2v.serving.resume.checkpoint_file import GenerationIdentity, SavedState
 from wan_t2v.serving.resume.resume import CheckpointWriter, identify_generation
 from wan_t2v.step_profiles.step_reuse import StepReuse
-
-EXPERT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DenoiseLoop:
@@ -194,4 +193,4 @@ def _expert_type(parameters: ModelParameters) -> torch.dtype | None:
     """
     if "expert_precision" not in parameters.values:
         return None
-    return EXPERT_TYPES[parameters.choice("expert_precision", tuple(EXPERT_TYPES), "")]
+    return GRAPH_TYPES[parameters.choice("expert_precision", tuple(GRAPH_TYPES), "")]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,16 @@ def installed_graph(folder: Path, engine: str = DEFAULT_ENGINE) -> Path:
     if sha256_of_file(path) != expected:
         raise ValueError(f"{path} is not the file that its manifest describes. Run `{file.command}` again.")
     return path
+
+
+def installed_precisions(folder: Path, engines: Iterable[str]) -> set[str]:
+    """Return the precisions of the graph in a version folder, by the manifests of these engines that are there."""
+    files = [file for engine in engines if (folder / (file := GRAPH_FILES[engine]).manifest).exists()]
+    manifests = [
+        parse_installed(folder / file.manifest, lambda text: dict(json.loads(text)), command=file.command)
+        for file in files
+    ]
+    return {manifest["precision"] for manifest in manifests if "precision" in manifest}
 
 
 def _missing(path: Path, engine: str) -> FileNotFoundError:

@@ -14,13 +14,15 @@ from wan_t2v.contract import MODELS, VAE_DECODERS
 from wan_t2v.engines.by_size import EngineByShape, EngineByVersion, version_of_size
 from wan_t2v.engines.double_buffer import DoubleBufferedCaches
 from wan_t2v.engines.engine import Engine
-from wan_t2v.engines.loader import GRAPH_FILES
+from wan_t2v.engines.loader import ENGINES, GRAPH_FILES
 from wan_t2v.facts import FACTS_FILE, ModelFacts
 from wan_t2v.frames import decode_frames
 from wan_t2v.latents import vae_from_diffusion
 from wan_t2v.operate.run_directory import FINISHING
+from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.model_files import check_model_files
-from wan_t2v.serving.models.graph import engine_settings, load_installed_engine
+from wan_t2v.serving.models.graph import engine_settings, installed_precisions, load_installed_engine
+from wan_t2v.serving.python_backend.graph_types import GRAPH_TYPES
 from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, instance_device
 from wan_t2v.serving.python_backend.responses import respond_to_all
@@ -38,7 +40,8 @@ class VaeDecoder:
     """The model `vae_decoder`.
 
     By default (`engine_location` `triton`) it calls the two graphs as models. With `in_process` they are engines in
-    this process (plans or torch), which hold two sets of caches; calls through the server hold more.
+    this process (plans or torch), which hold two sets of caches; calls through the server hold more. `vae_precision` is
+    what the graphs compute in, by default `fp32`: it is the type of their inputs, and of the caches that come back.
     """
 
     def __init__(self, pb_utils: Any, args: Mapping[str, str]) -> None:
@@ -50,15 +53,16 @@ class VaeDecoder:
         self._pb_utils = pb_utils
         check_model_files(parameters.version_folder, (FACTS_FILE,), graphs=VAE_DECODERS)
         self._facts = ModelFacts.read(parameters.version_folder)
+        self._type = GRAPH_TYPES[_precision(parameters, instance_device(args))]
         self._first, self._next = self._graphs(parameters, instance_device(args))
         self._latent_frames_per_call = parameters.integer("latent_frames_per_call", least=1)
         self._identities = {name: graph_identity(parameters, name) for name in VAE_DECODERS}
 
     def _graphs(self, parameters: ModelParameters, device: str) -> tuple[Engine, Engine]:
-        if parameters.choice("engine_location", LOCATIONS, LOCATIONS[0]) == "triton":
+        if not _in_this_process(parameters):
             versions = version_of_size(parameters.optional_video_shapes("version_sizes"), self._facts)
             return self._remote(FIRST, versions), self._remote(NEXT, versions)
-        first, later = (_in_process(parameters, name, device) for name in VAE_DECODERS)
+        first, later = (_load(parameters, name, device) for name in VAE_DECODERS)
         # torch ignores `buffers`, so a spare set of caches would be a third one.
         writes_into_buffers = engine_settings(parameters, device).engine != "torch"
         return first, DoubleBufferedCaches(later) if writes_into_buffers else later
@@ -105,7 +109,7 @@ class VaeDecoder:
 
     def decode(self, latents: Tensor, is_cancelled: Callable[[], bool]) -> Tensor:
         """Decode normalised latents (1, C, F, h, w) to frames (T, H, W, 3) uint8 on the CPU. Raises Cancelled."""
-        scaled = vae_from_diffusion(latents, self._facts.latents_mean, self._facts.latents_std)
+        scaled = vae_from_diffusion(latents, self._facts.latents_mean, self._facts.latents_std).to(self._type)
         pieces = []
         for piece in decode_frames(
             scaled, self._first, self._next, latent_frames_per_call=self._latent_frames_per_call
@@ -120,7 +124,28 @@ class VaeDecoder:
         return {"graphs": self._identities, "decode_ms": 1e3 * (time.monotonic() - started)}
 
 
-def _in_process(parameters: ModelParameters, name: str, device: str) -> EngineByShape:
+def _in_this_process(parameters: ModelParameters) -> bool:
+    return parameters.choice("engine_location", LOCATIONS, LOCATIONS[0]) == "in_process"
+
+
+def _precision(parameters: ModelParameters, device: str) -> str:
+    """Return the graphs' precision. Raises ParameterError for one in which they are not installed.
+
+    The config decides which engine runs them as models, and models cannot read each other's configs. So without engines
+    in this process any installed form of the graphs will do.
+    """
+    precision = parameters.choice("vae_precision", tuple(GRAPH_TYPES), "fp32")
+    engines = (engine_settings(parameters, device).engine,) if _in_this_process(parameters) else ENGINES
+    installed = installed_precisions(parameters.beside(FIRST), engines)
+    if installed and precision not in installed:
+        raise ParameterError(
+            f"{parameters.model}: parameter vae_precision is {precision!r}, accepted: {', '.join(sorted(installed))}, "
+            f"in which {FIRST} is installed. `python -m export placement --vae-precision ...` sets it."
+        )
+    return precision
+
+
+def _load(parameters: ModelParameters, name: str, device: str) -> EngineByShape:
     """Load every version of a graph that has a file for this engine: plans have one version per clip size."""
     settings = engine_settings(parameters, device)
     home, file = parameters.beside(name).parent, GRAPH_FILES[settings.engine].name

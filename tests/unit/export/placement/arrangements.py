@@ -29,3 +29,16 @@ def decided(size: str, *sizes: str, **settings: Any) -> Placement | None:
 
 def first_with(engine: VaeEngine, memory: GpuMemory, gpu: str, layout: Layout = Layout.BOTH) -> Placement:
     return next(p for p in placements(memory, gpus(gpu), layout) if p.vae_engine is engine and p.text_encoder == 0)
+
+
+def placed(
+    layout: Layout, *cards: str, engine: VaeEngine, sizes: tuple[str, ...] = ("720x1280",), **settings: Any
+) -> Placement:
+    """The first of this layout with this engine of the VAE; the text encoder is on a GPU unless the settings differ."""
+    candidates = placements(asked(*sizes, **{"text_encoder_device": "gpu", **settings}), gpus(*cards), layout)
+    return next(placement for placement in candidates if placement.vae_engine is engine)
+
+
+SWAPPED = placed(Layout.ONE_AT_A_TIME, "80", engine=VaeEngine.IN_PROCESS)
+BOTH = placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS)
+TWO = placed(Layout.EXPERT_EACH, "80", "80", engine=VaeEngine.IN_PROCESS)

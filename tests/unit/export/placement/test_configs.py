@@ -1,62 +1,20 @@
 """The config set of a placement parses as Triton reads it and says what the placement says."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
-from export.checkpoint.architecture import A14B
 from export.placement.configs import placed_configs, programs_command, server_options, torch_graphs, write_configs
-from export.placement.gpu_memory import GpuMemory, ServingProfile, SettingsError, VaeEngine, unique_sizes
-from export.placement.gpus import Gpu
+from export.placement.gpu_memory import SettingsError, VaeEngine
 from export.placement.layouts import Layout, Placement
-from export.placement.pick_layout import placements
+from tests.unit.export.placement.arrangements import BOTH, SWAPPED, TWO, placed
 from wan_t2v.contract import STREAM, UNARY
-
-
-def placed(
-    layout: Layout,
-    *gpus: str,
-    engine: VaeEngine,
-    sizes: tuple[str, ...] = ("720x1280",),
-    endpoints: tuple[str, ...] = (UNARY,),
-    text_encoder_device: str = "gpu",
-    **precisions: str,
-) -> Placement:
-    profile = ServingProfile(
-        unique_sizes(sizes), endpoints=endpoints, text_encoder_device=text_encoder_device, **precisions
-    )
-    memory = GpuMemory(A14B, profile, {})
-    found = placements(memory, [Gpu.parse(gpu) for gpu in gpus], layout)
-    return next(placement for placement in found if placement.vae_engine is engine)
-
-
-SWAPPED = placed(Layout.ONE_AT_A_TIME, "80", engine=VaeEngine.IN_PROCESS)
-BOTH = placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS)
-TWO = placed(Layout.EXPERT_EACH, "80", "80", engine=VaeEngine.IN_PROCESS)
-
-
-@pytest.fixture
-def copied(repository: Path, tmp_path: Path) -> Path:
-    """The configs of the model repository, nothing else, with the unary endpoint alone."""
-    for path in repository.glob("*/config.pbtxt"):
-        if path.parent.name == STREAM:
-            continue
-        target = tmp_path / path.relative_to(repository)
-        target.parent.mkdir()
-        shutil.copyfile(path, target)
-    return tmp_path
 
 
 def read(path: Path) -> ModelConfig:
     return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
-
-
-def types_of(config: ModelConfig) -> set[str]:
-    names = ModelConfig.DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_number
-    return {names[tensor.data_type].name for tensor in (*config.input, *config.output)}
 
 
 @pytest.mark.parametrize("placement", [SWAPPED, BOTH, TWO], ids=["swapped", "both", "two"])
@@ -191,29 +149,6 @@ def test_the_sizes_are_those_that_requests_may_ask_for(copied: Path) -> None:
     assert not placed_configs(BOTH, copied)["low_noise_expert"].instance_group[0].profile
 
 
-def test_an_fp32_text_encoder_does_not_hand_fp32_to_experts_in_16_bits(copied: Path) -> None:
-    mixed = placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS, text_encoder="fp32", experts="fp8")
-    assert placed_configs(mixed, copied)["denoiser"].parameters["expert_precision"].string_value == "bf16"
-    assert "expert_precision" not in placed_configs(BOTH, copied)["denoiser"].parameters
-
-
-@pytest.mark.parametrize(
-    ("precisions", "model", "types"),
-    [
-        ({"experts": "fp16"}, "high_noise_expert", {"TYPE_FP16", "TYPE_FP32"}),  # the timestep stays FP32
-        ({"experts": "fp8"}, "high_noise_expert", {"TYPE_BF16", "TYPE_FP32"}),
-        ({"text_encoder": "fp32"}, "text_encoder", {"TYPE_FP32", "TYPE_INT64"}),
-        ({"text_encoder": "fp32"}, "denoiser", {"TYPE_FP32", "TYPE_STRING"}),
-        ({"vae": "bf16"}, "vae_decoder_next", {"TYPE_BF16"}),
-    ],
-)
-def test_tensors_have_the_precision_of_their_part(
-    precisions: dict[str, str], model: str, types: set[str], copied: Path
-) -> None:
-    placement = placed(Layout.BOTH, "141", engine=VaeEngine.TRITON_PLANS, **precisions)
-    assert types_of(placed_configs(placement, copied)[model]) == types
-
-
 def test_a_config_of_an_earlier_placement_does_not_stay(copied: Path) -> None:
     write_configs(BOTH, copied, "gpus")
     assert (copied / "vae_decoder_next/configs/gpus.pbtxt").exists()
@@ -250,14 +185,6 @@ def test_the_serving_code_reads_what_was_written(copied: Path) -> None:
     assert swaps_experts(parameters("denoiser"))
     assert parameters("vae_decoder").text("engine_location") in LOCATIONS
     assert [str(clip) for clip in parameters("prepare").video_shapes("served_clips")] == ["480x832x81"]
-
-
-@pytest.fixture
-def with_stream(copied: Path) -> Path:
-    """The repository with a streaming endpoint of the least text, whatever the project's own says besides."""
-    (copied / STREAM).mkdir(exist_ok=True)
-    (copied / STREAM / "config.pbtxt").write_text(f'name: "{STREAM}"\nbackend: "python"\nmax_batch_size: 0\n')
-    return copied
 
 
 def test_the_streaming_endpoint_swaps_and_decodes_like_the_unary_one(with_stream: Path) -> None:

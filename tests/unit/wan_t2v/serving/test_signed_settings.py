@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.fakes.pb_utils import FakePbUtils, FakeRequest
-from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS, decoder, signed
+from tests.unit.wan_t2v.serving.models.decoders import SETTINGS, decoder, signed
 from wan_t2v.facts import ModelFacts
 from wan_t2v.field_checks.invalid_field import InvalidField
 from wan_t2v.operate.load import load_of

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor
-from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS
+from tests.unit.wan_t2v.serving.models.decoders import SETTINGS
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.denoise import Step
 from wan_t2v.facts import ModelFacts

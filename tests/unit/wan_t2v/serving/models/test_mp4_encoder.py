@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.wan_t2v.serving.models.test_vae_decoder import SETTINGS
+from tests.unit.wan_t2v.serving.models.decoders import SETTINGS
 from wan_t2v.serving.models.mp4_encoder import metadata
 
 TOKENS = {"tokens": 3, "truncated": False}

@@ -1,6 +1,5 @@
 """The VAE's two graphs as models behind the server, and as engines in this process: the same frames."""
 
-import json
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -13,42 +12,15 @@ import torch
 
 from tests.fakes.pb_utils import FakePbUtils, FakeRequest, FakeResponse, FakeTensor, FakeTritonError
 from tests.fakes.programs import install_programs
+from tests.unit.wan_t2v.serving.models.decoders import decoder, frames, link_decoders, signed
 from wan_t2v.engines.by_size import version_of_size
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.facts import ModelFacts
 from wan_t2v.operate.load import load_of
-from wan_t2v.operate.run_directory import FINISHING, RunDirectory, chosen_path
-from wan_t2v.request import Settings
+from wan_t2v.operate.run_directory import FINISHING, RunDirectory
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models.vae_decoder import FIRST, NEXT, VaeDecoder
-from wan_t2v.serving.signed_settings import Generation, SettingsSigner
 from wan_t2v.shapes import VideoShape
-
-SETTINGS = Settings(
-    prompt="x", negative_prompt="", height=32, width=48, num_frames=21, num_inference_steps=1, guidance_scale=1.0,
-    guidance_scale_2=1.0, flow_shift=12.0, seed=0, fps=16, output_type="frames", video_encoding="raw",
-)  # fmt: skip
-
-
-def decoder(repository: Path, pb_utils: FakePbUtils, **parameters: str) -> VaeDecoder:
-    values = {"latent_frames_per_call": "1", "threads": "1", **parameters}
-    config = {"name": "vae_decoder", "parameters": {name: {"string_value": text} for name, text in values.items()}}
-    return VaeDecoder(
-        pb_utils,
-        {
-            "model_config": json.dumps(config),
-            "model_repository": str(repository / "vae_decoder"),
-            "model_version": "1",
-            "model_instance_kind": "CPU",
-            "model_instance_device_id": "0",
-        },
-    )
-
-
-def signed(settings: Settings = SETTINGS, generation_id: str = "1", deadline: float | None = None) -> str:
-    """As `prepare` hands settings on in this server's run."""
-    key = RunDirectory.of_server(chosen_path(), os.getppid()).key()
-    return SettingsSigner(key).sign(Generation(settings, generation_id, deadline))
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +32,6 @@ def server(repository: Path) -> FakePbUtils:
         return FakeResponse([FakeTensor(name, array) for name, array in engines[model](inputs, outputs).items()])
 
     return FakePbUtils(answer)
-
-
-def frames(model: VaeDecoder) -> list[Any]:
-    found = []
-    for seed in (1, 2):
-        latents = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(seed))
-        (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=signed())])
-        assert not response.has_error(), response.error().message()
-        found.append(response.output_tensors()[1].as_numpy())
-    return found
 
 
 def test_in_process_the_frames_are_the_same_and_no_model_is_called(server: FakePbUtils, repository: Path) -> None:
@@ -84,18 +46,8 @@ def test_in_process_the_frames_are_the_same_and_no_model_is_called(server: FakeP
 
 @pytest.fixture(scope="module")
 def with_programs(repository: Path, checkpoint: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of the VAE alone, with torch programs beside the graphs' manifests and no ONNX file."""
     programs = install_programs(checkpoint, root / "build/test-programs", (FIRST, NEXT))
-    folder = tmp_path_factory.mktemp("torch")
-    for model, source, names in (
-        ("vae_decoder", repository, ("model_facts.json", "manifest.json")),
-        *((name, repository, ("manifest.json",)) for name in (FIRST, NEXT)),
-        *((name, programs, ("model.pt2", "program.json")) for name in (FIRST, NEXT)),
-    ):
-        (folder / model / "1").mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (folder / model / "1" / name).symlink_to(source / model / "1" / name)
-    return folder
+    return link_decoders(repository, programs, tmp_path_factory.mktemp("torch"))
 
 
 def test_in_torch_in_this_process_the_frames_are_those_of_the_onnx_graphs_and_no_set_of_caches_is_kept(
