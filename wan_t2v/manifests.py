@@ -16,6 +16,7 @@ GRAPH_MANIFEST = "manifest.json"
 PLAN_MANIFEST = "plan.json"
 MERGED_LORAS = "merged_loras.json"
 PORTABLE = "portable"  # TensorRT-RTX's own choice of targets
+BUILD_PLANS = "python3 -m deploy.image.build_plans"  # in the serving image, whose TensorRT a plan must fit
 
 T = TypeVar("T")
 
@@ -131,7 +132,7 @@ class TensorRtVersion:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedDeployment:
-    """Arguments of the `make plans` run that built a plan: clip sizes, and rows per expert batch."""
+    """Arguments of the run of `python -m export plans` that built a plan: clip sizes, and rows per expert batch."""
 
     sizes: tuple[str, ...]
     expert_batch: int
@@ -192,7 +193,7 @@ class PlanManifest(PlanOrigin):
 Manifest = TypeVar("Manifest", GraphManifest, PlanManifest, MergedLoras)
 _MADE_BY: Mapping[type, str] = {
     GraphManifest: "make export",
-    PlanManifest: "make plans",
+    PlanManifest: BUILD_PLANS,
     MergedLoras: "make export LORA_HIGH=... LORA_LOW=...",
 }
 

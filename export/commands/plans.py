@@ -1,6 +1,7 @@
 """Command lines of `python -m export plans` and `compile-check`."""
 
 import argparse
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from export.commands.onnx import add_precisions, chosen_folder, chosen_precisions, job_count, named_precisions
 from export.errors import ExpectedError
-from wan_t2v.engines.tensorrt.tensorrt_module import MODULES
+from wan_t2v.engines.tensorrt.tensorrt_module import MODULES, RTX
 
 if TYPE_CHECKING:
     from export.checkpoint.folder import Checkpoint
     from export.to_plan.measured_build import PlanBuilder
     from export.to_plan.plan_specs import PlanSet
+
+
+logger = logging.getLogger(__name__)
 
 
 class CompileCheckFailed(ExpectedError):
@@ -85,7 +89,13 @@ def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builde
     """
     from export.checkpoint.folder import Checkpoint
     from export.to_onnx.install import install_model_files, set_default_size
-    from export.to_plan.build_plans import PlanChoices, build_plans, install_plans, toolchain
+    from export.to_plan.build_plans import (
+        NOT_FOR_THE_BACKEND,
+        PlanChoices,
+        build_plans,
+        install_plans,
+        toolchain,
+    )
     from export.to_plan.manifest import check_graphs
     from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 
@@ -95,6 +105,8 @@ def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builde
     tools = toolchain(tensorrt_module(options.tensorrt), options.compute_capability)
     if options.check_only:
         return
+    if tools.module == RTX and tools.gpu is not None and options.tensorrt is None:
+        logger.warning("building with TensorRT-RTX, the only TensorRT here. %s", NOT_FOR_THE_BACKEND)
     folder = chosen_folder(options, folder, checkpoint.default_precisions)
     plans, repository = options.plans or folder / "plans", options.repository
     check_graphs(folder, checkpoint, named_precisions(options))

@@ -13,11 +13,11 @@ from export.graphs.precision import PART_OF
 from export.placement.gpu_memory import ServingProfile, SettingsError
 from wan_t2v.contract import EXPERTS
 from wan_t2v.engines.loader import GRAPH_FILES
-from wan_t2v.manifests import PLAN_MANIFEST
+from wan_t2v.manifests import BUILD_PLANS, PLAN_MANIFEST
 
 KEY = "device_memory_bytes"
 _REMEDY = (
-    "Build the plans again, which measures them: `make plans CHECKPOINT=... SIZES={sizes}`; "
+    f"Build the plans again in the serving image, which measures them: `{BUILD_PLANS} --sizes {{sizes}} ...`; "
     "in Kubernetes remove plan.json of that plan from the volume and run the chart's Job again, as "
     'docs/run/kubernetes.md says ("Run the Job again").'
 )

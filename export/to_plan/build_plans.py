@@ -40,13 +40,29 @@ from export.to_plan.manifest import (
 )
 from export.to_plan.measured_build import PlanBuilder, TensorRtBuilder
 from export.to_plan.plan_specs import PlanSet, PlanSpec, check_plan_set, plans_of
+from wan_t2v.engines.tensorrt.plan_compatibility import runs_portable_plans
 from wan_t2v.engines.tensorrt.running_gpu import running_gpu
+from wan_t2v.engines.tensorrt.tensorrt_module import RTX
 from wan_t2v.facts import ModelFacts
-from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, GraphManifest, PlanManifest, PlanOrigin, to_json
+from wan_t2v.manifests import (
+    BUILD_PLANS,
+    GRAPH_MANIFEST,
+    PLAN_MANIFEST,
+    GraphManifest,
+    PlanManifest,
+    PlanOrigin,
+    RunningGpu,
+    read_manifest,
+    to_json,
+)
 
 logger = logging.getLogger(__name__)
 
-_RTX = "tensorrt_rtx"
+_IN_THE_IMAGE = f"are built in the serving image, which has mainline TensorRT: {BUILD_PLANS}"
+NOT_FOR_THE_BACKEND = (
+    "Triton's TensorRT backend cannot load such plans; only the engine `tensorrt` of a Python model can. "
+    f"Plans for the backend {_IN_THE_IMAGE}"
+)
 _holds_a_plan = holds_only(PLAN_FILE, PLAN_MANIFEST)
 _holds_an_installed_plan = holds_only(PLAN_FILE, PLAN_MANIFEST, GRAPH_MANIFEST)
 
@@ -84,14 +100,26 @@ def toolchain(trt: Any, compute_capability: str | None) -> Toolchain:
     wanted = compute_capability or ("portable" if gpu is None else "current")
     if gpu is None and wanted == "current":
         raise BuildError("compute capability `current`, but no GPU is seen here; accepted: portable, or such as 8.9")
-    if trt.__name__ != _RTX and wanted != "current":
+    if trt.__name__ != RTX and wanted != "current":
         raise BuildError(
             f"mainline TensorRT ({trt.__version__}) builds for the GPU that it runs on"
             + (", and there is none here. " if gpu is None else f", not for {wanted!r}. ")
-            + "Build on the machine that will serve, or with TensorRT-RTX (--tensorrt tensorrt_rtx)."
+            + "Build on the machine that will serve, in the serving image, or with TensorRT-RTX "
+            "(--tensorrt tensorrt_rtx)."
+        )
+    if trt.__name__ == RTX and gpu is not None and wanted == "current" and not _rtx_supports(trt, gpu):
+        raise BuildError(
+            f"TensorRT-RTX {trt.__version__} would build plans that it then cannot run on {gpu.name}, compute "
+            f"capability {gpu.compute_capability}. Plans for this GPU {_IN_THE_IMAGE}"
         )
     capabilities = () if wanted == "portable" else tuple(part.strip() for part in wanted.split(","))
     return Toolchain(trt.__name__, trt.__version__, gpu, capabilities)
+
+
+def _rtx_supports(trt: Any, gpu: RunningGpu) -> bool:
+    """Whether TensorRT-RTX runs on a GPU: it builds for one that its documentation lacks as well, such as Hopper."""
+    named = f"SM{gpu.compute_capability.replace('.', '')}" in trt.ComputeCapability.__members__
+    return named or runs_portable_plans(gpu.compute_capability)
 
 
 def build_plans(
@@ -161,7 +189,8 @@ def install_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, reposito
     """Copy plans and manifests into a model repository. On the same disk, plans are hard links.
 
     A plan's manifest is copied last: after an interruption the server refuses the plan, whose hash the manifest lacks.
-    Versions of an earlier set with more sizes are removed, since Triton loads the newest version by default.
+    Versions of an earlier set with more sizes are removed, since Triton loads the newest version by default. A warning
+    tells of plans of TensorRT-RTX.
     """
     for spec in specs:
         home = repository / spec.graph / str(spec.version)
@@ -170,6 +199,9 @@ def install_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, reposito
             _place(_home(plans, spec) / name, home / name)
     for graph in {spec.graph for spec in specs}:
         _remove_other_versions(repository / graph, {str(spec.version) for spec in specs if spec.graph == graph})
+    manifests = [read_manifest(PlanManifest, _home(plans, spec) / PLAN_MANIFEST) for spec in specs]
+    if any(manifest.tensorrt.module == RTX for manifest in manifests):
+        logger.warning("%s has plans of TensorRT-RTX now. %s", repository, NOT_FOR_THE_BACKEND)
 
 
 def _remove_other_versions(model: Path, versions: Set[str]) -> None:
@@ -236,7 +268,7 @@ class _Work:
 
 def _timing_cache(plans: Path, tools: Toolchain) -> Path | None:
     """Return the timing cache's path: one file per TensorRT version and GPU. None for TensorRT-RTX, which has none."""
-    if tools.module == _RTX or tools.gpu is None:
+    if tools.module == RTX or tools.gpu is None:
         return None
     gpu = tools.gpu.name.replace(" ", "-")
     return plans / f"timing-{tools.version}-{gpu}.cache"

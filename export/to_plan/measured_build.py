@@ -9,6 +9,7 @@ from export.to_plan.builder import BuildError, BuildSettings, plan_from_onnx
 from export.to_plan.manifest import Toolchain
 from export.to_plan.network_check import NetworkFacts
 from export.to_plan.plan_specs import PlanSpec
+from wan_t2v.engines.tensorrt.plan_compatibility import runs_portable_plans
 from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 
 
@@ -47,7 +48,11 @@ class TensorRtBuilder:
     @property
     def _runs_here(self) -> bool:
         gpu, targets = self._tools.gpu, self._tools.compute_capabilities
-        return gpu is not None and (not targets or "current" in targets or gpu.compute_capability in targets)
+        if gpu is None:
+            return False
+        if not targets:
+            return runs_portable_plans(gpu.compute_capability)
+        return "current" in targets or gpu.compute_capability in targets
 
 
 def context_bytes(trt: Any, plan: Path) -> tuple[int, ...]:
@@ -63,7 +68,7 @@ def context_bytes(trt: Any, plan: Path) -> tuple[int, ...]:
             reason = "; ".join(log.errors[:3]) or "it gave no reason"
             raise BuildError(
                 f"{trt.__name__} built {plan.name} and cannot load it here, so its memory cannot be measured: "
-                f"{reason}. Free the GPU's memory of other programs and build again."
+                f"{reason}. If it is memory: free the GPU's of other programs and build again."
             )
         profiles = max(1, engine.num_optimization_profiles)
         return tuple(engine.get_device_memory_size_for_profile_v2(index) for index in range(profiles))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wan_t2v.engines.engine import BufferedEngine
+from wan_t2v.manifests import BUILD_PLANS
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ GRAPH_FILES = {
     "torch": GraphFile(
         "model.pt2", "program.json", "program_sha256", "python -m export.to_torch_program --checkpoint FOLDER"
     ),
-    "tensorrt": GraphFile("model.plan", "plan.json", "plan_sha256", "make plans"),
+    "tensorrt": GraphFile("model.plan", "plan.json", "plan_sha256", BUILD_PLANS),
     "openvino": _ONNX,
 }
 ENGINES = tuple(GRAPH_FILES)

@@ -127,7 +127,7 @@ def test_a_plan_of_an_older_version_is_refused_with_the_remedy(
     listing.write_text(json.dumps({"files": {**files, "text_encoder/1/plan.json": sha256_of_file(manifest)}}))
     assert assembled(plans, tmp_path / "repository") == 1
     told = capsys.readouterr().err
-    assert "workspace_gib is missing. Run `make plans` again" in told and "Job" in told
+    assert "workspace_gib is missing. Run `python3 -m deploy.image.build_plans` again" in told and "Job" in told
 
 
 def test_a_plan_that_changed_is_refused(tmp_path: Path, on_a_gpu: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,9 @@ def test_a_missing_key_is_named_with_the_remedy(key: str, tmp_path: Path) -> Non
     del raw[key]
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(raw))
-    with pytest.raises(ManifestError, match=rf"plan.json: {key} is missing. Run `make plans` again"):
+    with pytest.raises(
+        ManifestError, match=rf"plan.json: {key} is missing. Run `python3 -m deploy.image.build_plans` again"
+    ):
         read_manifest(PlanManifest, path)
 
 

@@ -6,15 +6,16 @@ A plan is machine code: it fits one version of one TensorRT and one kind of GPU,
 from dataclasses import dataclass
 
 from wan_t2v.contract import EXPERTS, VAE_DECODERS
-from wan_t2v.manifests import PORTABLE, PlanManifest, RunningGpu
+from wan_t2v.engines.tensorrt.tensorrt_module import RTX
+from wan_t2v.manifests import BUILD_PLANS, PORTABLE, PlanManifest, RunningGpu
 
 # GPUs on which TensorRT-RTX runs a portable plan, by NVIDIA's documentation. Its runtime refuses Hopper (9.0).
 PORTABLE_CAPABILITIES = ((8, 0), (8, 6), (8, 9))
 PORTABLE_FROM = (12, 0)
-_PRECISION_VARIABLES = {  # of `make plans`, by graph
-    "text_encoder": "TEXT_ENCODER_PRECISION",
-    **dict.fromkeys(EXPERTS, "PRECISION"),
-    **dict.fromkeys(VAE_DECODERS, "VAE_PRECISION"),
+_PRECISION_OPTIONS = {  # of `export plans` and `build_plans`, by graph; `make plans` has variables of these names
+    "text_encoder": "text-encoder-precision",
+    **dict.fromkeys(EXPERTS, "precision"),
+    **dict.fromkeys(VAE_DECODERS, "vae-precision"),
 }
 
 
@@ -57,30 +58,40 @@ def check_plan(manifest: PlanManifest, running: Running) -> None:
     reasons = mismatches(manifest, running)
     if reasons:
         raise PlanMismatch(
-            f"the plan of {manifest.graph} does not fit: {'; '.join(reasons)}. Build it again: "
-            f"{rebuild_command(manifest)}"
+            f"the plan of {manifest.graph} does not fit: {'; '.join(reasons)}. Build it again"
+            f"{'' if manifest.tensorrt.module == RTX else ' in the serving image'}: {rebuild_command(manifest)}"
         )
 
 
-def rebuild_command(manifest: PlanManifest) -> str:
-    """Return the command that rebuilds the plan. Run it on the machine and in the image that will load the plan.
+def runs_portable_plans(compute_capability: str) -> bool:
+    """Whether TensorRT-RTX runs its portable plans on a GPU of this compute capability, such as `8.9`."""
+    capability = tuple(map(int, compute_capability.split(".")))
+    return capability in PORTABLE_CAPABILITIES or capability >= PORTABLE_FROM
 
-    It names the precision of this plan's part of the model alone, since the manifest does not have the others.
+
+def rebuild_command(manifest: PlanManifest) -> str:
+    """Return the command that rebuilds the plan. Run it on the machine that will load the plan.
+
+    `make plans` has TensorRT-RTX only; mainline TensorRT is in the serving image, which has no `make`. The command
+    names the precision of this plan's part of the model alone, since the manifest does not have the others.
     """
-    precision = f"{_PRECISION_VARIABLES[manifest.graph]}={manifest.precision}"
-    parts = ["make plans", "CHECKPOINT=<diffusers folder>", precision, f"SIZES={','.join(manifest.deployment.sizes)}"]
-    if manifest.deployment.expert_batch != 1:
-        parts.append(f"EXPERT_BATCH={manifest.deployment.expert_batch}")
-    if manifest.tf32:
-        parts.append("VAE_TF32=1")
-    return " ".join(parts)
+    sizes, batch = ",".join(manifest.deployment.sizes), manifest.deployment.expert_batch
+    options = {_PRECISION_OPTIONS[manifest.graph]: manifest.precision, "sizes": sizes}
+    if batch != 1:
+        options["expert-batch"] = str(batch)
+    if manifest.tensorrt.module == RTX:
+        variables = [f"{name.upper().replace('-', '_')}={value}" for name, value in options.items()]
+        tf32 = ["VAE_TF32=1"] if manifest.tf32 else []
+        return " ".join(["make plans CHECKPOINT=<diffusers folder>", *variables, *tf32])
+    parts = [f"--{name} {value}" for name, value in options.items()]
+    tf32 = ["--vae-tf32"] if manifest.tf32 else []
+    return " ".join([f"{BUILD_PLANS} --checkpoint <diffusers folder> --into <folder of the set>", *parts, *tf32])
 
 
 def _gpu_mismatch(manifest: PlanManifest, gpu: RunningGpu) -> list[str]:
     target = manifest.target
     if target == PORTABLE:
-        capability = tuple(map(int, gpu.compute_capability.split(".")))
-        if capability in PORTABLE_CAPABILITIES or capability >= PORTABLE_FROM:
+        if runs_portable_plans(gpu.compute_capability):
             return []
         return [f"it is for compute capability 8.0, 8.6, 8.9, 12.0 and later, here is {_named(gpu)}"]
     if target == ("current",) and manifest.gpu is not None:

@@ -6,15 +6,23 @@ Both are imported on first use, so all other code works on machines without Tens
 import importlib
 from typing import Any
 
-MODULES = ("tensorrt", "tensorrt_rtx")  # in order of preference; plans of one do not load in the other
+from wan_t2v.manifests import BUILD_PLANS
+
+MAINLINE, RTX = "tensorrt", "tensorrt_rtx"  # plans of one do not load in the other
+MODULES = (MAINLINE, RTX)  # in order of preference
 _INSTALL = {
-    "tensorrt": "the Triton image holds it; elsewhere pip install tensorrt",
+    "tensorrt": f"the serving image holds it, and its plans are built there: {BUILD_PLANS}",
     "tensorrt_rtx": "pip install tensorrt-rtx-cu13",
 }
 
 
 class TensorRtMissing(ImportError):
     """No TensorRT, or not the one asked for; the message says how to install it."""
+
+
+def plans_command(module: str) -> str:
+    """Return the command that builds plans of this module, and where it is run."""
+    return "make plans" if module == RTX else f"{BUILD_PLANS}, in the serving image"
 
 
 def tensorrt_module(name: str | None = None) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 from wan_t2v.engines.engine import Array
 from wan_t2v.engines.tensorrt.cuda_stream import SideStream
 from wan_t2v.engines.tensorrt.profiles import Profile, ShapeRange, profile_for
-from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
+from wan_t2v.engines.tensorrt.tensorrt_module import plans_command, tensorrt_module
 
 # types that an input or output of a plan can have, by the names of trt.DataType
 DTYPES = {
@@ -124,13 +124,14 @@ class TensorRtEngine:
         """Deserialize the plan from a memory map: reading the file would add a 28 GB copy of an expert."""
         with path.open("rb") as file:
             if not path.stat().st_size:
-                raise PlanError(f"{path} is empty. Build it again: make plans")
+                raise PlanError(f"{path} is empty. Build it again: {plans_command(self._trt.__name__)}")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
                 engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise self._error(
                 f"{path} cannot be loaded by {self._trt.__name__} {self._trt.__version__}; a plan fits the TensorRT "
-                "version and the kind of GPU that it was built with. Build it on this machine: make plans"
+                "version and the kind of GPU that it was built with. Build it on this machine: "
+                f"{plans_command(self._trt.__name__)}"
             )
         return engine
 

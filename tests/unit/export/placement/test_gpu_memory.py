@@ -162,13 +162,13 @@ def test_a_plan_that_was_not_measured_is_refused_with_the_remedy(measured: objec
         measured_contexts(tmp_path, memory("720x1280").profile)
     told = str(refused.value)
     assert told.startswith(str(tmp_path / "low_noise_expert/1/plan.json")) and "device_memory_bytes" in told
-    assert "make plans CHECKPOINT=... SIZES=720x1280x81" in told and "Job" in told
+    assert "build_plans --sizes 720x1280x81" in told and "Job" in told
 
 
 def test_a_manifest_that_is_no_json_is_told(tmp_path: Path) -> None:
     (tmp_path / "low_noise_expert/1").mkdir(parents=True)
     (tmp_path / "low_noise_expert/1/plan.json").write_text("{")
-    with pytest.raises(SettingsError, match="plan.json is not valid JSON.*make plans"):
+    with pytest.raises(SettingsError, match="plan.json is not valid JSON.*deploy.image.build_plans"):
         measured_contexts(tmp_path, memory("720x1280").profile)
 
 

@@ -1,5 +1,7 @@
 import json
+import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +16,7 @@ from export.to_plan import build_plans
 from export.to_plan.build_plans import install_plans, toolchain
 from export.to_plan.builder import BuildError
 from tests.conftest import ROOT
+from tests.fakes.manifests import H100
 from tests.unit.export.to_plan.plan_builds import CLIP, GPU, WIDE, Recorded, build, refused, trt
 from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
@@ -141,6 +144,10 @@ def test_this_machines_gpu_cannot_be_meant_where_there_is_none(
     assert "no GPU is seen here; accepted: portable, or such as 8.9" in message
 
 
+def see_gpu(monkeypatch: pytest.MonkeyPatch, gpu: RunningGpu) -> None:
+    monkeypatch.setattr("export.to_plan.build_plans.running_gpu", lambda: gpu)
+
+
 def test_what_plans_are_for_follows_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert toolchain(trt, None).target == "portable"
     assert toolchain(trt, "8.6, 8.9").target == ("8.6", "8.9")
@@ -148,7 +155,35 @@ def test_what_plans_are_for_follows_the_machine(monkeypatch: pytest.MonkeyPatch)
     fake.__version__ = "11.4"  # type: ignore[attr-defined]
     with pytest.raises(BuildError, match=r"mainline TensorRT \(11.4\) builds for the GPU .* there is none here"):
         toolchain(fake, None)
-    monkeypatch.setattr("export.to_plan.build_plans.running_gpu", lambda: GPU)
+    see_gpu(monkeypatch, GPU)
     assert toolchain(fake, None).target == ("current",) == toolchain(trt, None).target
     with pytest.raises(BuildError, match="not for '8.9'"):
         toolchain(fake, "8.9")
+
+
+@pytest.mark.parametrize("wanted", [None, "current"])
+def test_tensorrt_rtx_is_refused_before_it_builds_for_a_gpu_that_it_cannot_run_on(
+    wanted: str | None, graphs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make plans` finds no other TensorRT; after hours its runtime would refuse the first plan."""
+    see_gpu(monkeypatch, H100)
+    message = refused(capsys, graphs, *(["--compute-capability", wanted] if wanted else []), "--check-only")
+    assert "cannot run on NVIDIA H100 80GB HBM3, compute capability 9.0" in message
+    assert "built in the serving image, which has mainline TensorRT: python3 -m deploy.image.build_plans" in message
+    assert toolchain(trt, "portable").target == "portable", "which is for other GPUs"
+    for capability in ("7.5", "8.0", "12.0", "12.3"):
+        see_gpu(monkeypatch, replace(H100, compute_capability=capability))
+        assert toolchain(trt, wanted).target == ("current",)
+
+
+@pytest.mark.parametrize(("named", "times"), [([], 2), (["--tensorrt", "tensorrt_rtx"], 1)])
+def test_plans_that_tritons_backend_cannot_load_are_told_before_they_are_built_and_as_they_are_installed(
+    named: list[str], times: int, graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    see_gpu(monkeypatch, GPU)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    places = ["--checkpoint", str(ROOT / "training/wan-mini"), "--folder", str(graphs), "--repository", str(tmp_path)]
+    build_and_install_plans(parser().parse_args(["plans", *places, *named]), graphs, builder=Recorded())
+    told = [message for message in caplog.messages if "Triton's TensorRT backend cannot load such plans" in message]
+    assert len(told) == times and all("python3 -m deploy.image.build_plans" in message for message in told)

@@ -13,6 +13,7 @@ from export.to_plan.measured_build import context_bytes
 from export.to_plan.plan_specs import PlanSet, plans_of
 from tests.conftest import ROOT
 from tests.fakes import fake_tensorrt
+from tests.fakes.manifests import H100
 from tests.unit.export.to_plan.plan_builds import CLIP, GPU, Recorded, build, trt
 from wan_t2v.facts import ModelFacts
 from wan_t2v.manifests import PlanManifest, RunningGpu, read_manifest
@@ -57,6 +58,8 @@ def test_a_plan_that_cannot_be_loaded_where_it_was_built_is_refused(graphs: Path
         (GPU, ("current",), True),
         (GPU, ("8.6", "8.9"), True),
         (GPU, ("8.6",), False),
+        (H100, (), False),
+        (H100, ("current",), True),
     ],
 )
 def test_plans_are_measured_where_they_run(

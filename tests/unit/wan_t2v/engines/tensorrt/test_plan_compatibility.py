@@ -1,12 +1,14 @@
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from deploy.image import build_plans
 from tests.fakes.manifests import H100, plan_manifest
 from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan, mismatches, rebuild_command
 from wan_t2v.engines.tensorrt.running_gpu import running_gpu
-from wan_t2v.manifests import PlannedDeployment, RunningGpu
+from wan_t2v.manifests import PlanManifest, PlannedDeployment, RunningGpu, TensorRtVersion
 
 RTX_4090 = RunningGpu("NVIDIA GeForce RTX 4090", "8.9", "580.65.06")
 MANIFEST = plan_manifest()
@@ -34,23 +36,50 @@ def test_a_plan_fits_where_it_was_built_whatever_the_driver() -> None:
 def test_a_plan_that_does_not_fit_is_refused_with_the_command_that_mends_it(running: Running, reason: str) -> None:
     with pytest.raises(PlanMismatch, match=reason) as refused:
         check_plan(MANIFEST, running)
-    command = "make plans CHECKPOINT=<diffusers folder> PRECISION=bf16 SIZES=480x832x81,720x1280x81"
-    assert str(refused.value).endswith(command)
+    places = "--checkpoint <diffusers folder> --into <folder of the set>"
+    command = f"python3 -m deploy.image.build_plans {places} --precision bf16 --sizes 480x832x81,720x1280x81"
+    assert str(refused.value).endswith(f". Build it again in the serving image: {command}")
 
 
-@pytest.mark.parametrize(
-    ("graph", "variable"), [("text_encoder", "TEXT_ENCODER_PRECISION"), ("vae_decoder_next", "VAE_PRECISION")]
+PARTS = pytest.mark.parametrize(
+    ("graph", "option"),
+    [
+        ("text_encoder", "text_encoder_precision"),
+        ("low_noise_expert", "precision"),
+        ("vae_decoder_next", "vae_precision"),
+    ],
 )
-def test_the_command_names_the_precision_of_the_plans_part(graph: str, variable: str) -> None:
-    assert f" {variable}=fp32 " in rebuild_command(plan_manifest(graph=graph, precision="fp32"))
 
 
-def test_all_reasons_are_told_at_once_and_the_batch_is_in_the_command() -> None:
-    manifest = plan_manifest(deployment=PlannedDeployment(("480x832x81",), 2), tf32=True)
-    with pytest.raises(
-        PlanMismatch, match="here runs tensorrt 1; it needs a GPU.*SIZES=480x832x81 EXPERT_BATCH=2 VAE_TF32=1"
-    ):
-        check_plan(manifest, Running("tensorrt", "1", None))
+def planned(graph: str, module: str) -> PlanManifest:
+    deployment = PlannedDeployment(("480x832x81",), 2)
+    version = TensorRtVersion(module, "1")
+    return plan_manifest(graph=graph, precision="fp32", tensorrt=version, deployment=deployment, tf32=True)
+
+
+@PARTS
+def test_plans_of_mainline_tensorrt_are_rebuilt_by_the_program_of_the_serving_image(graph: str, option: str) -> None:
+    command = rebuild_command(planned(graph, "tensorrt"))
+    *program, name = shlex.split(command)[:3]
+    assert (program, name) == (["python3", "-m"], build_plans.__name__)
+    arguments = shlex.split(command.replace("<", "'").replace(">", "'"))[3:]
+    options = build_plans.parser().parse_args(arguments)
+    assert (options.sizes, options.expert_batch, options.vae_tf32) == ("480x832x81", 2, True)
+    assert getattr(options, option) == "fp32"
+
+
+@PARTS
+def test_those_of_tensorrt_rtx_are_rebuilt_by_make(graph: str, option: str, root: Path) -> None:
+    command = rebuild_command(planned(graph, "tensorrt_rtx"))
+    names = f"{option.upper()}=fp32 SIZES=480x832x81 EXPERT_BATCH=2 VAE_TF32=1"
+    assert command == f"make plans CHECKPOINT=<diffusers folder> {names}"
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    assert all(f"$({name.partition('=')[0]})" in makefile for name in names.split())
+
+
+def test_all_reasons_are_told_at_once() -> None:
+    with pytest.raises(PlanMismatch, match="here runs tensorrt 1; it needs a GPU"):
+        check_plan(MANIFEST, Running("tensorrt", "1", None))
 
 
 @pytest.mark.parametrize(

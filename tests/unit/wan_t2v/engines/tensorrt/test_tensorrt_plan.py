@@ -100,12 +100,12 @@ def test_calls_from_several_threads_do_not_mix(two_sizes: TensorRtEngine) -> Non
 def test_a_plan_that_does_not_load_is_refused_with_the_reason_and_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "broken.plan").write_bytes(b"half of it")
     with pytest.raises(
-        PlanError, match=r"broken.plan cannot be loaded by .*fake.*make plans.*magicTag failed"
+        PlanError, match=r"broken.plan cannot be loaded by .*fake.*deploy.image.build_plans, in the .*magicTag failed"
     ) as raised:
         engine(tmp_path / "broken.plan")
     assert "only a warning" not in str(raised.value)
     (tmp_path / "empty.plan").write_bytes(b"")
-    with pytest.raises(PlanError, match="is empty. Build it again: make plans"):
+    with pytest.raises(PlanError, match="is empty. Build it again: python3 -m deploy.image.build_plans"):
         engine(tmp_path / "empty.plan")
 
 
@@ -128,7 +128,7 @@ def test_the_module_is_chosen_in_one_place() -> None:
     with pytest.raises(TensorRtMissing, match="'openvino' is no TensorRT module, known: tensorrt, tensorrt_rtx"):
         tensorrt_module("openvino")
     if "tensorrt" not in [name for name in MODULES if _importable(name)]:
-        with pytest.raises(TensorRtMissing, match="pip install tensorrt"):
+        with pytest.raises(TensorRtMissing, match="built there: python3 -m deploy.image.build_plans"):
             tensorrt_module("tensorrt")
 
 

@@ -157,7 +157,9 @@ def test_a_graph_that_is_not_its_manifests_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "model.plan").write_bytes(b"a plan")
     (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(InstalledFileError, match=r"plan.json is damaged .*. Run `make plans` again"):
+    with pytest.raises(
+        InstalledFileError, match=r"plan.json is damaged .*. Run `python3 -m deploy.image.build_plans` again"
+    ):
         installed_graph(tmp_path, "tensorrt")
 
 
@@ -226,7 +228,7 @@ def test_a_plan_is_loaded_only_where_it_fits(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "plan.json").write_text(to_json(manifest))
     assert matching_module(tmp_path) == "tensorrt"
     monkeypatch.setattr(graph, "running_gpu", lambda: None)
-    with pytest.raises(PlanMismatch, match="the driver shows none.*make plans .*SIZES=480x832x81"):
+    with pytest.raises(PlanMismatch, match="the driver shows none.*deploy.image.build_plans .*--sizes 480x832x81"):
         matching_module(tmp_path)
     monkeypatch.setattr(graph, "running_gpu", lambda: here)
     (tmp_path / "manifest.json").write_text(json.dumps({"onnx_sha256": "b"}))
