@@ -1,6 +1,7 @@
 """Callbacks of a TensorRT build: logger, progress monitor, stream writer."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -45,34 +46,73 @@ def _logger(trt: Any, file: TextIO | None) -> Any:
     return BuildLog()
 
 
-def progress_monitor(trt: Any, title: str, interrupted: Interrupted) -> Any:
-    """Return a TensorRT progress monitor with one bar: it counts the outermost phase and names the current one."""
+class _PhaseBar:
+    """Progress bar that counts the outermost phase and names the current one.
 
-    class ProgressBar(trt.IProgressMonitor):  # type: ignore[misc]
+    TensorRT calls it from several threads. Phases of one name may overlap; the bar ends with the last of them.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar: Any = None
+        self._outermost = ""
+        self._open = 0  # phases of the outermost's name
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Guard one callback: an exception that leaves it would cancel a build of hours, for a bar."""
+        with self._lock, contextlib.suppress(Exception):
+            yield
+
+    def start(self, phase: str, steps: int) -> None:
+        """Begin a phase."""
+        if self._bar is None:
+            self._outermost, self._open = phase, 0
+            self._bar = tqdm(total=steps, desc=self._title, leave=False, disable=None)
+        self._open += phase == self._outermost
+        self._bar.set_postfix_str(phase)
+
+    def step(self, phase: str, step: int) -> None:
+        """Count a step, from 0, of a phase."""
+        if self._bar is not None and phase == self._outermost:
+            self._bar.update(step + 1 - self._bar.n)
+
+    def finish(self, phase: str, *, whole: bool) -> None:
+        """End a phase. `whole`: with all its steps."""
+        if self._bar is None or phase != self._outermost:
+            return
+        self._open -= 1
+        if self._open:
+            return
+        bar, self._bar = self._bar, None
+        if whole:
+            bar.update(bar.total - bar.n)
+        bar.close()
+
+
+def progress_monitor(trt: Any, title: str, interrupted: Interrupted) -> Any:
+    """Return a TensorRT progress monitor with one bar. Its callbacks raise nothing."""
+
+    class ProgressMonitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self._bar: Any = None
-            self._outermost = ""
+            self._bar = _PhaseBar(title)
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            if self._bar is None:
-                self._outermost = phase_name
-                self._bar = tqdm(total=num_steps, desc=title, leave=False, disable=None)
-            self._bar.set_postfix_str(phase_name)
+            with self._bar.quietly():
+                self._bar.start(phase_name, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name == self._outermost:
-                self._bar.update(step + 1 - self._bar.n)
+            with self._bar.quietly():
+                self._bar.step(phase_name, step)
             return not interrupted.requested
 
         def phase_finish(self, phase_name: str) -> None:
-            if phase_name == self._outermost:
-                if not interrupted.requested:
-                    self._bar.update(self._bar.total - self._bar.n)
-                self._bar.close()
-                self._bar = None
+            with self._bar.quietly():
+                self._bar.finish(phase_name, whole=not interrupted.requested)
 
-    return ProgressBar()
+    return ProgressMonitor()
 
 
 def plan_writer(trt: Any, file: BinaryIO) -> Any:
