@@ -1,6 +1,7 @@
 """Build of one TensorRT plan from ONNX: fix axes, parse, check, build. For mainline TensorRT and TensorRT-RTX."""
 
 import contextlib
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from export.graphs.axes import Shape, free_axes, input_shapes, with_fixed_axes
 from export.interruption import Interrupted, interruptible
 from export.to_plan.build_log import build_log, plan_writer, progress_monitor
 from export.to_plan.network_check import NetworkFacts, check_attention, demand_fused_attention, network_facts
+
+logger = logging.getLogger(__name__)
 
 GIB = 2**30
 
@@ -85,11 +88,11 @@ def plan_from_onnx(
     `trt` is the TensorRT module. `attention` is None for a graph whose attention need not be TensorRT's layer.
     """
     with _prepare(trt, source, shapes, settings, attention=attention) as build, write_atomically(target) as partial:
-        with partial.open("wb") as file, interruptible() as interrupted:
+        with partial.open("wb") as file, _keep_timings(build, settings), interruptible() as interrupted:
             done = _write_plan(trt, build, settings, file, interrupted)
         if not done:
-            raise BuildError(f"{trt.__name__} cannot build {source}: {_reason(build.log)}{_where(settings)}")
-        _finish(build, settings)
+            raise _failure(trt, source, build, settings)
+        _list_layers(build, settings)
         return build.facts
 
 
@@ -102,18 +105,33 @@ def build_in_memory(
     Raises BuildError or NetworkError.
     """
     with _prepare(trt, source, shapes, settings, attention=attention) as build:
-        with interruptible() as interrupted:
+        with _keep_timings(build, settings), interruptible() as interrupted:
             _show_progress(trt, build, settings, interrupted)
             plan = build.builder.build_serialized_network(build.network, build.config)
         if plan is None:
-            raise BuildError(f"{trt.__name__} cannot build {source}: {_reason(build.log)}{_where(settings)}")
-        _finish(build, settings)
+            raise _failure(trt, source, build, settings)
+        _list_layers(build, settings)
         yield plan, build.facts
 
 
-def _finish(build: "_Build", settings: BuildSettings) -> None:
-    """Save the timing cache, and call `on_layers` with the list of layers."""
-    _save_timing_cache(build.config, settings)
+@contextlib.contextmanager
+def _keep_timings(build: "_Build", settings: BuildSettings) -> Iterator[None]:
+    """Save the timing cache after a build, also after one that failed or was stopped.
+
+    A cache that cannot be saved, or that TensorRT does not hand out, is a warning: the plan may have taken hours.
+    """
+    try:
+        yield
+    finally:
+        if settings.timing_cache is not None:
+            try:
+                _save_timing_cache(build.config, settings.timing_cache)
+            except Exception as error:
+                logger.warning("the timings of %s are not kept: %s", settings.title or "the plan", error)
+
+
+def _list_layers(build: "_Build", settings: BuildSettings) -> None:
+    """Call `on_layers` with the list of layers."""
     if settings.on_layers is not None:
         settings.on_layers(build.log.listing)
 
@@ -240,10 +258,9 @@ def _capability(trt: Any, name: str) -> Any:
     return members[key]
 
 
-def _save_timing_cache(config: Any, settings: BuildSettings) -> None:
-    if settings.timing_cache is not None:
-        with write_atomically(settings.timing_cache) as partial:
-            partial.write_bytes(memoryview(config.get_timing_cache().serialize()))
+def _save_timing_cache(config: Any, path: Path) -> None:
+    with write_atomically(path) as partial:
+        partial.write_bytes(memoryview(config.get_timing_cache().serialize()))
 
 
 def _parser_errors(parser: Any) -> str:
@@ -253,6 +270,17 @@ def _parser_errors(parser: Any) -> str:
 
 def _reason(log: Any) -> str:
     return "; ".join(log.errors[:3]) or "it gave no reason"
+
+
+def _failure(trt: Any, source: Path, build: _Build, settings: BuildSettings) -> BuildError:
+    limit = ""
+    if settings.workspace_gib is not None:
+        kept = "" if settings.timing_cache is None else "; timings are kept"
+        limit = (
+            f". The workspace was limited to {settings.workspace_gib:g} GiB: if that is the reason, try a larger one "
+            f"with WORKSPACE_GIB (--workspace-gib){kept}"
+        )
+    return BuildError(f"{trt.__name__} cannot build {source}: {_reason(build.log)}{limit}{_where(settings)}")
 
 
 def _where(settings: BuildSettings) -> str:

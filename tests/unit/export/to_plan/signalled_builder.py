@@ -38,7 +38,7 @@ def test_ctrl_c_and_sigterm_stop_a_build_and_leave_nothing(
     monkeypatch.setattr(builder, "progress_monitor", signalling)
     source = small_graphs.attention_graph(tmp_path / "model.onnx")
     with pytest.raises(KeyboardInterrupt):
-        build(source, TOKENS, log=tmp_path / "build.log")
-    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "build.log"}
+        build(source, TOKENS, log=tmp_path / "build.log", timing_cache=tmp_path / "timing.cache")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "build.log", "timing.cache"}, "but timings"
     assert FINISHED not in (tmp_path / "build.log").read_text(), "TensorRT went on to the end"
     assert signal.getsignal(ignored) is _ignore

@@ -109,11 +109,26 @@ def test_the_workspace_limit_reaches_tensorrt(tmp_path: Path) -> None:
     """
     tokens = {"tokens": 8_000, "text_length": 64}
     full = small_graphs.attention_graph(tmp_path / "full/model.onnx", dtype=TensorProto.FLOAT)
-    with pytest.raises(BuildError, match="OutOfMemory"):
+    with pytest.raises(BuildError, match=r"OutOfMemory.* The workspace was limited to 0.9 GiB: .*WORKSPACE_GIB"):
         build(full, tokens, attention=Attention(2), workspace_gib=0.9)
     build(full, tokens, attention=Attention(2), workspace_gib=4.0)
     half = small_graphs.attention_graph(tmp_path / "half/model.onnx")
     build(half, tokens, attention=Attention(2), workspace_gib=0.1)
+
+
+def test_timings_are_kept_of_a_build_that_failed_too(tmp_path: Path) -> None:
+    source = small_graphs.attention_graph(tmp_path / "model.onnx")
+    cache = tmp_path / "timing.cache"
+    with pytest.raises(BuildError, match=r"limited to 1e-06 GiB.*\(--workspace-gib\); timings are kept"):
+        build(source, TOKENS, workspace_gib=1e-6, timing_cache=cache)
+    assert cache.stat().st_size and not (tmp_path / "model.plan").exists()
+    assert build(source, TOKENS, workspace_gib=4.0, timing_cache=cache).exists()
+
+
+def test_a_plan_is_not_lost_with_its_timings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = small_graphs.attention_graph(tmp_path / "model.onnx")
+    assert build(source, TOKENS, timing_cache=source / "timing.cache", title="expert").exists()
+    assert "the timings of expert are not kept: " in caplog.text
 
 
 def test_an_operator_that_tensorrt_does_not_know_is_named(tmp_path: Path) -> None:
