@@ -158,10 +158,12 @@ plans: setup-dev export ## exported graphs to TensorRT plans (PRECISION=..., SIZ
 compile-check: setup-dev export ## compile every graph at every precision with TensorRT-RTX, without a GPU (SMALLEST_COVER=1: few)
 	@$(python) -m export compile-check --checkpoint "$(merged)" $(if $(call on,$(SMALLEST_COVER)),--smallest-cover)
 
-serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..., METRICS_HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=..., LOG=...; CHECKPOINT=... or PRECISION=... exports it first)
+serve: installed ## run the server until Ctrl-C (HOST=... for gRPC, HTTP_HOST=..., METRICS_HOST=..., GRPC_PORT=..., HTTP_PORT=..., METRICS_PORT=..., 0 for a free port; TRACES_URL=..., LOG=...; CONFIG_NAME=..., MODELS="...", CUDA_POOL_BYTES=..., START_LIMIT_S=... as placement prints them; CHECKPOINT=... or PRECISION=... exports it first)
 	@$(python) -m embedded.serve --repository "$(REPOSITORY)" --host $(HOST) --grpc-port $(GRPC_PORT) \
 		--http-port $(HTTP_PORT) --metrics-port $(METRICS_PORT) $(if $(HTTP_HOST),--http-host $(HTTP_HOST)) \
-		$(if $(METRICS_HOST),--metrics-host $(METRICS_HOST)) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)") $(log)
+		$(if $(METRICS_HOST),--metrics-host $(METRICS_HOST)) $(if $(TRACES_URL),--traces-url "$(TRACES_URL)") $(log) \
+		$(if $(CONFIG_NAME),--config-name "$(CONFIG_NAME)") $(if $(MODELS),--models $(MODELS)) \
+		$(if $(CUDA_POOL_BYTES),--cuda-pool-bytes $(CUDA_POOL_BYTES)) $(if $(START_LIMIT_S),--start-limit-s $(START_LIMIT_S))
 
 studio: installed $(VENV)/.gateway-ready ## run the server and a page for making videos, on loopback, until Ctrl-C (PORT=..., DATA=..., TRACES_URL=..., LOG=...)
 	@$(python) -m embedded.studio --repository "$(REPOSITORY)" --port $(PORT) --data "$(or $(DATA),out/studio)" \

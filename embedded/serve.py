@@ -22,6 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--log", type=Path, default=Path("build/server.log"), help="Triton's log (default: %(default)s)"
     )
     parser.add_argument("--models", nargs="+", default=(), help="the models to load (default: all of the repository)")
+    parser.add_argument(
+        "--config-name", default="cpu", help="config set, such as placement's --out (default: %(default)s)"
+    )
+    parser.add_argument("--cuda-pool-bytes", type=int, help="Triton's memory pool on the first GPU (default: Triton's)")
+    parser.add_argument(
+        "--start-limit-s", type=float, default=180.0, help="longest start in seconds (default: %(default)g)"
+    )
     parser.add_argument("--traces-url", default="", help="OpenTelemetry collector, such as http://host:4318/v1/traces")
     for port, default in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
         parser.add_argument(f"--{port}-port", type=int, default=default, help="0 for a free one (default: %(default)s)")

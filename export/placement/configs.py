@@ -28,6 +28,7 @@ PRECISION_OF = {
 # tenths of a second; one without another, as at guidance 1, waits this long for nothing.
 MERGE_DELAY_US = 20_000
 PINNED_BYTES = 256 * MIB  # Triton's default
+LAUNCHER_START_LIMIT_S = 2400  # as the chart, whose pods read their weights from a volume too
 TEXT_ENCODER_THREADS = 8  # on the CPU: the chart's CPU request per pod; torch's default is every core of the node
 PRECISION_OPTIONS = {  # of `export.to_torch_program`
     "text_encoder": "--text-encoder-precision",
@@ -213,6 +214,22 @@ def server_options(placement: Placement, repository: Path, name: str) -> list[st
         options.append("--model-control-mode=explicit")
         options += [f"--load-model={model}" for model in models if model not in unloaded]
     return options
+
+
+def launcher_command(placement: Placement, repository: Path, name: str) -> str:
+    """Return the command that serves a placement without a container, by the embedded server's launcher.
+
+    It is empty where a graph is a plan, which that server's Triton has no backend for, and for several GPUs.
+    """
+    in_torch = {"text_encoder", *EXPERTS, *VAE_DECODERS} == {*torch_graphs(placement)}
+    if not in_torch or len(placement.gpus) > 1:
+        return ""
+    models = models_of_repository(repository)
+    loaded = " ".join(model for model in models if model not in unloaded_models(placement))
+    return (
+        f'make serve REPOSITORY="{repository}" CONFIG_NAME={name} MODELS="{loaded}" '
+        f"CUDA_POOL_BYTES={placement.pool_bytes(0)} START_LIMIT_S={LAUNCHER_START_LIMIT_S}"
+    )
 
 
 def torch_graphs(placement: Placement) -> list[str]:

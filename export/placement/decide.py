@@ -79,7 +79,13 @@ def _write_deployment(choice: Placement, options: argparse.Namespace) -> dict[st
 
     Raises SettingsError or FileNotFoundError.
     """
-    from export.placement.configs import programs_command, server_options, torch_graphs, write_configs
+    from export.placement.configs import (
+        launcher_command,
+        programs_command,
+        server_options,
+        torch_graphs,
+        write_configs,
+    )
 
     name, graphs = options.out or "NAME", torch_graphs(choice)
     command = programs_command(choice, options.repository) if graphs else ""
@@ -87,6 +93,7 @@ def _write_deployment(choice: Placement, options: argparse.Namespace) -> dict[st
     written = write_configs(choice, options.repository, options.out) if options.out else []
     return {
         "options": server_options(choice, options.repository, name),
+        "launcher_command": launcher_command(choice, options.repository, name),
         "programs": graphs,
         "programs_command": command,
         "written": [str(path) for path in written],
@@ -112,6 +119,8 @@ def _print(
         print("\n".join(f"  {option}" for option in deployed["options"]))
         print(f"and, so that nobody else loads models, a key of yours in the environment's {KEY_VARIABLE}:")
         print("\n".join(f"  {option}" for option in restriction_options(f"${KEY_VARIABLE}")))
+        if deployed["launcher_command"]:
+            print(f"or, without a container, with its Triton:\n  {deployed['launcher_command']}")
         print("\n".join(f"wrote {path}" for path in deployed["written"]) or "(--out NAME writes these configs)")
 
 

@@ -54,6 +54,14 @@ def test_an_address_on_the_command_line_is_taken() -> None:
     assert "--url somewhere.example:8001" in commands("generate", "HOST=somewhere.example")
 
 
+def test_a_placed_server_is_what_placement_prints() -> None:
+    named = ["CONFIG_NAME=torch", "MODELS=prepare denoiser", "CUDA_POOL_BYTES=536870912", "START_LIMIT_S=2400"]
+    (line,) = lines_with("embedded.serve", commands("serve", *named))
+    wanted = "--config-name torch --models prepare denoiser --cuda-pool-bytes 536870912 --start-limit-s 2400"
+    assert wanted.split() == [word.strip('"') for word in line.split()][-len(wanted.split()) :]
+    assert "--config-name" not in commands("serve")
+
+
 def test_an_address_of_ipv6_gets_brackets_in_the_url() -> None:
     assert "--host ::1 " in commands("serve", "HOST=::1")
     assert "--url [::1]:8001" in commands("generate", "HOST=::1")

@@ -28,21 +28,24 @@ READY = SimpleNamespace(
 def test_a_server_that_failed_for_good_is_a_failure_and_a_stop_is_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], happens: dict[str, Any] | None, code: int
 ) -> None:
-    logs: list[Path] = []
+    served: list[ServerOptions] = []
 
     @contextlib.contextmanager
     def running_server(
         options: ServerOptions, *, on_event: Callable[[dict[str, Any]], None], stop: Stop
     ) -> Iterator[SimpleNamespace]:
-        logs.append(options.log)
+        served.append(options)
         stop.set() if happens is None else on_event(happens)
         yield READY
         on_event({"event": "ended"})  # as each supervisor does when it is stopped
 
     monkeypatch.setattr(CommandEnd, "heed_signals", lambda end: None)
     monkeypatch.setattr(serve, "running_server", running_server)
-    assert serve.main(["--log", "second.log"]) == code
-    assert logs == [Path("second.log")]
+    placed = ["--config-name", "torch", "--cuda-pool-bytes", "536870912", "--start-limit-s", "2400"]
+    assert serve.main(["--log", "second.log", "--models", "prepare", "denoiser", *placed]) == code
+    (options,) = served
+    assert (options.log, options.models) == (Path("second.log"), ("prepare", "denoiser"))
+    assert (options.config_name, options.cuda_pool_bytes, options.start_limit_s) == ("torch", 536870912, 2400.0)
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("event=")]
     assert told == ([] if happens is None else [" ".join(f"{key}={value}" for key, value in happens.items())])
 

@@ -1,14 +1,22 @@
 """Experts as torch programs in place of plans: memory, layouts, configs and the command that makes the programs."""
 
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
 from export.__main__ import main, parser
 from export.placement.alternatives import find_alternatives
-from export.placement.configs import placed_configs, programs_command, server_options, torch_graphs
+from export.placement.configs import (
+    launcher_command,
+    placed_configs,
+    programs_command,
+    server_options,
+    torch_graphs,
+)
 from export.placement.gpu_memory import PROCESS_BYTES, SettingsError, VaeEngine
 from export.placement.layouts import Layout, Placement
 from export.placement.pick_layout import best_of_each_layout, placements
@@ -82,6 +90,27 @@ def test_the_programs_command_names_every_graph_and_precision(placement: Placeme
     assert command.endswith(f"{precisions} --exported --default-size 480x832x81")
     options = parser().parse_args(["torch-program", *command.split()[3:]])
     assert options.exported is True and options.default_size == "480x832x81"
+
+
+def test_all_of_it_can_be_served_without_a_container(placement: Placement, root: Path) -> None:
+    command = launcher_command(placement, root / "model_repository", "torch")
+    words = dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
+    assert command.startswith("make serve ") and words["CONFIG_NAME"] == "torch"
+    assert {*EXPERTS, "text_encoder", "vae_decoder"} < {*words["MODELS"].split()}
+    assert not {"vae_decoder_first", "vae_decoder_next"} & {*words["MODELS"].split()}
+    assert int(words["CUDA_POOL_BYTES"]) == placement.pool_bytes(0)
+
+
+@pytest.mark.parametrize("setting", [{"vae_engine": VaeEngine.IN_PROCESS}, {"text_encoder_device": "gpu"}, {}])
+def test_plans_are_not(setting: dict[str, Any], root: Path) -> None:
+    settings = {**WITHOUT_TENSORRT, **setting} if setting else {}
+    plans = decided("480x832", "141", **settings)
+    assert plans is not None and launcher_command(plans, root / "model_repository", "x") == ""
+
+
+def test_nor_are_two_gpus(root: Path) -> None:
+    two = best_of_each_layout(asked("480x832", **WITHOUT_TENSORRT), gpus("141", "141"))[0]
+    assert launcher_command(two, root / "model_repository", "x") == ""
 
 
 def test_the_report_says_that_they_need_no_plan(placement: Placement) -> None:
