@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from export.commands.onnx import add_precisions, chosen_folder
 
 if TYPE_CHECKING:
     from export.checkpoint.folder import Checkpoint
+    from export.parity.expert_plans import ExpertPlans
+    from export.parity.teacher_forced import ReferenceSettings
 
 PROMPT = "a red ball rolls left"
 
@@ -26,7 +28,9 @@ def add_parity(commands: Any, *, checkpoint: Path, folder_of: Callable[[argparse
     )
     parser.add_argument("--prompt", default=PROMPT, help="prompt of that generation (default: %(default)s)")
     parser.add_argument(
-        "--plans", type=Path, help="model repository with plans, whose experts are compared too, on a GPU"
+        "--plans",
+        type=Path,
+        help="model repository with plans, whose experts are compared too, on a GPU, at the smallest of their sizes",
     )
     add_precisions(parser)
     parser.set_defaults(command=lambda options: _parity(options, folder_of(options)))
@@ -42,11 +46,27 @@ def _parity(options: argparse.Namespace, folder: Path) -> None:
     folder = chosen_folder(options, folder, checkpoint.default_precisions)
     if not (folder / "high_noise_expert").is_dir():
         raise CheckpointError(f"{folder} has no exported graphs. Run `make export` for this checkpoint and precision.")
+    plans = _check_plans(options.plans, folder, checkpoint)
     precision = _compare_graphs(checkpoint, folder)["high_noise_expert"]
-    if checkpoint.kind is CheckpointKind.SMALL or options.plans:
-        candidates = _candidates(checkpoint, folder, precision, plans=options.plans)
-        comparison = _follow(checkpoint, candidates, prompt=options.prompt, steps=options.steps)
-        _judge(comparison, folder, precision)
+    if checkpoint.kind is CheckpointKind.SMALL or plans:
+        candidates = _candidates(checkpoint, folder, precision, plans=plans)
+        settings = _reference_settings(options, plans)
+        _judge(_follow(checkpoint, candidates, settings), folder, precision)
+
+
+def _check_plans(repository: Path | None, folder: Path, checkpoint: "Checkpoint") -> "ExpertPlans | None":
+    """Check the plans of the named repository before any work."""
+    from export.parity.expert_plans import check_plans
+
+    return None if repository is None else check_plans(repository, folder, checkpoint)
+
+
+def _reference_settings(options: argparse.Namespace, plans: "ExpertPlans | None") -> "ReferenceSettings":
+    """Return the generation to follow. With plans it has a size of theirs and runs where they run."""
+    from export.parity.teacher_forced import ReferenceSettings
+
+    settings = ReferenceSettings(options.prompt, options.steps)
+    return settings if plans is None else replace(settings, size=plans.size, device=plans.device)
 
 
 def _compare_graphs(checkpoint: "Checkpoint", folder: Path) -> dict[str, str]:
@@ -68,37 +88,40 @@ def _compare_graphs(checkpoint: "Checkpoint", folder: Path) -> dict[str, str]:
 
 
 def _candidates(
-    checkpoint: "Checkpoint", folder: Path, precision: str, *, plans: Path | None
+    checkpoint: "Checkpoint", folder: Path, precision: str, *, plans: "ExpertPlans | None"
 ) -> Mapping[str, Callable[[], Any]]:
     """Return loaders of the experts to compare: torch in BF16, graphs that a CPU can run, plans if named.
 
-    They are loaders so that one candidate is in memory at a time.
+    They are loaders so that one candidate is in memory at a time. On a CPU the graphs of a large checkpoint would take
+    days.
     """
+    from export.checkpoint.folder import CheckpointKind
     from export.parity.graph_parity import tolerance
     from export.parity.report import NOISE_FLOOR
-    from export.parity.teacher_forced import graph_experts, plan_experts, torch_experts
+    from export.parity.teacher_forced import graph_experts, torch_experts
 
-    candidates: dict[str, Callable[[], Any]] = {NOISE_FLOOR: lambda: torch_experts(checkpoint, "bf16")}
-    if tolerance("high_noise_expert", precision) is not None:
+    device = plans.device if plans else "cpu"
+    candidates: dict[str, Callable[[], Any]] = {NOISE_FLOOR: lambda: torch_experts(checkpoint, "bf16", device)}
+    if tolerance("high_noise_expert", precision) is not None and checkpoint.kind is CheckpointKind.SMALL:
         candidates[f"graph {precision}"] = lambda: graph_experts(folder, precision)
     if plans:
-        candidates[f"plan {precision}"] = lambda: plan_experts(plans, precision)
+        candidates[f"plan {precision}"] = plans.experts
     return candidates
 
 
 def _follow(
-    checkpoint: "Checkpoint", candidates: Mapping[str, Callable[[], Any]], *, prompt: str, steps: int
+    checkpoint: "Checkpoint", candidates: Mapping[str, Callable[[], Any]], settings: "ReferenceSettings"
 ) -> dict[str, Any]:
     """Generate with the reference, and report every candidate's error at every step."""
     from tqdm import tqdm
 
     from export.parity.report import report
-    from export.parity.teacher_forced import ReferenceSettings, errors_along, reference_run
+    from export.parity.teacher_forced import errors_along, reference_run
     from export.progress_bars import hide_progress_bars_of_diffusers
 
     hide_progress_bars_of_diffusers()
-    with tqdm(total=steps, desc="reference", unit="step") as bar:
-        passes = reference_run(checkpoint, ReferenceSettings(prompt, steps), lambda _: bar.update())
+    with tqdm(total=settings.steps, desc="reference", unit="step") as bar:
+        passes = reference_run(checkpoint, settings, lambda _: bar.update())
     errors = {name: errors_along(passes, experts()) for name, experts in tqdm(candidates.items(), unit="candidate")}
     return report(passes, errors)
 

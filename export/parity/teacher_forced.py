@@ -5,8 +5,10 @@ band of timesteps can be judged separately. The reference is diffusers' module i
 own precision, is one of the candidates: its error is the noise floor.
 """
 
+import gc
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,6 @@ from export.graphs.text_encoder import TextEncoderGraph
 from export.manifest import onnx_file
 from wan_t2v.contract import EXPERTS
 from wan_t2v.denoise import denoise
-from wan_t2v.engines.loader import GRAPH_FILES, EngineSettings, engine_from_file
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.experts import EngineExpert, Expert, Experts
 from wan_t2v.facts import TOKENIZER_FILE
@@ -53,11 +54,13 @@ class ReferencePass:
 
 @dataclass(frozen=True)
 class ReferenceSettings:
-    """Settings of the reference generation."""
+    """Settings of the reference generation: by default the checkpoint's default size, on the CPU."""
 
     prompt: str
     steps: int
     seed: int = 0
+    size: VideoShape | None = None
+    device: str = "cpu"
 
 
 class TorchExpert:
@@ -74,39 +77,64 @@ class TorchExpert:
         return velocity.float()
 
 
-def torch_experts(checkpoint: Checkpoint, precision: str) -> Mapping[str, Expert]:
-    """Load diffusers' modules of both experts in a precision."""
-    modules = {name: checkpoint.module(GRAPHS[name].component, precision) for name in EXPERTS}
-    return {name: TorchExpert(module, torch_dtype(precision)) for name, module in modules.items()}
+class OneAtATime(Mapping[str, Expert]):
+    """Both experts by name, of which one is loaded: the one that was last asked for. A generation switches once."""
+
+    def __init__(self, load: Callable[[str], Expert]) -> None:
+        self._load = load
+        self._loaded: tuple[str, Expert] | None = None
+
+    def __getitem__(self, name: str) -> Expert:
+        if name not in EXPERTS:
+            raise KeyError(name)
+        if self._loaded is None or self._loaded[0] != name:
+            self._loaded = None
+            _free_memory()
+            self._loaded = name, self._load(name)
+        return self._loaded[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(EXPERTS)
+
+    def __len__(self) -> int:
+        return len(EXPERTS)
+
+
+def _free_memory() -> None:
+    """Free what nothing refers to any more, and give what torch keeps of a GPU's memory back to others."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing without a GPU
+
+
+def torch_experts(checkpoint: Checkpoint, precision: str, device: str = "cpu") -> Mapping[str, Expert]:
+    """Load diffusers' modules of the experts in a precision, one at a time. No product is in TF32 from here on."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+    def load(name: str) -> Expert:
+        module: Any = checkpoint.module(GRAPHS[name].component, precision)
+        return InPrecision(TorchExpert(module.to(device), torch_dtype(precision)), precision, device)
+
+    return OneAtATime(load)
 
 
 def graph_experts(folder: Path, precision: str) -> Mapping[str, Expert]:
     """Load the exported graphs of both experts in ONNX Runtime on the CPU, which must support the precision."""
     engines = {name: OnnxRuntimeEngine(onnx_file(folder / name)) for name in EXPERTS}
-    return {name: _InPrecision(EngineExpert(_NumpyEngine(e)), precision, "cpu") for name, e in engines.items()}
-
-
-def plan_experts(repository: Path, precision: str) -> Mapping[str, Expert]:
-    """Load both experts' TensorRT plans of a model repository into this process, on a GPU."""
-    device = "cuda:0"
-    settings = EngineSettings("tensorrt", device)
-    file = GRAPH_FILES["tensorrt"].name
-    engines = {name: engine_from_file(repository / name / "1" / file, settings) for name in EXPERTS}
-    return {name: _InPrecision(EngineExpert(engine), precision, device) for name, engine in engines.items()}
+    return {name: InPrecision(EngineExpert(_NumpyEngine(e)), precision, "cpu") for name, e in engines.items()}
 
 
 def reference_run(
     checkpoint: Checkpoint, settings: ReferenceSettings, on_step: Callable[[int], object] = lambda step: None
 ) -> list[ReferencePass]:
-    """Generate with the reference at the checkpoint's default size and guidance, and return every forward pass.
+    """Generate with the reference at the checkpoint's default guidance, and return every forward pass, on the CPU.
 
     `on_step` is called with the index of each finished step.
     """
     facts = checkpoint.facts
     fields = {name: field["value"] for name, field in checkpoint.defaults.items()}
-    video = VideoShape(fields["num_frames"], fields["height"], fields["width"])
-    recorder = _Recorder(torch_experts(checkpoint, "fp32"))
-    embeds, negative = _text_embeddings(checkpoint, [settings.prompt, fields["negative_prompt"]])
+    video = settings.size or VideoShape(fields["num_frames"], fields["height"], fields["width"])
+    recorder = _Recorder(torch_experts(checkpoint, "fp32", settings.device))
+    embeds, negative = _text_embeddings(checkpoint, [settings.prompt, fields["negative_prompt"]], settings.device)
     with ThreadPoolExecutor(1) as executor:
         denoise(
             starting_noise(facts.grid.latent_shape(video), settings.seed),
@@ -132,15 +160,16 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
-def _text_embeddings(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[Tensor]:
-    """Encode each prompt to (1, text_length, D) with the text encoder's module in FP32."""
-    encoder = TextEncoderGraph(checkpoint.module("text_encoder"))
+def _text_embeddings(checkpoint: Checkpoint, prompts: Sequence[str], device: str) -> list[Tensor]:
+    """Encode each prompt to (1, text_length, D) with the text encoder's module in FP32. They are on the CPU."""
+    encoder = TextEncoderGraph(checkpoint.module("text_encoder")).to(device)
     with tempfile.TemporaryDirectory() as folder:
         save_tokenizer(checkpoint.folder, Path(folder) / TOKENIZER_FILE)
         tokenizer = PromptTokenizer(Path(folder), text_length=checkpoint.facts.text_length)
     tokens = [tokenizer(clean_prompt(prompt)) for prompt in prompts]
     with torch.inference_mode():
-        return [encoder(torch.from_numpy(t.input_ids), torch.from_numpy(t.attention_mask)) for t in tokens]
+        given = [[torch.from_numpy(array).to(device) for array in (t.input_ids, t.attention_mask)] for t in tokens]
+        return [encoder(ids, mask).cpu() for ids, mask in given]
 
 
 class _NumpyEngine:
@@ -153,7 +182,7 @@ class _NumpyEngine:
         return self._engine({name: tensor.numpy() for name, tensor in inputs.items()}, outputs)
 
 
-class _InPrecision:
+class InPrecision:
     """Expert that takes FP32 tensors on the CPU and calls an expert in another precision, on another device."""
 
     def __init__(self, expert: Expert, precision: str, device: str) -> None:
@@ -168,6 +197,7 @@ class _Recorder:
     def __init__(self, reference: Mapping[str, Expert]) -> None:
         self.passes: list[ReferencePass] = []
         self._reference, self._step = reference, 1
+        self._lock = threading.Lock()  # the guidance passes of a step come from two threads; one has room on a GPU
 
     def experts(self, boundary_timestep: float) -> Experts:
         high, low = (self._record(name) for name in EXPERTS)
@@ -179,8 +209,10 @@ class _Recorder:
 
     def _record(self, name: str) -> Expert:
         def call(latents: Tensor, timestep: float, text_embeddings: Tensor) -> Tensor:
-            velocity = self._reference[name](latents, timestep, text_embeddings)
-            self.passes.append(ReferencePass(self._step, name, timestep, latents.clone(), text_embeddings, velocity))
+            with self._lock:
+                velocity = self._reference[name](latents, timestep, text_embeddings)
+                one = ReferencePass(self._step, name, timestep, latents.clone(), text_embeddings, velocity)
+                self.passes.append(one)
             return velocity
 
         return call

@@ -11,8 +11,8 @@ from wan_t2v.manifests import BUILD_PLANS
 MAINLINE, RTX = "tensorrt", "tensorrt_rtx"  # plans of one do not load in the other
 MODULES = (MAINLINE, RTX)  # in order of preference
 _INSTALL = {
-    "tensorrt": f"the serving image holds it, and its plans are built there: {BUILD_PLANS}",
-    "tensorrt_rtx": "pip install tensorrt-rtx-cu13",
+    MAINLINE: f"the serving image has it, and builds its plans: {BUILD_PLANS}; elsewhere pip install tensorrt",
+    RTX: "pip install tensorrt-rtx-cu13",
 }
 
 

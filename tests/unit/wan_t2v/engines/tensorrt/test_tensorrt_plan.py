@@ -128,7 +128,7 @@ def test_the_module_is_chosen_in_one_place() -> None:
     with pytest.raises(TensorRtMissing, match="'openvino' is no TensorRT module, known: tensorrt, tensorrt_rtx"):
         tensorrt_module("openvino")
     if "tensorrt" not in [name for name in MODULES if _importable(name)]:
-        with pytest.raises(TensorRtMissing, match="built there: python3 -m deploy.image.build_plans"):
+        with pytest.raises(TensorRtMissing, match="builds its plans: python3 -m deploy.image.build_plans"):
             tensorrt_module("tensorrt")
 
 
