@@ -1,12 +1,15 @@
 """`make serve`: run the embedded server in the foreground until Ctrl-C, SIGTERM, or SIGHUP of a closed terminal."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
 from embedded.errors import ServerError, StartStopped
 from embedded.options import LOOPBACK, ServerOptions
 from embedded.server import CommandEnd, running_server, say
+
+MOST_START_S = 86_400
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,9 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--config-name", default="cpu", help="config set, such as placement's --out (default: %(default)s)"
     )
-    parser.add_argument("--cuda-pool-bytes", type=int, help="Triton's memory pool on the first GPU (default: Triton's)")
     parser.add_argument(
-        "--start-limit-s", type=float, default=180.0, help="longest start in seconds (default: %(default)g)"
+        "--cuda-pool-bytes", type=_bytes, help="Triton's memory pool on the first GPU (default: Triton's)"
+    )
+    parser.add_argument(
+        "--start-limit-s", type=_seconds, default=180.0, help="longest start in seconds (default: %(default)g)"
     )
     parser.add_argument("--traces-url", default="", help="OpenTelemetry collector, such as http://host:4318/v1/traces")
     for port, default in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
@@ -50,6 +55,19 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"error: {error}")
         return 1
     return 1 if failed else 0
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= MOST_START_S:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}; accepted: seconds above 0, up to {MOST_START_S}")
+
+
+def _bytes(text: str) -> int:
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}; accepted: a whole number of bytes from 0")
 
 
 if __name__ == "__main__":

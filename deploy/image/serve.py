@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     for number in PASSED_ON:
         signal.signal(number, lambda received, _: early.append(received))
     if prefix := region_prefix(arguments):
-        remove_regions(FOLDER, prefix)
+        _remove_leftovers(prefix)
     try:
         server = subprocess.Popen([PROGRAM, *arguments], restore_signals=False)  # SIGPIPE stays ignored
     except OSError as error:
@@ -41,6 +41,13 @@ def main(arguments: list[str]) -> int:
         server.send_signal(received)
     code = server.wait()
     return 128 - code if code < 0 else code
+
+
+def _remove_leftovers(prefix: str) -> None:
+    try:
+        remove_regions(FOLDER, prefix)
+    except OSError as error:  # such as of another user's: they take room, and the server starts all the same
+        print(f"{PROGRAM}: shared memory of an earlier server stays: {error}", file=sys.stderr)
 
 
 def region_prefix(arguments: Sequence[str]) -> str:

@@ -13,8 +13,12 @@ def stop_signals() -> list[signal.Signals]:
 
 @contextlib.contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt for each of the signals, so that what runs cleans up. Earlier handlers come back."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in stop_signals()}
+    """Raise KeyboardInterrupt for each of the signals, so that what runs cleans up. Earlier handlers come back.
+
+    One that is ignored stays so, such as Ctrl-C in a command that a script put into the background.
+    """
+    heeded = [number for number in stop_signals() if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in heeded}
     try:
         yield
     finally:

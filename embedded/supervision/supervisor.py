@@ -81,9 +81,9 @@ class Supervisor:
 
     def _end_triton(self) -> None:
         """End the server and all of its processes; kill one that never served, since no caller waits for it."""
-        if self._triton is not None:
-            (self._triton.end if self._serving else self._triton.kill)()
-            self._triton = None  # its id may be another process group's by the next time
+        triton, self._triton = self._triton, None  # first: its id may be another process group's by the next time
+        if triton is not None:
+            (triton.end if self._serving else triton.kill)()
 
     def _serve(self) -> None:
         """Run a server, and a new one whenever it dies. Raises ServerError if the first does not start."""
@@ -99,7 +99,7 @@ class Supervisor:
             restarts.record_death()
             with failures.passed_over("the dead server's end"):
                 self._after_death(restarts.pause_s)
-            while not self._restart(restarts):
+            while not self._restart(restarts, failures):
                 restarts.record_failure()
 
     def _start_first(self) -> None:
@@ -114,7 +114,7 @@ class Supervisor:
                 self.report({"event": "start aborted", "error": str(error), "tries_left": left})
         return None
 
-    def _restart(self, restarts: Restarts) -> bool:
+    def _restart(self, restarts: Restarts, failures: CheckFailures) -> bool:
         """Start a server after a death. Returns False, with an event, if that failed; True also if told to stop."""
         self._wait(restarts.pause_s)
         try:
@@ -123,7 +123,8 @@ class Supervisor:
                     self._own.remake_folder()
                 self._start()
         except Exception as error:  # whatever it is: a server that was ready once is never given up
-            self._end_triton()
+            with failures.passed_over("the end of a start"):
+                self._end_triton()
             reason = str(error) if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
             self.report({"event": "not started again", "error": reason})
             return False

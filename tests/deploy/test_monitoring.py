@@ -36,6 +36,7 @@ TARGET_LABELS = {
     "namespace",
     "pod",
     "endpoint",
+    "container",
     "app_kubernetes_io_instance",
 }  # given by Prometheus, or by the PodMonitor
 CHOSEN = {"$job": ".*", "$instance": ".*", "$step_tflop": "3357", "$rate_tflops": "989"}

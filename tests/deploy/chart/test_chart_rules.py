@@ -58,7 +58,7 @@ def test_the_charts_rules_are_those_of_the_file_for_the_series_of_the_release() 
         for rule in rules()
     ]
     assert in_the_chart() == wanted and JOB not in str(wanted)
-    assert len([rule for rule in wanted if "alert" in rule]) == 16
+    assert len([rule for rule in wanted if "alert" in rule]) == 17
 
 
 def test_there_is_one_copy_of_alerts_and_dashboard() -> None:
@@ -73,7 +73,7 @@ def test_links_lead_to_where_the_runbook_is_read() -> None:
         for rule in in_the_chart(f'monitoring.rules.runbookUrl="{address}"')
         if "alert" in rule
     }
-    assert len(links) == 16 and all(link.startswith(f"{address}want2v") for link in links)
+    assert len(links) == 17 and all(link.startswith(f"{address}want2v") for link in links)
 
 
 def test_alerts_can_be_left_out_by_name() -> None:

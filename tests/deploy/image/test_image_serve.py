@@ -1,6 +1,7 @@
 """The command of the server's container."""
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -53,6 +54,23 @@ def environment(folder: Path, program: str) -> dict[str, str]:
     fake.write_text(program)
     fake.chmod(0o755)
     return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_shared_memory_that_cannot_be_removed_ends_no_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(folder: Path, prefix: str) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", f"{folder}/{prefix}_1")
+
+    monkeypatch.setattr(serve, "remove_regions", refuse)
+    monkeypatch.setattr(serve, "PROGRAM", "true")
+    handlers = {number: signal.getsignal(number) for number in serve.PASSED_ON}
+    try:
+        assert serve.main(["--backend-config=python,shm-region-prefix-name=of_another"]) == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert "shared memory of an earlier server stays: [Errno 1]" in capsys.readouterr().err
 
 
 def test_the_servers_command_runs_triton_with_a_deep_stack(tmp_path: Path) -> None:

@@ -50,6 +50,14 @@ def test_a_server_that_failed_for_good_is_a_failure_and_a_stop_is_none(
     assert told == ([] if happens is None else [" ".join(f"{key}={value}" for key, value in happens.items())])
 
 
+@pytest.mark.parametrize("option", ["--start-limit-s=nan", "--start-limit-s=0", "--start-limit-s=inf",
+                                    "--cuda-pool-bytes=-1", "--cuda-pool-bytes=1e9"])  # fmt: skip
+def test_a_limit_that_is_none_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        serve.main([option])
+    assert f"got {option.partition('=')[2]!r}; accepted: " in capsys.readouterr().err
+
+
 SERVE = """
 import contextlib, sys
 from types import SimpleNamespace

@@ -12,12 +12,12 @@ def ask_at_most_every(
 
     In between, the last answer holds. `now` is a steady clock.
     """
-    last, asked = False, -math.inf
+    cancelled, checked_at = False, -math.inf
 
     def answer() -> bool:
-        nonlocal last, asked
-        if not last and now() - asked >= seconds:
-            last, asked = bool(is_cancelled()), now()
-        return last
+        nonlocal cancelled, checked_at
+        if not cancelled and now() - checked_at >= seconds:
+            cancelled, checked_at = bool(is_cancelled()), now()
+        return cancelled
 
     return answer

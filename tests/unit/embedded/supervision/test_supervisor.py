@@ -73,6 +73,25 @@ def test_a_follower_that_cannot_even_be_started_is_followed_too(
     assert once == [1, 1], "by the next time their process groups' ids may be others'"
 
 
+def test_a_follower_that_does_not_start_and_cannot_be_ended_is_followed_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a free descriptor neither /proc nor /dev/shm can be listed, which ending it does."""
+
+    def kill(triton: FakeTriton) -> None:
+        triton.end("kill")
+        if triton.lives_s == 0:
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    world = World([200.0, 0, 5.0])
+    monkeypatch.setattr(FakeTriton, "kill", kill)
+    events = world.run(monkeypatch, tmp_path)
+    assert events.count("check failed") == 1 and "failed" not in events
+    assert [event for event in events if event != "check failed"] == (
+        ["ready", "server died", "not started again", "started again"]
+    )
+
+
 @pytest.mark.parametrize("aborted", [1, 2])
 def test_a_first_start_that_ends_by_a_signal_is_tried_again(
     aborted: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -46,12 +46,12 @@ def clips() -> list[torch.Tensor]:
 
 
 def frames(model: VaeDecoder) -> list[Any]:
-    found = []
+    pictures = []
     for latents in clips():
         (response,) = model.execute([FakeRequest(latents_to_decode=latents, settings=signed())])
         assert not response.has_error(), response.error().message()
-        found.append(response.output_tensors()[1].as_numpy())
-    return found
+        pictures.append(response.output_tensors()[1].as_numpy())
+    return pictures
 
 
 def link_decoders(repository: Path, programs: Path, folder: Path) -> Path:
