@@ -34,6 +34,7 @@ OTHER_METRICS = {
     "up": set(),
     "wan_t2v_gateway_certificate_expiration_timestamp_seconds": set(),
     "kube_pod_container_status_ready": {"container"},
+    "kube_pod_deletion_timestamp": set(),
     "kube_pod_container_status_restarts_total": {"container"},
 }
 SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
