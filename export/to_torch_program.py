@@ -30,6 +30,7 @@ from export.graphs.precision import IN_ONNX_RUNTIME, PART_OF, Precisions, torch_
 from export.graphs.registry import GRAPHS, ExampleCall
 from export.parity.graph_parity import TOLERANCES, ParityError, largest_error
 from export.program_file import write_program
+from export.unchanged_checkpoint import check_unchanged
 from export.weightless_program import link_weights, remove_links, write_weightless_program
 from wan_t2v.engines.loader import GRAPH_FILES
 from wan_t2v.engines.torch_program import TorchEngine
@@ -128,6 +129,7 @@ def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[
             write_program(module, call, path)
         logger.info("%s: relative error against its module %.1e", path, _check(graph, module, call, path))
     sealed = {**made_from, FILE.hash_key: sha256_of_file(path)}
+    check_unchanged(checkpoint, origin.component)
     with write_atomically(folder / FILE.manifest) as partial:
         partial.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
 

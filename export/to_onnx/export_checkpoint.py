@@ -29,6 +29,7 @@ from export.to_onnx.export_in_place import InPlaceGraph
 from export.to_onnx.graph_export import ExportSettings, GraphExport
 from export.to_onnx.latent_preview import write_preview
 from export.to_onnx.model_files import seal_model_files, write_model_files
+from export.unchanged_checkpoint import check_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ def export_checkpoint(
 
     `on_written` is called with each graph that was written beside the checkpoint's shards.
     Raises OccupiedFolderError or DiskSpaceError before anything is exported, CheckpointError for weights that do not
-    fit their config, GraphError for a graph with wrong shapes, and ParityError for a graph that differs from its
-    module.
+    fit their config or that change meanwhile, GraphError for a graph with wrong shapes, and ParityError for a graph
+    that differs from its module.
     """
     if not settings.external_weights:
         checkpoint.check_fits_inside()
@@ -70,6 +71,7 @@ def export_checkpoint(
     in_place = _write_all(stale, on_written)
     for export in stale:
         export.seal(in_place.get(export.graph))
+    check_unchanged(checkpoint)
     weights = {graph: checkpoint.hash_of(GRAPHS[graph].component).sha256 for graph in GRAPHS}
     seal_model_files(folder, {graph: {"checkpoint_sha256": sha256} for graph, sha256 in weights.items()})
     return folder

@@ -30,6 +30,7 @@ from export.to_onnx.check import check_shapes
 from export.to_onnx.export_in_place import CHECKED_SIZES, InPlaceGraph, export_in_place, in_place_path
 from export.to_onnx.exporter import onnx_from_module
 from export.to_onnx.manifest import graph_manifest, is_current, origin
+from export.unchanged_checkpoint import check_unchanged
 from wan_t2v.contract import EXPERTS
 from wan_t2v.manifests import GRAPH_MANIFEST, GraphOrigin, to_json
 
@@ -120,7 +121,7 @@ class GraphExport:
     def seal(self, in_place: InPlaceGraph | None) -> None:
         """Compare the graph with its module, then write its manifest. A graph without a manifest is unverified.
 
-        Raises ParityError.
+        Raises ParityError, and CheckpointError for a checkpoint that changed since it was hashed.
         """
         parity, reason = self._compare()
         path = in_place.path if in_place else self.folder / self.graph / ONNX
@@ -132,6 +133,7 @@ class GraphExport:
                 weights=asdict(in_place.external_data),
                 structure=asdict(in_place.structure),
             )
+        check_unchanged(self.checkpoint, GRAPHS[self.graph].component)
         with write_atomically(self.folder / self.graph / GRAPH_MANIFEST) as partial:
             partial.write_text(to_json(manifest), encoding="utf-8")
 
