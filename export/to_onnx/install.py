@@ -3,6 +3,7 @@
 import filecmp
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,21 +31,15 @@ READ_BY = {
 def install_export(folder: Path, repository: Path) -> Path:
     """Copy all graphs and model files from an export `folder` into `repository`, each file atomically.
 
-    Files with the same content are kept. A manifest is copied after its graph: after an interruption the server refuses
-    the graph, since its hash is not the one in the manifest. Raises FileNotFoundError for an unfinished export.
+    Files with the same content are kept. Raises FileNotFoundError for an unfinished export, before anything is copied.
     """
-    install_model_files(folder, repository)
-    for graph in PART_OF:
-        for name in (ONNX, GRAPH_MANIFEST):
-            _copy(folder / graph / name, repository / graph / VERSION / name)
+    _install(folder, repository, [f"{graph}/{name}" for graph in PART_OF for name in (ONNX, GRAPH_MANIFEST)])
     return repository
 
 
 def install_model_files(folder: Path, repository: Path) -> None:
     """Copy the files that models read besides their graphs. Raises FileNotFoundError for an unfinished export."""
-    for model, names in READ_BY.items():
-        for name in names:
-            _copy(folder / name, repository / model / VERSION / name)
+    _install(folder, repository, [])
 
 
 def check_same_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -68,9 +63,7 @@ def install_without_graphs(folder: Path, repository: Path) -> None:
 
     Raises FileNotFoundError for an unfinished export.
     """
-    install_model_files(folder, repository)
-    for graph in PART_OF:
-        _copy(folder / graph / GRAPH_MANIFEST, repository / graph / VERSION / GRAPH_MANIFEST)
+    _install(folder, repository, [f"{graph}/{GRAPH_MANIFEST}" for graph in PART_OF])
 
 
 def set_default_size(repository: Path, size: VideoShape) -> None:
@@ -95,10 +88,41 @@ def set_default_size(repository: Path, size: VideoShape) -> None:
         partial.write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
 
 
-def _copy(source: Path, target: Path) -> None:
+def _install(folder: Path, repository: Path, of_graphs: Iterable[str]) -> None:
+    """Copy the files `of_graphs`, each `<graph>/<name>`, then those of the models. Touch nothing if nothing differs.
+
+    Files that a running server holds open are replaced and not written to. An installation that breaks off may leave
+    graphs of two exports, even of the same weights. So the models' manifests name no graphs until all is copied, which
+    each model refuses at its load.
+    """
+    manifests = [(folder / FILES_MANIFEST, repository / model / VERSION / FILES_MANIFEST) for model in READ_BY]
+    files = [(folder / name, repository / Path(name).parent / VERSION / Path(name).name) for name in of_graphs]
+    files += [
+        (folder / name, repository / model / VERSION / name)
+        for model, names in READ_BY.items()
+        for name in names
+        if name != FILES_MANIFEST
+    ]
+    differing = [pair for pair in (*files, *manifests) if _differs(*pair)]
+    if not differing:
+        return
+    _mark_unfinished(folder, [target for _, target in manifests])
+    for source, target in [*(pair for pair in files if pair in differing), *manifests]:
+        with write_atomically(target) as partial:
+            shutil.copyfile(source, partial)
+
+
+def _differs(source: Path, target: Path) -> bool:
+    """Whether `target` is to be copied. Raises FileNotFoundError for an unfinished export."""
     if not source.exists():
         raise FileNotFoundError(f"{source} is missing: the export did not finish. Run `make export` again.")
-    if target.exists() and filecmp.cmp(source, target, shallow=False):
-        return
-    with write_atomically(target) as partial:
-        shutil.copyfile(source, partial)
+    return not (target.exists() and filecmp.cmp(source, target, shallow=False))
+
+
+def _mark_unfinished(folder: Path, manifests: Iterable[Path]) -> None:
+    """Write manifests that have the files in `folder` and no graphs."""
+    names = {name for names in READ_BY.values() for name in names} - {FILES_MANIFEST}
+    unfinished = FilesManifest({name: sha256_of_file(folder / name) for name in sorted(names)}, graphs={})
+    for manifest in manifests:
+        with write_atomically(manifest) as partial:
+            partial.write_text(unfinished.to_json(), encoding="utf-8")
