@@ -20,6 +20,10 @@ class OccupiedFolderError(ExpectedError):
     """A folder that would be replaced and holds something that the command did not write."""
 
 
+class SharedFolderError(ExpectedError):
+    """A folder that two commands write at the same time."""
+
+
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. On success the temporary file replaces `path`."""
@@ -38,6 +42,7 @@ def write_folder_atomically(folder: Path, *, made_here: Callable[[Path], bool]) 
 
     A link is followed: it stays, and the folder that it names is replaced, on that folder's disk.
     Raises OccupiedFolderError, before anything is written, for a folder that `check_replaceable` refuses.
+    Raises SharedFolderError if another command took the temporary folder for a leftover.
     """
     check_replaceable(folder, made_here)
     folder = folder.resolve()
@@ -53,6 +58,13 @@ def write_folder_atomically(folder: Path, *, made_here: Callable[[Path], bool]) 
             folder.replace(old)
         partial.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
+    except FileNotFoundError:
+        if partial.exists():
+            raise
+        raise SharedFolderError(
+            f"Another command that writes {folder} ran at the same time, and removed what this one had written. "
+            "Run one at a time."
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -60,10 +72,14 @@ def write_folder_atomically(folder: Path, *, made_here: Callable[[Path], bool]) 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove the partial files and folders that killed processes left in `folder`, of `name` or of every name.
 
+    A folder that was moved away for one that never came is moved back.
     For a target with one writer at a time: what a running one has written would be removed too.
     """
     for path in _leftovers(folder, name):
-        if path.is_dir() and not path.is_symlink():
+        target = folder / path.name[1:].rsplit(".", 2)[0]
+        if path.suffix == ".old" and not target.exists():
+            path.replace(target)
+        elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)

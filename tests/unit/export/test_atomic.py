@@ -8,6 +8,7 @@ import pytest
 
 from export.atomic import (
     OccupiedFolderError,
+    SharedFolderError,
     holds_only,
     remove_abandoned,
     remove_leftovers,
@@ -125,6 +126,38 @@ def test_what_killed_processes_left_is_removed(name: str | None, left: list[str]
     remove_leftovers(tmp_path, name)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(left)
     remove_leftovers(tmp_path / "nowhere")
+
+
+def test_a_folder_that_was_moved_away_for_nothing_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C or a kill between the two renames."""
+    target, replace = tmp_path / "wan.lora", Path.replace
+    target.mkdir()
+    (target / "old").touch()
+
+    def stopped(path: Path, to: Path) -> Path:
+        if to == target:
+            raise KeyboardInterrupt
+        return replace(path, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt), write_folder_atomically(target, made_here=ours) as partial:
+            (partial / "new").touch()
+    assert not target.exists()
+    remove_leftovers(tmp_path, "wan.lora")
+    assert [path.name for path in tmp_path.iterdir()] == ["wan.lora"]
+    assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def test_a_writer_whose_folder_another_one_removed_is_told_why(tmp_path: Path) -> None:
+    told = pytest.raises(SharedFolderError, match="ran at the same time.* Run one at a time.")
+    with told, write_folder_atomically(tmp_path / "graph", made_here=ours):
+        remove_leftovers(tmp_path, "graph")
+    with told, write_folder_atomically(tmp_path / "graph", made_here=ours) as partial:
+        remove_leftovers(tmp_path, "graph")
+        (partial / "new").touch()
+    with pytest.raises(FileNotFoundError), write_folder_atomically(tmp_path / "graph", made_here=ours) as partial:
+        (partial / "missing").read_text()
 
 
 @pytest.mark.parametrize(("hours", "left"), [(0, ["dead", "running", "own"]), (2, ["running"])])
