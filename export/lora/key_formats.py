@@ -1,9 +1,11 @@
 """Name formats of LoRA tensors: a prefix, a module of the expert, and a suffix for the tensor's role.
 
 transformer.blocks.0.attn1.to_q.lora_A.weight              diffusers
-base_model.model.blocks.0.attn1.to_q.lora_A.weight         PEFT
+base_model.model.blocks.0.attn1.to_q.lora_A.weight         PEFT; also base_model.model.diffusion_model.
 diffusion_model.blocks.0.self_attn.q.lora_down.weight      lightx2v, ComfyUI; also .alpha, .diff, .diff_b, .diff_m
+pipe.dit.blocks.0.self_attn.q.lora_A.default.weight        DiffSynth
 lora_unet_blocks_0_self_attn_q.lora_down.weight            kohya
+lora_unet__blocks_0_self_attn_q.lora_down.weight           VideoX-Fun
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,8 @@ from enum import Enum
 ACCEPTED = (
     "lora_A/lora_B or lora_down/lora_up with .weight, .alpha, .diff, .diff_b, .diff_m, under modules in the names of "
     "diffusers (transformer.blocks.0.attn1.to_q), PEFT (base_model.model...), Wan's code "
-    "(diffusion_model.blocks.0.self_attn.q) or kohya (lora_unet_blocks_0_self_attn_q)"
+    "(diffusion_model.blocks.0.self_attn.q), DiffSynth (pipe.dit...), kohya (lora_unet_blocks_0_self_attn_q) or "
+    "VideoX-Fun (lora_unet__blocks...)"
 )
 SECOND_EXPERT = "transformer_2."
 
@@ -53,12 +56,15 @@ _PARTNERS = {
     ".lora.down.": ".lora.up.",
     ".lora.up.": ".lora.down.",
 }
-_PREFIXES = (
+_PREFIXES = (  # the longest first of those that begin alike
+    "base_model.model.diffusion_model.",
     "base_model.model.",
     "model.diffusion_model.",
     "diffusion_model.",
     SECOND_EXPERT,
     "transformer.",
+    "pipe.dit.",
+    "lora_unet__",
     "lora_unet_",
     "",
 )

@@ -16,11 +16,14 @@ TABLE = spellings(SHAPES)
         "transformer_2.blocks.1.attn1.to_out.0.lora_A.weight",
         "transformer.blocks.1.attn1.to_out.0.lora.down.weight",
         "base_model.model.blocks.1.attn1.to_out.0.lora_A.default.weight",
+        "base_model.model.diffusion_model.blocks.1.self_attn.o.lora_A.weight",
         "blocks.1.attn1.to_out.0.lora_A.weight",
         "diffusion_model.blocks.1.self_attn.o.lora_down.weight",
         "model.diffusion_model.blocks.1.self_attn.o.lora_A.weight",
         "blocks.1.self_attn.o.lora_down.weight",
         "lora_unet_blocks_1_self_attn_o.lora_down.weight",
+        "lora_unet__blocks_1_self_attn_o.lora_down.weight",
+        "pipe.dit.blocks.1.self_attn.o.lora_A.default.weight",
     ],
 )
 def test_every_published_form_is_understood(key: str) -> None:
