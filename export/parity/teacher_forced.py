@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from export.checkpoint.folder import Checkpoint
+from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.checkpoint.tokenizer import save_tokenizer
 from export.graphs.precision import torch_dtype
 from export.graphs.registry import GRAPHS
@@ -129,16 +129,19 @@ def reference_run(
     """Generate with the reference at the checkpoint's default guidance, and return every forward pass, on the CPU.
 
     `on_step` is called with the index of each finished step.
+    Raises CheckpointError for so few steps that an expert has none.
     """
     facts = checkpoint.facts
     fields = {name: field["value"] for name, field in checkpoint.defaults.items()}
+    schedule = UniPcSchedule(facts.scheduler, official_sigmas(settings.steps), flow_shift=fields["flow_shift"])
+    _check_both_run([float(timestep) for timestep in schedule.timesteps], facts.boundary_timestep)
     video = settings.size or VideoShape(fields["num_frames"], fields["height"], fields["width"])
     recorder = _Recorder(torch_experts(checkpoint, "fp32", settings.device))
     embeds, negative = _text_embeddings(checkpoint, [settings.prompt, fields["negative_prompt"]], settings.device)
     with ThreadPoolExecutor(1) as executor:
         denoise(
             starting_noise(facts.grid.latent_shape(video), settings.seed),
-            UniPcSchedule(facts.scheduler, official_sigmas(settings.steps), flow_shift=fields["flow_shift"]),
+            schedule,
             experts=recorder.experts(facts.boundary_timestep),
             prompt_embeds=embeds,
             negative_prompt_embeds=negative,
@@ -148,6 +151,14 @@ def reference_run(
             after_step=lambda step: recorder.next_step(step.index, on_step),
         )
     return recorder.passes
+
+
+def _check_both_run(timesteps: Sequence[float], boundary_timestep: float) -> None:
+    """Raise CheckpointError unless each expert has a step: an expert without one would be accepted unseen."""
+    high_noise = sum(timestep >= boundary_timestep for timestep in timesteps)
+    if high_noise in (0, len(timesteps)):
+        idle = EXPERTS[0] if high_noise == 0 else EXPERTS[1]
+        raise CheckpointError(f"--steps {len(timesteps)}: {idle} would have no step. Ask for more steps.")
 
 
 def errors_along(passes: Sequence[ReferencePass], experts: Mapping[str, Expert]) -> list[float]:

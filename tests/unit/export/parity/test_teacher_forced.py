@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from export.__main__ import main
-from export.checkpoint.folder import Checkpoint
+from export.checkpoint.folder import Checkpoint, CheckpointError
 from export.graphs.precision import SUPPORTED, io_precision, needs_ranges
 from export.graphs.quantised_experts import quantise
 from export.graphs.registry import GRAPHS
@@ -145,6 +145,12 @@ def test_the_command_writes_figures_and_a_picture_and_refuses_what_is_beyond(
     monkeypatch.setattr("export.parity.graph_parity.parity_of", lambda *_, **__: [])
     assert main(asked) == 1
     assert "graph fp32: median error" in capsys.readouterr().err
+
+
+def test_so_few_steps_that_an_expert_has_none_are_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.parity.teacher_forced.denoise", lambda *_, **__: pytest.fail("nothing may run"))
+    with pytest.raises(CheckpointError, match="--steps 2: low_noise_expert would have no step. Ask for more steps."):
+        reference_run(Checkpoint.open(checkpoint), ReferenceSettings("a green star", 2))
 
 
 def test_a_folder_without_graphs_is_refused(
