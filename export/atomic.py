@@ -133,6 +133,17 @@ def check_replaceable(folder: Path, made_here: Callable[[Path], bool]) -> None:
         )
 
 
+def folder_beside(folder: Path, suffix: str) -> Path:
+    """Return the folder beside `folder` with its name, as it was given, and `suffix`. A link keeps its own name.
+
+    Raises OccupiedFolderError for a root, which has no name.
+    """
+    named = folder.resolve() if folder.name in ("", "..") else folder
+    if not named.name:
+        raise OccupiedFolderError(f"{folder} is a root, and nothing can be beside it. Name a folder in it.")
+    return named.with_name(f"{named.name}{suffix}")
+
+
 def _check_is_no_dead_link(folder: Path) -> None:
     """Refuse a link to nothing: its disk may not be mounted, and another one would be filled in its place."""
     if folder.is_symlink():

@@ -22,6 +22,7 @@ def add_merge_lora(commands: Any, *, checkpoint: Path) -> None:
 
 
 def _merge_lora(options: argparse.Namespace) -> None:
+    from export.atomic import folder_beside
     from export.checkpoint.folder import Checkpoint
     from export.lora.experts import LoraChoice
     from export.lora.folder import merge_loras
@@ -34,5 +35,5 @@ def _merge_lora(options: argparse.Namespace) -> None:
         some_blocks=options.some_blocks,
     )
     checkpoint = Checkpoint.open(options.checkpoint)
-    into = options.into or checkpoint.folder.with_name(f"{checkpoint.folder.resolve().name}-lora")
+    into = options.into or folder_beside(checkpoint.folder, "-lora")
     print(f"merged into {merge_loras(checkpoint, choice, into)}", file=sys.stderr)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from export.atomic import check_replaceable
+from export.atomic import check_replaceable, folder_beside
 from export.checkpoint.component_configs import EXPERT_COMPONENTS
 from export.checkpoint.folder import Checkpoint
 from export.checkpoint.layout import MADE_BY_DRY_RUN, is_of_a_dry_run
@@ -44,7 +44,7 @@ def dry_run(
     Raises OccupiedFolderError for another folder. Raises GraphError, also for a graph whose parameter count differs
     from `parameters`.
     """
-    manifests = folder.with_name(f"{folder.name}-export")
+    manifests = folder_beside(folder, "-export")
     check_replaceable(manifests, is_of_a_dry_run)
     experts = dict.fromkeys(EXPERT_COMPONENTS, stored) if stored else {}
     write_dummy(folder, configs, stored={**STORED, **experts}, shard_bytes=shard_bytes)

@@ -9,6 +9,7 @@ import pytest
 from export.atomic import (
     OccupiedFolderError,
     SharedFolderError,
+    folder_beside,
     holds_only,
     remove_abandoned,
     remove_leftovers,
@@ -158,6 +159,18 @@ def test_a_writer_whose_folder_another_one_removed_is_told_why(tmp_path: Path) -
         (partial / "new").touch()
     with pytest.raises(FileNotFoundError), write_folder_atomically(tmp_path / "graph", made_here=ours) as partial:
         (partial / "missing").read_text()
+
+
+def test_a_folder_beside_another_has_the_name_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real/inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    assert folder_beside(tmp_path / "link", "-lora") == tmp_path / "link-lora"
+    monkeypatch.chdir(tmp_path / "real/inside")
+    assert folder_beside(Path(), "-lora") == tmp_path / "real/inside-lora"
+    assert folder_beside(Path(".."), "-lora") == tmp_path / "real-lora"
+    assert folder_beside(Path("mini"), "-lora") == Path("mini-lora")
+    with pytest.raises(OccupiedFolderError, match="/ is a root, and nothing can be beside it"):
+        folder_beside(Path("/"), "-export")
 
 
 @pytest.mark.parametrize(("hours", "left"), [(0, ["dead", "running", "own"]), (2, ["running"])])

@@ -1,6 +1,7 @@
 """`python -m export merge-lora` and what `make export` hands to it."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,21 @@ def test_the_command_merges_and_names_the_folder(tmp_path: Path, capsys: pytest.
     assert main(["merge-lora", *options]) == 0
     assert f"merged into {into}" in capsys.readouterr().err
     assert json.loads((into / "merged_loras.json").read_text())["loras"]["transformer"][0]["scale"] == 0.5
+
+
+def test_a_linked_checkpoint_is_merged_beside_its_link_and_a_dot_beside_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the Makefile's default has it."""
+    lora = saved(tmp_path / "a.safetensors", of_diffusers())
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/wan").symlink_to(shutil.copytree(MINI, tmp_path / "mini"))
+    options = ["--high", str(lora), "--low", "none"]
+    assert main(["merge-lora", "--checkpoint", str(tmp_path / "links/wan"), *options]) == 0
+    monkeypatch.chdir(tmp_path / "mini")
+    assert main(["merge-lora", "--checkpoint", ".", *options]) == 0
+    told = capsys.readouterr().err
+    assert f"merged into {tmp_path}/links/wan-lora\n" in told and f"merged into {tmp_path}/mini-lora\n" in told
 
 
 def test_a_refusal_is_one_line_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from export.__main__ import main
 from export.atomic import OccupiedFolderError
 from export.checkpoint.architecture import A14B, Architecture
 from export.checkpoint.component_configs import read_architecture
@@ -47,6 +48,17 @@ def parameters(architecture: Architecture) -> dict[str, int]:
 
 def test_the_expected_counts_of_a14b_follow_from_its_architecture() -> None:
     assert parameters(A14B) == A14B_PARAMETERS
+
+
+def test_the_current_folder_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/notes.txt").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["dry-run", "--out", "."]) == 1
+    told = capsys.readouterr().err
+    assert "would be replaced and holds what this command did not write (notes.txt)" in told and told.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
