@@ -7,7 +7,7 @@ def check_unchanged(checkpoint: Checkpoint, component: str | None = None) -> Non
     """Compare configs, defaults and the record of merged LoRAs with the folder, and the hash of `component` if named.
 
     A graph is traced from files that are read minutes after they were hashed. A second merge into the same folder
-    replaces them in between. Of a large checkpoint samples are hashed again, so that a change of other values is missed.
+    replaces them in between. Of a large checkpoint only samples are hashed again: a change of other values is missed.
     Raises CheckpointError.
     """
     now = Checkpoint.open(checkpoint.folder)

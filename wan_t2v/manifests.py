@@ -202,7 +202,7 @@ def read_manifest(kind: type[Manifest], path: Path) -> Manifest:
     """Read a manifest file. Raises FileNotFoundError, or ManifestError for one that is damaged or too old."""
     try:
         return parse(kind, path.read_text(encoding="utf-8"))
-    except ManifestError as error:
+    except (ManifestError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: {error}. Run `{_MADE_BY[kind]}` again.") from None
 
 
@@ -210,7 +210,7 @@ def parse(kind: type[Manifest], text: str) -> Manifest:
     """Parse the text of a manifest; keys that this version does not know are ignored. Raises ManifestError."""
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"not valid JSON ({error})") from None
     return _dataclass(kind, raw, "")
 

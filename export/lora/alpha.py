@@ -6,7 +6,7 @@ Without either, and without an `.alpha` tensor, alpha equals the rank, so the fa
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _IN_HEADER = "lora_adapter_metadata"  # written by diffusers' `save_lora_weights`
 _PREFIXES = ("transformer_2.", "transformer.")
 _UNSUPPORTED = ("use_dora", "use_qalora", "fan_in_fan_out")
+_MOST_CHARACTERS, _MOST_OPERATORS = 500, 3
+_OPERATORS = re.compile(r"(?:[\w.^$|*+?()\[\]-]|\(\?:|\\[.dw])*")
+_ESCAPED_OR_CHOSEN = re.compile(r"\\.|\[[^]]*\]")
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # beginnings of PEFT's `init_lora_weights`
 
 
@@ -72,6 +75,7 @@ def _parsed(where: str, raw: Mapping[str, Any], *, file_sha256: str | None = Non
     by_module = raw.get("alpha_pattern") or {}
     if not is_number(raw["lora_alpha"]) or not _is_pattern_table(by_module):
         raise CheckpointError(f"{where}: lora_alpha must be a number, alpha_pattern numbers by module. Save it again.")
+    _check_patterns(where, by_module)
     if 0 in (raw["lora_alpha"], *by_module.values()):
         raise CheckpointError(
             f"{where}: an alpha is 0, which changes nothing; accepted: other numbers. Save the LoRA with its own alpha."
@@ -90,6 +94,28 @@ def _check_base_is_kept(where: str, init: object) -> None:
             "a LoRA beside unchanged weights. Save it as one: PEFT's "
             "`save_pretrained(..., path_initial_model_for_weight_conversion=...)`. It has no such conversion for loftq."
         )
+
+
+def _check_patterns(where: str, patterns: Iterable[str]) -> None:
+    """Refuse patterns that may take forever to match, as repeated groups do. Raises CheckpointError."""
+    for pattern in patterns:
+        if not _is_quick(pattern):
+            raise CheckpointError(
+                f"{where}: alpha_pattern has {pattern[:60]!r}, accepted: modules' names of up to {_MOST_CHARACTERS} "
+                f"characters, with up to {_MOST_OPERATORS} of * + ? and {_MOST_OPERATORS} groups, none repeated. "
+                "Save the LoRA with the names of its modules."
+            )
+
+
+def _is_quick(pattern: str) -> bool:
+    plain = _ESCAPED_OR_CHOSEN.sub("x", pattern.replace("(?:", "("))
+    return (
+        len(pattern) <= _MOST_CHARACTERS
+        and _OPERATORS.fullmatch(pattern) is not None
+        and not re.search(r"\)[*+]|\(\?", plain)
+        and sum(map(plain.count, "*+?")) <= _MOST_OPERATORS
+        and plain.count("(") <= _MOST_OPERATORS
+    )
 
 
 def _is_pattern_table(raw: object) -> bool:

@@ -40,6 +40,8 @@ def merged_pieces(name: str, tensor: StoredTensor, *, changes: Sequence[Change],
 
     Raises LoraError for a sum beyond the range of its type.
     """
+    if 0 in tensor.shape:
+        return
     rows = tensor.shape[0] if tensor.shape else 1
     columns = math.prod(tensor.shape[1:])
     deltas = [(_delta_of(change, rows, columns), scale * change.factor) for change in changes]

@@ -91,9 +91,9 @@ def test_a_value_of_another_type_is_named(changes: dict[str, object], told: str)
         parse(PlanManifest, json.dumps({**json.loads(to_json(plan_manifest())), **changes}))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"a"'])
-def test_a_file_that_is_no_manifest_is_told(text: str, tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(text)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"a"', b'{"a": "\xff"}', b"[" * 200_000])
+def test_a_file_that_is_no_manifest_is_told(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(ManifestError, match=r"manifest.json: .*Run `make export` again"):
         read_manifest(GraphManifest, tmp_path / "manifest.json")
 

@@ -24,6 +24,22 @@ def test_patterns_and_the_root_of_the_rank_mean_what_they_mean_in_peft(tmp_path:
     assert stabilised is not None and stabilised.factor(["a"], 4) == 4.0
 
 
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        ("blocks.0.attn1.to_q", True),
+        (r"^blocks\.\d+\.attn[12]\.to_(q|k|v)$", True),
+        (r"(?:.*\.)?attn1\.to_[qk]", True),
+        ("blocks.*to_out.0", False),
+        ("to_q|to_k", True),
+    ],
+)
+def test_simple_patterns_are_matched(pattern: str, fits: bool, tmp_path: Path) -> None:
+    config = adapter_config(beside(tmp_path, lora_alpha=8, alpha_pattern={pattern: 2}), {})
+    assert config is not None
+    assert config.factor(["blocks.0.attn1.to_q"], 1) == (2.0 if fits else 8.0)
+
+
 def test_a_config_beside_a_file_of_another_name_is_not_its(tmp_path: Path) -> None:
     beside(tmp_path, lora_alpha=8)
     assert adapter_config(tmp_path / "other.safetensors", {}) is None
@@ -35,6 +51,19 @@ def test_a_config_beside_a_file_of_another_name_is_not_its(tmp_path: Path) -> No
         ({"lora_alpha": 8, "use_dora": True}, "use_dora is set, accepted: a plain LoRA"),
         ({"lora_alpha": "8"}, "lora_alpha must be a number"),
         ({"lora_alpha": 8, "alpha_pattern": {"(": 1}}, "alpha_pattern numbers by module"),
+        *(
+            ({"lora_alpha": 8, "alpha_pattern": {pattern: 1}}, "alpha_pattern has .* accepted: modules' names")
+            for pattern in (
+                "(b|bl|o|c|k|s|.)*x",
+                "(.*)+x",
+                "(.*){9}x",
+                ".*.*.*.*x",
+                "(?=.*)x",
+                "(.)(.)(.)(.)x",
+                "(.)\\1",
+                "x" * 501,
+            )
+        ),
         ({"lora_alpha": 0}, "an alpha is 0, which changes nothing; accepted: other numbers"),
         ({"lora_alpha": 8, "alpha_pattern": {"to_q": 0.0}}, "an alpha is 0"),
         *(

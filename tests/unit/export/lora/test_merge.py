@@ -67,6 +67,19 @@ def test_a_sum_that_its_type_cannot_hold_is_refused(value: float, dtype: torch.d
         write_merged_shard(stored, {"weight": [offset]}, scale=1.0, target=tmp_path / "out.safetensors")
 
 
+def test_a_tensor_without_values_is_written_as_it_is(tmp_path: Path) -> None:
+    empty = {"rows": torch.zeros(0, 4), "columns": torch.zeros(4, 0), "weight": torch.ones(2)}
+    save_file(empty, tmp_path / "shard.safetensors")
+    stored = tensors_of_file(tmp_path / "shard.safetensors")
+    write_merged_shard(stored, {}, scale=1.0, target=tmp_path / "out.safetensors")
+    written = load_file(tmp_path / "out.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in written.items()} == {
+        "rows": (0, 4),
+        "columns": (4, 0),
+        "weight": (2,),
+    }
+
+
 LARGE = """
 import sys
 from pathlib import Path
