@@ -120,14 +120,14 @@ $(VENV)/.gateway-ready: gateway/pyproject.toml $(VENV)/.ready
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
 
-export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., BF16_SHARDS=1; LORA_HIGH=file, LORA_LOW=file, LORA_SCALE=1.0)
+export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT:%/=%)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., BF16_SHARDS=1; LORA_HIGH=file, LORA_LOW=file, LORA_SCALE=1.0)
 	@$(if $(size_from_merge),,$(call check_plans,$(CHECKPOINT)))
 	@$(if $(loras),$(merge))
 	@$(if $(size_from_merge),$(call check_plans,$(merged)))
 	@$(python) -m export onnx --checkpoint "$(merged)" --repository "$(REPOSITORY)" $(precision) \
 		$(if $(call on,$(BF16_SHARDS)),--bf16-shards) $(must_install)
 
-calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 or int8 (CHECKPOINT=...; LORA_HIGH=file, LORA_LOW=file)
+calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT:%/=%)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 or int8 (CHECKPOINT=...; LORA_HIGH=file, LORA_LOW=file)
 	@$(if $(loras),$(merge))
 	@$(python) -m export calibrate --checkpoint "$(merged)"
 

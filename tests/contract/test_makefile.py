@@ -128,6 +128,13 @@ def test_what_a_call_names_is_exported_before_it_is_served(target: str) -> None:
         assert named.partition("=")[2] in lines and "export onnx" in lines and "--must-install" in lines
 
 
+@pytest.mark.parametrize("target", ["export", "calibrate"])
+def test_the_benchmarks_checkpoint_is_made_with_and_without_a_slash_behind_it(target: str) -> None:
+    for checkpoint in ("checkpoints/wan-mini", "checkpoints/wan-mini/"):
+        assert lines_with("-m export mini", commands(target, f"CHECKPOINT={checkpoint}")), checkpoint
+    assert not lines_with("-m export mini", commands(target, "CHECKPOINT=elsewhere/"))
+
+
 @pytest.mark.parametrize("named", ["BF16_SHARDS=0", "PRECISION=", "CHECKPOINT=", "LORA_HIGH="])
 def test_what_a_call_leaves_empty_or_off_exports_nothing(named: str) -> None:
     name, value = named.split("=")
