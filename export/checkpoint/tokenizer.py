@@ -1,4 +1,4 @@
-"""Checkpoint tokenizer: check it against the text encoder, and save it as the `tokenizer.json` that serving reads."""
+"""Checkpoint tokenizer: check its `tokenizer.json` against the text encoder, and save it for serving."""
 
 from pathlib import Path
 
@@ -12,41 +12,52 @@ _PROBE = "a cat"
 
 def check_tokenizer(folder: Path) -> None:
     """Refuse a tokenizer that cannot be read or does not fit the text encoder. Raises CheckpointError."""
+    _checked_text(folder)
+
+
+def save_tokenizer(folder: Path, target: Path) -> None:
+    """Check the checkpoint's tokenizer and write the same text to `target`. Raises CheckpointError.
+
+    transformers' `AutoTokenizer` is not asked. By `tokenizer_config.json` it takes another file, adds tokens that the
+    text encoder does not have, runs the checkpoint's code, or makes a tokenizer anew that splits texts otherwise: its
+    version 5 does so for T5, the class of the published tokenizer, whose authors used the file as it is.
+    """
+    target.write_text(_checked_text(folder), encoding="utf-8", newline="")
+
+
+def _checked_text(folder: Path) -> str:
     path = folder / "tokenizer" / TOKENIZER_FILE
     if not path.exists() and not path.is_symlink():
         raise CheckpointError(_without_file(path))
     read_object(path)
-    try:
-        tokenizer = Tokenizer.from_str(read_text(path))
-    except Exception as error:  # the library raises no narrower type
-        raise CheckpointError(f"{path} is no tokenizer ({error}). Download it again.") from None
+    text = read_text(path)
+    known, ids = _known_and_probe_ids(path, text)
     config = ConfigFile.open(folder / "text_encoder/config.json")
     vocabulary, end = config.integer("vocab_size"), config.integer("eos_token_id", least=0, default=1)
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    largest = max(known | set(ids), default=-1)
     if not 0 <= largest < vocabulary:
         raise CheckpointError(
             f"{path} has token ids up to {largest}, and the text encoder's vocab_size is {vocabulary}. "
             "Take tokenizer and text encoder from one checkpoint."
         )
-    ids = tokenizer.encode(_PROBE).ids
     if len(ids) < 2 or ids[-1] != end:
         raise CheckpointError(
             f"{path} turns {_PROBE!r} into {ids}, and the text encoder expects its end token {end} last. "
             "Take tokenizer and text encoder from one checkpoint."
         )
+    return text
 
 
-def save_tokenizer(folder: Path, target: Path) -> None:
-    """Write the checkpoint's tokenizer as one `tokenizer.json` to `target`. Raises CheckpointError."""
-    from transformers import AutoTokenizer  # takes seconds to import; cheaper checks report a bad file before
-
+def _known_and_probe_ids(path: Path, text: str) -> tuple[set[int], list[int]]:
+    """Return the ids of all tokens, and those of a short text. Raises CheckpointError."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (ValueError, OSError, ImportError, TypeError, KeyError, AttributeError) as error:
-        # raised by transformers for a config that it does not know, and by its code for values of wrong types
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.no_padding()  # serving pads and truncates by itself
+        tokenizer.no_truncation()
+        return set(tokenizer.get_vocab(with_added_tokens=True).values()), tokenizer.encode(_PROBE).ids
+    except Exception as error:  # the library raises no narrower type
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise CheckpointError(f"{folder / 'tokenizer'} cannot be loaded: {reason}. Download it again.") from None
-    tokenizer.backend_tokenizer.save(str(target))
+        raise CheckpointError(f"{path} is no tokenizer ({reason}). Download it again.") from None
 
 
 def _without_file(path: Path) -> str:

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from export.checkpoint.config_file import CheckpointError
 from export.checkpoint.folder import Checkpoint
-from export.checkpoint.tokenizer import save_tokenizer
 from tests.unit.export.checkpoint.damages import (
     DEFAULTS,
     POINTER,
@@ -64,12 +62,3 @@ DEFAULTS_AND_TOKENIZERS: dict[str, tuple[Damage, str]] = {
 def test_damaged_defaults_or_a_damaged_tokenizer_are_refused_with_one_line(name: str, folder: Path) -> None:
     damage, message = DEFAULTS_AND_TOKENIZERS[name]
     check_refused(damage, message, folder)
-
-
-@pytest.mark.parametrize("config", [{"tokenizer_class": 7}, {"added_tokens_decoder": 5}])
-def test_a_tokenizer_config_that_transformers_trips_over_is_named(
-    config: dict[str, Any], folder: Path, tmp_path: Path
-) -> None:
-    edited("tokenizer/tokenizer_config.json", **config)(folder)
-    with pytest.raises(CheckpointError, match="tokenizer cannot be loaded: .* Download it again"):
-        save_tokenizer(folder, tmp_path / "tokenizer.json")
