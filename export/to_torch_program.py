@@ -10,7 +10,6 @@ expert that is too large to be traced with them stay in the checkpoint's files, 
 program. The engine converts such weights to the chosen precision as it loads them.
 """
 
-import hashlib
 import json
 import logging
 import sys
@@ -28,6 +27,7 @@ from export.checkpoint.folder import MAX_WEIGHTS_BYTES, Checkpoint, CheckpointEr
 from export.disk_space import DiskNeed, check_disk_space
 from export.graphs.precision import IN_ONNX_RUNTIME, PART_OF, Precisions, torch_dtype
 from export.graphs.registry import GRAPHS, ExampleCall
+from export.manifest import sources_sha256
 from export.parity.graph_parity import TOLERANCES, ParityError, largest_error
 from export.program_file import write_program
 from export.unchanged_checkpoint import check_unchanged
@@ -39,12 +39,7 @@ from wan_t2v.installed_files import sha256_of_file
 logger = logging.getLogger(__name__)
 FILE = GRAPH_FILES["torch"]
 VERSION = "1"
-_SOURCES = (  # with all of export/graphs: the sources that determine a program
-    "to_torch_program.py",
-    "program_file.py",
-    "weightless_module.py",
-    "weightless_program.py",
-)
+_SOURCES = ("to_torch_program.py", "program_file.py", "weightless_program.py")  # with those that determine its module
 DISK_FACTOR = 1.1  # a program's weights in FP32 islands
 EXAMPLE_BYTES = 100_000_000  # upper bound of a program's code and of its example's tensors, such as the VAE's caches
 
@@ -136,9 +131,6 @@ def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[
 
 def _origin(checkpoint: Checkpoint, graph: str, precision: str, *, external: bool) -> dict[str, Any]:
     """Return the manifest's part that is known before the export. While it is unchanged, the program is current."""
-    here, digest = Path(__file__).parent, hashlib.sha256()
-    for path in [*sorted((here / "graphs").glob("*.py")), *(here / name for name in _SOURCES)]:
-        digest.update(path.read_bytes())
     merged = checkpoint.merged_loras
     loras = merged.loras.get(GRAPHS[graph].component, ()) if merged else ()
     weights = checkpoint.hash_of(GRAPHS[graph].component)
@@ -148,7 +140,7 @@ def _origin(checkpoint: Checkpoint, graph: str, precision: str, *, external: boo
         "checkpoint_sha256": weights.sha256,
         **({"checkpoint_sampled": True} if weights.sampled else {}),
         "external_weights": external,
-        "exporter_sha256": digest.hexdigest(),
+        "exporter_sha256": sources_sha256(_SOURCES),
         "torch": version("torch"),
         "diffusers": version("diffusers"),
         "transformers": version("transformers"),

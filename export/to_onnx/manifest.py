@@ -1,6 +1,5 @@
 """Manifest of an exported graph: its origin, the versions of tools, and its parity with the module."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -8,16 +7,14 @@ from pathlib import Path
 
 import onnx
 
-from export.manifest import manifest_of, onnx_file
+from export.manifest import manifest_of, onnx_file, sources_sha256
 from export.parity.graph_parity import Comparison, tolerance
 from export.to_onnx.check import dtypes
 from export.to_onnx.exporter import OPSET
 from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.manifests import CheckpointHash, GraphManifest, GraphOrigin, MergedLora, Parity, has_origin
 
-_SHAPE_A_GRAPH = (  # with all of export/graphs: the sources that determine a graph
-    "checkpoint/meta_module.py",
-    "weightless_module.py",
+_SHAPE_A_GRAPH = (  # with those that determine its module
     "to_onnx/exporter.py",
     "to_onnx/weightless_graph.py",
     "to_onnx/external_data.py",
@@ -40,7 +37,7 @@ def origin(
         graph=graph,
         checkpoint_sha256=checkpoint.sha256,
         checkpoint_sampled=checkpoint.sampled,
-        exporter_sha256=_exporter_sha256(),
+        exporter_sha256=sources_sha256(_SHAPE_A_GRAPH),
         opset=OPSET,
         precision=precision,
         versions={name: version(name) for name in _PACKAGES},
@@ -94,12 +91,3 @@ def _weights_are_there(path: Path) -> bool:
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     return tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim)
-
-
-def _exporter_sha256() -> str:
-    """Hash the sources that determine a graph. A change in them makes earlier exports stale."""
-    here = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in [*sorted((here / "graphs").glob("*.py")), *map(here.joinpath, _SHAPE_A_GRAPH)]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
