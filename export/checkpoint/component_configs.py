@@ -17,6 +17,15 @@ from export.checkpoint.config_file import CheckpointError, ConfigFile, is_number
 
 EXPERT_COMPONENTS = ("transformer", "transformer_2")
 MOST_LAYERS = 1000
+MOST_PARAMETERS = 2**40  # of a network; torch cannot describe tensors of 2**63 bytes, not even without their values
+_MOST_HEAD_DIM = 1024
+_MOST_POSITIONS = 2**14  # on each axis; the rotary tables of all of them are computed whenever an expert is built
+_MOST_DOWNSAMPLES = 8
+_REDIRECTIONS = (  # keys by which a library takes other files than those that are checked, or runs code of theirs
+    "auto_map",
+    "configuration_files",
+    "transformers_weights",
+)
 _IMAGE_TO_VIDEO_CHANNELS = 36
 _OTHER_MODELS = "Only Wan2.2-T2V-A14B-Diffusers and models of its architecture are served here."
 _IMAGE_TO_VIDEO = f"This is an image-to-video checkpoint (its latents come with an image and a mask). {_OTHER_MODELS}"
@@ -37,10 +46,17 @@ def read_architecture(folder: Path) -> Architecture:
 
 
 def component_config(folder: Path, component: str) -> ConfigFile:
-    """Open the component's `config.json`. Raises CheckpointError, also for weights that another library quantised."""
+    """Open the component's `config.json`.
+
+    Raises CheckpointError, also for weights that another library quantised and for a config that names other files.
+    """
     config = ConfigFile.open(folder / component / "config.json")
+    for name in _REDIRECTIONS:
+        if name in config.values:
+            hint = "It would make the libraries load other files than those that are checked. Take it out of the file."
+            raise config.refused(name, "no such entry", hint)
     quantization = config.values.get("quantization_config")
-    if quantization:
+    if quantization is not None:
         method = quantization.get("quant_method", "") if isinstance(quantization, dict) else quantization
         raise CheckpointError(
             f"{config.path} has a quantization_config ({method or 'no method named'}): quantised weights are not "
@@ -62,11 +78,11 @@ def read_expert(folder: Path, component: str) -> ExpertArchitecture:
     config.number("eps", above=0.0, below=1.0)
     channels = config.integer("in_channels")
     config.choice("out_channels", (channels,), hint="Latents go in and a velocity of the same shape comes out.")
-    head_dim = config.integer("attention_head_dim")
+    head_dim = config.integer("attention_head_dim", most=_MOST_HEAD_DIM)
     if head_dim % 2 or head_dim < 6:
         raise config.refused("attention_head_dim", "an even number from 6 up, for rotary positions on three axes")
-    config.integer("rope_max_seq_len", default=1024)
-    return ExpertArchitecture(
+    config.integer("rope_max_seq_len", most=_MOST_POSITIONS, default=1024)
+    expert = ExpertArchitecture(
         dim=config.integer("num_attention_heads") * head_dim,
         ffn_dim=config.integer("ffn_dim"),
         layers=config.integer("num_layers", most=MOST_LAYERS),
@@ -75,6 +91,8 @@ def read_expert(folder: Path, component: str) -> ExpertArchitecture:
         channels=channels,
         patch=_patch(config),
     )
+    _check_size(config, expert.parameters)
+    return expert
 
 
 def read_text_encoder(folder: Path) -> TextEncoderArchitecture:
@@ -85,7 +103,7 @@ def read_text_encoder(folder: Path) -> TextEncoderArchitecture:
     config.number("layer_norm_epsilon", above=0.0, below=1.0)
     config.integer("relative_attention_max_distance")
     heads = config.integer("num_heads")
-    return TextEncoderArchitecture(
+    text_encoder = TextEncoderArchitecture(
         dim=config.integer("d_model"),
         inner=heads * config.integer("d_kv"),
         heads=heads,
@@ -94,6 +112,8 @@ def read_text_encoder(folder: Path) -> TextEncoderArchitecture:
         vocabulary=config.integer("vocab_size"),
         position_buckets=config.integer("relative_attention_num_buckets"),
     )
+    _check_size(config, text_encoder.parameters)
+    return text_encoder
 
 
 def read_vae(folder: Path) -> VaeArchitecture:
@@ -106,14 +126,16 @@ def read_vae(folder: Path) -> VaeArchitecture:
     for name in ("in_channels", "out_channels"):
         config.choice(name, (3,), default=3, hint="A frame has three colours.")
     config.choice("attn_scales", ([],), default=[], hint=_OTHER_MODELS)
-    down = config.booleans("temperal_downsample")  # diffusers' spelling
-    return VaeArchitecture(
+    down = config.booleans("temperal_downsample", most=_MOST_DOWNSAMPLES)  # diffusers' spelling
+    vae = VaeArchitecture(
         base_dim=config.integer("base_dim"),
         latent_channels=config.integer("z_dim"),
         multipliers=config.integers("dim_mult", count=len(down) + 1),
         residual_blocks=config.integer("num_res_blocks", most=MOST_LAYERS),
         upsamples_time=down[::-1],
     )
+    _check_size(config, vae.decoder_parameters)
+    return vae
 
 
 def read_text_length(folder: Path) -> int:
@@ -141,6 +163,14 @@ def check_experts_alike(folder: Path) -> None:
         raise CheckpointError(
             f"{folder}: transformer and transformer_2 differ in their configs ({first} and {second}). "
             "Take both experts from one checkpoint."
+        )
+
+
+def _check_size(config: ConfigFile, parameters: int) -> None:
+    if parameters > MOST_PARAMETERS:
+        raise CheckpointError(
+            f"{config.path}: its layer sizes make {parameters:,} parameters, accepted: up to {MOST_PARAMETERS:,}. "
+            "Take every file from one download of a Wan2.2-T2V checkpoint."
         )
 
 

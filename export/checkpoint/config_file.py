@@ -5,6 +5,7 @@ Standard library only, so placement can read the configs before the weights are 
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,8 @@ def object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} stands there twice")
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name[:80]} stands there twice")
     return values
 
 
@@ -158,11 +159,12 @@ class ConfigFile:
             raise self.refused(name, f"a list of {count} integers from 1 up")
         return tuple(value)
 
-    def booleans(self, name: str) -> tuple[bool, ...]:
-        """Return a list of booleans that is not empty."""
-        value = self.values.get(name)
-        if not isinstance(value, list) or not value or not all(isinstance(one, bool) for one in value):
-            raise self.refused(name, "a list of true and false")
+    def booleans(self, name: str, *, most: int) -> tuple[bool, ...]:
+        """Return a list of 1 to `most` booleans."""
+        value: Any = self.values.get(name)
+        fits = isinstance(value, list) and 0 < len(value) <= most
+        if not fits or not all(isinstance(one, bool) for one in value):
+            raise self.refused(name, f"a list of true and false, at most {most} of them")
         return tuple(value)
 
     def numbers(self, name: str, *, count: int, above: float = -math.inf) -> tuple[float, ...]:

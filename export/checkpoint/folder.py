@@ -139,31 +139,42 @@ class Checkpoint:
                 )
 
     def module(self, component: str, precision: str = "fp32") -> "nn.Module":
-        """Load one component for inference. The text encoder gets eager attention, which can be exported.
+        """Load one component for inference, and compare samples of what was loaded with the files that are checked.
+
+        The text encoder gets eager attention, which can be exported.
 
         Loading in half precision keeps diffusers' FP32 modules in FP32; a later `.to()` would convert them too.
         The libraries only warn about tensors that do not fit, so call `check` first.
-        Raises CheckpointError for a text embedding of zeros.
+        Raises CheckpointError for a text embedding of zeros, and for values that are not those of the files.
         """
-        from diffusers import AutoencoderKLWan, WanTransformer3DModel
-        from transformers import UMT5EncoderModel
+        from export.checkpoint.weights.component_weights import check_loaded
 
-        loaders = {"text_encoder": UMT5EncoderModel, "vae": AutoencoderKLWan}
-        loader: Any = loaders.get(component, WanTransformer3DModel)
-        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-        if component == "text_encoder":
-            options |= {"dtype": torch_dtype(precision), "attn_implementation": "eager"}
-        else:
-            options |= {"torch_dtype": torch_dtype(precision)}
+        module = self._load(component, precision)
         path = self.folder / component
-        module: Any = loader.from_pretrained(path, **options)
         if component == "text_encoder" and not module.encoder.embed_tokens.weight.any():
             raise CheckpointError(
                 f"{path}: the embedding is all zeros: every prompt would mean the same. "
                 "Take the text encoder from the published checkpoint."
             )
+        check_loaded(self.folder, component, module)
         loaded: nn.Module = module.eval().requires_grad_(False)
         return loaded
+
+    def _load(self, component: str, precision: str) -> Any:
+        from diffusers import AutoencoderKLWan, WanTransformer3DModel
+        from transformers import UMT5EncoderModel
+
+        from export.checkpoint.meta_module import text_encoder_config
+
+        path, dtype = self.folder / component, torch_dtype(precision)
+        only_these: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+        if component == "text_encoder":
+            config = text_encoder_config(self.folder)
+            return UMT5EncoderModel.from_pretrained(
+                path, config=config, dtype=dtype, attn_implementation="eager", **only_these
+            )
+        loader: Any = AutoencoderKLWan if component == "vae" else WanTransformer3DModel
+        return loader.from_pretrained(path, torch_dtype=dtype, **only_these)
 
 
 def _facts(folder: Path, index: ConfigFile, *, architecture: Architecture, scheduler: Mapping[str, Any]) -> ModelFacts:

@@ -9,6 +9,8 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
+from export.checkpoint.component_configs import component_config
+
 
 def shell_of(checkpoint: Path, component: str) -> nn.Module:
     """Build the component's module on the `meta` device from its config alone.
@@ -25,6 +27,15 @@ def shell_of(checkpoint: Path, component: str) -> nn.Module:
     if missing:
         raise NotImplementedError(f"{component} computes buffers that would be lost without weights: {missing}")
     return module.eval().requires_grad_(False)
+
+
+def text_encoder_config(checkpoint: Path) -> UMT5Config:
+    """Read the text encoder's config from the file that is checked; transformers itself might read another one.
+
+    Raises CheckpointError.
+    """
+    config: UMT5Config = UMT5Config.from_dict(component_config(checkpoint, "text_encoder").values)
+    return config
 
 
 def is_fp32_island(module: nn.Module, name: str) -> bool:
@@ -44,8 +55,7 @@ def _vae(folder: Path) -> Any:
 
 
 def _text_encoder(folder: Path) -> Any:
-    config = UMT5Config.from_pretrained(folder, local_files_only=True)
-    return UMT5EncoderModel._from_config(config, attn_implementation="eager")
+    return UMT5EncoderModel._from_config(text_encoder_config(folder.parent), attn_implementation="eager")
 
 
 _BUILDERS = {"text_encoder": _text_encoder, "transformer": _expert, "transformer_2": _expert, "vae": _vae}

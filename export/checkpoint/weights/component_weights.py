@@ -13,7 +13,7 @@ from export.checkpoint.config_file import CheckpointError, listed
 from export.checkpoint.meta_module import shell_of
 from export.checkpoint.weights.foreign_weights import foreign_layout
 from export.checkpoint.weights.safetensors_index import StoredTensor, stored_tensors
-from export.checkpoint.weights.tensor_values import any_bit, are_equal, check_finite, check_no_holes
+from export.checkpoint.weights.tensor_values import any_bit, are_equal, check_finite, check_no_holes, samples_are_equal
 
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # UMT5 has one embedding matrix under two names
 _PUBLISHED = "Take the text encoder from the published checkpoint."
@@ -46,6 +46,25 @@ def weights_of(
     ignored = getattr(shell, "_keys_to_ignore_on_load_unexpected", None) or ()
     check_tensors(where, expected, stored, ignored=ignored)
     return stored
+
+
+def check_loaded(checkpoint: Path, component: str, module: nn.Module) -> None:
+    """Compare a loaded module's values with those in the component's files, by samples. Raises CheckpointError.
+
+    The libraries know ways to take weights from elsewhere, or to change them while they load, and get new ones.
+    """
+    where = str(checkpoint / component)
+    stored, loaded = stored_tensors(checkpoint, component, links_allowed=True), module.state_dict()
+    if component == "text_encoder":
+        stored = with_one_embedding(where, stored)
+        loaded.pop(EMBEDDINGS[0], None)  # the encoder reads the other name, and the two are not always tied
+    other = [name for name, value in loaded.items() if name not in stored or not samples_are_equal(stored[name], value)]
+    if other:
+        raise CheckpointError(
+            f"{where}: {len(other)} tensors were loaded with other values than those in the checked files: "
+            f"{listed(other)}. The library took them from elsewhere. Keep nothing in the folder but config.json and "
+            "the weights."
+        )
 
 
 def check_tensors(

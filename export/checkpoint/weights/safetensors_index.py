@@ -21,6 +21,8 @@ BYTES_OF = {"F32": 4, "F16": 2, "BF16": 2}  # types that Wan's checkpoints are s
 MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors format
 OtherType = Callable[[str, str, str, Mapping[str, object]], str]  # path, tensor, type, all names -> message
 SAMPLE_BYTES = 4096
+_MOST_DIMENSIONS = 8
+_MOST = 2**48  # no length and no offset is larger; the product of hundreds of huge numbers would take hours
 _METADATA = "__metadata__"
 
 
@@ -152,8 +154,9 @@ def _tensor(path: Path, name: str, entry: Any, *, start: int, bytes_of: Mapping[
         itemsize = bytes_of[dtype]
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"{name}: {error!r}") from None
-    if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
-        raise _damaged(path, f"{name}: shape {shape}, offsets {begin} and {end}")
+    numbers = (*shape, begin, end)
+    if len(shape) > _MOST_DIMENSIONS or any(type(one) is not int or not 0 <= one < _MOST for one in numbers):
+        raise _damaged(path, f"{name[:80]}: shape {str(shape)[:80]}, offsets {str(begin)[:20]} and {str(end)[:20]}")
     if end - begin != math.prod(shape) * itemsize:
         raise CheckpointError(
             f"{path}: {name} {shape} {dtype} does not have {end - begin:,} bytes: damaged. Download it again."

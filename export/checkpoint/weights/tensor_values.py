@@ -58,6 +58,19 @@ def are_equal(first: StoredTensor, second: StoredTensor) -> bool:
         return all(one.read(size) == other.read(size) for size in _chunks(first.nbytes))
 
 
+def samples_are_equal(tensor: StoredTensor, loaded: torch.Tensor) -> bool:
+    """Whether a tensor in memory has a stored one's shape, and at eight places its values in the type in memory."""
+    if tuple(loaded.shape) != tensor.shape:
+        return False
+    flat, kind = loaded.detach().reshape(-1), TORCH_TYPES[tensor.dtype]
+    for start in _places(tensor) if tensor.nbytes else ():
+        expected = torch.frombuffer(bytearray(read_sample(tensor, start=start)), dtype=kind).to(loaded.dtype)
+        first = start // kind.itemsize
+        if not torch.allclose(flat[first : first + len(expected)], expected, rtol=0.0, atol=0.0, equal_nan=True):
+            return False
+    return True
+
+
 def _is_finite(tensor: StoredTensor) -> bool:
     kind, exponent = _EXPONENTS[tensor.dtype]
     with tensor.path.open("rb") as file:
@@ -74,9 +87,14 @@ def _is_matrix(name: str, tensor: StoredTensor) -> bool:
 
 
 def _any_bit_in_samples(tensor: StoredTensor) -> bool:
-    last = max(0, tensor.nbytes - SAMPLE_BYTES)
-    places = sorted({last * place // (_PLACES - 1) for place in range(_PLACES)})
-    return any(any(read_sample(tensor, start=place)) for place in places)
+    return any(any(read_sample(tensor, start=place)) for place in _places(tensor))
+
+
+def _places(tensor: StoredTensor) -> list[int]:
+    """Return the bytes at which samples of a tensor begin, each a value's first."""
+    size = TORCH_TYPES[tensor.dtype].itemsize
+    last = max(0, tensor.nbytes - SAMPLE_BYTES) // size
+    return sorted({last * place // (_PLACES - 1) * size for place in range(_PLACES)})
 
 
 def _chunks(total: int) -> Iterable[int]:

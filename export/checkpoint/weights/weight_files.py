@@ -4,6 +4,7 @@ File names are those that diffusers and transformers load. For other files the e
 """
 
 import json
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,7 +19,14 @@ from export.checkpoint.config_file import (
     unreadable,
 )
 
+_BESIDE = {  # name patterns of files that transformers or diffusers load together with the weights, or in their place
+    "adapter_*.safetensors": "an adapter's weights, which would be merged",
+    "adapter_*.bin": "an adapter's weights, which would be merged",
+    "adapter_config.json": "an adapter's config, by which it would be merged",
+    "shard-*-model-*.safetensors": "a shard of a distributed run, which would be loaded instead",
+}
 _STEMS = {"text_encoder": "model"}  # transformers' file name; diffusers uses `diffusion_pytorch_model`
+_SHARD_NAME = re.compile(r"\w[\w.=+ -]{0,199}\.safetensors")
 _CONVERT_PICKLE = (
     "Pickled weights are not read, since loading them runs code and a replaced file is not noticed. Load the component "
     "with diffusers (the text encoder with transformers) and `save_pretrained` it, or download the published files: "
@@ -39,7 +47,10 @@ def weight_stem(component: str) -> str:
 
 
 def weight_files(checkpoint: Path, component: str, *, links_allowed: bool = False) -> list[Path]:
-    """List the component's weight files. Raises CheckpointError if one is missing, or is a link that is not allowed."""
+    """List the component's weight files.
+
+    Raises CheckpointError if one is missing or is a link that is not allowed, and for other files that would be loaded.
+    """
     folder = checkpoint / component
     single = folder / f"{weight_stem(component)}.safetensors"
     index = shard_of_tensor(checkpoint, component)
@@ -51,6 +62,7 @@ def weight_files(checkpoint: Path, component: str, *, links_allowed: bool = Fals
     files = sorted({folder / name for name in index.values()}) if index else [single]
     for path in files:
         _check_is_here(path, links_allowed=links_allowed)
+    _check_is_alone(folder)
     return files
 
 
@@ -63,13 +75,27 @@ def shard_of_tensor(checkpoint: Path, component: str) -> dict[str, str]:
         index = json.loads(read_text(path), object_pairs_hook=object_without_repeats)
         weight_map: dict[str, str] = index["weight_map"]
         names = set(weight_map.values())
+        if not isinstance(index["metadata"], dict):  # the libraries fail without it
+            raise TypeError("metadata is no object")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # JSON of another form
         raise CheckpointError(f"{path} is not an index of shards ({error!r}). Download it again.") from None
-    strange = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    strange = [name for name in names if not _is_shard_name(name)]
     if strange or not names:
-        came = f"the file name {strange[0]!r}" if strange else "no file at all"
-        raise CheckpointError(f"{path} names {came}, accepted: files beside it. Download it again.")
+        came = f"the file name {str(strange[0])[:80]!r}" if strange else "no file at all"
+        raise CheckpointError(f"{path} names {came}, accepted: `.safetensors` files beside it. Download it again.")
     return weight_map
+
+
+def _is_shard_name(name: object) -> bool:
+    """Whether an index may name this file. Links to it lie in a model repository, where it must replace no other."""
+    return isinstance(name, str) and _SHARD_NAME.fullmatch(name) is not None
+
+
+def _check_is_alone(folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        what = next((what for pattern, what in _BESIDE.items() if fnmatch(path.name, pattern)), None)
+        if what is not None:
+            raise CheckpointError(f"{path} is {what}: what is loaded would not be what is checked. Remove it.")
 
 
 def _check_is_here(path: Path, *, links_allowed: bool) -> None:

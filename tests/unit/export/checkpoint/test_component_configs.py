@@ -69,6 +69,28 @@ CONFIGS: dict[str, tuple[Damage, str]] = {
     "another grid": (edited("vae/config.json", temperal_downsample=["a"]), "temperal_downsample is .*true and false"),
     "a layer count that is none": (both_experts(num_layers="forty"), 'num_layers is "forty", accepted: an integer'),
     "a million layers": (both_experts(num_layers=10**6), "num_layers is 1000000, accepted: an integer from 1 to 1000"),
+    "more parameters than can be described": (
+        both_experts(num_attention_heads=2**24),
+        r"transformer/config.json: its layer sizes make [\d,]+ parameters, accepted: up to 1,099,511,627,776",
+    ),
+    "a text encoder as large": (edited("text_encoder/config.json", d_kv=2**24, num_heads=2**24), "layer sizes make"),
+    "a VAE as large": (edited("vae/config.json", base_dim=2**24), "vae/config.json: its layer sizes make"),
+    "wide heads": (both_experts(attention_head_dim=2**24), "_dim is 16777216, accepted: an integer from 1 to 1024"),
+    "tables of gigabytes": (both_experts(rope_max_seq_len=2**24), "accepted: an integer from 1 to 16384"),
+    "a thousand strides": (
+        edited("vae/config.json", temperal_downsample=[True] * 1000),
+        "accepted: a list of true and false, at most 8 of them",
+    ),
+    "another weight file": (
+        edited("text_encoder/config.json", transformers_weights="other.safetensors"),
+        'transformers_weights is "other.safetensors", accepted: no such entry. .* other files than those',
+    ),
+    "another config file": (
+        edited("text_encoder/config.json", configuration_files=["config.4.0.0.json"]),
+        "configuration_files is .*accepted: no such entry",
+    ),
+    "code of the checkpoint": (edited("vae/config.json", auto_map={"AutoModel": "m.Mine"}), "auto_map is .*no such"),
+    "an empty quantisation": (edited("transformer_2/config.json", quantization_config={}), "has a quantization_config"),
     "another patch": (both_experts(patch_size=[2, 2, 2]), r"patch_size is \[2, 2, 2\], accepted: \[1, p, p\]"),
     "experts that differ": (edited("transformer_2/config.json", num_layers=3), "transformer and transformer_2 differ"),
     "a text encoder of another width": (

@@ -70,7 +70,9 @@ def index_of_shards(weight_map: Any, text: str | None = None) -> Damage:
     def damage(folder: Path) -> None:
         path = folder / "vae/diffusion_pytorch_model.safetensors"
         path.rename(path.with_name("one.safetensors"))
-        path.with_name(f"{path.name}.index.json").write_text(text or json.dumps({"weight_map": weight_map}))
+        path.with_name(f"{path.name}.index.json").write_text(
+            text or json.dumps({"metadata": {}, "weight_map": weight_map})
+        )
 
     return damage
 
@@ -107,6 +109,30 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
         "in its place is model.bin: pickled weights. .*save_pretr",
     ),
     "GGUF": (renamed("transformer", ".safetensors", "-Q4_K_M.gguf"), "in its place is .*Q4_K_M.gguf: a GGUF file"),
+    **{
+        f"{name} in {component}": (replaced(f"{component}/{name}", b""), f"{component}/{name} is {what}.* Remove it")
+        for component in COMPONENTS
+        for name, what in {
+            "adapter_config.json": "an adapter's config",
+            "adapter_model.safetensors": "an adapter's weights",
+            "shard-00001-model-00001-of-00001.safetensors": "a shard of a distributed run",
+        }.items()
+    },
+    **{
+        f"a shard with the name {name}": (
+            index_of_shards({"a": name}),
+            f"names the file name '{name}', accepted: `.safetensors` files beside it",
+        )
+        for name in ("model.py", "config.pbtxt", ".safetensors", ".hidden.safetensors", "x" * 80)
+    },
+    "an index without metadata": (
+        index_of_shards({}, text='{"weight_map": {"a": "one.safetensors"}}'),
+        "is not an index of shards .KeyError..metadata",
+    ),
+    "metadata that are a list": (
+        index_of_shards({}, text='{"metadata": [], "weight_map": {"a": "one.safetensors"}}'),
+        "is not an index of shards .TypeError..metadata is no object",
+    ),
     "the fp16 variant": (renamed("vae", ".safetensors", ".fp16.safetensors"), "there is only the variant 'fp16'"),
     "an adapter": (
         renamed("transformer", "diffusion_pytorch_model.safetensors", "adapter_model.safetensors"),
@@ -164,7 +190,9 @@ def test_links_are_read_but_not_referred_to(folder: Path, tmp_path: Path) -> Non
 
 def test_a_file_and_an_index_at_once_are_refused(folder: Path) -> None:
     path = folder / "vae/diffusion_pytorch_model.safetensors"
-    path.with_name(f"{path.name}.index.json").write_text(json.dumps({"weight_map": {"a": "x.safetensors"}}))
+    path.with_name(f"{path.name}.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {"a": "x.safetensors"}})
+    )
     with pytest.raises(CheckpointError, match="has both .* and an index of shards"):
         Checkpoint.open(folder).check()
 

@@ -1,5 +1,6 @@
 import json
 import math
+import struct
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from export.checkpoint.config_file import object_without_repeats
 from export.checkpoint.folder import CheckpointError
 from export.checkpoint.weights.safetensors_index import content_sample_sha256, stored_tensors
 
@@ -26,7 +28,7 @@ def component(tmp_path: Path) -> Path:
     for name, tensors in shards.items():
         save_file(tensors, folder / name, metadata={"format": "pt"})
     weight_map = {tensor: name for name, tensors in shards.items() for tensor in tensors}
-    (folder / f"{STEM}.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / f"{STEM}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return folder
 
 
@@ -81,10 +83,37 @@ def test_a_file_without_a_header_is_refused(component: Path, content: bytes) -> 
         stored_tensors(component.parent, "transformer")
 
 
+@pytest.mark.parametrize("shape", [[1] * 9, [2**48], [-1], [True], ["1"], [9**4000] * 8])
+def test_a_shape_that_no_tensor_has_is_refused_before_it_is_multiplied(component: Path, shape: list[int]) -> None:
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}
+    header = json.dumps({"a.bias": entry}).encode()
+    shard(component, 2).write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(CheckpointError, match=r"damaged header \(a.bias: shape .{1,90}, offsets 0 and 4"):
+        stored_tensors(component.parent, "transformer")
+
+
+class CountedName(str):
+    """A name that counts how often it is compared."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        CountedName.comparisons += 1
+        return super().__eq__(other)
+
+
+def test_a_repeated_name_is_found_in_a_time_that_grows_with_the_names() -> None:
+    names = [CountedName(number) for number in (*range(1000), 999)]
+    with pytest.raises(ValueError, match="999 stands there twice"):
+        object_without_repeats([(name, 0) for name in names])
+    assert CountedName.comparisons < 10 * len(names)
+
+
 def test_a_missing_shard_and_a_wrong_index_are_named(component: Path) -> None:
     index = component / f"{STEM}.safetensors.index.json"
     weight_map = json.loads(index.read_text())["weight_map"]
-    index.write_text(json.dumps({"weight_map": {**weight_map, "a.bias": shard(component, 2).name}}))
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {**weight_map, "a.bias": shard(component, 2).name}}))
     with pytest.raises(
         CheckpointError, match="the index puts a.bias into .*00002-of-00002.safetensors, where it is not"
     ):
