@@ -57,7 +57,8 @@ def write_folder_atomically(folder: Path, *, made_here: Callable[[Path], bool]) 
         if folder.exists():
             folder.replace(old)
         partial.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            old.replace(partial)  # which is removed below: half of it must not be moved back after a kill
     except FileNotFoundError:
         if partial.exists():
             raise

@@ -52,7 +52,7 @@ def component_config(folder: Path, component: str) -> ConfigFile:
     """
     config = ConfigFile.open(folder / component / "config.json")
     for name in _REDIRECTIONS:
-        if name in config.values:
+        if config.values.get(name) is not None:
             hint = "It would make the libraries load other files than those that are checked. Take it out of the file."
             raise config.refused(name, "no such entry", hint)
     quantization = config.values.get("quantization_config")

@@ -88,10 +88,11 @@ def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builde
     What the command line says is checked before the graphs are looked at, which the export may not have made yet.
     """
     from export.checkpoint.folder import Checkpoint
-    from export.to_onnx.install import install_model_files, set_default_size
+    from export.to_onnx.install import install_model_files, mark_unfinished, set_default_size
     from export.to_plan.build_plans import (
         NOT_FOR_THE_BACKEND,
         PlanChoices,
+        are_installed,
         build_plans,
         install_plans,
         toolchain,
@@ -112,6 +113,8 @@ def build_and_install_plans(options: argparse.Namespace, folder: Path, *, builde
     check_graphs(folder, checkpoint, named_precisions(options))
     specs = build_plans(folder, plans, plan_set, tools, choices, builder=builder, repository=repository)
     if repository is not None:
+        if not are_installed(specs, plans, repository):
+            mark_unfinished(folder, repository)
         install_plans(specs, folder, plans, repository)
         install_model_files(folder, repository)
         set_default_size(repository, plan_set.sizes[0])

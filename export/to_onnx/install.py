@@ -37,6 +37,18 @@ def install_export(folder: Path, repository: Path) -> Path:
     return repository
 
 
+def mark_unfinished(folder: Path, repository: Path) -> None:
+    """Have every model refuse to load until `install_model_files` has run: what is installed changes meanwhile.
+
+    The models' manifests get the files in `folder` and no graphs. Raises FileNotFoundError for an unfinished export.
+    """
+    names = sorted({name for names in READ_BY.values() for name in names} - {FILES_MANIFEST})
+    unfinished = FilesManifest({name: sha256_of_file(folder / name) for name in names}, graphs={})
+    for model in READ_BY:
+        with write_atomically(repository / model / VERSION / FILES_MANIFEST) as partial:
+            partial.write_text(unfinished.to_json(), encoding="utf-8")
+
+
 def install_model_files(folder: Path, repository: Path) -> None:
     """Copy the files that models read besides their graphs. Raises FileNotFoundError for an unfinished export."""
     _install(folder, repository, [])
@@ -89,25 +101,25 @@ def set_default_size(repository: Path, size: VideoShape) -> None:
 
 
 def _install(folder: Path, repository: Path, of_graphs: Iterable[str]) -> None:
-    """Copy the files `of_graphs`, each `<graph>/<name>`, then those of the models. Touch nothing if nothing differs.
+    """Copy the files `of_graphs`, each `<graph>/<name>`, then those of the models, as far as they differ.
 
     Files that a running server holds open are replaced and not written to. An installation that breaks off may leave
-    graphs of two exports, even of the same weights. So the models' manifests name no graphs until all is copied, which
-    each model refuses at its load.
+    graphs of two exports, even of the same weights. So where graphs differ the models' manifests name none until all
+    is copied, which each model refuses at its load.
     """
     manifests = [(folder / FILES_MANIFEST, repository / model / VERSION / FILES_MANIFEST) for model in READ_BY]
-    files = [(folder / name, repository / Path(name).parent / VERSION / Path(name).name) for name in of_graphs]
-    files += [
+    graphs = [(folder / name, repository / Path(name).parent / VERSION / Path(name).name) for name in of_graphs]
+    files = [
         (folder / name, repository / model / VERSION / name)
         for model, names in READ_BY.items()
         for name in names
         if name != FILES_MANIFEST
     ]
-    differing = [pair for pair in (*files, *manifests) if _differs(*pair)]
-    if not differing:
-        return
-    _mark_unfinished(folder, [target for _, target in manifests])
-    for source, target in [*(pair for pair in files if pair in differing), *manifests]:
+    differing = [pair for pair in (*graphs, *files, *manifests) if _differs(*pair)]
+    if {*differing} & {*graphs}:
+        mark_unfinished(folder, repository)
+        differing = [pair for pair in differing if pair not in manifests] + manifests
+    for source, target in differing:
         with write_atomically(target) as partial:
             shutil.copyfile(source, partial)
 
@@ -117,12 +129,3 @@ def _differs(source: Path, target: Path) -> bool:
     if not source.exists():
         raise FileNotFoundError(f"{source} is missing: the export did not finish. Run `make export` again.")
     return not (target.exists() and filecmp.cmp(source, target, shallow=False))
-
-
-def _mark_unfinished(folder: Path, manifests: Iterable[Path]) -> None:
-    """Write manifests that have the files in `folder` and no graphs."""
-    names = {name for names in READ_BY.values() for name in names} - {FILES_MANIFEST}
-    unfinished = FilesManifest({name: sha256_of_file(folder / name) for name in sorted(names)}, graphs={})
-    for manifest in manifests:
-        with write_atomically(manifest) as partial:
-            partial.write_text(unfinished.to_json(), encoding="utf-8")

@@ -5,6 +5,7 @@ The folder has a model repository's layout: `<graph>/<version>/model.plan` and `
 build, since A14B's builds take long.
 """
 
+import filecmp
 import logging
 import math
 import os
@@ -183,6 +184,15 @@ def _installation_need(
         (replaced if (_home(repository, spec) / PLAN_FILE).exists() else new).append(spec)
     needed = bytes_of(new) + max((bytes_of([spec]) for spec in replaced), default=0.0)
     return [DiskNeed(repository, needed, "copies of the plans")]
+
+
+def are_installed(specs: Sequence[PlanSpec], plans: Path, repository: Path) -> bool:
+    """Whether these plans are in a model repository, by their manifests."""
+    pairs = [(_home(plans, spec), repository / spec.graph / str(spec.version)) for spec in specs]
+    return all(
+        (there / PLAN_MANIFEST).exists() and filecmp.cmp(here / PLAN_MANIFEST, there / PLAN_MANIFEST, shallow=False)
+        for here, there in pairs
+    )
 
 
 def install_plans(specs: Sequence[PlanSpec], folder: Path, plans: Path, repository: Path) -> None:

@@ -20,5 +20,6 @@ def check_model_files(folder: Path, names: Iterable[str], *, graphs: Iterable[st
         if not made_from or any(graph_manifest.get(key) != value for key, value in made_from.items()):
             raise InstalledFileError(
                 f"{folder} and {graph_folder} come from different checkpoints, or an installation broke off. "
-                "Run `make export` again, for the checkpoint that is to be served."
+                "Run the command that installed them again, such as `make export` or `make plans`, for the checkpoint "
+                "that is to be served."
             )

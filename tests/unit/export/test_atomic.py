@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -148,6 +149,22 @@ def test_a_folder_that_was_moved_away_for_nothing_comes_back(tmp_path: Path, mon
     remove_leftovers(tmp_path, "wan.lora")
     assert [path.name for path in tmp_path.iterdir()] == ["wan.lora"]
     assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def test_a_replaced_folder_that_was_removed_by_half_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while the old folder is removed, which takes long for a large one; then somebody removes the new one."""
+    target = tmp_path / "wan.lora"
+    target.mkdir()
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
+        with write_folder_atomically(target, made_here=ours) as partial:
+            (partial / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["new"] and len(list(tmp_path.iterdir())) == 2
+    shutil.rmtree(target)
+    remove_leftovers(tmp_path, "wan.lora")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_writer_whose_folder_another_one_removed_is_told_why(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from export.to_onnx import install
 from export.to_onnx.install import READ_BY, VERSION, install_export
 from export.to_onnx.model_files import MODEL_FILES, seal_model_files
 from wan_t2v.contract import EXPERTS
-from wan_t2v.installed_files import FILES_MANIFEST, InstalledFileError
+from wan_t2v.facts import DEFAULTS_FILE
+from wan_t2v.installed_files import FILES_MANIFEST, FilesManifest, InstalledFileError, sha256_of_file
 from wan_t2v.serving.model_files import check_model_files
 
 MADE_FROM = {"checkpoint_sha256": "the same weights"}
@@ -62,11 +64,32 @@ def test_an_installation_that_broke_off_is_refused_by_every_model(
         with pytest.raises(OSError, match="No space left"):
             install_export(other, installed)
     for model, names in READ_BY.items():
-        with pytest.raises(InstalledFileError, match="or an installation broke off. Run `make export` again"):
+        with pytest.raises(
+            InstalledFileError, match="or an installation broke off. Run the command that installed them again"
+        ):
             check_model_files(installed / model / VERSION, names[:-1], graphs=PART_OF)
     install_export(other, installed)
     check_models(installed)
     assert (installed / "low_noise_expert/1/model.onnx").read_text() == "low_noise_expert in int8"
+
+
+def test_an_installation_of_the_same_graphs_takes_no_model_out_of_service(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another default size, which `make plans` sets behind each installation, is no other export."""
+    home = installed / "prepare" / VERSION
+    (home / DEFAULTS_FILE).write_text('{"height": {"value": 480}}')
+    manifest = FilesManifest.read(home)
+    files = {**manifest.files, DEFAULTS_FILE: sha256_of_file(home / DEFAULTS_FILE)}
+    (home / FILES_MANIFEST).write_text(replace(manifest, files=files).to_json())
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(install.shutil, "copyfile", _stop)
+        install_export(tmp_path / "fp32", installed)
+    check_models(installed)
+
+
+def _stop(source: Path, target: Path) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_is_installed_already_is_not_touched(installed: Path, tmp_path: Path) -> None:

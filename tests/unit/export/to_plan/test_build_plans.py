@@ -12,6 +12,7 @@ from export.__main__ import parser
 from export.commands.plans import build_and_install_plans
 from export.disk_space import DiskNeed
 from export.graphs.registry import GRAPHS
+from export.to_onnx.install import READ_BY, install_model_files
 from export.to_plan import build_plans
 from export.to_plan.build_plans import install_plans, toolchain
 from export.to_plan.builder import BuildError
@@ -20,7 +21,7 @@ from tests.fakes.manifests import H100
 from tests.unit.export.to_plan.plan_builds import CLIP, GPU, WIDE, Recorded, build, refused, trt
 from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
-from wan_t2v.installed_files import sha256_of_file
+from wan_t2v.installed_files import FilesManifest, sha256_of_file
 from wan_t2v.manifests import GraphManifest, PlanManifest, RunningGpu, TensorRtVersion, read_manifest
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.shapes import VideoShape
@@ -45,6 +46,30 @@ def test_every_plan_of_wan_mini_is_built_on_a_cpu_and_installed(graphs: Path, tm
         assert (manifest.gpu, manifest.target, manifest.device_memory_bytes) == (None, "portable", None)
         assert manifest.workspace_gib == 0.25 and not manifest.tf32
     assert not list((graphs / "plans").rglob("*.partial")) and not list((graphs / "plans").rglob("*.old"))
+
+
+def test_plans_that_are_installed_by_half_are_refused_by_every_model(
+    graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be of the weights of the plans before them, in another precision."""
+    repository = tmp_path / "repository"
+    places = ["--checkpoint", str(ROOT / "training/wan-mini"), "--folder", str(graphs), "--repository", str(repository)]
+    install_model_files(graphs, repository)
+    options = parser().parse_args(["plans", *places])
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr("export.to_plan.build_plans.install_plans", _stop)
+        build_and_install_plans(options, graphs, builder=Recorded())
+    assert {FilesManifest.read(repository / model / "1").graphs == {} for model in READ_BY} == {True}
+    build_and_install_plans(options, graphs, builder=Recorded())
+    for _ in range(2):  # the second time nothing differs, so nothing is taken out of service
+        assert all(FilesManifest.read(repository / model / "1").graphs for model in READ_BY)
+        with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+            stopped.setattr("export.to_plan.build_plans.install_plans", _stop)
+            build_and_install_plans(options, graphs, builder=Recorded())
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def default_clip(defaults: ServingDefaults) -> VideoShape:
