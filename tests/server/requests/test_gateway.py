@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,12 @@ from wan_t2v_client import TextToVideo
 
 from embedded.ports import free_ports
 from embedded.server import Server
+from tests.waiting import wait_until
 
 if importlib.util.find_spec("procrastinate") is None or importlib.util.find_spec("openai") is None:
     pytest.skip("the gateway is not installed; `make test` does it", allow_module_level=True)
 
+LIMIT_S = 300.0  # for a start of server and gateway, or a video, on a busy machine
 SMALL = {"num_inference_steps": 4, "num_frames": 5, "width": 64, "height": 64, "seed": 7, "preview_every": 1}
 
 
@@ -99,12 +100,14 @@ def running_studio(data: Path) -> Iterator[Any]:
         process = subprocess.Popen(command, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as http:
-            while True:
+
+            def is_ready() -> bool:
                 assert process.poll() is None, (data.parent / "studio.log").read_text()
                 with contextlib.suppress(httpx.TransportError):
-                    if http.get("/readyz").status_code == 200:
-                        break
-                time.sleep(0.2)
+                    return bool(http.get("/readyz").status_code == 200)
+                return False
+
+            wait_until(is_ready, LIMIT_S)
             yield http
     finally:
         process.send_signal(signal.SIGINT)
@@ -112,8 +115,12 @@ def running_studio(data: Path) -> Iterator[Any]:
 
 
 def until(http: Any, video_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    while True:
-        video = http.get(f"/v1/videos/{video_id}").json()
-        if holds(video):
-            return dict(video)
-        time.sleep(0.1)
+    video: dict[str, Any] = {}
+
+    def look() -> bool:
+        video.clear()
+        video.update(http.get(f"/v1/videos/{video_id}").json())
+        return holds(video)
+
+    wait_until(look, LIMIT_S)
+    return video

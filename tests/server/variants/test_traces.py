@@ -4,7 +4,6 @@ import gzip
 import json
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from wan_t2v_client import Connection, TextToVideo
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
 from tests.server.conftest import START_LIMIT_S
+from tests.waiting import becomes_true
 
 CLIENTS_SPAN = "00f067aa0ba902b7"
 ENDPOINTS = ("generate", "generate_unary")
@@ -72,13 +72,9 @@ class Collector:
 
     def gets(self, name: str, trace: str, *, unless: Callable[[], bool]) -> bool:
         """Whether the span comes, or `unless` becomes true first."""
-        ends = time.monotonic() + 60
-        while not self.named(name, trace):
-            if unless():
-                return False
-            assert time.monotonic() < ends, f"no span {name}; there are {sorted({span.name for span in self.spans})}"
-            time.sleep(0.2)
-        return True
+        came = becomes_true(lambda: self.named(name, trace) or unless())
+        assert came, f"no span {name}; there are {sorted({span.name for span in self.spans})}"
+        return bool(self.named(name, trace))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How often a caller is asked for."""
+"""A limit on how often Triton is asked whether a caller has cancelled."""
 
 import math
 import time
