@@ -48,7 +48,7 @@ def write(shards: Path, tmp_path: Path) -> Write:
     return into_repository
 
 
-@pytest.mark.parametrize("graph", ["text_encoder", EXPERT, "vae_decoder_next"])
+@pytest.mark.parametrize("graph", ["text_encoder", EXPERT, pytest.param("vae_decoder_next", marks=pytest.mark.nightly)])
 def test_a_program_without_weights_computes_what_the_module_computes(graph: str, write: Write, shards: Path) -> None:
     path = write(graph) / graph / PROGRAM
     checkpoint, origin = Checkpoint.open(shards), GRAPHS[graph]

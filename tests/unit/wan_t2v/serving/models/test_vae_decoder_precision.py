@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from export.checkpoint.folder import Checkpoint
 from export.graphs.precision import Precisions
+from export.graphs.registry import GRAPHS
 from tests.fakes import fake_tensorrt
 from tests.fakes.pb_utils import FakePbUtils, FakeResponse, FakeTensor
 from tests.fakes.programs import install_programs
 from tests.unit.wan_t2v.serving.models.decoders import clips, decoder, frames, link_decoders
 from wan_t2v.contract import CACHE_OUT, cache_input_of, cache_names
-from wan_t2v.engines.engine import Engine
+from wan_t2v.engines.engine import Array, Engine
 from wan_t2v.engines.onnx_runtime import OnnxRuntimeEngine
 from wan_t2v.engines.tensorrt.tensorrt_plan import TensorRtEngine
 from wan_t2v.engines.torch_program import TorchEngine
@@ -29,12 +31,36 @@ LOCATIONS = pytest.mark.parametrize("location", ["triton", "in_process"])
 
 
 @pytest.fixture(scope="module")
-def in_bf16(repository: Path, checkpoint: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The graphs' own manifests say FP32, those of the programs BF16."""
-    programs = install_programs(
-        checkpoint, root / "build/test-programs-bf16", (FIRST, NEXT), precisions=Precisions(vae="bf16")
-    )
+def in_bf16(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graphs' own manifests say FP32, those of the programs BF16. The programs are empty files."""
+    programs = tmp_path_factory.mktemp("programs")
+    for name in (FIRST, NEXT):
+        (programs / name / "1").mkdir(parents=True)
+        (programs / name / "1/model.pt2").touch()
+        (programs / name / "1/program.json").write_text('{"precision": "bf16"}')
     return link_decoders(repository, programs, tmp_path_factory.mktemp("bf16"))
+
+
+class ModuleEngine:
+    """The module that a torch program is traced from, as an Engine. To trace the two takes a minute."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str) -> None:
+        spec = GRAPHS[name]
+        self._module = spec.module(checkpoint.module(spec.component, "bf16")).eval()
+        call = spec.example(checkpoint.facts, self._module)
+        self._inputs, self._outputs = call.input_names, call.output_names
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        *,
+        buffers: Mapping[str, Array] | None = None,
+    ) -> dict[str, Any]:
+        with torch.inference_mode():
+            results = self._module(*(inputs[name] for name in self._inputs))
+        found = dict(zip(self._outputs, results, strict=True))
+        return {name: found[name] for name in outputs or self._outputs}
 
 
 def server_with(engines: Mapping[str, Engine]) -> FakePbUtils:
@@ -45,17 +71,37 @@ def server_with(engines: Mapping[str, Engine]) -> FakePbUtils:
 
 
 @LOCATIONS
-def test_torch_programs_in_bf16_give_the_frames_of_fp32_but_for_rounding(
-    location: str, in_bf16: Path, repository: Path
+def test_modules_in_bf16_give_the_frames_of_fp32_but_for_rounding(
+    location: str, in_bf16: Path, repository: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs = server_with({name: TorchEngine(in_bf16 / name / "1/model.pt2", threads=1) for name in (FIRST, NEXT)})
+    """Eager torch refuses an input of another type than its weights, as plans and programs do."""
+    modules = {name: ModuleEngine(Checkpoint.open(checkpoint), name) for name in (FIRST, NEXT)}
+    monkeypatch.setattr(vae_decoder, "load_installed_engine", lambda _, folder, settings: modules[folder.parent.name])
+    check_frames(location, in_bf16, modules, repository)
+
+
+@pytest.mark.nightly
+@LOCATIONS
+def test_torch_programs_in_bf16_give_the_frames_of_fp32_but_for_rounding(
+    location: str, repository: Path, checkpoint: Path, root: Path, tmp_path: Path
+) -> None:
+    programs = install_programs(
+        checkpoint, root / "build/test-programs-bf16", (FIRST, NEXT), precisions=Precisions(vae="bf16")
+    )
+    installed = link_decoders(repository, programs, tmp_path)
+    engines = {name: TorchEngine(installed / name / "1/model.pt2", threads=1) for name in (FIRST, NEXT)}
+    check_frames(location, installed, engines, repository)
+
+
+def check_frames(location: str, in_bf16: Path, engines: Mapping[str, Engine], repository: Path) -> None:
+    server = server_with(engines)
     onnx = {name: OnnxRuntimeEngine(repository / name / "1/model.onnx", threads=1) for name in (FIRST, NEXT)}
-    model = decoder(in_bf16, programs, engine_location=location, engine="torch", vae_precision="bf16")
+    model = decoder(in_bf16, server, engine_location=location, engine="torch", vae_precision="bf16")
     latents = clips()[0][:, :, :2]
     rounded, exact = (made.decode(latents, lambda: False) for made in (model, decoder(repository, server_with(onnx))))
     assert rounded.shape == exact.shape == (5, 32, 48, 3)
     assert 0 < (rounded.int() - exact.int()).abs().float().mean() < 2
-    assert bool(programs.called) == (location == "triton")
+    assert bool(server.called) == (location == "triton")
 
 
 def doubling_plan(folder: Path, name: str) -> TensorRtEngine:
