@@ -1,5 +1,6 @@
 """The part with whole videos: what it needs, and the configs that it writes."""
 
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -11,6 +12,7 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInsta
 from benchmarks.gpu import run, whole_part
 from benchmarks.gpu.random_checkpoint import write_random_checkpoint
 from benchmarks.gpu.scale import Scale, full_scale
+from benchmarks.gpu.timing import Skipped
 from wan_t2v.contract import EXPERTS, STREAM
 
 Usage = namedtuple("Usage", "total used free")
@@ -24,6 +26,23 @@ def test_a_disk_that_is_too_small_is_skipped_before_anything_is_written(
     rows = list(whole_part.whole(full_scale(), repository=root / "model_repository", folder=folder))
     assert [row["skipped"] for row in rows] == [f"1 GB are free beside {folder}, and 45 are needed"]
     assert run.status_of(rows) == "skipped" and not folder.exists()
+
+
+def test_what_an_earlier_run_wrote_is_not_needed_again_and_holes_were_not_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_part.shutil, "disk_usage", lambda _: Usage(10**12, 0, 10**6))
+    monkeypatch.setattr(whole_part, "NEEDED_BYTES", 3e6)
+    monkeypatch.setattr(whole_part, "prepare", lambda *_, **__: None)
+    shards = tmp_path / "whole/checkpoint/transformer"
+    shards.mkdir(parents=True)
+    (tmp_path / "whole/checkpoint/transformer_2").symlink_to(shards)
+    with (shards / "shard.safetensors").open("wb") as file:
+        file.truncate(10**7)
+    with pytest.raises(Skipped, match="0 GB are free beside .*, and 0 are needed"):
+        whole_part._prepare(full_scale(), root / "model_repository", tmp_path / "whole")
+    (shards / "shard.safetensors").write_bytes(os.urandom(2 * 10**6))
+    assert "seconds" in whole_part._prepare(full_scale(), root / "model_repository", tmp_path / "whole")
 
 
 def test_the_configs_are_those_of_a_deployment_without_plans(scale: Scale, root: Path, tmp_path: Path) -> None:
