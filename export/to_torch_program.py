@@ -56,6 +56,8 @@ def write_programs(
 
     `external_weights` says whether weights stay in the checkpoint's files; None: only those of experts that are too
     large. What a killed process left of a program is removed first, so a repository has one writer at a time.
+    Programs that are to be replaced lose their manifests before the first is written, and the server refuses a program
+    without one.
     Raises CheckpointError for weights that do not fit their config, or that are too large to be inside, DiskSpaceError
     before the first program, and ParityError for a program that differs from its module by more than its tolerance.
     """
@@ -73,6 +75,8 @@ def write_programs(
             stale[graph] = made_from
     needed = _program_bytes(checkpoint, stale, precisions, external)
     check_disk_space([DiskNeed(repository, needed, f"{len(stale)} torch programs")])
+    for graph in stale:  # all before the first: of a run that breaks off no old program is to be served beside new ones
+        (folders[graph] / FILE.manifest).unlink(missing_ok=True)
     for graph, made_from in stale.items():
         _write(graph, checkpoint, folders[graph], made_from, external=external[graph])
     return repository
@@ -112,7 +116,6 @@ def _program_bytes(
 def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[str, Any], *, external: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path, origin, precision = folder / FILE.name, GRAPHS[graph], made_from["precision"]
-    (folder / FILE.manifest).unlink(missing_ok=True)  # a program without a manifest is unverified
     if external:
         write_weightless_program(graph, checkpoint, path, precision=precision)
         logger.info("wrote %s; its weights stay in %s", path, checkpoint.folder / origin.component)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from export import disk_space, to_torch_program
-from export.graphs.registry import ExampleCall
+from export.checkpoint.folder import Checkpoint
+from export.graphs.registry import GRAPHS, ExampleCall
 from export.parity.graph_parity import ParityError
 from wan_t2v.installed_files import sha256_of_file
+from wan_t2v.serving.models.graph import installed_graph
 
 GRAPH = "high_noise_expert"
 
@@ -91,6 +93,42 @@ def test_what_stops_a_program_is_told_in_one_line(
     assert to_torch_program.main(arguments) == code
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
+
+
+def test_programs_that_a_run_did_not_come_to_are_refused_beside_those_it_wrote(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be of another precision or checkpoint."""
+    written: list[str] = []
+
+    def write(graph: str, _: Checkpoint, folder: Path, made_from: Mapping[str, str], **__: object) -> None:
+        if len(written) == most:
+            raise KeyboardInterrupt
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.pt2").write_text(made_from["precision"])
+        sealed = {**made_from, "program_sha256": sha256_of_file(folder / "model.pt2")}
+        (folder / "program.json").write_text(json.dumps(sealed))
+        written.append(graph)
+
+    monkeypatch.setattr(to_torch_program, "_write", write)
+    monkeypatch.setattr(to_torch_program, "link_weights", lambda *_: True)
+    arguments = ["--checkpoint", str(checkpoint), "--repository", str(tmp_path)]
+    in_bf16 = [*arguments, "--precision", "bf16", "--vae-precision", "bf16", "--text-encoder-precision", "bf16"]
+    most = len(GRAPHS)
+    assert to_torch_program.main(arguments) == 0
+    written.clear()
+    most = 2
+    assert to_torch_program.main(in_bf16) == 130
+    assert len(written) == 2
+    for graph in {*GRAPHS} - {*written}:
+        with pytest.raises(
+            FileNotFoundError, match=r"both broke off.*Run `python -m export.to_torch_program .* with the options of"
+        ):
+            installed_graph(tmp_path / graph / "1", "torch")
+    most = len(GRAPHS)
+    assert to_torch_program.main(in_bf16) == 0
+    assert sorted(written) == sorted(GRAPHS), "what was finished is kept"
+    assert {installed_graph(tmp_path / graph / "1", "torch").read_text() for graph in GRAPHS} == {"bf16"}
 
 
 def test_a_damaged_record_of_merged_loras_is_told_in_one_line(

@@ -22,8 +22,8 @@ from wan_t2v.engines.tensorrt.plan_compatibility import Running, check_plan
 from wan_t2v.engines.tensorrt.running_gpu import running_gpu
 from wan_t2v.engines.tensorrt.tensorrt_module import tensorrt_module
 from wan_t2v.engines.timed import TimedEngine
-from wan_t2v.installed_files import missing, parse_installed, sha256_of_file
-from wan_t2v.manifests import PLAN_MANIFEST, PlanManifest, read_manifest
+from wan_t2v.installed_files import InstalledFileError, missing, parse_installed, sha256_of_file
+from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, PlanManifest, read_manifest
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models.graph_limits import GraphLimits
 from wan_t2v.serving.python_backend.parameters import ModelParameters, instance_device, read_graph_manifest
@@ -146,14 +146,36 @@ def _inference_precision(parameters: ModelParameters, engine: str) -> str:
 def load_installed_engine(parameters: ModelParameters, folder: Path, settings: EngineSettings) -> BufferedEngine:
     """Load the graph in a version folder; with the parameter `interval_log` the engine logs its run times.
 
-    Raises PlanMismatch for a plan of another TensorRT or GPU, with the command that rebuilds it.
+    Raises PlanMismatch for a plan of another TensorRT or GPU, and InstalledFileError for a torch program of another
+    checkpoint than the graph beside it, with the command that makes the right one.
     """
     path = installed_graph(folder, settings.engine)
+    if settings.engine == "torch":
+        _check_weights_of_program(folder)
     if settings.engine == "tensorrt":
         settings = replace(settings, tensorrt_module=matching_module(folder))
     engine = engine_from_file(path, settings)
     log = parameters.optional_path("interval_log")
     return engine if log is None else TimedEngine(engine, log / f"{folder.parent.name}-{os.getpid()}.txt")
+
+
+def _check_weights_of_program(folder: Path) -> None:
+    """Refuse a torch program of other weights than the graph in its version folder. Raises InstalledFileError.
+
+    Models compare their files with the graph's manifest, and the program came by another command.
+    """
+    file = GRAPH_FILES["torch"]
+    program, graph = folder / file.manifest, folder / GRAPH_MANIFEST
+    if not graph.exists():
+        return
+    made_from = parse_installed(program, lambda text: dict(json.loads(text)), command=file.command)
+    weights = [manifest.get("checkpoint_sha256") for manifest in (made_from, read_graph_manifest(folder))]
+    if None not in weights and weights[0] != weights[1]:
+        raise InstalledFileError(
+            f"{program} and {graph} are of different checkpoints, or an installation broke off. Run `{file.command}` "
+            "again with the options that made the programs, for the checkpoint that is to be served. With `--exported` "
+            "it installs the other files of that checkpoint as well."
+        )
 
 
 def matching_module(folder: Path) -> str:
@@ -178,7 +200,7 @@ def installed_graph(folder: Path, engine: str = DEFAULT_ENGINE) -> Path:
     manifest, path = folder / file.manifest, folder / file.name
     for needed in (manifest, path):
         if not needed.exists():
-            raise _missing(needed, engine)
+            raise _missing(needed, engine, broke_off=needed == manifest and path.exists())
     expected = parse_installed(manifest, lambda text: json.loads(text)[file.hash_key], command=file.command)
     if sha256_of_file(path) != expected:
         raise ValueError(f"{path} is not the file that its manifest describes. Run `{file.command}` again.")
@@ -195,7 +217,13 @@ def installed_precisions(folder: Path, engines: Iterable[str]) -> set[str]:
     return {manifest["precision"] for manifest in manifests if "precision" in manifest}
 
 
-def _missing(path: Path, engine: str) -> FileNotFoundError:
+def _missing(path: Path, engine: str, *, broke_off: bool) -> FileNotFoundError:
     if engine == DEFAULT_ENGINE:
         return missing(path)
-    return FileNotFoundError(f"{path} is missing. Run `{GRAPH_FILES[engine].command}` first.")
+    file = GRAPH_FILES[engine]
+    if broke_off:
+        return FileNotFoundError(
+            f"{path} is missing and {file.name} is there: the command that makes both broke off, and graphs beside it "
+            f"may be of another precision or checkpoint. Run `{file.command}` again with the options of that run."
+        )
+    return FileNotFoundError(f"{path} is missing. Run `{file.command}` first.")

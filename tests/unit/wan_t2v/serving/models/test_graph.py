@@ -14,11 +14,17 @@ from tests.fakes.pb_utils import FakePbUtils, FakeRequest
 from wan_t2v.engines.loader import ENGINES, GRAPH_FILES, EngineSettings
 from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch
 from wan_t2v.field_checks.invalid_field import InvalidField
-from wan_t2v.installed_files import InstalledFileError
+from wan_t2v.installed_files import InstalledFileError, sha256_of_file
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models import graph
-from wan_t2v.serving.models.graph import GraphModel, engine_settings, installed_graph, matching_module
+from wan_t2v.serving.models.graph import (
+    GraphModel,
+    engine_settings,
+    installed_graph,
+    load_installed_engine,
+    matching_module,
+)
 from wan_t2v.serving.models.graph_limits import GraphLimits
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton, torch_from_triton
@@ -175,6 +181,26 @@ def test_each_engine_reads_its_own_file_and_manifest(engine: str, tmp_path: Path
     (tmp_path / file.name).write_bytes(b"another")
     with pytest.raises(ValueError, match=rf"Run `{file.command}` again."):
         installed_graph(tmp_path, engine)
+
+
+def test_a_torch_program_of_another_checkpoint_than_the_graph_beside_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a run for another checkpoint that broke off before it installed that checkpoint's other files."""
+    monkeypatch.setattr(graph, "engine_from_file", lambda path, _: path)
+    program, settings = tmp_path / "model.pt2", EngineSettings("torch")
+    program.write_bytes(b"a program")
+    made_from = {"checkpoint_sha256": "a", "precision": "bf16"}
+    (tmp_path / "program.json").write_text(json.dumps({**made_from, "program_sha256": sha256_of_file(program)}))
+    for there in ({}, {"checkpoint_sha256": "a", "precision": "fp32"}):
+        if there:
+            (tmp_path / "manifest.json").write_text(json.dumps(there))
+        assert load_installed_engine(parameters(), tmp_path, settings) == program  # type: ignore[comparison-overlap]
+    (tmp_path / "manifest.json").write_text(json.dumps({"checkpoint_sha256": "b"}))
+    with pytest.raises(
+        InstalledFileError, match=r"program.json and .*manifest.json are of different checkpoints.*to_torch_program"
+    ):
+        load_installed_engine(parameters(), tmp_path, settings)
 
 
 def parameters(**values: str) -> ModelParameters:
