@@ -17,6 +17,7 @@ EXPERT_BATCH ?= 1
 WORKSPACE_GIB ?=
 VAE_TF32 ?=
 BF16_SHARDS ?=
+FP8_RANGES ?=
 PLANS_INTO ?=
 LORA_HIGH ?=
 LORA_LOW ?=
@@ -120,12 +121,12 @@ $(VENV)/.gateway-ready: gateway/pyproject.toml $(VENV)/.ready
 mini: setup ## make the benchmark's checkpoint, checkpoints/wan-mini, with random weights (kept if it is there)
 	@test -f checkpoints/wan-mini/model_index.json || $(python) -m export mini
 
-export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT:%/=%)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., BF16_SHARDS=1; LORA_HIGH=file, LORA_LOW=file, LORA_SCALE=1.0)
+export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT:%/=%)),mini) ## checkpoint to checked graphs in the model repository (CHECKPOINT=..., REPOSITORY=..., PRECISION=..., FP8_RANGES=file, BF16_SHARDS=1; LORA_HIGH=file, LORA_LOW=file, LORA_SCALE=1.0)
 	@$(if $(size_from_merge),,$(call check_plans,$(CHECKPOINT)))
 	@$(if $(loras),$(merge))
 	@$(if $(size_from_merge),$(call check_plans,$(merged)))
 	@$(python) -m export onnx --checkpoint "$(merged)" --repository "$(REPOSITORY)" $(precision) \
-		$(if $(call on,$(BF16_SHARDS)),--bf16-shards) $(must_install)
+		$(if $(call on,$(BF16_SHARDS)),--bf16-shards) $(if $(FP8_RANGES),--fp8-ranges "$(FP8_RANGES)") $(must_install)
 
 calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT:%/=%)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 or int8 (CHECKPOINT=...; LORA_HIGH=file, LORA_LOW=file)
 	@$(if $(loras),$(merge))

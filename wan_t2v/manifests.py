@@ -132,10 +132,22 @@ class TensorRtVersion:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedDeployment:
-    """Arguments of the run of `python -m export plans` that built a plan: clip sizes, and rows per expert batch."""
+    """Arguments of the run of `python -m export plans` that built a plan, and of the export of its graphs.
+
+    Attributes:
+        sizes, expert_batch: clip sizes, and rows per expert batch.
+        precisions: precision of every graph; None in older manifests, which have only the plan's own.
+        workspace_gib: the limit that was named for all plans; None if it was estimated for each.
+        vae_tf32: whether the VAE's plans may use TF32, whichever graph this plan is of.
+        bf16_shards: whether the experts' graphs read BF16 copies of the checkpoint's shards.
+    """
 
     sizes: tuple[str, ...]
     expert_batch: int
+    precisions: Mapping[str, str] | None = None
+    workspace_gib: float | None = None
+    vae_tf32: bool = False
+    bf16_shards: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ from export.to_plan.manifest import (
     is_current,
     plan_manifest,
     plan_origin,
+    planned_deployment,
 )
 from export.to_plan.measured_build import PlanBuilder, TensorRtBuilder
 from export.to_plan.plan_specs import PlanSet, PlanSpec, check_plan_set, plans_of
@@ -51,6 +52,7 @@ from wan_t2v.manifests import (
     PLAN_MANIFEST,
     GraphManifest,
     PlanManifest,
+    PlannedDeployment,
     PlanOrigin,
     RunningGpu,
     read_manifest,
@@ -164,7 +166,8 @@ def build_plans(
     copies = _installation_need(specs, plans, repository, bytes_of)
     check_disk_space([DiskNeed(plans, needed, f"{len(stale)} plans"), *copies])
     logger.info("%d of %d plans are current, building %d", len(specs) - len(stale), len(specs), len(stale))
-    work = _Work(folder, plans, plan_set, tools, builder)
+    run = planned_deployment(plan_set, graphs, workspace_gib=choices.workspace_gib, vae_tf32=choices.vae_tf32)
+    work = _Work(folder, plans, run, tools, builder)
     for spec, origin in stale:
         work.build(spec, origin)
     return specs
@@ -241,11 +244,11 @@ def _origin(
 
 @dataclass(frozen=True)
 class _Work:
-    """Folders, toolchain and builder of the builds."""
+    """Folders, arguments, toolchain and builder of the builds."""
 
     folder: Path
     plans: Path
-    plan_set: PlanSet
+    run: PlannedDeployment
     tools: Toolchain
     builder: PlanBuilder
 
@@ -273,7 +276,7 @@ class _Work:
         network = self.builder.build(spec, source, target, settings)
         seconds = time.monotonic() - started
         memory = self.builder.device_memory_bytes(spec, target)
-        return plan_manifest(origin, spec, self.plan_set, BuiltPlan(target, source, network, memory, seconds))
+        return plan_manifest(origin, spec, self.run, BuiltPlan(target, source, network, memory, seconds))
 
 
 def _timing_cache(plans: Path, tools: Toolchain) -> Path | None:

@@ -129,12 +129,26 @@ class BuiltPlan:
     seconds: float
 
 
-def plan_manifest(origin: PlanOrigin, spec: PlanSpec, plan_set: PlanSet, plan: BuiltPlan) -> PlanManifest:
+def planned_deployment(
+    plan_set: PlanSet, graphs: Mapping[str, GraphManifest], *, workspace_gib: float | None, vae_tf32: bool
+) -> PlannedDeployment:
+    """Return what a run of the plans' build was given: its options, and the graphs by name."""
+    return PlannedDeployment(
+        tuple(map(str, plan_set.sizes)),
+        plan_set.expert_batch,
+        precisions={name: graph.precision for name, graph in graphs.items()},
+        workspace_gib=workspace_gib,
+        vae_tf32=vae_tf32,
+        bf16_shards=any(graph.bf16_shards for graph in graphs.values()),
+    )
+
+
+def plan_manifest(origin: PlanOrigin, spec: PlanSpec, run: PlannedDeployment, plan: BuiltPlan) -> PlanManifest:
     """Return the manifest of a built plan."""
     ranges = profile_ranges(onnx.load(plan.source, load_external_data=False), spec.shapes)
     return PlanManifest(
         **{field.name: getattr(origin, field.name) for field in fields(origin)},
-        deployment=PlannedDeployment(tuple(map(str, plan_set.sizes)), plan_set.expert_batch),
+        deployment=run,
         plan_sha256=sha256_of_file(plan.path),
         plan_bytes=plan.path.stat().st_size,
         profiles=tuple(

@@ -89,6 +89,12 @@ def test_plans_are_built_from_the_precisions_that_were_exported() -> None:
         assert "--precision fp8 --text-encoder-precision fp32 --vae-precision bf16" in line
 
 
+def test_graphs_are_exported_with_the_ranges_that_are_named() -> None:
+    (line,) = lines_with("-m export onnx", commands("plans", "PRECISION=fp8", "FP8_RANGES=my ranges.json"))
+    assert '--fp8-ranges "my ranges.json"' in line
+    assert "--fp8-ranges" not in commands("plans", "PRECISION=fp8"), "the export looks for them under build/"
+
+
 def test_what_plans_cannot_be_built_for_is_refused_before_the_export() -> None:
     printed = commands("plans", "SIZES=480x832x81, 720x1280", "LORA_HIGH=file", "CHECKPOINT=model")
     steps = [line.split("-m export ")[1] for line in lines_with("-m export", printed)]

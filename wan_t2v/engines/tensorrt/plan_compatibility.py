@@ -17,6 +17,7 @@ _PRECISION_OPTIONS = {  # of `export plans` and `build_plans`, by graph; `make p
     **dict.fromkeys(EXPERTS, "precision"),
     **dict.fromkeys(VAE_DECODERS, "vae-precision"),
 }
+_CALIBRATED = ("fp8", "int8")  # how the names of precisions begin that are exported with calibrated ranges
 
 
 class PlanMismatch(Exception):
@@ -72,20 +73,42 @@ def runs_portable_plans(compute_capability: str) -> bool:
 def rebuild_command(manifest: PlanManifest) -> str:
     """Return the command that rebuilds the plan. Run it on the machine that will load the plan.
 
-    `make plans` has TensorRT-RTX only; mainline TensorRT is in the serving image, which has no `make`. The command
-    names the precision of this plan's part of the model alone, since the manifest does not have the others.
+    `make plans` has TensorRT-RTX only; mainline TensorRT is in the serving image, which has no `make`. Of a manifest
+    that lacks the other parts' precisions the command names that of this plan's part alone.
     """
-    sizes, batch = ",".join(manifest.deployment.sizes), manifest.deployment.expert_batch
-    options = {_PRECISION_OPTIONS[manifest.graph]: manifest.precision, "sizes": sizes}
-    if batch != 1:
-        options["expert-batch"] = str(batch)
+    options, switches = _options_of_build(manifest), _switches_of_build(manifest)
     if manifest.tensorrt.module == RTX:
-        variables = [f"{name.upper().replace('-', '_')}={value}" for name, value in options.items()]
-        tf32 = ["VAE_TF32=1"] if manifest.tf32 else []
-        return " ".join(["make plans CHECKPOINT=<diffusers folder>", *variables, *tf32])
+        variables = [f"{_variable(name)}={value}" for name, value in options.items()]
+        on = [f"{_variable(name)}=1" for name in switches]
+        return " ".join(["make plans CHECKPOINT=<diffusers folder>", *variables, *on])
     parts = [f"--{name} {value}" for name, value in options.items()]
-    tf32 = ["--vae-tf32"] if manifest.tf32 else []
-    return " ".join([f"{BUILD_PLANS} --checkpoint <diffusers folder> --into <folder of the set>", *parts, *tf32])
+    on = [f"--{name}" for name in switches]
+    return " ".join([f"{BUILD_PLANS} --checkpoint <diffusers folder> --into <folder of the set>", *parts, *on])
+
+
+def _options_of_build(manifest: PlanManifest) -> dict[str, str]:
+    run = manifest.deployment
+    precisions = {**(run.precisions or {}), manifest.graph: manifest.precision}
+    options = {_PRECISION_OPTIONS[graph]: precision for graph, precision in precisions.items()}
+    options["sizes"] = ",".join(run.sizes)
+    if run.expert_batch != 1:
+        options["expert-batch"] = str(run.expert_batch)
+    if run.workspace_gib is not None:
+        options["workspace-gib"] = f"{run.workspace_gib:g}"
+    if any(precision.startswith(_CALIBRATED) for precision in precisions.values()):
+        options["fp8-ranges"] = "<file of make calibrate>"
+    return options
+
+
+def _switches_of_build(manifest: PlanManifest) -> list[str]:
+    run = manifest.deployment
+    switches = {"vae-tf32": manifest.tf32 or run.vae_tf32, "bf16-shards": run.bf16_shards}
+    return [name for name, on in switches.items() if on]
+
+
+def _variable(option: str) -> str:
+    """Return the name of an option as a variable of `make plans`."""
+    return option.upper().replace("-", "_")
 
 
 def _gpu_mismatch(manifest: PlanManifest, gpu: RunningGpu) -> list[str]:

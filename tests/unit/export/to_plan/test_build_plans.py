@@ -22,7 +22,7 @@ from tests.unit.export.to_plan.plan_builds import CLIP, GPU, WIDE, Recorded, bui
 from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan
 from wan_t2v.facts import DEFAULTS_FILE, ServingDefaults
 from wan_t2v.installed_files import FilesManifest, sha256_of_file
-from wan_t2v.manifests import GraphManifest, PlanManifest, RunningGpu, TensorRtVersion, read_manifest
+from wan_t2v.manifests import GraphManifest, PlanManifest, PlannedDeployment, RunningGpu, TensorRtVersion, read_manifest
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.shapes import VideoShape
 
@@ -46,6 +46,15 @@ def test_every_plan_of_wan_mini_is_built_on_a_cpu_and_installed(graphs: Path, tm
         assert (manifest.gpu, manifest.target, manifest.device_memory_bytes) == (None, "portable", None)
         assert manifest.workspace_gib == 0.25 and not manifest.tf32
     assert not list((graphs / "plans").rglob("*.partial")) and not list((graphs / "plans").rglob("*.old"))
+
+
+def test_each_plan_has_what_its_run_was_given_so_that_any_names_the_command_that_builds_them_all(graphs: Path) -> None:
+    specs = build(graphs, CLIP, builder=Recorded(), workspace_gib=3.0, vae_tf32=True)
+    expected = PlannedDeployment(
+        (str(CLIP),), 1, dict.fromkeys(GRAPHS, "fp32"), workspace_gib=3.0, vae_tf32=True, bf16_shards=False
+    )
+    for spec in specs:
+        assert read_manifest(PlanManifest, graphs / f"plans/{spec.graph}/1/plan.json").deployment == expected
 
 
 def test_plans_that_are_installed_by_half_are_refused_by_every_model(

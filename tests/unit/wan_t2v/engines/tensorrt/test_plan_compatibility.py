@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from deploy.image import build_plans
+from export.graphs.precision import IN_PLANS, needs_ranges
 from tests.fakes.manifests import H100, plan_manifest
 from wan_t2v.engines.tensorrt.plan_compatibility import PlanMismatch, Running, check_plan, mismatches, rebuild_command
 from wan_t2v.engines.tensorrt.running_gpu import running_gpu
@@ -75,6 +76,35 @@ def test_those_of_tensorrt_rtx_are_rebuilt_by_make(graph: str, option: str, root
     assert command == f"make plans CHECKPOINT=<diffusers folder> {names}"
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     assert all(f"$({name.partition('=')[0]})" in makefile for name in names.split())
+
+
+@pytest.mark.parametrize("precision", IN_PLANS["experts"])
+def test_experts_in_eight_bits_are_rebuilt_with_their_calibrated_ranges(precision: str) -> None:
+    placeholder = "<file of make calibrate>"
+    mainline = rebuild_command(plan_manifest(precision=precision))
+    rtx = rebuild_command(plan_manifest(precision=precision, tensorrt=TensorRtVersion("tensorrt_rtx", "1")))
+    assert f"--precision {precision} " in mainline and f"PRECISION={precision} " in rtx
+    assert (f" --fp8-ranges {placeholder}" in mainline) == needs_ranges(precision)
+    assert (f" FP8_RANGES={placeholder}" in rtx) == needs_ranges(precision)
+
+
+def test_the_command_of_any_plan_names_all_that_the_run_was_given(root: Path) -> None:
+    """Else it would build the other plans of the set in other precisions."""
+    precisions = {"text_encoder": "fp32", "high_noise_expert": "int8-bf16", "vae_decoder_next": "bf16"}
+    run = PlannedDeployment(("480x832x81",), 1, precisions, workspace_gib=4.5, vae_tf32=True, bf16_shards=True)
+    command = rebuild_command(plan_manifest(graph="text_encoder", precision="fp32", deployment=run))
+    options = build_plans.parser().parse_args(shlex.split(command.replace("<", "'").replace(">", "'"))[3:])
+    assert (options.precision, options.text_encoder_precision, options.vae_precision) == ("int8-bf16", "fp32", "bf16")
+    assert (options.workspace_gib, options.vae_tf32, options.bf16_shards) == (4.5, True, True)
+    assert options.fp8_ranges == Path("file of make calibrate")
+    version = TensorRtVersion("tensorrt_rtx", "1")
+    _, variables = rebuild_command(
+        plan_manifest(graph="text_encoder", precision="fp32", deployment=run, tensorrt=version)
+    ).split("<diffusers folder> ")
+    names = "TEXT_ENCODER_PRECISION=fp32 PRECISION=int8-bf16 VAE_PRECISION=bf16 SIZES=480x832x81 WORKSPACE_GIB=4.5"
+    assert variables == f"{names} FP8_RANGES=<file of make calibrate> VAE_TF32=1 BF16_SHARDS=1"
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    assert all(f"$({name})" in makefile for name in ("WORKSPACE_GIB", "FP8_RANGES", "VAE_TF32", "BF16_SHARDS"))
 
 
 def test_all_reasons_are_told_at_once() -> None:
