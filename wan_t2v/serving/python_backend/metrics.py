@@ -1,7 +1,9 @@
 """Metrics of both endpoints on Triton's own metrics endpoint, named by Prometheus' conventions."""
 
+import time
 import traceback
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 # Bucket bounds in seconds, for wan-mini on a CPU as well as A14B on any GPU.
 STEP_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 STAGE_BUCKETS_S = (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+STEPS_EVERY_S = 0.25  # between two times at which steps are sent to Triton
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,14 @@ class Metrics:
     message in itself, so a second thread's call would free what the server still reads of the first
     (python_backend's `Metric::SaveToSharedMemory`). The server then dies of signal 11, or of a `lock_exception`. The
     denoising loop does not wait for that thread. The end of a request does, so that a caller with a final response
-    finds all of its request counted.
+    finds all of its request counted. Short steps are kept and sent together: between two steps that thread would take
+    the interpreter from the one that calls the experts. `now` is a steady clock.
     """
 
-    def __init__(self, pb_utils: Any, *, endpoint: str) -> None:
-        self._pb_utils, self._endpoint = pb_utils, endpoint
+    def __init__(self, pb_utils: Any, *, endpoint: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._pb_utils, self._endpoint, self._now = pb_utils, endpoint, now
+        self._steps: deque[tuple[str, str, float, dict[str, str]]] = deque()  # changes that are not sent yet
+        self._steps_sent_at = now()
         self._families = {
             spec.name: pb_utils.MetricFamily(
                 name=spec.name, description=spec.description, kind=getattr(pb_utils.MetricFamily, spec.kind)
@@ -99,6 +105,7 @@ class Metrics:
 
     def close(self) -> None:
         """Send the pending changes, and end the thread."""
+        self._thread.submit(self._send_steps)
         self._thread.shutdown()
 
     def set_load(self, load: Load) -> None:
@@ -121,11 +128,15 @@ class Metrics:
 
     def count_step(self, step: "Step", seconds: float) -> None:
         """Count a denoising step, and observe its seconds if it was computed."""
-        self._increment("wan_t2v_steps_total", expert=step.expert)
+        labels = {"door": self._endpoint, "expert": step.expert}
+        self._steps.append(("wan_t2v_steps_total", "increment", 1, labels))
         if step.reused:
-            self._increment("wan_t2v_reused_steps_total", expert=step.expert)
+            self._steps.append(("wan_t2v_reused_steps_total", "increment", 1, labels))
         else:
-            self._observe("wan_t2v_step_seconds", seconds, expert=step.expert)
+            self._steps.append(("wan_t2v_step_seconds", "observe", seconds, labels))
+        if self._now() - self._steps_sent_at >= STEPS_EVERY_S:
+            self._steps_sent_at = self._now()
+            self._thread.submit(self._send_steps)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Observe the seconds of a stage."""
@@ -146,7 +157,16 @@ class Metrics:
         return self._change(name, "observe", seconds, {"door": self._endpoint, **labels})
 
     def _change(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> Future[None]:
-        return self._thread.submit(self._apply, name, method, value, labels)
+        return self._thread.submit(self._send, name, method, value, labels)
+
+    def _send(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> None:
+        self._send_steps()
+        self._apply(name, method, value, labels)
+
+    def _send_steps(self) -> None:
+        """Apply the changes that steps left, in the metrics thread."""
+        while self._steps:
+            self._apply(*self._steps.popleft())
 
     def _apply(self, name: str, method: str, value: float, labels: Mapping[str, str]) -> None:
         """Apply a change, in the metrics thread. A failure is only logged, so that it costs no video."""

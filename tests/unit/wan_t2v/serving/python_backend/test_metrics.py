@@ -104,6 +104,27 @@ def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_
     metrics.close()
 
 
+def test_short_steps_are_sent_together_and_long_ones_as_they_end() -> None:
+    clock = [0.0]
+    metrics = Metrics(FakePbUtils(), endpoint="an endpoint", now=lambda: clock[0])
+    sent = FakeMetricFamily.families["wan_t2v_steps_total"].values
+
+    def count_steps(number: int, seconds: float) -> float:
+        for _ in range(number):
+            clock[0] += seconds
+            metrics.count_step(LOW_NOISE_STEP, seconds)
+        metrics._thread.submit(lambda: None).result()  # what was sent before it is applied
+        return sum(sent.values())
+
+    assert count_steps(2, 0.1) == 0
+    assert count_steps(1, 0.1) == 3
+    assert count_steps(2, 0.1) == 3
+    assert [count_steps(1, 30.0) for _ in range(2)] == [6, 7]
+    assert count_steps(1, 0.1) == 7
+    metrics.close()
+    assert sum(sent.values()) == 8
+
+
 CALLERS_CODES = {"INVALID_ARG", "ALREADY_EXISTS", "CANCELLED"}
 ENDED = {
     InvalidField("height", 100, "a multiple of 16"): "refused_invalid",
