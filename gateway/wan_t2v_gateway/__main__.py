@@ -21,6 +21,7 @@ from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
 from wan_t2v_gateway.database.pool import Database
+from wan_t2v_gateway.database.waiting import NO_KEY, Patience, wait_for_database
 from wan_t2v_gateway.generation.marking import MarkingError
 from wan_t2v_gateway.http_server import HttpServer
 from wan_t2v_gateway.keys_command import add_keys_options, run_keys
@@ -121,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=_whole(_MOST_WORKERS), default=1, help="videos generated at a time (default: %(default)s)"
     )
+    parser.add_argument(
+        "--wait-for-database", action="store_true", help="wait for a database that is away; else it ends the start"
+    )
     parser.add_argument("--resumes", action="store_true", help="the server keeps checkpoints, so that jobs can resume")
     parser.add_argument("--webhook-host", action="append", default=[], help="a private host that webhooks may reach")
     parser.add_argument(
@@ -214,23 +218,42 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
-    if not _is_loopback(options.host) and not asyncio.run(_has_key(settings.database_url)):
-        print(
-            f"error: --host {options.host} is reached from other machines and no key was made; "
-            "make one (wan-t2v-gateway keys make NAME) or listen on 127.0.0.1",
-            file=sys.stderr,
-        )
+    is_open = _is_loopback(options.host)
+    if options.wait_for_database:
+        return _serve_with_patience(settings, options, needs_key=not is_open)
+    if not is_open and not asyncio.run(_has_key(settings.database_url)):
+        reached = f"--host {options.host} is reached from other machines"
+        print(f"error: {reached} and {NO_KEY} or listen on 127.0.0.1", file=sys.stderr)
         return 2
+    return 0 if _serve_once(settings, options) else 1
+
+
+def _serve_with_patience(settings: Settings, options: argparse.Namespace, *, needs_key: bool) -> int:
+    """Serve once the database is there. If it goes away again before the start is over, wait again."""
+    patience = Patience()
+    while True:
+        wait_for_database(settings.database_url, patience, host=options.host, port=options.port, needs_key=needs_key)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if _serve_once(settings, options):
+            return 0
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        patience.wait("the start failed")
+
+
+def _serve_once(settings: Settings, options: argparse.Namespace) -> bool:
+    """Serve until a signal. Returns False if the start failed, and no signal ended it."""
     app = gateway_app(settings, open_access=_is_loopback(options.host))
     if not settings.resumes:
         print("the server keeps no generations: a job that is interrupted starts again", file=sys.stderr)
     print(f"http://{options.host}:{options.port}/ (server: {settings.server_url})", file=sys.stderr)
     server = HttpServer(app, options.host, options.port)
+    signals: list[int] = []
     # At its end uvicorn raises the signal again, which must not prevent the stop of the database.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda signum, frame: None)
+        signal.signal(number, lambda signum, frame: signals.append(signum))
     server.run()
-    return 0 if server.started else 1
+    return server.started or bool(signals)
 
 
 async def _has_key(database_url: str) -> bool:

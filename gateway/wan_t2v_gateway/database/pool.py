@@ -73,7 +73,11 @@ class Database:
     async def __aenter__(self) -> "Database":
         """Open the pool and create the tables, for a short-lived command."""
         await self.open()
-        await self.apply_schema()
+        try:
+            await self.apply_schema()
+        except BaseException:
+            await self.close()  # tasks of an open pool can hold up the end of the event loop for ever
+            raise
         return self
 
     async def __aexit__(self, *exception: object) -> None:

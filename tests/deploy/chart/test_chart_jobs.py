@@ -63,6 +63,15 @@ def test_the_worker_ends_after_the_server_it_works_for() -> None:
     assert containers()["worker"]["restartPolicy"] == "Always"
 
 
+def test_readiness_of_a_server_does_not_depend_on_its_worker_or_the_database() -> None:
+    parts = containers()
+    assert "readinessProbe" not in parts["worker"] and "startupProbe" not in parts["worker"]
+    assert parts["worker"]["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert "--wait-for-database" in parts["worker"]["args"]
+    assert parts["front"]["readinessProbe"]["httpGet"]["path"] == "/healthz"
+    assert "--wait-for-database" not in parts["front"]["args"]
+
+
 def test_a_front_has_the_time_to_stop_that_it_takes() -> None:
     from wan_t2v_gateway.generation.uploads import _STOP_LIMIT_S as FOR_UPLOADS_S
     from wan_t2v_gateway.http_server import _STOP_LIMIT_S as FOR_FILES_S

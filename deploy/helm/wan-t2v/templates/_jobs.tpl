@@ -56,13 +56,7 @@ limits:
   memory: {{ .Values.jobs.memory }}
 {{- end -}}
 
-{{- define "wan-t2v.jobsProbes" -}}
-# The gateway accepts jobs even while no server is up, so it is ready when it answers.
-readinessProbe:
-  httpGet:
-    path: /healthz
-    port: jobs
-  periodSeconds: 5
+{{- define "wan-t2v.jobsLiveness" -}}
 livenessProbe:
   httpGet:
     path: /healthz
@@ -92,6 +86,7 @@ livenessProbe:
     {{- include "wan-t2v.jobsArguments" . | nindent 4 }}
     - --url=127.0.0.1:8001
     - --workers={{ include "wan-t2v.number" (list . "jobs.workersPerPod") }}
+    - --wait-for-database
     {{- if .Values.resuming.existingClaim }}
     - --resumes
     {{- end }}
@@ -104,7 +99,8 @@ livenessProbe:
   ports:
     - name: jobs
       containerPort: 8080
-  {{- include "wan-t2v.jobsProbes" . | nindent 2 }}
+  # No readiness probe: the pod's readiness is the server's, whose other callers need neither jobs nor their database.
+  {{- include "wan-t2v.jobsLiveness" . | nindent 2 }}
   securityContext:
     {{- include "wan-t2v.securityContext" . | nindent 4 }}
   resources:
