@@ -128,9 +128,9 @@ export: setup $(if $(filter checkpoints/wan-mini,$(CHECKPOINT:%/=%)),mini) ## ch
 	@$(python) -m export onnx --checkpoint "$(merged)" --repository "$(REPOSITORY)" $(precision) \
 		$(if $(call on,$(BF16_SHARDS)),--bf16-shards) $(if $(FP8_RANGES),--fp8-ranges "$(FP8_RANGES)") $(must_install)
 
-calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT:%/=%)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 or int8 (CHECKPOINT=...; LORA_HIGH=file, LORA_LOW=file)
+calibrate: setup-dev $(if $(filter checkpoints/wan-mini,$(CHECKPOINT:%/=%)),mini) ## measure the experts' ranges in generations, for PRECISION=fp8 or int8 (CHECKPOINT=..., FP8_RANGES=file; LORA_HIGH=file, LORA_LOW=file)
 	@$(if $(loras),$(merge))
-	@$(python) -m export calibrate --checkpoint "$(merged)"
+	@$(python) -m export calibrate --checkpoint "$(merged)" $(if $(FP8_RANGES),--fp8-ranges "$(FP8_RANGES)")
 
 a14b-dry-run: setup ## export the shapes of A14B without its weights, and check the graphs (PRECISION=...)
 	@$(python) -m export dry-run $(precision)

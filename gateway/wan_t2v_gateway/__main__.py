@@ -17,11 +17,9 @@ from typing import Any
 import psycopg
 
 from wan_t2v_gateway.app import gateway_app
-from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.local_postgres import LocalPostgresError, local_postgres
-from wan_t2v_gateway.database.pool import Database
-from wan_t2v_gateway.database.waiting import NO_KEY, Patience, wait_for_database
+from wan_t2v_gateway.database.waiting import NO_KEY, CannotListen, Patience, has_key, wait_for_database
 from wan_t2v_gateway.generation.marking import MarkingError
 from wan_t2v_gateway.http_server import HttpServer
 from wan_t2v_gateway.keys_command import add_keys_options, run_keys
@@ -57,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with _ended_by_signals(), _with_database(settings) as settings:
             return options.run(settings.database_url, options) if options.command else _serve(settings, options)
-    except (LocalPostgresError, DatabaseUnavailable, MarkingError, TracingError, UnknownStore) as error:
+    except (LocalPostgresError, DatabaseUnavailable, MarkingError, TracingError, UnknownStore, CannotListen) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -220,51 +218,23 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
 def _serve(settings: Settings, options: argparse.Namespace) -> int:
     is_open = _is_loopback(options.host)
     if options.wait_for_database:
-        return _serve_with_patience(settings, options, needs_key=not is_open)
-    if not is_open and not asyncio.run(_has_key(settings.database_url)):
+        wait_for_database(
+            settings.database_url, Patience(), host=options.host, port=options.port, needs_key=not is_open
+        )
+    elif not is_open and not asyncio.run(has_key(settings.database_url)):
         reached = f"--host {options.host} is reached from other machines"
         print(f"error: {reached} and {NO_KEY} or listen on 127.0.0.1", file=sys.stderr)
         return 2
-    return 0 if _serve_once(settings, options) else 1
-
-
-def _serve_with_patience(settings: Settings, options: argparse.Namespace, *, needs_key: bool) -> int:
-    """Serve once the database is there. If it goes away again before the start is over, wait again."""
-    patience = Patience()
-    while True:
-        wait_for_database(settings.database_url, patience, host=options.host, port=options.port, needs_key=needs_key)
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        if _serve_once(settings, options):
-            return 0
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        patience.wait("the start failed")
-
-
-def _serve_once(settings: Settings, options: argparse.Namespace) -> bool:
-    """Serve until a signal. Returns False if the start failed, and no signal ended it."""
-    app = gateway_app(settings, open_access=_is_loopback(options.host))
+    app = gateway_app(settings, open_access=is_open)
     if not settings.resumes:
         print("the server keeps no generations: a job that is interrupted starts again", file=sys.stderr)
     print(f"http://{options.host}:{options.port}/ (server: {settings.server_url})", file=sys.stderr)
     server = HttpServer(app, options.host, options.port)
-    signals: list[int] = []
     # At its end uvicorn raises the signal again, which must not prevent the stop of the database.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda signum, frame: signals.append(signum))
+        signal.signal(number, lambda signum, frame: None)
     server.run()
-    return server.started or bool(signals)
-
-
-async def _has_key(database_url: str) -> bool:
-    database = Database(database_url)
-    await database.open()
-    try:
-        await database.wait_until_up()
-        await database.apply_schema()
-        return await owners.any_key(database)
-    finally:
-        await database.close()
+    return 0 if server.started else 1
 
 
 def _is_loopback(host: str) -> bool:

@@ -93,6 +93,8 @@ def test_graphs_are_exported_with_the_ranges_that_are_named() -> None:
     (line,) = lines_with("-m export onnx", commands("plans", "PRECISION=fp8", "FP8_RANGES=my ranges.json"))
     assert '--fp8-ranges "my ranges.json"' in line
     assert "--fp8-ranges" not in commands("plans", "PRECISION=fp8"), "the export looks for them under build/"
+    (line,) = lines_with("-m export calibrate", commands("calibrate", "FP8_RANGES=my ranges.json"))
+    assert '--fp8-ranges "my ranges.json"' in line, "where the export will look for them"
 
 
 def test_what_plans_cannot_be_built_for_is_refused_before_the_export() -> None:

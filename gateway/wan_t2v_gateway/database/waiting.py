@@ -21,6 +21,10 @@ NO_KEY = "no key was made; make one (wan-t2v-gateway keys make NAME)"
 _log = logging.getLogger(__name__)
 
 
+class CannotListen(Exception):
+    """The address that the probe asks is in use, or is none of this machine's."""
+
+
 class Patience:
     """The pauses between tries of a worker, and one line in the log for each new reason.
 
@@ -53,7 +57,8 @@ class Patience:
 def wait_for_database(url: str, patience: Patience, *, host: str, port: int, needs_key: bool) -> None:
     """Try until the database is of use: it answers, has the tables, and a key if one is needed.
 
-    `/healthz` answers meanwhile, and every other path with 503. A signal's handler may end the wait at any time.
+    `/healthz` answers meanwhile, and every other path with 503. A signal's handler may end the wait at any time. Raises
+    CannotListen.
     """
     with _alive(host, port):
         while reason := _in_thread(lambda: _obstacle(url, needs_key)):
@@ -74,15 +79,22 @@ def _obstacle(url: str, needs_key: bool) -> str:
         # A pool only says that it has no connection; this says why, such as a wrong password. It is no coroutine, since
         # asyncio looks names up in threads for which an exit waits.
         psycopg.connect(url, **CONNECT).close()
-        return "" if asyncio.run(_any_key(url)) or not needs_key else NO_KEY
+        return "" if asyncio.run(has_key(url)) or not needs_key else NO_KEY
     except Exception as error:
         reason = " ".join(str(error).split())
         return reason if reason and isinstance(error, AWAY) else f"{type(error).__name__}: {reason}"
 
 
-async def _any_key(url: str) -> bool:
-    async with Database(url) as database:
+async def has_key(url: str) -> bool:
+    """Return whether a key was made, and make the tables first. Raises DatabaseUnavailable after half a minute."""
+    database = Database(url)
+    await database.open()
+    try:
+        await database.wait_until_up()  # connecting may take longer than a call waits for a connection
+        await database.apply_schema()
         return await owners.any_key(database)
+    finally:
+        await database.close()
 
 
 class _Alive(BaseHTTPRequestHandler):
@@ -97,7 +109,10 @@ class _Alive(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 (as above)
 
     def log_message(self, *arguments: Any) -> None:
         """Log no calls."""
@@ -116,7 +131,11 @@ class _Server(ThreadingTCPServer):
 
 @contextlib.contextmanager
 def _alive(host: str, port: int) -> Iterator[None]:
-    server = _Server(host, port)
+    try:
+        server = _Server(host, port)
+    except OSError as error:
+        told = f"cannot listen on {host}, port {port}: {error.strerror}; choose --host and --port"
+        raise CannotListen(told) from error
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
     try:
         yield

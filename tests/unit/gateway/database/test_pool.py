@@ -7,9 +7,8 @@ from typing import Any
 
 import procrastinate
 import pytest
-from wan_t2v_gateway import __main__ as command
 from wan_t2v_gateway import app
-from wan_t2v_gateway.database import pool
+from wan_t2v_gateway.database import pool, waiting
 from wan_t2v_gateway.database.call_limit import DatabaseUnavailable
 from wan_t2v_gateway.database.pool import Database
 
@@ -54,7 +53,7 @@ def test_the_look_for_a_key_waits_too(database_url: str, monkeypatch: pytest.Mon
     with severable(database_url) as database:
         database.sever()
         thread = mend_after_three_tries(database)
-        assert asyncio.run(command._has_key(database.url)) is False
+        assert asyncio.run(waiting.has_key(database.url)) is False
         thread.join()
 
 

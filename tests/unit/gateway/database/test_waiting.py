@@ -1,5 +1,6 @@
 """A worker whose database is away, is configured wrongly, or has no key yet: it answers its probe and keeps trying."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -9,14 +10,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from wan_t2v_gateway import __main__ as command
-from wan_t2v_gateway.database import waiting
+from wan_t2v_gateway.database import pool, waiting
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.waiting import Patience
-from wan_t2v_gateway.settings import Settings
 
 from tests.unit.gateway.severed_database import severable
 from tests.waiting import wait_until
@@ -64,6 +66,7 @@ def test_it_waits_with_one_line_and_answers_its_probe_until_the_database_is_ther
         with worker(database.url, tmp_path) as started:
             wait_until(lambda: database.refused >= 3)
             assert (started.status("/healthz"), started.status("/readyz")) == (200, 503)
+            assert httpx.post(f"http://127.0.0.1:{started.port}/v1/videos", json={}, timeout=30).status_code == 503
             assert started.log().count("waiting for the database") == 1
             database.mend()
             wait_until(lambda: started.status("/v1/videos") == 200)
@@ -140,21 +143,22 @@ def test_pauses_grow_up_to_a_bound_and_a_new_reason_is_logged(
     ]
 
 
-def test_a_start_that_failed_after_the_wait_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    starts, pauses = iter([False, False, True]), list[float]()
+def test_a_database_that_takes_long_to_connect_to_is_of_use(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call waits 1.5 s for a connection, and a slow look-up of its name may take longer."""
+    connect, limit = psycopg.AsyncConnection.connect, pool._CONNECTION_LIMIT_S
 
-    def serve_once(*_: object) -> bool:
-        assert signal.getsignal(signal.SIGTERM) is before  # which ends the wait
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        return next(starts)
+    async def slowly(*arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(1.5 * limit)
+        return await connect(*arguments, **options)
 
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(command, "_serve_once", serve_once)
-    monkeypatch.setattr(command, "wait_for_database", lambda *_, **__: None)
-    monkeypatch.setattr(waiting.time, "sleep", pauses.append)
-    options = command._parser().parse_args(["--wait-for-database"])
-    try:
-        assert command._serve(Settings(), options) == 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert pauses == [0.5, 1]
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", slowly)
+    assert waiting._obstacle(database_url, False) == ""
+
+
+def test_a_port_in_use_ends_the_start(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        assert command.main(["--database-url", database_url, "--port", port, "--wait-for-database"]) == 1
+    assert re.fullmatch(
+        r"error: cannot listen on 127.0.0.1, port \d+: Address already in use; .*\n", capsys.readouterr().err
+    )
