@@ -5,7 +5,7 @@ dead process as well as for one that was unloaded on purpose.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,31 @@ LOAD_LIMIT_S = 120.0
 LOADED = "READY"  # state of a model's version in the index, even with a dead process
 
 
+def count_processes(living: Mapping[str, set[int]]) -> dict[str, int]:
+    """Return the number of living processes per model."""
+    return {model: len(pids) for model, pids in living.items()}
+
+
 class ModelWatchdog:
-    """Watchdog of one running server's models, made when all are loaded. `report` is called with every event."""
+    """Watchdog of one running server's models.
+
+    `report` is called with every event. `expected` is the number of processes per model, by default of those that run
+    now.
+    """
 
     def __init__(
-        self, options: ServerOptions, pid: int, *, run_directory: Path, report: Callable[[dict[str, Any]], None]
+        self,
+        options: ServerOptions,
+        pid: int,
+        *,
+        run_directory: Path,
+        report: Callable[[dict[str, Any]], None],
+        expected: Mapping[str, int] | None = None,
     ) -> None:
         self._options, self._pid, self._report = options, pid, report
         self._orphans = OrphanedProcesses(run_directory)
         self._regions = Regions(SHARED_MEMORY)
-        self._expected = {model: len(pids) for model, pids in self._living().items()}
+        self._expected = count_processes(self._living()) if expected is None else dict(expected)
         # models whose reload failed, so that Triton reports them as unloaded, and the time of the next try
         self._broken: dict[str, float] = {}
         self._unloaded = UnloadedModels(options, self._client)

@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,11 @@ from embedded.supervision.background_check import BackgroundCheck
 from embedded.supervision.check_failures import CheckFailures
 from embedded.supervision.hang import HANG_S, Crash, Hang
 from embedded.supervision.memory_restart import MemoryRestart
-from embedded.supervision.model_watchdog import ModelWatchdog
+from embedded.supervision.model_watchdog import ModelWatchdog, count_processes
 from embedded.supervision.restarts import Restarts
 from embedded.supervision.still_start import STILL_S, StillStart, activity_of
 from embedded.supervision.stopped_processes import SERVER_S, StoppedProcesses
+from wan_t2v.operate.processes import stub_pids
 from wan_t2v.operate.run_directory import RunDirectory
 from wan_t2v.operate.shared_memory import shared_memory_of
 
@@ -52,6 +53,7 @@ class Supervisor:
     _belongings: Belongings | None = None
     _triton: TritonProcess | None = None
     _serving: bool = False
+    _processes: Mapping[str, int] | None = None
     _log_wait_s: float = 0.0
 
     def run(self) -> int:
@@ -153,6 +155,8 @@ class Supervisor:
         if not self.stopping:
             triton.check()
             self._own.close_regions()
+            # before anyone is told that it is ready: a process that dies right after that is to be missed
+            self._processes = count_processes(stub_pids(triton.pid))
             self._serving = True
 
     @property
@@ -178,7 +182,11 @@ class Supervisor:
         while triton is not None and triton.exit_code is None and not self.stopping:
             with failures.passed_over("processes"):
                 watchdog = ModelWatchdog(
-                    self.options, triton.pid, run_directory=self._run_directory, report=self.report
+                    self.options,
+                    triton.pid,
+                    run_directory=self._run_directory,
+                    report=self.report,
+                    expected=self._processes,
                 )
                 models = BackgroundCheck(watchdog.check)  # a check waits while a model loads
                 try:

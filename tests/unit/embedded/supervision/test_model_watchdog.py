@@ -123,6 +123,15 @@ def test_a_model_with_a_dead_process_is_loaded_again(triton: FakeTriton, models:
     assert len(triton.changes) == 2
 
 
+def test_a_process_that_died_before_the_watchdog_was_made_is_missed(triton: FakeTriton, models: Path) -> None:
+    """The supervisor counts them before it tells that the server is ready."""
+    options = ServerOptions(grpc_port=triton.port, repository=models)
+    triton.living = 1
+    watching = ModelWatchdog(options, os.getpid(), run_directory=models, report=lambda event: None, expected={MODEL: 2})
+    watching.check()
+    assert triton.changes == [f"unload {MODEL}", f"load {MODEL}"]
+
+
 def test_a_model_that_somebody_unloaded_is_loaded_again(triton: FakeTriton, models: Path) -> None:
     events: list[dict[str, Any]] = []
     watching = looking(triton, events, models)
