@@ -221,7 +221,7 @@ test-fast: setup-dev installed ## contracts, and the units that need no export, 
 	@$(without_server) --quiet tests/contract tests/unit $(slow_units:%=--ignore tests/unit/%)
 
 nightly: setup-dev $(VENV)/.gateway-ready installed ## what takes too long for each change: the whole compile gate, dry run, fuzz, faults, soak
-	@$(python) -m pytest -m nightly
+	@$(python) -m pytest -m nightly --timeout 14400
 	@$(MAKE) --no-print-directory compile-check
 	@$(MAKE) --no-print-directory a14b-dry-run
 	@$(MAKE) --no-print-directory a14b-plans-rehearsal

@@ -18,6 +18,7 @@ from wan_t2v_gateway.database import owners
 from wan_t2v_gateway.database.pool import AWAY, CONNECT, Database
 
 NO_KEY = "no key was made; make one (wan-t2v-gateway keys make NAME)"
+_SIGNAL_S = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -70,7 +71,10 @@ def _in_thread(call: Callable[[], str]) -> str:
     """Call in a thread that no exit waits for: a look-up of a name may block for many seconds."""
     results: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=lambda: results.put(call()), daemon=True).start()
-    return results.get()
+    while True:
+        with contextlib.suppress(queue.Empty):
+            # a signal that comes right before a wait does not wake it, and its handler runs when the wait ends
+            return results.get(timeout=_SIGNAL_S)
 
 
 def _obstacle(url: str, needs_key: bool) -> str:

@@ -20,9 +20,10 @@ from export.graphs.registry import GRAPHS
 from export.placement.gpu_memory import GpuMemory, ServingProfile, parse_size
 from export.to_onnx.a14b_dummy import write_dummy
 from export.to_onnx.install import READ_BY, install_model_files
+from tests.child_process import child_process
 from tests.deploy.rendering import ROOT, named, pod, server
 from tests.fakes.manifests import plan_manifest
-from tests.waiting import wait_until
+from tests.waiting import LIMIT_S, wait_until
 from wan_t2v.installed_files import sha256_of_file
 from wan_t2v.manifests import PlannedDeployment, RunningGpu, TensorRtVersion, to_json
 
@@ -250,11 +251,11 @@ def test_a_container_that_is_stopped_stops_its_step_too_and_lets_it_clean_up(tmp
     """A runtime sends SIGTERM to the first process alone."""
     (tmp_path / "model_index.json").touch()
     step = (
-        "import pathlib, signal, sys\n"
+        "import pathlib, signal, sys, time\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "signal.signal(signal.SIGTERM, lambda *_: (folder / 'cleaned-up').touch() or sys.exit(130))\n"
         "(folder / 'started').touch()\n"
-        "signal.pause()\n"
+        "while True: time.sleep(0.05)\n"
     )
     program = (
         "import sys\n"
@@ -268,11 +269,11 @@ def test_a_container_that_is_stopped_stops_its_step_too_and_lets_it_clean_up(tmp
     )
     arguments = ["--checkpoint", str(tmp_path), "--into", str(tmp_path / "set"), "--sizes", "32x32x5"]
     command = [sys.executable, "-c", program, *arguments, step]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+    with child_process(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
         try:
             wait_until((tmp_path / "started").exists)
             running.terminate()
-            errors = running.communicate()[1]
+            errors = running.communicate(timeout=LIMIT_S)[1]
         finally:
             running.kill()
     assert running.returncode == 130

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.image import serve
+from tests.child_process import child_process
 from tests.deploy.rendering import ALL_VALUES, ROOT, server
 from tests.waiting import wait_until
 from wan_t2v.operate.shared_memory import FOLDER
@@ -30,13 +31,14 @@ print(*sorted(path.name for path in pathlib.Path({folder!r}).glob("{pattern}")))
 """
 # Like tritonserver while it loads: no handler, but for Python's own of SIGINT. With `handles` it exits as if asked.
 LOADING = """#!{python}
-import pathlib, signal, sys
+import pathlib, signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 if {handles}:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(7))
 pathlib.Path({started!r}).touch()
-signal.pause()
+while True:
+    time.sleep(0.05)
 """
 IN_A_CONTAINER = ("unshare", "--user", "--map-root-user", "--fork", "--pid", "--mount-proc")
 UNSHARES = subprocess.run([*IN_A_CONTAINER, "true"], capture_output=True, check=False).returncode == 0
@@ -128,7 +130,7 @@ def test_a_signal_reaches_triton_whose_exit_code_is_the_containers(
 ) -> None:
     started = tmp_path / "started"
     variables = environment(tmp_path, LOADING.format(python=sys.executable, handles=handles, started=str(started)))
-    with subprocess.Popen(command(), cwd=ROOT, env=variables, start_new_session=True) as running:
+    with child_process(command(), cwd=ROOT, env=variables, start_new_session=True) as running:
         try:
             wait_until(started.exists)
             running.send_signal(number)
@@ -142,7 +144,7 @@ def test_a_server_that_loads_ends_at_once_as_a_containers_first_process(tmp_path
     """The kernel drops a signal without a handler there."""
     started = tmp_path / "started"
     variables = environment(tmp_path, LOADING.format(python=sys.executable, handles=False, started=str(started)))
-    with subprocess.Popen(
+    with child_process(
         [*IN_A_CONTAINER, *command()], cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, start_new_session=True
     ) as unshare:
         try:

@@ -26,6 +26,7 @@ from embedded.cleanup import FOLDER_PREFIX
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import Server, running_server
+from tests.child_process import child_process
 from tests.server.calls import ENDPOINTS, LONG, in_background, operate, probe, samples
 from tests.server.conftest import START_LIMIT_S
 from tests.server.lifecycle.looks import count, repaired, shared_memory_of
@@ -133,7 +134,7 @@ def serving(options: ServerOptions, root: Path) -> Iterator[subprocess.Popen[str
     command = [sys.executable, "-m", "embedded.serve", "--repository", str(options.repository)]
     ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", "--log", str(options.log)]
     models = ["--models", *options.models] if options.models else []
-    with subprocess.Popen([*command, *ports, *models], cwd=root, stderr=subprocess.PIPE, text=True) as started:
+    with child_process([*command, *ports, *models], cwd=root, stderr=subprocess.PIPE, text=True) as started:
         try:
             yield started
         finally:

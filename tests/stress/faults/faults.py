@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc
 
+from tests.child_process import child_process
 from tests.stress.faults.footprint import Footprint
 from tests.stress.faults.harmed_repository import PLACES, TEXT_CACHE_BYTES, HarmedRepository, filled
 from tests.stress.faults.messages import Message, grpc_messages, http_messages
@@ -70,7 +71,7 @@ def lose_a_caller(victim: Victim) -> Outcome:
         "        print('told', flush=True)\n"
     )
     command = [sys.executable, "-c", code, victim.server.grpc_url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+    with child_process(command, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         client.stdout.readline()
         client.kill()

@@ -17,6 +17,7 @@ from embedded.cleanup import FOLDER_PREFIX, SHARED_MEMORY, SHM_PREFIX
 from embedded.errors import ServerError
 from embedded.options import ServerOptions
 from embedded.server import running_server
+from tests.child_process import child_process
 from tests.server.conftest import WITHOUT_TORCH
 from tests.stress.faults.harmed_repository import MountRefused
 from tests.stress.faults.victim import SMALL, Outcome
@@ -173,7 +174,7 @@ def serving(
     ]
     command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
     command += ["--models", *models] if models else []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as launcher:
+    with child_process(command, stderr=subprocess.PIPE, text=True) as launcher:
         try:
             yield launcher
         finally:

@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks import suite
 from benchmarks.suite import BENCHMARKS, last_json_line, main, run_benchmark, slug
-from tests.waiting import wait_until
+from tests.child_process import child_process
+from tests.waiting import LIMIT_S, wait_until
 
 SUMMARY = {"count": 3, "mean": 1.0, "p50": 1.0, "p90": 2.0, "p99": 2.0, "max": 2.0}
 LEVEL = {
@@ -192,11 +193,11 @@ def test_everything_is_done_in_a_quarter_of_an_hour() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopping_the_suite_lets_its_part_clean_up_first(number: signal.Signals, tmp_path: Path) -> None:
     part = (
-        "import pathlib, signal\n"
+        "import pathlib, time\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "try:\n"
         "    (folder / 'started').touch()\n"
-        "    signal.pause()\n"
+        "    while True: time.sleep(0.05)\n"
         "except KeyboardInterrupt:\n"
         "    (folder / 'cleaned-up').touch()\n"
     )
@@ -207,11 +208,11 @@ def test_stopping_the_suite_lets_its_part_clean_up_first(number: signal.Signals,
         f"suite.Benchmark.command = lambda part, repository, quick: [sys.executable, '-c', {part!r}]\n"
         f"sys.exit(suite.main(['--out', {str(tmp_path)!r}, '--quick', '--parts', 'load']))\n"
     )
-    with subprocess.Popen(python(program), stderr=subprocess.PIPE, text=True) as running:
+    with child_process(python(program), stderr=subprocess.PIPE, text=True) as running:
         try:
             wait_until((tmp_path / "started").exists)
             running.send_signal(number)
-            errors = running.communicate()[1]
+            errors = running.communicate(timeout=LIMIT_S)[1]
         finally:
             running.kill()
     assert running.returncode == 130

@@ -13,6 +13,7 @@ import pytest
 from embedded import cleanup
 from embedded.cleanup import MARK, Belongings, remove_leftovers
 from embedded.errors import ServerError
+from tests.child_process import child_process
 
 OTHER = (
     "import pathlib, sys\nfrom embedded import cleanup\n"
@@ -42,7 +43,7 @@ def shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def other(temporary: Path, shared_memory: Path, root: Path) -> Iterator[subprocess.Popen[str]]:
     """Another supervisor, whose first line names its folder and its prefix."""
     command = [sys.executable, "-c", OTHER, str(temporary), str(shared_memory)]
-    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
+    with child_process(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
         yield started
         started.kill()
 
@@ -69,7 +70,7 @@ def test_what_a_dead_server_left_is_removed_and_what_a_living_one_has_is_not(
 def test_it_counts_as_living_as_long_as_one_of_its_processes_does(temporary: Path, shared_memory: Path) -> None:
     """The supervisor was killed, and tritonserver has not ended yet."""
     own = Belongings.acquire(temporary)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=own.locks) as triton:
+    with child_process([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=own.locks) as triton:
         for lock in own.locks:
             os.close(lock)
         remove_leftovers(temporary)

@@ -12,6 +12,7 @@ import pytest
 
 from embedded import demo
 from embedded.options import ServerOptions
+from tests.child_process import child_process
 from tests.waiting import has_ended, wait_until
 
 DEMO = """
@@ -46,7 +47,7 @@ sys.exit(demo.main(["x"]))
 def test_a_signal_stops_the_server_and_the_client(number: int, root: Path) -> None:
     """In a process of its own: a signal to this one could end the whole run."""
     command = [sys.executable, "-c", DEMO]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    with child_process(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         client = psutil.Process(int(process.stdout.readline()))
         process.send_signal(number)
@@ -57,7 +58,7 @@ def test_a_signal_stops_the_server_and_the_client(number: int, root: Path) -> No
 
 def test_the_client_ends_with_a_demo_that_is_killed(root: Path) -> None:
     program = DEMO.replace('["sleep", "600"], ', '["sleep", "600"], preexec_fn=options["preexec_fn"], ')
-    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    with child_process([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         client = psutil.Process(int(process.stdout.readline()))
         process.kill()

@@ -15,6 +15,7 @@ import pytest
 from embedded import studio
 from embedded.options import ServerOptions
 from embedded.server import CommandEnd, Stop
+from tests.child_process import child_process
 from tests.waiting import has_ended, wait_until
 
 Event = dict[str, Any]
@@ -142,7 +143,7 @@ def test_the_gateway_ends_with_the_studio_however_that_ends(
     number: signal.Signals, code: int, root: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", STUDIO, str(tmp_path)]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    with child_process(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         gateway = psutil.Process(int(process.stdout.readline()))
         process.send_signal(number)

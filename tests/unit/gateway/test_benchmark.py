@@ -11,6 +11,7 @@ import pytest
 
 from gateway.benchmark import measure
 from gateway.benchmark.plot import plot
+from tests.child_process import child_process
 
 SPREAD = {"p50_ms": 1.0, "p99_ms": 2.0, "max_ms": 3.0}
 
@@ -66,13 +67,14 @@ def test_the_page_on_scale_tells_the_figures_of_the_last_run(root: Path) -> None
 
 
 BENCHMARK = """
-import signal, sys
+import signal, sys, time
 from gateway.benchmark import __main__ as benchmark
 
 def measure(video):
     try:
         print("the database runs", flush=True)
-        signal.pause()
+        while True:
+            time.sleep(0.05)
     finally:
         print("it was stopped", flush=True)
 
@@ -86,7 +88,7 @@ benchmark.main()
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_database_too(number: signal.Signals, root: Path) -> None:
     command = [sys.executable, "-c", BENCHMARK]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+    with child_process(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "the database runs\n"
         process.send_signal(number)
         said, _ = process.communicate(timeout=60)

@@ -11,6 +11,8 @@ from wan_t2v_gateway.__main__ import _parser, _settings, main
 from wan_t2v_gateway.database import pool
 from wan_t2v_gateway.settings import Settings
 
+from tests.child_process import child_process
+
 
 def settings(*arguments: str) -> Settings:
     return _settings(_parser().parse_args(arguments))
@@ -136,7 +138,7 @@ sys.exit(gateway.main(["--port", "0"]))
 def test_a_signal_stops_the_database_too(number: signal.Signals, root: Path) -> None:
     """SIGHUP comes from a terminal that closes; Postgres would run on without the gateway."""
     command = [sys.executable, "-c", GATEWAY]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with child_process(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "serving\n"
         process.send_signal(number)
         said, errors = process.communicate(timeout=60)

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.gpu import results, run
 from benchmarks.gpu.timing import Row
+from tests.child_process import child_process
 from tests.waiting import wait_until
 
 WRITES_ONE_ROW = "import sys; open(sys.argv[sys.argv.index('--out') + 1], 'w').write('{\"x\": 1}\\n')"
@@ -91,9 +92,9 @@ def test_a_part_that_is_stopped_may_stop_its_server_first(tmp_path: Path) -> Non
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_part_ends_with_a_benchmark_that_is_stopped(number: signal.Signals, root: Path, tmp_path: Path) -> None:
     part = (
-        "import pathlib, signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+        "import pathlib, signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
-        "try:\n    (folder / 'started').touch(); signal.pause()\n"
+        "try:\n    (folder / 'started').touch()\n    while True: time.sleep(0.05)\n"
         "finally:\n    (folder / 'ended').touch()"
     )
     program = (
@@ -103,7 +104,7 @@ def test_a_part_ends_with_a_benchmark_that_is_stopped(number: signal.Signals, ro
         f"run.part_in_process = lambda *_, **__: in_process([sys.executable, '-c', {part!r}], 600)\n"
         f"run.main(['--rehearse', '--parts', 'vae', '--out', {str(tmp_path / 'out.json')!r}])\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stderr=subprocess.DEVNULL) as running:
+    with child_process([sys.executable, "-c", program], cwd=root, stderr=subprocess.DEVNULL) as running:
         try:
             wait_until((tmp_path / "started").exists)
             running.send_signal(number)

@@ -11,6 +11,7 @@ import pytest
 from wan_t2v_client.cli import standard_streams
 from wan_t2v_client.cli.standard_streams import write_through
 
+from tests.child_process import child_process
 from tests.fakes.client_process import COMMAND
 from tests.fakes.scripted_server import Video, serving
 from tests.waiting import LIMIT_S
@@ -88,7 +89,7 @@ def test_the_command_waits_and_nothing_is_lost(tmp_path: Path, full: str, out: s
         fill(writing)
         command = [*COMMAND, "generate", "a ball", "--out", out, "--url", server.url]
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, full: writing}
-        with subprocess.Popen(command, cwd=tmp_path, **streams) as process:
+        with child_process(command, cwd=tmp_path, **streams) as process:
             os.close(writing)
             assert server.began.wait(LIMIT_S)
             with pytest.raises(subprocess.TimeoutExpired):  # it ended at once when it did not wait

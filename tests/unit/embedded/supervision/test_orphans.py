@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from embedded.supervision.orphans import IDLE_S, OrphanedProcesses, Regions
+from tests.child_process import child_process
 from tests.waiting import wait_until
 
 HOLD = (
@@ -21,7 +22,7 @@ HOLD = (
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
+    with child_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None and started.stdout.readline() == "ready\n"
         yield started
         started.kill()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from embedded.supervision.still_start import LEAST_CPU_S, LONGEST_LOOK_S, STILL_S, Activity, StillStart, activity_of
+from tests.child_process import child_process
 
 
 class World:
@@ -76,9 +77,7 @@ def test_a_long_time_between_two_looks_says_nothing(tmp_path: Path) -> None:
 def test_the_activity_is_that_of_children_too() -> None:
     program = "import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', %r], stdout=1)\ninput()"
     busy = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True)\ninput()"
-    with subprocess.Popen(
-        [sys.executable, "-c", program % busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as parent:
+    with child_process([sys.executable, "-c", program % busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"done\n"
         assert activity_of(parent.pid).cpu_s >= 0.4

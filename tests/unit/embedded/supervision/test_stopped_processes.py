@@ -10,6 +10,7 @@ import pytest
 
 from embedded.supervision import stopped_processes
 from embedded.supervision.stopped_processes import PYTHON_S, SERVER_S, StoppedProcesses
+from tests.child_process import child_process
 from wan_t2v.operate.processes import Stub
 
 MODEL = "high_noise_expert"
@@ -17,7 +18,7 @@ MODEL = "high_noise_expert"
 
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as started:
+    with child_process([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as started:
         monkeypatch.setattr(stopped_processes, "stubs", lambda server: [Stub(started.pid, MODEL, "")])
         yield started
         started.kill()

@@ -20,6 +20,7 @@ from wan_t2v_gateway.database import pool, waiting
 from wan_t2v_gateway.database.pool import Database
 from wan_t2v_gateway.database.waiting import Patience
 
+from tests.child_process import child_process
 from tests.unit.gateway.severed_database import severable
 from tests.waiting import wait_until
 
@@ -120,7 +121,7 @@ def test_an_exit_does_not_wait_for_a_try() -> None:
         "signal.signal(signal.SIGTERM, end); begun = lambda: print('tries', flush=True) or threading.Event().wait()\n"
         "w._in_thread(begun)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+    with child_process([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"tries\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 3

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.child_process import child_process
 from wan_t2v.operate.processes import model_file_processes
 
 
@@ -16,7 +17,7 @@ def model_file(tmp_path: Path) -> Iterator[Path]:
     """A model's file on the command line of a child of this process; the child says when it runs."""
     path = tmp_path / "low_noise_expert/1/model.py"
     program = "print('runs', flush=True); input()"
-    with subprocess.Popen(
+    with child_process(
         [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.child_process import child_process
 from wan_t2v.cancellation import Cancelled
 from wan_t2v.contract import UNARY
 from wan_t2v.operate.load import LOOPS, TRANSIT_S, load_of
@@ -246,7 +247,7 @@ def other_process(run: RunDirectory) -> Iterator[subprocess.Popen[str]]:
         "print('held', flush=True)\n"
         "time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True) as process:
+    with child_process([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         yield process
         process.kill()
