@@ -4,6 +4,7 @@ Triton's repository index tells whether a model is loaded. Readiness does not on
 dead process as well as for one that was unloaded on purpose.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -24,6 +25,7 @@ RETRY_S = 10.0
 CALL_LIMIT_S = 5.0
 LOAD_LIMIT_S = 120.0
 LOADED = "READY"  # state of a model's version in the index, even with a dead process
+PYTHON = "python"  # backend of the models that have processes
 
 
 def count_processes(living: Mapping[str, set[int]]) -> dict[str, int]:
@@ -35,7 +37,7 @@ class ModelWatchdog:
     """Watchdog of one running server's models.
 
     `report` is called with every event. `expected` is the number of processes per model, by default of those that run
-    now.
+    now. A loaded Python model without any, whose process died before they were counted, is expected to have one.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class ModelWatchdog:
         # models whose reload failed, so that Triton reports them as unloaded, and the time of the next try
         self._broken: dict[str, float] = {}
         self._unloaded = UnloadedModels(options, self._client)
+        self._knows_dead = False
 
     def check(self) -> None:
         """Load an unloaded model; unload and load again each model that has lost a process."""
         self._orphans.end_idle()
         self._regions.forget_dead((stub.pid, stub.region) for stub in stubs(self._pid))
         self._load_unloaded()
+        self._expect_dead_models()
         for model in models_short_of(self._expected, self._living()):
             if time.monotonic() < self._broken.get(model, 0.0):
                 continue
@@ -82,6 +86,25 @@ class ModelWatchdog:
         else:
             self._broken[model] = time.monotonic() + RETRY_S
 
+    def _expect_dead_models(self) -> None:
+        """Expect a process of each loaded Python model that had none at the start: until Triton answered once."""
+        with contextlib.suppress(InferenceServerException):  # the server is ending or stuck
+            if not self._knows_dead:
+                uncounted = self._loaded_models() - self._expected.keys()
+                self._expected |= {model: 1 for model in uncounted if self._is_python(model)}
+                self._knows_dead = True
+
+    def _is_python(self, model: str) -> bool:
+        try:
+            answer = self._client.get_model_config(
+                model, headers=self._options.admin_header, client_timeout=CALL_LIMIT_S
+            )
+        except InferenceServerException as error:
+            if error.status() == "StatusCode.NOT_FOUND":
+                return False  # it was unloaded meanwhile
+            raise
+        return bool(answer.config.backend == PYTHON)
+
     def lost_a_process(self, model: str) -> bool:
         """Whether a loaded model has fewer processes than at the server's start."""
         return has_lost_a_process(model, self._expected, living=self._living, is_loaded=self._is_loaded)
@@ -95,12 +118,13 @@ class ModelWatchdog:
 
     def _is_loaded(self, model: str) -> bool:
         try:
-            index = self._client.get_model_repository_index(
-                headers=self._options.admin_header, client_timeout=CALL_LIMIT_S
-            )
+            return model in self._loaded_models()
         except InferenceServerException:
             return False  # the server is ending or stuck: nothing to reload
-        return any(entry.name == model and entry.state == LOADED for entry in index.models)
+
+    def _loaded_models(self) -> set[str]:
+        index = self._client.get_model_repository_index(headers=self._options.admin_header, client_timeout=CALL_LIMIT_S)
+        return {entry.name for entry in index.models if entry.state == LOADED}
 
     def _reload(self, model: str) -> bool:
         """Reload a model. Returns whether it is loaded again."""

@@ -27,11 +27,17 @@ def http_address(text: str) -> str:
 
 def http_status(url: str, *, timeout_s: float) -> int:
     """Return the HTTP status of a GET of this URL. Raises OSError if no HTTP response comes in time."""
+    return http_get(url, timeout_s=timeout_s)[0]
+
+
+def http_get(url: str, *, timeout_s: float) -> tuple[int, bytes]:
+    """Return the HTTP status and the body of a GET of this URL. Raises OSError if no HTTP response comes in time."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
         connection.request("GET", parts.path, headers={"Connection": "close"})
-        return connection.getresponse().status
+        response = connection.getresponse()
+        return response.status, response.read()
     except http.client.HTTPException as error:
         raise ConnectionError(f"the answer is not HTTP ({type(error).__name__})") from None
     finally:

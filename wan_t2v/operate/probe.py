@@ -5,12 +5,13 @@ model that was unloaded on purpose. Both serve a model's metadata exactly while 
 dead, and need no key for that. Neither knows of a drain.
 """
 
+import json
 import time
 from dataclasses import dataclass, field
 
-from wan_t2v.contract import EXPERTS, UNARY
+from wan_t2v.contract import EXPERTS, MODELS, UNARY
 from wan_t2v.operate.gpu_fault import marked_gpu_fault
-from wan_t2v.operate.own_server import http_status
+from wan_t2v.operate.own_server import http_get
 from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids
 from wan_t2v.operate.run_directory import RunDirectory
 
@@ -78,12 +79,18 @@ class Probe:
 
         Later counts do not replace the first: after a repair they include processes that are about to be ended.
         """
+        dead = {} if expected else self._dead_models()
         new = {model: len(pids) for model, pids in self._living().items() if model not in expected}
         loaded = {model: count for model, count in new.items() if model not in SWAPPED or self._is_loaded(model)}
-        known = {**expected, **loaded}
+        known = {**expected, **dead, **loaded}
         if known != expected:
             self.run.write_json("processes.json", known)
         return known
+
+    def _dead_models(self) -> dict[str, int]:
+        """Find loaded Python models without a process, which died before any was counted. Each had one at least."""
+        living = self._living()
+        return {model: 1 for model in MODELS if model not in living and self._is_python(model)}
 
     def _living(self) -> dict[str, set[int]]:
         server = self.run.server()
@@ -95,12 +102,20 @@ class Probe:
         """Whether Triton has the model loaded, with its processes alive or dead."""
         return self._answers(f"/v2/models/{model}")
 
+    def _is_python(self, model: str) -> bool:
+        """Whether Triton has the model loaded, in the Python backend."""
+        status, body = self._get(f"/v2/models/{model}")
+        return status == 200 and json.loads(body).get("platform") == "python"
+
     def _answers(self, path: str) -> bool:
+        return self._get(path)[0] == 200
+
+    def _get(self, path: str) -> tuple[int, bytes]:
         left_s = self.timeout_s - (time.monotonic() - self._began)
         if left_s <= 0:
             raise ProbeFailed(f"{self.url} did not answer within {self.timeout_s:g} s")
         try:
-            return http_status(self.url + path, timeout_s=left_s) == 200
+            return http_get(self.url + path, timeout_s=left_s)
         except TimeoutError:
             raise ProbeFailed(f"{self.url} did not answer within {self.timeout_s:g} s") from None
         except OSError as error:

@@ -37,6 +37,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     reason: str = "unloaded"
     fails_to_load: bool = False
     loops: tuple[str, ...] = ("denoiser",)
+    backends: dict[str, str] = field(default_factory=dict)
     port: int = 0
     changes: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -53,9 +54,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.RepositoryIndexResponse(models=models)
 
     def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
-        if request.name not in self.loops:
+        if request.name not in self.loops and request.name not in self.backends:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         answer = service_pb2.ModelConfigResponse()
+        answer.config.backend = self.backends.get(request.name, "")
         if self.residency:
             answer.config.parameters["expert_residency"].string_value = self.residency
         return answer
@@ -130,6 +132,19 @@ def test_a_process_that_died_before_the_watchdog_was_made_is_missed(triton: Fake
     watching = ModelWatchdog(options, os.getpid(), run_directory=models, report=lambda event: None, expected={MODEL: 2})
     watching.check()
     assert triton.changes == [f"unload {MODEL}", f"load {MODEL}"]
+
+
+@pytest.mark.parametrize(("backend", "is_loaded_again"), [("python", True), ("tensorrt", False)])
+def test_a_model_that_lost_its_process_before_any_was_counted_is_loaded_again(
+    triton: FakeTriton, models: Path, monkeypatch: pytest.MonkeyPatch, backend: str, *, is_loaded_again: bool
+) -> None:
+    """As one whose process was killed while others were loading: Triton 2.51 is ready all the same."""
+    triton.backends = {MODEL: backend}
+    monkeypatch.setattr(model_watchdog, "stub_pids", lambda pid: {MODEL: {1, 2}} if triton.changes else {})
+    watching = looking(triton, [], models)
+    for _ in range(3):
+        watching.check()
+    assert triton.changes == ([f"unload {MODEL}", f"load {MODEL}"] if is_loaded_again else [])
 
 
 def test_a_model_that_somebody_unloaded_is_loaded_again(triton: FakeTriton, models: Path) -> None:

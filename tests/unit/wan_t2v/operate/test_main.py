@@ -128,6 +128,9 @@ def triton(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         def do_GET(self) -> None:
             self.send_response(fake.status(self.path))
             self.end_headers()
+            self.wfile.write(
+                b'{"platform": "ensemble"}' if self.path.endswith("/text_to_video") else b'{"platform": "python"}'
+            )
 
         def log_message(self, *_: object) -> None:
             pass
@@ -186,6 +189,16 @@ def test_a_dead_process_is_neither_ready_nor_alive_and_both_name_it(
     run: RunDirectory, triton: FakeTriton, capsys
 ) -> None:
     assert asked("ready", triton) == 0
+    gone = triton.living.pop("denoiser")
+    for what in ("ready", "live"):
+        assert asked(what, triton) == 1
+        assert capsys.readouterr().err == "error: denoiser has 0 of its 1 Python processes\n"
+    triton.living["denoiser"] = gone
+    assert both(triton) == (0, 0)
+
+
+def test_a_process_that_died_before_any_was_counted_is_missed(run: RunDirectory, triton: FakeTriton, capsys) -> None:
+    """As one that is killed while other models are loading: Triton 2.51 is ready all the same."""
     gone = triton.living.pop("denoiser")
     for what in ("ready", "live"):
         assert asked(what, triton) == 1
