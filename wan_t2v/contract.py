@@ -112,11 +112,10 @@ def _caches(beginning: str) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, Dtype.GRAPH, dims) for name in cache_names(beginning))
 
 
-def _vae_graph(latent_frames: int | str, frames: int | str, *, caches_in: bool) -> ModelSpec:
-    latents = TensorSpec("latents", Dtype.GRAPH, (16, latent_frames, "latent_height", "latent_width"))
+def _vae_graph(*, caches_in: bool) -> ModelSpec:
     return ModelSpec(
-        inputs=(latents, *(_caches(CACHE_IN) if caches_in else ())),
-        outputs=(TensorSpec("frames", Dtype.GRAPH, (3, frames, "height", "width")), *_caches(CACHE_OUT)),
+        inputs=(TensorSpec("latents", Dtype.GRAPH, LATENTS[1:]), *(_caches(CACHE_IN) if caches_in else ())),
+        outputs=(TensorSpec("frames", Dtype.GRAPH, (3, "frames", "height", "width")), *_caches(CACHE_OUT)),
         batches=True,
     )
 
@@ -167,8 +166,8 @@ MODELS: dict[str, ModelSpec] = {
             TensorSpec("decode_report", Dtype.BYTES),
         ),
     ),
-    "vae_decoder_first": _vae_graph(1, 1, caches_in=False),
-    "vae_decoder_next": _vae_graph("latent_frames", "frames", caches_in=True),
+    "vae_decoder_first": _vae_graph(caches_in=False),
+    "vae_decoder_next": _vae_graph(caches_in=True),
     "mp4_encoder": ModelSpec(
         (
             TensorSpec("frames_to_encode", Dtype.UINT8, FRAMES),

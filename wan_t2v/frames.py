@@ -28,13 +28,13 @@ def decode_frames(
     requests one of them, to check it. Raises NonFiniteFrames.
     """
     count = latents.shape[2]
-    state = decoder_first({"latents": latents[:, :, :1]}, None if count > 1 else _LAST_OUTPUTS)
-    yield _pop_frames(state, f"{_FIRST}, latent frame 1 of {count}")
-    for start in range(1, count, latent_frames_per_call):
+    state: dict[str, Array] = {}
+    for start in range(0, count, latent_frames_per_call):
+        decoder, name = (decoder_next, _NEXT) if start else (decoder_first, _FIRST)
         chunk = latents[:, :, start : start + latent_frames_per_call].contiguous()
         last = start + latent_frames_per_call >= count
-        state = decoder_next({"latents": chunk, **_as_inputs(state)}, _LAST_OUTPUTS if last else None)
-        yield _pop_frames(state, f"{_NEXT}, latent frames {start + 1} to {start + chunk.shape[2]} of {count}")
+        state = decoder({"latents": chunk, **_as_inputs(state)}, _LAST_OUTPUTS if last else None)
+        yield _pop_frames(state, f"{name}, {_numbers(start, start + chunk.shape[2])} of {count}")
 
 
 def uint8_frames(frames: Array) -> Tensor:
@@ -65,6 +65,10 @@ def _pop_frames(outputs: dict[str, Array], where: str) -> Tensor:
 def _extremes(values: Array) -> Tensor:
     """Return minimum and maximum, which are NaN if any value is: one pass over the values, and no copy of them."""
     return torch.stack(torch.aminmax(torch.as_tensor(values)))
+
+
+def _numbers(start: int, end: int) -> str:
+    return f"latent frame {end}" if end == start + 1 else f"latent frames {start + 1} to {end}"
 
 
 def _as_inputs(caches: dict[str, Array]) -> dict[str, Array]:

@@ -68,5 +68,5 @@ def mp4_from_settings(
             reuse=StepReuse(settings.profile, experts_of_steps(schedule, experts), guided=settings.guided),
         )
     vae_latents = vae_from_diffusion(latents, facts.latents_mean, facts.latents_std).to(vae_type)
-    pieces = decode_frames(vae_latents, engines.vae_decoder_first, engines.vae_decoder_next, latent_frames_per_call=4)
+    pieces = decode_frames(vae_latents, engines.vae_decoder_first, engines.vae_decoder_next, latent_frames_per_call=5)
     return mp4_from_frames(torch.cat(list(pieces)).numpy(), fps=settings.fps)

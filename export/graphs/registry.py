@@ -63,13 +63,13 @@ def _expert_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
 
 
 def _vae_first_call(facts: ModelFacts, module: nn.Module) -> ExampleCall:
-    latents = torch.zeros(2, facts.grid.channels, 1, 6, 8, dtype=_precision_of(module))
+    latents = torch.zeros(2, facts.grid.channels, 2, 6, 8, dtype=_precision_of(module))
     caches = cache_count(module, latents)
     return ExampleCall(
         (latents,),
         ("latents",),
         ("frames", *cache_names(CACHE_OUT, caches)),
-        dynamic_shapes=({0: "batch", 3: "latent_height", 4: "latent_width"},),
+        dynamic_shapes=({0: "batch", 2: "latent_frames", 3: "latent_height", 4: "latent_width"},),
     )
 
 

@@ -1,8 +1,9 @@
-"""Export form of the causal VAE decoder as two graphs: one for the first latent frame, one for later ones.
+"""Export form of the causal VAE decoder as two graphs: one from the first latent frame on, one for later ones.
 
 diffusers decodes one latent frame at a time and caches, per causal convolution, the last two frames of its input. In
 the graphs these caches are inputs and outputs. Causal padding is zeros, so a missing cache equals a cache of zeros. The
 first latent frame differs only in that it skips both temporal upsamplers: it gives 1 frame, and each later one gives 4.
+To the upsamplers it counts as zeros, since diffusers' later frames do not see it there either.
 """
 
 from collections.abc import Sequence
@@ -23,20 +24,16 @@ CACHED_FRAMES = 2  # a three-tap causal convolution looks back two frames
 
 
 class FirstMemory:
-    """Causal history of the first latent frame: zeros. `kept` collects the caches for the next call."""
+    """Causal history before the first latent frame: zeros. `kept` collects the caches for the next call."""
 
     def __init__(self) -> None:
         self.kept: list[Tensor] = []
 
     def extend(self, x: Tensor) -> Tensor:
-        """Prepend two frames of zeros to x (B, C, 1, H, W), and cache the last two frames for the next call."""
+        """Prepend two frames of zeros to x (B, C, T, H, W), and cache the last two frames for the next call."""
         extended = functional.pad(x, (0, 0, 0, 0, CACHED_FRAMES, 0))
-        self.kept.append(torch.cat([torch.zeros_like(x), x], dim=2))
+        self.kept.append(extended[:, :, -CACHED_FRAMES:])
         return extended
-
-    def skip(self, x: Tensor) -> None:
-        """Cache two frames of zeros for a temporal upsampler, which the first frame skips."""
-        self.kept.append(torch.cat([torch.zeros_like(x), torch.zeros_like(x)], dim=2))
 
 
 class NextMemory:
@@ -81,7 +78,10 @@ class _VaeDecoder(nn.Module):
 
 
 class VaeDecoderFirstGraph(_VaeDecoder):
-    """`latents -> frames, cache_out_0, ...`: latents (B, 16, 1, h, w) to frames (B, 3, 1, 8h, 8w) in [-1, 1]."""
+    """`latents -> frames, cache_out_0, ...`.
+
+    Shapes: latents (B, 16, K, h, w), K >= 1, to frames (B, 3, 4K - 3, 8h, 8w) in [-1, 1]; every cache (B, C, 2, H, W).
+    """
 
     def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
         memory = FirstMemory()
@@ -138,10 +138,8 @@ def _up_block(block: WanUpBlock, x: Tensor, memory: _Memory) -> Tensor:
 
 def _upsampled(resample: WanResample, x: Tensor, memory: _Memory) -> Tensor:
     if resample.mode == "upsample3d":
-        if isinstance(memory, FirstMemory):
-            memory.skip(x)
-        else:
-            x = _twice_the_frames(resample, x, memory)
+        twice = _twice_the_later_frames if isinstance(memory, FirstMemory) else _twice_the_frames
+        x = twice(resample, x, memory)
     batch, channels, frames, height, width = x.shape
     flat = x.permute(0, 2, 1, 3, 4).reshape(batch * frames, channels, height, width)
     # diffusers uses nearest-exact. For a factor of two `nearest` is the same, and exports as Resize, not as Gather.
@@ -149,7 +147,23 @@ def _upsampled(resample: WanResample, x: Tensor, memory: _Memory) -> Tensor:
     return flat.reshape(batch, frames, flat.shape[1], height * 2, width * 2).permute(0, 2, 1, 3, 4)
 
 
-def _twice_the_frames(resample: WanResample, x: Tensor, memory: NextMemory) -> Tensor:
+def _twice_the_later_frames(resample: WanResample, x: Tensor, memory: _Memory) -> Tensor:
+    """Double all frames but the first, T to 2T - 1.
+
+    Where one frame is all, cutting it off would leave tensors of no size, which not every engine takes. So the first
+    frame is replaced.
+    """
+    later = torch.where(_is_first(x), 0.0, x)
+    doubled = _twice_the_frames(resample, later, memory)[:, :, 1:]
+    return torch.where(_is_first(doubled), x[:, :, :1], doubled)
+
+
+def _is_first(x: Tensor) -> Tensor:
+    """Whether a frame of x (B, C, T, H, W) is the first, as a tensor (T, 1, 1)."""
+    return (torch.arange(x.shape[2], device=x.device) == 0).reshape(-1, 1, 1)
+
+
+def _twice_the_frames(resample: WanResample, x: Tensor, memory: _Memory) -> Tensor:
     """Double the frames: the time convolution makes two frames of each, which are interleaved, T to 2T."""
     batch, channels, frames, height, width = x.shape
     pairs = _causal_conv(resample.time_conv, x, memory).reshape(batch, 2, channels, frames, height, width)

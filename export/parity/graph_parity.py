@@ -185,12 +185,13 @@ _VAE_LATENTS = ((1, 5, 16, 16), (2, 4, 6, 10), (1, 3, 12, 4))  # batch, frames, 
 
 
 def _vae_first_cases(reference: Any, engines: _Engines, facts: ModelFacts) -> list[_Case]:
+    """Decode first frames alone, as plans do, and whole clips."""
     cases = []
-    for batch, _, height, width in _VAE_LATENTS:
-        latents = _vae_latents(facts, batch, 1, height, width)
+    for batch, frames, height, width in ((1, 1, 16, 16), (2, 1, 6, 10), *_VAE_LATENTS):
+        latents = _vae_latents(facts, batch, frames, height, width)
         expected = reference.decode(latents, return_dict=False)[0].numpy()
         actual = engines["vae_decoder_first"]({"latents": latents.numpy()})["frames"]
-        cases.append((f"batch {batch}, latents 1x{height}x{width}", actual, expected))
+        cases.append((f"batch {batch}, latents {frames}x{height}x{width}", actual, expected))
     return cases
 
 

@@ -150,7 +150,7 @@ A14B_PARAMETERS = {
     "text_encoder": 5_680_910_336,
     "high_noise_expert": 14_288_491_584,
     "low_noise_expert": 14_288_491_584,
-    "vae_decoder_first": 73_295_331 + 272 - 2 * 885_504,  # the first frame skips both time convolutions
+    "vae_decoder_first": 73_295_331 + 272,
     "vae_decoder_next": 73_295_331 + 272,
 }
 

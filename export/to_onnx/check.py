@@ -73,7 +73,9 @@ def expected_outputs(graph: str, inputs: Shapes, facts: ModelFacts) -> Shapes:
         return {"velocity": inputs["hidden_states"]}
     batch, _, frames, height, width = inputs["latents"]
     stride = facts.grid.space_stride
-    frames = 1 if graph == "vae_decoder_first" else frames * facts.grid.time_stride
+    frames = facts.grid.time_stride * frames
+    if graph == "vae_decoder_first":
+        frames -= facts.grid.time_stride - 1  # the first latent frame gives one frame
     caches = {name.replace("in", "out"): shape for name, shape in inputs.items() if name.startswith("cache_in_")}
     return {"frames": (batch, 3, frames, stride * height, stride * width), **caches}
 

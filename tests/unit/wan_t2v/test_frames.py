@@ -18,7 +18,7 @@ class FakeDecoder:
     def __call__(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         self.asked.append(outputs)
         so_far = 0 if self.first else int(inputs["cache_in_0"])
-        count = 1 if self.first else 4 * inputs["latents"].shape[2]
+        count = 4 * inputs["latents"].shape[2] - (3 if self.first else 0)
         frames = torch.arange(so_far, so_far + count).view(1, 1, -1, 1, 1).expand(1, 3, -1, 2, 2) / 100
         caches = {"cache_out_0": torch.tensor(so_far + count), "cache_out_31": torch.zeros(1, 1, 2, 2, 2)}
         answer = {"frames": frames.to(self.dtype).clone(), **caches}
@@ -39,7 +39,7 @@ def test_frames_come_in_order_whatever_the_chunk(latent_frames: int, per_call: i
 def test_the_last_call_asks_for_no_cache_but_the_one_that_is_checked() -> None:
     first, later, alone = FakeDecoder(True), FakeDecoder(False), FakeDecoder(True)
     list(decode_frames(torch.zeros(1, 16, 5, 1, 1), first, later, latent_frames_per_call=2))
-    list(decode_frames(torch.zeros(1, 16, 1, 1, 1), alone, later, latent_frames_per_call=2))
+    list(decode_frames(torch.zeros(1, 16, 5, 1, 1), alone, later, latent_frames_per_call=5))
     last = ("frames", "cache_out_31")
     assert (first.asked, later.asked, alone.asked) == ([None], [None, last], [last])
 
@@ -68,9 +68,9 @@ class Overflowing(FakeDecoder):
 @pytest.mark.parametrize(
     ("first", "call", "where"),
     [
-        (True, 1, "vae_decoder_first, latent frame 1 of 6"),
-        (False, 1, "vae_decoder_next, latent frames 2 to 4 of 6"),
-        (False, 2, "vae_decoder_next, latent frames 5 to 6 of 6"),
+        (True, 1, "vae_decoder_first, latent frames 1 to 3 of 7"),
+        (False, 1, "vae_decoder_next, latent frames 4 to 6 of 7"),
+        (False, 2, "vae_decoder_next, latent frame 7 of 7"),
     ],
 )
 def test_frames_that_are_no_numbers_end_the_decoding_and_name_the_graph(
@@ -80,7 +80,7 @@ def test_frames_that_are_no_numbers_end_the_decoding_and_name_the_graph(
     good, broken = FakeDecoder(not first, dtype=dtype), Overflowing(first, "frames", value, call=call, dtype=dtype)
     decoders = (broken, good) if first else (good, broken)
     with pytest.raises(NonFiniteFrames, match=f"{where}: the decoder computed values that are no finite numbers"):
-        list(decode_frames(torch.zeros(1, 16, 6, 1, 1), *decoders, latent_frames_per_call=3))
+        list(decode_frames(torch.zeros(1, 16, 7, 1, 1), *decoders, latent_frames_per_call=3))
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -36,12 +36,11 @@ KEYS = {"graph", "seconds", "peak_mb", "nodes", "parameters"}
 
 def parameters(architecture: Architecture) -> dict[str, int]:
     """From the arithmetic of the architecture, which knows nothing of torch modules."""
-    time_convolutions = sum(c.parameters for c in architecture.vae.convolutions() if c.taps == 3)
     return {
         "text_encoder": architecture.text_encoder.parameters,
         "high_noise_expert": architecture.expert.parameters,
         "low_noise_expert": architecture.expert.parameters,
-        "vae_decoder_first": architecture.vae.decoder_parameters - time_convolutions,
+        "vae_decoder_first": architecture.vae.decoder_parameters,
         "vae_decoder_next": architecture.vae.decoder_parameters,
     }
 
