@@ -115,11 +115,12 @@ def test_a_missing_right_is_named(database_url: str, monkeypatch: pytest.MonkeyP
 
 
 def test_an_exit_does_not_wait_for_a_try() -> None:
+    """The thread writes without a buffer: an interpreter that ends while one is locked aborts."""
     script = (
-        "import signal, threading; from wan_t2v_gateway.database import waiting as w\n"
+        "import os, signal, threading; from wan_t2v_gateway.database import waiting as w\n"
         "def end(*_): raise SystemExit(3)\n"
-        "signal.signal(signal.SIGTERM, end); begun = lambda: print('tries', flush=True) or threading.Event().wait()\n"
-        "w._in_thread(begun)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "w._in_thread(lambda: os.write(1, b'tries\\n') and threading.Event().wait())\n"
     )
     with child_process([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"tries\n"
