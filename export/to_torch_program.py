@@ -116,17 +116,19 @@ def _program_bytes(
 def _write(graph: str, checkpoint: Checkpoint, folder: Path, made_from: Mapping[str, Any], *, external: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path, origin, precision = folder / FILE.name, GRAPHS[graph], made_from["precision"]
+    axes: dict[str, list[str]] = {}
     if external:
         write_weightless_program(graph, checkpoint, path, precision=precision)
         logger.info("wrote %s; its weights stay in %s", path, checkpoint.folder / origin.component)
     if not external or checkpoint.weights_bytes(origin.component) <= MAX_WEIGHTS_BYTES:
         module = origin.module(checkpoint.module(origin.component, precision)).eval()
         call = origin.example(checkpoint.facts, module)
+        axes = {"dynamic_axes": call.named_axes()}
         if not external:
             remove_links(path)
             write_program(module, call, path)
         logger.info("%s: relative error against its module %.1e", path, _check(graph, module, call, path))
-    sealed = {**made_from, FILE.hash_key: sha256_of_file(path)}
+    sealed = {**made_from, **axes, FILE.hash_key: sha256_of_file(path)}
     check_unchanged(checkpoint, origin.component)
     with write_atomically(folder / FILE.manifest) as partial:
         partial.write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")

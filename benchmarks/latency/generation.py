@@ -11,7 +11,8 @@ in a few milliseconds. The two videos are compared before the timing. The last l
 * `triton_s`, `diffusers_s`: medians; `ratio`: median of the rounds' ratios;
 * `outside_graphs`: share of a generation's wall time through Triton in which no engine ran, and its parts:
 * `step_gap_ms`: median gap between engine calls, nearly all of them between two steps;
-* `longest_gap_ms`: the VAE's caches on their way from one graph to the next;
+* `longest_gap_ms`: the longest of these; in a clip of more latent frames than the VAE's first graph decodes, its caches
+  on their way to the next one;
 * `after_last_graph_ms`: conversion to pixels, MP4 and response.
 """
 

@@ -26,6 +26,11 @@ class ExampleCall:
     output_names: tuple[str, ...]
     dynamic_shapes: tuple[Any, ...]
 
+    def named_axes(self) -> list[str]:
+        """Return the names of the dynamic axes, sorted."""
+        dims = [dim for shape in self.dynamic_shapes if isinstance(shape, dict) for dim in shape.values()]
+        return sorted({dim for dim in dims if isinstance(dim, str)})
+
 
 @dataclass(frozen=True)
 class GraphSpec:

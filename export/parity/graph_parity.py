@@ -196,13 +196,13 @@ def _vae_first_cases(reference: Any, engines: _Engines, facts: ModelFacts) -> li
 
 
 def _vae_next_cases(reference: Any, engines: _Engines, facts: ModelFacts) -> list[_Case]:
-    """Decode whole clips: one frame with the first graph, then chunks of one and two latent frames alternately."""
+    """Decode whole clips: one or two frames with the first graph, then chunks of one and two frames alternately."""
     cases = []
-    for batch, frames, height, width in _VAE_LATENTS:
+    for (batch, frames, height, width), first in zip(_VAE_LATENTS, (1, 2, 2), strict=True):
         latents = _vae_latents(facts, batch, frames, height, width)
         expected = reference.decode(latents, return_dict=False)[0].numpy()
-        state = engines["vae_decoder_first"]({"latents": latents[:, :, :1].numpy()})
-        parts, start, chunk = [state.pop("frames")], 1, 1
+        state = engines["vae_decoder_first"]({"latents": latents[:, :, :first].numpy()})
+        parts, start, chunk = [state.pop("frames")], first, 1
         while start < frames:
             caches = {name.replace("out", "in"): value for name, value in state.items()}
             piece = latents[:, :, start : start + chunk].numpy()

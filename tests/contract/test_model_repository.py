@@ -104,6 +104,15 @@ def test_graphs_on_the_embedded_server_take_no_larger_clip_than_prepare(reposito
         assert config.parameters["largest_clip"] == prepare.parameters["largest_clip"], graph
 
 
+def test_the_vae_graphs_on_the_embedded_server_take_as_many_latent_frames_as_both_endpoints_send(
+    repository: Path,
+) -> None:
+    """A graph that takes fewer would refuse a clip after all its steps."""
+    models = ("vae_decoder", "text_to_video_stream", "vae_decoder_first", "vae_decoder_next")
+    cpu = [config_of(repository, model, "cpu") for model in models]
+    assert {config.parameters["latent_frames_per_call"].string_value for config in cpu if config is not None} == {"5"}
+
+
 def test_only_the_text_encoder_is_cached(repository: Path) -> None:
     for model, which, config in configs(repository):
         assert config.response_cache.enable == (model == "text_encoder"), f"{model} {which}"

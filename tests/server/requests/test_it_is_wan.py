@@ -39,7 +39,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "prompt": "Two  stars &amp; a ring",
         "height": 96,
         "width": 64,
-        "num_frames": 5,
+        "num_frames": 25,  # two calls of the VAE's graphs
         "num_inference_steps": 15,
         "guidance_scale": 1.0,
         "guidance_scale_2": 3.0,

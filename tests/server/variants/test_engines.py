@@ -18,7 +18,7 @@ from tests.fakes.engine_checks import relative
 from tests.fakes.programs import copy_programs, install_programs
 from wan_t2v.contract import GRAPHS, MODELS_OF_ENDPOINT, STREAM
 
-REQUEST = {"prompt": "a red ball rolls left", "seed": 7, "num_inference_steps": 4, "num_frames": 9,
+REQUEST = {"prompt": "a red ball rolls left", "seed": 7, "num_inference_steps": 4, "num_frames": 25,
            "height": 64, "width": 64}  # fmt: skip
 VAE = ("vae_decoder_first", "vae_decoder_next")
 

@@ -14,6 +14,7 @@ from benchmarks.harness.repository_copy import copy_repository
 FAULTY_GRAPH = Path(__file__).with_name("faulty_graph.py")  # importable in Triton's processes only
 FAULTY = ("high_noise_expert", "low_noise_expert", "vae_decoder_next")
 LOOPS = ("denoiser", "text_to_video_stream")
+DECODERS = ("vae_decoder", "text_to_video_stream")  # one latent frame per call, so that a short clip has a second call
 TEXT_ENCODER = "text_encoder"
 TEXT_CACHE_BYTES = 2**20  # Triton's response cache: about 20 prompts of wan-mini, so that prompts are soon evicted
 PLACES = 4  # one runs, three wait
@@ -58,6 +59,8 @@ def harmed_repository(repository: Path, folder: Path, *, checkpoints: Path) -> H
         shutil.copy(FAULTY_GRAPH, harmed.path / graph / "1/model.py")
         file = harmed.prompt_fault_file if graph == TEXT_ENCODER else harmed.fault_file
         _configure(harmed.path / graph, {"fault_file": str(file)})
+    for decoder in DECODERS:
+        _configure(harmed.path / decoder, {"latent_frames_per_call": "1"})
     limits = {"max_in_flight": "1", "max_queued": str(PLACES - 1)}
     for loop in LOOPS:
         _configure(harmed.path / loop, {**limits, "checkpoint_folder": str(checkpoints), "checkpoint_every": "1"})

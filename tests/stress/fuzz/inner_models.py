@@ -186,6 +186,9 @@ INNER_CLASSES: dict[str, Draw] = {
     "vae_decoder_first: latents beyond what is served": lambda random, signed: graph_of_decoder(
         "vae_decoder_first", zeros(1, 16, 1, int(random.integers(33, 200)), 4)
     ),
+    "vae_decoder_first: more latent frames than a call takes": lambda random, signed: graph_of_decoder(
+        "vae_decoder_first", zeros(1, 16, int(random.integers(6, 100)), 4, 4)
+    ),
     "vae_decoder_next: latents beyond what is served": lambda random, signed: graph_of_decoder(
         "vae_decoder_next", zeros(1, 16, 1, int(random.integers(33, 200)), 4)
     ),

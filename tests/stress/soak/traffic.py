@@ -38,6 +38,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
                          "guidance_scale": 1.0, "guidance_scale_2": 1.0},
     "many steps": {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 40, "seed": 6},
     "default size": {"num_inference_steps": 10, "seed": 7},
+    "two calls of the VAE": {"height": 48, "width": 32, "num_frames": 29, "num_inference_steps": 4, "seed": 12},
     "latents": {"height": 64, "width": 96, "num_frames": 5, "num_inference_steps": 4, "seed": 8,
                 "output_type": "latents"},
     "frames": {"height": 48, "width": 80, "num_frames": 9, "num_inference_steps": 4, "seed": 9,

@@ -26,6 +26,7 @@ from wan_t2v.installed_files import InstalledFileError, missing, parse_installed
 from wan_t2v.manifests import GRAPH_MANIFEST, PLAN_MANIFEST, PlanManifest, read_manifest
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.models.graph_limits import GraphLimits
+from wan_t2v.serving.models.latent_frames import check_latent_frames
 from wan_t2v.serving.python_backend.parameters import ModelParameters, instance_device, read_graph_manifest
 from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.tensors import numpy_from_triton, to_triton, torch_from_triton
@@ -147,9 +148,11 @@ def load_installed_engine(parameters: ModelParameters, folder: Path, settings: E
     """Load the graph in a version folder; with the parameter `interval_log` the engine logs its run times.
 
     Raises PlanMismatch for a plan of another TensorRT or GPU, and InstalledFileError for a torch program of another
-    checkpoint than the graph beside it, with the command that makes the right one.
+    checkpoint than the graph beside it, or a file that decodes fewer latent frames per call than wanted, with the
+    command that makes the right one.
     """
     path = installed_graph(folder, settings.engine)
+    check_latent_frames(parameters, folder, settings.engine)
     if settings.engine == "torch":
         _check_weights_of_program(folder)
     if settings.engine == "tensorrt":

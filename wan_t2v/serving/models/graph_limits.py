@@ -11,6 +11,7 @@ from typing import Any
 from wan_t2v.contract import MODELS
 from wan_t2v.facts import ModelFacts
 from wan_t2v.field_checks.invalid_field import InvalidField
+from wan_t2v.serving.models.latent_frames import LATENT_FRAMES_PER_CALL
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 LARGEST_CLIP = "largest_clip"
@@ -45,6 +46,8 @@ class GraphLimits:
             latents = facts.grid.latent_shape(clip)
             most |= {"latent_frames": latents.frames, "latent_height": latents.height, "latent_width": latents.width}
             most |= {"cache_height": clip.height, "cache_width": clip.width}
+        if LATENT_FRAMES_PER_CALL in parameters.values:  # memory of a call grows with its frames, and stays
+            most["latent_frames"] = parameters.integer(LATENT_FRAMES_PER_CALL, least=1)
         dims = {spec.name: spec.dims for spec in MODELS[parameters.model].inputs}
         return cls(dims, most, only, multiple_of)
 

@@ -22,14 +22,10 @@ from wan_t2v.operate.run_directory import FINISHING
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.graph import engine_settings, installed_precisions, load_installed_engine
+from wan_t2v.serving.models.latent_frames import LATENT_FRAMES_PER_CALL
 from wan_t2v.serving.python_backend.graph_types import GRAPH_TYPES
 from wan_t2v.serving.python_backend.model_call import TritonEngine
-from wan_t2v.serving.python_backend.parameters import (
-    ModelParameters,
-    graph_identity,
-    instance_device,
-    read_graph_manifest,
-)
+from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, instance_device
 from wan_t2v.serving.python_backend.responses import respond_to_all
 from wan_t2v.serving.python_backend.run import server_run_directory
 from wan_t2v.serving.python_backend.tensors import bytes_from_triton, text_to_triton, to_triton, torch_from_triton
@@ -60,7 +56,7 @@ class VaeDecoder:
         self._facts = ModelFacts.read(parameters.version_folder)
         self._type = GRAPH_TYPES[_precision(parameters, instance_device(args))]
         self._first, self._next = self._graphs(parameters, instance_device(args))
-        self._latent_frames_per_call = _latent_frames_per_call(parameters)
+        self._latent_frames_per_call = parameters.integer(LATENT_FRAMES_PER_CALL, least=1)
         self._identities = {name: graph_identity(parameters, name) for name in VAE_DECODERS}
 
     def _graphs(self, parameters: ModelParameters, device: str) -> tuple[Engine, Engine]:
@@ -148,19 +144,6 @@ def _precision(parameters: ModelParameters, device: str) -> str:
             f"in which {FIRST} is installed. `python -m export placement --vae-precision ...` sets it."
         )
     return precision
-
-
-def _latent_frames_per_call(parameters: ModelParameters) -> int:
-    """Return the parameter. Raises ParameterError for more latent frames than the installed first graph decodes."""
-    wanted = parameters.integer("latent_frames_per_call", least=1)
-    latents = read_graph_manifest(parameters.beside(FIRST)).get("inputs", {}).get("latents", ())
-    decoded = latents[2] if len(latents) > 2 else None
-    if isinstance(decoded, int) and decoded < wanted:
-        raise ParameterError(
-            f"{parameters.model}: parameter latent_frames_per_call is {wanted}, accepted: {decoded}, since {FIRST} was "
-            "exported for that many. Export it again: make export."
-        )
-    return wanted
 
 
 def _load(parameters: ModelParameters, name: str, device: str) -> EngineByShape:

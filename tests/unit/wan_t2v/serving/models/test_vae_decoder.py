@@ -1,8 +1,6 @@
 """The VAE's two graphs as models behind the server, and as engines in this process: the same frames."""
 
-import json
 import os
-import shutil
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,23 +90,6 @@ def test_an_unknown_location_and_an_unknown_engine_are_refused(repository: Path)
         decoder(repository, FakePbUtils(), engine_location="gpu")
     with pytest.raises(ParameterError, match="parameter engine is 'onnx', accepted: onnxruntime, torch, tensorrt"):
         decoder(repository, FakePbUtils(), engine_location="in_process", engine="onnx")
-
-
-@pytest.mark.parametrize("accepted", [1, 3])
-def test_a_first_graph_that_decodes_fewer_latent_frames_is_refused_at_the_start(
-    repository: Path, tmp_path: Path, accepted: int
-) -> None:
-    """As one that was exported before it took several; a clip would fail after all its steps."""
-    older = Path(shutil.copytree(repository, tmp_path / "older", ignore=shutil.ignore_patterns("model.onnx")))
-    file = older / FIRST / "1/manifest.json"
-    manifest = json.loads(file.read_text())
-    manifest["inputs"]["latents"][2] = accepted
-    file.write_text(json.dumps(manifest))
-    with pytest.raises(
-        ParameterError, match=f"per_call is 5, accepted: {accepted}, since .* Export it again: make export"
-    ):
-        decoder(older, FakePbUtils(lambda *_: None), latent_frames_per_call="5")
-    decoder(older, FakePbUtils(lambda *_: None), latent_frames_per_call=str(accepted))
 
 
 def test_the_version_of_the_clips_own_size_is_called(repository: Path, server: FakePbUtils) -> None:
