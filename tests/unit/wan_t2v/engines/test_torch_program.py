@@ -13,6 +13,8 @@ from wan_t2v.engines.double_buffer import DoubleBufferedCaches
 from wan_t2v.engines.engine import BufferedEngine
 from wan_t2v.engines.torch_program import TorchEngine
 from wan_t2v.facts import ModelFacts
+from wan_t2v.serving.models.latent_frames import check_latent_frames
+from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 WITHOUT_CACHES = ("text_encoder", "high_noise_expert", "vae_decoder_first")
 
@@ -32,6 +34,13 @@ def test_both_vae_graphs_give_the_same_clips(engine: Callable[[str], BufferedEng
     first, later = engine("vae_decoder_first"), engine("vae_decoder_next")
     check_decodes(first, later, repository)
     check_decodes(first, DoubleBufferedCaches(later), repository)
+
+
+@pytest.mark.parametrize("graph", ["vae_decoder_first", "vae_decoder_next"])
+def test_a_program_tells_that_it_decodes_any_number_of_latent_frames(graph: str, programs: Path) -> None:
+    check_latent_frames(
+        ModelParameters(graph, Path(), {"latent_frames_per_call": "21"}), programs / graph / "1", "torch"
+    )
 
 
 def test_every_answer_has_memory_of_its_own(engine: Callable[[str], BufferedEngine], repository: Path) -> None:
