@@ -19,7 +19,7 @@ from embedded.grpc_client import own_client
 from embedded.options import ServerOptions
 from embedded.supervision.orphans import OrphanedProcesses, Regions
 from embedded.supervision.unloaded_models import UnloadedModels
-from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids, stubs
+from wan_t2v.operate.processes import configured_processes, has_lost_a_process, models_short_of, stub_pids, stubs
 
 RETRY_S = 10.0
 CALL_LIMIT_S = 5.0
@@ -37,7 +37,7 @@ class ModelWatchdog:
     """Watchdog of one running server's models.
 
     `report` is called with every event. `expected` is the number of processes per model, by default of those that run
-    now. A loaded Python model without any, whose process died before they were counted, is expected to have one.
+    now. It is raised to the number in a loaded model's configuration: a process may have died before they were counted.
     """
 
     def __init__(
@@ -56,14 +56,16 @@ class ModelWatchdog:
         # models whose reload failed, so that Triton reports them as unloaded, and the time of the next try
         self._broken: dict[str, float] = {}
         self._unloaded = UnloadedModels(options, self._client)
-        self._knows_dead = False
+        self._unasked: set[str] | None = (
+            None  # loaded models whose configuration is not known; None before the index is
+        )
 
     def check(self) -> None:
         """Load an unloaded model; unload and load again each model that has lost a process."""
         self._orphans.end_idle()
         self._regions.forget_dead((stub.pid, stub.region) for stub in stubs(self._pid))
         self._load_unloaded()
-        self._expect_dead_models()
+        self._expect_configured()
         for model in models_short_of(self._expected, self._living()):
             if time.monotonic() < self._broken.get(model, 0.0):
                 continue
@@ -86,27 +88,34 @@ class ModelWatchdog:
         else:
             self._broken[model] = time.monotonic() + RETRY_S
 
-    def _expect_dead_models(self) -> None:
-        """Expect a process of each loaded Python model that had none at the start: until Triton answered once."""
-        with contextlib.suppress(InferenceServerException):  # the server is ending or stuck
-            if not self._knows_dead:
-                uncounted = self._loaded_models() - self._expected.keys()
-                self._expected |= {model: 1 for model in uncounted if self._is_python(model)}
-                self._knows_dead = True
+    def _expect_configured(self) -> None:
+        """Expect of each loaded Python model the processes of its configuration, which Triton is asked for once."""
+        if self._unasked is None:
+            with contextlib.suppress(InferenceServerException):  # the server is ending or stuck
+                self._unasked = self._loaded_models()
+        unasked = self._unasked or set()
+        for model in sorted(unasked):
+            with contextlib.suppress(InferenceServerException):  # the others' answers count all the same
+                if configured := self._configured_processes(model):
+                    self._expected[model] = max(configured, self._expected.get(model, 0))
+                unasked.discard(model)
 
-    def _is_python(self, model: str) -> bool:
+    def _configured_processes(self, model: str) -> int:
+        """Ask for the number of a model's processes; 0 unless Triton has it loaded, in the Python backend."""
         try:
             answer = self._client.get_model_config(
                 model, headers=self._options.admin_header, client_timeout=CALL_LIMIT_S
             )
         except InferenceServerException as error:
             if error.status() == "StatusCode.NOT_FOUND":
-                return False  # it was unloaded meanwhile
+                return 0  # it was unloaded meanwhile
             raise
-        return bool(answer.config.backend == PYTHON)
+        if answer.config.backend != PYTHON:
+            return 0
+        return configured_processes((group.count, len(group.gpus)) for group in answer.config.instance_group)
 
     def lost_a_process(self, model: str) -> bool:
-        """Whether a loaded model has fewer processes than at the server's start."""
+        """Whether a loaded model has fewer processes than are expected of it."""
         return has_lost_a_process(model, self._expected, living=self._living, is_loaded=self._is_loaded)
 
     @cached_property

@@ -2,21 +2,26 @@
 
 Triton 2.51 reports a model as ready although its Python process is dead. Triton 2.71 reports it as not ready, like a
 model that was unloaded on purpose. Both serve a model's metadata exactly while it is loaded, even if its processes are
-dead, and need no key for that. Neither knows of a drain.
+dead, and need no key for that. So they do with its configuration, unless `model-config` is restricted to holders of a
+key: then each Python model counts as one process, if no more are seen. Neither knows of a drain.
 """
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from wan_t2v.contract import EXPERTS, MODELS, UNARY
 from wan_t2v.operate.gpu_fault import marked_gpu_fault
-from wan_t2v.operate.own_server import http_get
-from wan_t2v.operate.processes import has_lost_a_process, models_short_of, stub_pids
+from wan_t2v.operate.own_server import http_get, http_status
+from wan_t2v.operate.processes import configured_processes, has_lost_a_process, models_short_of, stub_pids
 from wan_t2v.operate.run_directory import RunDirectory
 
 ITS_LOOP = "denoiser"
 SWAPPED = EXPERTS  # the denoiser may unload one of them on purpose
+PYTHON = "python"
+_T = TypeVar("_T")
 
 
 class ProbeFailed(Exception):
@@ -77,20 +82,32 @@ class Probe:
     def _remember(self, expected: dict[str, int]) -> dict[str, int]:
         """Record the process count of each model that is loaded and not known yet, and return all counts.
 
+        It is the configuration's, since a process may have died before any was counted, but no less than are counted.
         Later counts do not replace the first: after a repair they include processes that are about to be ended.
         """
-        dead = {} if expected else self._dead_models()
-        new = {model: len(pids) for model, pids in self._living().items() if model not in expected}
-        loaded = {model: count for model, count in new.items() if model not in SWAPPED or self._is_loaded(model)}
-        known = {**expected, **dead, **loaded}
+        living = self._living()
+        known = dict(expected)
+        for model in {*living, *(() if expected else MODELS)} - expected.keys():
+            configured = self._configured_processes(model)
+            if configured or (model in living and model not in SWAPPED):
+                known[model] = max(configured, len(living.get(model, ())))
         if known != expected:
             self.run.write_json("processes.json", known)
         return known
 
-    def _dead_models(self) -> dict[str, int]:
-        """Find loaded Python models without a process, which died before any was counted. Each had one at least."""
-        living = self._living()
-        return {model: 1 for model in MODELS if model not in living and self._is_python(model)}
+    def _configured_processes(self, model: str) -> int:
+        """Ask for the number of a model's processes; 0 unless Triton has it loaded, in the Python backend."""
+        config = self._object(f"/v2/models/{model}/config")
+        if config is None:  # not loaded, or not told without a key
+            metadata = self._object(f"/v2/models/{model}") or {}
+            return int(metadata.get("platform") == PYTHON)
+        if config.get("backend") != PYTHON:
+            return 0
+        try:
+            groups = [(int(group["count"]), len(group.get("gpus", ()))) for group in config["instance_group"]]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise ProbeFailed(f"{self.url} has no instance groups in its configuration of {model}") from None
+        return configured_processes(groups)
 
     def _living(self) -> dict[str, set[int]]:
         server = self.run.server()
@@ -102,20 +119,28 @@ class Probe:
         """Whether Triton has the model loaded, with its processes alive or dead."""
         return self._answers(f"/v2/models/{model}")
 
-    def _is_python(self, model: str) -> bool:
-        """Whether Triton has the model loaded, in the Python backend."""
-        status, body = self._get(f"/v2/models/{model}")
-        return status == 200 and json.loads(body).get("platform") == "python"
-
     def _answers(self, path: str) -> bool:
-        return self._get(path)[0] == 200
+        return self._ask(http_status, path) == 200
 
-    def _get(self, path: str) -> tuple[int, bytes]:
+    def _object(self, path: str) -> dict[str, Any] | None:
+        """Ask for a JSON object; None for an answer with another status than 200."""
+        status, body = self._ask(http_get, path)
+        if status != 200:
+            return None
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ProbeFailed(f"{self.url} answers {path} with something else than a JSON object")
+        return found
+
+    def _ask(self, ask: Callable[..., _T], path: str) -> _T:
         left_s = self.timeout_s - (time.monotonic() - self._began)
         if left_s <= 0:
             raise ProbeFailed(f"{self.url} did not answer within {self.timeout_s:g} s")
         try:
-            return http_get(self.url + path, timeout_s=left_s)
+            return ask(self.url + path, timeout_s=left_s)
         except TimeoutError:
             raise ProbeFailed(f"{self.url} did not answer within {self.timeout_s:g} s") from None
         except OSError as error:

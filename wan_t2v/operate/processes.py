@@ -41,8 +41,13 @@ def stub_pids(server_pid: int) -> dict[str, set[int]]:
     return pids
 
 
+def configured_processes(groups: Iterable[tuple[int, int]]) -> int:
+    """Return the number of a Python model's processes, from the count and the number of GPUs of each instance group."""
+    return max(1, sum(count * max(1, gpus) for count, gpus in groups))
+
+
 def models_short_of(expected: Mapping[str, int], living: Mapping[str, set[int]]) -> Iterable[str]:
-    """Models with fewer processes than they had when the server was ready."""
+    """Models with fewer processes than are expected of them."""
     return sorted(model for model, count in expected.items() if len(living.get(model, ())) < count)
 
 

@@ -19,6 +19,7 @@ from wan_t2v.contract import STREAM, UNARY
 from wan_t2v.operate.processes import model_of
 
 MODEL = "low_noise_expert"
+NOBODY = 2**23  # the first process id that no process can have, since an orphan's process is looked at
 
 
 @dataclass
@@ -26,7 +27,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Triton's answers about one model with two processes, as both versions were seen to give them.
 
     `states` are those of the index in their order, the last one for ever. Readiness of a model with a dead process is
-    true on 2.51 and false on 2.71; of one that is not loaded it is false on 2.51 and an error on 2.71.
+    true on 2.51 and false on 2.71; of one that is not loaded it is false on 2.51 and an error on 2.71. A model of
+    `backends` has two instances in its configuration; one of `stuck` does not answer for it.
     """
 
     is_271: bool
@@ -38,6 +40,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     fails_to_load: bool = False
     loops: tuple[str, ...] = ("denoiser",)
     backends: dict[str, str] = field(default_factory=dict)
+    stuck: set[str] = field(default_factory=set)
     port: int = 0
     changes: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -54,10 +57,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.RepositoryIndexResponse(models=models)
 
     def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.name in self.stuck:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         if request.name not in self.loops and request.name not in self.backends:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         answer = service_pb2.ModelConfigResponse()
         answer.config.backend = self.backends.get(request.name, "")
+        answer.config.instance_group.add(count=2)
         if self.residency:
             answer.config.parameters["expert_residency"].string_value = self.residency
         return answer
@@ -135,16 +141,47 @@ def test_a_process_that_died_before_the_watchdog_was_made_is_missed(triton: Fake
 
 
 @pytest.mark.parametrize(("backend", "is_loaded_again"), [("python", True), ("tensorrt", False)])
-def test_a_model_that_lost_its_process_before_any_was_counted_is_loaded_again(
-    triton: FakeTriton, models: Path, monkeypatch: pytest.MonkeyPatch, backend: str, *, is_loaded_again: bool
+@pytest.mark.parametrize("living", [set(), {NOBODY}], ids=["none", "one"])
+def test_a_model_that_lost_a_process_before_any_was_counted_is_loaded_again(
+    triton: FakeTriton,
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    living: set[int],
+    backend: str,
+    *,
+    is_loaded_again: bool,
 ) -> None:
     """As one whose process was killed while others were loading: Triton 2.51 is ready all the same."""
     triton.backends = {MODEL: backend}
-    monkeypatch.setattr(model_watchdog, "stub_pids", lambda pid: {MODEL: {1, 2}} if triton.changes else {})
+    monkeypatch.setattr(model_watchdog, "stub_pids", lambda pid: {MODEL: {1, 2} if triton.changes else living})
     watching = looking(triton, [], models)
     for _ in range(3):
         watching.check()
     assert triton.changes == ([f"unload {MODEL}", f"load {MODEL}"] if is_loaded_again else [])
+
+
+def test_one_model_that_does_not_answer_for_its_configuration_hides_no_other(triton: FakeTriton, models: Path) -> None:
+    triton.backends, triton.living, triton.stuck = {MODEL: "python", "prepare": "python"}, 1, {"prepare", UNARY}
+    watching = looking(triton, [], models)
+    watching.check()
+    assert triton.changes == [f"unload {MODEL}", f"load {MODEL}"]
+    triton.stuck = set()
+    watching.check()
+    assert "unload prepare" in triton.changes, "it is asked again, and has no process"
+
+
+def test_no_fewer_processes_are_expected_than_were_counted(
+    triton: FakeTriton, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model with two versions, each with its own instances."""
+    triton.backends = {MODEL: "python"}
+    living = {NOBODY, NOBODY + 1, NOBODY + 2, NOBODY + 3}
+    monkeypatch.setattr(model_watchdog, "stub_pids", lambda pid: {MODEL: living})
+    watching = looking(triton, [], models)
+    watching.check()
+    living.pop()
+    watching.check()
+    assert triton.changes == [f"unload {MODEL}", f"load {MODEL}"]
 
 
 def test_a_model_that_somebody_unloaded_is_loaded_again(triton: FakeTriton, models: Path) -> None:
