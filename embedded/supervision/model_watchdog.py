@@ -56,9 +56,8 @@ class ModelWatchdog:
         # models whose reload failed, so that Triton reports them as unloaded, and the time of the next try
         self._broken: dict[str, float] = {}
         self._unloaded = UnloadedModels(options, self._client)
-        self._unasked: set[str] | None = (
-            None  # loaded models whose configuration is not known; None before the index is
-        )
+        # loaded models whose configuration is not known yet; None before the index is
+        self._unasked: set[str] | None = None
 
     def check(self) -> None:
         """Load an unloaded model; unload and load again each model that has lost a process."""
