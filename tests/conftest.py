@@ -12,6 +12,7 @@ from wan_t2v.operate.run_directory import VARIABLE
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may fetch
 ROOT = Path(__file__).parents[1]
+pytest_plugins = ["tests.time_limits"]
 
 
 def pytest_configure() -> None:

@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 from wan_t2v_client.cli.main import main
+
+from tests.child_process import child_process
 
 DEFAULT_SIGNALS = ["env", "--default-signal=INT,TERM,HUP"]  # whatever the tests' own parent ignores
 COMMAND = [*DEFAULT_SIGNALS, sys.executable, "-m", "wan_t2v_client.cli.main"]
@@ -16,15 +19,15 @@ SIZE = ["--size", "32x48", "--frames", "5"]
 
 def start_command(
     *arguments: str, environment: Mapping[str, str] | None = None, **streams: Any
-) -> subprocess.Popen[bytes]:
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.Popen([*COMMAND, *arguments], env={**os.environ, **(environment or {})}, **pipes)
+    return child_process([*COMMAND, *arguments], env={**os.environ, **(environment or {})}, **pipes)
 
 
 def run_command(*arguments: str, **options: Any) -> tuple[int, bytes, str]:
     """The exit code, standard output and standard error."""
-    process = start_command(*arguments, **options)
-    output, errors = process.communicate(timeout=120)
+    with start_command(*arguments, **options) as process:
+        output, errors = process.communicate(timeout=120)
     return process.returncode, output or b"", (errors or b"").decode()
 
 

@@ -17,6 +17,7 @@ from wan_t2v.contract import STREAM_REQUEST
 SMALL = {"num_frames": 5, "height": 32, "width": 48, "num_inference_steps": 4, "seed": 5}
 LONG = {**SMALL, "num_inference_steps": 900}
 LARGEST = {"num_frames": 81, "height": 256, "width": 256, "num_inference_steps": 90, "seed": 5}  # takes minutes
+CALL_LIMIT_S = 600.0
 _NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
 _TYPES = {field.name: field.dtype.value for field in STREAM_REQUEST}
 
@@ -32,6 +33,7 @@ def inputs(fields: dict[str, Any]) -> list[tritonclient.grpc.InferInput]:
 
 def unary(server: Server, fields: dict[str, Any], **options: Any) -> bytes | str:
     """The video, or `<status>: <message>`; `options` are those of tritonclient's `infer`."""
+    options = {"client_timeout": CALL_LIMIT_S, **options}
     with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
         try:
             return bytes(client.infer("text_to_video", inputs(fields), **options).as_numpy("video")[0])

@@ -247,16 +247,15 @@ def test_a_crash_leaves_neither_processes_nor_shared_memory(victim: str, light: 
         "    print(json.dumps([server.pid, server.supervisor_pid]), flush=True)\n    time.sleep(600)\n"
     )
     command = [sys.executable, "-c", code, str(light.repository), str(light.log), *light.models]
-    caller = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE)
-    assert caller.stdout is not None
-    server_pid, supervisor_pid = json.loads(caller.stdout.readline())
-    processes = [psutil.Process(pid) for pid in (server_pid, *sum(map(list, stub_pids(server_pid).values()), []))]
-    assert shared_memory_of(supervisor_pid)
-    os.kill(caller.pid if victim == "caller" else supervisor_pid, signal.SIGKILL)
-    wait_until(lambda: not any(alive(process) for process in processes), limit_s=120)
-    wait_until(lambda: shared_memory_of(supervisor_pid) == [], limit_s=60)
-    caller.kill()
-    caller.wait()
+    with child_process(command, cwd=root, stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        server_pid, supervisor_pid = json.loads(caller.stdout.readline())
+        processes = [psutil.Process(pid) for pid in (server_pid, *sum(map(list, stub_pids(server_pid).values()), []))]
+        assert shared_memory_of(supervisor_pid)
+        os.kill(caller.pid if victim == "caller" else supervisor_pid, signal.SIGKILL)
+        wait_until(lambda: not any(alive(process) for process in processes), limit_s=120)
+        wait_until(lambda: shared_memory_of(supervisor_pid) == [], limit_s=60)
+        caller.kill()
 
 
 def alive(process: psutil.Process) -> bool:

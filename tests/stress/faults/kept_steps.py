@@ -75,7 +75,7 @@ def _killed_streaming(victim: Victim, held: Held, key: dict[str, str], *, step: 
 
 def _killed_unary(victim: Victim, harmed: HarmedRepository, held: Held, *, key: dict[str, str], step: int) -> str:
     before, told = set(harmed.checkpoints.iterdir()), list[str]()
-    asking = threading.Thread(target=lambda: told.append(_told(victim, key)))
+    asking = threading.Thread(target=lambda: told.append(_told(victim, key)), daemon=True)
     with held:
         asking.start()
         victim.until(lambda load: step in _steps_kept(harmed, before))

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from benchmarks.baselines.server_process import ServerProcessError, running_server_process
+from tests.child_process import child_process
 from tests.waiting import wait_until
 
 WAITS = "import sys; sys.path.insert(0, '.'); from benchmarks.baselines.server_process import Announcer; import os, subprocess, time\n"
@@ -42,12 +43,10 @@ def test_it_stops_too_if_the_benchmark_is_killed(tmp_path: Path) -> None:
         f"with running_server_process(['-c', {GOOD!r}], Path({str(tmp_path / 'log')!r})) as told:\n"
         "    print(told['pid'], flush=True); time.sleep(600)"
     )
-    benchmark = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert benchmark.stdout is not None
-    program = int(benchmark.stdout.readline())
-    benchmark.kill()
-    benchmark.wait()
-    benchmark.stdout.close()
+    with child_process([sys.executable, "-c", code], stdout=subprocess.PIPE) as benchmark:
+        assert benchmark.stdout is not None
+        program = int(benchmark.stdout.readline())
+        benchmark.kill()
     wait_until(lambda: gone(program))
 
 

@@ -14,6 +14,7 @@ from wan_t2v_client.cli.batch_file import requests_from_file
 from wan_t2v_client.cli.batch_folder import BatchFolder
 from wan_t2v_client.cli.main import main
 
+from tests.child_process import child_process
 from tests.fakes.scripted_server import MADE, VIDEO, Pause, Refusal, ScriptedServer, Step, Video, serving
 
 PROMPTS = "a red ball rolls left\n\na blue cube turns\n"
@@ -228,14 +229,14 @@ def test_ctrl_c_stops_the_server_and_keeps_what_is_done(tmp_path: Path) -> None:
     with serving(MADE, [Step(1), Pause()]) as server:
         command = [sys.executable, "-m", "wan_t2v_client.cli.main", "batch", prompts, "--out", tmp_path / "videos",
                    "--concurrency", "1", "--url", server.url]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("[1/3] made ")
-        while len(server.requests) < 2:
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 130 and err == "wan-t2v: stopped\n"
-        assert "1 made, 0 skipped, 0 failed, 2 unfinished" in out
-        assert server.cancelled.wait(10)
+        with child_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("[1/3] made ")
+            while len(server.requests) < 2:
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == 130 and err == "wan-t2v: stopped\n"
+            assert "1 made, 0 skipped, 0 failed, 2 unfinished" in out
+            assert server.cancelled.wait(10)
     assert [name.rpartition(".")[2] for name in files(tmp_path)] == ["json", "mp4"]

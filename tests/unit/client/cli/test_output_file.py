@@ -86,7 +86,7 @@ def test_a_device_stays_a_device_for_any_user() -> None:
 def test_a_pipe_stays_a_pipe_and_its_reader_gets_the_video(tmp_path: Path) -> None:
     fifo, read = tmp_path / "fifo", []
     os.mkfifo(fifo)
-    reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()))
+    reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()), daemon=True)
     reader.start()
     write(fifo, VIDEO * 100_000)  # more than a pipe holds
     reader.join()

@@ -65,7 +65,7 @@ def test_a_full_pipe_is_waited_for() -> None:
             finally:
                 os.close(writing)
 
-        writer = threading.Thread(target=write_and_close)
+        writer = threading.Thread(target=write_and_close, daemon=True)
         writer.start()
         assert read_to_the_end(reading) == LONG_VIDEO
         writer.join()

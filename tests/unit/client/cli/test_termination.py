@@ -23,10 +23,10 @@ def test_a_signal_stops_the_work_and_leaves_no_half_file(
     with serving(HUNG) as hung:
         where = ["--out", str(out / "video.mp4" if command == "generate" else out), "--url", hung.url]
         begin = ["generate", "a ball"] if command == "generate" else ["batch", str(prompts)]
-        process = start_command(*begin, *where)
-        hung.began.wait(60)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        with start_command(*begin, *where) as process:
+            hung.began.wait(60)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
         assert hung.cancelled.wait(60)
     assert process.returncode == code
     assert_one_line(errors.decode(), "stopped")

@@ -22,7 +22,7 @@ def mend_after_three_tries(database: SeverableDatabase) -> threading.Thread:
         wait_until(lambda: database.refused >= 3)
         database.mend()
 
-    thread = threading.Thread(target=mend)
+    thread = threading.Thread(target=mend, daemon=True)
     thread.start()
     return thread
 

@@ -13,6 +13,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.child_process import child_process
 from tests.fakes.scripted_server import MADE, VIDEO, Pause, Refusal, Step, serving
 
 Start = Callable[..., Any]
@@ -24,12 +25,12 @@ def test_a_dead_workers_job_goes_on_elsewhere_under_the_same_key(
 ) -> None:
     with serving((Step(1), Pause()), MADE) as server:
         command = [sys.executable, "-m", "wan_t2v_gateway", "--url", server.url, "--database-url", database_url]
-        victim = subprocess.Popen([*command, "--data", tmp_path, "--port", "0", "--resumes"], stderr=subprocess.DEVNULL)
-        front = start(server_url=server.url, workers=0, **QUICK)
-        video_id = front.post()
-        assert server.began.wait(20)
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
+        options = ["--data", tmp_path, "--port", "0", "--resumes"]
+        with child_process([*command, *options], stderr=subprocess.DEVNULL) as victim:
+            front = start(server_url=server.url, workers=0, **QUICK)
+            video_id = front.post()
+            assert server.began.wait(20)
+            victim.send_signal(signal.SIGKILL)
         start(server_url=server.url, resumes=True, **QUICK)
         video = front.until(video_id, "completed")
         assert video["attempts"] == 2

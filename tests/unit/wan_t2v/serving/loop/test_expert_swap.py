@@ -224,7 +224,7 @@ def test_clips_take_turns(one_loaded: FakeServer) -> None:
                 assert one_loaded.loaded == {expert}
                 inside.pop()
 
-    threads = [threading.Thread(target=denoise) for _ in range(4)]
+    threads = [threading.Thread(target=denoise, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -92,7 +92,7 @@ def test_a_loop_does_not_wait_for_the_server_and_the_end_of_a_request_finds_its_
     metrics = Metrics(pb_utils, endpoint="an endpoint")
     made.set()
     metrics.count_step(LOW_NOISE_STEP, 0.1)  # returns, although the server does not take it
-    ended = threading.Thread(target=metrics.count_end, args=(None,))
+    ended = threading.Thread(target=metrics.count_end, args=(None,), daemon=True)
     ended.start()
     ended.join(0.2)
     assert ended.is_alive()
