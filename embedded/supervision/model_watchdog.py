@@ -56,8 +56,9 @@ class ModelWatchdog:
         # models whose reload failed, so that Triton reports them as unloaded, and the time of the next try
         self._broken: dict[str, float] = {}
         self._unloaded = UnloadedModels(options, self._client)
-        # loaded models whose configuration is not known yet; None before the index is
-        self._unasked: set[str] | None = None
+        # models that are short of processes although they were loaded again, and the time of the next try
+        self._short: dict[str, float] = {}
+        self._configured: set[str] = set()  # models whose configuration is known
 
     def check(self) -> None:
         """Load an unloaded model; unload and load again each model that has lost a process."""
@@ -66,12 +67,13 @@ class ModelWatchdog:
         self._load_unloaded()
         self._expect_configured()
         for model in models_short_of(self._expected, self._living()):
-            if time.monotonic() < self._broken.get(model, 0.0):
+            if time.monotonic() < max(self._broken.get(model, 0.0), self._short.get(model, 0.0)):
                 continue
             if model not in self._broken and not self.lost_a_process(model):
                 continue  # it was unloaded on purpose, or is being loaded
             if self._reload(model):
                 self._broken.pop(model, None)
+                self._expect_anew(model)
             else:
                 self._broken[model] = time.monotonic() + RETRY_S
 
@@ -89,26 +91,26 @@ class ModelWatchdog:
 
     def _expect_configured(self) -> None:
         """Expect of each loaded Python model the processes of its configuration, which Triton is asked for once."""
-        if self._unasked is None:
-            with contextlib.suppress(InferenceServerException):  # the server is ending or stuck
-                self._unasked = self._loaded_models()
-        unasked = self._unasked or set()
-        for model in sorted(unasked):
-            with contextlib.suppress(InferenceServerException):  # the others' answers count all the same
-                if configured := self._configured_processes(model):
-                    self._expected[model] = max(configured, self._expected.get(model, 0))
-                unasked.discard(model)
+        with contextlib.suppress(InferenceServerException):  # the server is ending or stuck
+            for model in sorted(self._loaded_models() - self._configured):
+                with contextlib.suppress(InferenceServerException):  # the others' answers count all the same
+                    self._expected[model] = max(self._configured_processes(model), self._expected.get(model, 0))
+                    self._configured.add(model)
+
+    def _expect_anew(self, model: str) -> None:
+        """Expect of a model that was loaded again the processes of its configuration of now: it may have changed."""
+        with contextlib.suppress(InferenceServerException):
+            configured = self._configured_processes(model)
+            self._expected[model] = max(configured, len(self._living().get(model, ()))) or self._expected[model]
+        if model in models_short_of(self._expected, self._living()):
+            self._short[model] = time.monotonic() + RETRY_S
 
     def _configured_processes(self, model: str) -> int:
-        """Ask for the number of a model's processes; 0 unless Triton has it loaded, in the Python backend."""
-        try:
-            answer = self._client.get_model_config(
-                model, headers=self._options.admin_header, client_timeout=CALL_LIMIT_S
-            )
-        except InferenceServerException as error:
-            if error.status() == "StatusCode.NOT_FOUND":
-                return 0  # it was unloaded meanwhile
-            raise
+        """Ask for the number of a loaded model's processes; 0 outside the Python backend.
+
+        Raises InferenceServerException, also for a model that was unloaded meanwhile.
+        """
+        answer = self._client.get_model_config(model, headers=self._options.admin_header, client_timeout=CALL_LIMIT_S)
         if answer.config.backend != PYTHON:
             return 0
         return configured_processes((group.count, len(group.gpus)) for group in answer.config.instance_group)

@@ -118,11 +118,11 @@ def kill_after(step: int, victim: Server, harmed: HarmedRepository) -> None:
 
 
 def test_after_a_kill_the_same_key_goes_on_at_its_checkpoint_and_gives_the_same_bytes(
-    server: Server, keeping: ServerOptions, harmed: HarmedRepository
+    keeping: ServerOptions, harmed: HarmedRepository
 ) -> None:
     """In the steps of either expert, and in the middle of decoding: after the first frame, before the others."""
-    expected = unary(server, FIELDS)
     with running_server(keeping) as victim:
+        expected = unary(victim, FIELDS)
         for step in KILLED_AFTER:
             kill_after(step, victim, harmed)
             video, metadata = when_repaired(functools.partial(asked_again, victim, f"order-{step}"))
@@ -149,10 +149,10 @@ def steps_kept(folder: Path) -> int:
 
 
 def test_after_a_kill_at_the_unary_endpoint_the_same_key_goes_on_there(
-    server: Server, keeping: ServerOptions, harmed: HarmedRepository
+    keeping: ServerOptions, harmed: HarmedRepository
 ) -> None:
-    expected = unary(server, FIELDS)
     with running_server(keeping) as victim, ThreadPoolExecutor(1) as pool:
+        expected = unary(victim, FIELDS)
         with harmed.failing("hold", latents=LATENTS, below=TIMESTEPS[2]):
             first = pool.submit(asked_unary, victim, "one")
             wait_until(lambda: first.done() or steps_kept(harmed.checkpoints) >= 3)

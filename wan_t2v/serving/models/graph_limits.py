@@ -47,7 +47,8 @@ class GraphLimits:
             most |= {"latent_frames": latents.frames, "latent_height": latents.height, "latent_width": latents.width}
             most |= {"cache_height": clip.height, "cache_width": clip.width}
         if LATENT_FRAMES_PER_CALL in parameters.values:  # memory of a call grows with its frames, and stays
-            most["latent_frames"] = parameters.integer(LATENT_FRAMES_PER_CALL, least=1)
+            per_call = parameters.integer(LATENT_FRAMES_PER_CALL, least=1)
+            most["latent_frames"] = min(per_call, most.get("latent_frames", per_call))
         dims = {spec.name: spec.dims for spec in MODELS[parameters.model].inputs}
         return cls(dims, most, only, multiple_of)
 

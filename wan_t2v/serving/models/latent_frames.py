@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wan_t2v.contract import MODELS, VAE_DECODERS
+from wan_t2v.contract import MODELS, STREAM, VAE_DECODERS
 from wan_t2v.engines.loader import GRAPH_FILES
 from wan_t2v.installed_files import InstalledFileError, parse_installed
 from wan_t2v.serving.python_backend.parameters import ModelParameters
 
 LATENT_FRAMES_PER_CALL = "latent_frames_per_call"
 _FIRST = VAE_DECODERS[0]
+_WITH_PARAMETER = ("vae_decoder", STREAM, *VAE_DECODERS)
 _AXIS = "latent_frames"
 _DIM = 1 + MODELS[_FIRST].inputs[0].dims.index(_AXIS)  # after the batch
 
@@ -27,11 +28,28 @@ def check_latent_frames(parameters: ModelParameters, folder: Path, engine: str) 
     manifest = parse_installed(folder / file.manifest, lambda text: dict(json.loads(text)), command=file.command)
     most = _latent_frames_of(graph, engine, manifest)
     if most is not None and most < wanted:
+        again = f", or make the file again, with the options of the run that made it: `{file.command}`"
         raise InstalledFileError(
             f"{folder / file.name} decodes {most} latent frame(s) per call, and {parameters.model}'s parameter "
-            f"{LATENT_FRAMES_PER_CALL} is {wanted}. Set it to {most}, or make the file again, with the options of the "
-            f"run that made it: `{file.command}`. Graphs and torch programs of today decode any number, plans one."
+            f"{LATENT_FRAMES_PER_CALL} is {wanted}. Set it to {most} in the configs of {', '.join(_WITH_PARAMETER)}"
+            f"{'' if engine == 'tensorrt' else again}."
         )
+
+
+def check_any_form(parameters: ModelParameters, folder: Path) -> None:
+    """Check a graph that another model runs, by an engine that its own config names: one installed form must do.
+
+    Raises InstalledFileError.
+    """
+    refusals = list[InstalledFileError]()
+    installed = [engine for engine, file in GRAPH_FILES.items() if (folder / file.name).exists()]
+    for engine in installed:
+        try:
+            check_latent_frames(parameters, folder, engine)
+        except InstalledFileError as refusal:
+            refusals.append(refusal)
+    if refusals and len(refusals) == len(installed):
+        raise refusals[0]
 
 
 def _latent_frames_of(graph: str, engine: str, manifest: dict[str, Any]) -> int | None:

@@ -22,7 +22,7 @@ from wan_t2v.operate.run_directory import FINISHING
 from wan_t2v.serving.errors import ParameterError
 from wan_t2v.serving.model_files import check_model_files
 from wan_t2v.serving.models.graph import engine_settings, installed_precisions, load_installed_engine
-from wan_t2v.serving.models.latent_frames import LATENT_FRAMES_PER_CALL
+from wan_t2v.serving.models.latent_frames import LATENT_FRAMES_PER_CALL, check_any_form
 from wan_t2v.serving.python_backend.graph_types import GRAPH_TYPES
 from wan_t2v.serving.python_backend.model_call import TritonEngine
 from wan_t2v.serving.python_backend.parameters import ModelParameters, graph_identity, instance_device
@@ -61,6 +61,8 @@ class VaeDecoder:
 
     def _graphs(self, parameters: ModelParameters, device: str) -> tuple[Engine, Engine]:
         if not _in_this_process(parameters):
+            for name in VAE_DECODERS:
+                check_any_form(parameters, parameters.beside(name))
             versions = version_of_size(parameters.optional_video_shapes("version_sizes"), self._facts)
             return self._remote(FIRST, versions), self._remote(NEXT, versions)
         first, later = (_load(parameters, name, device) for name in VAE_DECODERS)
