@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wan_t2v_client import Connection, TextToVideo
+
 from benchmarks.harness.machine import provenance
 from benchmarks.harness.server_under_test import add_server_options, server_under_test
 from benchmarks.load.profile_export import ExportError, figures, read_requests
 from embedded.wheel import installed_wheel
-from wan_t2v.contract import GRAPHS
+from wan_t2v.contract import GRAPHS, VAE_DECODERS
 
 CONCURRENCIES = (1, 2)
 TRIES = 5
@@ -55,10 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         inputs = _input_data(folder, options.steps)
         with server_under_test(options.url, options.repository, folder) as url:
+            graphs = _called_graphs(url, options.steps)
             measured = {
                 endpoint.name: {
                     f"concurrency_{concurrency}": _measure(
-                        command_line(endpoint, url, concurrency=concurrency, requests=options.requests, inputs=inputs),
+                        command_line(
+                            endpoint,
+                            url,
+                            concurrency=concurrency,
+                            requests=options.requests,
+                            inputs=inputs,
+                            graphs=graphs,
+                        ),
                         folder / f"{endpoint.name}-{concurrency}",
                     )
                     for concurrency in CONCURRENCIES
@@ -80,22 +90,43 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _fields(steps: int | None) -> dict[str, Any]:
+    fields: dict[str, Any] = {"prompt": "a red ball rolls left", "seed": 7}
+    return fields if steps is None else {**fields, "num_inference_steps": steps}
+
+
+def _called_graphs(url: str, steps: int | None) -> list[str]:
+    """Return the graphs that a request calls: perf_analyzer gives up on a composing model that is not called.
+
+    A short clip may be one call of the VAE's first graph.
+    """
+    with TextToVideo(Connection(url)) as client:
+        before = _requests_of(client)
+        client.generate_unary(**_fields(steps))
+        after = _requests_of(client)
+    return [graph for graph in GRAPHS if graph not in VAE_DECODERS or after[graph] > before[graph]]
+
+
+def _requests_of(client: TextToVideo) -> dict[str, int]:
+    return {str(model["name"]): int(model["requests"]) for model in client.models()}
+
+
 def _input_data(folder: Path, steps: int | None) -> Path:
     path = folder / "inputs.json"
-    fields: dict[str, list[object]] = {"prompt": ["a red ball rolls left"], "seed": [7]}
-    if steps is not None:
-        fields["num_inference_steps"] = [steps]
+    fields = {name: [value] for name, value in _fields(steps).items()}
     path.write_text(json.dumps({"data": [fields]}), encoding="utf-8")
     return path
 
 
-def command_line(endpoint: Endpoint, url: str, *, concurrency: int, requests: int, inputs: Path) -> list[str]:
+def command_line(
+    endpoint: Endpoint, url: str, *, concurrency: int, requests: int, inputs: Path, graphs: Sequence[str] = GRAPHS
+) -> list[str]:
     """Return perf_analyzer's command line, to which the caller adds `--profile-export-file`."""
     return [
         str(Path(sys.executable).with_name("perf_analyzer")),
         *("-m", endpoint.model, "-i", "grpc", "-u", url, *endpoint.options),
         *("--input-data", str(inputs)),
-        f"--bls-composing-models={','.join(GRAPHS)}",
+        f"--bls-composing-models={','.join(graphs)}",
         f"--concurrency-range={concurrency}",
         f"--request-count={requests + -requests % concurrency}",  # a multiple, so that all run at full concurrency
         f"--warmup-request-count={max(2, concurrency)}",
