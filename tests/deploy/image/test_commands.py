@@ -83,12 +83,19 @@ class Unsupervised(Server):
         return self.supervisor_pid
 
 
+def has_failed(process: subprocess.Popen[bytes], log: Path) -> bool:
+    return process.poll() is not None or "failed to start" in log.read_text()
+
+
 def ready(container: Container, process: subprocess.Popen[bytes], log: Path) -> Server:
-    """Ask the startup probe until it says yes, within its own budget."""
+    """Ask the startup probe until it says yes, within its own budget.
+
+    Another server may have taken a port in the meantime: tritonserver then says so, and may hang at its end.
+    """
     probe = container.manifest["startupProbe"]
     limit_s = probe["periodSeconds"] * probe["failureThreshold"]
-    wait_until(lambda: process.poll() is not None or container.says_yes("startupProbe"), limit_s)
-    assert process.poll() is None, log.read_text()[:2000]
+    wait_until(lambda: has_failed(process, log) or container.says_yes("startupProbe"), limit_s)
+    assert not has_failed(process, log), log.read_text()[-2000:]
     http, grpc, metrics = (f"{LOOPBACK}:{container.ports[name]}" for name in ("http", "grpc", "metrics"))
     run = Path(container.environment()["WAN_T2V_RUN_DIR"])
     return Unsupervised(grpc, f"http://{http}", f"http://{metrics}/metrics", process.pid, run, log)
